@@ -1,0 +1,62 @@
+"""The optimizers, one per file; each reads like its paper. Loaded by name, on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+from stepwell.errors import unknown
+
+# class name -> the file that defines it: the one line that a new optimizer adds
+TABLE = {
+    "SGD": "sgd",
+    "Adam": "adam",
+    "AdamW": "adamw",
+    "RMSprop": "rmsprop",
+    "Adagrad": "adagrad",
+    "Lion": "lion",
+}
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+_BY_FOLDED = {_folded(name): name for name in TABLE}
+
+
+def find(name: str) -> type[Any]:
+    """The optimizer class called `name`, without regard to case, hyphens and underscores.
+
+    >>> find("adam-w").__name__
+    'AdamW'
+    """
+    try:
+        return __getattr__(_BY_FOLDED[_folded(name)])
+    except KeyError:
+        raise unknown("optimizer", name, TABLE) from None
+
+
+def create(name: str, model_or_params: Any, **options: Any) -> Any:
+    """Build an optimizer by name: `create("adamw", model, lr=3e-4)`.
+
+    `model_or_params` is a module, or whatever `torch.optim` takes. Raises UsageError with the nearest right
+    name for an unknown one, and with the options there are for an unknown option.
+    """
+    params: Iterable[Any] = (
+        model_or_params.named_parameters() if hasattr(model_or_params, "named_parameters") else model_or_params
+    )
+    return find(name)(params, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name in TABLE:
+        value = getattr(import_module(f"stepwell.optimizers.{TABLE[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'stepwell.optimizers' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *TABLE})
