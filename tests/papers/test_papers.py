@@ -1,0 +1,227 @@
+"""The transcriptions are themselves tested: against torch.optim in float64 where torch has the optimizer, else
+against first steps worked by hand and against what a change of units must not change."""
+
+import numpy as np
+import pytest
+import torch
+
+from . import adagrad, adam, adamw, lion, rmsprop, sgd
+
+SHAPES = [(5, 3), (3, 5), (4,), (), (2, 3, 2, 2), (4, 4)]
+LATE = 2  # index of the tensor whose gradient first appears at step 4
+STEPS = 20
+
+
+def problem(shapes=SHAPES, steps=STEPS, late=LATE, seed=0):
+    """Parameters and gradients; magnitudes differ between tensors and between steps, so that a lost factor shows."""
+    rng = np.random.default_rng(seed)
+    params = [np.asarray(rng.normal(size=shape)) for shape in shapes]
+    grads = [
+        [np.asarray(rng.normal(size=shape) * 10.0 ** rng.uniform(-2, 1)) for shape in shapes] for _ in range(steps)
+    ]
+    for t in range(min(3, steps)):
+        if late is not None:
+            grads[t][late] = None
+    if late is not None and steps > 10:
+        grads[10][0] = None  # and a gap in the middle
+    return params, grads
+
+
+def by_torch(cls, params, grads, **options):
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(
+        torch.float64
+    )  # torch keeps some of its scalars (NAdam's mu_product, ASGD's eta) in the default dtype
+    try:
+        weights = [torch.nn.Parameter(torch.tensor(p)) for p in params]
+        optimizer = cls(weights, **options)
+        for row in grads:
+            for weight, g in zip(weights, row, strict=True):
+                weight.grad = None if g is None else torch.tensor(g)
+            optimizer.step()
+    finally:
+        torch.set_default_dtype(default)
+    return [w.detach().numpy() for w in weights]
+
+
+def assert_same(ours, theirs, rtol=1e-12, atol=1e-14):
+    """atol: a parameter that passes close to zero has no relative precision left; 1e-14 is 45 units of the last place
+    of 1."""
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert isinstance(a, np.ndarray)
+        assert a.dtype == np.float64
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+ADAM = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}
+AGAINST_TORCH = [
+    (sgd, torch.optim.SGD, {}),
+    (sgd, torch.optim.SGD, {"lr": 0.02, "weight_decay": 0.1}),
+    (sgd, torch.optim.SGD, {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "dampening": 0.3, "maximize": True}),
+    (sgd, torch.optim.SGD, {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "nesterov": True}),
+    (adagrad, torch.optim.Adagrad, {}),
+    (
+        adagrad,
+        torch.optim.Adagrad,
+        {
+            "lr": 0.1,
+            "lr_decay": 0.2,
+            "weight_decay": 0.1,
+            "initial_accumulator_value": 0.3,
+            "eps": 1e-2,
+            "maximize": True,
+        },
+    ),
+    (rmsprop, torch.optim.RMSprop, {}),
+    (rmsprop, torch.optim.RMSprop, {"lr": 0.03, "alpha": 0.8, "eps": 1e-2, "weight_decay": 0.1, "maximize": True}),
+    (rmsprop, torch.optim.RMSprop, {"lr": 0.03, "alpha": 0.8, "eps": 1e-2, "momentum": 0.7, "weight_decay": 0.1}),
+    (
+        rmsprop,
+        torch.optim.RMSprop,
+        {"lr": 0.03, "alpha": 0.8, "eps": 1e-2, "momentum": 0.7, "weight_decay": 0.1, "centered": True},
+    ),
+    (adam, torch.optim.Adam, {}),
+    (adam, torch.optim.Adam, ADAM),
+    (adam, torch.optim.Adam, ADAM | {"amsgrad": True, "maximize": True}),
+    (adam, torch.optim.Adam, ADAM | {"decoupled_weight_decay": True}),
+    (adamw, torch.optim.AdamW, {}),
+    (adamw, torch.optim.AdamW, ADAM),
+    (adamw, torch.optim.AdamW, ADAM | {"amsgrad": True, "maximize": True}),
+]
+
+
+@pytest.mark.parametrize(("paper", "cls", "options"), AGAINST_TORCH)
+def test_agrees_with_torch(paper, cls, options):
+    params, grads = problem()
+    assert_same(paper.trajectory(params, grads, **options), by_torch(cls, params, grads, foreach=False, **options))
+
+
+# Every optimizer, with every hyperparameter off its default, for what must hold of all of them.
+EVERY = [
+    (sgd, {"lr": 0.02, "momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
+    (adagrad, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}),
+    (rmsprop, {"lr": 0.03, "alpha": 0.8, "momentum": 0.7, "centered": True, "weight_decay": 0.1}),
+    (adam, ADAM),
+    (adamw, ADAM),
+    (lion, {"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}),
+]
+NAMES = [paper.__name__.rpartition(".")[2] for paper, _ in EVERY]
+
+
+@pytest.mark.parametrize(("paper", "options"), EVERY, ids=NAMES)
+def test_leaves_its_inputs_alone(paper, options):
+    params, grads = problem()
+    copies = [p.copy() for p in params], [[None if g is None else g.copy() for g in row] for row in grads]
+    result = paper.trajectory(params, grads, **options)
+    for p, q, r in zip(params, copies[0], result, strict=True):
+        assert np.array_equal(p, q)
+        assert r is not p
+        assert r.shape == p.shape
+        assert np.isfinite(r).all()
+        assert not np.array_equal(r, p)
+    for row, kept in zip(grads, copies[1], strict=True):
+        assert all(g is None if k is None else np.array_equal(g, k) for g, k in zip(row, kept, strict=True))
+
+
+@pytest.mark.parametrize(("paper", "options"), EVERY, ids=NAMES)
+def test_maximize_is_a_negated_gradient(paper, options):
+    params, grads = problem()
+    negated = [[None if g is None else -g for g in row] for row in grads]
+    assert_same(
+        paper.trajectory(params, grads, maximize=True, **options), paper.trajectory(params, negated, **options), 0, 0
+    )
+
+
+@pytest.mark.parametrize(("paper", "options"), EVERY, ids=NAMES)
+def test_a_tensor_without_gradient_does_not_exist(paper, options):
+    """Steps without a gradient leave no trace: alone, and with them cut out, the tensor ends at the same place."""
+    params, grads = problem()
+    i = LATE
+    alone = paper.trajectory([params[i]], [[row[i]] for row in grads], **options)
+    cut = paper.trajectory([params[i]], [[row[i]] for row in grads if row[i] is not None], **options)
+    assert_same(alone, cut, 0, 0)
+    never = paper.trajectory(params[:1], [[None]] * 5, **options)
+    assert np.array_equal(never[0], params[0])
+
+
+def one(value):
+    return [np.array(value, dtype=np.float64)]
+
+
+def scaled(grads, factor):
+    return [[None if g is None else factor * g for g in row] for row in grads]
+
+
+def test_sgd_by_hand():
+    # decoupled: p = 2 - 0.1 * 0.5 * 2 = 1.9; buffer = 3, step 0.3 -> 1.6
+    # then p = 1.6 - 0.08 = 1.52; buffer = 0.9 * 3 + 0.75 * 1 = 3.45 -> 1.175
+    options = {"lr": 0.1, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.5, "decoupled_weight_decay": True}
+    assert_same(sgd.trajectory(one([2.0]), [one([3.0]), one([1.0])], **options), one([1.175]))
+    # first step dampened: buffer = 0.75 * 3 = 2.25 -> 1.9 - 0.225
+    assert_same(sgd.trajectory(one([2.0]), [one([3.0])], first_step_dampened=True, **options), one([1.675]))
+
+
+def test_rmsprop_tensorflow_by_hand():
+    # v = 0.75 * 1 + 0.25 * 4 = 1.75; root of v + 0.5 = 1.5; step 0.3 * 2 / 1.5 = 0.4
+    options = {"lr": 0.3, "alpha": 0.75, "eps": 0.5, "eps_inside_sqrt": True, "initial_square_avg": 1.0}
+    assert_same(rmsprop.trajectory(one([1.0]), [one([2.0])], **options), one([0.6]))
+    # decoupled decay: 1 - 0.3 * 0.5 = 0.85 first
+    options |= {"weight_decay": 0.5, "decoupled_weight_decay": True}
+    assert_same(rmsprop.trajectory(one([1.0]), [one([2.0])], **options), one([0.45]))
+
+
+def test_adagrad_by_hand():
+    # s = 3 + 1 = 4 (+ 5 inside the root = 9): step 0.6 / 3 = 0.2 after a decay of 0.6 * 0.5 * 1
+    options = {"lr": 0.6, "eps": 5.0, "initial_accumulator_value": 3.0, "eps_inside_sqrt": True}
+    assert_same(adagrad.trajectory(one([1.0]), [one([1.0])], **options), one([0.8]))
+    options |= {"weight_decay": 0.5, "decoupled_weight_decay": True}
+    assert_same(adagrad.trajectory(one([1.0]), [one([1.0])], **options), one([0.5]))
+
+
+@pytest.mark.parametrize("paper", [adam, adamw])
+def test_three_amsgrad_sequences_by_hand(paper):
+    # g = 4 then 0, beta1 = 0, beta2 = 1/2: v = 8, then 4; bias corrections 1/2, 3/4.  beta1 = 0, so only the second
+    # moment matters, and the second step has no direction at all; so g2 = 1: v = 8, then 4.5.
+    #   torch: largest raw 8 / (3/4) = 32/3;  corrected: max(16, 6) = 16;  paper: 8, uncorrected
+    for sequence, first, second in [("torch", 16.0, 32 / 3), ("corrected", 16.0, 16.0), ("paper", 8.0, 8.0)]:
+        options = {"lr": 0.5, "betas": (0.0, 0.5), "eps": 0.25, "weight_decay": 0.0, "amsgrad": True}
+        expected = 1.0 - 0.5 * 4.0 / (first**0.5 + 0.25) - 0.5 * 1.0 / (second**0.5 + 0.25)
+        assert_same(
+            paper.trajectory(one([1.0]), [one([4.0]), one([1.0])], amsgrad_sequence=sequence, **options),
+            one([expected]),
+        )
+
+
+def test_adam_efficient_form_by_hand():
+    # m = 0.1 * 2, v = 0.01 * 4: 0.5 * sqrt(0.01) / 0.1 * 0.2 / (0.2 + 0.3) = 0.5 * 0.2 / 0.5 = 0.2
+    options = {"lr": 0.5, "betas": (0.9, 0.99), "eps": 0.3, "form": "efficient"}
+    assert_same(adam.trajectory(one([1.0]), [one([2.0])], **options), one([0.8]))
+
+
+def test_adamw_paper_decay_by_hand():
+    # 1 - 0.25 * 1 - 0.125 * sign(g) / (1 + 0) with eps = 0
+    options = {"lr": 0.125, "eps": 0.0, "weight_decay": 0.25, "decay_times_lr": False}
+    assert_same(adamw.trajectory(one([1.0]), [one([7.0])], **options), one([0.625]))
+
+
+def test_lion_by_hand():
+    # first step: decay, then lr times the sign, sign(0) = 0
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "weight_decay": 0.5}
+    assert_same(
+        lion.trajectory(one([2.0, 2.0, 2.0]), [one([3.0, -1e-9, 0.0])], **options), one([1.9 - 0.1, 1.9 + 0.1, 1.9])
+    )
+    # second: m = 0.25 * 8 = 2, c = 0.5 * 2 - 0.5 * 1 > 0, while an average kept with beta1 would be at 4 and one
+    # without momentum < 0 third:  m = 0.75 * 2 - 0.25 = 1.25, c = 0.5 * 1.25 - 0.5 * 1.5 < 0
+    assert_same(
+        lion.trajectory(one([0.0]), [one([8.0]), one([-1.0]), one([-1.5])], lr=0.1, betas=(0.5, 0.75)), one([-0.1])
+    )
+
+
+def test_lion_ignores_gradient_scale():
+    params, grads = problem()
+    options = {"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}
+    assert_same(
+        lion.trajectory(params, scaled(grads, 1024.0), **options), lion.trajectory(params, grads, **options), 0, 0
+    )
