@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from . import adagrad, adam, adamw, lion, rmsprop, sgd
+from . import adadelta, adagrad, adam, adamax, adamw, asgd, lion, nadam, radam, rmsprop, rprop, sgd, sparseadam
 
 SHAPES = [(5, 3), (3, 5), (4,), (), (2, 3, 2, 2), (4, 4)]
 LATE = 2  # index of the tensor whose gradient first appears at step 4
@@ -27,7 +27,7 @@ def problem(shapes=SHAPES, steps=STEPS, late=LATE, seed=0):
     return params, grads
 
 
-def by_torch(cls, params, grads, **options):
+def by_torch(cls, params, grads, slot=None, **options):
     default = torch.get_default_dtype()
     torch.set_default_dtype(
         torch.float64
@@ -41,6 +41,8 @@ def by_torch(cls, params, grads, **options):
             optimizer.step()
     finally:
         torch.set_default_dtype(default)
+    if slot is not None:
+        return [optimizer.state[w][slot].numpy() for w in weights]
     return [w.detach().numpy() for w in weights]
 
 
@@ -89,6 +91,25 @@ AGAINST_TORCH = [
     (adamw, torch.optim.AdamW, {}),
     (adamw, torch.optim.AdamW, ADAM),
     (adamw, torch.optim.AdamW, ADAM | {"amsgrad": True, "maximize": True}),
+    (adadelta, torch.optim.Adadelta, {}),
+    (adadelta, torch.optim.Adadelta, {"lr": 0.3, "rho": 0.8, "eps": 1e-2, "weight_decay": 0.1, "maximize": True}),
+    (adamax, torch.optim.Adamax, {}),
+    (adamax, torch.optim.Adamax, ADAM | {"maximize": True}),
+    (nadam, torch.optim.NAdam, {}),
+    (nadam, torch.optim.NAdam, ADAM | {"momentum_decay": 0.05, "maximize": True}),
+    (nadam, torch.optim.NAdam, ADAM | {"momentum_decay": 0.05, "decoupled_weight_decay": True}),
+    (radam, torch.optim.RAdam, {}),
+    (radam, torch.optim.RAdam, ADAM | {"maximize": True}),
+    (radam, torch.optim.RAdam, ADAM | {"decoupled_weight_decay": True}),
+    (asgd, torch.optim.ASGD, {}),
+    (
+        asgd,
+        torch.optim.ASGD,
+        {"lr": 0.05, "lambd": 0.3, "alpha": 0.6, "t0": 6.0, "weight_decay": 0.1, "maximize": True},
+    ),
+    (rprop, torch.optim.Rprop, {}),
+    (rprop, torch.optim.Rprop, {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.02, 0.2), "maximize": True}),
+    (rprop, torch.optim.Rprop, {"lr": 0.05, "step_sizes": (0.06, 0.2)}),
 ]
 
 
@@ -98,6 +119,63 @@ def test_agrees_with_torch(paper, cls, options):
     assert_same(paper.trajectory(params, grads, **options), by_torch(cls, params, grads, foreach=False, **options))
 
 
+def test_asgd_average_agrees_with_torch():
+    params, grads = problem()
+    options = {"lr": 0.05, "lambd": 0.3, "alpha": 0.6, "t0": 6.0, "weight_decay": 0.1}
+    assert_same(
+        asgd.trajectory(params, grads, point="ax", **options),
+        by_torch(torch.optim.ASGD, params, grads, foreach=False, slot="ax", **options),
+    )
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_sparseadam_agrees_with_torch(maximize):
+    rng = np.random.default_rng(0)
+    params = [rng.normal(size=(6, 3)), rng.normal(size=(5,))]
+    weights = [torch.nn.Parameter(torch.tensor(p)) for p in params]
+    options = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "maximize": maximize}
+    optimizer = torch.optim.SparseAdam(weights, **options)
+    grads, rows = [], []
+    for t in range(STEPS):
+        grads.append([None, None])
+        rows.append([None, None])
+        for i, weight in enumerate(weights):
+            weight.grad = None
+            if i == 1 and t < 3:
+                continue
+            held = rng.choice(len(params[i]), size=rng.integers(0, 4), replace=False)
+            dense = np.zeros_like(params[i])
+            dense[held] = rng.normal(size=dense[held].shape)
+            if t == 7:
+                dense[held] = 0.0  # held, though zero: touched all the same
+            grads[t][i], rows[t][i] = dense, held
+            weight.grad = torch.sparse_coo_tensor(
+                torch.tensor(held)[None], torch.tensor(dense[held]), dense.shape, check_invariants=True
+            )
+        optimizer.step()
+    theirs = [w.detach().numpy() for w in weights]
+    ours = sparseadam.trajectory(params, grads, rows=rows, **options)
+    assert_same(ours, theirs)
+    # without `rows`, the row of zeros at step 7 is left alone, and only that differs
+    del grads[7], rows[7]
+    assert_same(
+        sparseadam.trajectory(params, grads, **options),
+        sparseadam.trajectory(params, grads, rows=rows, **options),
+        0,
+        0,
+    )
+
+
+def test_sparseadam_by_hand():
+    # row 0 at both steps, row 1 only at the second. beta1 = beta2 = 1/2, eps = 0: a row's first step is, on the clock
+    # of the row, lr * sign(g); on the tensor's clock sqrt(3/4) / (3/4) * (1/2) / sqrt(1/2) = sqrt(2/3) of it
+    grads = [[np.array([[2.0], [0.0]])], [np.array([[2.0], [5.0]])]]
+    options = {"lr": 0.1, "betas": (0.5, 0.5), "eps": 0.0}
+    start = [np.array([[1.0], [1.0]])]
+    assert_same(sparseadam.trajectory(start, grads, **options), [np.array([[0.8], [1 - 0.1 * (2 / 3) ** 0.5]])])
+    assert_same(sparseadam.trajectory(start, grads, clock="row", **options), [np.array([[0.8], [0.9]])])
+
+
 # Every optimizer, with every hyperparameter off its default, for what must hold of all of them.
 EVERY = [
     (sgd, {"lr": 0.02, "momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
@@ -105,6 +183,12 @@ EVERY = [
     (rmsprop, {"lr": 0.03, "alpha": 0.8, "momentum": 0.7, "centered": True, "weight_decay": 0.1}),
     (adam, ADAM),
     (adamw, ADAM),
+    (adadelta, {"lr": 0.3, "rho": 0.8, "eps": 1e-2, "weight_decay": 0.1}),
+    (adamax, ADAM),
+    (nadam, ADAM),
+    (radam, ADAM),
+    (asgd, {"lr": 0.05, "lambd": 0.3, "alpha": 0.6, "t0": 6.0, "weight_decay": 0.1}),
+    (rprop, {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.02, 0.2)}),
     (lion, {"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}),
 ]
 NAMES = [paper.__name__.rpartition(".")[2] for paper, _ in EVERY]
@@ -204,6 +288,65 @@ def test_adamw_paper_decay_by_hand():
     # 1 - 0.25 * 1 - 0.125 * sign(g) / (1 + 0) with eps = 0
     options = {"lr": 0.125, "eps": 0.0, "weight_decay": 0.25, "decay_times_lr": False}
     assert_same(adamw.trajectory(one([1.0]), [one([7.0])], **options), one([0.625]))
+
+
+def test_adamax_eps_outside_by_hand():
+    # m / (1 - beta1) = 2, u = 2: 0.5 * 2 / (2 + 3)
+    options = {"lr": 0.5, "eps": 3.0, "eps_placement": "outside"}
+    assert_same(adamax.trajectory(one([1.0]), [one([2.0])], **options), one([0.8]))
+
+
+@pytest.mark.parametrize("paper", [adadelta, adamax])
+def test_decoupled_decay_is_a_factor_before_the_step(paper):
+    params, grads = problem(steps=1, late=None)
+    options = {"lr": 0.3, "decoupled_weight_decay": True, "weight_decay": 0.5}
+    plain = paper.trajectory(params, grads, lr=0.3)
+    decayed = paper.trajectory(params, grads, **options)
+    assert_same(decayed, [q - 0.3 * 0.5 * p for p, q in zip(params, plain, strict=True)])
+
+
+def test_nadam_with_the_papers_average_by_hand():
+    # momentum_decay = 0: mu = beta1 / 2 = 1/4 throughout. m = 3/4 g; 1/4 / (1 - 1/16) * 3/4 g + 3/4 / (3/4) g = 1.2
+    # g; vhat = g^2
+    options = {"lr": 0.5, "betas": (0.5, 0.9), "eps": 0.0, "momentum_decay": 0.0}
+    assert_same(nadam.trajectory(one([1.0]), [one([2.0])], average_with="mu", **options), one([0.4]))
+    # torch: m = 1/2 g: (4/15 * 1/2 + 1) g
+    assert_same(nadam.trajectory(one([1.0]), [one([2.0])], **options), one([1 - 0.5 * (1 + 2 / 15)]))
+
+
+def test_radam_starts_to_adapt_where_each_source_says():
+    # beta2 = 0.9, rho_inf = 19: rho = 1, 1.947.., 2.89, 3.82, 4.74, 5.65: torch adapts from step 6, the paper from
+    # step 5.
+    grads = [one([1.0])] * 6
+    options = {"lr": 0.1, "betas": (0.0, 0.9), "eps": 0.0}
+
+    def moved(steps, **more):
+        before = radam.trajectory(one([0.0]), grads[: steps - 1], **options, **more)[0][0]
+        return before - radam.trajectory(one([0.0]), grads[:steps], **options, **more)[0][0]
+
+    def rectifier(t):
+        rho = 19 - 2 * t * 0.9**t / (1 - 0.9**t)
+        return ((rho - 4) * (rho - 2) * 19 / (15 * 17 * rho)) ** 0.5
+
+    for rectify, first in [("torch", 6), ("authors", 6), ("paper", 5)]:
+        for t in range(1, 7):
+            expected = 0.1 * rectifier(t) if t >= first else 0.1
+            np.testing.assert_allclose(moved(t, rectify=rectify), expected, rtol=1e-12)
+            expected = 0.1 * rectifier(t) if t >= first else 0.0
+            np.testing.assert_allclose(
+                moved(t, rectify=rectify, degenerated_to_sgd=False), expected, rtol=1e-12, atol=1e-15
+            )
+    # beta2 = 1/2 and t = 1: rho_inf = 3 never adapts; without the momentum step nothing moves, and nothing decays
+    options = {"weight_decay": 0.1, "decoupled_weight_decay": True, "betas": (0.0, 0.5)}
+    still = radam.trajectory(one([2.0]), [one([1.0])], lr=0.1, degenerated_to_sgd=False, **options)
+    assert_same(still, one([2.0]), 0, 0)
+
+
+def test_rprop_takes_back_a_step_by_hand():
+    # + + - -: 0.1, 0.12 down; at the turn the size is halved, riedmiller takes 0.12 back, torch stays; then 0.06 up
+    grads = [one([1.0]), one([5.0]), one([-1.0]), one([-1.0])]
+    assert_same(rprop.trajectory(one([1.0]), grads, lr=0.1), one([1 - 0.22 + 0.06]))
+    assert_same(rprop.trajectory(one([1.0]), grads, lr=0.1, variant="riedmiller"), one([1 - 0.22 + 0.12 + 0.06]))
 
 
 def test_lion_by_hand():
