@@ -5,7 +5,33 @@ import numpy as np
 import pytest
 import torch
 
-from . import adadelta, adagrad, adam, adamax, adamw, asgd, lion, nadam, radam, rmsprop, rprop, sgd, sparseadam
+from . import (
+    adabelief,
+    adadelta,
+    adagrad,
+    adam,
+    adamatan2,
+    adamax,
+    adamw,
+    adan,
+    ademamix,
+    adopt,
+    asgd,
+    laprop,
+    lion,
+    mars,
+    nadam,
+    radam,
+    rmsprop,
+    rprop,
+    schedulefreeadamw,
+    schedulefreesgd,
+    sgd,
+    signum,
+    sophia,
+    sparseadam,
+)
+from .cautious import cautious
 
 SHAPES = [(5, 3), (3, 5), (4,), (), (2, 3, 2, 2), (4, 4)]
 LATE = 2  # index of the tensor whose gradient first appears at step 4
@@ -190,6 +216,16 @@ EVERY = [
     (asgd, {"lr": 0.05, "lambd": 0.3, "alpha": 0.6, "t0": 6.0, "weight_decay": 0.1}),
     (rprop, {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.02, 0.2)}),
     (lion, {"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}),
+    (signum, {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.1}),
+    (adabelief, ADAM | {"rectify": True, "amsgrad": True}),
+    (adan, ADAM | {"betas": (0.9, 0.8, 0.95)}),
+    (adopt, ADAM),
+    (ademamix, ADAM | {"betas": (0.8, 0.95, 0.99), "alpha": 3.0, "alpha_warmup": 7, "beta3_warmup": 9}),
+    (mars, ADAM | {"gamma": 0.1, "amsgrad": True}),
+    (laprop, ADAM | {"amsgrad": True}),
+    (adamatan2, {"lr": 0.03, "betas": (0.8, 0.95), "weight_decay": 0.1, "a": 1.27, "b": 0.5}),
+    (schedulefreesgd, {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1, "warmup_steps": 5, "r": 0.5}),
+    (schedulefreeadamw, ADAM | {"warmup_steps": 5, "r": 0.5, "weight_lr_power": 1.5}),
 ]
 NAMES = [paper.__name__.rpartition(".")[2] for paper, _ in EVERY]
 
@@ -368,3 +404,293 @@ def test_lion_ignores_gradient_scale():
     assert_same(
         lion.trajectory(params, scaled(grads, 1024.0), **options), lion.trajectory(params, grads, **options), 0, 0
     )
+
+
+def test_signum_by_hand():
+    # 2 -> decay to 1.9 -> 1.8; m = 1.5, then 0.25: still positive though the gradient has turned: 1.71 - 0.1
+    options = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.5}
+    assert_same(signum.trajectory(one([2.0]), [one([3.0]), one([-1.0])], **options), one([1.61]))
+    assert_same(signum.trajectory(one([2.0]), [one([3.0]), one([-1.0])], lr=0.1, momentum=0.0), one([2.0]))
+    # coupled: -0.9 + 0.5 * 2 > 0
+    coupled = signum.trajectory(one([2.0]), [one([-0.9])], decoupled_weight_decay=False, **options)
+    assert_same(coupled, one([1.9]))
+
+
+@pytest.mark.parametrize(
+    ("variant", "directions"),
+    [
+        ("paper", [0.5, 1.0, -1.0, 0.0]),  # m / (rho h) = m / 0.5, at most 1
+        ("v1", [0.25, 0.5, -0.5, 0.0]),  # m / h = m, at most rho = 0.5
+        ("code", [0.25, 1.0, -1.0, 0.0]),  # m / (rho bs h) = m / 1, at most 1
+    ],
+)
+def test_sophia_by_hand(variant, directions):
+    # m = g / 2 = 0.25, 4, -4, 0;  h = 4 / 4 = 1;  decay 0.1 first
+    grads, hessians = [one([0.5, 8.0, -8.0, 0.0])], [one([4.0] * 4)]
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "rho": 0.5, "weight_decay": 1.0, "variant": variant, "bs": 2.0}
+    expected = 0.9 - 0.1 * np.array(directions)
+    assert_same(sophia.trajectory(one([1.0] * 4), grads, hessians=hessians, **options), [expected])
+    # a second step, with no gradient of its own (m halves) and no estimate (h stays 1)
+    scale = {"paper": 0.5, "v1": 1.0, "code": 1.0}[variant]
+    limit = {"paper": 1.0, "v1": 0.5, "code": 1.0}[variant]
+    expected = 0.9 * expected - 0.1 * np.clip(np.array([0.125, 2.0, -2.0, 0.0]) / scale, -limit, limit)
+    grads, hessians = [*grads, one([0.0] * 4)], [*hessians, [None]]
+    assert_same(sophia.trajectory(one([1.0] * 4), grads, hessians=hessians, **options), [expected])
+
+
+def test_sophia_hessian_absent_negative_or_late():
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "rho": 0.5, "weight_decay": 0.0}
+    grads = [one([0.5, -8.0]), one([0.5, -8.0])]
+    by_sign = one([0.8, 1.2])
+    assert_same(sophia.trajectory(one([1.0, 1.0]), grads, hessians=[[None], [None]], **options), by_sign)
+    negative = [one([-4.0, -4.0])] * 2
+    assert_same(sophia.trajectory(one([1.0, 1.0]), grads, hessians=negative, **options), by_sign)
+    # the authors' loop: the first estimate counts from the second step, where m = 0.375, -6 and h = 1
+    late = sophia.trajectory(
+        one([1.0, 1.0]), grads, hessians=[one([4.0, 4.0]), [None]], hessian_after_step=True, **options
+    )
+    assert_same(late, one([0.9 - 0.1 * 0.75, 1.1 + 0.1]))
+    # an estimate without a gradient is averaged in, and nothing moves
+    still = sophia.trajectory(one([1.0]), [[None], one([0.5])], hessians=[one([4.0]), [None]], **options)
+    assert_same(still, one([1.0 - 0.1 * 0.5]))
+
+
+def test_adabelief_by_hand():
+    # g = 2: m = 1, s = 1/4 * (2 - 1)^2 + eps = 1, corrected 4: 2 / (2 + 0.75)
+    # g = 1: m = 1, g - m = 0, s = 3/4 + eps = 1.5 where eps has accumulated, else 3/4 * 1/4 + eps = 0.9375
+    options = {"lr": 0.55, "betas": (0.5, 0.75), "eps": 0.75}
+    assert_same(adabelief.trajectory(one([1.0]), [one([2.0])], **options), one([0.6]))
+    for accumulates, s in [(True, 1.5), (False, 0.9375)]:
+        expected = 0.6 - 0.55 * (1 / 0.75) / ((s / 0.4375) ** 0.5 + 0.75)
+        result = adabelief.trajectory(one([1.0]), [one([2.0]), one([1.0])], eps_accumulates=accumulates, **options)
+        assert_same(result, one([expected]))
+    # amsgrad, eps kept clean: the first s of 1 is the larger
+    expected = 0.6 - 0.55 * (1 / 0.75) / ((1 / 0.4375) ** 0.5 + 0.75)
+    result = adabelief.trajectory(one([1.0]), [one([2.0]), one([1.0])], amsgrad=True, eps_accumulates=False, **options)
+    assert_same(result, one([expected]))
+    # three decays of 2 by 0.25, then the same step of 0.4 (coupled: g = 1.5 + 0.5)
+    decays = [(2.0, {}, 2 - 0.55 * 0.5), (2.0, {"fixed_decay": True}, 1.5), (1.5, {"weight_decouple": False}, 2.0)]
+    for g, more, left in decays:
+        result = adabelief.trajectory(one([2.0]), [one([g])], weight_decay=0.25, **more, **options)
+        assert_same(result, one([left - 0.4]))
+
+
+def test_adabelief_rectified_by_hand():
+    # g = 1 throughout and beta1 = 0: g - m = 0, s = eps * (1 - 0.9^t) / 0.1. Momentum steps to t = 5, adaptive from t
+    # = 6
+    options = {"lr": 0.1, "betas": (0.0, 0.9), "eps": 0.01, "rectify": True}
+    correction = 1 - 0.9**6
+    rho = 19 - 12 * 0.9**6 / correction
+    r = ((rho - 4) * (rho - 2) * 19 / (15 * 17 * rho)) ** 0.5
+    last = 0.1 * r * correction**0.5 / ((0.1 * correction) ** 0.5 + 0.01)
+    assert_same(adabelief.trajectory(one([1.0]), [one([1.0])] * 6, **options), one([0.5 - last]))
+    result = adabelief.trajectory(one([1.0]), [one([1.0])] * 6, degenerated_to_sgd=False, **options)
+    assert_same(result, one([1.0 - last]))
+
+
+def test_adan_by_hand():
+    # first step lr * sign(g), whatever the betas, and then the proximal division
+    first = adan.trajectory(one([1.1]), [one([5.0])], lr=0.1, eps=0.0, weight_decay=1.0)
+    assert_same(first, one([1.0 / 1.1]))
+    first = adan.trajectory(one([1.1]), [one([5.0])], lr=0.1, eps=0.0, weight_decay=1.0, no_prox=True)
+    assert_same(first, one([1.1 - 0.11 - 0.1]))
+    # g = 5, 3 and all betas 1/2: m = 2.75, v = -1, n = 8.25, all corrected by 3/4: (2.75 - 0.5) / 0.75 / sqrt(11)
+    options = {"lr": 0.1, "betas": (0.5, 0.5, 0.5), "eps": 0.0}
+    grads = [one([5.0]), one([3.0])]
+    assert_same(adan.trajectory(one([1.0]), grads, **options), one([0.9 - 0.1 * 3 / 11**0.5]))
+    # as in the paper: m = 5, then 4; v = 0, then -1; n = 25, then 14.5
+    result = adan.trajectory(one([1.0]), grads, bias_correction=False, **options)
+    assert_same(result, one([0.9 - 0.1 * 3.5 / 14.5**0.5]))
+    # the group's clock: a first gradient at step 2 is corrected by 3/4 where 1/2 would be right
+    result = adan.trajectory(one([1.0]), [[None], one([5.0])], clock="group", **options)
+    assert_same(result, one([1 - 0.1 * (2 / 3) ** 0.5]))
+
+
+def test_adopt_by_hand():
+    # the first gradient only sets v = 4. 6 / 2 = 3 is clipped to 1, m = 1/2. v = 3 + 9 = 12, 1.1 < 2^(1/4) is not
+    # clipped
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "weight_decay": 1.0}
+    grads = [one([2.0]), one([6.0]), one([1.1 * 12**0.5])]
+    assert_same(adopt.trajectory(one([1.0]), grads[:1], **options), one([1.0]), 0, 0)
+    assert_same(adopt.trajectory(one([1.0]), grads[:2], **options), one([0.85]))
+    assert_same(adopt.trajectory(one([1.0]), grads, **options), one([0.85 * 0.9 - 0.1 * 0.8]))
+    for more, expected in [
+        ({"clip_power": None}, 0.9 - 0.1 * 1.5),
+        ({"first_moment": "full"}, 0.9 - 0.1),
+        ({"decay_on_first_call": True}, 0.81 - 0.05),
+        ({"eps": 12.0}, 0.9 - 0.1 * 0.25),
+    ]:
+        assert_same(adopt.trajectory(one([1.0]), grads[:2], **options | more), one([expected]))
+    # coupled: v = (1 + 1)^2, then (5 + 1) / 2
+    coupled = adopt.trajectory(one([1.0]), [one([1.0]), one([5.0])], **options, decouple=False)
+    assert_same(coupled, one([0.95]))
+
+
+def test_ademamix_by_hand():
+    # first step: (g + alpha * (1 - beta3) * g) / |g|
+    betas = (0.5, 0.9, 0.5 ** (1 / 3))  # half-lives, minus 1: 0 and 2
+    options = {"lr": 0.1, "betas": betas, "alpha": 2.0, "eps": 0.0, "weight_decay": 0.5}
+    slow = 1 - 0.5 ** (1 / 3)
+    for more, expected in [
+        ({}, 1 + 2 * slow),
+        ({"alpha_warmup": 4}, 1 + 0.5 * slow),
+        ({"alpha_warmup": 4, "scheduler_start": 0}, 1.0),
+        ({"beta3_warmup": 2}, 1 + 2 * (1 - 0.5**0.5)),
+        ({"beta3_warmup": 2, "scheduler_start": 0}, 1 + 2 * 0.5),
+        ({"beta3_warmup": 1}, 1 + 2 * slow),
+    ]:
+        result = ademamix.trajectory(one([1.0]), [one([7.0])], **options, **more)
+        assert_same(result, one([0.95 - 0.1 * expected]))
+    # beta1 = 0 warms up from no memory at all
+    result = ademamix.trajectory(
+        one([1.0]), [one([7.0])], lr=0.1, betas=(0.0, 0.9, 0.9), eps=0.0, beta3_warmup=4, scheduler_start=0
+    )
+    assert_same(result, one([1 - 0.1 * 3]))
+
+
+def test_mars_by_hand():
+    # gamma * beta1 / (1 - beta1) = 1/2. Unclipped: c = g1, then g2 + (g2 - g1) / 2 = 0.6, 0.4
+    g1, g2 = np.array([0.3, 0.4]), np.array([0.5, 0.4])
+    options = {"lr": 0.1, "betas": (0.5, 0.5), "eps": 0.0, "gamma": 0.5, "weight_decay": 0.5}
+
+    def second(c1, c2, s1, s2):
+        return (0.25 * c1 + 0.5 * c2) / (0.75 * (0.25 * s1 + 0.5 * s2)) ** 0.5
+
+    c2 = np.array([0.6, 0.4])
+    start, once = one([1.0, 1.0]), 0.85
+    assert_same(mars.trajectory(start, [[g1]], **options), one([once, once]))
+    expected = 0.95 * once - 0.1 * second(g1, c2, g1**2, c2**2)
+    assert_same(mars.trajectory(start, [[g1], [g2]], **options), [expected])
+    expected = 0.95 * once - 0.1 * second(g1, c2, g1**2, g2**2)
+    assert_same(mars.trajectory(start, [[g1], [g2]], second_moment="raw", **options), [expected])
+    expected = 0.95 * once - 0.1 * second(1.5 * g1, c2, 2.25 * g1**2, c2**2)
+    assert_same(mars.trajectory(start, [[g1], [g2]], first_previous="zero", **options), [expected])
+    # the clipping: 10 g1 has norm 5 and becomes 2 g1; then g2 - 10 g1 = -2.5, -3.6; c = -0.75, -1.4, of norm 1.588
+    c2 = np.array([-0.75, -1.4]) / (0.75**2 + 1.4**2) ** 0.5
+    expected = 0.95 * once - 0.1 * second(2 * g1, c2, 4 * g1**2, c2**2)
+    assert_same(mars.trajectory(start, [[10 * g1], [g2]], **options), [expected])
+    # exact: the previous point's gradient on this batch is g2 itself, so there is no correction
+    expected = 0.95 * once - 0.1 * second(g1, g2, g1**2, g2**2)
+    assert_same(mars.trajectory(start, [[g1], [g2]], previous_grads=[[None], [g2]], **options), [expected])
+
+
+def test_mars_is_adamw_where_it_says_so():
+    params, grads = problem()
+    grads = scaled(grads, 1e-3)  # below the clipping
+    grads = [[None if g is None else g / max(1.0, np.sqrt(np.sum(g**2))) for g in row] for row in grads]
+    expected = adamw.trajectory(params, grads, **ADAM)
+    assert_same(mars.trajectory(params, grads, gamma=0.0, **ADAM), expected)
+    one_d = {"lr_1d": 0.03, "betas_1d": (0.8, 0.95), "weight_decay_1d": 0.1, "optimize_1d": False, "eps": 1e-3}
+    mixed = mars.trajectory(params, grads, lr=0.5, gamma=0.5, **one_d)
+    full = mars.trajectory(params, grads, lr=0.5, gamma=0.5, eps=1e-3)
+    for i, p in enumerate(params):
+        assert_same([mixed[i]], [full[i] if p.ndim == 2 else expected[i]])
+
+
+def test_laprop_by_hand():
+    # n = 4 (corrected 16): the first step is lr * sign(g). n = 3.25 (corrected by 0.4375), m = 0.25 + 0.5 / sqrt(..)
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0}
+    grads = [one([4.0]), one([1.0])]
+    m = 0.25 + 0.5 / (3.25 / 0.4375) ** 0.5
+    assert_same(laprop.trajectory(one([1.0]), grads, **options), one([0.9 - 0.1 * m / 0.75]))
+    m = 0.25 + 0.5 / (4 / 0.4375) ** 0.5
+    assert_same(laprop.trajectory(one([1.0]), grads, amsgrad=True, **options), one([0.9 - 0.1 * m / 0.75]))
+    for decay, expected in [("decoupled", 0.95 - 0.1), ("authors", 0.9 * 0.5)]:
+        result = laprop.trajectory(one([1.0]), grads[:1], weight_decay=0.5, decay=decay, **options)
+        assert_same(result, one([expected]))
+
+
+def test_adamatan2_by_hand():
+    # mhat = g, sqrt(vhat) = |g|: an eighth of a turn. No gradient: no step, and no warning for 0 / 0
+    options = {"lr": 0.1, "a": 4 / np.pi, "weight_decay": 0.5}
+    assert_same(adamatan2.trajectory(one([1.0, 1.0, 1.0]), [one([7.0, -7.0, 0.0])], **options), one([0.85, 1.05, 0.95]))
+    result = adamatan2.trajectory(one([1.0]), [one([7.0])], lr=0.1, b=3**0.5)
+    assert_same(result, one([1 - 0.1 * np.pi / 6]))
+
+
+@pytest.mark.parametrize(
+    ("paper", "options"),
+    [
+        (adamatan2, {"lr": 0.03, "betas": (0.8, 0.95), "weight_decay": 0.1}),
+        (signum, {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}),
+        (laprop, ADAM | {"eps": 0.0}),
+        (adan, ADAM | {"betas": (0.9, 0.8, 0.95), "eps": 0.0}),
+        (adam, {"lr": 0.03, "eps": 0.0}),
+    ],
+)
+def test_gradient_scale_does_not_matter(paper, options):
+    params, grads = problem()
+    assert_same(paper.trajectory(params, scaled(grads, 1024.0), **options), paper.trajectory(params, grads, **options))
+
+
+def test_schedulefreesgd_by_hand():
+    # z = 0.8, 0.7; x = 0.8, 0.75; y = x, then between them
+    grads = [one([2.0]), one([1.0])]
+    for point, expected in [("x", 0.75), ("y", 0.725), ("z", 0.7)]:
+        result = schedulefreesgd.trajectory(one([1.0]), grads, lr=0.1, momentum=0.5, point=point)
+        assert_same(result, one([expected]))
+    # decay at y or z: third step from z = 0.7, y = 0.725 with a gradient of zero
+    for decay_at, where in [("y", 0.725), ("z", 0.7)]:
+        grown = [*grads, one([0.0])]
+        grown[0] = one([1.5])  # 1.5 + 0.5 * 1 = 2
+        grown[1] = one([0.6])  # 0.6 + 0.5 * 0.8 = 1
+        result = schedulefreesgd.trajectory(
+            one([1.0]), grown, lr=0.1, momentum=0.5, weight_decay=0.5, decay_at=decay_at, point="z"
+        )
+        assert_same(result, one([0.7 - 0.05 * where]))
+    # how z2 is weighed against z1
+    for more, c in [
+        ({}, 1 / 2),
+        ({"r": 1.0}, 2 / 3),
+        ({"warmup_steps": 2}, 4 / 5),
+        ({"warmup_steps": 2, "weight_lr_power": 1.0}, 2 / 3),
+        ({"lr": [0.2, 0.1]}, 1 / 2),
+        ({"lr": [0.2, 0.1], "weight_lr": "now"}, 1 / 5),
+    ]:
+        options = {"lr": 0.1, "momentum": 0.5} | more
+        z1 = schedulefreesgd.trajectory(one([1.0]), grads[:1], point="z", **options)[0]
+        z2 = schedulefreesgd.trajectory(one([1.0]), grads, point="z", **options)[0]
+        x2 = schedulefreesgd.trajectory(one([1.0]), grads, point="x", **options)[0]
+        assert_same([x2], [(1 - c) * z1 + c * z2])
+    # a gradient that comes late: its own clock takes x to z, the group's only half way
+    late = [[None], one([2.0])]
+    assert_same(schedulefreesgd.trajectory(one([1.0]), late, lr=0.1, momentum=0.5, point="x"), one([0.8]))
+    result = schedulefreesgd.trajectory(one([1.0]), late, lr=0.1, momentum=0.5, point="x", clock="group")
+    assert_same(result, one([0.9]))
+
+
+def test_schedulefreesgd_without_momentum_is_sgd():
+    params, grads = problem()
+    options = {"lr": 0.03, "weight_decay": 0.1}
+    assert_same(
+        schedulefreesgd.trajectory(params, grads, momentum=0.0, **options), sgd.trajectory(params, grads, **options)
+    )
+
+
+def test_schedulefreeadamw_by_hand():
+    # sqrt(1 - beta2) = 1/2. package: z = 1 - 0.1 * (sign + 1 * y); paper: z = 1 - 0.05 * (2 * sign + 1 * y)
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0, "weight_decay": 1.0}
+    assert_same(schedulefreeadamw.trajectory(one([1.0]), [one([7.0])], **options), one([0.8]))
+    assert_same(schedulefreeadamw.trajectory(one([1.0]), [one([7.0])], correction="paper", **options), one([0.85]))
+    # the second step's weight: equal, or 0.4375 : 0.25
+    grads = [one([7.0]), one([7.0])]
+    options["weight_decay"] = 0.0
+    assert_same(schedulefreeadamw.trajectory(one([1.0]), grads, point="z", **options), one([0.8]))
+    assert_same(schedulefreeadamw.trajectory(one([1.0]), grads, point="x", **options), one([0.85]))
+    assert_same(schedulefreeadamw.trajectory(one([1.0]), grads, **options), one([0.825]))
+    result = schedulefreeadamw.trajectory(one([1.0]), grads, point="x", correction="paper", **options)
+    assert_same(result, one([0.9 - 0.1 * 0.4375 / 0.6875]))
+
+
+def test_cautious_by_hand():
+    direction, gradient = np.array([1.0, 2.0, -3.0, 4.0]), np.array([1.0, -1.0, -1.0, 0.0])
+    for scaling, scale in [("clamped_mean", 2.0), ("dim_over_nnz", 4 / 3), ("mean_eps", 1.0)]:
+        result = cautious(direction, gradient, scaling, eps=0.5)
+        assert_same([result], [scale * np.array([1.0, 0.0, -3.0, 0.0])])
+        assert_same([cautious(direction, -direction, scaling)], [np.zeros(4)], 0, 0)
+    # one of 10 000 agrees: the limit of 1e-3 holds it at 1000
+    direction = np.ones(10_000)
+    gradient = -np.ones(10_000)
+    gradient[0] = 1.0
+    assert cautious(direction, gradient)[0] == pytest.approx(1000)
+    assert cautious(np.array(2.0), np.array(1.0)).shape == ()
