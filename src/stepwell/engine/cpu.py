@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: float) -> None:
     memory = launch.memory
     _limit_threads(memory["threads"])
     launch.steps += memory["active"]
-    memory["kernel"](
-        memory["pieces"], memory["spans"], memory["addresses"], launch.steps, rows, float(gradient_factor)
-    )
+    memory["kernel"](memory["pieces"], memory["spans"], memory["addresses"], launch.steps, rows, float(gradient_factor))
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
 
@@ -139,9 +137,7 @@ def _bind_slots(launch: Launch) -> None:
     launch.memory["all_bound"] = bool(launch.memory["bound"].all())
 
 
-def divide(
-    sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int
-) -> tuple[np.ndarray, np.ndarray]:
+def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the active tensors into pieces, and the pieces into one span of equal cost per thread.
 
     Returns pieces, int64 (n, 4): tensor, first element, number of elements, group; and spans, int64 (threads + 1,):
@@ -287,9 +283,9 @@ def kernel(pieces, spans, addresses, steps, rows, gradient_factor):
 '''
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel(kind: LaunchKind) -> Any:
-    """The compiled kernel of one kind of launch (compiled at its first call, or read from the cache folder)."""
+    """The compiled kernel of one kind of launch (compiled, or read from the cache folder)."""
     text = source(kind)
     digest = hashlib.sha256((text + _environment()).encode()).hexdigest()[:20]
     path = _cache_folder() / f"kernel_{digest}.py"
@@ -299,16 +295,32 @@ def kernel(kind: LaunchKind) -> Any:
         with os.fdopen(handle, "w") as file:
             file.write(text)
         os.replace(temporary, path)
-    name = f"stepwell_kernel_{digest}"
+    try:
+        return _compiled(path)
+    except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise
+        for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            stale.unlink(missing_ok=True)
+        return _compiled(path)
+
+
+def _compiled(path: Path) -> Any:
+    """The kernel of a printed module, compiled or read from Numba's cache beside it."""
+    from numba import float32, float64, int64
+
+    name = f"stepwell_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    # pieces, spans, addresses, steps, rows, gradient_factor. Compiled now, not at the first call: what fails, fails
+    # before anything is updated.
+    module.kernel.compile((int64[:, ::1], int64[::1], int64[:, ::1], float32[::1], float64[:, ::1], float64))
     return module.kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _environment() -> str:
     """What machine code depends on besides the printed text."""
     import numba
@@ -317,7 +329,7 @@ def _environment() -> str:
     return f"{numba.__version__} {sys.version} {intrinsics}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cache_folder() -> Path:
     wanted = os.environ.get("STEPWELL_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -330,5 +342,3 @@ def _cache_folder() -> Path:
         folder = Path(tempfile.mkdtemp(prefix="stepwell-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
-
-

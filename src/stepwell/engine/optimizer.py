@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import cpu, eager
+from stepwell.engine import checkpoint, cpu, eager
 from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
 from stepwell.engine.rule import RANGES, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
@@ -38,6 +38,8 @@ class Optimizer(torch.optim.Optimizer):
     Every optimizer takes these options, each of them per group too but for `backend`:
 
         maximize: go up the gradient instead of down (default False).
+        decoupled_weight_decay: where decay is L2 by default (added to the gradient): shrink the weights by
+            lr * weight_decay instead (default False).
         backend: "auto" (the fastest that can), "eager" or "cpu". A backend asked for by name never falls back.
     """
 
@@ -63,6 +65,8 @@ class Optimizer(torch.optim.Optimizer):
         if self.backend not in ("auto", *BACKENDS):
             raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")
         defaults = {**defaults, "maximize": options.pop("maximize", False)}
+        if self.decay == "coupled":
+            defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
         self._refuse_options(options, defaults)
         self._changed = [True]
         self._plan: Plan | None = None
@@ -90,7 +94,8 @@ class Optimizer(torch.optim.Optimizer):
             for label, tensor in _labelled(param_group):
                 if id(tensor) in present:
                     raise UsageError(
-                        f"{name}: {label} is in a group already (as {present[id(tensor)]}); a tensor belongs to one group"
+                        f"{name}: {label} is in a group already (as {present[id(tensor)]}); "
+                        "a tensor belongs to one group"
                     )
         # Past the decorator with which torch keeps this method out of torch.compile: it imports the whole of
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
@@ -217,8 +222,32 @@ class Optimizer(torch.optim.Optimizer):
     def _watched(self, state: Mapping[Any, Any]) -> Watched:
         return Watched(state, self._changed, default=dict)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state in torch's layout; `torch.optim` loads what is kept in fp32 (see `engine/checkpoint.py`)."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        result = checkpoint.state_dict(self)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, result)
+            result = result if changed is None else changed
+        return result
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state saved here or by `torch.optim`, by name where both have names, else by position.
+
+        Raises UsageError naming the first parameter that does not fit; then nothing has changed.
+        """
+        content = dict(state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, content)
+            content = content if changed is None else dict(changed)
+        checkpoint.load_state_dict(self, content)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
         self._changed = [True]
         self._plan = None
         self.state = self._watched(self.state)
@@ -237,7 +266,9 @@ def _as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         raise UsageError(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
     given = list(params)
     if not given:
-        raise UsageError(f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?")
+        raise UsageError(
+            f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?"
+        )
     groups = given if isinstance(given[0], dict) else [{"params": given}]
     result = []
     for position, group in enumerate(groups):

@@ -1,11 +1,11 @@
 """RMSprop: the gradient divided by a moving average of its size.
 
-    square_avg <- alpha * square_avg + (1 - alpha) * g * g
-    grad_avg   <- alpha * grad_avg   + (1 - alpha) * g                    (centered)
-    variance    = square_avg, or centered: square_avg - grad_avg * grad_avg
-    scaled      = g / (sqrt(variance) + eps), or eps_inside: g / sqrt(variance + eps)
-    momentum_buffer <- momentum * momentum_buffer + scaled
-    direction   = momentum_buffer, or scaled without momentum
+square_avg <- alpha * square_avg + (1 - alpha) * g * g
+grad_avg   <- alpha * grad_avg   + (1 - alpha) * g                    (centered)
+variance    = square_avg, or centered: square_avg - grad_avg * grad_avg
+scaled      = g / (sqrt(variance) + eps), or eps_inside: g / sqrt(variance + eps)
+momentum_buffer <- momentum * momentum_buffer + scaled
+direction   = momentum_buffer, or scaled without momentum
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RMSprop(Optimizer):
         momentum: decay of a buffer of scaled gradients, in [0, 1).
         centered: divide by the standard deviation instead of the root of the mean square.
         eps_inside: eps under the root, as TensorFlow has it.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Hinton, "Neural networks for machine learning", lecture 6e, 2012; centered: Graves, arXiv 1308.0850,
     equations 38 to 45. In the form of torch.optim.RMSprop; a centered variance below zero counts as zero.
