@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepwell.engine import formats
 from stepwell.errors import UsageError
 
 # What torch's optimizers keep in a group and stepwell has no use for.
@@ -35,7 +36,7 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
-def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any]) -> None:
+def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats: bool = False) -> None:
     """Take over `checkpoint`, or raise UsageError naming the first parameter that does not fit and change nothing."""
     owner = type(optimizer).__name__
     for key in ("state", "param_groups"):
@@ -56,8 +57,8 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any]) -> None:
 
     if len(groups) == len(saved_groups):
         for group, saved in zip(groups, saved_groups, strict=True):
-            keep = {"params": group["params"], **{k: group[k] for k in ("param_names",) if k in group}}
-            group.update({k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in keep})
+            kept = {"params", "param_names"} & set(group) | ({"state", "weights"} if keep_formats else set())
+            group.update({k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in kept})
     optimizer.__setstate__({"state": loaded, "param_groups": groups})
 
 
@@ -99,10 +100,21 @@ def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     return list(zip(names, group["params"], strict=True))
 
 
+def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
+    """Whether codes and largest magnitudes are those of `elements` elements, as int8 or as int4."""
+    slot = key.removesuffix("_largest")
+    if slot not in given or f"{slot}_largest" not in given:
+        return False
+    sizes = (given[slot].numel(), given[f"{slot}_largest"].numel())
+    codes = [code for (name, _), code in formats.CODES.items() if _]
+    return any(sizes == (code.code_bytes(elements), code.blocks(elements)) for code in codes)
+
+
 def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
     """The saved slots of one parameter, on its device, or UsageError."""
     owner = type(optimizer).__name__
-    known = {slot.name for slot in optimizer.slots}
+    known = {entry for slot in optimizer.slots for entry in formats.state_names(slot.name, "int8")}
+    known |= {formats.LOW_BITS}
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
     group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
     needed = {slot.name for slot in optimizer.slots if slot.exists(group)}
@@ -119,7 +131,13 @@ def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]
         if key == "step":
             result[key] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
             continue
-        if value.shape != tensor.shape:
+        if f"{key}_largest" in given or key.endswith("_largest"):
+            if not _fits_blocks(key, given, tensor.numel()):
+                raise UsageError(
+                    f"{owner}: the blocks of '{key}' of {name} are those of another number of elements than "
+                    f"{tensor.numel():,}; the checkpoint was saved from another model"
+                )
+        elif value.shape != tensor.shape:
             raise UsageError(
                 f"{owner}: '{key}' of {name} has shape {tuple(value.shape)} in the checkpoint, "
                 f"the parameter {tuple(tensor.shape)}; it was saved from another model"
