@@ -1,19 +1,12 @@
 """The backend `cpu`: one pass over all tensors of a launch, compiled by Numba from the traced rule.
 
-A kernel is printed as a small Python module into a cache folder and imported from there, so that Numba keeps its
-machine code beside it and a second process starts warm. The folder is `$STEPWELL_CACHE`, or `stepwell` in
-`$XDG_CACHE_HOME` (`~/.cache`); where it cannot be written, a temporary folder of this process.
+A kernel is printed as a small Python module into a cache folder (`engine/printed.py`) and imported from there, so that
+Numba keeps its machine code beside it and a second process starts warm.
 """
 
 from __future__ import annotations
 
-import atexit
-import hashlib
-import importlib.util
-import os
-import shutil
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import formats
+from stepwell.engine import formats, printed
 from stepwell.engine.cpu_source import source
 from stepwell.engine.plan import Launch, LaunchKind, Stale
 
@@ -55,8 +48,10 @@ def prepare(launch: Launch) -> None:
         memory["threads"], memory["active"] = threads, active
 
 
-def run(launch: Launch, rows: np.ndarray, gradient_factor: float) -> None:
+def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
     """Update every tensor of `launch` that has a gradient."""
+    if found_inf is not None and bool(found_inf):
+        return
     memory = launch.memory
     _limit_threads(memory["threads"])
     launch.steps += memory["active"]
@@ -71,13 +66,13 @@ def _memory(launch: Launch) -> dict[str, Any]:
     dense = [_is_dense(tensor) for tensor in tensors]
     return {
         "kernel": kernel(launch.kind),
-        "addresses": np.zeros((len(tensors), 2 + _slot_columns(launch.kind)), dtype=np.int64),
+        "addresses": np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64),
         "weights": [tensor.data_ptr() for tensor in tensors],
         "sizes": np.array([tensor.numel() for tensor in tensors], dtype=np.int64),
         "contiguous": all(tensor.is_contiguous() for tensor in tensors),
         "dense": dense,
         "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
-        "salts": launch.seeds * 0x85EBCA6B + np.array(launch.places, dtype=np.int64) * 0xC2B2AE35,
+        "salts": launch.salts,
         "threads": 0,
         "active": None,
         "bound": np.zeros(len(tensors), dtype=bool),
@@ -131,23 +126,11 @@ def _check_moved(launch: Launch, weights: list[int]) -> None:
 
 
 def _bind_slots(launch: Launch) -> None:
-    for index in np.flatnonzero(launch.started & ~launch.memory["bound"]):
-        addresses = [tensor.data_ptr() for tensor in _slot_tensors(launch, index)]
+    for index in np.flatnonzero(launch.started & ~launch.memory["bound"]).tolist():
+        addresses = [tensor.data_ptr() for tensor in launch.slot_tensors(index)]
         launch.memory["addresses"][index, 2 : 2 + len(addresses)] = addresses
         launch.memory["bound"][index] = True
     launch.memory["all_bound"] = bool(launch.memory["bound"].all())
-
-
-def _slot_columns(kind: LaunchKind) -> int:
-    present = zip(kind.slots, kind.slot_formats, strict=True)
-    columns = sum(len(formats.state_names(slot, storage)) for slot, storage in present if slot is not None)
-    return columns + (kind.rounding == "split")
-
-
-def _slot_tensors(launch: Launch, index: int) -> list[torch.Tensor]:
-    """The tensors that hold the state of one parameter, in the order of the table's columns."""
-    tensors = [tensor for stored in launch.slots if stored is not None for tensor in stored[index]]
-    return tensors if launch.low_bits is None else [*tensors, launch.low_bits[index]]
 
 
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,15 +170,7 @@ def _limit_threads(threads: int) -> None:
 @cache
 def kernel(kind: LaunchKind) -> Any:
     """The compiled kernel of one kind of launch (compiled, or read from the cache folder)."""
-    text = source(kind)
-    digest = hashlib.sha256((text + _environment()).encode()).hexdigest()[:20]
-    path = _cache_folder() / f"kernel_{digest}.py"
-    if not path.exists():
-        # Under another name first: a second process never imports half a file.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
+    path = printed.path_of(source(kind), _environment())
     try:
         return _compiled(path)
     except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise
@@ -205,21 +180,14 @@ def kernel(kind: LaunchKind) -> Any:
 
 
 def _compiled(path: Path) -> Any:
-    """The kernel of a printed module, compiled or read from Numba's cache beside it."""
+    """The kernel of a printed module. Compiled now, not at its first call: what fails, fails before any update."""
     from numba import float32, float64, int64
 
-    name = f"stepwell_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    # Compiled now, not at the first call: what fails, fails before anything is updated.
+    compiled = printed.load(path).kernel
     pieces = addresses = int64[:, ::1]
     spans = salts = int64[::1]
-    module.kernel.compile((pieces, spans, addresses, float32[::1], salts, float64[:, ::1], float64))
-    return module.kernel
+    compiled.compile((pieces, spans, addresses, float32[::1], salts, float64[:, ::1], float64))
+    return compiled
 
 
 @cache
@@ -229,18 +197,3 @@ def _environment() -> str:
 
     called = [Path(__file__).with_name(name).read_text() for name in ("cpu_intrinsics.py", "formats.py")]
     return " ".join([numba.__version__, sys.version, *called])
-
-
-@cache
-def _cache_folder() -> Path:
-    wanted = os.environ.get("STEPWELL_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(wanted) if wanted else home / "stepwell"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:  # read-only, or no home: machine code lives as long as this process
-        folder = Path(tempfile.mkdtemp(prefix="stepwell-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -20,11 +22,13 @@ def prepare(launch: Launch) -> None:
 
 
 @torch.no_grad()
-def run(launch: Launch, rows: np.ndarray, gradient_factor: float) -> None:
+def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
     """Update every tensor of `launch` that has a gradient."""
+    if found_inf is not None and bool(found_inf):
+        return
     for index in launch.active():
         launch.steps[index] += 1
-        _update(launch, index, rows[launch.groups[index]].tolist(), gradient_factor)
+        _update(launch, index, rows[launch.groups[index]].tolist(), float(gradient_factor))
 
 
 def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: float) -> None:
@@ -75,7 +79,7 @@ def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: f
         zip(kind.slot_formats, kind.signed, stored, slots, strict=True)
     ):
         if tensors is not None:
-            values = new if isinstance(new, torch.Tensor) else torch.full_like(p, new)
+            values = torch.as_tensor(new, dtype=dtype, device=p.device).expand_as(p)
             formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
     if launch.low_bits is not None:
         high, low = formats.split(p, weights.dtype)

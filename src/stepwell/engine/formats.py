@@ -176,6 +176,13 @@ def state_names(slot: str, name: str) -> tuple[str, ...]:
     return (slot, f"{slot}_largest") if name in ("int8", "int4") else (slot,)
 
 
+def slot_columns(kind: Any) -> int:
+    """How many tensors hold the state of one parameter in a launch of `kind`."""
+    present = zip(kind.slots, kind.slot_formats, strict=True)
+    columns = sum(len(state_names(slot, storage)) for slot, storage in present if slot is not None)
+    return columns + (kind.rounding == "split")
+
+
 def flat(tensor: Tensor) -> Tensor:
     """The elements in the order of memory, as a view. The tensor must have no gaps."""
     return tensor.as_strided((tensor.numel(),), (1,))
@@ -245,9 +252,12 @@ def _found_format(old: dict[str, Tensor], slot: str, elements: int) -> str:
 # Random bits: a function of a seed, the tensor's place, its step and the element's place, the same on every backend.
 
 
+SEED_FACTOR, PLACE_FACTOR = 0x85EBCA6B, 0xC2B2AE35
+
+
 def key_of(seed: int, place: int, step: float) -> int:
     """32 bits that differ from tensor to tensor and from step to step."""
-    return mix((seed * 0x85EBCA6B + place * 0xC2B2AE35 + int(step) * 0x27D4EB2F) & 0xFFFFFFFF)
+    return mix((seed * SEED_FACTOR + place * PLACE_FACTOR + int(step) * 0x27D4EB2F) & 0xFFFFFFFF)
 
 
 def stream(key: int, number: int) -> int:

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import checkpoint, cpu, eager, formats
+from stepwell.engine import checkpoint, cpu, eager, formats, gpu
 from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
 from stepwell.engine.rule import RANGES, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
 
-BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "eager": eager}  # by name; `auto` takes the first that refuses nothing
+BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
 
 # Options that torch's optimizers have and these do not need, with what takes their place.
 _TORCH_ONLY = {
@@ -46,7 +46,7 @@ class Optimizer(torch.optim.Optimizer):
             the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
             in 16 bits more).
         seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
-        backend: "auto" (the fastest that can), "eager" or "cpu". A backend asked for by name never falls back.
+        backend: "auto" (the fastest that can), "eager", "cpu" or "gpu". A backend asked for by name never falls back.
     """
 
     rule: ClassVar[Rule]
@@ -170,29 +170,30 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and bool(found_inf):
-            return loss
         grad_scale = getattr(self, "grad_scale", None)
-        self.update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
+        self.update(1.0 if grad_scale is None else 1.0 / grad_scale, getattr(self, "found_inf", None))
         return loss
 
-    def update(self, gradient_factor: float = 1.0) -> None:
-        """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping)."""
+    def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
+        """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping).
+
+        Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
+        nothing waits for them.
+        """
         plan = self._plan
         if plan is None or self._changed[0] or not plan.fits(self):
             plan = self._make_plan()
         try:
-            self._launch(plan, gradient_factor)
+            self._launch(plan, gradient_factor, found_inf)
         except Stale:  # a parameter moved to another device, dtype or layout: its state follows it
-            self._launch(self._make_plan(), gradient_factor)
+            self._launch(self._make_plan(), gradient_factor, found_inf)
 
-    def _launch(self, plan: Plan, gradient_factor: float) -> None:
+    def _launch(self, plan: Plan, gradient_factor: Any, found_inf: Any) -> None:
         ready = [launch for launch in plan.launches if launch.collect()]
         for launch in ready:
             launch.backend.prepare(launch)
         for launch in ready:
-            launch.backend.run(launch, plan.rows.values, gradient_factor)
+            launch.backend.run(launch, plan.rows.values, gradient_factor, found_inf)
 
     def _make_plan(self) -> Plan:
         self._plan = Plan(self)
@@ -207,7 +208,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
         """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
-        wanted = BACKENDS if self.backend == "auto" else {self.backend: BACKENDS[self.backend]}
+        fastest = {"cpu": cpu, "eager": eager} if tensor.device.type == "cpu" else {"gpu": gpu, "eager": eager}
+        wanted = fastest if self.backend == "auto" else {self.backend: BACKENDS[self.backend]}
         reasons = []
         for label, backend in wanted.items():
             reason = backend.refusal(kind, tensor)

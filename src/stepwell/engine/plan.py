@@ -94,8 +94,11 @@ class Launch:
         self.param_groups = groups
         self.groups = np.array(self.group_list, dtype=np.int64)
         self.seeds = np.array([groups[group]["seed"] for group in self.group_list], dtype=np.int64)
-        self.steps = np.zeros(count, dtype=np.float32)  # as torch: a float32 count, one per tensor
-        self._steps = torch.from_numpy(self.steps)
+        places = np.array(self.places, dtype=np.int64)
+        self.salts = self.seeds * formats.SEED_FACTOR + places * formats.PLACE_FACTOR
+        # As torch: a float32 count, one per tensor, here all in one tensor on the device of the parameters.
+        self.step_counts = torch.zeros(count, dtype=torch.float32, device=self.tensors[0].device)
+        self.steps = self.step_counts.numpy() if self.step_counts.device.type == "cpu" else self.step_counts
         self.started = np.zeros(count, dtype=bool)
         # per slot, per tensor: the tensors that hold it (see formats.py); None for an absent slot
         self.slots: list[list[Any] | None] = [None if name is None else [None] * count for name in self.kind.slots]
@@ -123,6 +126,11 @@ class Launch:
         """The places of the tensors that have a gradient."""
         return (index for index, gradient in enumerate(self.gradients) if gradient is not None)
 
+    def slot_tensors(self, index: int) -> list[Tensor]:
+        """The tensors that hold the state of one parameter, in the order of the columns of a table of addresses."""
+        tensors = [tensor for stored in self.slots if stored is not None for tensor in stored[index]]
+        return tensors if self.low_bits is None else [*tensors, self.low_bits[index]]
+
     def _bind(self, index: int) -> None:
         """Make the state of one tensor, or take over what is there (loaded, or from an earlier plan)."""
         state, tensor = self.states[index], self.tensors[index]
@@ -130,7 +138,7 @@ class Launch:
         # A buffer without a count comes from torch.optim.SGD, which keeps none: it has been stepped at least once.
         count = float(state["step"]) if "step" in state else float(bool(state))
         self.steps[index] = count
-        dict.__setitem__(state, "step", self._steps[index])
+        dict.__setitem__(state, "step", self.step_counts[index])
         for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if stored is None:
                 continue

@@ -59,14 +59,18 @@ def statements(
     program: Trace,
     number_input: Callable[[str], str],
     rounded: Callable[[str], str],
+    constant: Callable[[float], str] = repr,
     functions: Mapping[str, str] | None = None,
+    element_functions: Mapping[str, str] | None = None,
 ) -> Statements:
     """The lines of `program`.
 
     Args:
         number_input: the expression that reads a number (`lr`, `t`, ...).
         rounded: the expression that rounds a number to the working precision.
-        functions: what an op is called where a number meets it, if it differs from its name.
+        constant: the expression of a constant.
+        functions: operations on numbers that are written as a call of this name.
+        element_functions: the same for operations on elements.
     """
     result = Statements()
     done: set[int] = set()
@@ -89,16 +93,19 @@ def statements(
         if symbol.op == "input":
             text = number_input(symbol.value)
         elif symbol.op == "constant":
-            text = repr(symbol.value)
+            text = constant(symbol.value)
         else:
-            text = _expression(symbol.op, [operand(arg, in_element) for arg in symbol.args])
+            calls = (element_functions if in_element else functions) or {}
+            text = _expression(symbol.op, [operand(arg, in_element) for arg in symbol.args], calls)
         target = result.elements if in_element else result.numbers
         target.append(f"{'e' if in_element else 'n'}{symbol.index} = {text}")
     result.stored = {name: operand(value, True) for name, value in program.outputs.items()}
     return result
 
 
-def _expression(op: str, args: list[str]) -> str:
+def _expression(op: str, args: list[str], calls: Mapping[str, str]) -> str:
+    if op in calls:
+        return f"{calls[op]}({', '.join(args)})"
     if op in _INFIX:
         return f" {_INFIX[op]} ".join(args)
     if op == "neg":

@@ -1,0 +1,173 @@
+"""The text of a GPU kernel: one Triton program updates one chunk of one tensor of a launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stepwell.engine import formats
+from stepwell.engine.gpu_intrinsics import code_arguments
+from stepwell.engine.plan import LaunchKind
+from stepwell.engine.statements import statements, traced
+
+# Elements per program: whole blocks of every format, and enough loads in flight for one program's warps.
+BLOCK = 1024
+
+_POINTERS = {"fp32": "tl.float32", "fp64": "tl.float64", "bf16": "tl.uint16", "fp16": "tl.uint16", "16": "tl.uint16"}
+
+
+@dataclass
+class _Lines:
+    addresses: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
+    writes: list[str] = field(default_factory=list)
+    random: set[int] = field(default_factory=set)
+
+
+def source(kind: LaunchKind) -> str:
+    """The kernel of one kind of launch as the text of a Python module."""
+    real = "tl.float64" if kind.weights == "fp64" else "tl.float32"
+    program = statements(
+        traced(kind),
+        number_input=lambda name: _number(kind, name),
+        rounded=lambda name: f"{name}.to({real})",
+        constant=lambda value: f"tl.full((), {value!r}, tl.float64)",
+        functions={"pow": "power"},
+        element_functions={"div": "div"},
+    )
+    lines = _Lines()
+    stored = {name: f"({value} + tl.zeros([BLOCK], {real}))" for name, value in program.stored.items()}
+    _weights(kind, lines, program.loaded, stored["p"])
+    _element(lines, "g", kind.gradients, 1, program.loaded.get("g"))
+    column = 2
+    for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
+        if name is None:
+            continue
+        if storage in ("int8", "int4"):
+            _blockwise(lines, name, storage, signed, column, program.loaded.get(name), stored[name])
+        else:
+            _element(lines, name, storage, column, program.loaded.get(name))
+            value = stored[name]
+            if storage == "bf16":
+                value = f"bf16_stochastic({value}, {_half_of_random(lines, consumer)})"
+            elif storage == "fp16":
+                value = f"fp16_of_f32({value})"
+            lines.writes.append(_store(name, value))
+        column += len(formats.state_names(name, storage))
+    if kind.rounding == "split":
+        _element(lines, formats.LOW_BITS, "16", column, None)
+        column += 1
+
+    keys, bits = [], []
+    if lines.random:
+        keys = ["key = key_of(tl.load(salts + tensor) + t.to(tl.int64) * 0x27D4EB2F)"]
+        keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
+        bits = [f"random_{n} = random_bits(key_{n}, places)" for n in sorted(lines.random)]
+
+    def indented(text: list[str]) -> str:
+        return "\n".join("    " + line for line in text)
+
+    return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
+
+import triton
+import triton.language as tl
+
+from stepwell.engine.gpu_intrinsics import *
+from stepwell.engine.gpu_intrinsics import abs
+
+
+@triton.jit
+def update(tensor, first, size, row, addresses, steps, salts, rows, factor, BLOCK: tl.constexpr, MASKED: tl.constexpr,
+           ALIGNED: tl.constexpr):
+    t = tl.load(steps + tensor).to(tl.float64)
+    places = first + tl.arange(0, BLOCK)
+    mask = places < size
+{indented(_with_columns(lines.addresses, column))}
+{indented(program.numbers + keys)}
+{indented(lines.reads + bits + program.elements + lines.writes)}
+
+
+@triton.jit
+def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, BLOCK: tl.constexpr,
+           ALIGNED: tl.constexpr):
+    if tl.load(found_inf) == 0:
+        tensor = tl.load(chunks + 2 * tl.program_id(0))
+        first = tl.multiple_of(tl.load(chunks + 2 * tl.program_id(0) + 1), BLOCK)
+        size = tl.load(sizes + tensor)
+        row = tl.load(groups + tensor) * {len(kind.row_names)}
+        if first + BLOCK <= size:
+            update(tensor, first, size, row, addresses, steps, salts, rows, factor, BLOCK, False, ALIGNED)
+        else:
+            update(tensor, first, size, row, addresses, steps, salts, rows, factor, BLOCK, True, ALIGNED)
+'''
+
+
+def _number(kind: LaunchKind, name: str) -> str:
+    if name == "t":
+        return "t"
+    if name == "gradient_factor":
+        return "tl.load(factor).to(tl.float64)"
+    return f"tl.load(rows + row + {kind.row_names.index(name)})"
+
+
+def _with_columns(addresses: list[str], columns: int) -> list[str]:
+    return [line.replace("COLUMNS", str(columns)) for line in addresses]
+
+
+def _pointer(name: str, column: int, pointee: str) -> list[str]:
+    return [
+        f"{name} = tl.load(addresses + tensor * COLUMNS + {column}).to(tl.pointer_type({pointee}))",
+        f"{name} = tl.multiple_of({name}, 16) if ALIGNED else {name}",
+    ]
+
+
+def _load(name: str) -> str:
+    return f"tl.load(at_{name} + places, mask=mask) if MASKED else tl.load(at_{name} + places)"
+
+
+def _store(name: str, value: str) -> str:
+    return f"tl.store(at_{name} + places, {value}, mask=mask) if MASKED else tl.store(at_{name} + places, {value})"
+
+
+def _element(lines: _Lines, name: str, storage: str, column: int, variable: str | None) -> None:
+    lines.addresses += _pointer(f"at_{name}", column, _POINTERS[storage])
+    if variable is not None:
+        lines.reads.append(f"{variable} = {_load(name)}")
+        if storage in ("bf16", "fp16"):
+            lines.reads.append(f"{variable} = f32_of_{storage}({variable})")
+
+
+def _half_of_random(lines: _Lines, consumer: int) -> str:
+    lines.random.add(consumer // 2)
+    return f"{'high' if consumer % 2 else 'low'}_half(random_{consumer // 2})"
+
+
+def _weights(kind: LaunchKind, lines: _Lines, loaded: dict[str, str], new: str) -> None:
+    variable = loaded.get("p", "p")
+    low = formats.LOW_BITS
+    if kind.rounding != "split":
+        _element(lines, "p", kind.weights, 0, variable)
+    else:
+        lines.addresses += _pointer("at_p", 0, "tl.uint16")
+        lines.reads += [f"high_p = {_load('p')}", f"low_p = {_load(low)}"]
+        lines.reads.append(f"{variable} = join_{kind.weights}(high_p, low_p)")
+        lines.writes.append(f"new_p = {new}")
+        lines.writes.append(_store("p", f"split_high_{kind.weights}(new_p)"))
+        lines.writes.append(_store(low, f"split_low_{kind.weights}(new_p)"))
+        return
+    if kind.rounding == "stochastic":
+        new = f"{kind.weights}_stochastic({new}, {_half_of_random(lines, len(kind.slots))})"
+    elif kind.weights in ("bf16", "fp16"):
+        new = f"{kind.weights}_of_f32({new})"
+    lines.writes.append(_store("p", new))
+
+
+def _blockwise(
+    lines: _Lines, name: str, storage: str, signed: bool, column: int, variable: str | None, new: str
+) -> None:
+    codes = ", ".join(f"{key}={value!r}" for key, value in code_arguments(storage, signed).items())
+    where = "first, size, mask, BLOCK, MASKED"
+    lines.addresses += _pointer(f"codes_{name}", column, "tl.uint8")
+    lines.addresses += _pointer(f"largest_{name}", column + 1, "tl.float32")
+    if variable is not None:
+        lines.reads.append(f"{variable} = load_{storage}(codes_{name}, largest_{name}, {where}, {codes})")
+    lines.writes.append(f"store_{storage}(codes_{name}, largest_{name}, {new}, {where}, {codes})")
