@@ -17,10 +17,15 @@ from . import (
     ademamix,
     adopt,
     asgd,
+    dadaptadam,
+    lamb,
     laprop,
+    lars,
     lion,
     mars,
     nadam,
+    novograd,
+    prodigy,
     radam,
     rmsprop,
     rprop,
@@ -30,6 +35,7 @@ from . import (
     signum,
     sophia,
     sparseadam,
+    stableadamw,
 )
 from .cautious import cautious
 
@@ -225,6 +231,12 @@ EVERY = [
     (laprop, ADAM | {"amsgrad": True}),
     (adamatan2, {"lr": 0.03, "betas": (0.8, 0.95), "weight_decay": 0.1, "a": 1.27, "b": 0.5}),
     (schedulefreesgd, {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1, "warmup_steps": 5, "r": 0.5}),
+    (stableadamw, ADAM | {"clip_thresh": 0.7}),
+    (lamb, ADAM | {"max_weight_norm": 2.0}),
+    (lars, {"lr": 0.5, "momentum": 0.8, "dampening": 0.1, "weight_decay": 0.1, "trust_coefficient": 0.1, "eps": 1e-3}),
+    (novograd, ADAM | {"grad_averaging": True, "amsgrad": True}),
+    (prodigy, ADAM | {"lr": 0.7, "d0": 1e-2, "d_coef": 3.0, "use_bias_correction": True}),
+    (dadaptadam, ADAM | {"lr": 0.7, "d0": 1e-2, "use_bias_correction": True, "decouple": True}),
     (schedulefreeadamw, ADAM | {"warmup_steps": 5, "r": 0.5, "weight_lr_power": 1.5}),
 ]
 NAMES = [paper.__name__.rpartition(".")[2] for paper, _ in EVERY]
@@ -616,6 +628,11 @@ def test_adamatan2_by_hand():
         (laprop, ADAM | {"eps": 0.0}),
         (adan, ADAM | {"betas": (0.9, 0.8, 0.95), "eps": 0.0}),
         (adam, {"lr": 0.03, "eps": 0.0}),
+        (stableadamw, ADAM | {"eps": 0.0}),
+        (lamb, ADAM | {"eps": 0.0}),
+        (lars, {"lr": 0.5, "momentum": 0.8, "trust_coefficient": 0.1, "eps": 0.0}),
+        (novograd, ADAM | {"eps": 0.0}),
+        (prodigy, {"lr": 0.7, "betas": (0.8, 0.95), "eps": 1e-30, "d0": 1e-2, "d_coef": 3.0}),
     ],
 )
 def test_gradient_scale_does_not_matter(paper, options):
@@ -694,3 +711,222 @@ def test_cautious_by_hand():
     gradient[0] = 1.0
     assert cautious(direction, gradient)[0] == pytest.approx(1000)
     assert cautious(np.array(2.0), np.array(1.0)).shape == ()
+
+
+def test_stableadamw_by_hand():
+    # first step: v = g^2, rms 1, no clipping. Then b1 = b2 = 1/3: m = 7/3, 1; v = 19/3, 1; rms^2 = (27/19 + 1) / 2
+    options = {"lr": 0.1, "betas": (0.5, 0.5), "eps": 0.0, "weight_decay": 0.5}
+    grads = [one([1.0, 1.0]), one([3.0, 1.0])]
+    assert_same(stableadamw.trajectory(one([2.0, 2.0]), grads[:1], **options), one([1.8, 1.8]))
+    d = np.array([7 / 3 / (19 / 3) ** 0.5, 1.0])
+    eta = 0.1 / (23 / 19) ** 0.5
+    for more, decay, step in [
+        ({}, eta, eta),
+        ({"decay_with": "raw"}, 0.1, eta),
+        ({"clip_thresh": 2.0}, 0.1, 0.1),
+        ({"clip_thresh": 0.5}, None, None),
+    ]:
+        if step is None:  # half the threshold: the first step is halved, the second twice as short
+            first = 2 - 0.05 * 0.5 * 2 - 0.05
+            expected = first - eta / 2 * 0.5 * first - eta / 2 * d
+        else:
+            expected = 1.8 - decay * 0.5 * 1.8 - step * d
+        assert_same(stableadamw.trajectory(one([2.0, 2.0]), grads, **options, **more), [expected])
+
+
+def test_lamb_by_hand():
+    # ||p|| = 5. sqrt(1 - beta2) = 1/4: corrected r = 1, 1; uncorrected 2, 2 and a scale of (1/4) / (1/2)
+    options = {"lr": 0.1, "betas": (0.5, 0.9375), "eps": 0.0, "weight_decay": 0.5}
+    p = np.array([3.0, 4.0])
+    for more, u, norm, scale in [
+        ({}, [2.5, 3.0], 5.0, 1.0),
+        ({"max_weight_norm": 2.0}, [2.5, 3.0], 2.0, 1.0),
+        ({"max_weight_norm": 6.0}, [2.5, 3.0], 5.0, 1.0),
+        ({"bias_correction": "outside"}, [3.5, 4.0], 5.0, 0.5),
+        ({"bias_correction": "none"}, [3.5, 4.0], 5.0, 1.0),
+        ({"weight_decay": 0.0}, [1.0, 1.0], 5.0, 1.0),
+        ({"weight_decay": 0.0, "always_adapt": False}, [1.0, 1.0], 2**0.5, 1.0),
+    ]:
+        u = np.array(u)
+        expected = p - 0.1 * scale * norm / np.sqrt(np.sum(u**2)) * u
+        assert_same(lamb.trajectory([p], [one([7.0, 0.1])], **options | more), [expected])
+    # the ratio is 1 for a tensor of zeros
+    assert_same(lamb.trajectory(one([0.0, 0.0]), [one([7.0, 0.1])], **options), one([-0.1, -0.1]))
+
+
+def test_lamb_clips_by_the_norm_over_all_tensors():
+    options = {"lr": 0.1, "eps": 0.5, "weight_decay": 0.5}
+    params, grads = [*one([3.0]), *one([4.0])], [[*one([3.0]), *one([4.0])]]
+    small = [[*one([0.6]), *one([0.8])]]
+    expected = lamb.trajectory(params, small, **options)
+    assert_same(lamb.trajectory(params, grads, max_grad_norm=1.0, **options), expected)
+    assert_same(lamb.trajectory(params, small, max_grad_norm=1.5, **options), expected, 0, 0)
+
+
+def test_lars_by_hand():
+    # p = 5e, g = e, with e = (0.6, 0.8): ratio = 0.5 * 5 / (1 + 0.1 * 5) = 5/3, of 1.5e: 2.5e; p = 4.75e
+    e = np.array([0.6, 0.8])
+    options = {"lr": 0.1, "weight_decay": 0.1, "trust_coefficient": 0.5, "eps": 0.0}
+    ratio = 0.5 * 4.75 / 1.475
+    for more, expected in [
+        ({}, 4.75 - 0.1 * (0.9 * 2.5 + ratio * 1.475)),
+        ({"dampening": 0.25}, 4.75 - 0.1 * (0.9 * 2.5 + 0.75 * ratio * 1.475)),
+        ({"momentum_after_scaling": False}, 4.75 - 0.1 * ratio * (0.9 * 1.5 + 1.475)),
+        ({"momentum": 0.0}, 4.75 - 0.1 * ratio * 1.475),
+    ]:
+        assert_same(lars.trajectory([5 * e], [[e], [e]], **options, **more), [expected * e])
+    assert_same(lars.trajectory([5 * e], [[e]], nesterov=True, **options), [(5 - 0.1 * 1.9 * 2.5) * e])
+    assert_same(lars.trajectory([5 * e], [[e]], adapt=[False], **options), [(5 - 0.1 * 1.5) * e])
+    assert_same(lars.trajectory([5 * e], [[e]], **options | {"eps": 0.5}), [(5 - 0.1 * 1.25 * 1.5) * e])
+    # zero norms: of p, then of g (which leaves the decay)
+    for choice, ratio in [("one", 1.0), ("coefficient", 0.5)]:
+        result = lars.trajectory([0 * e], [[e]], zero_norm_ratio=choice, **options)
+        assert_same(result, [-0.1 * ratio * e])
+        result = lars.trajectory([5 * e], [[0 * e]], zero_norm_ratio=choice, **options)
+        assert_same(result, [(5 - 0.1 * ratio * 0.5) * e])
+    # g at a right angle to p: ||g|| + 0.2 ||p|| = 2, ||g + 0.2 p|| = sqrt(2)
+    options["weight_decay"] = 0.2
+    across = np.array([-0.8, 0.6])
+    for choice, norm in [("sum", 2.0), ("norm", 2**0.5)]:
+        result = lars.trajectory([5 * e], [[across]], denominator=choice, **options)
+        assert_same(result, [5 * e - 0.1 * 2.5 / norm * (across + e)])
+
+
+def test_novograd_by_hand():
+    # ||g|| = 5, then v = 3/4 * 25 + 1/4 * 1 = 19
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0, "weight_decay": 0.5}
+    p, grads = np.array([1.0, 2.0]), [one([3.0, 4.0]), one([0.0, 1.0])]
+    for more, first, second, root in [
+        ({}, 1.0, 1.0, 19**0.5),
+        ({"grad_averaging": True}, 1.0, 0.5, 19**0.5),
+        ({"grad_averaging": True, "first_step_averaged": True}, 0.5, 0.5, 19**0.5),
+        ({"amsgrad": True}, 1.0, 1.0, 5.0),
+    ]:
+        m = first * (np.array([0.6, 0.8]) + 0.5 * p)
+        expected = p - 0.1 * m
+        assert_same(novograd.trajectory([p], grads[:1], **options, **more), [expected])
+        m = 0.5 * m + second * (np.array([0.0, 1.0]) / root + 0.5 * expected)
+        assert_same(novograd.trajectory([p], grads, **options, **more), [expected - 0.1 * m])
+    # eps is added to the root: 3, 4 over 5 + 5
+    options = {"lr": 1.0, "eps": 5.0}
+    assert_same(novograd.trajectory(one([0.0, 0.0]), grads[:1], **options), one([-0.3, -0.4]))
+
+
+def drifting(late=None):
+    """Gradients with a mean, so that an estimate of the distance has something to find: d grows many times over."""
+    params, grads = problem(late=late)
+    grads[10][0] = grads[9][0] if late is None else None
+    means = [np.asarray(np.random.default_rng(9).normal(size=p.shape)) for p in params]
+
+    def drift(g, mean):
+        return None if g is None else np.asarray(mean + 0.3 * g / np.sqrt(np.mean(g**2)))
+
+    return params, [[drift(g, mean) for g, mean in zip(row, means, strict=True)] for row in grads]
+
+
+ADAPTING = [
+    (prodigy, {"betas": (0.8, 0.95), "d0": 1e-3, "d_coef": 2.0}),
+    (dadaptadam, {"betas": (0.8, 0.95), "d0": 1e-3}),
+    (dadaptadam, {"betas": (0.8, 0.95), "d0": 1e-3, "estimate": "preprint"}),
+]
+
+
+@pytest.mark.parametrize(("paper", "options"), ADAPTING)
+def test_distance_estimates_are_sums_over_all_tensors(paper, options):
+    """Cutting a vector in two changes nothing, and what the cut off part does moves the rest."""
+    params, grads = drifting()
+    flat = np.concatenate([p.ravel() for p in params])
+    rows = [np.concatenate([g.ravel() for g in row]) for row in grads]
+    whole = paper.trajectory([flat], [[row] for row in rows], **options)[0]
+    pieces = paper.trajectory(params, grads, **options)
+    assert_same([np.concatenate([p.ravel() for p in pieces])], [whole])
+    alone = paper.trajectory(params[:1], [row[:1] for row in grads], **options)[0]
+    assert np.abs(alone - pieces[0]).max() > 1e-3
+    still = paper.trajectory(params, grads, growth_rate=1.0, **options)
+    assert np.abs(still[0] - params[0]).max() < 0.1 < np.abs(pieces[0] - params[0]).max()
+
+
+def test_without_growth_both_are_adam():
+    params, grads = drifting()
+    options = {"betas": (0.8, 0.95), "eps": 1e-3}
+    fixed = {"d0": 0.02, "lr": 0.5}
+    no_growth = {"d_coef": 0.0}  # growth_rate = 1 would not do: the first rise from d0 is not limited by it
+    expected = adam.trajectory(params, grads, lr=0.01, form="efficient", weight_decay=0.1, **options)
+    result = prodigy.trajectory(
+        params, grads, use_bias_correction=True, decouple=False, weight_decay=0.1, **options, **fixed, **no_growth
+    )
+    assert_same(result, expected)
+    decoupled = {"weight_decay": 0.1, "decouple": True}
+    assert_same(
+        dadaptadam.trajectory(params, grads, growth_rate=1.0, **decoupled, **options, **fixed),
+        prodigy.trajectory(params, grads, **decoupled, **options, **fixed, **no_growth),
+    )
+
+
+def test_prodigy_by_hand():
+    # beta1 = 0, beta3 = 1/2, d0 = 1/2, g = 2 throughout.
+    # 1: r = 0; m = 1; v = 3/4; s = 1/2; d stays
+    # 2: r = 1/2 * 0 + 1/4 * 2 * (p0 - p); s = 1/4 + 1/2; d = 4 r / s; v = 3/16 + 3/4; the step is still by the old d
+    # 3: the first step by the new d: m = 2 d, v = 15/64 + 3/4 * 4 d^2
+    options = {"betas": (0.0, 0.25), "d0": 0.5, "d_coef": 4.0, "eps": 1.0}
+    grads = [one([2.0])] * 3
+    p1 = 1 - 0.5 / (0.75**0.5 + 0.5)
+    assert_same(prodigy.trajectory(one([1.0]), grads[:1], **options), one([p1]))
+    d = 4 * 0.5 * (1 - p1) / 0.75
+    assert d > 0.5
+    for times, d_in_eps in [("new", d), ("old", 0.5)]:
+        p2 = p1 - 0.5 / (0.9375**0.5 + d_in_eps)
+        assert_same(prodigy.trajectory(one([1.0]), grads[:2], eps_times=times, **options), one([p2]))
+    p2 = p1 - 0.5 / (0.9375**0.5 + d)
+    r = 0.5 * 0.5 * (1 - p1) + d * d * 2 * (1 - p2)
+    new_d = max(d, 4 * r / (0.375 + d * d * 2))
+    p3 = p2 - d * 2 * d / ((15 / 64 + 3 * d**2) ** 0.5 + new_d)
+    assert_same(prodigy.trajectory(one([1.0]), grads, **options), one([p3]))
+    # nothing at all moves before there is a gradient, decay included
+    still = prodigy.trajectory(one([1.0]), [one([0.0])], weight_decay=0.1, **options)
+    assert_same(still, one([1.0]), 0, 0)
+    # the decay is by the old d, times lr
+    p1 = 1 - 2 * 0.5 * 0.1 - 2 * 0.5 / (0.75**0.5 + 0.5)
+    assert_same(prodigy.trajectory(one([1.0]), grads[:1], lr=2.0, weight_decay=0.1, **options), one([p1]))
+
+
+def test_prodigy_counts_or_forgets_an_absent_tensor():
+    # two tensors, the second without a gradient at step 2: its s of 1/2 counts or does not, in d (seen through eps)
+    options = {"betas": (0.0, 0.25), "d0": 0.5, "d_coef": 16.0, "eps": 1.0}
+    params, grads = [*one([1.0]), *one([1.0])], [[*one([2.0]), *one([2.0])], [*one([2.0]), None]]
+    p1 = 1 - 0.5 / (0.75**0.5 + 0.5)
+    for absent, s_norm in [("left out", 0.75), ("kept", 1.25)]:
+        d = 16 * 0.5 * (1 - p1) / s_norm
+        p2 = p1 - 0.5 / (0.9375**0.5 + d)
+        assert_same(prodigy.trajectory(params, grads, absent=absent, **options), [*one([p2]), *one([p1])])
+
+
+def test_dadaptadam_by_hand():
+    # beta1 = 0, q = 1/2, lr * d0 = 2, g = 2, eps = 1 throughout.
+    # 1: s = 0 before, so d stays; m = 4, v = 3, s = 2.  2: r = 1/2 * 2 * 2 * 2 / (sqrt(v) + 1), s = 3, d = r / (3 / 2)
+    # 3: m = lr * d * 2
+    options = {"lr": 4.0, "betas": (0.0, 0.25), "d0": 0.5, "eps": 1.0}
+    grads = [one([2.0])] * 3
+    v1, v2 = 3.0, 3.75
+    v3 = 0.25 * v2 + 3
+    p1 = 1 - 4 / (v1**0.5 + 1)
+    p2 = p1 - 4 / (v2**0.5 + 1)
+    assert_same(dadaptadam.trajectory(one([1.0]), grads[:1], **options), one([p1]))
+    assert_same(dadaptadam.trajectory(one([1.0]), grads[:2], **options), one([p2]))
+    for weigh_with, v in [("old", v1), ("new", v2)]:
+        d = 4 / (v**0.5 + 1) / 1.5
+        assert d > 0.5
+        p3 = p2 - 4 * d * 2 / (v3**0.5 + 1)
+        assert_same(dadaptadam.trajectory(one([1.0]), grads, weigh_with=weigh_with, **options), one([p3]))
+    # growth held at 1.5 times
+    p3 = p2 - 4 * 0.75 * 2 / (v3**0.5 + 1)
+    assert_same(dadaptadam.trajectory(one([1.0]), grads, growth_rate=1.5, **options), one([p3]))
+    # preprint, beta2 for q: s = 3, 3.75; gsq = 3/4 * 4 * 4 / root, then a quarter of it and as much again
+    gsq = 0.25 * 12 / (v1**0.5 + 1) + 12 / (v2**0.5 + 1)
+    d = (3.75**2 / (v2**0.5 + 1) / 0.75 - gsq) / 3.75
+    p3 = p2 - 4 * max(0.5, d) * 2 / (v3**0.5 + 1)
+    assert_same(dadaptadam.trajectory(one([1.0]), grads, estimate="preprint", **options), one([p3]))
+    # coupled: g = 1.8 + 0.2 * 1; decoupled: 2 * 0.1 * 1 taken off first
+    assert_same(dadaptadam.trajectory(one([1.0]), [one([1.8])], weight_decay=0.2, **options), one([p1]))
+    result = dadaptadam.trajectory(one([1.0]), grads[:1], weight_decay=0.1, decouple=True, **options)
+    assert_same(result, one([p1 - 0.2]))
