@@ -8,6 +8,7 @@ import torch
 from . import (
     adabelief,
     adadelta,
+    adafactor,
     adagrad,
     adam,
     adamatan2,
@@ -23,6 +24,7 @@ from . import (
     lars,
     lion,
     mars,
+    muon,
     nadam,
     novograd,
     prodigy,
@@ -32,7 +34,9 @@ from . import (
     schedulefreeadamw,
     schedulefreesgd,
     sgd,
+    shampoo,
     signum,
+    soap,
     sophia,
     sparseadam,
     stableadamw,
@@ -142,6 +146,13 @@ AGAINST_TORCH = [
     (rprop, torch.optim.Rprop, {}),
     (rprop, torch.optim.Rprop, {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.02, 0.2), "maximize": True}),
     (rprop, torch.optim.Rprop, {"lr": 0.05, "step_sizes": (0.06, 0.2)}),
+    (adafactor, torch.optim.Adafactor, {}),
+    (
+        adafactor,
+        torch.optim.Adafactor,
+        {"lr": 0.3, "beta2_decay": -0.6, "eps": (1e-2, 0.5), "d": 1.3, "weight_decay": 0.1, "maximize": True},
+    ),
+    (adafactor, torch.optim.Adafactor, {"lr": 0.3, "eps": (1.0, 0.5), "weight_decay": 0.1}),
 ]
 
 
@@ -157,6 +168,25 @@ def test_asgd_average_agrees_with_torch():
     assert_same(
         asgd.trajectory(params, grads, point="ax", **options),
         by_torch(torch.optim.ASGD, params, grads, foreach=False, slot="ax", **options),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lr": 0.05, "weight_decay": 0.3, "momentum": 0.8, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 4},
+        {"lr": 0.05, "weight_decay": 0.3, "momentum": 0.8, "nesterov": False, "adjust_lr_fn": "original"},
+        {"lr": 0.05, "ns_coefficients": (2.0, -1.5, 0.5), "eps": 3.0},
+    ],
+)
+def test_muon_agrees_with_torch(monkeypatch, options):
+    """torch orthogonalises in bfloat16; kept in float64 it must agree. Five rounds of the quintic multiply small
+    singular values, and the rounding in them, by 3.4 each: 2e-14 of 1 at the worst, so the tolerance is 1e-11."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    params, grads = problem([(5, 3), (3, 5), (4, 4), (1, 4)])
+    assert_same(
+        muon.trajectory(params, grads, **options), by_torch(torch.optim.Muon, params, grads, **options), rtol=1e-11
     )
 
 
@@ -237,14 +267,25 @@ EVERY = [
     (novograd, ADAM | {"grad_averaging": True, "amsgrad": True}),
     (prodigy, ADAM | {"lr": 0.7, "d0": 1e-2, "d_coef": 3.0, "use_bias_correction": True}),
     (dadaptadam, ADAM | {"lr": 0.7, "d0": 1e-2, "use_bias_correction": True, "decouple": True}),
+    (adafactor, {"lr": 0.3, "beta2_decay": -0.6, "eps": (1e-2, 0.5), "d": 1.3, "weight_decay": 0.1}),
+    (adafactor, {"variant": "shazeer", "beta1": 0.8, "weight_decay": 0.1}),
+    (muon, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.2, "adjust_lr_fn": "match_rms_adamw"}),
+    (shampoo, {"lr": 0.05, "beta1": 0.5, "beta2": 0.9, "eps": 1e-2, "momentum": 0.8, "precondition_every": 3}),
+    (shampoo, {"lr": 0.05, "eps": 1e-2, "grafting": "adam", "weight_decay": 0.1}),
+    (soap, ADAM | {"shampoo_beta": 0.8, "precondition_frequency": 4}),
     (schedulefreeadamw, ADAM | {"warmup_steps": 5, "r": 0.5, "weight_lr_power": 1.5}),
 ]
 NAMES = [paper.__name__.rpartition(".")[2] for paper, _ in EVERY]
+MATRICES = [(5, 3), (3, 5), (2, 3, 2, 2), (4, 4)]
+
+
+def problem_for(paper, **options):
+    return problem(MATRICES if paper is muon else SHAPES, **options)
 
 
 @pytest.mark.parametrize(("paper", "options"), EVERY, ids=NAMES)
 def test_leaves_its_inputs_alone(paper, options):
-    params, grads = problem()
+    params, grads = problem_for(paper)
     copies = [p.copy() for p in params], [[None if g is None else g.copy() for g in row] for row in grads]
     result = paper.trajectory(params, grads, **options)
     for p, q, r in zip(params, copies[0], result, strict=True):
@@ -259,7 +300,7 @@ def test_leaves_its_inputs_alone(paper, options):
 
 @pytest.mark.parametrize(("paper", "options"), EVERY, ids=NAMES)
 def test_maximize_is_a_negated_gradient(paper, options):
-    params, grads = problem()
+    params, grads = problem_for(paper)
     negated = [[None if g is None else -g for g in row] for row in grads]
     assert_same(
         paper.trajectory(params, grads, maximize=True, **options), paper.trajectory(params, negated, **options), 0, 0
@@ -269,7 +310,7 @@ def test_maximize_is_a_negated_gradient(paper, options):
 @pytest.mark.parametrize(("paper", "options"), EVERY, ids=NAMES)
 def test_a_tensor_without_gradient_does_not_exist(paper, options):
     """Steps without a gradient leave no trace: alone, and with them cut out, the tensor ends at the same place."""
-    params, grads = problem()
+    params, grads = problem_for(paper)
     i = LATE
     alone = paper.trajectory([params[i]], [[row[i]] for row in grads], **options)
     cut = paper.trajectory([params[i]], [[row[i]] for row in grads if row[i] is not None], **options)
@@ -633,10 +674,14 @@ def test_adamatan2_by_hand():
         (lars, {"lr": 0.5, "momentum": 0.8, "trust_coefficient": 0.1, "eps": 0.0}),
         (novograd, ADAM | {"eps": 0.0}),
         (prodigy, {"lr": 0.7, "betas": (0.8, 0.95), "eps": 1e-30, "d0": 1e-2, "d_coef": 3.0}),
+        (adafactor, {"eps": (0.0, 1e-3), "weight_decay": 0.1}),
+        (adafactor, {"eps": (0.0, 1e-3), "variant": "shazeer", "beta1": 0.8}),
+        (muon, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.2}),
+        (soap, ADAM | {"eps": 0.0, "precondition_frequency": 3}),
     ],
 )
 def test_gradient_scale_does_not_matter(paper, options):
-    params, grads = problem()
+    params, grads = problem_for(paper)
     assert_same(paper.trajectory(params, scaled(grads, 1024.0), **options), paper.trajectory(params, grads, **options))
 
 
@@ -930,3 +975,261 @@ def test_dadaptadam_by_hand():
     assert_same(dadaptadam.trajectory(one([1.0]), [one([1.8])], weight_decay=0.2, **options), one([p1]))
     result = dadaptadam.trajectory(one([1.0]), grads[:1], weight_decay=0.1, decouple=True, **options)
     assert_same(result, one([p1 - 0.2]))
+
+
+def transposed(arrays):
+    return [None if a is None else a.T for a in arrays]
+
+
+def rotation(n, seed):
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
+
+
+@pytest.mark.parametrize(
+    ("paper", "options"),
+    [
+        (adafactor, {"lr": 0.3, "eps": (1e-2, 0.5), "weight_decay": 0.1}),
+        (adafactor, {"variant": "shazeer", "eps": (1e-2, 0.5), "weight_decay": 0.1, "beta1": 0.8}),
+        (muon, {"lr": 0.05, "momentum": 0.8, "adjust_lr_fn": "match_rms_adamw"}),
+        (shampoo, {"lr": 0.05, "eps": 1e-2, "momentum": 0.5, "precondition_every": 3, "grafting": "adam"}),
+    ],
+)
+def test_tall_is_wide_transposed(paper, options):
+    params, grads = problem([(5, 3), (3, 5), (2, 7)], late=1)
+    there = paper.trajectory(params, grads, **options)
+    back = paper.trajectory(transposed(params), [transposed(row) for row in grads], **options)
+    assert_same(transposed(back), there, rtol=1e-10, atol=1e-12)  # eigh and the quintic round differently transposed
+
+
+@pytest.mark.parametrize(
+    ("paper", "options"),
+    [
+        (muon, {"lr": 0.05, "momentum": 0.8}),
+        (shampoo, {"lr": 0.05, "eps": 1e-2, "beta2": 0.9, "eps_at": "root", "momentum": 0.5, "grafting": "sgd"}),
+        (soap, ADAM | {"precondition_frequency": 3}),
+        (soap, ADAM | {"precondition_frequency": 3, "first_step": "use", "form": "algorithm1"}),
+    ],
+)
+def test_turning_the_space_turns_the_path(paper, options):
+    """What is done in eigenbases does not know the coordinates. Square: elsewhere SOAP's first basis is not
+    determined."""
+    params, grads = problem([(4, 4)], late=None)
+    grads[10][0] = grads[9][0] + 1
+    left, right = rotation(4, 1), rotation(4, 2)
+    there = [left @ p @ right.T for p in paper.trajectory(params, grads, **options)]
+    turned = [left @ p @ right.T for p in params], [[left @ g @ right.T for g in row] for row in grads]
+    # 1e-9: the turn itself rounds, and roots of small eigenvalues multiply that
+    assert_same(paper.trajectory(*turned, **options), there, rtol=1e-9, atol=1e-11)
+
+
+def test_adafactor_by_hand():
+    # g^2 has row means 5, 20 and column means 5, 20: V = R C / 12.5; u = g / sqrt(V) has squares 0.5, 2, 2, 0.5 / ... :
+    g = np.array([[1.0, 3.0], [2.0, 6.0]])  # rank one, so that V = g^2 exactly and u = 1: no clipping
+    p = np.full((2, 2), 2.0)
+    # relative step: 2 * min(1e-2, 1)
+    paper = {"variant": "shazeer", "eps": (0.0, 1e-3)}
+    assert_same(adafactor.trajectory([p], [[g]], **paper), [p - 0.02])
+    assert_same(adafactor.trajectory([p], [[g]], warmup_init=True, **paper), [p - 2e-6])
+    assert_same(adafactor.trajectory([p], [[g]], lr=0.5, **paper), [p - 1.0])
+    assert_same(adafactor.trajectory([p], [[g]], lr=0.5, scale_parameter=False, **paper), [p - 0.5])
+    assert_same(adafactor.trajectory([0 * p], [[g]], lr=0.5, **paper), [0 * p - 0.5e-3])
+    # decay by alpha = 1, and by torch's lr
+    assert_same(adafactor.trajectory([p], [[g]], lr=0.5, weight_decay=0.1, **paper), [p - 0.2 - 1.0])
+    assert_same(adafactor.trajectory([p], [[g]], lr=0.5, weight_decay=0.1), [p - 0.1 - 1.0])
+    # the clipping: eps1 of 3 under g^2 = 1 gives u = 1/2, left alone; halved at d = 1/4. max, where min is the known
+    # fault
+    v = np.array([1.0, -1.0])
+    halves = {"variant": "shazeer", "eps": (3.0, 1e-3), "lr": 1.0, "scale_parameter": False}
+    assert_same(adafactor.trajectory([0 * v], [[v]], **halves), [-0.5 * v])
+    assert_same(adafactor.trajectory([0 * v], [[v]], d=0.25, **halves), [-0.25 * v])
+    # the second moment at t = 2: b2 = 1 - 2^-0.8, so V = b2 + (1 - b2) * 16 and u = 4 / sqrt(V), clipped at d = 2
+    mix = 2**-0.8
+    u = 4 / (1 - mix + 16 * mix) ** 0.5
+    result = adafactor.trajectory([0 * v], [[v], [4 * v]], d=2.0, **halves | {"eps": (0.0, 1e-3)})
+    assert 1 < u < 2
+    assert_same(result, [-v - u * v])
+    # momentum of the scaled step: 1/2 * 1, then 1/2 of that and half of the new; alpha doubles between them
+    for choice, second in [("step", 0.25 * 0.02 + 0.5 * 0.02 * 0.995), ("direction", 0.02 * 0.995 * 0.75)]:
+        result = adafactor.trajectory([p], [[g], [g]], beta1=0.5, momentum_on=choice, **paper)
+        assert_same(result, [p - 0.01 - second])
+
+
+def test_adafactor_factors_what_it_should():
+    rng = np.random.default_rng(3)
+    p, grads = rng.normal(size=(3, 4, 5)), [[rng.normal(size=(3, 4, 5))] for _ in range(4)]
+    options = {"variant": "shazeer", "lr": 0.1, "scale_parameter": False, "d": 1e9, "eps": (1e-3, 1e-3)}
+    # last two: each of the three matrices on its own;  matrices: nothing is factored, as if the tensor were a vector
+    each = [adafactor.trajectory([p[k]], [[row[0][k]] for row in grads], **options)[0] for k in range(3)]
+    assert_same(adafactor.trajectory([p], grads, **options), [np.stack(each)])
+    vector = adafactor.trajectory([p.ravel()], [[row[0].ravel()] for row in grads], **options)
+    assert_same(adafactor.trajectory([p], grads, factor="matrices", **options), [vector[0].reshape(p.shape)])
+
+
+def test_muon_maps_singular_values():
+    # the first direction is U f(f(f(f(f(S / ||S||))))) V^T
+    rng = np.random.default_rng(4)
+    for shape in [(5, 3), (3, 5), (4, 4)]:
+        g = rng.normal(size=shape)
+        u, s, vt = np.linalg.svd(g, full_matrices=False)
+        s = s / np.sqrt(np.sum(s**2))
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        result = muon.trajectory([0 * g], [[g]], lr=0.1, adjust_lr_fn="none")
+        assert_same(result, [-0.1 * (u * s) @ vt], rtol=1e-11)
+        more_rows = max(1, shape[0] / shape[1]) ** 0.5
+        assert_same(muon.trajectory([0 * g], [[g]], lr=0.1), [-0.1 * more_rows * (u * s) @ vt], rtol=1e-11)
+        longer = 0.2 * max(shape) ** 0.5
+        result = muon.trajectory([0 * g], [[g]], lr=0.1, adjust_lr_fn="match_rms_adamw")
+        assert_same(result, [-0.1 * longer * (u * s) @ vt], rtol=1e-11)
+
+
+def test_muon_by_hand():
+    # a 1 x 1 matrix: the sign, mapped; identity coefficients leave it at 1. Decay by the unadjusted lr
+    options = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.5, "ns_coefficients": (1.0, 0.0, 0.0)}
+    p, g = np.array([[2.0]]), np.array([[3.0]])
+    assert_same(muon.trajectory([p], [[g]], **options), [p - 0.1 - 0.1])
+    # Nesterov turns one step earlier: b = 1.5, then 0.75 - 1 / 2 * 1 > 0, but 1/2 * -1 + 1/2 * 0.25 < 0
+    for nesterov, second in [(True, 1.71 + 0.1), (False, 1.71 - 0.1)]:
+        result = muon.trajectory([p], [[g], [-g / 3]], nesterov=nesterov, **options)
+        assert_same(result, [np.array([[second]])])
+    # missing: left alone, or decayed and moved on by what is left of the momentum
+    assert_same(muon.trajectory([p], [[g], [None]], **options), [np.array([[1.8]])])
+    result = muon.trajectory([p], [[g], [None]], missing="zeros", **options)
+    assert_same(result, [np.array([[1.71 - 0.1]])])
+    # eps: u = 3/2 * 1.5; max(2.25, 4.5) halves it, 2.25 + 4.5 makes it a third
+    for norm, part in [("max", 1 / 2), ("add", 1 / 3)]:
+        result = muon.trajectory([p], [[g]], norm=norm, **options | {"eps": 4.5})
+        assert_same(result, [p - 0.1 - 0.1 * part])
+    # a kernel is the matrix (2, 12); its sides for the adjustment
+    rng = np.random.default_rng(5)
+    kernel = rng.normal(size=(8, 1, 2, 3))
+    flat = muon.trajectory([0 * kernel.reshape(8, 6)], [[kernel.reshape(8, 6)]], adjust_lr_fn="none")[0]
+    for sides, ratio in [("matrix", 8 / 6), ("last two", 1.0), ("first two", 8.0)]:
+        result = muon.trajectory([0 * kernel], [[kernel]], sides=sides)
+        assert_same(result, [ratio**0.5 * flat.reshape(kernel.shape)])
+    with pytest.raises(ValueError):
+        muon.trajectory([np.zeros(3)], [])
+
+
+def test_shampoo_by_hand():
+    # diagonal: H = 16, 1 on both sides, to the -1/4: 4 / (2 * 2) = 1. Twice: 4 / sqrt(32). EMA: 4 / sqrt(16 / 4)
+    g, p = np.diag([4.0, 1.0]), np.zeros((2, 2))
+    tiny = {"lr": 0.1, "eps": 1e-14}
+    loose = {"rtol": 1e-12, "atol": 1e-13}
+    assert_same(shampoo.trajectory([p], [[g]], **tiny), [-0.1 * np.eye(2)], **loose)
+    twice = -0.1 * (1 + 0.5**0.5)
+    assert_same(shampoo.trajectory([p], [[g], [g]], **tiny), [twice * np.eye(2)], **loose)
+    assert_same(shampoo.trajectory([p], [[g], [g]], precondition_every=2, **tiny), [-0.2 * np.eye(2)], **loose)
+    averaged = {"beta2": 0.75, "eps_at": "root"}
+    assert_same(shampoo.trajectory([p], [[g]], **averaged, **tiny), [-0.2 * np.eye(2)], **loose)
+    assert_same(shampoo.trajectory([p], [[g]], bias_correction=True, **averaged, **tiny), [-0.1 * np.eye(2)], **loose)
+    # L^(-1/2) g R^(-1/2) = 4 / 16
+    result = shampoo.trajectory([p], [[g]], exponent=0.5, **tiny)
+    assert_same(result, [-0.1 * np.diag([0.25, 1.0])], **loose)
+    # eps: (16 + 9)^(-1/2), (1 + 9)^(-1/2); at the second step it is there once
+    for steps, h in [(1, [25.0, 10.0]), (2, [41.0, 11.0])]:
+        before = shampoo.trajectory([p], [[g]] * (steps - 1), lr=0.1, eps=9.0)[0]
+        after = shampoo.trajectory([p], [[g]] * steps, lr=0.1, eps=9.0)[0]
+        assert_same([before - after], [0.1 * np.diag([4.0, 1.0]) / np.sqrt(h)])
+    # a vector: g / sqrt(||g||^2 + eps); a scalar likewise; a tensor of rank one: each of three H is ||g||^2 to the -1/6
+    v = np.array([3.0, 4.0])
+    assert_same(shampoo.trajectory([0 * v], [[v]], lr=0.1, eps=11.0), [-0.1 * v / 6])
+    assert_same(shampoo.trajectory(one(0.0), [one(3.0)], lr=0.1, eps=7.0), one(-0.1 * 3 / 4))
+    cube = np.einsum("i,j,k->ijk", v, v, [1.0, 2.0, 2.0])  # norm 75
+    assert_same(
+        shampoo.trajectory([0 * cube], [[cube]], lr=0.1, eps=1e-3), [-0.1 * cube / (75**2 + 1e-3) ** 0.5], rtol=1e-9
+    )
+    # momentum: d, then d / 2 + its like; beta1: the corrected mean of 4 and 0 at the second step is 4/3
+    result = shampoo.trajectory(one(0.0), [one(3.0), one(0.0)], lr=0.1, eps=7.0, momentum=0.5)
+    assert_same(result, one(-0.1 * (0.75 + 0.375)))
+    result = shampoo.trajectory(one(0.0), [one(3.0), one(0.0)], lr=0.1, eps=7.0, beta1=0.5)
+    assert_same(result, one(-0.1 * (0.75 + 1.0 / 4)))
+    result = shampoo.trajectory(one(2.0), [one(3.0)], lr=0.1, eps=7.0, weight_decay=0.5)
+    assert_same(result, one(1.9 - 0.075))
+    with pytest.raises(ValueError):
+        shampoo.trajectory([p], [[np.diag([1.0, 0.0])]], eps=0.0)
+
+
+def test_shampoo_grafting_takes_only_the_length():
+    params, grads = problem([(4, 3)], steps=2, late=None)
+    options = {"lr": 0.1, "eps": 1e-2}
+    plain = params[0] - shampoo.trajectory(params, grads[:1], **options)[0]
+    g = grads[0][0]
+    for grafting, length in [
+        ("sgd", 0.1 * np.sqrt(np.sum(g**2))),
+        ("adagrad", 0.1 * 12**0.5),  # the first direction of Adagrad and of Adam is the sign, 12 times
+        ("adam", 0.1 * 12**0.5),
+    ]:
+        step = params[0] - shampoo.trajectory(params, grads[:1], grafting=grafting, grafting_eps=0.0, **options)[0]
+        assert_same([step], [plain * length / np.sqrt(np.sum(plain**2))])
+    # second step: the accumulators differ
+    plain = shampoo.trajectory(params, grads[:1], **options)[0] - shampoo.trajectory(params, grads, **options)[0]
+    h = grads[1][0]
+    for grafting, other in [
+        ("adagrad", h / np.sqrt(g**2 + h**2)),
+        ("adam", h / np.sqrt((0.25 * g**2 + 0.5 * h**2) / 0.75)),
+    ]:
+        more = {"grafting": grafting, "grafting_eps": 0.0, "grafting_beta2": 0.5}
+        first = shampoo.trajectory(params, grads[:1], **more, **options)[0]
+        step = first - shampoo.trajectory(params, grads, **more, **options)[0]
+        length = 0.1 * np.sqrt(np.sum(other**2))
+        assert_same([step], [plain * length / np.sqrt(np.sum(plain**2))], rtol=1e-11)
+
+
+def test_soap_without_a_basis_is_adam():
+    """With the identity for a basis that is never refreshed, or with no basis at all; the first gradient only starts
+    it."""
+    params, grads = problem()
+    options = ADAM | {"precondition_frequency": 10**6}
+    rest = [list(row) for row in grads]
+    for i in range(len(params)):
+        rest[next(t for t, row in enumerate(grads) if row[i] is not None)][i] = None
+    expected = adam.trajectory(params, rest, form="efficient", decoupled_weight_decay=True, **ADAM)
+    assert_same(soap.trajectory(params, grads, max_precond_dim=0, **options), expected)
+    identity = [[np.eye(n) for n in p.shape] if p.ndim > 1 else None for p in params]
+    assert_same(soap.trajectory(params, grads, basis=identity, **options), expected)
+    expected = adamw.trajectory(params, grads, **ADAM)
+    more = {"first_step": "use", "form": "algorithm1", "basis": identity}
+    assert_same(soap.trajectory(params, grads, **more, **options), expected)
+    # a fixed basis Q: AdamW on Q^T W, turned back
+    p, rows = params[-1:], [row[-1:] for row in grads]
+    left, right = rotation(4, 6), rotation(4, 7)
+    expected = adamw.trajectory([left.T @ p[0] @ right], [[left.T @ row[0] @ right] for row in rows], **ADAM)[0]
+    result = soap.trajectory(p, rows, basis=[[left, right]], first_step="use", form="algorithm1", **options)
+    assert_same(result, [left @ expected @ right.T])
+
+
+def test_soap_by_hand():
+    # first gradient skipped; then, in a basis that is the identity up to order, the sign of a diagonal
+    g = np.diag([3.0, 1.0])
+    options = {"lr": 0.1, "weight_decay": 0.5, "eps": 1e-300}
+    p = np.eye(2)
+    assert_same(soap.trajectory([p], [[g]], **options), [p], 0, 0)
+    assert_same(soap.trajectory([p], [[g], [2 * g]], **options), [(0.95 - 0.1) * p])
+    assert_same(soap.trajectory([p], [[g]], first_step="use", **options), [(0.95 - 0.1) * p])
+    assert_same(soap.trajectory([p], [[g]], first_step="use", decay_after=True, **options), [0.9 * 0.95 * p])
+    # a first gradient of rank one, u v^T: one direction of the basis; the step is u v^T itself at lr, whatever its size
+    u, v = np.array([0.6, 0.8]), np.array([0.8, -0.6])
+    result = soap.trajectory([0 * p], [[7 * np.outer(u, v)]], first_step="use", lr=0.1, weight_decay=0.0, eps=0.5)
+    assert_same(result, [-0.1 * np.outer(u, v) * 7 / (7 + 0.5 / 0.05**0.5)])
+    # a vector is Adam's, or with precondition_1d has a basis: then all of its first step is along it
+    w = np.array([3.0, 4.0])
+    options = {"lr": 0.1, "weight_decay": 0.0, "eps": 1e-300, "first_step": "use"}
+    assert_same(soap.trajectory([0 * w], [[w]], **options), [np.array([-0.1, -0.1])])
+    result = soap.trajectory([0 * w], [[w]], precondition_1d=True, **options | {"eps": 0.5})
+    assert_same(result, [-0.1 * w / (5 + 0.5 / 0.05**0.5)])
+
+
+def test_soap_refreshes_its_basis_and_reorders_the_second_moment():
+    # the second gradient is diagonal with the larger entry elsewhere; L and R turn over, so the columns change
+    # places, v with them: refreshing every step or never is then the same path
+    grads = [[np.diag([3.0, 1.0])], [np.diag([1.0, 8.0])], [np.diag([2.0, -5.0])], [np.diag([4.0, 1.0])]]
+    options = ADAM | {"shampoo_beta": 0.5}
+    every = soap.trajectory([np.eye(2)], grads, precondition_frequency=1, **options)
+    never = soap.trajectory([np.eye(2)], grads, precondition_frequency=100, **options)
+    assert_same(every, never)
+    # where the eigenvectors do move, it matters how often
+    params, grads = problem([(4, 4)], late=None, steps=9)
+    every = soap.trajectory(params, grads, precondition_frequency=1, **options)[0]
+    never = soap.trajectory(params, grads, precondition_frequency=100, **options)[0]
+    assert np.abs(every - never).max() > 1e-3
