@@ -17,22 +17,19 @@ one before.
 `variant="torch"` (default) is torch.optim.Adafactor, `"shazeer"` the paper and the authors' code (tensor2tensor),
 with the options that fairseq and transformers added. Where they differ:
 
-                  torch                                            shazeer
-    eps1          not in R, C, V; mean(R) at least eps1,           added to g^2; default 1e-30
-                  V at least eps1^2; default: machine epsilon
-    rho           min(lr, 1 / sqrt(t)), lr 1e-2                    lr if given, else min(1e-2, 1 / sqrt(t)), with
-                                                                   `warmup_init` min(1e-6 * t, 1 / sqrt(t))
-    decay         p - lr * weight_decay * p first                  p - alpha * weight_decay * p first (transformers; the
-                                                                   paper has none)
-    alpha         from RMS(p) before the decay, in both; `scale_parameter=False` (shazeer only): alpha = rho momentum
-    none                                             `beta1`: m = beta1 * m + (1 - beta1) * alpha * u, p - m (authors,
-                                                                   transformers), or `momentum_on="direction"`: of u,
-                                                                   then times alpha
-
+- eps1: shazeer adds it to g^2, default 1e-30. torch leaves R, C and V alone, but takes mean(R) for at least eps1 and V
+  for at least eps1^2; its default is the machine epsilon of the parameter's dtype, of float64 here: give it when
+  comparing with float32.
+- rho: torch min(lr, 1 / sqrt(t)), lr 1e-2. shazeer: lr where given, else min(1e-2, 1 / sqrt(t)), or with `warmup_init`
+  min(1e-6 * t, 1 / sqrt(t)).
+- alpha is from RMS(p) before the decay in both. `scale_parameter=False` (shazeer only): alpha = rho.
+- decay: torch p - lr * weight_decay * p first. shazeer: p - alpha * weight_decay * p first, as transformers; the paper
+  has none.
+- momentum (shazeer only), `beta1`: m = beta1 * m + (1 - beta1) * alpha * u and p - m, as the authors and transformers.
+  `momentum_on="direction"`: m of u, and p - alpha * m.
 - `factor="last two"` (default; torch, transformers): tensors of two and more dimensions, each leading index on its
   own. `"matrices"`: only 2-D tensors, the authors' code.
 - t starts at 1, so that b2 = 0 at the first step.
-- torch's eps1 default is that of the parameter's dtype; float64 here. Give it when comparing with float32.
 """
 
 import numpy as np

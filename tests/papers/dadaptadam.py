@@ -20,13 +20,14 @@ corrected unless `use_bias_correction`, which multiplies rate by sqrt(1 - beta2^
 of the whole group.
 
 Where paper and the authors' package (dadaptation) differ
-- v in r: the package takes v before this gradient, `weigh_with="old"` (default); the paper's A_{k+1} is the one after
-  it, `"new"`.
-- `estimate="inner"` (default): the above. `"preprint"`: the first version of paper and package, with beta2 where q
-  stands and
-      gsq = beta2 * gsq + (1 - beta2) * rate^2 * sum of g^2 / (sqrt(v) + eps)
-      d_hat = (sum of s^2 / (sqrt(v) + eps) / (1 - beta2) - gsq) / ||s||_1
-  with v after this step.
+- v in r: the package takes v before this gradient, `weigh_with="old"` (default); the paper's matrix at k + 1 is the one
+  after it, `"new"`.
+- `estimate="inner"` (default): the above. `"preprint"`: the package's first version, with beta2 where q stands, v after
+  this step, and for r and d_hat
+
+    gsq = beta2 * gsq + (1 - beta2) * rate^2 * sum of g^2 / (sqrt(v) + eps)
+    d_hat = (sum of s^2 / (sqrt(v) + eps) / (1 - beta2) - gsq) / ||s||_1
+
 - `decouple=False` (the package's default, and here): weight_decay * p is added to g. True: as written above.
 - A tensor without a gradient is left out of ||s||_1 while r remembers it, as in the package: `absent="left out"`
   (default). `absent="kept"` counts its s as it stands.

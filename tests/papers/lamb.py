@@ -14,7 +14,8 @@ Where paper and usual code differ
 - phi: identity, the default; `max_weight_norm=10` gives phi(z) = min(z, 10), as in the first PyTorch ports.
 - `bias_correction="inside"` (default; the paper's algorithm, apex): r is corrected before its norm is taken.
   `"outside"`: the ratio comes from m / (sqrt(v) + eps) and the step is multiplied by sqrt(1 - beta2^t) / (1 -
-  beta1^t). `"none"`: no correction (the paper's own BERT runs, TensorFlow's first code).
+  beta1^t). `"none"`: no correction (the paper's
+  appendix drops it as one more warm-up; TensorFlow's first code).
 - `max_grad_norm` (apex, timm: 1.0; here None): all gradients of the step are first multiplied by min(1, max_grad_norm
   / norm), with the norm over all tensors together.
 - `always_adapt=False` (timm, apex without NVLAMB): where weight_decay is 0 the ratio is 1. The paper, and the

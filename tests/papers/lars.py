@@ -2,9 +2,11 @@
 
 You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 1708.03888, Algorithm 1.
 
-    ratio = trust_coefficient * ||p|| / (||g|| + weight_decay * ||p|| + eps) b = momentum * b + (1 - dampening) *
-    ratio * (g + weight_decay * p)         (b = the second term alone at the first step) p = p - lr * b
-    or, Nesterov, lr * (second term + momentum * b)
+    ratio = trust_coefficient * ||p|| / (||g|| + weight_decay * ||p|| + eps)
+    a = ratio * (g + weight_decay * p)
+    b = a                                                   (first gradient of this tensor)
+    b = momentum * b + (1 - dampening) * a                  (later)
+    p = p - lr * b                                          or, Nesterov, p - lr * (a + momentum * b)
 
 The decay is coupled and inside the ratio by definition: not p - lr * weight_decay * p.
 

@@ -15,7 +15,7 @@ Where paper and authors' code differ
   `"raw"`.
 - clip_thresh is 1 in the paper, an argument in the code.
 - The step is counted per tensor here, per group in the code.
-- Defaults are the authors' code's, but eps: 1e-8 there in one version, 1e-6 in others and in the paper. Here 1e-8.
+- Defaults are the authors' code's, with the 1e-8 of one of its copies for eps; others have 1e-6.
 """
 
 import numpy as np
