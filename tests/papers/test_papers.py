@@ -171,6 +171,13 @@ def test_asgd_average_agrees_with_torch():
     )
 
 
+def test_asgd_average_by_hand():
+    # iterates 0.9, 0.8, 0.7, 0.6, with weights 1, 1, 1/2, 1/3
+    for steps, expected in [(1, 0.9), (2, 0.8), (3, 0.75), (4, 0.7)]:
+        result = asgd.trajectory(one([1.0]), [one([1.0])] * steps, lr=0.1, lambd=0.0, t0=0.0, point="ax")
+        assert_same(result, one([expected]))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -554,6 +561,15 @@ def test_adan_by_hand():
     # as in the paper: m = 5, then 4; v = 0, then -1; n = 25, then 14.5
     result = adan.trajectory(one([1.0]), grads, bias_correction=False, **options)
     assert_same(result, one([0.9 - 0.1 * 3.5 / 14.5**0.5]))
+    # no_prox, with the decay before the second step too; eps is added to the corrected root
+    options |= {"weight_decay": 0.5, "no_prox": True}
+    first = 0.95 - 0.1
+    assert_same(adan.trajectory(one([1.0]), grads, **options), one([0.95 * first - 0.1 * 3 / 11**0.5]))
+    options |= {"no_prox": False, "eps": 0.25}
+    first = (1 - 0.1 * 5 / 5.25) / 1.05
+    expected = (first - 0.1 * 3 / (11**0.5 + 0.25)) / 1.05
+    assert_same(adan.trajectory(one([1.0]), grads, **options), one([expected]))
+    options = {"lr": 0.1, "betas": (0.5, 0.5, 0.5), "eps": 0.0}
     # the group's clock: a first gradient at step 2 is corrected by 3/4 where 1/2 would be right
     result = adan.trajectory(one([1.0]), [[None], one([5.0])], clock="group", **options)
     assert_same(result, one([1 - 0.1 * (2 / 3) ** 0.5]))
@@ -574,9 +590,12 @@ def test_adopt_by_hand():
         ({"eps": 12.0}, 0.9 - 0.1 * 0.25),
     ]:
         assert_same(adopt.trajectory(one([1.0]), grads[:2], **options | more), one([expected]))
-    # coupled: v = (1 + 1)^2, then (5 + 1) / 2
-    coupled = adopt.trajectory(one([1.0]), [one([1.0]), one([5.0])], **options, decouple=False)
-    assert_same(coupled, one([0.95]))
+    # coupled, unclipped: v = (1 + 0.5 * 2)^2, then m = 1/2 * (4 + 0.5 * 2) / 2
+    options |= {"weight_decay": 0.5, "clip_power": None}
+    coupled = adopt.trajectory(one([2.0]), [one([1.0]), one([4.0])], **options, decouple=False)
+    assert_same(coupled, one([2 - 0.125]))
+    decoupled = adopt.trajectory(one([2.0]), [one([2.0]), one([5.0])], **options)
+    assert_same(decoupled, one([1.9 - 0.125]))
 
 
 def test_ademamix_by_hand():
@@ -594,6 +613,10 @@ def test_ademamix_by_hand():
     ]:
         result = ademamix.trajectory(one([1.0]), [one([7.0])], **options, **more)
         assert_same(result, one([0.95 - 0.1 * expected]))
+    # eps, and half-lives between two that are not zero: minus 1, 2 and 5, so 3 at a third of the way
+    options = {"lr": 0.1, "betas": (0.5 ** (1 / 3), 0.9, 0.5 ** (1 / 6)), "alpha": 2.0, "eps": 7.0, "beta3_warmup": 3}
+    result = ademamix.trajectory(one([1.0]), [one([7.0])], **options)
+    assert_same(result, one([1 - 0.1 * (1 + 2 * (1 - 0.5 ** (1 / 4))) * 7 / 14]))
     # beta1 = 0 warms up from no memory at all
     result = ademamix.trajectory(
         one([1.0]), [one([7.0])], lr=0.1, betas=(0.0, 0.9, 0.9), eps=0.0, beta3_warmup=4, scheduler_start=0
@@ -648,9 +671,11 @@ def test_laprop_by_hand():
     assert_same(laprop.trajectory(one([1.0]), grads, **options), one([0.9 - 0.1 * m / 0.75]))
     m = 0.25 + 0.5 / (4 / 0.4375) ** 0.5
     assert_same(laprop.trajectory(one([1.0]), grads, amsgrad=True, **options), one([0.9 - 0.1 * m / 0.75]))
-    for decay, expected in [("decoupled", 0.95 - 0.1), ("authors", 0.9 * 0.5)]:
-        result = laprop.trajectory(one([1.0]), grads[:1], weight_decay=0.5, decay=decay, **options)
+    for decay, expected in [("decoupled", 1.9 - 0.1), ("authors", 1.9 * 0.5)]:
+        result = laprop.trajectory(one([2.0]), grads[:1], weight_decay=0.5, decay=decay, **options)
         assert_same(result, one([expected]))
+    result = laprop.trajectory(one([1.0]), grads[:1], lr=0.1, eps=4.0)
+    assert_same(result, one([0.95]))
 
 
 def test_adamatan2_by_hand():
@@ -746,8 +771,8 @@ def test_schedulefreeadamw_by_hand():
 
 def test_cautious_by_hand():
     direction, gradient = np.array([1.0, 2.0, -3.0, 4.0]), np.array([1.0, -1.0, -1.0, 0.0])
-    for scaling, scale in [("clamped_mean", 2.0), ("dim_over_nnz", 4 / 3), ("mean_eps", 1.0)]:
-        result = cautious(direction, gradient, scaling, eps=0.5)
+    for scaling, scale in [("clamped_mean", 2.0), ("dim_over_nnz", 4 / 3), ("mean_eps", 0.8)]:
+        result = cautious(direction, gradient, scaling, eps=0.75)
         assert_same([result], [scale * np.array([1.0, 0.0, -3.0, 0.0])])
         assert_same([cautious(direction, -direction, scaling)], [np.zeros(4)], 0, 0)
     # one of 10 000 agrees: the limit of 1e-3 holds it at 1000
@@ -795,6 +820,9 @@ def test_lamb_by_hand():
         u = np.array(u)
         expected = p - 0.1 * scale * norm / np.sqrt(np.sum(u**2)) * u
         assert_same(lamb.trajectory([p], [one([7.0, 0.1])], **options | more), [expected])
+    # eps is added to the corrected root: r = 1/2, 1/2 with gradients 3, 3 and eps 3
+    result = lamb.trajectory([p], [one([3.0, 3.0])], lr=0.1, betas=(0.5, 0.9375), eps=3.0, weight_decay=0.5)
+    assert_same(result, [p - 0.1 * 5 / (4 + 2.5**2) ** 0.5 * np.array([2.0, 2.5])])
     # the ratio is 1 for a tensor of zeros
     assert_same(lamb.trajectory(one([0.0, 0.0]), [one([7.0, 0.1])], **options), one([-0.1, -0.1]))
 
@@ -946,6 +974,24 @@ def test_prodigy_counts_or_forgets_an_absent_tensor():
         assert_same(prodigy.trajectory(params, grads, absent=absent, **options), [*one([p2]), *one([p1])])
 
 
+def test_dadaptadam_counts_or_forgets_an_absent_tensor():
+    # as in the next test; the second tensor has no gradient at step 2, where its s is 2 (preprint, at twice the lr: 6)
+    options = {"lr": 4.0, "betas": (0.0, 0.25), "d0": 0.5, "eps": 1.0}
+    params, grads = [*one([1.0]), *one([1.0])], [[*one([2.0]), *one([2.0])], [*one([2.0]), None], [*one([2.0]), None]]
+    root1, root2, root3 = 3**0.5 + 1, 3.75**0.5 + 1, 3.9375**0.5 + 1
+    for absent, s_norm in [("left out", 3.0), ("kept", 5.0)]:
+        d = max(0.5, 4 / root1 / (0.5 * s_norm))
+        p3 = 1 - 4 / root1 - 4 / root2 - 8 * d / root3
+        result = dadaptadam.trajectory(params, grads, absent=absent, **options)
+        assert_same(result, [*one([p3]), *one([1 - 4 / root1])])
+    gsq = 0.25 * 2 * 48 / root1 + 48 / root2
+    for absent, s_norm, other in [("left out", 7.5, 0.0), ("kept", 13.5, 36 / root1)]:
+        d = max(0.5, ((7.5**2 / root2 + other) / 0.75 - gsq) / s_norm)
+        p3 = 1 - 8 / root1 - 8 / root2 - 16 * d / root3
+        result = dadaptadam.trajectory(params, grads, absent=absent, estimate="preprint", **options | {"lr": 8.0})
+        assert_same(result, [*one([p3]), *one([1 - 8 / root1])])
+
+
 def test_dadaptadam_by_hand():
     # beta1 = 0, q = 1/2, lr * d0 = 2, g = 2, eps = 1 throughout.
     # 1: s = 0 before, so d stays; m = 4, v = 3, s = 2.  2: r = 1/2 * 2 * 2 * 2 / (sqrt(v) + 1), s = 3, d = r / (3 / 2)
@@ -966,11 +1012,14 @@ def test_dadaptadam_by_hand():
     # growth held at 1.5 times
     p3 = p2 - 4 * 0.75 * 2 / (v3**0.5 + 1)
     assert_same(dadaptadam.trajectory(one([1.0]), grads, growth_rate=1.5, **options), one([p3]))
-    # preprint, beta2 for q: s = 3, 3.75; gsq = 3/4 * 4 * 4 / root, then a quarter of it and as much again
-    gsq = 0.25 * 12 / (v1**0.5 + 1) + 12 / (v2**0.5 + 1)
-    d = (3.75**2 / (v2**0.5 + 1) / 0.75 - gsq) / 3.75
-    p3 = p2 - 4 * max(0.5, d) * 2 / (v3**0.5 + 1)
-    assert_same(dadaptadam.trajectory(one([1.0]), grads, estimate="preprint", **options), one([p3]))
+    # preprint, beta2 for q, at twice the lr: s = 6, 7.5; gsq = 3/4 * 16 * 4 / root, then a quarter of it and as much
+    # again
+    gsq = 0.25 * 48 / (v1**0.5 + 1) + 48 / (v2**0.5 + 1)
+    d = (7.5**2 / (v2**0.5 + 1) / 0.75 - gsq) / 7.5
+    assert d > 0.5
+    p3 = 1 - 8 / (v1**0.5 + 1) - 8 / (v2**0.5 + 1) - 8 * d * 2 / (v3**0.5 + 1)
+    preprint = options | {"lr": 8.0, "estimate": "preprint"}
+    assert_same(dadaptadam.trajectory(one([1.0]), grads, **preprint), one([p3]))
     # coupled: g = 1.8 + 0.2 * 1; decoupled: 2 * 0.1 * 1 taken off first
     assert_same(dadaptadam.trajectory(one([1.0]), [one([1.8])], weight_decay=0.2, **options), one([p1]))
     result = dadaptadam.trajectory(one([1.0]), grads[:1], weight_decay=0.1, decouple=True, **options)
@@ -1052,6 +1101,13 @@ def test_adafactor_by_hand():
     for choice, second in [("step", 0.25 * 0.02 + 0.5 * 0.02 * 0.995), ("direction", 0.02 * 0.995 * 0.75)]:
         result = adafactor.trajectory([p], [[g], [g]], beta1=0.5, momentum_on=choice, **paper)
         assert_same(result, [p - 0.01 - second])
+
+
+def test_adafactor_relative_step_falls_after_ten_thousand():
+    grads = [one([1.0])] * 12_000  # a constant gradient: every step is rho
+    result = adafactor.trajectory(one([0.0]), grads, variant="shazeer", scale_parameter=False)
+    expected = -sum(min(1e-2, t**-0.5) for t in range(1, 12_001))
+    assert_same(result, one([expected]), rtol=1e-11)  # twelve thousand roundings
 
 
 def test_adafactor_factors_what_it_should():
