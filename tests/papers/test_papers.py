@@ -479,19 +479,19 @@ def test_signum_by_hand():
 @pytest.mark.parametrize(
     ("variant", "directions"),
     [
-        ("paper", [0.5, 1.0, -1.0, 0.0]),  # m / (rho h) = m / 0.5, at most 1
-        ("v1", [0.25, 0.5, -0.5, 0.0]),  # m / h = m, at most rho = 0.5
-        ("code", [0.25, 1.0, -1.0, 0.0]),  # m / (rho bs h) = m / 1, at most 1
+        ("paper", [0.25, 1.0, -1.0, 0.0]),  # m / (rho h) = m / 1, at most 1
+        ("v1", [0.125, 0.5, -0.5, 0.0]),  # m / h = m / 2, at most rho = 0.5
+        ("code", [0.125, 1.0, -1.0, 0.0]),  # m / (rho bs h) = m / 2, at most 1
     ],
 )
 def test_sophia_by_hand(variant, directions):
-    # m = g / 2 = 0.25, 4, -4, 0;  h = 4 / 4 = 1;  decay 0.1 first
-    grads, hessians = [one([0.5, 8.0, -8.0, 0.0])], [one([4.0] * 4)]
+    # m = g / 2 = 0.25, 4, -4, 0;  h = 8 / 4 = 2;  decay 0.1 first
+    grads, hessians = [one([0.5, 8.0, -8.0, 0.0])], [one([8.0] * 4)]
     options = {"lr": 0.1, "betas": (0.5, 0.75), "rho": 0.5, "weight_decay": 1.0, "variant": variant, "bs": 2.0}
     expected = 0.9 - 0.1 * np.array(directions)
     assert_same(sophia.trajectory(one([1.0] * 4), grads, hessians=hessians, **options), [expected])
-    # a second step, with no gradient of its own (m halves) and no estimate (h stays 1)
-    scale = {"paper": 0.5, "v1": 1.0, "code": 1.0}[variant]
+    # a second step, with no gradient of its own (m halves) and no estimate (h stays 2)
+    scale = {"paper": 1.0, "v1": 2.0, "code": 2.0}[variant]
     limit = {"paper": 1.0, "v1": 0.5, "code": 1.0}[variant]
     expected = 0.9 * expected - 0.1 * np.clip(np.array([0.125, 2.0, -2.0, 0.0]) / scale, -limit, limit)
     grads, hessians = [*grads, one([0.0] * 4)], [*hessians, [None]]
@@ -697,7 +697,7 @@ def test_adamatan2_by_hand():
         (stableadamw, ADAM | {"eps": 0.0}),
         (lamb, ADAM | {"eps": 0.0}),
         (lars, {"lr": 0.5, "momentum": 0.8, "trust_coefficient": 0.1, "eps": 0.0}),
-        (novograd, ADAM | {"eps": 0.0}),
+        (novograd, ADAM | {"eps": 0.0, "amsgrad": True}),
         (prodigy, {"lr": 0.7, "betas": (0.8, 0.95), "eps": 1e-30, "d0": 1e-2, "d_coef": 3.0}),
         (adafactor, {"eps": (0.0, 1e-3), "weight_decay": 0.1}),
         (adafactor, {"eps": (0.0, 1e-3), "variant": "shazeer", "beta1": 0.8}),
@@ -767,6 +767,27 @@ def test_schedulefreeadamw_by_hand():
     assert_same(schedulefreeadamw.trajectory(one([1.0]), grads, **options), one([0.825]))
     result = schedulefreeadamw.trajectory(one([1.0]), grads, point="x", correction="paper", **options)
     assert_same(result, one([0.9 - 0.1 * 0.4375 / 0.6875]))
+    # eps beside the corrected root of 7 (package) or the uncorrected 3.5 (paper); decay of 3
+    options |= {"weight_decay": 0.5, "eps": 3.5}
+    result = schedulefreeadamw.trajectory(one([3.0]), grads[:1], **options)
+    assert_same(result, one([3 - 0.1 * (7 / 10.5 + 1.5)]))
+    result = schedulefreeadamw.trajectory(one([3.0]), grads[:1], correction="paper", **options)
+    assert_same(result, one([3 - 0.05 * (1.0 + 1.5)]))
+    # a falling lr: z = 0.8, 0.7, weighed 1 : 1 by the largest lr so far, 4 : 1 by the present one; decay at y or z
+    falling = {"lr": [0.2, 0.1], "betas": (0.5, 0.75), "eps": 0.0}
+    for weight_lr, c in [("max", 0.5), ("now", 0.2)]:
+        result = schedulefreeadamw.trajectory(one([1.0]), grads, point="x", weight_lr=weight_lr, **falling)
+        assert_same(result, one([0.8 - c * 0.1]))
+    third = [*grads, one([0.0])]
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0, "point": "z"}
+    for decay_at in ["y", "z"]:
+        y1 = 0.9 - 0.05  # first step: decay 0.5 of 1, at y and at z alike; then y = z
+        z1 = y1
+        z2 = z1 - 0.1 * (1 + 0.5 * y1)
+        y2 = 0.5 * (z1 + z2) / 2 + 0.5 * z2
+        z3 = z2 - 0.1 * 0.5 * (y2 if decay_at == "y" else z2)
+        result = schedulefreeadamw.trajectory(one([1.0]), third, weight_decay=0.5, decay_at=decay_at, **options)
+        assert_same(result, one([z3]))
 
 
 def test_cautious_by_hand():
@@ -1218,6 +1239,11 @@ def test_shampoo_grafting_takes_only_the_length():
     ]:
         step = params[0] - shampoo.trajectory(params, grads[:1], grafting=grafting, grafting_eps=0.0, **options)[0]
         assert_same([step], [plain * length / np.sqrt(np.sum(plain**2))])
+    # grafting_eps: three times |g| to it leaves a quarter
+    result = shampoo.trajectory(one(0.0), [one(3.0)], lr=0.1, eps=7.0, grafting="adagrad", grafting_eps=9.0)
+    assert_same(result, one(-0.025))
+    result = shampoo.trajectory(one(0.0), [one(3.0)], lr=0.1, eps=7.0, grafting="adam", grafting_eps=9.0)
+    assert_same(result, one(-0.025))
     # second step: the accumulators differ
     plain = shampoo.trajectory(params, grads[:1], **options)[0] - shampoo.trajectory(params, grads, **options)[0]
     h = grads[1][0]
