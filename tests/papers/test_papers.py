@@ -731,6 +731,7 @@ def test_schedulefreesgd_by_hand():
         ({"r": 1.0}, 2 / 3),
         ({"warmup_steps": 2}, 4 / 5),
         ({"warmup_steps": 2, "weight_lr_power": 1.0}, 2 / 3),
+        ({"warmup_steps": 4}, 4 / 5),
         ({"lr": [0.2, 0.1]}, 1 / 2),
         ({"lr": [0.2, 0.1], "weight_lr": "now"}, 1 / 5),
     ]:
@@ -773,6 +774,9 @@ def test_schedulefreeadamw_by_hand():
     assert_same(result, one([3 - 0.1 * (7 / 10.5 + 1.5)]))
     result = schedulefreeadamw.trajectory(one([3.0]), grads[:1], correction="paper", **options)
     assert_same(result, one([3 - 0.05 * (1.0 + 1.5)]))
+    # warm-up: a third of the lr, then two thirds
+    warming = {"lr": 0.3, "betas": (0.5, 0.75), "eps": 0.0, "warmup_steps": 3, "point": "z"}
+    assert_same(schedulefreeadamw.trajectory(one([1.0]), grads, **warming), one([0.7]))
     # a falling lr: z = 0.8, 0.7, weighed 1 : 1 by the largest lr so far, 4 : 1 by the present one; decay at y or z
     falling = {"lr": [0.2, 0.1], "betas": (0.5, 0.75), "eps": 0.0}
     for weight_lr, c in [("max", 0.5), ("now", 0.2)]:
@@ -1194,6 +1198,9 @@ def test_shampoo_by_hand():
     tiny = {"lr": 0.1, "eps": 1e-14}
     loose = {"rtol": 1e-12, "atol": 1e-13}
     assert_same(shampoo.trajectory([p], [[g]], **tiny), [-0.1 * np.eye(2)], **loose)
+    assert_same(
+        shampoo.trajectory([p], [[g]], bias_correction=True, **tiny), [-0.1 * np.eye(2)], **loose
+    )  # a sum has none
     twice = -0.1 * (1 + 0.5**0.5)
     assert_same(shampoo.trajectory([p], [[g], [g]], **tiny), [twice * np.eye(2)], **loose)
     assert_same(shampoo.trajectory([p], [[g], [g]], precondition_every=2, **tiny), [-0.2 * np.eye(2)], **loose)
@@ -1290,6 +1297,11 @@ def test_soap_by_hand():
     assert_same(soap.trajectory([p], [[g], [2 * g]], **options), [(0.95 - 0.1) * p])
     assert_same(soap.trajectory([p], [[g]], first_step="use", **options), [(0.95 - 0.1) * p])
     assert_same(soap.trajectory([p], [[g]], first_step="use", decay_after=True, **options), [0.9 * 0.95 * p])
+    # uncorrected: m = 0.05 g over sqrt(0.05) g
+    result = soap.trajectory([p], [[g]], first_step="use", correct_bias=False, **options)
+    assert_same(result, [(0.95 - 0.1 * 0.05**0.5) * p])
+    result = soap.trajectory([p], [[g]], first_step="use", correct_bias=False, form="algorithm1", **options)
+    assert_same(result, [(0.95 - 0.1 * 0.05**0.5) * p])
     # a first gradient of rank one, u v^T: one direction of the basis; the step is u v^T itself at lr, whatever its size
     u, v = np.array([0.6, 0.8]), np.array([0.8, -0.6])
     result = soap.trajectory([0 * p], [[7 * np.outer(u, v)]], first_step="use", lr=0.1, weight_decay=0.0, eps=0.5)
