@@ -13,9 +13,9 @@ x = z = y = p at the start, and x becomes z at the first step (c = 1). There is 
 the momentum.
 
 Where paper and package differ
-- `correction="package"` (default; the package since 1.3) corrects v, as above. `"paper"` puts the correction into the
-  step, lr_t = lr * sqrt(1 - beta2^t) * min(1, t / warmup_steps), divides by sqrt(v) + eps, and so also weighs (w) and
-  decays by it.
+- `correction="package"` (default; the package as it is, 1.4) corrects v, as above. `"paper"` puts the correction into
+  the step, lr_t = lr * sqrt(1 - beta2^t) * min(1, t / warmup_steps), divides by sqrt(v) + eps, and so also weighs (w)
+  and decays by it.
 - w: the package uses the largest lr_t so far, `weight_lr="max"` (default); the paper the present one, `"now"`. Only a
   falling lr tells them apart, so lr may be a list with one value per step.
 - `point="y"` (default) returns where the next gradient is taken, which the package leaves in the parameter while it
