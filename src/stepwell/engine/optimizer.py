@@ -1,0 +1,272 @@
+"""The base of every optimizer here: an update rule and its declarations become a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import cpu, eager
+from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
+from stepwell.engine.rule import RANGES, Range, Rule, RuleSignature, Slot, check_hyperparameters
+from stepwell.errors import UsageError, nearest
+
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "eager": eager}  # by name; `auto` takes the first that refuses nothing
+
+# Options that torch's optimizers have and these do not need, with what takes their place.
+_TORCH_ONLY = {
+    "foreach": "one launch over all tensors is what every backend here does",
+    "fused": "choose with backend='cpu', 'gpu' or 'eager'; 'auto' takes the fastest",
+    "capturable": "steps can be captured without an option",
+    "differentiable": "stepwell does not differentiate through its step",
+}
+
+
+class Optimizer(torch.optim.Optimizer):
+    """An update rule as an optimizer.
+
+    A subclass declares `rule`, `slots` and `decay`, and an `__init__` that hands its hyperparameters on:
+
+    >>> class SignDescent(Optimizer):
+    ...     rule, slots, decay = lambda g, p, t: sign(g), (), "decoupled"
+    ...     def __init__(self, params, lr=1e-4, weight_decay=0.0, **options):
+    ...         super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, options)
+
+    Every optimizer takes these options, each of them per group too but for `backend`:
+
+        maximize: go up the gradient instead of down (default False).
+        backend: "auto" (the fastest that can), "eager" or "cpu". A backend asked for by name never falls back.
+    """
+
+    rule: ClassVar[Rule]
+    slots: ClassVar[tuple[Slot, ...]] = ()
+    decay: ClassVar[str | None] = "decoupled"
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    facts: ClassVar[Any]
+
+    signature: ClassVar[RuleSignature]
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over grad_scale and found_inf
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "rule" in cls.__dict__:
+            cls.rule = staticmethod(cls.__dict__["rule"])
+        if hasattr(cls, "rule"):
+            cls.signature = RuleSignature(cls.rule, cls.slots)
+
+    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+        name = type(self).__name__
+        self.backend = options.pop("backend", "auto")
+        if self.backend not in ("auto", *BACKENDS):
+            raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")
+        defaults = {**defaults, "maximize": options.pop("maximize", False)}
+        self._refuse_options(options, defaults)
+        self._changed = [True]
+        self._plan: Plan | None = None
+        groups = _as_groups(params, name)
+        check_hyperparameters(name, defaults, self._ranges())
+        for group in groups:
+            self._check_group(group, defaults)
+        try:
+            super().__init__(groups, defaults)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"{name}: {error}") from None
+        self.state = self._watched(self.state)
+
+    # Groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group: `params` and any hyperparameters that differ from the defaults."""
+        name = type(self).__name__
+        if isinstance(param_group, dict):
+            (param_group,) = _as_groups([param_group], name)
+            self._check_group(param_group, self.defaults)
+            present = {id(p): n for n, p in self._named()}
+            for label, tensor in _labelled(param_group):
+                if id(tensor) in present:
+                    raise UsageError(
+                        f"{name}: {label} is in a group already (as {present[id(tensor)]}); a tensor belongs to one group"
+                    )
+        # Past the decorator with which torch keeps this method out of torch.compile: it imports the whole of
+        # torch._dynamo, 1.4 s, the first time an optimizer is made.
+        plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
+        plain(self, param_group)
+        self._changed[0] = True
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients (or fill them with zeros)."""
+        for group in self.param_groups:
+            for tensor in group["params"]:
+                if set_to_none:
+                    tensor.grad = None
+                elif tensor.grad is not None:
+                    if tensor.grad.grad_fn is not None:
+                        tensor.grad.detach_()
+                    else:
+                        tensor.grad.requires_grad_(False)
+                    tensor.grad.zero_()
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return [pair for group in getattr(self, "param_groups", []) for pair in _labelled(group)]
+
+    def _ranges(self) -> dict[str, Range]:
+        return {**RANGES, **self.ranges}
+
+    def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+        name = type(self).__name__
+        given = {k: v for k, v in group.items() if k not in ("params", "param_names", "name", "initial_lr")}
+        self._refuse_options({k: v for k, v in given.items() if k not in defaults}, defaults, "in a parameter group")
+        check_hyperparameters(name, given, self._ranges())
+        for label, tensor in _labelled(group):
+            if not isinstance(tensor, Tensor):
+                raise UsageError(f"{name}: {label} is a {type(tensor).__name__}; a parameter must be a torch.Tensor")
+            if tensor.is_complex() or not tensor.is_floating_point():
+                from stepwell.engine.formats import format_of
+
+                format_of(tensor, f"{name}: {label}")
+
+    def _refuse_options(self, options: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> None:
+        for option, value in options.items():
+            start = f"{type(self).__name__}: unknown option {option}={value!r}{' ' + place if place else ''}"
+            if option in _TORCH_ONLY:
+                raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
+            raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
+
+    # The step
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: computes the loss anew and returns it; its value is what `step` returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            return loss
+        grad_scale = getattr(self, "grad_scale", None)
+        self.update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
+        return loss
+
+    def update(self, gradient_factor: float = 1.0) -> None:
+        """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping)."""
+        plan = self._plan
+        if plan is None or self._changed[0] or not plan.fits(self):
+            plan = self._make_plan()
+        try:
+            self._launch(plan, gradient_factor)
+        except Stale:  # a parameter moved to another device, dtype or layout: its state follows it
+            self._launch(self._make_plan(), gradient_factor)
+
+    def _launch(self, plan: Plan, gradient_factor: float) -> None:
+        ready = [launch for launch in plan.launches if launch.collect()]
+        for launch in ready:
+            launch.backend.prepare(launch)
+        for launch in ready:
+            launch.backend.run(launch, plan.rows.values, gradient_factor)
+
+    def _make_plan(self) -> Plan:
+        self._plan = Plan(self)
+        self._changed[0] = False
+        return self._plan
+
+    def decay_of(self, group: Mapping[str, Any]) -> str | None:
+        """How weight decay acts in `group`: "coupled" (L2, through the gradient), "decoupled", or None."""
+        if "decoupled_weight_decay" in group:
+            return "decoupled" if group["decoupled_weight_decay"] else "coupled"
+        return self.decay
+
+    def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
+        """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
+        wanted = BACKENDS if self.backend == "auto" else {self.backend: BACKENDS[self.backend]}
+        reasons = []
+        for label, backend in wanted.items():
+            reason = backend.refusal(kind, tensor)
+            if reason is None:
+                return backend
+            reasons.append(f"backend={label!r} cannot update {name!r}: {reason}")
+        raise UsageError(f"{type(self).__name__}: {'; '.join(reasons)}; backend='auto' takes one that can")
+
+    # State
+
+    def state_bytes(self) -> int:
+        """Bytes held in slots, beside the step counts."""
+        return sum(
+            value.numel() * value.element_size()
+            for state in self.state.values()
+            for name, value in state.items()
+            if isinstance(value, Tensor) and name != "step"
+        )
+
+    def watched_state(self, tensor: Tensor) -> Watched:
+        """The state of one parameter; replacing an entry of it makes the plan stale."""
+        state = dict.get(self.state, tensor)
+        if not isinstance(state, Watched):
+            state = Watched(state or {}, self._changed)
+            dict.__setitem__(self.state, tensor, state)
+        return state
+
+    def _watched(self, state: Mapping[Any, Any]) -> Watched:
+        return Watched(state, self._changed, default=dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._changed = [True]
+        self._plan = None
+        self.state = self._watched(self.state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "backend": self.backend}
+
+
+def _as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
+    """`params` as torch takes them (tensors, (name, tensor) pairs, or dicts of groups) as a list of group dicts."""
+    if isinstance(params, Tensor):
+        raise UsageError(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
+    if isinstance(params, torch.nn.Module):
+        params = params.named_parameters()
+    if not isinstance(params, Iterable):
+        raise UsageError(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
+    given = list(params)
+    if not given:
+        raise UsageError(f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?")
+    groups = given if isinstance(given[0], dict) else [{"params": given}]
+    result = []
+    for position, group in enumerate(groups):
+        if not isinstance(group, dict) or "params" not in group:
+            raise UsageError(f"{owner}: group {position} has no 'params'; each group is a dict with the key 'params'")
+        members = group["params"]
+        members = [members] if isinstance(members, Tensor) else list(members)
+        result.append({**group, "params": members})
+    seen: dict[int, str] = {}
+    for position, group in enumerate(result):
+        for label, tensor in _labelled(group, position):
+            if id(tensor) in seen:
+                raise UsageError(
+                    f"{owner}: {label} is given twice (also as {seen[id(tensor)]}); a tensor belongs to one group, once"
+                )
+            seen[id(tensor)] = label
+    return result
+
+
+def _labelled(group: dict[str, Any], position: int | None = None) -> list[tuple[str, Any]]:
+    """The tensors of a group with words to call them by."""
+    where = "" if position is None else f" of group {position}"
+    names = group.get("param_names")
+    pairs = []
+    for index, member in enumerate(group["params"]):
+        if isinstance(member, tuple) and len(member) == 2:
+            pairs.append((f"the parameter '{member[0]}'", member[1]))
+        elif names:
+            pairs.append((f"the parameter '{names[index]}'", member))
+        else:
+            pairs.append((f"parameter {index}{where}", member))
+    return pairs

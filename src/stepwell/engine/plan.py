@@ -1,0 +1,250 @@
+"""Which tensors go through which launch.
+
+Tensors whose kernel is the same form one launch, across groups: what differs between their groups (lr, betas, decay)
+is a row of numbers that the kernel reads, so 465 groups cost what one costs. A plan is kept from step to step and
+rebuilt only when something it depends on has changed: the groups' flags, or a tensor of the state that was replaced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepwell.engine.formats import format_of, working_dtype
+from stepwell.engine.rule import Rule, RuleSignature
+
+
+class Stale(Exception):
+    """A tensor is no longer what the plan was made for; the optimizer makes a new plan and goes on."""
+
+
+class Watched(defaultdict[Any, Any]):
+    """A dict that raises a flag when its entries are replaced, so that a plan need not look at them at every step."""
+
+    def __init__(self, content: Mapping[Any, Any], changed: list[bool], default: Any = None) -> None:
+        super().__init__(default, content)
+        self.changed = changed
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.changed[0] = True
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self.changed[0] = True
+        super().__delitem__(key)
+
+    def clear(self) -> None:
+        self.changed[0] = True
+        super().clear()
+
+    def pop(self, *args: Any) -> Any:
+        self.changed[0] = True
+        return super().pop(*args)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        self.changed[0] = True
+        super().update(*args, **kwargs)
+
+    def __reduce__(self) -> Any:  # copies and pickles are plain: they belong to no plan yet
+        return (dict, (dict(self),))
+
+
+@dataclass(frozen=True)
+class LaunchKind:
+    """All that a kernel is specialised on. Numbers are not among it: a schedule compiles nothing."""
+
+    rule: Rule
+    decay: str | None
+    flags: tuple[tuple[str, Any], ...]
+    slots: tuple[str | None, ...]  # the name of each slot of the rule, None where absent
+    slot_formats: tuple[str | None, ...]
+    weights: str
+    gradients: str
+    number_arguments: tuple[str, ...]  # the rule's own arguments that are numbers
+    row_names: tuple[str, ...]  # what a row of `Rows` holds, in order
+
+
+class Launch:
+    """The tensors that one kernel updates, and where their state lies."""
+
+    def __init__(self, kind: LaunchKind, backend: Any) -> None:
+        self.kind = kind
+        self.backend = backend
+        self.names: list[str] = []
+        self.tensors: list[Tensor] = []
+        self.group_list: list[int] = []
+        self.states: list[Any] = []
+        self.memory: dict[str, Any] = {}  # what the backend keeps between steps
+
+    def seal(self, signature: RuleSignature, groups: list[dict[str, Any]]) -> None:
+        """Called once all tensors are in: bind the state that exists already."""
+        count = len(self.tensors)
+        self.signature = signature
+        self.param_groups = groups
+        self.groups = np.array(self.group_list, dtype=np.int64)
+        self.steps = np.zeros(count, dtype=np.float32)  # as torch: a float32 count, one per tensor
+        self._steps = torch.from_numpy(self.steps)
+        self.started = np.zeros(count, dtype=bool)
+        self.slots: list[list[Any] | None] = [None if name is None else [None] * count for name in self.kind.slots]
+        self.gradients: list[Any] = [None] * count
+        for index, state in enumerate(self.states):
+            if state:
+                self._bind(index)
+        self.all_started = bool(self.started.all())
+        self.complete = False  # whether every tensor has a gradient this time
+
+    def collect(self) -> bool:
+        """Look at the gradients; give state to a tensor that has its first. False if there is none at all."""
+        self.gradients = [tensor.grad for tensor in self.tensors]
+        if not self.all_started:
+            for index, gradient in enumerate(self.gradients):
+                if gradient is not None and not self.started[index]:
+                    self._bind(index)
+            self.all_started = bool(self.started.all())
+        missing = sum(gradient is None for gradient in self.gradients)
+        self.complete = missing == 0
+        return missing < len(self.gradients)
+
+    def active(self) -> Iterable[int]:
+        """The places of the tensors that have a gradient."""
+        return (index for index, gradient in enumerate(self.gradients) if gradient is not None)
+
+    def _bind(self, index: int) -> None:
+        """Make the state of one tensor, or take over what is there (loaded, or from an earlier plan)."""
+        state, tensor = self.states[index], self.tensors[index]
+        group = self.param_groups[self.group_list[index]]
+        # A buffer without a count comes from torch.optim.SGD, which keeps none: it has been stepped at least once.
+        count = float(state["step"]) if "step" in state else float(bool(state))
+        self.steps[index] = count
+        dict.__setitem__(state, "step", self._steps[index])
+        for slot, stored in zip(self.signature.slots, self.slots, strict=True):
+            if stored is None:
+                continue
+            dtype = working_dtype(self.kind.weights)
+            old = state.get(slot.name)
+            new = torch.empty_like(tensor, dtype=dtype, requires_grad=False)
+            if old is None:
+                new.fill_(slot.start_value(group))
+            elif old.dtype == dtype and old.device == tensor.device and old.stride() == new.stride():
+                new = old
+            else:
+                new.copy_(old)
+            stored[index] = new
+            dict.__setitem__(state, slot.name, new)
+        self.started[index] = True
+
+
+class Rows:
+    """The numbers of every group, float64 (groups, names): what a schedule changes from step to step."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
+        self.signature: RuleSignature = optimizer.signature
+        self.names = (*self.signature.numbers, "gradient_sign")
+        self.groups: list[dict[str, Any]] = optimizer.param_groups
+        self.values = np.zeros((len(self.groups), len(self.names)))
+        self._read = itemgetter(*optimizer.defaults)
+        self._raw: list[Any] = [self._read(group) for group in self.groups]
+        self._flags = [self._group_flags(group) for group in self.groups]
+        for index in range(len(self.groups)):
+            self._write(index)
+
+    def refresh(self) -> bool:
+        """Take over what has changed; False if a flag has, so that other kernels are needed."""
+        raw = [self._read(group) for group in self.groups]
+        if raw == self._raw and not self._has_tensors(raw):
+            return True
+        for index, (new, old) in enumerate(zip(raw, self._raw, strict=True)):
+            if new is old or (new == old and not self._has_tensors([new])):
+                continue
+            if self._group_flags(self.groups[index]) != self._flags[index]:
+                return False
+            self._write(index)
+        self._raw = raw
+        return True
+
+    def _write(self, index: int) -> None:
+        group = self.groups[index]
+        for column, name in enumerate(self.signature.numbers):
+            value = self.signature.value(name, group)
+            self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
+        self.values[index, -1] = -1.0 if group["maximize"] else 1.0
+
+    @staticmethod
+    def _has_tensors(raw: list[Any]) -> bool:
+        """A tensor (torch allows one for lr) can change its value and stay the same object."""
+        return any(isinstance(value, Tensor) for values in raw for value in values)
+
+    def _group_flags(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        """What of a group chooses kernels."""
+        return (
+            tuple(sorted(self.signature.flags(group).items())),
+            tuple(slot.exists(group) for slot in self.signature.slots),
+            self.optimizer.decay_of(group),
+        )
+
+
+class Plan:
+    """The launches of one optimizer."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.signature: RuleSignature = optimizer.signature
+        self.launches: list[Launch] = []
+        self.groups: list[dict[str, Any]] = optimizer.param_groups
+        self.rows = Rows(optimizer)
+        self.sizes = [len(group["params"]) for group in self.groups]
+        by_key: dict[Any, Launch] = {}
+        for position, group in enumerate(self.groups):
+            names = group.get("param_names") or [f"parameter {i} of group {position}" for i in range(self.sizes[position])]
+            for name, tensor in zip(names, group["params"], strict=True):
+                if tensor.numel() == 0:
+                    continue  # nothing to update, and no address to hand to a kernel
+                kind = self._kind(optimizer, group, tensor, name)
+                backend = optimizer.backend_for(kind, tensor, name)
+                key = (kind, tensor.device, backend.__name__)
+                if key not in by_key:
+                    by_key[key] = Launch(kind, backend)
+                    self.launches.append(by_key[key])
+                launch = by_key[key]
+                launch.names.append(name)
+                launch.tensors.append(tensor)
+                launch.group_list.append(position)
+                launch.states.append(optimizer.watched_state(tensor))
+        for launch in self.launches:
+            launch.seal(self.signature, self.groups)
+
+    def fits(self, optimizer: Any) -> bool:
+        """Read the numbers of this step; False if the groups no longer choose the kernels this plan was made of."""
+        groups = optimizer.param_groups
+        return (
+            groups is self.groups
+            and len(groups) == len(self.sizes)
+            and all(len(group["params"]) == size for group, size in zip(groups, self.sizes, strict=True))
+            and self.rows.refresh()
+        )
+
+    def _kind(self, optimizer: Any, group: dict[str, Any], tensor: Tensor, name: str) -> LaunchKind:
+        signature = self.signature
+        weights = format_of(tensor, f"the parameter {name!r}")
+        present = tuple(slot.name if slot.exists(group) else None for slot in signature.slots)
+        state = "fp64" if weights == "fp64" else "fp32"
+        flags = signature.flags(group)
+        return LaunchKind(
+            rule=signature.rule,
+            decay=optimizer.decay_of(group),
+            flags=tuple(sorted(flags.items())),
+            slots=present,
+            slot_formats=tuple(None if slot is None else state for slot in present),
+            weights=weights,
+            gradients=weights,
+            number_arguments=tuple(n for n in signature.hyperparameters if n not in flags and n != "lr"),
+            row_names=self.rows.names,
+        )

@@ -1,0 +1,127 @@
+"""What an update rule declares beside its arithmetic: its slots, and the ranges of its hyperparameters."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from stepwell.errors import UsageError
+
+# Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots)
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One piece of state that a rule keeps per element, under the name that torch gives it.
+
+    Args:
+        name: the key in `optimizer.state[p]` and in checkpoints.
+        when: the hyperparameter without which the slot does not exist (`"momentum"`: no buffer at momentum 0).
+            The rule is then given None for it.
+        start: the value it is filled with: a number, or a function of the group (Adagrad's initial value).
+        signed: whether it can be negative; low-bit formats spend a bit on it only where it can.
+    """
+
+    name: str
+    when: str | None = None
+    start: float | Callable[[Mapping[str, Any]], float] = 0.0
+    signed: bool = True
+
+    def exists(self, group: Mapping[str, Any]) -> bool:
+        return self.when is None or bool(group[self.when])
+
+    def start_value(self, group: Mapping[str, Any]) -> float:
+        return self.start(group) if callable(self.start) else self.start
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values a hyperparameter may take, and how to say so."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = True
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.open_low else self.low <= value
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.open_low else 'at least'} {self.low:g} and finite"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+# The field's hyperparameters; an optimizer that differs says so in its own `ranges`.
+RANGES: dict[str, Range] = {
+    "lr": Range(0),
+    "betas": Range(0, 1),
+    "eps": Range(0),
+    "weight_decay": Range(0),
+    "momentum": Range(0, 1),
+    "dampening": Range(0, 1, open_high=False),
+    "alpha": Range(0, 1),
+    "lr_decay": Range(0),
+    "initial_accumulator_value": Range(0),
+}
+
+
+def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+    """Raise UsageError for the first hyperparameter of `group` that is outside its range."""
+    for name, allowed in ranges.items():
+        if name not in group:
+            continue
+        value = group[name]
+        numbers = value if isinstance(value, (tuple, list)) else (value,)
+        for number in numbers:
+            try:
+                inside = float(number) in allowed
+            except (TypeError, ValueError):
+                raise UsageError(f"{owner}: {name}={value!r} is not a number; it must be {allowed}") from None
+            if not inside:
+                each = " each" if len(numbers) > 1 else ""
+                raise UsageError(f"{owner}: {name}={value!r} is out of range; it must{each} be {allowed}")
+
+
+@dataclass(frozen=True)
+class RuleSignature:
+    """How the arguments of a rule are filled from a group: `beta1` from `betas[0]`, `eps` from `eps`."""
+
+    rule: Rule
+    slots: tuple[Slot, ...]
+
+    @cached_property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """The names of the rule's keyword-only arguments."""
+        parameters = inspect.signature(self.rule).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """All names a row of numbers can hold, `lr` and `weight_decay` first."""
+        return ("lr", "weight_decay", *(n for n in self.hyperparameters if n not in ("lr", "weight_decay")))
+
+    def value(self, name: str, group: Mapping[str, Any]) -> Any:
+        """The value of one of the rule's arguments in `group`."""
+        if name in group:
+            return group[name]
+        stem, place = name[:-1], name[-1:]
+        if place.isdigit() and f"{stem}s" in group:
+            return group[f"{stem}s"][int(place) - 1]
+        if place.isdigit() and stem in group:
+            return group[stem][int(place) - 1]
+        if name == "weight_decay":
+            return 0.0
+        raise AssertionError(f"the rule {self.rule.__module__} wants {name!r}, which no group has")
+
+    def flags(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that are not numbers: they choose a kernel instead of being handed to it."""
+        values = {name: self.value(name, group) for name in self.hyperparameters}
+        return {name: v for name, v in values.items() if isinstance(v, (bool, str)) or v is None}

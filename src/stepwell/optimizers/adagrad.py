@@ -1,0 +1,63 @@
+"""Adagrad: the gradient divided by the root of the sum of all its squares so far.
+
+    sum       <- sum + g * g
+    direction  = g / (sqrt(sum) + eps) / (1 + (t - 1) * lr_decay)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, sum, *, eps, lr_decay):  # type: ignore[no-untyped-def]
+    sum = sum + g * g
+    return g / (sqrt(sum) + eps) * (1 / (1 + (t - 1) * lr_decay)), sum
+
+
+class Adagrad(Optimizer):
+    """Adagrad. For sparse features and recommendation models, where its falling step is what is wanted.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0; its effect falls with the root of the number of steps.
+        lr_decay: a further fall, lr / (1 + (t - 1) * lr_decay), at least 0.
+        weight_decay: at least 0; added to the gradient (L2).
+        initial_accumulator_value: what the sum starts at, at least 0.
+        eps: keeps the division finite, at least 0.
+        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Duchi, Hazan, Singer, "Adaptive subgradient methods", JMLR 12, 2011, figure 1, diagonal version, in
+    the form of torch.optim.Adagrad.
+
+    >>> optimizer = Adagrad(model.parameters(), lr=1e-2, initial_accumulator_value=0.1)
+    """
+
+    rule, decay = update, "coupled"
+    slots = (Slot("sum", start=lambda group: group["initial_accumulator_value"], signed=False),)
+    facts = Facts(
+        lr={"default": (1e-3, 3e-1), "cnn": (3e-3, 3e-1), "transformer": (3e-3, 3e-1), "toy": (1e-2, 3.0)},
+        source="Duchi et al. 2011, Naumov et al. 1906.00091 and the MLPerf DLRM-DCNv2 reference (4e-3)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "lr_decay": lr_decay,
+            "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value,
+            "eps": eps,
+        }
+        super().__init__(params, defaults, options)

@@ -1,0 +1,80 @@
+"""Adam: a direction of about one learning rate per element, from two moving averages of the gradient.
+
+    exp_avg    <- beta1 * exp_avg    + (1 - beta1) * g
+    exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+    direction   = exp_avg / (1 - beta1**t)  /  (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
+    p          <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import debias, lerp, maximum, sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    largest = exp_avg_sq
+    if max_exp_avg_sq is not None:
+        largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
+    direction = debias(exp_avg, beta1, t) / (sqrt(debias(largest, beta2, t)) + eps)
+    return direction, exp_avg, exp_avg_sq, max_exp_avg_sq
+
+
+class Adam(Optimizer):
+    """Adam. Its weight decay is L2, inside the adaptive step, unless `decoupled_weight_decay`.
+
+    For almost everything; with weight decay, AdamW tunes more easily. Graph networks use it with L2 on purpose.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0: about the size of one element's step.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, at least 0; a hyperparameter where gradients are tiny.
+        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        amsgrad: divide by the largest second moment so far (1904.09237); one slot more.
+        decoupled_weight_decay: AdamW.
+        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad
+    the maximum is taken before the bias correction, as torch does (Reddi et al. have none).
+
+    >>> optimizer = Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
+    """
+
+    rule, decay = update, "coupled"
+    slots = (
+        Slot("exp_avg"),
+        Slot("exp_avg_sq", signed=False),
+        Slot("max_exp_avg_sq", when="amsgrad", signed=False),
+    )
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), Loshchilov and Hutter 1711.05101",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        decoupled_weight_decay: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults, options)

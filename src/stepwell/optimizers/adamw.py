@@ -1,0 +1,51 @@
+"""AdamW: Adam, with weights that shrink by lr * weight_decay beside the adaptive step instead of inside it.
+
+    exp_avg, exp_avg_sq, direction as in Adam
+    p <- p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer
+from stepwell.optimizers.adam import Adam, update
+from stepwell.optimizers.facts import Facts
+
+
+class AdamW(Optimizer):
+    """AdamW, the standard for transformers and the first thing to try elsewhere.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0: about the size of one element's step.
+        betas: decay of the two averages, each in [0, 1). Language models are trained with beta2 0.95.
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        amsgrad: divide by the largest second moment so far; one slot more.
+        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Loshchilov, Hutter, "Decoupled weight decay regularization", arXiv 1711.05101, algorithm 2. The paper
+    multiplies decay by the schedule's factor alone; here, as in torch, by lr as well.
+
+    >>> optimizer = AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    """
+
+    rule, slots, decay = update, Adam.slots, "decoupled"
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Loshchilov and Hutter 1711.05101, Touvron et al. 2012.12877 (1e-3 per 1024), Brown et al. 2005.14165 (6e-4)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(params, defaults, options)

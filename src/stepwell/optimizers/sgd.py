@@ -1,0 +1,82 @@
+"""Stochastic gradient descent, with momentum, Nesterov's form, and coupled or decoupled decay.
+
+    buffer    <- momentum * buffer + (1 - dampening) * g          (the first gradient enters undampened)
+    direction  = buffer, or with nesterov: g + momentum * buffer
+    p         <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.errors import UsageError
+from stepwell.ops import where
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, momentum_buffer, *, momentum, dampening, nesterov):  # type: ignore[no-untyped-def]
+    if momentum_buffer is None:
+        return g, None
+    momentum_buffer = where(t == 1, 0, momentum) * momentum_buffer + where(t == 1, 1, 1 - dampening) * g
+    return (g + momentum * momentum_buffer if nesterov else momentum_buffer), momentum_buffer
+
+
+class SGD(Optimizer):
+    """Gradient descent, usually with momentum 0.9.
+
+    Use it for convolution networks with batch norm and a tuned schedule, where it is as good as anything; it wants
+    a learning rate about 100 times AdamW's. Not for transformers, whose gradients differ too much in scale.
+    The step of a constant gradient is lr / (1 - momentum).
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        momentum: decay of the buffer, in [0, 1). At 0 there is no buffer and no state.
+        dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
+        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        nesterov: look one step ahead; needs momentum and no dampening.
+        decoupled_weight_decay: shrink the weights by lr * weight_decay instead.
+        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
+    learning", ICML 2013, section 2, in the form of torch.optim.SGD: the learning rate is outside the buffer.
+
+    >>> optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    """
+
+    rule, decay = update, "coupled"
+    slots = (Slot("momentum_buffer", when="momentum"),)
+    facts = Facts(
+        lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
+        source="He et al. 1512.03385 (0.1), Goyal et al. 1706.02677 (0.1 per 256), Merity et al. 1708.02182 (30, clipped)",
+        compare_options=MappingProxyType({"momentum": 0.9}),
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        decoupled_weight_decay: bool = False,
+        **options: Any,
+    ) -> None:
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise UsageError(
+                f"SGD: nesterov=True with momentum={momentum!r} and dampening={dampening!r}; "
+                "Nesterov's form needs momentum above 0 and dampening 0"
+            )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults, options)
