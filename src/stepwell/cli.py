@@ -102,7 +102,9 @@ def _app() -> Callable[..., Any]:
         as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     ) -> int:
-        """Compare optimizers on a task with equal tuning budgets; writes a table and report.html.
+        """Compare optimizers on a task, fairly.
+
+        Each gets the same number of learning rates and seeds. Prints a table and writes report.html.
 
         The same command resumes what Ctrl-C interrupted.
         """
@@ -139,7 +141,7 @@ def _app() -> Callable[..., Any]:
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
-        """List the optimizers and the learning rates that are worth trying."""
+        """List the optimizers and their learning rates."""
         from stepwell.errors import unknown
         from stepwell.optimizers import TABLE, find
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.compare.judgement import findings, planned
+from stepwell.compare.judgement import findings, listed, planned
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.progress import duration
 from stepwell.compare.schedule import NAME as SCHEDULE
@@ -16,7 +17,8 @@ from stepwell.curves import Cell, Chart, Curve, Mark, Section, Table
 if TYPE_CHECKING:
     from stepwell.compare.run import Result
 
-SETTLED = 0.15  # of the run: what is before is shown only after zooming out; the start dwarfs all differences
+SETTLED = 0.3  # of the run: what is before may leave the picture; the start dwarfs all differences
+BETTER = 0.66  # of each optimizer's rates: what is worse may leave the picture
 
 
 def sections(result: Result) -> list[Section]:
@@ -44,9 +46,10 @@ def headline(result: Result) -> str:
     best = ranked[0]
     assert best.median is not None
     text = f"{best.optimizer} has the best median {result.task['metric']}: {shown(best.median)} over {_seeds(best)}"
-    level = [score for score in ranked[1:] if score.median == best.median]
+    level = [score for score in ranked[1:] if score.median is not None and shown(score.median) == shown(best.median)]
     if level:
-        text = f"{' and '.join(score.optimizer for score in [best, *level])} share it: {shown(best.median)}"
+        sharing = listed([score.optimizer for score in [best, *level]])
+        text = f"{sharing} share the best median {result.task['metric']}: {shown(best.median)}"
     if len(ranked) > 1 and not level:
         assert ranked[1].median is not None
         text += f"; {ranked[1].optimizer} follows with {shown(ranked[1].median)}"
@@ -136,6 +139,9 @@ def rates(result: Result) -> Chart:
     if not values:
         return Chart("The metric against the learning rate", [])
     worst = min(values) if result.task["direction"] == "max" else max(values)
+    part = None if wide(result, values) else better_part(result, tune)
+    if part is not None:  # where crosses are seen: at the bad end of the picture
+        worst = max(worst, part[0]) if result.task["direction"] == "max" else min(worst, part[1])
     curves = []
     for score in result.scores:
         mine = sorted((o for o in tune if o.optimizer == score.optimizer), key=lambda o: o.lr)
@@ -160,13 +166,15 @@ def rates(result: Result) -> Chart:
                 )
     kinds = {curve.style for curve in curves}
     said = ["A star is the rate that the final runs use."]
+    if part is not None and any(not part[0] <= value <= part[1] for value in values):
+        said.append("Bad rates lie outside the picture; a double click shows all.")
     if "hollow" in kinds:
         said.append("Hollow points were cut as hopeless, at the value they had then.")
     if "crosses" in kinds:
         said.append("Crosses diverged; they have no value and stand at the bad end.")
     note = " ".join(said)
     title = "The metric against the learning rate"
-    return Chart(title, curves, note, _target(result), log_x=True, log_y=wide(result, values))
+    return Chart(title, curves, note, _target(result), log_x=True, log_y=wide(result, values), y_window=part)
 
 
 def paths(result: Result) -> Chart | None:
@@ -191,18 +199,29 @@ def paths(result: Result) -> Chart | None:
 
 
 def window(result: Result, curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """The part of the y axis worth showing first: from where the curves have settled a little, and the target."""
-    seen = []
-    for curve in curves:
-        late = [i for i, x in enumerate(curve.x) if x >= SETTLED * curve.x[-1]]
-        for values in (curve.low or curve.y, curve.high or curve.y):
-            seen += [value for i in late if (value := values[i]) is not None]
+    """The part of the y axis worth showing first: the medians once they have settled a little, and the target."""
+    return _around(result, [y for c in curves for x, y in zip(c.x, c.y, strict=True) if x >= SETTLED * c.x[-1]])
+
+
+def better_part(result: Result, tune: Sequence[Outcome]) -> tuple[float, float] | None:
+    """The part of the y axis that holds the better two thirds of each optimizer's rates, and the target."""
+    kept: list[float | None] = []
+    for score in result.scores:
+        mine = sorted(o.metric[-1] for o in tune if o.optimizer == score.optimizer and o.status == "finished")
+        if result.task["direction"] == "max":
+            mine.reverse()
+        kept += mine[: math.ceil(BETTER * len(mine))]
+    return _around(result, kept)
+
+
+def _around(result: Result, values: Sequence[float | None]) -> tuple[float, float] | None:
+    seen = [value for value in values if value is not None]
     if not seen:
         return None
     if result.task["target"] is not None:
         seen.append(result.task["target"])
     low, high = min(seen), max(seen)
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
 

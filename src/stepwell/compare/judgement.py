@@ -61,7 +61,7 @@ def _tuning(result: Result, score: Score) -> list[Finding]:
     if score.edge is not None:
         rates = learning_rates(contender.low, contender.high, result.plan.trials)
         low, high = (
-            (contender.low / 30, contender.high) if score.edge == "low" else (contender.low, contender.high * 30)
+            (contender.low / 10, contender.high) if score.edge == "low" else (contender.low, contender.high * 10)
         )
         end = "lowest" if score.edge == "low" else "highest"
         found.append(
@@ -105,7 +105,7 @@ def _ranking(result: Result) -> list[Finding]:
             found.append(
                 Finding(
                     "C07", "note", "this run",
-                    f"the seeds of {ranked[0].optimizer} overlap with those of {_and(level)}",
+                    f"the seeds of {ranked[0].optimizer} overlap with those of {listed(level)}",
                     "the order among them may be chance",
                     "give more --seeds before choosing between them by this metric",
                 )
@@ -115,7 +115,7 @@ def _ranking(result: Result) -> list[Finding]:
     if target is not None and missed and result.complete:
         found.append(
             Finding(
-                "C08", "note", "this run", f"the target {target:g} was not reached by {_and(missed)}",
+                "C08", "note", "this run", f"the target {target:g} was not reached by {listed(missed)}",
                 "steps to the target are empty for them",
                 "give more --steps, or read the final metric only",
             )
@@ -128,6 +128,6 @@ def overlap(one: Score, other: Score) -> bool:
     return max(min(one.values), min(other.values)) <= min(max(one.values), max(other.values))
 
 
-def _and(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

@@ -83,8 +83,8 @@ def _train(
 
     model = task.build(trial.seed).to(device)
     model.train()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    parameters = sum(p.numel() for p in trained)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parameters = sum(p.numel() for _, p in trained)
     optimizer = find(contender.name)(trained, lr=trial.lr, **contender.options)
     judge = None if rivals is None else Judge(rivals, task.metric.direction, steps)
     stops = set(evaluated_steps(steps, task.evaluations))
@@ -112,7 +112,7 @@ def _train(
         log.loss.append(loss)
         log.seconds.append(round(seconds, 6))
         if task.surface is not None:
-            log.path.append([x.item() for x in trained[0].detach().flatten()])
+            log.path.append([x.item() for x in trained[0][1].detach().flatten()])
         return True
 
     if not evaluate(0, [], 0.0):

@@ -60,9 +60,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: float) -> None:
     memory = launch.memory
     _limit_threads(memory["threads"])
     launch.steps += memory["active"]
-    memory["kernel"](
-        memory["pieces"], memory["spans"], memory["addresses"], launch.steps, rows, float(gradient_factor)
-    )
+    memory["kernel"](memory["pieces"], memory["spans"], memory["addresses"], launch.steps, rows, float(gradient_factor))
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
 
@@ -139,9 +137,7 @@ def _bind_slots(launch: Launch) -> None:
     launch.memory["all_bound"] = bool(launch.memory["bound"].all())
 
 
-def divide(
-    sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int
-) -> tuple[np.ndarray, np.ndarray]:
+def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the active tensors into pieces, and the pieces into one span of equal cost per thread.
 
     Returns pieces, int64 (n, 4): tensor, first element, number of elements, group; and spans, int64 (threads + 1,):
@@ -330,5 +326,3 @@ def _cache_folder() -> Path:
         folder = Path(tempfile.mkdtemp(prefix="stepwell-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
-
-

@@ -23,9 +23,7 @@ _NUMBA = {"fp32": types.float32, "fp64": types.float64, "bf16": types.uint16, "f
 def _mark(builder: Any, access: Any, scope: int) -> None:
     module = builder.module
     domain = module.add_metadata([ir.MetaDataString(module, "stepwell")])
-    scopes = [
-        module.add_metadata([ir.MetaDataString(module, f"stepwell.array{i}"), domain]) for i in range(ARRAYS)
-    ]
+    scopes = [module.add_metadata([ir.MetaDataString(module, f"stepwell.array{i}"), domain]) for i in range(ARRAYS)]
     access.set_metadata("alias.scope", module.add_metadata([scopes[scope]]))
     access.set_metadata("noalias", module.add_metadata([s for i, s in enumerate(scopes) if i != scope]))
 

@@ -237,7 +237,9 @@ def _as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         raise UsageError(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
     given = list(params)
     if not given:
-        raise UsageError(f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?")
+        raise UsageError(
+            f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?"
+        )
     groups = given if isinstance(given[0], dict) else [{"params": given}]
     result = []
     for position, group in enumerate(groups):

@@ -203,7 +203,9 @@ class Plan:
         self.sizes = [len(group["params"]) for group in self.groups]
         by_key: dict[Any, Launch] = {}
         for position, group in enumerate(self.groups):
-            names = group.get("param_names") or [f"parameter {i} of group {position}" for i in range(self.sizes[position])]
+            names = group.get("param_names") or [
+                f"parameter {i} of group {position}" for i in range(self.sizes[position])
+            ]
             for name, tensor in zip(names, group["params"], strict=True):
                 if tensor.numel() == 0:
                     continue  # nothing to update, and no address to hand to a kernel

@@ -1,7 +1,7 @@
 """Adagrad: the gradient divided by the root of the sum of all its squares so far.
 
-    sum       <- sum + g * g
-    direction  = g / (sqrt(sum) + eps) / (1 + (t - 1) * lr_decay)
+sum       <- sum + g * g
+direction  = g / (sqrt(sum) + eps) / (1 + (t - 1) * lr_decay)
 """
 
 from __future__ import annotations

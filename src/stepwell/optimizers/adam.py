@@ -1,9 +1,9 @@
 """Adam: a direction of about one learning rate per element, from two moving averages of the gradient.
 
-    exp_avg    <- beta1 * exp_avg    + (1 - beta1) * g
-    exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
-    direction   = exp_avg / (1 - beta1**t)  /  (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
-    p          <- p - lr * direction
+exp_avg    <- beta1 * exp_avg    + (1 - beta1) * g
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+direction   = exp_avg / (1 - beta1**t)  /  (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
+p          <- p - lr * direction
 """
 
 from __future__ import annotations

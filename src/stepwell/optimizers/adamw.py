@@ -1,7 +1,7 @@
 """AdamW: Adam, with weights that shrink by lr * weight_decay beside the adaptive step instead of inside it.
 
-    exp_avg, exp_avg_sq, direction as in Adam
-    p <- p - lr * weight_decay * p - lr * direction
+exp_avg, exp_avg_sq, direction as in Adam
+p <- p - lr * weight_decay * p - lr * direction
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Lion: the sign of a momentum that looks one gradient ahead.
 
-    direction  = sign(beta1 * exp_avg + (1 - beta1) * g)
-    exp_avg   <- beta2 * exp_avg + (1 - beta2) * g
-    p         <- p - lr * weight_decay * p - lr * direction
+direction  = sign(beta1 * exp_avg + (1 - beta1) * g)
+exp_avg   <- beta2 * exp_avg + (1 - beta2) * g
+p         <- p - lr * weight_decay * p - lr * direction
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """RMSprop: the gradient divided by a moving average of its size.
 
-    square_avg <- alpha * square_avg + (1 - alpha) * g * g
-    grad_avg   <- alpha * grad_avg   + (1 - alpha) * g                    (centered)
-    variance    = square_avg, or centered: square_avg - grad_avg * grad_avg
-    scaled      = g / (sqrt(variance) + eps), or eps_inside: g / sqrt(variance + eps)
-    momentum_buffer <- momentum * momentum_buffer + scaled
-    direction   = momentum_buffer, or scaled without momentum
+square_avg <- alpha * square_avg + (1 - alpha) * g * g
+grad_avg   <- alpha * grad_avg   + (1 - alpha) * g                    (centered)
+variance    = square_avg, or centered: square_avg - grad_avg * grad_avg
+scaled      = g / (sqrt(variance) + eps), or eps_inside: g / sqrt(variance + eps)
+momentum_buffer <- momentum * momentum_buffer + scaled
+direction   = momentum_buffer, or scaled without momentum
 """
 
 from __future__ import annotations

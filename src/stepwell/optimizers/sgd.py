@@ -1,8 +1,8 @@
 """Stochastic gradient descent, with momentum, Nesterov's form, and coupled or decoupled decay.
 
-    buffer    <- momentum * buffer + (1 - dampening) * g          (the first gradient enters undampened)
-    direction  = buffer, or with nesterov: g + momentum * buffer
-    p         <- p - lr * direction
+buffer    <- momentum * buffer + (1 - dampening) * g          (the first gradient enters undampened)
+direction  = buffer, or with nesterov: g + momentum * buffer
+p         <- p - lr * direction
 """
 
 from __future__ import annotations

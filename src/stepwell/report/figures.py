@@ -136,8 +136,9 @@ def _contours(chart: Chart) -> list[dict[str, Any]]:
 
 def _layout(chart: Chart, legend: bool) -> dict[str, Any]:
     first = chart.curves[0] if chart.curves else Curve("", [], [])
-    x = _axis(first.x_label, chart.log_x)
-    y = _axis(first.y_label, chart.log_y)
+    x = _axis(first.x_label, [v for curve in chart.curves for v in curve.x] if chart.log_x else None)
+    seen = [v for curve in chart.curves for values in (curve.y, curve.low, curve.high) for v in values or ()]
+    y = _axis(first.y_label, seen + [mark.value for mark in chart.marks] if chart.log_y else None)
     if chart.y_window is not None:
         y |= {"range": list(chart.y_window), "autorange": False}
     layout: dict[str, Any] = {
@@ -155,11 +156,35 @@ def _layout(chart: Chart, legend: bool) -> dict[str, Any]:
     return layout
 
 
-def _axis(label: str, log: bool) -> dict[str, Any]:
+def _axis(label: str, values: Sequence[float | None] | None) -> dict[str, Any]:
+    """An axis; logarithmic over `values` if they are given."""
     axis: dict[str, Any] = {"title": {"text": label}}
-    if log:  # "0.001" and not "1m"; a line at each decade, its label short enough for a narrow page
-        axis |= {"type": "log", "dtick": 1, "exponentformat": "power"}
+    if values is not None:
+        ticks = decades([value for value in values if value is not None])
+        axis |= {"type": "log", "tickvals": ticks, "ticktext": [said(tick) for tick in ticks]}
     return axis
+
+
+def decades(values: Sequence[float]) -> list[float]:
+    """Powers of ten around the positive values, thinned out to at most nine.
+
+    >>> decades([3e-4, 0.2])
+    [0.0001, 0.001, 0.01, 0.1, 1.0]
+    """
+    exponents = [math.log10(value) for value in values if value > 0] or [0.0]
+    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    stride = max(1, math.ceil((high - low) / 8))
+    return [float(f"1e{exponent}") for exponent in range(low, high + 1, stride)]
+
+
+def said(tick: float) -> str:
+    """A power of ten as the field writes it.
+
+    >>> said(0.001), said(1e-05), said(100.0)
+    ('0.001', '1e-5', '100')
+    """
+    exponent = round(math.log10(tick))
+    return f"{tick:g}" if -4 < exponent < 4 else f"1e{exponent}"
 
 
 def _across(mark: Mark) -> dict[str, Any]:
@@ -178,9 +203,11 @@ def _across(mark: Mark) -> dict[str, Any]:
 def _label(mark: Mark, chart: Chart) -> dict[str, Any]:
     log = chart.log_y if mark.axis == "y" else chart.log_x
     value = math.log10(mark.value) if log and mark.value > 0 else mark.value
+    ends = [curve.y[-1] for curve in chart.curves if len(curve.y) and curve.y[-1] is not None]
+    above = 2 * sum(end > mark.value for end in ends if end is not None) > len(ends)
     place = (
-        {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "bottom"}
+        {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "top" if above else "bottom"}
         if mark.axis == "y"
         else {"yref": "paper", "y": 1, "yanchor": "top", "x": value, "xanchor": "left"}
-    )
+    )  # on the side of the line where the curves do not end
     return {**place, "text": mark.label, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"}}

@@ -21,6 +21,7 @@
     font: { family: 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif', size: 13, color: "var(--soft)" },
     margin: { l: narrow ? 52 : 62, r: 12, t: 34, b: 46 },
     hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--rule)", font: { color: "var(--ink)" } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--rule)", activecolor: "var(--muted)" },
     dragmode: narrow ? false : "zoom",
   });
   const axis = {
@@ -33,24 +34,31 @@
     automargin: true,
   };
 
-  const draw = () => {
+  const draw = ({ place, data }) => {
     const style = getComputedStyle(document.documentElement);
-    for (const { place, data } of figures) {
-      const narrow = place.clientWidth < 480;
-      const { data: traces, layout } = JSON.parse(data);
-      const whole = { ...common(narrow), ...layout };
-      for (const name of ["xaxis", "yaxis"]) {
-        const title = { standoff: 8, font: { size: 13, color: "var(--muted)" }, ...layout[name].title };
-        whole[name] = { ...axis, ...layout[name], title };
-      }
-      Plotly.react(place, coloured(traces, style), coloured(whole, style), {
-        responsive: true,
-        displaylogo: false,
-        displayModeBar: narrow ? false : "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-      });
+    const narrow = place.clientWidth < 480;
+    const { data: traces, layout } = JSON.parse(data);
+    const whole = { ...common(narrow), ...layout, width: place.clientWidth, height: place.clientHeight };
+    for (const name of ["xaxis", "yaxis"]) {
+      const title = { standoff: 8, font: { size: 13, color: "var(--muted)" }, ...layout[name].title };
+      whole[name] = { ...axis, ...layout[name], title };
     }
+    Plotly.react(place, coloured(traces, style), coloured(whole, style), {
+      displaylogo: false,
+      displayModeBar: narrow ? false : "hover",
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    });
   };
-  draw();
-  dark.addEventListener("change", draw);
+  // Observing a figure also reports its first size, which draws it.
+  const sizes = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const figure = figures.find(({ place }) => place === target);
+      if (target.clientWidth && target.clientWidth !== figure.width) {
+        figure.width = target.clientWidth;
+        draw(figure);
+      }
+    }
+  });
+  for (const { place } of figures) sizes.observe(place);
+  dark.addEventListener("change", () => figures.forEach(draw));
 })();

@@ -10,9 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from stepwell.curves import Chart, Section
+from stepwell.curves import Cell, Chart, Section, Table
 from stepwell.errors import MissingExtra
 from stepwell.report.figures import figure, slots
+
+SHORT = 28  # characters: a cell up to this long is kept on one line
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
     )
     environment.filters["kind"] = lambda item: type(item).__name__
     environment.filters["figure"] = lambda chart: drawn[id(chart)]
-    environment.filters["numeric"] = _numeric
+    environment.filters["columns"] = _columns
     template = environment.from_string(_file("page.html.jinja"))
     return template.render(
         title=title, lead=lead, foot=foot, sections=sections, style=_file("page.css"), script=_file("page.js"),
@@ -74,10 +76,19 @@ def embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _numeric(cell: object) -> bool:
-    """Whether a cell is set to the right, as numbers are."""
-    if isinstance(cell, int | float):
-        return True
+def _columns(table: Table) -> list[str]:
+    """The style of each column: numbers are set to the right, long text may wrap."""
+    styles = []
+    for index in range(len(table.columns)):
+        cells = [row[index] for row in table.rows if row[index] is not None]
+        if cells and all(_numeric(cell) for cell in cells):
+            styles.append("number")
+        else:
+            styles.append("text" if any(len(str(cell)) > SHORT for cell in cells) else "short")
+    return styles
+
+
+def _numeric(cell: Cell) -> bool:
     try:
         float(str(cell))
     except ValueError:

@@ -1,6 +1,7 @@
 """Handwritten digits: scikit-learn's bundled images (8 x 8, 1797 of them) and a small residual network.
 
-Real images without a download. The split is fixed: 1347 images to train on, 450 held out, drawn by class.
+Real images without a download. The split is fixed: 600 images to train on, 1197 held out, drawn by class. So few
+to train on because with 1347 every tuned optimizer named 99.3 to 99.6 % of the rest: nothing was left to compare.
 
 Reference: E. Alpaydin, C. Kaynak, Optical recognition of handwritten digits, UCI Machine Learning Repository, 1998.
 """
@@ -18,13 +19,13 @@ from stepwell.errors import MissingExtra
 from stepwell.tasks.task import Metric, Task
 
 BATCH = 64
-HELD_OUT = 450
+HELD_OUT = 1197
 SPLIT_SEED = 0
 
 
 @lru_cache(maxsize=1)
 def images() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training images [1347, 1, 8, 8] in about [-1, 2], their labels [1347], held-out images [450, ...], labels.
+    """Training images [600, 1, 8, 8] in about [-1, 2], their labels [600], held-out images [1197, 1, 8, 8], labels.
 
     Raises MissingExtra without scikit-learn.
     """
@@ -88,11 +89,11 @@ def model(seed: int) -> nn.Module:
 
 
 def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One shuffled epoch: 21 batches of images [64, 1, 8, 8] and labels [64]; the last three images are left out."""
+    """One shuffled epoch: 9 batches of images [64, 1, 8, 8] and labels [64]; the last 24 images are left out."""
     x, y, _, _ = images()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     for rows in order.split(BATCH):
-        if len(rows) == BATCH:  # a batch of three would upset the batch norm
+        if len(rows) == BATCH:  # all steps alike; which images are left out changes with every epoch
             yield x[rows], y[rows]
 
 
@@ -103,7 +104,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def held_out_accuracy(model: nn.Module) -> float:
-    """The share of the 450 held-out images that the model names rightly."""
+    """The share of the 1197 held-out images that the model names rightly."""
     _, _, x, y = images()
     device = next(model.parameters()).device
     return (model(x.to(device)).argmax(1) == y.to(device)).float().mean().item()
@@ -117,8 +118,8 @@ task = Task(
     batches=batches,
     loss=loss,
     metric=Metric("held-out accuracy", "max", held_out_accuracy),
-    steps=210,
-    target=0.98,
+    steps=180,
+    target=0.97,
     batch_size=BATCH,
-    about={"data": "scikit-learn's digits, 1347 images to train on, 450 held out by class (fixed split)"},
+    about={"data": "scikit-learn's digits, 600 images to train on, 1197 held out by class (fixed split)"},
 )
