@@ -41,7 +41,7 @@ def model(seed: int) -> nn.Module:
 def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over the data in an order made from the seed. The next pass calls this again with another seed.
 
-    A DataLoader does as well: `return DataLoader(data, 64, shuffle=True, generator=torch.Generator().manual_seed(seed))`
+    A DataLoader does as well, with shuffle=True and generator=torch.Generator().manual_seed(seed).
     """
     points, labels = TRAIN
     for rows in torch.randperm(len(points), generator=torch.Generator().manual_seed(seed)).split(BATCH):
@@ -64,7 +64,7 @@ def accuracy(model: nn.Module) -> float:
 task = Task(
     name="spirals",
     summary="three interleaved spirals, a small network",
-    family="toy",  # "cnn", "transformer", "toy" or your own word: chooses the learning rates to search
+    family="mlp",  # "cnn", "transformer", "toy" or your own word: chooses the learning rates to search
     model=model,
     batches=batches,
     loss=loss,
