@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 from stepwell.errors import MissingExtra, UsageError
@@ -108,6 +109,8 @@ def _app() -> Callable[..., Any]:
 
         The same command resumes what Ctrl-C interrupted.
         """
+        _require("stepwell compare", "optuna", "rich")
+        _require("an HTML report", "plotly", "jinja2")
         from stepwell.compare import compare as run
         from stepwell.compare.progress import suited
 
@@ -155,6 +158,13 @@ def _app() -> Callable[..., Any]:
         _list(facts, as_json, ("name", "lr_low", "lr_high", "summary"))
 
     return app
+
+
+def _require(needed_for: str, *packages: str) -> None:
+    """Raise MissingExtra now for a package that would be missed only after the training."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtra(package, "tools", needed_for)
 
 
 def _hand_over(result: "Result", as_json: bool) -> int:

@@ -138,9 +138,11 @@ def compare(
     for label, number in (("trials", trials), ("seeds", seeds), ("steps", steps), ("jobs", jobs)):
         if number is not None and number < 1:
             raise UsageError(f"{label}={number}: at least 1 is needed")
-    from stepwell.tasks import find
+    from stepwell.tasks import TABLE, find, probe
 
     problem = find(task)
+    if task in TABLE:  # a user's file was probed when it was loaded; here a missing extra shows
+        probe(problem)
     _check_device(device)
     path = Path(task.partition(":")[0])
     plan = Plan(
