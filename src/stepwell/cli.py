@@ -220,10 +220,11 @@ def _options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UsageError(f"--option {text!r}: write it as adamw.weight_decay=0.1")
         if argument == "lr":
             raise UsageError(f"--option {text!r}: compare chooses the lr; its range is --lr-range {name}=low:high")
+        mine = options.setdefault(name, {})
         try:
-            options.setdefault(name, {})[argument] = ast.literal_eval(value)
+            mine[argument] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            options[name][argument] = value
+            mine[argument] = value
     return options
 
 

@@ -80,12 +80,20 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
     ],
 )
 def test_another_run_is_refused_by_its_first_difference(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
-    Folder(tmp_path, PLAN)
+    Folder(tmp_path, PLAN).append(DONE[0])
     with pytest.raises(UsageError) as caught:
         Folder(tmp_path, dataclasses.replace(PLAN, **changed))
     assert message in str(caught.value)
     assert "give another --out, or delete" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_any_trial_is_replaced(tmp_path: Path) -> None:
+    Folder(tmp_path, PLAN)
+    changed = dataclasses.replace(PLAN, trials=7)
+    Folder(tmp_path, changed).append(DONE[0])
+    assert json.loads((tmp_path / "run.json").read_text())["trials"] == 7
+    assert Folder(tmp_path, changed).outcomes() == DONE[:1]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -99,7 +107,7 @@ def test_a_file_in_the_way_and_damaged_settings(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write to .*file"):
         Folder(tmp_path / "file", PLAN)
-    Folder(tmp_path / "run", PLAN)
+    Folder(tmp_path / "run", PLAN).append(DONE[0])
     (tmp_path / "run" / "run.json").write_text("{half")
     with pytest.raises(UsageError, match=r"run\.json is damaged"):
         Folder(tmp_path / "run", PLAN)

@@ -21,6 +21,8 @@ FORMAT = 1  # of run.json and trials.jsonl; raised when an old folder could not 
 class Folder:
     """The folder of one comparison, opened or made.
 
+    A run that ended before its first trial did (a mistyped option) leaves nothing to lose and is replaced.
+
     Raises UsageError, one line, if the folder holds another run (naming the first setting that differs and what
     to do), holds something else, or cannot be written.
     """
@@ -32,9 +34,9 @@ class Folder:
         settings = path / "run.json"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if settings.exists():
+            if settings.exists() and self._trials.exists():
                 _same_run(path, settings, wanted)
-            elif any(path.iterdir()):
+            elif not settings.exists() and any(path.iterdir()):
                 raise UsageError(f"{path} is not empty and holds no comparison: give another --out")
             else:
                 write_whole(settings, json.dumps(wanted, indent=2) + "\n")
