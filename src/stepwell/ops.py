@@ -35,7 +35,7 @@ def _like(tensor: torch.Tensor, value: Value) -> torch.Tensor:
 
 def _correctly_rounded_sqrt(x: torch.Tensor) -> torch.Tensor:
     # torch.sqrt on a CPU calls a vector library that is one unit in the last place off for a fifth of all float32
-    # values (torch 2.13, MKL). The processor's own square root is exact, and so are kernels; the definition must be too.
+    # values (torch 2.13, MKL). The processor's own square root is exact, and so are kernels; the definition too.
     if x.device.type != "cpu":
         return torch.sqrt(x)
     result = torch.empty_like(x)

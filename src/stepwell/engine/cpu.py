@@ -14,21 +14,21 @@ import os
 import shutil
 import sys
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from stepwell.engine.frame import frame
+from stepwell.engine import formats
+from stepwell.engine.cpu_source import source
 from stepwell.engine.plan import Launch, LaunchKind, Stale
-from stepwell.engine.trace import Scalar, Symbol, Trace, trace
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
 # elements. Measured on 400 tensors of 64 to 4,096 elements: anything from 100 to 1,000 balances two threads.
 FIXED_COST = 256
-CUT = 64  # threads divide a tensor at multiples of this many elements: whole cache lines
+CUT = 256  # threads divide a tensor at multiples of this many elements: whole blocks and cache lines
 
 
 def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
@@ -60,7 +60,8 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: float) -> None:
     memory = launch.memory
     _limit_threads(memory["threads"])
     launch.steps += memory["active"]
-    memory["kernel"](memory["pieces"], memory["spans"], memory["addresses"], launch.steps, rows, float(gradient_factor))
+    table, steps, salts = memory["addresses"], launch.steps, memory["salts"]
+    memory["kernel"](memory["pieces"], memory["spans"], table, steps, salts, rows, float(gradient_factor))
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
 
@@ -70,12 +71,13 @@ def _memory(launch: Launch) -> dict[str, Any]:
     dense = [_is_dense(tensor) for tensor in tensors]
     return {
         "kernel": kernel(launch.kind),
-        "addresses": np.zeros((len(tensors), 2 + len(launch.slots)), dtype=np.int64),
+        "addresses": np.zeros((len(tensors), 2 + _slot_columns(launch.kind)), dtype=np.int64),
         "weights": [tensor.data_ptr() for tensor in tensors],
         "sizes": np.array([tensor.numel() for tensor in tensors], dtype=np.int64),
         "contiguous": all(tensor.is_contiguous() for tensor in tensors),
         "dense": dense,
         "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
+        "salts": launch.seeds * 0x85EBCA6B + np.array(launch.places, dtype=np.int64) * 0xC2B2AE35,
         "threads": 0,
         "active": None,
         "bound": np.zeros(len(tensors), dtype=bool),
@@ -130,11 +132,22 @@ def _check_moved(launch: Launch, weights: list[int]) -> None:
 
 def _bind_slots(launch: Launch) -> None:
     for index in np.flatnonzero(launch.started & ~launch.memory["bound"]):
-        for column, stored in enumerate(launch.slots, start=2):
-            if stored is not None:
-                launch.memory["addresses"][index, column] = stored[index].data_ptr()
+        addresses = [tensor.data_ptr() for tensor in _slot_tensors(launch, index)]
+        launch.memory["addresses"][index, 2 : 2 + len(addresses)] = addresses
         launch.memory["bound"][index] = True
     launch.memory["all_bound"] = bool(launch.memory["bound"].all())
+
+
+def _slot_columns(kind: LaunchKind) -> int:
+    present = zip(kind.slots, kind.slot_formats, strict=True)
+    columns = sum(len(formats.state_names(slot, storage)) for slot, storage in present if slot is not None)
+    return columns + (kind.rounding == "split")
+
+
+def _slot_tensors(launch: Launch, index: int) -> list[torch.Tensor]:
+    """The tensors that hold the state of one parameter, in the order of the table's columns."""
+    tensors = [tensor for stored in launch.slots if stored is not None for tensor in stored[index]]
+    return tensors if launch.low_bits is None else [*tensors, launch.low_bits[index]]
 
 
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,121 +184,9 @@ def _limit_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
-def traced(kind: LaunchKind) -> Trace:
-    """The frame around the rule of `kind` as symbols: outputs `p` and the slots, by name."""
-
-    def update(**values: Any) -> dict[str, Any]:
-        slots = [values.pop(f"slot_{i}") for i in range(len(kind.slots))]
-        sign, factor = values.pop("gradient_sign"), values.pop("gradient_factor")
-        p, new_slots = frame(
-            kind.rule,
-            values.pop("g"),
-            values.pop("p"),
-            values.pop("t"),
-            slots,
-            decay=kind.decay,
-            gradient_factor=sign * factor,
-            **values,
-        )
-        named = {name: new for name, new in zip(kind.slots, new_slots, strict=True) if name is not None}
-        return {"p": p, **named}
-
-    elements: dict[str, str | None] = {"g": "g", "p": "p"}
-    elements |= {f"slot_{i}": name for i, name in enumerate(kind.slots)}
-    names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments)
-    return trace(update, elements, {**{n: Scalar(n) for n in names}, **dict(kind.flags)})
-
-
-_INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-    "eq": "==", "ne": "!=", "and_": "&", "or_": "|",
-}  # fmt: skip
-
-
-def source(kind: LaunchKind) -> str:
-    """The kernel of one kind of launch as the text of a Python module."""
-    program = traced(kind)
-    real = "float64" if kind.weights == "fp64" else "float32"
-    arrays = ["p", "g", *(name for name in kind.slots if name is not None)]
-    formats = {"p": kind.weights, "g": kind.gradients}
-    formats |= {n: f for n, f in zip(kind.slots, kind.slot_formats, strict=True) if n is not None and f is not None}
-    columns = {"p": 0, "g": 1} | {name: i for i, name in enumerate(kind.slots, start=2) if name is not None}
-    widths = {"fp32": 4, "fp64": 8, "bf16": 2, "fp16": 2}
-
-    prologue: list[str] = []
-    body: list[str] = []
-    rounded: set[int] = set()
-
-    def operand(symbol: Symbol, in_element: bool) -> str:
-        """How `symbol` is written where it is used; a number used by an element is rounded to its precision once."""
-        if symbol.kind == "element":
-            return f"e{symbol.index}"
-        if not in_element or symbol.is_condition:
-            return f"s{symbol.index}"
-        if symbol.index not in rounded:
-            rounded.add(symbol.index)
-            prologue.append(f"r{symbol.index} = {real}(s{symbol.index})")
-        return f"r{symbol.index}"
-
-    for symbol in program.needed():
-        element = symbol.kind == "element"
-        if symbol.op == "input":
-            if element:
-                body.append(f"e{symbol.index} = load_{symbol.value}(at_{symbol.value}, i)")
-            elif symbol.value == "t":
-                prologue.append(f"s{symbol.index} = float64(steps[tensor])")
-            elif symbol.value == "gradient_factor":
-                prologue.append(f"s{symbol.index} = gradient_factor")
-            else:
-                prologue.append(f"s{symbol.index} = rows[row, {kind.row_names.index(symbol.value)}]")
-            continue
-        if symbol.op == "constant":
-            prologue.append(f"s{symbol.index} = float64({symbol.value!r})")
-            continue
-        args = [operand(arg, element) for arg in symbol.args]
-        if symbol.op in _INFIX:
-            text = f" {_INFIX[symbol.op]} ".join(args)
-        elif symbol.op == "neg":
-            text = f"-{args[0]}"
-        elif symbol.op == "not_":
-            text = f"not {args[0]}"
-        else:
-            text = f"{symbol.op}({', '.join(args)})"
-        (body if element else prologue).append(f"{'e' if element else 's'}{symbol.index} = {text}")
-    stores = [f"store_{name}(at_{name}, i, {operand(value, True)})" for name, value in program.outputs.items()]
-    # Where an element is needed but a number is what there is (a rule that returns a constant), it is rounded above.
-
-    def indented(lines: list[str], depth: int) -> str:
-        return "\n".join("    " * depth + line for line in lines)
-
-    bindings = [f"load_{a} = LOAD[{formats[a]!r}, {columns[a]}]" for a in arrays]
-    bindings += [f"store_{a} = STORE[{formats[a]!r}, {columns[a]}]" for a in arrays if a != "g"]
-    places = [f"at_{a} = addresses[tensor, {columns[a]}] + first * {widths[formats[a]]}" for a in arrays]
-    return f'''"""Printed by stepwell: {kind.rule.__module__}, weights {kind.weights}, slots {kind.slots}."""
-
-from numba import float32, float64, njit, prange
-
-from stepwell.engine.cpu_intrinsics import LOAD, STORE, abs, atan2, maximum, minimum, sign, sqrt, where
-
-{indented(bindings, 0)}
-
-
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def kernel(pieces, spans, addresses, steps, rows, gradient_factor):
-    for thread in prange(spans.shape[0] - 1):
-        for piece in range(spans[thread], spans[thread + 1]):
-            tensor, first, count, row = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2], pieces[piece, 3]
-{indented(places, 3)}
-{indented(prologue, 3)}
-            for i in range(count):
-{indented(body, 4)}
-{indented(stores, 4)}
-'''
-
-
-@lru_cache(maxsize=None)
+@cache
 def kernel(kind: LaunchKind) -> Any:
-    """The compiled kernel of one kind of launch (compiled at its first call, or read from the cache folder)."""
+    """The compiled kernel of one kind of launch (compiled, or read from the cache folder)."""
     text = source(kind)
     digest = hashlib.sha256((text + _environment()).encode()).hexdigest()[:20]
     path = _cache_folder() / f"kernel_{digest}.py"
@@ -295,25 +196,42 @@ def kernel(kind: LaunchKind) -> Any:
         with os.fdopen(handle, "w") as file:
             file.write(text)
         os.replace(temporary, path)
-    name = f"stepwell_kernel_{digest}"
+    try:
+        return _compiled(path)
+    except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise
+        for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            stale.unlink(missing_ok=True)
+        return _compiled(path)
+
+
+def _compiled(path: Path) -> Any:
+    """The kernel of a printed module, compiled or read from Numba's cache beside it."""
+    from numba import float32, float64, int64
+
+    name = f"stepwell_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    # Compiled now, not at the first call: what fails, fails before anything is updated.
+    pieces = addresses = int64[:, ::1]
+    spans = salts = int64[::1]
+    module.kernel.compile((pieces, spans, addresses, float32[::1], salts, float64[:, ::1], float64))
     return module.kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _environment() -> str:
     """What machine code depends on besides the printed text."""
     import numba
 
-    intrinsics = Path(__file__).with_name("cpu_intrinsics.py").read_text()
-    return f"{numba.__version__} {sys.version} {intrinsics}"
+    called = [Path(__file__).with_name(name).read_text() for name in ("cpu_intrinsics.py", "formats.py")]
+    return " ".join([numba.__version__, sys.version, *called])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cache_folder() -> Path:
     wanted = os.environ.get("STEPWELL_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

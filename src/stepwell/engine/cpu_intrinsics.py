@@ -1,62 +1,105 @@
-"""What a printed CPU kernel calls: memory access by address, and the operations of `stepwell.ops` on scalars.
+"""What a printed CPU kernel calls: memory access by address, formats, and the operations of `stepwell.ops`.
 
 Loads and stores say to LLVM that the arrays of one kernel (parameter, gradient, slots) do not overlap: each array has
 an alias scope of its own. Without it the loop vectoriser compares all pairs of addresses at run time, and gives up
 beyond four arrays (measured: a kernel over five arrays went from scalar code to the memory limit).
+
+Everything on bits is written in LLVM's 32-bit integers, because Numba widens its own to 64 bits, which halves the
+number of elements per vector.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-ARRAYS = 12  # parameter, gradient and slots of one kernel
+from stepwell.engine.formats import CODES
 
-_IR = {"fp32": ir.FloatType(), "fp64": ir.DoubleType(), "bf16": ir.IntType(16), "fp16": ir.IntType(16)}
-_NUMBA = {"fp32": types.float32, "fp64": types.float64, "bf16": types.uint16, "fp16": types.uint16}
+SCOPES = 16  # arrays of one kernel that are told apart
+
+_WORD, _HALF, _BYTE, _F32, _F16 = ir.IntType(32), ir.IntType(16), ir.IntType(8), ir.FloatType(), ir.HalfType()
+# storage -> its type in LLVM and in Numba, its bytes
+_STORED = {
+    "fp32": (_F32, types.float32, 4),
+    "fp64": (ir.DoubleType(), types.float64, 8),
+    "16": (_HALF, types.uint16, 2),
+    "8": (_BYTE, types.uint8, 1),
+}
+
+
+def _word(value: int) -> Any:
+    return ir.Constant(_WORD, value)
+
+
+def _llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a function (builder, *values) -> value into one that kernels can call."""
+
+    def wrap(body: Callable[..., Any]) -> Any:
+        signature = result(*arguments)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = body(builder, *args)
+            return context.get_dummy_value() if value is None else value
+
+        # An intrinsic's arity is read from its signature.
+        names = ", ".join(f"a{i}" for i in range(len(arguments)))
+        scope: dict[str, Any] = {"answer": (signature, codegen)}
+        exec(f"def typed(context, {names}): return answer", scope)
+        return intrinsic(scope["typed"])
+
+    return wrap
 
 
 def _mark(builder: Any, access: Any, scope: int) -> None:
     module = builder.module
     domain = module.add_metadata([ir.MetaDataString(module, "stepwell")])
-    scopes = [module.add_metadata([ir.MetaDataString(module, f"stepwell.array{i}"), domain]) for i in range(ARRAYS)]
+    scopes = [module.add_metadata([ir.MetaDataString(module, f"stepwell.array{i}"), domain]) for i in range(SCOPES)]
     access.set_metadata("alias.scope", module.add_metadata([scopes[scope]]))
     access.set_metadata("noalias", module.add_metadata([s for i, s in enumerate(scopes) if i != scope]))
 
 
 def _raw_load(storage: str, scope: int) -> Any:
-    element, width = _IR[storage], 2 if storage in ("bf16", "fp16") else 4 if storage == "fp32" else 8
+    element, numba_type, width = _STORED[storage]
 
-    @intrinsic
-    def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = builder.inttoptr(args[0], element.as_pointer())
-            value = builder.load(builder.gep(pointer, [args[1]]), align=width)
-            _mark(builder, value, scope)
-            return value
-
-        return _NUMBA[storage](types.int64, types.int64), codegen
+    @_llvm(numba_type, types.int64, types.int64)
+    def load(builder: Any, address: Any, index: Any) -> Any:
+        value = builder.load(builder.gep(builder.inttoptr(address, element.as_pointer()), [index]), align=width)
+        _mark(builder, value, scope)
+        return value
 
     return load
 
 
 def _raw_store(storage: str, scope: int) -> Any:
-    element, width = _IR[storage], 2 if storage in ("bf16", "fp16") else 4 if storage == "fp32" else 8
+    element, numba_type, width = _STORED[storage]
 
-    @intrinsic
-    def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = builder.inttoptr(args[0], element.as_pointer())
-            _mark(builder, builder.store(args[2], builder.gep(pointer, [args[1]]), align=width), scope)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, _NUMBA[storage]), codegen
+    @_llvm(types.void, types.int64, types.int64, numba_type)
+    def store(builder: Any, address: Any, index: Any, value: Any) -> None:
+        pointer = builder.gep(builder.inttoptr(address, element.as_pointer()), [index])
+        _mark(builder, builder.store(value, pointer, align=width), scope)
 
     return store
+
+
+class _Table(dict[Any, Any]):
+    """Made on demand: a kernel uses few of them, and each costs an import some time."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = self.make(*key)
+        return self[key]
+
+
+RAW_LOAD = _Table(_raw_load)
+RAW_STORE = _Table(_raw_store)
 
 
 @intrinsic
@@ -69,81 +112,321 @@ def select(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     return a(types.boolean, a, a), codegen
 
 
-@intrinsic
-def _f32_of_bits(typing_context: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.uint32), codegen
+# Weights and slots of 16 bits
 
 
-@intrinsic
-def _bits_of_f32(typing_context: Any, value: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.uint32(types.float32), codegen
+@_llvm(types.float32, types.uint16)
+def f32_of_bf16(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(builder.shl(builder.zext(bits, _WORD), _word(16)), _F32)
 
 
-@intrinsic
-def _f32_of_bf16(typing_context: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = builder.zext(args[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
-
-    return types.float32(types.uint16), codegen
-
-
-@intrinsic
-def _bf16_of_f32(typing_context: Any, value: Any) -> Any:
-    """Round to the nearest, ties to even; NaN stays NaN. Written in 32-bit integers, which Numba would widen."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word, half = ir.IntType(32), ir.IntType(16)
-        bits = builder.bitcast(args[0], word)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        rounded = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
-        high = builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), half)
-        is_nan = builder.fcmp_unordered("uno", args[0], args[0])
-        return builder.select(is_nan, ir.Constant(half, 0x7FC0), high)
-
-    return types.uint16(types.float32), codegen
+def _nearest_bf16(builder: Any, value: Any) -> Any:
+    bits = builder.bitcast(value, _WORD)
+    odd = builder.and_(builder.lshr(bits, _word(16)), _word(1))
+    rounded = builder.add(builder.add(bits, _word(0x7FFF)), odd)
+    high = builder.trunc(builder.lshr(rounded, _word(16)), _HALF)
+    return builder.select(builder.fcmp_unordered("uno", value, value), ir.Constant(_HALF, 0x7FC0), high)
 
 
-@intrinsic
-def _f32_of_fp16(typing_context: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.uint16), codegen
+@_llvm(types.uint16, types.float32)
+def bf16_of_f32(builder: Any, value: Any) -> Any:
+    """To the nearest, ties to even; NaN stays NaN."""
+    return _nearest_bf16(builder, value)
 
 
-@intrinsic
-def _fp16_of_f32(typing_context: Any, value: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+@_llvm(types.uint16, types.float32, types.uint32)
+def bf16_stochastic(builder: Any, value: Any, random: Any) -> Any:
+    """Up or down: 16 random bits are added and carry with the probability of the bits that are cut off."""
+    bits = builder.bitcast(value, _WORD)
+    high = builder.trunc(builder.lshr(builder.add(bits, random), _word(16)), _HALF)
+    exponent = builder.and_(bits, _word(0x7F800000))
+    special = builder.icmp_unsigned("==", exponent, _word(0x7F800000))
+    return builder.select(special, _nearest_bf16(builder, value), high)
 
-    return types.uint16(types.float32), codegen
+
+@_llvm(types.float32, types.uint16)
+def f32_of_fp16(builder: Any, bits: Any) -> Any:
+    return builder.fpext(builder.bitcast(bits, _F16), _F32)
+
+
+@_llvm(types.uint16, types.float32)
+def fp16_of_f32(builder: Any, value: Any) -> Any:
+    return builder.bitcast(builder.fptrunc(value, _F16), _HALF)
+
+
+def _power_of_two(builder: Any, value: Any, lowest: int, less: int) -> Any:
+    """2**(exponent of `value` - less), the exponent (biased) at least `lowest`."""
+    exponent = builder.and_(builder.lshr(builder.bitcast(value, _WORD), _word(23)), _word(0xFF))
+    exponent = builder.select(builder.icmp_unsigned("<", exponent, _word(lowest)), _word(lowest), exponent)
+    return builder.bitcast(builder.shl(builder.sub(exponent, _word(less)), _word(23)), _F32)
+
+
+@_llvm(types.uint16, types.float32, types.uint32)
+def fp16_stochastic(builder: Any, value: Any, random: Any) -> Any:
+    """Shifted by up to half of the spacing of fp16 numbers, then to the nearest."""
+    spacing = _power_of_two(builder, value, 127 - 14, 10)
+    uniform = builder.fadd(builder.uitofp(random, _F32), ir.Constant(_F32, 0.5))
+    shift = builder.fsub(builder.fmul(uniform, ir.Constant(_F32, 2.0**-16)), ir.Constant(_F32, 0.5))
+    moved = builder.fadd(value, builder.fmul(shift, spacing))
+    return builder.bitcast(builder.fptrunc(moved, _F16), _HALF)
+
+
+@_llvm(types.float32, types.uint16, types.uint16)
+def join_bf16(builder: Any, high: Any, low: Any) -> Any:
+    bits = builder.shl(builder.zext(high, _WORD), _word(16))
+    return builder.bitcast(builder.add(bits, builder.sext(low, _WORD)), _F32)
+
+
+@_llvm(types.uint16, types.float32)
+def split_high_bf16(builder: Any, value: Any) -> Any:
+    bits = builder.add(builder.bitcast(value, _WORD), _word(0x8000))
+    return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
+
+
+@_llvm(types.uint16, types.float32)
+def split_low_bf16(builder: Any, value: Any) -> Any:
+    return builder.trunc(builder.bitcast(value, _WORD), _HALF)  # the carry into the high half makes it signed
+
+
+@_llvm(types.float32, types.uint16, types.uint16)
+def join_fp16(builder: Any, high: Any, low: Any) -> Any:
+    half = builder.fpext(builder.bitcast(high, _F16), _F32)
+    unit = _power_of_two(builder, half, 127 - 15, 24)
+    return builder.fadd(half, builder.fmul(builder.sitofp(low, _F32), unit))
+
+
+@_llvm(types.uint16, types.float32)
+def split_low_fp16(builder: Any, value: Any) -> Any:
+    half = builder.fpext(builder.fptrunc(value, _F16), _F32)
+    residual = builder.fdiv(builder.fsub(value, half), _power_of_two(builder, half, 127 - 15, 24))
+    magnitude = builder.and_(builder.bitcast(residual, _WORD), _word(0x7FFFFFFF))
+    finite = builder.icmp_unsigned("<", magnitude, _word(0x7F800000))
+    residual = builder.select(finite, residual, ir.Constant(_F32, 0.0))
+    rint = builder.module.declare_intrinsic("llvm.rint", [_F32])
+    return builder.trunc(builder.fptosi(builder.call(rint, [residual]), _WORD), _HALF)
+
+
+split_high_fp16 = fp16_of_f32
 
 
 def _load(storage: str, scope: int) -> Any:
-    raw = _raw_load(storage, scope)
     if storage in ("fp32", "fp64"):
-        return raw
-    widen = _f32_of_bf16 if storage == "bf16" else _f32_of_fp16
+        return RAW_LOAD[storage, scope]
+    raw, widen = RAW_LOAD["16", scope], f32_of_bf16 if storage == "bf16" else f32_of_fp16
     return njit(lambda address, index: widen(raw(address, index)))
 
 
 def _store(storage: str, scope: int) -> Any:
-    raw = _raw_store(storage, scope)
     if storage in ("fp32", "fp64"):
-        return raw
-    narrow = _bf16_of_f32 if storage == "bf16" else _fp16_of_f32
+        return RAW_STORE[storage, scope]
+    raw, narrow = RAW_STORE["16", scope], bf16_of_f32 if storage == "bf16" else fp16_of_f32
     return njit(lambda address, index, value: raw(address, index, narrow(value)))
 
 
-LOAD = {(storage, scope): _load(storage, scope) for storage in _IR for scope in range(ARRAYS)}
-STORE = {(storage, scope): _store(storage, scope) for storage in _IR for scope in range(ARRAYS)}
+LOAD = _Table(_load)
+STORE = _Table(_store)
+
+
+# Random bits (formats.mix, in 32-bit arithmetic)
+
+
+def _scatter(builder: Any, x: Any) -> Any:
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = builder.mul(builder.xor(x, builder.lshr(x, _word(shift))), _word(factor))
+    return builder.xor(x, builder.lshr(x, _word(16)))
+
+
+@_llvm(types.uint32, types.int64)
+def key_of(builder: Any, seed: Any) -> Any:
+    """formats.key_of from its unscattered sum."""
+    return _scatter(builder, builder.trunc(seed, _WORD))
+
+
+@_llvm(types.uint32, types.uint32, types.int64)
+def random_bits(builder: Any, key: Any, place: Any) -> Any:
+    """32 random bits for the element at `place`."""
+    return _scatter(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+
+
+@_llvm(types.uint32, types.uint32, types.int64)
+def stream(builder: Any, key: Any, number: Any) -> Any:
+    return builder.add(key, builder.mul(builder.trunc(number, _WORD), _word(0x165667B1)))
+
+
+@_llvm(types.uint32, types.uint32)
+def low_half(builder: Any, random: Any) -> Any:
+    return builder.and_(random, _word(0xFFFF))
+
+
+@_llvm(types.uint32, types.uint32)
+def high_half(builder: Any, random: Any) -> Any:
+    return builder.lshr(random, _word(16))
+
+
+# Blocks of codes. A block is decoded into a buffer of float32, updated there, and encoded again: the loop over its
+# elements is the same as for fp32, and both conversions are loops of their own that stay in the first-level cache.
+
+
+@_llvm(types.uint32, types.float32)
+def _magnitude_bits(builder: Any, value: Any) -> Any:
+    return builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
+
+
+@_llvm(types.uint32, types.uint32, types.uint32)
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+
+@_llvm(types.float32, types.uint32)
+def _float_of(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(bits, _F32)
+
+
+def _largest(scope: int) -> Any:
+    load = RAW_LOAD["fp32", scope]
+
+    @njit(error_model="numpy")
+    def largest(buffer: Any, count: Any) -> Any:
+        """The largest magnitude; 0 below the normal numbers, whose inverse is not finite."""
+        bits = _magnitude_bits(types.float32(0))
+        for i in range(count):  # as integers: LLVM leaves a maximum of floats scalar
+            bits = _larger(bits, _magnitude_bits(load(buffer, i)))
+        value = _float_of(bits)
+        return value if value >= types.float32(1.1754943508222875e-38) else types.float32(0)
+
+    return largest
+
+
+def _decode_one(name: str, signed: bool) -> Any:
+    code = CODES[name, signed]
+
+    @_llvm(types.float32, types.uint32, types.float32)
+    def decode(builder: Any, bits: Any, largest: Any) -> Any:
+        magnitude = builder.and_(bits, _word(code.top))
+        shifted = builder.add(builder.shl(magnitude, _word(code.shift)), _word(code.offset_bits))
+        value = builder.fsub(builder.bitcast(shifted, _F32), ir.Constant(_F32, code.offset))
+        value = builder.fmul(value, largest)
+        if code.signed:
+            sign = builder.shl(builder.and_(bits, _word(code.top + 1)), _word(32 - code.bits))
+            value = builder.bitcast(builder.xor(builder.bitcast(value, _WORD), sign), _F32)
+        return value
+
+    return decode
+
+
+def _encode_one(name: str, signed: bool) -> Any:
+    code = CODES[name, signed]
+
+    @_llvm(types.uint32, types.float32, types.float32)
+    def encode(builder: Any, value: Any, inverse: Any) -> Any:
+        bits = builder.bitcast(value, _WORD)
+        size = builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32)
+        moved = builder.fadd(builder.fmul(size, inverse), ir.Constant(_F32, code.offset))
+        shifted = builder.sub(builder.bitcast(moved, _WORD), _word(code.offset_bits))
+        magnitude = builder.ashr(builder.add(shifted, _word(1 << (code.shift - 1))), _word(code.shift))
+        zero, top = _word(0), _word(code.top)
+        magnitude = builder.select(builder.icmp_signed(">", magnitude, top), top, magnitude)
+        magnitude = builder.select(builder.icmp_signed("<", magnitude, zero), zero, magnitude)
+        if code.signed:
+            negative = builder.fcmp_ordered("<", value, ir.Constant(_F32, 0.0))
+            return builder.or_(magnitude, builder.select(negative, _word(code.top + 1), zero))
+        # A second moment that is not zero is never stored as zero: it is divided by.
+        lost = builder.and_(
+            builder.icmp_unsigned("==", magnitude, zero),
+            builder.and_(
+                builder.fcmp_ordered(">", value, ir.Constant(_F32, 0.0)),
+                builder.fcmp_ordered(">", inverse, ir.Constant(_F32, 0.0)),
+            ),
+        )
+        return builder.select(lost, _word(1), magnitude)
+
+    return encode
+
+
+@_llvm(types.uint8, types.uint32)
+def _byte(builder: Any, word: Any) -> Any:
+    return builder.trunc(word, _BYTE)
+
+
+@_llvm(types.uint32, types.uint8)
+def _widen(builder: Any, byte: Any) -> Any:
+    return builder.zext(byte, _WORD)
+
+
+@_llvm(types.uint8, types.uint32, types.uint32)
+def _pair(builder: Any, low: Any, high: Any) -> Any:
+    return builder.trunc(builder.or_(low, builder.shl(high, _word(4))), _BYTE)
+
+
+@_llvm(types.uint32, types.uint8)
+def _low_code(builder: Any, byte: Any) -> Any:
+    return builder.and_(builder.zext(byte, _WORD), _word(15))
+
+
+@_llvm(types.uint32, types.uint8)
+def _high_code(builder: Any, byte: Any) -> Any:
+    return builder.lshr(builder.zext(byte, _WORD), _word(4))
+
+
+_CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2
+
+
+def _decoder(name: str, signed: bool, scope: int) -> Any:
+    decode, store = _decode_one(name, signed), RAW_STORE["fp32", scope]
+    load, load_largest = RAW_LOAD["8", _CODES_SCOPE], RAW_LOAD["fp32", _LARGEST_SCOPE]
+    half = CODES[name, signed].block // 2
+
+    @njit
+    def decode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
+        largest = load_largest(largest_at, 0)
+        for i in range(count):
+            store(buffer, i, decode(_widen(load(codes, i)), largest))
+
+    @njit
+    def decode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
+        largest = load_largest(largest_at, 0)
+        for i in range(half):  # the buffer holds a whole block, also where the tensor ends
+            store(buffer, i, decode(_low_code(load(codes, i)), largest))
+        for i in range(half):
+            store(buffer, half + i, decode(_high_code(load(codes, i)), largest))
+
+    return decode_int8 if name == "int8" else decode_int4
+
+
+def _encoder(name: str, signed: bool, scope: int) -> Any:
+    encode, load, largest_of = _encode_one(name, signed), RAW_LOAD["fp32", scope], _largest(scope)
+    store, store_largest = RAW_STORE["8", _CODES_SCOPE], RAW_STORE["fp32", _LARGEST_SCOPE]
+    store_value = RAW_STORE["fp32", scope]
+    block = CODES[name, signed].block
+    half = block // 2
+
+    @njit(error_model="numpy")
+    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
+        largest = largest_of(buffer, count)
+        store_largest(largest_at, 0, largest)
+        inverse = types.float32(1) / largest if largest > 0 else types.float32(0)
+        for i in range(count):
+            store(codes, i, _byte(encode(load(buffer, i), inverse)))
+
+    @njit(error_model="numpy")
+    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
+        for i in range(count, block):
+            store_value(buffer, i, types.float32(0))
+        largest = largest_of(buffer, count)
+        store_largest(largest_at, 0, largest)
+        inverse = types.float32(1) / largest if largest > 0 else types.float32(0)
+        for i in range(half):
+            low, high = encode(load(buffer, i), inverse), encode(load(buffer, half + i), inverse)
+            store(codes, i, _pair(low, high))
+
+    return encode_int8 if name == "int8" else encode_int4
+
+
+DECODE = _Table(_decoder)
+ENCODE = _Table(_encoder)
+
+
+# The operations of stepwell.ops
 
 
 @njit(error_model="numpy")
@@ -176,6 +459,11 @@ def minimum(a: Any, b: Any) -> Any:
 @njit
 def atan2(y: Any, x: Any) -> Any:
     return math.atan2(y, x)
+
+
+@njit
+def not_(condition: Any) -> Any:
+    return not condition
 
 
 @njit

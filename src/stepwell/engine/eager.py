@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stepwell.engine.formats import working_dtype
+from stepwell.engine import formats
 from stepwell.engine.frame import frame
 from stepwell.engine.plan import Launch, LaunchKind
 
@@ -22,26 +22,68 @@ def prepare(launch: Launch) -> None:
 @torch.no_grad()
 def run(launch: Launch, rows: np.ndarray, gradient_factor: float) -> None:
     """Update every tensor of `launch` that has a gradient."""
-    kind = launch.kind
-    dtype = working_dtype(kind.weights)
     for index in launch.active():
-        tensor, gradient = launch.tensors[index].detach(), launch.gradients[index].detach()
-        row = dict(zip(kind.row_names, rows[launch.groups[index]].tolist(), strict=True))
         launch.steps[index] += 1
-        p, slots = frame(
-            kind.rule,
-            (gradient.to_dense() if gradient.is_sparse else gradient).to(dtype),
-            tensor.to(dtype),
-            float(launch.steps[index]),
-            [None if stored is None else stored[index].to(dtype) for stored in launch.slots],
-            lr=row["lr"],
-            weight_decay=row["weight_decay"],
-            gradient_factor=row["gradient_sign"] * gradient_factor,
-            decay=kind.decay,
-            **{name: row[name] for name in kind.number_arguments},
-            **dict(kind.flags),
-        )
-        tensor.copy_(p)
-        for stored, new in zip(launch.slots, slots, strict=True):
-            if stored is not None:
-                stored[index].copy_(new)
+        _update(launch, index, rows[launch.groups[index]].tolist(), gradient_factor)
+
+
+def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: float) -> None:
+    """One tensor, flat and in the order of memory, as every backend sees it."""
+    kind = launch.kind
+    row = dict(zip(kind.row_names, numbers, strict=True))
+    dtype = formats.working_dtype(kind.weights)
+    tensor, gradient = launch.tensors[index].detach(), launch.gradients[index].detach()
+    whole = torch.empty_like(tensor)
+    if whole.stride() != tensor.stride():  # it has gaps: a copy without them, written back below
+        whole.copy_(tensor)
+    else:
+        whole = tensor
+    if gradient.is_sparse:
+        gradient = gradient.to_dense()
+    if gradient.stride() != whole.stride():
+        gradient = torch.empty_like(whole).copy_(gradient)
+    weights, elements = formats.flat(whole), whole.numel()
+    step = float(launch.steps[index])
+    p = weights.to(dtype)
+    if launch.low_bits is not None:
+        p = formats.join(weights, formats.flat(launch.low_bits[index]))
+    stored = [None if slot is None else slot[index] for slot in launch.slots]
+    slots = [
+        None if tensors is None else formats.read(name, signed, tensors, elements, dtype)
+        for name, signed, tensors in zip(kind.slot_formats, kind.signed, stored, strict=True)
+    ]
+    p, slots = frame(
+        kind.rule,
+        formats.flat(gradient).to(dtype),
+        p,
+        step,
+        slots,
+        lr=row["lr"],
+        weight_decay=row["weight_decay"],
+        gradient_factor=row["gradient_sign"] * gradient_factor,
+        decay=kind.decay,
+        **{name: row[name] for name in kind.number_arguments},
+        **dict(kind.flags),
+    )
+    key = formats.key_of(int(launch.seeds[index]), launch.places[index], step)
+
+    def random(consumer: int) -> torch.Tensor:
+        bits = formats.random_bits(formats.stream(key, consumer // 2), elements, whole.device)
+        return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
+
+    for consumer, (name, signed, tensors, new) in enumerate(
+        zip(kind.slot_formats, kind.signed, stored, slots, strict=True)
+    ):
+        if tensors is not None:
+            values = new if isinstance(new, torch.Tensor) else torch.full_like(p, new)
+            formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
+    if launch.low_bits is not None:
+        high, low = formats.split(p, weights.dtype)
+        weights.copy_(high)
+        formats.flat(launch.low_bits[index]).copy_(low)
+    elif kind.rounding == "stochastic":
+        weights.copy_(formats.round_stochastically(p, random(len(slots)), weights.dtype))
+    else:
+        weights.copy_(p)
+    if whole is not tensor:
+        tensor.copy_(whole)

@@ -1,17 +1,53 @@
-"""How a slot or a weight is stored, and the precision it is computed in."""
+"""How slots and weights are stored: which bits stand for which number, and what is kept beside them.
+
+Formats of a slot
+    fp32, fp64, bf16    one number per element. bf16 is rounded stochastically: a moving average with beta2 = 0.999
+                        changes by a thousandth per step, less than half of bf16's last place, and would stand still.
+    int8, int4          codes relative to the largest magnitude of a block, which is kept as float32.
+
+A code is a small float with a soft zero: with y = |x| / largest, in [0, 1],
+
+    code = round((bits(y + c) - bits(c)) / 2**shift)        bits(.) are those of a float32, read as an integer
+    y    = float(code * 2**shift + bits(c)) - c
+
+Far above c that is logarithmic, 2**(23 - shift) codes per octave; far below it is linear, so zero is a code; and it
+takes one addition and one shift each way. c is chosen so that y = 1 has the last code: the largest of a block is
+exact. An unsigned slot (a second moment) is never rounded to zero unless it is zero: it is divided by.
+
+shift was chosen by the error of Adam's direction against float32 (bench/formats.py; elements of one block whose
+gradients spread over a factor of e to e^3): 8 codes per octave for signed int8 (5 %, whatever the spread), 16 for
+unsigned (3 to 7 %), one per octave for signed int4 (40 %), two for unsigned (20 to 30 %). Rounding to the nearest beats
+rounding stochastically here: the block's largest value changes at every step and moves the grid.
+
+Formats of a weight (bf16 and fp16 parameters)
+    native              rounded to the nearest.
+    stochastic          rounded up or down with the probabilities that give the right mean.
+    split               rounded to the nearest, and what was lost is kept in 16 bits: float32 weights in 4 bytes.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from stepwell.errors import UsageError
 
-# name of a storage format -> dtype of the tensor that holds it
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "int4": 0.5}
+
+STATES = ("fp32", "bf16", "int8", "int4")
+WEIGHTS = ("native", "stochastic", "split")
+LOW_BITS = "low_bits"  # the slot of `split`
+SMALL = 4096  # tensors with fewer elements keep fp32 state under int8 and int4: blocks save nothing there
 
 
-def format_of(tensor: torch.Tensor, owner: str) -> str:
+def format_of(tensor: Tensor, owner: str) -> str:
     """The name of the format of a parameter or gradient, or UsageError naming `owner`."""
     try:
         return NAMES[tensor.dtype]
@@ -28,6 +64,248 @@ def format_of(tensor: torch.Tensor, owner: str) -> str:
         ) from None
 
 
-def working_dtype(format_name: str) -> torch.dtype:
+def working_dtype(weights: str) -> torch.dtype:
     """The precision of the arithmetic: float64 for float64 parameters, float32 for all others."""
-    return torch.float64 if format_name == "fp64" else torch.float32
+    return torch.float64 if weights == "fp64" else torch.float32
+
+
+def state_format(wanted: str, weights: str, elements: int) -> tuple[str, str | None]:
+    """The format a tensor's slots get when `wanted` is asked for, and why it is another one."""
+    if weights == "fp64":
+        return "fp64", None if wanted == "fp32" else f"state stays fp64 beside float64 parameters, not {wanted}"
+    if wanted in ("int8", "int4") and elements < SMALL:
+        return "fp32", f"state stays fp32, not {wanted}: fewer than {SMALL:,} elements"
+    return wanted, None
+
+
+def weight_rounding(wanted: str, weights: str) -> str:
+    """How the new weights are rounded: `wanted`, or native where nothing is lost."""
+    return wanted if weights in ("bf16", "fp16") else "native"
+
+
+@dataclass(frozen=True)
+class Blockwise:
+    """Codes of `bits` bits relative to the largest magnitude of each block of `block` elements."""
+
+    bits: int
+    signed: bool
+    block: int
+    shift: int
+
+    @cached_property
+    def top(self) -> int:
+        """The last code of a magnitude, that of the largest."""
+        return (1 << (self.bits - self.signed)) - 1
+
+    @cached_property
+    def offset(self) -> float:
+        """c, the smallest float32 with bits(1 + c) - bits(c) <= top * 2**shift."""
+        low, high = 1, 0x3F800000  # bits of the smallest float32 above zero and of 1.0
+        while low < high:
+            middle = (low + high) // 2
+            c = np.uint32(middle).view(np.float32)
+            if int((np.float32(1) + c).view(np.uint32)) - middle <= self.top << self.shift:
+                high = middle
+            else:
+                low = middle + 1
+        return float(np.uint32(low).view(np.float32))
+
+    @cached_property
+    def offset_bits(self) -> int:
+        return int(np.float32(self.offset).view(np.uint32))
+
+    def blocks(self, elements: int) -> int:
+        return -(-elements // self.block)
+
+    def code_bytes(self, elements: int) -> int:
+        """int8 has one byte per element; int4 has half a block of bytes for every block begun."""
+        return elements if self.bits == 8 else self.blocks(elements) * self.block // 2
+
+    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat float32 values as (codes, uint8; largest magnitudes, float32 (blocks,))."""
+        elements = values.numel()
+        padded = torch.zeros(self.blocks(elements) * self.block, dtype=torch.float32, device=values.device)
+        padded[:elements] = values
+        rows = padded.view(-1, self.block)
+        largest = rows.abs().amax(dim=1)
+        largest = torch.where(largest >= torch.finfo(torch.float32).tiny, largest, 0.0)  # 1 / largest must be finite
+        inverse = torch.where(largest > 0, 1 / largest, 0.0)
+        shifted = (rows.abs() * inverse[:, None] + self.offset).view(torch.int32) - self.offset_bits
+        magnitude = ((shifted + (1 << (self.shift - 1))) >> self.shift).clamp(0, self.top)
+        if self.signed:
+            codes = magnitude | ((rows < 0).to(torch.int32) << (self.bits - 1))
+        else:
+            codes = torch.where((magnitude == 0) & (rows > 0) & (largest > 0)[:, None], 1, magnitude)
+        if self.bits == 4:  # element k of a block and element k + block / 2 share a byte
+            half = self.block // 2
+            return (codes[:, :half] | (codes[:, half:] << 4)).to(torch.uint8).flatten(), largest
+        return codes.to(torch.uint8).flatten()[:elements], largest
+
+    def decode(self, codes: Tensor, largest: Tensor, elements: int) -> Tensor:
+        """The flat float32 values of `encode`'s result."""
+        if self.bits == 4:
+            bytes_ = codes.view(-1, self.block // 2).to(torch.int32)
+            rows = torch.cat([bytes_ & 15, bytes_ >> 4], dim=1)
+        else:
+            flat = torch.zeros(self.blocks(elements) * self.block, dtype=torch.int32, device=codes.device)
+            flat[:elements] = codes
+            rows = flat.view(-1, self.block)
+        magnitude = rows & self.top
+        values = ((magnitude << self.shift) + self.offset_bits).view(torch.float32) - self.offset
+        values = values * largest[:, None]
+        if self.signed:
+            values = torch.where(rows > self.top, -values, values)
+        return values.flatten()[:elements]
+
+
+CODES = {
+    ("int8", True): Blockwise(8, True, block=256, shift=20),
+    ("int8", False): Blockwise(8, False, block=256, shift=19),
+    ("int4", True): Blockwise(4, True, block=128, shift=23),
+    ("int4", False): Blockwise(4, False, block=128, shift=22),
+}
+
+
+def block_of(name: str | None) -> int:
+    """Elements per block of a format; 1 where elements are stored one by one."""
+    return {"int8": 256, "int4": 128}.get(name or "", 1)
+
+
+def state_names(slot: str, name: str) -> tuple[str, ...]:
+    """The entries of `optimizer.state[p]` that hold one slot."""
+    return (slot, f"{slot}_largest") if name in ("int8", "int4") else (slot,)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """The elements in the order of memory, as a view. The tensor must have no gaps."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def allocate(name: str, signed: bool, like: Tensor, value: float) -> tuple[Tensor, ...]:
+    """The tensors that hold one slot of `like`, every element `value`."""
+    if name not in ("int8", "int4"):
+        return (torch.full_like(like, value, dtype=DTYPES[name], requires_grad=False),)
+    code = CODES[name, signed]
+    codes, largest = code.encode(torch.full((like.numel(),), value, device=like.device))
+    if name == "int8":
+        shaped = torch.empty_like(like, dtype=torch.uint8, requires_grad=False)
+        flat(shaped).copy_(codes)
+        codes = shaped
+    return codes, largest
+
+
+def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int, dtype: torch.dtype) -> Tensor:
+    """The values of a slot, flat, in the order of memory."""
+    if name in ("int8", "int4"):
+        return CODES[name, signed].decode(flat(stored[0]), stored[1], elements).to(dtype)
+    return flat(stored[0]).to(dtype)
+
+
+def write(name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, random: Tensor | None) -> None:
+    """Store flat values; `random` (16 random bits per element) where the format rounds stochastically."""
+    if name in ("int8", "int4"):
+        codes, largest = CODES[name, signed].encode(values)
+        flat(stored[0]).copy_(codes)
+        stored[1].copy_(largest)
+    elif name == "bf16" and random is not None:
+        flat(stored[0]).copy_(round_stochastically(values, random, torch.bfloat16))
+    else:
+        flat(stored[0]).copy_(values)
+
+
+def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name: str) -> tuple[Tensor, ...]:
+    """One slot found in any format (a checkpoint's), in the format `name`; unchanged tensors are kept."""
+    elements = like.numel()
+    found = _found_format(old, slot, elements)
+    tensors = tuple(old[key] for key in state_names(slot, found))
+    layout = torch.empty_like(like, dtype=tensors[0].dtype, requires_grad=False)
+    same_layout = found == "int4" or tensors[0].stride() == layout.stride()
+    if found == name and same_layout and all(t.device == like.device for t in tensors):
+        return tensors
+    tensors = tuple(t.to(like.device) for t in tensors)
+    if found != "int4" and not same_layout:
+        if found == "int8":  # the blocks follow memory, so another layout has other blocks
+            source = torch.empty(tensors[0].shape).as_strided(tensors[0].shape, tensors[0].stride())
+            flat(source).copy_(read(found, signed, tensors, elements, torch.float32))
+            tensors = (source,)
+            found = "fp32"
+        tensors = (torch.empty_like(like, dtype=tensors[0].dtype, requires_grad=False).copy_(tensors[0]),)
+    result = allocate(name, signed, like, 0.0)
+    dtype = torch.float64 if "fp64" in (found, name) else torch.float32
+    write(name, signed, result, read(found, signed, tensors, elements, dtype), None)
+    return result
+
+
+def _found_format(old: dict[str, Tensor], slot: str, elements: int) -> str:
+    if f"{slot}_largest" in old:
+        return "int8" if old[slot].numel() == elements else "int4"
+    return NAMES[old[slot].dtype]
+
+
+# Random bits: a function of a seed, the tensor's place, its step and the element's place, the same on every backend.
+
+
+def key_of(seed: int, place: int, step: float) -> int:
+    """32 bits that differ from tensor to tensor and from step to step."""
+    return mix((seed * 0x85EBCA6B + place * 0xC2B2AE35 + int(step) * 0x27D4EB2F) & 0xFFFFFFFF)
+
+
+def stream(key: int, number: int) -> int:
+    """The key of another, independent sequence of random bits of the same tensor and step."""
+    return (key + number * 0x165667B1) & 0xFFFFFFFF
+
+
+def mix(x: Any) -> Any:
+    """Scatter 32 bits: the constants of lowbias32 (C. Wellons, hash-prospector, 2018). For ints and int64 tensors."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x846CA68B & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def random_bits(key: int, elements: int, device: torch.device) -> Tensor:
+    """32 random bits per element, int64."""
+    place = torch.arange(elements, dtype=torch.int64, device=device)
+    return mix((place * 0x9E3779B1 + key) & 0xFFFFFFFF)
+
+
+def round_stochastically(values: Tensor, random: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round float32 up or down to `dtype` so that the mean is right; `random` has 16 bits per element."""
+    if dtype == torch.bfloat16:
+        # Adding 16 random bits carries into the kept half with just the probability of the lost half.
+        bits = (values.view(torch.int32).to(torch.int64) & 0xFFFFFFFF) + random
+        rounded = (bits >> 16) & 0xFFFF
+        result = torch.where(rounded >= 0x8000, rounded - 0x10000, rounded).to(torch.int16).view(torch.bfloat16)
+        return torch.where(values.isfinite(), result, values.to(torch.bfloat16))
+    # fp16: a uniform shift by up to half of the spacing of fp16 numbers (subnormal ones too), then to the nearest.
+    exponent = ((values.view(torch.int32) >> 23) & 0xFF).clamp(min=127 - 14)
+    spacing = ((exponent - 10) << 23).view(torch.float32)
+    shift = (random.to(torch.float32) + 0.5) * 2.0**-16 - 0.5
+    return (values + shift * spacing).to(torch.float16)
+
+
+def join(high: Tensor, low: Tensor) -> Tensor:
+    """The float32 that a bf16 or fp16 number and its int16 low bits stand for."""
+    if high.dtype == torch.bfloat16:
+        return ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
+    return high.to(torch.float32) + low.to(torch.float32) * _residual_unit(high.to(torch.float32))
+
+
+def split(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """float32 as (rounded to the nearest, int16 low bits). `join` gives it back exactly.
+
+    bf16: always. fp16 has fewer exponents: exactly for 2**-16 <= |x| <= 65504, to 2**-40 below.
+    """
+    if dtype == torch.bfloat16:
+        bits = values.view(torch.int32).to(torch.int64)
+        high = (bits + 0x8000) >> 16  # half is rounded up, so that the low bits always fit
+        low = bits - (high << 16)
+        return high.to(torch.int16).view(torch.bfloat16), low.to(torch.int16)
+    half = values.to(torch.float16)
+    residual = (values - half.to(torch.float32)) / _residual_unit(half.to(torch.float32))
+    return half, torch.where(residual.isfinite(), residual, 0.0).round().to(torch.int16)
+
+
+def _residual_unit(half: Tensor) -> Tensor:
+    """Half of float32's last place beside an fp16 number, at least 2**-39; a power of two."""
+    exponent = ((half.view(torch.int32) >> 23) & 0xFF).clamp(min=127 - 15)
+    return ((exponent - 24) << 23).view(torch.float32)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import cpu, eager
+from stepwell.engine import checkpoint, cpu, eager, formats
 from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
 from stepwell.engine.rule import RANGES, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
@@ -38,6 +38,14 @@ class Optimizer(torch.optim.Optimizer):
     Every optimizer takes these options, each of them per group too but for `backend`:
 
         maximize: go up the gradient instead of down (default False).
+        decoupled_weight_decay: where decay is L2 by default (added to the gradient): shrink the weights by
+            lr * weight_decay instead (default False).
+        state: how slots are stored: "fp32" (default), "bf16" (2 bytes per element, rounded stochastically), "int8"
+            (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4.
+        weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
+            the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
+            in 16 bits more).
+        seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
         backend: "auto" (the fastest that can), "eager" or "cpu". A backend asked for by name never falls back.
     """
 
@@ -62,12 +70,16 @@ class Optimizer(torch.optim.Optimizer):
         self.backend = options.pop("backend", "auto")
         if self.backend not in ("auto", *BACKENDS):
             raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")
-        defaults = {**defaults, "maximize": options.pop("maximize", False)}
+        shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0}
+        defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
+        if self.decay == "coupled":
+            defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
         self._refuse_options(options, defaults)
         self._changed = [True]
         self._plan: Plan | None = None
         groups = _as_groups(params, name)
         check_hyperparameters(name, defaults, self._ranges())
+        self._check_formats(defaults)
         for group in groups:
             self._check_group(group, defaults)
         try:
@@ -90,7 +102,8 @@ class Optimizer(torch.optim.Optimizer):
             for label, tensor in _labelled(param_group):
                 if id(tensor) in present:
                     raise UsageError(
-                        f"{name}: {label} is in a group already (as {present[id(tensor)]}); a tensor belongs to one group"
+                        f"{name}: {label} is in a group already (as {present[id(tensor)]}); "
+                        "a tensor belongs to one group"
                     )
         # Past the decorator with which torch keeps this method out of torch.compile: it imports the whole of
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
@@ -122,13 +135,21 @@ class Optimizer(torch.optim.Optimizer):
         given = {k: v for k, v in group.items() if k not in ("params", "param_names", "name", "initial_lr")}
         self._refuse_options({k: v for k, v in given.items() if k not in defaults}, defaults, "in a parameter group")
         check_hyperparameters(name, given, self._ranges())
+        self._check_formats(given)
         for label, tensor in _labelled(group):
             if not isinstance(tensor, Tensor):
                 raise UsageError(f"{name}: {label} is a {type(tensor).__name__}; a parameter must be a torch.Tensor")
             if tensor.is_complex() or not tensor.is_floating_point():
-                from stepwell.engine.formats import format_of
+                formats.format_of(tensor, f"{name}: {label}")
 
-                format_of(tensor, f"{name}: {label}")
+    def _check_formats(self, group: Mapping[str, Any]) -> None:
+        name = type(self).__name__
+        for option, allowed in (("state", formats.STATES), ("weights", formats.WEIGHTS)):
+            if group.get(option, allowed[0]) not in allowed:
+                raise UsageError(f"{name}: {option}={group[option]!r}; allowed: {', '.join(allowed)}")
+        seed = group.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+            raise UsageError(f"{name}: seed={seed!r}; it must be a whole number from 0 to 2**31 - 1")
 
     def _refuse_options(self, options: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> None:
         for option, value in options.items():
@@ -217,8 +238,35 @@ class Optimizer(torch.optim.Optimizer):
     def _watched(self, state: Mapping[Any, Any]) -> Watched:
         return Watched(state, self._changed, default=dict)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state in torch's layout; `torch.optim` loads what is kept in fp32 (see `engine/checkpoint.py`)."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        result = checkpoint.state_dict(self)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, result)
+            result = result if changed is None else changed
+        return result
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
+        """Take over a state saved here or by `torch.optim`, by name where both have names, else by position.
+
+        Hyperparameters and formats become those of the checkpoint, as with torch. With `keep_formats` the formats of
+        this optimizer stay (`state`, `weights`), and the slots are converted to them.
+
+        Raises UsageError naming the first parameter that does not fit; then nothing has changed.
+        """
+        content = dict(state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, content)
+            content = content if changed is None else dict(changed)
+        checkpoint.load_state_dict(self, content, keep_formats)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
         self._changed = [True]
         self._plan = None
         self.state = self._watched(self.state)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine.formats import format_of, working_dtype
+from stepwell.engine import formats
 from stepwell.engine.rule import Rule, RuleSignature
 
 
@@ -65,8 +65,10 @@ class LaunchKind:
     decay: str | None
     flags: tuple[tuple[str, Any], ...]
     slots: tuple[str | None, ...]  # the name of each slot of the rule, None where absent
-    slot_formats: tuple[str | None, ...]
+    slot_formats: tuple[str, ...]
+    signed: tuple[bool, ...]
     weights: str
+    rounding: str
     gradients: str
     number_arguments: tuple[str, ...]  # the rule's own arguments that are numbers
     row_names: tuple[str, ...]  # what a row of `Rows` holds, in order
@@ -81,6 +83,7 @@ class Launch:
         self.names: list[str] = []
         self.tensors: list[Tensor] = []
         self.group_list: list[int] = []
+        self.places: list[int] = []  # of each tensor among all of the optimizer's: what random bits depend on
         self.states: list[Any] = []
         self.memory: dict[str, Any] = {}  # what the backend keeps between steps
 
@@ -90,10 +93,13 @@ class Launch:
         self.signature = signature
         self.param_groups = groups
         self.groups = np.array(self.group_list, dtype=np.int64)
+        self.seeds = np.array([groups[group]["seed"] for group in self.group_list], dtype=np.int64)
         self.steps = np.zeros(count, dtype=np.float32)  # as torch: a float32 count, one per tensor
         self._steps = torch.from_numpy(self.steps)
         self.started = np.zeros(count, dtype=bool)
+        # per slot, per tensor: the tensors that hold it (see formats.py); None for an absent slot
         self.slots: list[list[Any] | None] = [None if name is None else [None] * count for name in self.kind.slots]
+        self.low_bits: list[Any] | None = [None] * count if self.kind.rounding == "split" else None
         self.gradients: list[Any] = [None] * count
         for index, state in enumerate(self.states):
             if state:
@@ -125,20 +131,23 @@ class Launch:
         count = float(state["step"]) if "step" in state else float(bool(state))
         self.steps[index] = count
         dict.__setitem__(state, "step", self._steps[index])
-        for slot, stored in zip(self.signature.slots, self.slots, strict=True):
+        for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if stored is None:
                 continue
-            dtype = working_dtype(self.kind.weights)
-            old = state.get(slot.name)
-            new = torch.empty_like(tensor, dtype=dtype, requires_grad=False)
-            if old is None:
-                new.fill_(slot.start_value(group))
-            elif old.dtype == dtype and old.device == tensor.device and old.stride() == new.stride():
-                new = old
+            if slot.name in state:
+                stored[index] = formats.convert(state, slot.name, slot.signed, tensor, name)
             else:
-                new.copy_(old)
-            stored[index] = new
-            dict.__setitem__(state, slot.name, new)
+                stored[index] = formats.allocate(name, slot.signed, tensor, slot.start_value(group))
+            dict.pop(state, f"{slot.name}_largest", None)
+            dict.update(state, zip(formats.state_names(slot.name, name), stored[index], strict=True))
+        if self.low_bits is not None:
+            low = state.get(formats.LOW_BITS)
+            if low is None:  # these weights have lost nothing yet: what they are now is their float32 value
+                low = torch.zeros_like(tensor, dtype=torch.int16, requires_grad=False)
+            elif low.stride() != torch.empty_like(tensor).stride() or low.device != tensor.device:
+                low = torch.empty_like(tensor, dtype=torch.int16, requires_grad=False).copy_(low)
+            self.low_bits[index] = low
+            dict.__setitem__(state, formats.LOW_BITS, low)
         self.started[index] = True
 
 
@@ -151,7 +160,7 @@ class Rows:
         self.names = (*self.signature.numbers, "gradient_sign")
         self.groups: list[dict[str, Any]] = optimizer.param_groups
         self.values = np.zeros((len(self.groups), len(self.names)))
-        self._read = itemgetter(*optimizer.defaults)
+        self._read = itemgetter(*optimizer.defaults)  # as tuples: quick to compare with the last step's
         self._raw: list[Any] = [self._read(group) for group in self.groups]
         self._flags = [self._group_flags(group) for group in self.groups]
         for index in range(len(self.groups)):
@@ -189,6 +198,9 @@ class Rows:
             tuple(sorted(self.signature.flags(group).items())),
             tuple(slot.exists(group) for slot in self.signature.slots),
             self.optimizer.decay_of(group),
+            group["state"],
+            group["weights"],
+            group["seed"],
         )
 
 
@@ -202,11 +214,13 @@ class Plan:
         self.rows = Rows(optimizer)
         self.sizes = [len(group["params"]) for group in self.groups]
         by_key: dict[Any, Launch] = {}
+        place = -1
         for position, group in enumerate(self.groups):
             names = group.get("param_names") or [
                 f"parameter {i} of group {position}" for i in range(self.sizes[position])
             ]
             for name, tensor in zip(names, group["params"], strict=True):
+                place += 1
                 if tensor.numel() == 0:
                     continue  # nothing to update, and no address to hand to a kernel
                 kind = self._kind(optimizer, group, tensor, name)
@@ -219,6 +233,7 @@ class Plan:
                 launch.names.append(name)
                 launch.tensors.append(tensor)
                 launch.group_list.append(position)
+                launch.places.append(place)
                 launch.states.append(optimizer.watched_state(tensor))
         for launch in self.launches:
             launch.seal(self.signature, self.groups)
@@ -235,17 +250,19 @@ class Plan:
 
     def _kind(self, optimizer: Any, group: dict[str, Any], tensor: Tensor, name: str) -> LaunchKind:
         signature = self.signature
-        weights = format_of(tensor, f"the parameter {name!r}")
+        weights = formats.format_of(tensor, f"the parameter {name!r}")
         present = tuple(slot.name if slot.exists(group) else None for slot in signature.slots)
-        state = "fp64" if weights == "fp64" else "fp32"
+        state, _ = formats.state_format(group["state"], weights, tensor.numel())
         flags = signature.flags(group)
         return LaunchKind(
             rule=signature.rule,
             decay=optimizer.decay_of(group),
             flags=tuple(sorted(flags.items())),
             slots=present,
-            slot_formats=tuple(None if slot is None else state for slot in present),
+            slot_formats=tuple(state for _ in present),
+            signed=tuple(slot.signed for slot in signature.slots),
             weights=weights,
+            rounding=formats.weight_rounding(group["weights"], weights),
             gradients=weights,
             number_arguments=tuple(n for n in signature.hyperparameters if n not in flags and n != "lr"),
             row_names=self.rows.names,

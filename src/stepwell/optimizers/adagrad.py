@@ -28,7 +28,7 @@ class Adagrad(Optimizer):
         weight_decay: at least 0; added to the gradient (L2).
         initial_accumulator_value: what the sum starts at, at least 0.
         eps: keeps the division finite, at least 0.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Duchi, Hazan, Singer, "Adaptive subgradient methods", JMLR 12, 2011, figure 1, diagonal version, in
     the form of torch.optim.Adagrad.

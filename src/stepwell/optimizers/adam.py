@@ -37,8 +37,7 @@ class Adam(Optimizer):
         eps: keeps the division finite, at least 0; a hyperparameter where gradients are tiny.
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
         amsgrad: divide by the largest second moment so far (1904.09237); one slot more.
-        decoupled_weight_decay: AdamW.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad
     the maximum is taken before the bias correction, as torch does (Reddi et al. have none).
@@ -65,8 +64,6 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        *,
-        decoupled_weight_decay: bool = False,
         **options: Any,
     ) -> None:
         defaults = {
@@ -75,6 +72,5 @@ class Adam(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
-            "decoupled_weight_decay": decoupled_weight_decay,
         }
         super().__init__(params, defaults, options)

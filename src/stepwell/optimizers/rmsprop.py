@@ -41,7 +41,7 @@ class RMSprop(Optimizer):
         momentum: decay of a buffer of scaled gradients, in [0, 1).
         centered: divide by the standard deviation instead of the root of the mean square.
         eps_inside: eps under the root, as TensorFlow has it.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Hinton, "Neural networks for machine learning", lecture 6e, 2012; centered: Graves, arXiv 1308.0850,
     equations 38 to 45. In the form of torch.optim.RMSprop; a centered variance below zero counts as zero.

@@ -37,8 +37,7 @@ class SGD(Optimizer):
         dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
         nesterov: look one step ahead; needs momentum and no dampening.
-        decoupled_weight_decay: shrink the weights by lr * weight_decay instead.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
     learning", ICML 2013, section 2, in the form of torch.optim.SGD: the learning rate is outside the buffer.
@@ -50,7 +49,7 @@ class SGD(Optimizer):
     slots = (Slot("momentum_buffer", when="momentum"),)
     facts = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
-        source="He et al. 1512.03385 (0.1), Goyal et al. 1706.02677 (0.1 per 256), Merity et al. 1708.02182 (30, clipped)",
+        source="He et al. 1512.03385 (0.1), Goyal et al. 1706.02677, Merity et al. 1708.02182 (30, clipped)",
         compare_options=MappingProxyType({"momentum": 0.9}),
     )
 
@@ -62,8 +61,6 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        *,
-        decoupled_weight_decay: bool = False,
         **options: Any,
     ) -> None:
         if nesterov and (momentum == 0 or dampening != 0):
@@ -77,6 +74,5 @@ class SGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
-            "decoupled_weight_decay": decoupled_weight_decay,
         }
         super().__init__(params, defaults, options)

@@ -1,0 +1,146 @@
+"""State out and in: torch's layout and slot names, so that either side loads what the other has written.
+
+    {"state": {index: {"step": ..., slot: tensor, ...}}, "param_groups": [{..., "params": [index, ...]}]}
+
+Where the optimizer was built with names (`model.named_parameters()`), groups carry `param_names`, and a checkpoint is
+loaded by name: a layer that moved keeps its moments. Otherwise by position, as torch does. Tensors keep their dtype; a
+slot that the optimizer keeps in another format is converted when it is next used. Nothing is changed if anything of
+the checkpoint does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import formats
+from stepwell.errors import UsageError
+
+# What torch's optimizers keep in a group and stepwell has no use for.
+_TORCH_GROUP_KEYS = frozenset({"foreach", "fused", "capturable", "differentiable"})
+
+
+def state_dict(optimizer: Any) -> dict[str, Any]:
+    """The state of `optimizer` in torch's layout. Tensors are those in use, not copies."""
+    indices: dict[int, int] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        for tensor in group["params"]:
+            indices.setdefault(id(tensor), len(indices))
+        packed = {key: value for key, value in group.items() if key != "params"}
+        groups.append({**packed, "params": [indices[id(tensor)] for tensor in group["params"]]})
+    state = {indices[id(tensor)]: dict(slots) for tensor, slots in optimizer.state.items() if slots}
+    return {"state": state, "param_groups": groups}
+
+
+def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats: bool = False) -> None:
+    """Take over `checkpoint`, or raise UsageError naming the first parameter that does not fit and change nothing."""
+    owner = type(optimizer).__name__
+    for key in ("state", "param_groups"):
+        if key not in checkpoint:
+            raise UsageError(
+                f"{owner}: the checkpoint has no '{key}' (it has {', '.join(map(str, checkpoint)) or 'nothing'}); "
+                "pass what optimizer.state_dict() returned"
+            )
+    saved_groups = checkpoint["param_groups"]
+    groups = optimizer.param_groups
+    origin = _match(owner, groups, saved_groups)
+
+    loaded: dict[Tensor, dict[str, Any]] = {}
+    for name, tensor, index in origin:
+        slots = checkpoint["state"].get(index)
+        if slots:
+            loaded[tensor] = _checked(optimizer, name, tensor, slots)
+
+    if len(groups) == len(saved_groups):
+        for group, saved in zip(groups, saved_groups, strict=True):
+            kept = {"params", "param_names"} & set(group) | ({"state", "weights"} if keep_formats else set())
+            group.update({k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in kept})
+    optimizer.__setstate__({"state": loaded, "param_groups": groups})
+
+
+def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, int]]:
+    """For every parameter: what it is called, itself, and its index in the checkpoint."""
+    here = [(name, tensor) for group in groups for name, tensor in _named(group)]
+    by_name = all("param_names" in group for group in (*groups, *saved_groups))
+    if by_name:
+        saved = {n: i for group in saved_groups for n, i in zip(group["param_names"], group["params"], strict=True)}
+        missing = [name for name, _ in here if name not in saved]
+        extra = sorted(set(saved) - {name for name, _ in here})
+        if missing or extra:
+            what = f"no parameter '{missing[0]}'" if missing else f"a parameter '{extra[0]}' that is not here"
+            raise UsageError(
+                f"{owner}: the checkpoint has {what} ({len(missing)} missing, {len(extra)} too many); "
+                "it was saved from another model or with other groups"
+            )
+        return [(f"the parameter '{name}'", tensor, saved[name]) for name, tensor in here]
+    if len(groups) != len(saved_groups):
+        raise UsageError(
+            f"{owner}: the checkpoint has {len(saved_groups)} parameter groups, the optimizer {len(groups)}; "
+            "build the groups as they were, or save and load with names (pass model.named_parameters())"
+        )
+    result = []
+    for position, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=True)):
+        if len(group["params"]) != len(saved_group["params"]):
+            raise UsageError(
+                f"{owner}: group {position} has {len(group['params'])} parameters, "
+                f"in the checkpoint {len(saved_group['params'])}; it was saved from another model"
+            )
+        for place, ((name, tensor), index) in enumerate(zip(_named(group), saved_group["params"], strict=True)):
+            label = f"the parameter '{name}'" if "param_names" in group else f"parameter {place} of group {position}"
+            result.append((label, tensor, index))
+    return result
+
+
+def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    names = group.get("param_names") or [str(i) for i in range(len(group["params"]))]
+    return list(zip(names, group["params"], strict=True))
+
+
+def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
+    """Whether codes and largest magnitudes are those of `elements` elements, as int8 or as int4."""
+    slot = key.removesuffix("_largest")
+    if slot not in given or f"{slot}_largest" not in given:
+        return False
+    sizes = (given[slot].numel(), given[f"{slot}_largest"].numel())
+    codes = [code for (name, _), code in formats.CODES.items() if _]
+    return any(sizes == (code.code_bytes(elements), code.blocks(elements)) for code in codes)
+
+
+def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved slots of one parameter, on its device, or UsageError."""
+    owner = type(optimizer).__name__
+    known = {entry for slot in optimizer.slots for entry in formats.state_names(slot.name, "int8")}
+    known |= {formats.LOW_BITS}
+    given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
+    group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
+    needed = {slot.name for slot in optimizer.slots if slot.exists(group)}
+    strange = sorted(set(given) - known - {"step"})
+    absent = sorted(needed - set(given))
+    if strange or (absent and set(given) - {"step"}):
+        fault = f"has '{strange[0]}'" if strange else f"lacks '{absent[0]}'"
+        raise UsageError(
+            f"{owner}: the checkpoint {fault} for {name}, where {owner} keeps "
+            f"{', '.join(sorted(needed)) or 'nothing'}; it was saved by another optimizer, or with other options"
+        )
+    result: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "step":
+            result[key] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
+            continue
+        if f"{key}_largest" in given or key.endswith("_largest"):
+            if not _fits_blocks(key, given, tensor.numel()):
+                raise UsageError(
+                    f"{owner}: the blocks of '{key}' of {name} are those of another number of elements than "
+                    f"{tensor.numel():,}; the checkpoint was saved from another model"
+                )
+        elif value.shape != tensor.shape:
+            raise UsageError(
+                f"{owner}: '{key}' of {name} has shape {tuple(value.shape)} in the checkpoint, "
+                f"the parameter {tuple(tensor.shape)}; it was saved from another model"
+            )
+        result[key] = value.detach().clone().to(tensor.device)
+    return result

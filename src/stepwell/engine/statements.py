@@ -1,0 +1,106 @@
+"""A traced rule as lines of Python, for the backends that print kernels.
+
+Numbers come first, once per tensor, in float64; then the elements, in the working precision. A number that an element
+meets is rounded to that precision once, before the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepwell.engine.frame import frame
+from stepwell.engine.plan import LaunchKind
+from stepwell.engine.trace import Scalar, Symbol, Trace, trace
+
+_INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+    "eq": "==", "ne": "!=", "and_": "&", "or_": "|",
+}  # fmt: skip
+
+
+@dataclass
+class Statements:
+    """The lines of one kernel between loads and stores."""
+
+    numbers: list[str] = field(default_factory=list)
+    elements: list[str] = field(default_factory=list)
+    loaded: dict[str, str] = field(default_factory=dict)  # array -> the variable its element is loaded into
+    stored: dict[str, str] = field(default_factory=dict)  # array -> the variable that is stored to it
+
+
+def traced(kind: LaunchKind) -> Trace:
+    """The frame around the rule of `kind` as symbols: outputs `p` and the slots, by name."""
+
+    def update(**values: Any) -> dict[str, Any]:
+        slots = [values.pop(f"slot_{i}") for i in range(len(kind.slots))]
+        sign, factor = values.pop("gradient_sign"), values.pop("gradient_factor")
+        p, new_slots = frame(
+            kind.rule,
+            values.pop("g"),
+            values.pop("p"),
+            values.pop("t"),
+            slots,
+            decay=kind.decay,
+            gradient_factor=sign * factor,
+            **values,
+        )
+        named = {name: new for name, new in zip(kind.slots, new_slots, strict=True) if name is not None}
+        return {"p": p, **named}
+
+    elements: dict[str, str | None] = {"g": "g", "p": "p"}
+    elements |= {f"slot_{i}": name for i, name in enumerate(kind.slots)}
+    names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments)
+    return trace(update, elements, {**{n: Scalar(n) for n in names}, **dict(kind.flags)})
+
+
+def statements(
+    program: Trace,
+    number_input: Callable[[str], str],
+    rounded: Callable[[str], str],
+    functions: Mapping[str, str] | None = None,
+) -> Statements:
+    """The lines of `program`.
+
+    Args:
+        number_input: the expression that reads a number (`lr`, `t`, ...).
+        rounded: the expression that rounds a number to the working precision.
+        functions: what an op is called where a number meets it, if it differs from its name.
+    """
+    result = Statements()
+    done: set[int] = set()
+
+    def operand(symbol: Symbol, in_element: bool) -> str:
+        if symbol.kind == "element":
+            return f"e{symbol.index}"
+        if not in_element or symbol.is_condition:
+            return f"n{symbol.index}"
+        if symbol.index not in done:
+            done.add(symbol.index)
+            result.numbers.append(f"r{symbol.index} = {rounded(f'n{symbol.index}')}")
+        return f"r{symbol.index}"
+
+    for symbol in program.needed():
+        in_element = symbol.kind == "element"
+        if symbol.op == "input" and in_element:
+            result.loaded[symbol.value] = f"e{symbol.index}"
+            continue
+        if symbol.op == "input":
+            text = number_input(symbol.value)
+        elif symbol.op == "constant":
+            text = repr(symbol.value)
+        else:
+            text = _expression(symbol.op, [operand(arg, in_element) for arg in symbol.args])
+        target = result.elements if in_element else result.numbers
+        target.append(f"{'e' if in_element else 'n'}{symbol.index} = {text}")
+    result.stored = {name: operand(value, True) for name, value in program.outputs.items()}
+    return result
+
+
+def _expression(op: str, args: list[str]) -> str:
+    if op in _INFIX:
+        return f" {_INFIX[op]} ".join(args)
+    if op == "neg":
+        return f"-{args[0]}"
+    return f"{op}({', '.join(args)})"

@@ -1,0 +1,269 @@
+"""What every optimizer must hold, on every backend. A new optimizer is admitted by passing, not by opinion."""
+
+import copy
+import importlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import stepwell
+from stepwell.optimizers import TABLE, find
+from tests.contract.table import LATE, REFEREE_NAMES, ROWS, SHAPES, STEPS, rows
+
+BACKENDS = ("eager", "cpu")
+
+# float64 against float64: the same arithmetic in another order of operations, 20 steps.
+FLOAT64 = {"rtol": 1e-11, "atol": 1e-13}
+
+
+def problem(dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[list[torch.Tensor], list[list[Any]]]:
+    """Parameters of all shapes, and their gradients for every step (None before a late one)."""
+    generator = torch.Generator().manual_seed(seed)
+    params = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
+    grads = [
+        [
+            None if step < LATE.get(i, 0) else torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+            for i, shape in enumerate(SHAPES)
+        ]
+        for step in range(STEPS)
+    ]
+    return params, grads
+
+
+def run(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], grads: list[list[Any]]) -> None:
+    for row in grads:
+        for param, grad in zip(params, row, strict=True):
+            param.grad = None if grad is None else grad.clone()
+        optimizer.step()
+
+
+def leaves(params: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [param.detach().clone().requires_grad_() for param in params]
+
+
+def assert_bits_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        assert torch.equal(x, y), f"tensor {i}: largest difference {(x - y).abs().max().item():g}"
+
+
+def test_every_optimizer_has_rows() -> None:
+    assert set(ROWS) == set(TABLE)
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximize: bool, backend: str) -> None:
+    params, grads = problem(torch.float64)
+    ours = leaves(params)
+    run(find(name)(ours, maximize=maximize, backend=backend, **options), ours, grads)
+    referee = importlib.import_module(f"tests.papers.{name.lower()}")
+    names = REFEREE_NAMES.get(name, {})
+    expected = referee.trajectory(
+        [p.numpy() for p in params],
+        [[None if g is None else g.numpy() for g in row] for row in grads],
+        maximize=maximize,
+        **{names.get(key, key): value for key, value in options.items()},
+    )
+    for got, want, start in zip(ours, expected, params, strict=True):
+        np.testing.assert_allclose(got.detach().numpy(), want, **FLOAT64)
+        assert not np.array_equal(want, start.numpy())  # the problem moves every tensor
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_cpu_kernel_equals_the_definition_bit_for_bit(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    params, grads = problem(dtype)
+    results = []
+    for backend in BACKENDS:
+        ours = leaves(params)
+        optimizer = find(name)(ours, backend=backend, **options)
+        run(optimizer, ours, grads)
+        results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
+    assert_bits_equal(results[0][0], results[1][0])
+    assert_bits_equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_state_is_what_is_declared_and_gradients_are_left_alone(
+    name: str, options: dict[str, Any], backend: str
+) -> None:
+    params, grads = problem(torch.bfloat16)
+    ours = leaves(params)
+    optimizer = find(name)(ours, backend=backend, **options)
+    run(optimizer, ours, grads)
+    group = optimizer.param_groups[0]
+    declared = {slot.name for slot in optimizer.slots if slot.exists(group)}
+    for param, last in zip(ours, grads[-1], strict=True):
+        assert set(optimizer.state[param]) == {*declared, "step"}
+        for slot in declared:
+            value = optimizer.state[param][slot]
+            assert (value.dtype, value.shape, value.stride()) == (torch.float32, param.shape, param.stride())
+        assert torch.equal(param.grad, last)
+        unsigned = [slot.name for slot in optimizer.slots if slot.name in declared and not slot.signed]
+        assert all(bool((optimizer.state[param][slot] >= 0).all()) for slot in unsigned)
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("how", ["saved", "copied"])
+def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any], backend: str, how: str) -> None:
+    params, grads = problem()
+    straight = leaves(params)
+    run(find(name)(straight, backend=backend, **options), straight, grads)
+
+    first = leaves(params)
+    optimizer = find(name)(first, backend=backend, **options)
+    run(optimizer, first, grads[:7])
+    if how == "saved":
+        file = io.BytesIO()
+        torch.save(optimizer.state_dict(), file)
+        file.seek(0)
+        second = leaves(first)
+        resumed = find(name)(second, backend=backend, **{**options, "lr": 1.0})
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+    else:
+        resumed, second = copy.deepcopy((optimizer, first))
+    run(resumed, second, grads[7:])
+    assert_bits_equal(straight, second)
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], backend: str) -> None:
+    params, grads = problem()
+    ours = leaves(params)
+    optimizer = find(name)(ours, backend=backend, **options)
+    run(optimizer, ours, grads[:5])
+    before = copy.deepcopy([ours, [dict(optimizer.state[p]) for p in ours]])
+    for param in ours:
+        param.grad = torch.full_like(param, torch.inf)
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    optimizer.found_inf = torch.zeros(())
+    assert_bits_equal(before[0], ours)
+    for param, state in zip(ours, before[1], strict=True):
+        assert_bits_equal(list(state.values()), list(optimizer.state[param].values()))
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options: dict[str, Any], backend: str) -> None:
+    params, grads = problem()
+    plain, scaled = leaves(params), leaves(params)
+    run(find(name)(plain, backend=backend, **options), plain, grads)
+    optimizer = find(name)(scaled, backend=backend, **options)
+    optimizer.grad_scale = torch.tensor(1024.0)  # a power of two: nothing is rounded by scaling
+    run(optimizer, scaled, [[None if g is None else g * 1024 for g in row] for row in grads])
+    assert_bits_equal(plain, scaled)
+
+
+def _transposed(x: torch.Tensor) -> torch.Tensor:
+    return x.t().contiguous().t()
+
+
+def _with_gaps(x: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(*x.shape[:-1], 2 * x.shape[-1])[..., ::2].copy_(x)
+
+
+LAYOUTS = {
+    "transposed": ((6, 9), _transposed),
+    "channels last": ((4, 3, 5, 5), lambda x: x.to(memory_format=torch.channels_last)),
+    "with gaps": ((6, 9), _with_gaps),
+}
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], backend: str, layout: str) -> None:
+    shape, arrange = LAYOUTS[layout]
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(shape, generator=generator)
+    plain, arranged = start.clone().requires_grad_(), arrange(start.clone()).detach().requires_grad_()
+    both = [find(name)([p], backend=backend, **options) for p in (plain, arranged)]
+    for step in range(6):
+        gradient = torch.randn(shape, generator=generator)
+        plain.grad = gradient
+        arranged.grad = gradient.clone() if step % 2 else arrange(gradient.clone())  # either layout may come
+        for optimizer in both:
+            optimizer.step()
+    assert_bits_equal([plain], [arranged])
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_frozen_empty_and_later_parameters(name: str, options: dict[str, Any], backend: str) -> None:
+    params, grads = problem()
+    reference = leaves(params)
+    run(find(name)(reference, backend=backend, **options), reference, grads)
+
+    ours = leaves(params)
+    frozen, empty = torch.randn(3), torch.zeros(0, 4, requires_grad=True)
+    empty.grad = torch.zeros(0, 4)
+    kept = frozen.clone()
+    optimizer = find(name)([*ours[:4], frozen, empty], backend=backend, **options)
+    late = {i: LATE.get(i, 0) for i in range(len(ours))}
+    optimizer.add_param_group({"params": ours[4:]})
+    run(optimizer, ours, grads)
+    assert_bits_equal(reference, ours)
+    assert torch.equal(frozen, kept)
+    assert [int(optimizer.state[p]["step"]) for p in ours] == [STEPS - late[i] for i in range(len(ours))]
+
+
+TORCH = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+
+
+@pytest.mark.parametrize(("name", "options"), [row for row in rows() if row.values[0] in TORCH])
+def test_equals_torch_and_exchanges_checkpoints_with_it(name: str, options: dict[str, Any]) -> None:
+    if "eps_inside" in options or (name not in ("Adam",) and "decoupled_weight_decay" in options):
+        options = {k: v for k, v in options.items() if k not in ("eps_inside", "decoupled_weight_decay")}
+    params, grads = problem(torch.float64)
+    theirs = leaves(params)
+    peer = getattr(torch.optim, name)(theirs, foreach=False, **options)
+    run(peer, theirs, grads[:9])
+
+    # theirs -> ours, on a copy that goes on here while torch goes on there
+    ours = leaves(theirs)
+    optimizer = find(name)(ours, backend="eager", **{**options, "lr": 9.0})
+    optimizer.load_state_dict(copy.deepcopy(peer.state_dict()))
+    for param, peer_param in zip(ours, theirs, strict=True):  # what was carried over is the same to the last bit
+        for key, value in peer.state[peer_param].items():
+            assert value is None or torch.equal(value, optimizer.state[param][key])
+    run(peer, theirs, grads[9:15])
+    run(optimizer, ours, grads[9:15])
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, **FLOAT64)
+
+    # ours -> theirs
+    back = leaves(ours)
+    peer_again = getattr(torch.optim, name)(back, foreach=False, **{**options, "lr": 9.0})
+    peer_again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    run(peer_again, back, grads[15:])
+    run(optimizer, ours, grads[15:])
+    for a, b in zip(ours, back, strict=True):
+        torch.testing.assert_close(a, b, **FLOAT64)
+
+
+def test_hyperparameters_change_without_compiling_anything() -> None:
+    from stepwell.engine import cpu
+
+    params, grads = problem()
+    ours = leaves(params)
+    optimizer = stepwell.AdamW([{"params": ours[:3]}, {"params": ours[3:], "lr": 0.5}], lr=0.1)
+    run(optimizer, ours, grads[:2])
+    compiled = cpu.kernel.cache_info().misses
+    for step, row in enumerate(grads):
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.9
+            group["betas"] = (0.9 - step * 0.01, 0.99)
+            group["weight_decay"] = 0.1 * step
+        run(optimizer, ours, [row])
+    assert cpu.kernel.cache_info().misses == compiled
+    assert len(cpu.kernel(optimizer._plan.launches[0].kind).signatures) == 1

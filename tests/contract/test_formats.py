@@ -1,0 +1,249 @@
+"""Every optimizer in every format: kernels equal the definition, state is as small as it says, split loses nothing."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import stepwell
+from stepwell.engine import formats
+from stepwell.optimizers import find
+from tests.contract.table import rows
+from tests.contract.test_contract import assert_bits_equal, leaves, run
+
+STATES = ("fp32", "bf16", "int8", "int4")
+# around the block sizes 128 and 256 and the 4,096 below which state stays fp32; a channels-last kernel
+SIZES = [(4096,), (4097,), (65, 64), (33, 255), (16, 32, 3, 3), (100,), ()]
+
+
+def problem(dtype: torch.dtype, steps: int = 6) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(shape: tuple[int, ...], scale: float) -> torch.Tensor:
+        x = torch.randn(shape, generator=generator) * scale
+        x = x.to(memory_format=torch.channels_last) if len(shape) == 4 else x
+        return x.to(dtype)
+
+    params = [draw(shape, 0.5) for shape in SIZES]
+    # gradients of very different sizes, some exactly zero: all of a code's range is used
+    grads = [[draw(shape, 10.0 ** (step % 4 - 3)) for shape in SIZES] for step in range(steps)]
+    for row in grads:
+        row[3][:, :40] = 0
+    return params, grads
+
+
+@pytest.mark.parametrize(("name", "options"), rows())
+@pytest.mark.parametrize("state", STATES[1:])
+def test_kernels_equal_the_definition_bit_for_bit(name: str, options: dict[str, Any], state: str) -> None:
+    params, grads = problem(torch.float32)
+    results = []
+    for backend in ("eager", "cpu"):
+        ours = leaves(params)
+        optimizer = find(name)(ours, backend=backend, state=state, **options)
+        run(optimizer, ours, grads)
+        results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
+    assert_bits_equal(results[0][1], results[1][1])
+    assert_bits_equal(results[0][0], results[1][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", ["stochastic", "split"])
+@pytest.mark.parametrize("state", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("name", ["AdamW", "Lion"])
+def test_weights_of_16_bits_equal_the_definition_bit_for_bit(
+    name: str, dtype: torch.dtype, weights: str, state: str
+) -> None:
+    params, grads = problem(dtype)
+    results = []
+    for backend in ("eager", "cpu"):
+        ours = leaves(params)
+        optimizer = find(name)(ours, lr=1e-3, weight_decay=0.1, backend=backend, state=state, weights=weights, seed=5)
+        run(optimizer, ours, grads)
+        results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
+    assert_bits_equal(results[0][1], results[1][1])
+    assert_bits_equal(results[0][0], results[1][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_split_weights_equal_an_fp32_run_to_the_last_bit(dtype: torch.dtype, backend: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = 5000
+    # fp16 keeps all of float32's bits from 2**-16 to 65504 (formats.split says why): stay inside
+    start = (torch.rand(size, generator=generator) + 0.5).to(dtype)
+    low, full = start.clone().requires_grad_(), start.float().requires_grad_()
+    optimizers = [stepwell.AdamW([p], lr=1e-4, weight_decay=0.1, weights="split", backend=backend) for p in (low, full)]
+    for _ in range(40):
+        gradient = torch.randn(size, generator=generator).to(dtype)
+        low.grad, full.grad = gradient, gradient.float()
+        for optimizer in optimizers:
+            optimizer.step()
+    joined = formats.join(low.detach(), optimizers[0].state[low]["low_bits"])
+    assert torch.equal(joined, full)
+    assert not torch.equal(low.float(), full)
+    spacing = 2.0 ** -(7 if dtype == torch.bfloat16 else 10)
+    assert ((low.float() - full).abs() <= full.abs() * spacing).all()
+
+
+def test_native_bf16_loses_small_updates_that_the_others_keep() -> None:
+    moved = {}
+    for weights in formats.WEIGHTS:
+        p = torch.ones(4096, dtype=torch.bfloat16, requires_grad=True)
+        optimizer = stepwell.SGD([p], lr=1e-4, weights=weights)
+        for _ in range(100):
+            p.grad = torch.ones_like(p)
+            optimizer.step()
+        moved[weights] = 1 - p.float().mean().item()
+    assert moved["native"] == 0.0  # each update of 1e-4 is below half of bf16's last place beside 1.0
+    assert moved["split"] == pytest.approx(0.01, rel=0.3)  # within bf16's last place of the true 0.01
+    assert moved["stochastic"] == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [1.2345678, -0.003217, 3.1e-6])
+def test_stochastic_rounding_has_the_right_mean(dtype: torch.dtype, value: float) -> None:
+    count = 200_000
+    values = torch.full((count,), value)
+    random = formats.random_bits(formats.key_of(1, 2, 3), count, torch.device("cpu")) >> 16
+    rounded = formats.round_stochastically(values, random, dtype).double()
+    neighbours = rounded.unique()
+    assert len(neighbours) == 2
+    assert neighbours[0] < values[0] < neighbours[1]
+    spacing = (neighbours[1] - neighbours[0]).item()
+    # 5 standard deviations of the mean of a coin of at most spacing / 2
+    assert abs(rounded.mean().item() - values[0].item()) < 5 * spacing / 2 / math.sqrt(count) + spacing * 2.0**-16
+
+
+def test_the_seed_chooses_the_random_bits_and_tensors_differ() -> None:
+    def after(seed: int) -> list[torch.Tensor]:
+        params = [torch.ones(4096, dtype=torch.bfloat16, requires_grad=True) for _ in range(2)]
+        optimizer = stepwell.SGD(params, lr=1e-3, weights="stochastic", seed=seed)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        return params
+
+    first, same, other = after(0), after(0), after(1)
+    assert_bits_equal(first, same)
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0], first[1])
+
+
+@given(
+    values=st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=700),
+    name=st.sampled_from(["int8", "int4"]),
+    signed=st.booleans(),
+)
+def test_codes(values: list[float], name: str, signed: bool) -> None:
+    code = formats.CODES[name, signed]
+    x = torch.tensor(values) if signed else torch.tensor(values).abs()
+    codes, largest = code.encode(x)
+    y = code.decode(codes, largest, x.numel())
+    assert codes.numel() == code.code_bytes(x.numel())
+    for start in range(0, x.numel(), code.block):
+        a, b = x[start : start + code.block], y[start : start + code.block]
+        top = a.abs().max()
+        if top < torch.finfo(torch.float32).tiny:
+            assert (b == 0).all()
+            continue
+        # half a code: relative above the soft zero, absolute below it
+        step = 2.0 ** (code.shift - 23)
+        bound = (a.abs() / 2 + top * code.offset) * step
+        if not signed:  # nothing but zero is stored as zero
+            bound = torch.maximum(bound, top * code.offset * step)
+        assert ((a - b).abs() <= bound * 1.001).all()
+        assert (torch.sign(a) * torch.sign(b) >= 0).all()
+        assert b[a.abs().argmax()] == pytest.approx(a[a.abs().argmax()].item(), rel=2e-7)
+        if not signed:
+            assert ((b == 0) == (a == 0)).all() or top == 0
+    again = code.encode(y)
+    assert torch.equal(code.decode(*again, x.numel()), y) or torch.allclose(
+        code.decode(*again, x.numel()), y, rtol=1e-6
+    )
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_split_of_bf16_is_exact_for_every_number(bits: int) -> None:
+    x = torch.tensor([bits - 2**32 if bits >= 2**31 else bits], dtype=torch.int32).view(torch.float32)
+    high, low = formats.split(x, torch.bfloat16)
+    if x.isfinite():
+        assert torch.equal(formats.join(high, low), x)
+        if high.isfinite():
+            assert (high.float() - x).abs() <= torch.maximum(x.abs() * 2.0**-8, torch.tensor(1e-40))
+
+
+BYTES = {"fp32": 8.0, "bf16": 4.0, "int8": 2.1, "int4": 1.1}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_bytes_of_state_and_what_stays_wide(state: str) -> None:
+    big, small = torch.zeros(300, 400, requires_grad=True), torch.zeros(64, requires_grad=True)
+    optimizer = stepwell.AdamW([big, small], state=state)
+    big.grad, small.grad = torch.ones_like(big), torch.ones_like(small)
+    optimizer.step()
+    of_small = 2 * 64 * (2 if state == "bf16" else 4)
+    assert (optimizer.state_bytes() - of_small) / big.numel() <= BYTES[state]
+
+
+@pytest.mark.parametrize("first", STATES)
+@pytest.mark.parametrize("second", STATES)
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_checkpoints_go_between_formats(first: str, second: str, backend: str) -> None:
+    params, grads = problem(torch.float32)
+    one = leaves(params)
+    optimizer = stepwell.AdamW(one, state=first, backend=backend)
+    run(optimizer, one, grads[:3])
+    saved = copy.deepcopy(optimizer.state_dict())
+    two = leaves(one)
+    other = stepwell.AdamW(two, state=second, backend=backend)
+    other.load_state_dict(saved, keep_formats=True)
+    assert other.param_groups[0]["state"] == second
+    if first == second:
+        run(optimizer, one, grads[3:])
+        run(other, two, grads[3:])
+        assert_bits_equal(one, two)
+        return
+    for p in two:
+        p.grad = torch.zeros_like(p)
+    other.param_groups[0]["lr"] = 0.0
+    other.param_groups[0]["betas"] = (0.999999, 0.999999)  # nothing moves: the state is only converted
+    other.step()
+    for p, q in zip(one, two, strict=True):
+        for slot, signed in (("exp_avg", True), ("exp_avg_sq", False)):
+            values = []
+            for o, tensor in ((optimizer, p), (other, q)):
+                name = formats._found_format(o.state[tensor], slot, tensor.numel())
+                stored = tuple(o.state[tensor][k] for k in formats.state_names(slot, name))
+                values.append(formats.read(name, signed, stored, tensor.numel(), torch.float32))
+            scale = values[0].abs().max()
+            assert (values[0] - values[1]).abs().max() <= 0.5 * scale  # int4 has one code per octave: a third at most
+            if "int4" not in (first, second):
+                assert (values[0] - values[1]).abs().max() <= 0.07 * scale
+
+
+def test_a_saved_format_is_taken_over_unless_told_otherwise() -> None:
+    (p,) = leaves([torch.ones(5000)])
+    optimizer = stepwell.AdamW([p], state="int8")
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    (q,) = leaves([torch.ones(5000)])
+    other = stepwell.AdamW([q])
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[0]["state"] == "int8"
+
+
+def test_split_low_bits_are_saved_and_loaded() -> None:
+    params, grads = problem(torch.bfloat16)
+    straight, first = leaves(params), leaves(params)
+    run(stepwell.AdamW(straight, weights="split"), straight, grads)
+    optimizer = stepwell.AdamW(first, weights="split")
+    run(optimizer, first, grads[:3])
+    second = leaves(first)
+    resumed = stepwell.AdamW(second, weights="split")
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    run(resumed, second, grads[3:])
+    assert_bits_equal(straight, second)

@@ -1,0 +1,158 @@
+"""What a plan is made of, when it is made anew, and that groups do not multiply launches."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import stepwell
+from stepwell.engine.cpu import divide
+
+
+def weights(count: int, size: int = 5) -> list[torch.Tensor]:
+    result = [torch.randn(size, requires_grad=True) for _ in range(count)]
+    for p in result:
+        p.grad = torch.randn(size)
+    return result
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=40),
+    threads=st.integers(1, 9),
+    data=st.data(),
+)
+def test_pieces_cover_every_active_element_once(sizes: list[int], threads: int, data: st.DataObject) -> None:
+    active = np.array(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))))
+    pieces, spans = divide(np.array(sizes), active, np.arange(len(sizes)), threads)
+    covered = [np.zeros(size, dtype=int) for size in sizes]
+    for tensor, first, count, group in pieces.tolist():
+        covered[tensor][first : first + count] += 1
+        assert group == tensor
+    for times, is_active in zip(covered, active, strict=True):
+        assert (times == int(is_active)).all()
+    assert spans[0] == 0
+    assert spans[-1] == len(pieces)
+    assert (np.diff(spans) >= 0).all()
+    assert len(spans) == threads + 1
+
+
+def test_threads_get_equal_work() -> None:
+    pieces, spans = divide(np.array([1_000_000, 10, 50_000]), np.ones(3, bool), np.zeros(3, int), 4)
+    work = [pieces[a:b, 2].sum() for a, b in pairwise(spans)]
+    assert max(work) < 1.02 * min(work)
+
+
+def test_groups_with_different_numbers_share_one_launch() -> None:
+    params = weights(465)
+    one_each = [{"params": [p], "lr": 1e-3 * (i + 1), "weight_decay": 0.1 * (i % 2)} for i, p in enumerate(params)]
+    optimizer = stepwell.AdamW(one_each)
+    optimizer.step()
+    assert len(optimizer._plan.launches) == 1
+    flagged = stepwell.AdamW([*({"params": [p]} for p in weights(3)), {"params": weights(2), "amsgrad": True}])
+    flagged.step()
+    assert len(flagged._plan.launches) == 2
+
+
+@pytest.mark.parametrize("change", ["lr", "grad", "data", "flag", "state", "group"])
+def test_a_plan_is_kept_until_something_it_depends_on_changes(change: str) -> None:
+    params = weights(4)
+    optimizer = stepwell.SGD(params, lr=0.1, momentum=0.5)
+    optimizer.step()
+    plan = optimizer._plan
+    group = optimizer.param_groups[0]
+    if change == "lr":
+        group["lr"] = torch.tensor(0.5)
+    elif change == "grad":
+        params[1].grad = None
+        params[2].grad = torch.randn(5)
+    elif change == "data":
+        params[0].data = params[0].data.clone()
+    elif change == "flag":
+        group["nesterov"] = True
+    elif change == "state":
+        optimizer.state[params[3]]["momentum_buffer"] = torch.ones(5)
+    else:
+        optimizer.add_param_group({"params": weights(1)})
+    optimizer.step()
+    assert (optimizer._plan is plan) == (change in ("lr", "grad", "data"))
+
+
+def test_what_was_put_into_the_state_is_used() -> None:
+    (p,) = weights(1)
+    optimizer = stepwell.SGD([p], lr=1.0, momentum=0.5)
+    optimizer.step()
+    optimizer.state[p]["momentum_buffer"] = torch.full((5,), 4.0)
+    before, p.grad = p.detach().clone(), torch.zeros(5)
+    optimizer.step()
+    torch.testing.assert_close(before - p, torch.full((5,), 2.0))
+
+
+def test_an_lr_tensor_changed_in_place_is_followed() -> None:
+    (p,) = weights(1)
+    lr = torch.tensor(1.0)
+    optimizer = stepwell.SGD([p], lr=lr)
+    for value in (1.0, 0.25):
+        lr.fill_(value)
+        before, p.grad = p.detach().clone(), torch.ones(5)
+        optimizer.step()
+        torch.testing.assert_close(before - p, torch.full((5,), value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_cast_after_the_first_step_goes_on(dtype: torch.dtype) -> None:
+    model = torch.nn.Linear(4, 3)
+    optimizer = stepwell.AdamW(model, lr=0.1)
+    for cast in (torch.float32, dtype):
+        model.to(cast)
+        model(torch.ones(2, 4, dtype=cast)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    state = optimizer.state[model.weight]
+    assert int(state["step"]) == 2
+    assert state["exp_avg"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert model.weight.dtype == dtype
+
+
+def test_zero_grad() -> None:
+    (p,) = weights(1)
+    optimizer = stepwell.SGD([p])
+    optimizer.zero_grad(set_to_none=False)
+    assert torch.equal(p.grad, torch.zeros(5))
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_a_closure_gives_its_loss() -> None:
+    p = torch.ones(3, requires_grad=True)
+    optimizer = stepwell.SGD([p], lr=0.5)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 3.0
+    assert torch.equal(p, torch.zeros(3))
+
+
+def test_works_with_torch_schedulers_and_grad_scaler() -> None:
+    model = torch.nn.Linear(4, 1)
+    optimizer = stepwell.AdamW(model.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    start = model.weight.detach().clone()
+    for inputs in (torch.ones(2, 4), torch.full((2, 4), torch.inf)):
+        before = model.weight.detach().clone()
+        scaler.scale(model(inputs).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        optimizer.zero_grad()
+    assert torch.equal(model.weight, before)  # the second step was skipped
+    assert not torch.equal(before, start)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert int(optimizer.state[model.weight]["step"]) == 1
