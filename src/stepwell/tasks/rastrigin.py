@@ -24,7 +24,7 @@ def height(x: Tensor, y: Tensor) -> Tensor:
 task = plane_task(
     "rastrigin",
     "a point crosses Rastrigin's field of local minima, 2 parameters",
-    Surface(height, x=(-4.5, 4.5), y=(-4.5, 4.5), minima=((0.0, 0.0),)),
+    Surface(height, x=(-3.5, 2.0), y=(-2.0, 4.5), minima=((0.0, 0.0),)),
     start=(-1.6, 2.4),
     steps=500,
     target=1.5,  # the centre and the four minima beside it (height 1); those on the diagonals have height 2
