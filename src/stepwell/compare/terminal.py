@@ -37,9 +37,8 @@ def show(result: Result, console: Any = None) -> None:
         raise MissingExtra("rich", "tools", "stepwell compare") from None
     console = console or Console(width=None if sys.stdout.isatty() else 100)
     table = score_table(result)
-    drawn = Drawn(
-        title=table.title, title_justify="left", box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1)
-    )
+    # no padding: with it the eight columns do not fit a terminal of 80
+    drawn = Drawn(title=table.title, title_justify="left", box=SIMPLE_HEAD, header_style="bold", padding=0)
     kept = [index for index, column in enumerate(table.columns) if column in COLUMNS]
     for index in kept:
         column = table.columns[index]
