@@ -19,7 +19,7 @@ COLUMNS = {
     "best lr": "best lr",
     "median": "median",
     "quartiles": "quartiles",
-    "at target": "at\ntarget",
+    "reached target": "target\nreached",
     "steps to it": "steps",
     "seconds to it": "seconds",
     "state bytes per parameter": "state\nB/param",
