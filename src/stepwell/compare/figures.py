@@ -86,12 +86,12 @@ def score_table(result: Result) -> Table:
     notes = [f"Metric: {result.task['metric']} after the last step; {better}."]
     if target is not None:
         notes.append(
-            f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and seconds to it are medians over all seeds (a seed that did not arrive "
-            "counts as late) and count training only, not evaluation."
+            f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "
+            "seconds to it are medians over all seeds (a seed that did not arrive counts as late) and count training only, not evaluation."
         )
     return Table(
-        ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to it", "seconds to it",
-         "ms per step", "state bytes per parameter"],
+        ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to it",
+         "seconds to it", "ms per step", "state bytes per parameter"],
         rows,
         title=f"{result.task['name']}, {result.plan.steps} steps",
         notes=notes,

@@ -19,7 +19,7 @@ COLUMNS = {
     "best lr": "best lr",
     "median": "median",
     "quartiles": "quartiles",
-    "reached target": "target\nreached",
+    "reached target": "hit\ntarget",
     "steps to it": "steps",
     "seconds to it": "seconds",
     "state bytes per parameter": "state\nB/param",
