@@ -87,7 +87,8 @@ def score_table(result: Result) -> Table:
     if target is not None:
         notes.append(
             f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "
-            "seconds to it are medians over all seeds (a seed that did not arrive counts as late) and count training only, not evaluation."
+            "seconds to it are medians over all seeds (a seed that did not arrive counts as late) "
+            "and count training only, not evaluation."
         )
     return Table(
         ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to it",
