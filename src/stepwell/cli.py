@@ -1,0 +1,255 @@
+"""The `stepwell` command: one thin function per subcommand. What they do lives in the tools.
+
+Nothing heavy is imported at the top, so that `stepwell --help` answers at once.
+"""
+
+# No `from __future__ import annotations` here: typer reads the annotations, and they name a lazily imported module.
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
+
+from stepwell.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from stepwell.compare import Result
+
+USAGE, INTERRUPTED = 2, 130  # exit codes: a mistake that the user can mend; Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console entry point. Returns the exit code: 0 done, 2 a usage error (one line on stderr), 130 Ctrl-C."""
+    try:
+        app = _app()
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UsageError as error:
+        print(f"stepwell: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("stepwell: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `stepwell tasks | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _refused(error)
+
+
+def _refused(error: Exception) -> int:
+    """The code for what typer itself refuses (an unknown option, a value that is no number); others go on up."""
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if callable(show) and isinstance(code, int):
+        show()
+        return code
+    if type(error).__name__ == "Abort":  # how click words Ctrl-C
+        print("stepwell: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    raise error
+
+
+def _app() -> Callable[..., Any]:
+    try:
+        import typer
+    except ImportError:
+        raise MissingExtra("typer", "tools", "the command 'stepwell'") from None
+
+    app = typer.Typer(
+        help="Choose, build, run, tune and debug the optimizer of a PyTorch training run.",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich's help costs 0.1 s of imports
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def version(wanted: bool) -> None:
+        if wanted:
+            from stepwell import __version__
+
+            print(f"stepwell {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def stepwell(
+        version: Annotated[
+            bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and stop.")
+        ] = False,
+    ) -> None:
+        pass
+
+    @app.command()
+    def compare(
+        task: Annotated[str, typer.Argument(help="A built-in task (see `stepwell tasks`) or my_task.py:task.")],
+        optimizers: Annotated[str, typer.Option(help="Names with commas between (see `stepwell optimizers`).")] = (
+            "sgd,adamw,lion"
+        ),
+        trials: Annotated[int, typer.Option(help="Learning rates to try for each optimizer.")] = 8,
+        seeds: Annotated[int, typer.Option(help="Final runs of each optimizer at its best learning rate.")] = 3,
+        steps: Annotated[int | None, typer.Option(help="Steps in a run; the task's own budget if not given.")] = None,
+        jobs: Annotated[int | None, typer.Option(help="Worker processes; one per two cores if not given.")] = None,
+        out: Annotated[str | None, typer.Option(help="Folder to keep the run in; runs/TASK if not given.")] = None,
+        lr_range: Annotated[
+            list[str] | None, typer.Option(help="Search other rates: adamw=1e-4:1e-1. May be repeated.")
+        ] = None,
+        option: Annotated[
+            list[str] | None, typer.Option(help="Set an argument: adamw.weight_decay=0.1. May be repeated.")
+        ] = None,
+        prune: Annotated[bool, typer.Option(help="Cut hopeless learning rates half way.")] = True,
+        device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+        as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    ) -> int:
+        """Compare optimizers on a task, fairly.
+
+        Each gets the same number of learning rates and seeds. Prints a table and writes report.html.
+
+        The same command resumes what Ctrl-C interrupted.
+        """
+        _require("stepwell compare", "optuna", "rich")
+        _require("an HTML report", "plotly", "jinja2")
+        from stepwell.compare import compare as run
+        from stepwell.compare.progress import suited
+
+        result = run(
+            task,
+            [name for name in (part.strip() for part in optimizers.split(",")) if name],
+            trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune, device=device,
+            lr_ranges=_ranges(lr_range or []), options=_options(option or []), progress=suited(quiet),
+        )  # fmt: skip
+        return _hand_over(result, as_json)
+
+    @app.command()
+    def tasks(
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ) -> None:
+        """List the built-in tasks."""
+        from stepwell.tasks import TABLE, find
+
+        found = [find(name) for name in TABLE]
+        facts = [
+            {"name": t.name, "summary": t.summary, "family": t.family, "steps": t.steps,
+             "metric": t.metric.name, "direction": t.metric.direction, "target": t.target}
+            for t in found
+        ]  # fmt: skip
+        _list(facts, as_json, ("name", "family", "steps", "target", "summary"))
+
+    @app.command()
+    def optimizers(
+        family: Annotated[
+            str | None, typer.Option(help="Learning rates for this kind of model: cnn, transformer or toy.")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ) -> None:
+        """List the optimizers and their learning rates."""
+        from stepwell.errors import unknown
+        from stepwell.optimizers import TABLE, find
+
+        families = ("cnn", "transformer", "toy")
+        if family is not None and family not in families:
+            raise unknown("family", family, families)
+        facts = []
+        for name in TABLE:
+            low, high = find(name).facts.lr_range(family)
+            facts.append({"name": name, "lr_low": low, "lr_high": high, "summary": _summary(find(name))})
+        _list(facts, as_json, ("name", "lr_low", "lr_high", "summary"))
+
+    return app
+
+
+def _require(needed_for: str, *packages: str) -> None:
+    """Raise MissingExtra now for a package that would be missed only after the training."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtra(package, "tools", needed_for)
+
+
+def _hand_over(result: "Result", as_json: bool) -> int:
+    """Write the report and results.json, print the table. Returns 130 for an interrupted comparison."""
+    from stepwell import __version__, report
+    from stepwell.compare.figures import sections
+    from stepwell.compare.folder import write_whole
+    from stepwell.compare.terminal import show
+
+    data = json.dumps(result.to_json(), indent=1, allow_nan=False)
+    write_whole(result.folder / "results.json", data + "\n")
+    page = report.write(
+        result.folder / "report.html",
+        f"Optimizers compared: {result.task['name']}",
+        sections(result),
+        lead=f"{', '.join(c.name for c in result.plan.contenders)} on {result.task['summary']}; "
+        "equal tuning budgets, equal seeds, one schedule.",
+        foot=f"stepwell {__version__}",
+    )
+    if as_json:
+        print(data)
+    elif result.outcomes:
+        show(result)
+        print(f"report: {page}")
+    if not result.complete:
+        print("stepwell: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """`["adamw=1e-4:1e-1"]` as a dict. Raises UsageError for what is not of that form."""
+    ranges = {}
+    for text in given:
+        name, _, span = text.partition("=")
+        low, _, high = span.partition(":")
+        try:
+            ranges[name] = float(low), float(high)
+        except ValueError:
+            raise UsageError(f"--lr-range {text!r}: write it as adamw=1e-4:1e-1") from None
+    return ranges
+
+
+def _options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`["adamw.weight_decay=0.1"]` as nested dicts; a value is a Python literal, or else text."""
+    import ast
+
+    options: dict[str, dict[str, Any]] = {}
+    for text in given:
+        target, equals, value = text.partition("=")
+        name, dot, argument = target.partition(".")
+        if not (name and dot and argument.isidentifier() and equals):
+            raise UsageError(f"--option {text!r}: write it as adamw.weight_decay=0.1")
+        if argument == "lr":
+            raise UsageError(f"--option {text!r}: compare chooses the lr; its range is --lr-range {name}=low:high")
+        mine = options.setdefault(name, {})
+        try:
+            mine[argument] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            mine[argument] = value
+    return options
+
+
+def _summary(cls: type) -> str:
+    """The first sentence of a class's documentation."""
+    lines = (cls.__doc__ or "").strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _list(facts: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
+    """Facts as JSON, or as plain aligned columns that other programs can read, too."""
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    rows = [list(columns), *([_cell(fact[column]) for column in columns] for fact in facts)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""A run's folder: what was asked (`run.json`), what is done (`trials.jsonl`), and what comes of it.
+
+Everything is on disk the moment it is known, so a run can be stopped at any time and resumed by the same command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stepwell.compare.outcome import Outcome
+from stepwell.compare.plan import Plan, difference
+from stepwell.errors import UsageError
+
+FORMAT = 1  # of run.json and trials.jsonl; raised when an old folder could not be continued
+
+
+class Folder:
+    """The folder of one comparison, opened or made.
+
+    A run that ended before its first trial did (a mistyped option) leaves nothing to lose and is replaced.
+
+    Raises UsageError, one line, if the folder holds another run (naming the first setting that differs and what
+    to do), holds something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self._trials = path / "trials.jsonl"
+        wanted = {"format": FORMAT, **json.loads(json.dumps(asdict(plan)))}
+        settings = path / "run.json"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if settings.exists() and self._trials.exists():
+                _same_run(path, settings, wanted)
+            elif not settings.exists() and any(path.iterdir()):
+                raise UsageError(f"{path} is not empty and holds no comparison: give another --out")
+            else:
+                write_whole(settings, json.dumps(wanted, indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(f"cannot write to {path}: {error.strerror or error}") from None
+
+    def outcomes(self) -> list[Outcome]:
+        """What is done, in the order it was. A torn last line (the power went) is cut off the file.
+
+        Raises UsageError if an earlier line is not an outcome: then somebody edited the file.
+        """
+        if not self._trials.exists():
+            return []
+        data = self._trials.read_bytes()
+        whole, _, torn = data.rpartition(b"\n")
+        if torn:
+            with self._trials.open("rb+") as file:
+                file.truncate(len(data) - len(torn))
+        done: dict[str, Outcome] = {}
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                outcome = Outcome.from_json(line.decode())
+            except ValueError:
+                raise UsageError(
+                    f"{self._trials}, line {number} is damaged: delete that line to run its trial again"
+                ) from None
+            done[outcome.key] = outcome
+        return list(done.values())
+
+    def append(self, outcome: Outcome) -> None:
+        """Write one outcome and wait until the disk has it."""
+        with self._trials.open("ab") as file:
+            file.write(outcome.to_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write(self, name: str, content: str) -> Path:
+        """Write a file of the folder whole or not at all. Returns its path."""
+        return write_whole(self.path / name, content)
+
+
+def _same_run(path: Path, settings: Path, wanted: dict[str, Any]) -> None:
+    try:
+        held = json.loads(settings.read_text())
+        assert isinstance(held, dict)
+    except (ValueError, AssertionError):
+        raise UsageError(f"{settings} is damaged: give another --out, or delete {path}") from None
+    differs = difference(_by_name(held), _by_name(wanted))
+    if differs is not None:
+        name, before, now = differs
+        raise UsageError(
+            f"{path} holds another run: {name} is {before!r} there and {now!r} here; "
+            f"repeat that command to resume it, give another --out, or delete {path}"
+        )
+
+
+def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the optimizers first as names, then one by one, so that a difference reads well."""
+    contenders = settings.get("contenders") or []
+    flat = {key: value for key, value in settings.items() if key != "contenders"}
+    flat["optimizers"] = ",".join(c["name"] for c in contenders)
+    return {**flat, **{c["name"]: {"low": c["low"], "high": c["high"], "options": c["options"]} for c in contenders}}
+
+
+def write_whole(path: Path, content: str) -> Path:
+    """Write a text file so that a reader sees the old or the new content, never half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(content, encoding="utf-8")
+    part.replace(path)
+    return path

@@ -1,0 +1,73 @@
+"""What came of one trial: the record that a worker returns and that `trials.jsonl` keeps, one line each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from stepwell.compare.plan import Phase, Trial
+
+Status = Literal["finished", "pruned", "diverged", "crashed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training run, done.
+
+    Attributes:
+        optimizer, phase, index, lr, seed: the trial.
+        status: `"finished"` ran to the last step; `"pruned"` was cut as hopeless; `"diverged"` met a loss or a
+            metric that is not finite; `"crashed"` raised, or its process died.
+        error: why it crashed or diverged, one line; else empty.
+        steps: [n] the steps after which the metric was taken, 0 first. metric: [n] its values.
+        loss: [n] mean training loss since the evaluation before; None at step 0.
+        seconds: [n] time spent training until then, without evaluation.
+        final: the metric after the last step, None unless finished.
+        state_bytes: memory held by the optimizer at the end. parameters: trainable elements of the model.
+        path: [n] positions of a two-parameter model at every evaluation, else empty.
+        threads: torch threads of the worker.
+    """
+
+    optimizer: str
+    phase: Phase
+    index: int
+    lr: float
+    seed: int
+    status: Status
+    error: str = ""
+    steps: list[int] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    final: float | None = None
+    state_bytes: int = 0
+    parameters: int = 0
+    path: list[list[float]] = field(default_factory=list)
+    threads: int = 1
+
+    @property
+    def key(self) -> str:
+        """The key of its trial."""
+        return f"{self.optimizer}/{self.phase}/{self.index}"
+
+    def to_json(self) -> str:
+        """One line of `trials.jsonl`, without the line end. Every number in it is finite."""
+        return json.dumps(asdict(self), allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Outcome:
+        """The outcome of a line. Raises ValueError if the line is torn or is no outcome."""
+        value = json.loads(line)
+        if not isinstance(value, dict) or not {"optimizer", "phase", "index", "status"} <= value.keys():
+            raise ValueError("not an outcome")
+        known = {f.name for f in fields(cls)}
+        try:
+            return cls(**{key: item for key, item in value.items() if key in known})
+        except TypeError as error:
+            raise ValueError(f"not an outcome: {error}") from None
+
+
+def crashed(trial: Trial, error: str, **known: Any) -> Outcome:
+    """The outcome of a trial that raised or whose process died."""
+    return Outcome(trial.optimizer, trial.phase, trial.index, trial.lr, trial.seed, "crashed", error, **known)

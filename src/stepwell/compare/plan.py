@@ -1,0 +1,147 @@
+"""What a comparison will run: equal budgets for every optimizer, settled before anything starts.
+
+Each optimizer gets `trials` runs at different learning rates, all with the tuning seed, then `seeds` runs at the
+best of them. Nothing here depends on how long anything takes, so the number of workers changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TUNING_SEED = 0  # final runs use 1, 2, ...: the seed that chose the rate does not report on it
+ROUND = 4  # trials that start without knowing of one another; the pruner compares with earlier rounds only
+
+Phase = Literal["tune", "seed"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One optimizer in a comparison.
+
+    Attributes:
+        name: the class name, `"AdamW"`. low, high: the learning rates to search, 0 < low < high.
+        options: constructor arguments besides lr.
+    """
+
+    name: str
+    low: float
+    high: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the outcome of a comparison; what `run.json` holds.
+
+    Attributes:
+        task: as the user named it. task_digest: of a user's file, so that a changed file is noticed; else empty.
+        contenders: in the order given. trials, seeds, steps: per optimizer, >= 1.
+        prune: whether hopeless learning-rate trials are cut. device: `"cpu"` or `"cuda"`.
+    """
+
+    task: str
+    contenders: tuple[Contender, ...]
+    trials: int
+    seeds: int
+    steps: int
+    prune: bool = True
+    device: str = "cpu"
+    task_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run to do. `index` counts within (optimizer, phase)."""
+
+    optimizer: str
+    phase: Phase
+    index: int
+    lr: float
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in `trials.jsonl`."""
+        return f"{self.optimizer}/{self.phase}/{self.index}"
+
+
+def learning_rates(low: float, high: float, count: int) -> list[float]:
+    """One rate from the middle of each of `count` equal slices of log(low..high), visited coarse to fine.
+
+    In one dimension no sampler covers a range more evenly, and nothing is left to chance. The order is that of
+    van der Corput, so that already the first few are spread over the whole range.
+
+    >>> learning_rates(1e-4, 1.0, 4)
+    [0.000316, 0.0316, 0.00316, 0.316]
+    """
+    bits = max(1, (count - 1).bit_length())
+    order = sorted(range(2**bits), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
+    ratio = math.log(high / low)
+    return [_three_digits(low * math.exp((i + 0.5) / count * ratio)) for i in order if i < count]
+
+
+def _three_digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def tuning_trials(plan: Plan) -> list[Trial]:
+    """All learning-rate trials, one optimizer after the other within each round."""
+    rates = {c.name: learning_rates(c.low, c.high, plan.trials) for c in plan.contenders}
+    return [
+        Trial(contender.name, "tune", index, rates[contender.name][index], TUNING_SEED)
+        for start in range(0, plan.trials, ROUND)
+        for contender in plan.contenders
+        for index in range(start, min(start + ROUND, plan.trials))
+    ]
+
+
+def seed_trials(plan: Plan, optimizer: str, lr: float) -> list[Trial]:
+    """The final runs of one optimizer at its best rate."""
+    return [Trial(optimizer, "seed", index, lr, TUNING_SEED + 1 + index) for index in range(plan.seeds)]
+
+
+def rivals(trial: Trial, done: Collection[str]) -> list[str] | None:
+    """The keys of the trials that `trial` may be pruned against, or None while one of them is not done.
+
+    These are the trials of earlier rounds, whichever order they ended in: that keeps pruning, too, free of timing.
+    """
+    if trial.phase != "tune":
+        return []
+    earlier = [f"{trial.optimizer}/tune/{index}" for index in range(trial.index // ROUND * ROUND)]
+    return earlier if all(key in done for key in earlier) else None
+
+
+def startable(
+    plan: Plan, best: Mapping[str, float | None], done: Collection[str], running: Collection[str]
+) -> list[Trial]:
+    """The trials that may start now, the most urgent first.
+
+    `best` holds, for each optimizer whose tuning is complete, its best rate (None: no trial of it finished).
+    """
+    todo: list[Trial] = list(tuning_trials(plan))
+    for contender in plan.contenders:
+        lr = best.get(contender.name)
+        if lr is not None:
+            todo += seed_trials(plan, contender.name, lr)
+    fresh = [trial for trial in todo if trial.key not in done and trial.key not in running]
+    return [trial for trial in fresh if rivals(trial, done) is not None]
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting in which two plans (as JSON objects) differ: its name, the old and the new value."""
+    for key in [*old, *(key for key in new if key not in old)]:
+        name, before, now = f"{prefix}{key}", old.get(key), new.get(key)
+        if before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            return difference(before, now, f"{name}.")
+        return name, before, now
+    return None
+
+
+def names(contenders: Sequence[Contender]) -> str:
+    """The optimizers in one line."""
+    return ", ".join(contender.name for contender in contenders)

@@ -1,0 +1,155 @@
+"""From outcomes to scores: pure functions, nothing is run and nothing is drawn."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stepwell.compare.outcome import Outcome
+from stepwell.compare.plan import Plan, learning_rates
+
+Direction = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one optimizer did.
+
+    Attributes:
+        optimizer: its name. best_lr: the best tried, None before tuning is complete or if no trial finished.
+        edge: whether the best rate is the `"low"`est or `"high"`est tried; None inside the range.
+        trials, finished, pruned, diverged, crashed: of the learning-rate trials, how many ended how.
+        seeds: final runs done. seeds_finished: of those, how many ran to the end.
+        median, lower, upper: of the final metric over the finished seeds: median and quartiles; None without any.
+        values: the final metric of each finished seed.
+        reached: how many seeds reached the target. steps_to_target, seconds_to_target: their median, None unless
+            at least half of the seeds reached it (a median over all seeds, those that did not taken as late).
+        step_ms: median milliseconds per step of the finished seeds.
+        bytes_per_parameter: optimizer state per trainable element.
+    """
+
+    optimizer: str
+    best_lr: float | None
+    edge: Literal["low", "high"] | None
+    trials: int
+    finished: int
+    pruned: int
+    diverged: int
+    crashed: int
+    seeds: int
+    seeds_finished: int
+    median: float | None
+    lower: float | None
+    upper: float | None
+    values: tuple[float, ...]
+    reached: int
+    steps_to_target: float | None
+    seconds_to_target: float | None
+    step_ms: float | None
+    bytes_per_parameter: float | None
+
+
+def best_rate(outcomes: Iterable[Outcome], direction: Direction) -> float | None:
+    """The rate of the finished tuning trial with the best final metric; None if none finished.
+
+    Equal metrics are common where the metric is a count (accuracy on few images): the middle one of the equally
+    good rates is taken, the furthest from where things get worse.
+    """
+    finished = [o for o in outcomes if o.phase == "tune" and o.status == "finished" and o.final is not None]
+    if not finished:
+        return None
+    finals = [o.final for o in finished if o.final is not None]
+    best = max(finals) if direction == "max" else min(finals)
+    equal = sorted(o.lr for o in finished if o.final == best)
+    return equal[len(equal) // 2]
+
+
+def tuned(plan: Plan, outcomes: Sequence[Outcome], direction: Direction) -> dict[str, float | None]:
+    """The best rate of every optimizer whose tuning is complete."""
+    best = {}
+    for contender in plan.contenders:
+        mine = [o for o in outcomes if o.optimizer == contender.name]
+        if sum(o.phase == "tune" for o in mine) == plan.trials:
+            best[contender.name] = best_rate(mine, direction)
+    return best
+
+
+def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target: float | None) -> list[Score]:
+    """One score per optimizer, the best median first; those without a finished seed come last."""
+    best = tuned(plan, outcomes, direction)
+    rows = []
+    for contender in plan.contenders:
+        mine = [o for o in outcomes if o.optimizer == contender.name]
+        tune = [o for o in mine if o.phase == "tune"]
+        seeds = [o for o in mine if o.phase == "seed"]
+        finals = [o.final for o in seeds if o.status == "finished" and o.final is not None]
+        whole = [o for o in seeds if o.status == "finished"]
+        lower, median, upper = quartiles(finals) if finals else (None, None, None)
+        hits = [hit for o in seeds if (hit := hit_target(o, direction, target)) is not None]
+        lr = best.get(contender.name)
+        rates = sorted(learning_rates(contender.low, contender.high, plan.trials))
+        counted = {
+            status: sum(o.status == status for o in tune) for status in ("finished", "pruned", "diverged", "crashed")
+        }
+        sized = [o for o in mine if o.parameters]
+        rows.append(
+            Score(
+                optimizer=contender.name,
+                best_lr=lr,
+                edge=None if lr is None or len(rates) < 2 else _edge(lr, rates),
+                trials=len(tune),
+                **counted,
+                seeds=len(seeds),
+                seeds_finished=len(whole),
+                median=median,
+                lower=lower,
+                upper=upper,
+                values=tuple(finals),
+                reached=len(hits),
+                steps_to_target=_median_with_late([h[0] for h in hits], len(seeds)),
+                seconds_to_target=_median_with_late([h[1] for h in hits], len(seeds)),
+                step_ms=statistics.median(1000 * o.seconds[-1] / o.steps[-1] for o in whole) if whole else None,
+                bytes_per_parameter=sized[-1].state_bytes / sized[-1].parameters if sized else None,
+            )
+        )
+    sign = -1 if direction == "max" else 1
+    return sorted(rows, key=lambda s: (s.median is None, 0 if s.median is None else sign * s.median))
+
+
+def _edge(lr: float, rates: Sequence[float]) -> Literal["low", "high"] | None:
+    if lr == rates[0]:
+        return "low"
+    return "high" if lr == rates[-1] else None
+
+
+def hit_target(outcome: Outcome, direction: Direction, target: float | None) -> tuple[float, float] | None:
+    """Steps and training seconds until the metric first was as good as the target; None if it never was."""
+    if target is None:
+        return None
+    for step, metric, seconds in zip(outcome.steps, outcome.metric, outcome.seconds, strict=True):
+        if metric >= target if direction == "max" else metric <= target:
+            return float(step), seconds
+    return None
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median and third quartile, interpolated between the values; n >= 1.
+
+    >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
+    (2.0, 3.0, 4.0)
+    """
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def _median_with_late(hits: Sequence[float], seeds: int) -> float | None:
+    """The median over all seeds, with those that never arrived counted as later than every other."""
+    if not hits:
+        return None
+    times = sorted(hits) + [float("inf")] * (seeds - len(hits))
+    median = statistics.median(times)
+    return None if median == float("inf") else median

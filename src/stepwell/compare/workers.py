@@ -1,0 +1,221 @@
+"""A few worker processes, one trial each at a time. A worker that dies costs its trial and nothing else.
+
+Not concurrent.futures: there, one killed process breaks the whole pool and does not say whose trial it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from stepwell.compare.outcome import Outcome, crashed
+from stepwell.compare.plan import Contender, Trial
+from stepwell.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is handed: the trial and all that it needs to run it."""
+
+    trial: Trial
+    task: str
+    contender: Contender
+    steps: int
+    rivals: Sequence[Outcome] | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """News from a worker: its trial has done this many steps."""
+
+    trial: Trial
+    step: int
+
+
+def threads_per_worker(jobs: int, cores: int | None = None) -> int:
+    """Torch threads of each worker, so that all of them together fill the machine and no more.
+
+    >>> threads_per_worker(3, cores=8)
+    2
+    """
+    return max(1, (cores or available_cores()) // jobs)
+
+
+def available_cores() -> int:
+    """The cores that this process may use, which in a container is often fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Workers:
+    """At most `jobs` processes, started when there is work for them and kept for the next trial.
+
+    >>> with Workers(jobs=2) as workers:
+    ...     workers.start(job)
+    ...     for news in workers.news():
+    ...         print(news)
+    """
+
+    def __init__(self, jobs: int, threads: int) -> None:
+        self._context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+        self._threads = threads
+        self._jobs = jobs
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._idle + self._busy:
+            worker.stop()
+        self._idle, self._busy = [], []
+
+    @property
+    def free(self) -> int:
+        """How many more trials can start now."""
+        return self._jobs - len(self._busy)
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials at work."""
+        return [worker.job.trial for worker in self._busy if worker.job is not None]
+
+    def start(self, job: Job) -> None:
+        """Hand a job to a free worker."""
+        assert self.free > 0
+        worker = self._idle.pop() if self._idle else _Worker(self._context, self._threads)
+        self._busy.append(worker)
+        worker.give(job)
+
+    def news(self, timeout: float | None = None) -> Iterator[Step | Outcome]:
+        """Wait until at least one worker says something (or `timeout` seconds), then give all that was said.
+
+        Raises UsageError if a worker met one: it would hit every trial alike.
+        """
+        ready = wait([worker.pipe for worker in self._busy], timeout)
+        for worker in [worker for worker in self._busy if worker.pipe in ready]:
+            assert worker.job is not None
+            trial = worker.job.trial
+            try:
+                kind, said = worker.pipe.recv()
+            except (EOFError, OSError):  # the other end is gone: the process has died
+                self._busy.remove(worker)
+                yield crashed(trial, worker.obituary())
+                continue
+            if kind == "step":
+                yield Step(trial, said)
+                continue
+            self._busy.remove(worker)
+            self._idle.append(worker)
+            worker.job = None
+            if kind == "usage":
+                raise UsageError(said)
+            yield said
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, context: Any, threads: int) -> None:
+        self.job: Job | None = None
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, threads), daemon=True, name="stepwell-worker")
+        with _plain_main():
+            self.process.start()
+        theirs.close()  # so that the worker's death is seen as the end of the pipe
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        with contextlib.suppress(OSError):  # it died while idle: the end of the pipe will say so
+            self.pipe.send(job)
+
+    def obituary(self) -> str:
+        self.process.join(5)
+        code = self.process.exitcode
+        self.stop()
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                return f"worker process killed by {signal.Signals(-code).name}" + (
+                    " (out of memory?)" if -code == signal.SIGKILL else ""
+                )
+        return f"worker process died with exit code {code}"
+
+    def stop(self) -> None:
+        self.pipe.close()
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join(5)
+        if self.process.is_alive():  # a task that ignores SIGTERM
+            self.process.kill()
+            self.process.join()
+
+
+@contextlib.contextmanager
+def _plain_main() -> Iterator[None]:
+    """Start a worker without running the user's main script again in it: it needs nothing from there.
+
+    The spawn method imports the main module anew in each child, which costs its imports and, for a script without
+    `if __name__ == "__main__"`, starts the comparison again.
+    """
+    main = sys.modules["__main__"]
+    missing = object()
+    saved = {name: getattr(main, name, missing) for name in ("__file__", "__spec__")}
+    try:
+        main.__file__, main.__spec__ = None, None
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is missing:
+                delattr(main, name)
+            else:
+                setattr(main, name, value)
+
+
+def _work(pipe: Connection, threads: int) -> None:
+    """The life of a worker: take a job, send steps and an outcome, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what stops
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)  # before torch and numba are imported, which read them once
+    import torch
+
+    from stepwell.compare.trial import run_trial
+    from stepwell.tasks import find
+
+    torch.set_num_threads(threads)
+    tasks: dict[str, Any] = {}
+    while True:
+        try:
+            job: Job = pipe.recv()
+        except EOFError:
+            return
+        trial = job.trial
+
+        def say(kind: str, said: Any) -> None:
+            try:
+                pipe.send((kind, said))
+            except OSError:  # the parent is gone; nobody wants the rest
+                os._exit(0)
+
+        try:
+            if job.task not in tasks:
+                tasks[job.task] = find(job.task)
+            outcome = run_trial(
+                tasks[job.task], job.contender, trial, job.steps, job.rivals, job.device,
+                progress=lambda step, say=say: say("step", step),  # type: ignore[misc]
+            )  # fmt: skip
+        except UsageError as error:
+            say("usage", str(error))
+            continue
+        except SystemExit as error:
+            outcome = crashed(trial, f"SystemExit: {error.code}")
+        say("outcome", outcome)

@@ -1,0 +1,129 @@
+"""What tools hand to the report: curves, charts made of them, and tables. Data only; nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stepwell.findings import Finding
+
+Cell = str | int | float | None
+Style = Literal["line", "dashed", "line+points", "points", "hollow", "crosses", "star"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart: y over x, with an optional band around it.
+
+    Attributes:
+        name: what the legend says. Curves of equal name have one colour through a whole page.
+        x, y: [n] values; a None in y is a gap.
+        low, high: [n] edges of the band, or both None.
+        x_label, y_label: what the axes mean, with the unit: `"step"`, `"loss, nats per byte"`.
+        style: how it is drawn: `"line"`, `"dashed"`, `"line+points"`; or points without a line: `"points"`,
+            `"hollow"`, `"crosses"`, `"star"`.
+        labels: [n] what a reader sees at each point besides x and y, or None.
+
+    Raises ValueError if the lengths differ or only one edge of the band is given.
+
+    >>> Curve("adamw", x=(0, 10), y=(2.3, 0.4), x_label="step", y_label="loss").y[-1]
+    0.4
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    low: Sequence[float | None] | None = None
+    high: Sequence[float | None] | None = None
+    x_label: str = ""
+    y_label: str = ""
+    style: Style = "line"
+    labels: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"curve '{self.name}': a band needs both low and high")
+        for label in ("y", "low", "high", "labels"):
+            values = getattr(self, label)
+            if values is not None and len(values) != len(self.x):
+                raise ValueError(f"curve '{self.name}': {label} has {len(values)} values, x has {len(self.x)}")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value worth a line across the chart: the target, the minimum."""
+
+    label: str
+    value: float
+    axis: Literal["x", "y"] = "y"
+
+
+@dataclass(frozen=True)
+class Heights:
+    """Heights over a plane, drawn as contours behind the curves.
+
+    Attributes:
+        x: [n] and y: [m] the grid's coordinates.
+        z: [m][n] the height at (x, y); `log` draws its logarithm, for valleys.
+        points: places to mark, such as the minima: (x, y) each.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    z: Sequence[Sequence[float]]
+    points: Sequence[tuple[float, float]] = ()
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves that share one pair of axes.
+
+    Attributes:
+        title: one short line. note: what a reader should take from it, or empty.
+        curves: the lines, in the order of the legend; the first one names the axes.
+        marks: lines across. heights: contours behind the curves, for the path of a point in a plane.
+        log_x, log_y: logarithmic axes.
+        y_window: the part of the y axis that is shown first, (low, high), or None for all of it.
+    """
+
+    title: str
+    curves: Sequence[Curve]
+    note: str = ""
+    marks: Sequence[Mark] = ()
+    heights: Heights | None = None
+    log_x: bool = False
+    log_y: bool = False
+    y_window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is read: cells are text or numbers already rounded for the reader.
+
+    Attributes:
+        title: one short line, or empty. columns: [c] headings. rows: [r][c] cells; None is an empty cell.
+        notes: sentences below the table.
+
+    Raises ValueError if a row is not as long as the columns.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table '{self.title}': a row of {len(row)} cells under {len(self.columns)} columns")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading, a paragraph, then tables, charts and findings in the order given."""
+
+    title: str
+    items: Sequence[Table | Chart | Finding] = ()
+    text: str = ""

@@ -1,0 +1,213 @@
+"""Charts as plotly figures: plain dicts of traces and layout. Colours stay names until the page is shown.
+
+A colour here is `var(--series-1)` and the like; the page's script puts the value of the reader's theme in, so that one
+figure serves light and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepwell.curves import Chart, Curve, Mark
+
+SERIES = 8  # colours in the palette; a ninth name starts again with another dash
+DASHES = ("solid", "dash", "dot")
+SYMBOLS = {"hollow": "circle-open", "crosses": "x-thin-open", "star": "star"}
+
+
+def slots(charts: Sequence[Chart]) -> dict[str, int]:
+    """The colour of each curve's name through a whole page: by first appearance.
+
+    >>> slots([Chart("a", [Curve("sgd", [], []), Curve("lion", [], [])]), Chart("b", [Curve("lion", [], [])])])
+    {'sgd': 0, 'lion': 1}
+    """
+    found: dict[str, int] = {}
+    for chart in charts:
+        for curve in chart.curves:
+            found.setdefault(curve.name, len(found))
+    return found
+
+
+def figure(chart: Chart, colours: Mapping[str, int]) -> dict[str, Any]:
+    """The chart as plotly's `{"data": [...], "layout": {...}}`, JSON-ready."""
+    traces: list[dict[str, Any]] = []
+    if chart.heights is not None:
+        traces += _contours(chart)
+    bands = [_band(curve, colours[curve.name]) for curve in chart.curves if curve.low is not None]
+    traces += [trace for pair in bands for trace in pair]  # behind all the lines
+    named: set[str] = set()
+    for curve in chart.curves:
+        traces.append(_line(curve, colours[curve.name], legend=curve.name not in named))
+        named.add(curve.name)
+    return {"data": traces, "layout": _layout(chart, legend=len(named) > 1)}
+
+
+def colour(slot: int, what: str = "series") -> str:
+    """The name of a palette entry."""
+    return f"var(--{what}-{slot % SERIES + 1})"
+
+
+def _line(curve: Curve, slot: int, legend: bool) -> dict[str, Any]:
+    dash = "dash" if curve.style == "dashed" else DASHES[slot // SERIES % len(DASHES)]
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "name": curve.name,
+        "legendgroup": curve.name,
+        "showlegend": legend,
+        "x": list(curve.x),
+        "y": list(curve.y),
+        "line": {"color": colour(slot), "width": 2, "dash": dash},
+        "marker": {"color": colour(slot), "size": 7},
+        "hovertemplate": "%{x:.6~g}, <b>%{y:.4~g}</b>" + (" · %{text}" if _says(curve) else ""),
+    }
+    if curve.style in ("line", "dashed"):
+        trace["mode"] = "lines"
+    elif curve.style == "line+points":
+        trace["mode"] = "lines+markers"
+    else:
+        trace["mode"] = "markers"
+    if curve.style in SYMBOLS:
+        size = {"star": 17, "crosses": 8, "hollow": 8}[curve.style]
+        outline = {"color": "var(--card)" if curve.style == "star" else colour(slot), "width": 2}
+        trace["marker"] = {"symbol": SYMBOLS[curve.style], "size": size, "color": colour(slot), "line": outline}
+    if _says(curve):
+        trace["text"] = list(curve.labels or ())
+    return trace
+
+
+def _says(curve: Curve) -> bool:
+    return curve.labels is not None and any(curve.labels)
+
+
+def _band(curve: Curve, slot: int) -> list[dict[str, Any]]:
+    """Two invisible edges with the space between them filled."""
+    edge = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(curve.x),
+        "line": {"width": 0, "color": colour(slot)},
+        "legendgroup": curve.name,
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    return [
+        {**edge, "y": list(curve.low or ())},
+        {**edge, "y": list(curve.high or ()), "fill": "tonexty", "fillcolor": colour(slot, "band")},
+    ]
+
+
+def _contours(chart: Chart) -> list[dict[str, Any]]:
+    assert chart.heights is not None
+    heights = chart.heights
+    z = [[math.log10(max(value, 1e-12)) if heights.log else value for value in row] for row in heights.z]
+    if heights.log:  # one cell at the very minimum must not take most of the scale
+        floor = sorted(value for row in z for value in row)[len(z) * len(z[0]) // 50]
+        z = [[round(max(value, floor), 4) for value in row] for row in z]
+    return [
+        {
+            "type": "contour",
+            "x": list(heights.x),
+            "y": list(heights.y),
+            "z": z,
+            "ncontours": 18,
+            "showscale": False,
+            "hoverinfo": "skip",
+            "line": {"width": 0.6, "color": "var(--contour)"},
+            "colorscale": [[0, "var(--low)"], [1, "var(--high)"]],
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [point[0] for point in heights.points],
+            "y": [point[1] for point in heights.points],
+            "marker": {
+                "symbol": "star",
+                "size": 14,
+                "color": "var(--ink)",
+                "line": {"color": "var(--card)", "width": 1},
+            },
+            "hovertemplate": "minimum at %{x:.3~g}, %{y:.3~g}<extra></extra>",
+            "showlegend": False,
+        },
+    ]
+
+
+def _layout(chart: Chart, legend: bool) -> dict[str, Any]:
+    first = chart.curves[0] if chart.curves else Curve("", [], [])
+    x = _axis(first.x_label, [v for curve in chart.curves for v in curve.x] if chart.log_x else None)
+    seen = [v for curve in chart.curves for values in (curve.y, curve.low, curve.high) for v in values or ()]
+    y = _axis(first.y_label, seen + [mark.value for mark in chart.marks] if chart.log_y else None)
+    if chart.y_window is not None:
+        y |= {"range": list(chart.y_window), "autorange": False}
+    layout: dict[str, Any] = {
+        "xaxis": x,
+        "yaxis": y,
+        "showlegend": legend,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+        "hovermode": "closest" if chart.heights is not None or chart.log_x else "x unified",
+        "shapes": [_across(mark) for mark in chart.marks],
+        "annotations": [_label(mark, chart) for mark in chart.marks],
+    }
+    if chart.heights is not None:
+        x |= {"range": [chart.heights.x[0], chart.heights.x[-1]], "autorange": False, "showgrid": False}
+        y |= {"range": [chart.heights.y[0], chart.heights.y[-1]], "autorange": False, "showgrid": False}
+    return layout
+
+
+def _axis(label: str, values: Sequence[float | None] | None) -> dict[str, Any]:
+    """An axis; logarithmic over `values` if they are given."""
+    axis: dict[str, Any] = {"title": {"text": label}}
+    if values is not None:
+        ticks = decades([value for value in values if value is not None])
+        axis |= {"type": "log", "tickvals": ticks, "ticktext": [said(tick) for tick in ticks]}
+    return axis
+
+
+def decades(values: Sequence[float]) -> list[float]:
+    """Powers of ten around the positive values, thinned out to at most nine.
+
+    >>> decades([3e-4, 0.2])
+    [0.0001, 0.001, 0.01, 0.1, 1.0]
+    """
+    exponents = [math.log10(value) for value in values if value > 0] or [0.0]
+    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    stride = max(1, math.ceil((high - low) / 8))
+    return [float(f"1e{exponent}") for exponent in range(low, high + 1, stride)]
+
+
+def said(tick: float) -> str:
+    """A power of ten as the field writes it.
+
+    >>> said(0.001), said(1e-05), said(100.0)
+    ('0.001', '1e-5', '100')
+    """
+    exponent = round(math.log10(tick))
+    return f"{tick:g}" if -4 < exponent < 4 else f"1e{exponent}"
+
+
+def _across(mark: Mark) -> dict[str, Any]:
+    along, across = ("x", "y") if mark.axis == "y" else ("y", "x")
+    return {
+        "type": "line",
+        f"{along}ref": "paper",
+        f"{along}0": 0,
+        f"{along}1": 1,
+        f"{across}0": mark.value,
+        f"{across}1": mark.value,
+        "line": {"color": "var(--muted)", "width": 1, "dash": "dash"},
+    }
+
+
+def _label(mark: Mark, chart: Chart) -> dict[str, Any]:
+    log = chart.log_y if mark.axis == "y" else chart.log_x
+    value = math.log10(mark.value) if log and mark.value > 0 else mark.value
+    ends = [curve.y[-1] for curve in chart.curves if len(curve.y) and curve.y[-1] is not None]
+    above = 2 * sum(end > mark.value for end in ends if end is not None) > len(ends)
+    place = (
+        {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "top" if above else "bottom"}
+        if mark.axis == "y"
+        else {"yref": "paper", "y": 1, "yanchor": "top", "x": value, "xanchor": "left"}
+    )  # on the side of the line where the curves do not end
+    return {**place, "text": mark.label, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"}}

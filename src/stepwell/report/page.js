@@ -1,0 +1,64 @@
+// Draws every figure with the colours of the reader's theme, and again when the theme changes.
+(() => {
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const figures = [...document.querySelectorAll('script[type="application/json"][data-for]')].map((script) => ({
+    place: document.getElementById(script.dataset.for),
+    data: script.textContent,
+  }));
+
+  // "var(--series-1)" -> the colour that the page's style gives it now, anywhere inside a figure
+  const coloured = (value, style) => {
+    if (typeof value === "string" && value.startsWith("var(")) return style.getPropertyValue(value.slice(4, -1)).trim();
+    if (Array.isArray(value)) return value.map((item) => coloured(item, style));
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
+    return value;
+  };
+
+  const common = (narrow) => ({
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif', size: 13, color: "var(--soft)" },
+    margin: { l: narrow ? 52 : 62, r: 12, t: 34, b: 46 },
+    hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--rule)", font: { color: "var(--ink)" } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--rule)", activecolor: "var(--muted)" },
+    dragmode: narrow ? false : "zoom",
+  });
+  const axis = {
+    gridcolor: "var(--grid)",
+    linecolor: "var(--rule)",
+    zeroline: false,
+    ticks: "outside",
+    ticklen: 4,
+    tickcolor: "var(--rule)",
+    automargin: true,
+  };
+
+  const draw = ({ place, data }) => {
+    const style = getComputedStyle(document.documentElement);
+    const narrow = place.clientWidth < 480;
+    const { data: traces, layout } = JSON.parse(data);
+    const whole = { ...common(narrow), ...layout, width: place.clientWidth, height: place.clientHeight };
+    for (const name of ["xaxis", "yaxis"]) {
+      const title = { standoff: 8, font: { size: 13, color: "var(--muted)" }, ...layout[name].title };
+      whole[name] = { ...axis, ...layout[name], title };
+    }
+    Plotly.react(place, coloured(traces, style), coloured(whole, style), {
+      displaylogo: false,
+      displayModeBar: narrow ? false : "hover",
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    });
+  };
+  // Observing a figure also reports its first size, which draws it.
+  const sizes = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const figure = figures.find(({ place }) => place === target);
+      if (target.clientWidth && target.clientWidth !== figure.width) {
+        figure.width = target.clientWidth;
+        draw(figure);
+      }
+    }
+  });
+  for (const { place } of figures) sizes.observe(place);
+  dark.addEventListener("change", () => figures.forEach(draw));
+})();

@@ -1,0 +1,110 @@
+"""The page: sections in, HTML out. What a figure or a table means is its maker's business."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from stepwell.curves import Cell, Chart, Section, Table
+from stepwell.errors import MissingExtra
+from stepwell.report.figures import figure, slots
+
+SHORT = 28  # characters: a cell up to this long is kept on one line
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A chart as the template needs it."""
+
+    chart: Chart
+    id: str
+    json: str
+
+
+def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = "") -> str:
+    """One HTML page that needs nothing else.
+
+    `lead` is a sentence below the title, `foot` a line at the end. Curves of equal name have one colour through the
+    page. Raises MissingExtra without jinja2 or plotly.
+
+    >>> render("stepwell compare: digits", [Section("Result", [table])])[:15]
+    '<!doctype html>'
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingExtra("jinja2", "tools", "an HTML report") from None
+    charts = [item for section in sections for item in section.items if isinstance(item, Chart)]
+    colours = slots(charts)
+    drawn = {
+        id(chart): _Figure(chart, f"figure-{number}", embedded(figure(chart, colours)))
+        for number, chart in enumerate(charts, start=1)
+    }
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["kind"] = lambda item: type(item).__name__
+    environment.filters["figure"] = lambda chart: drawn[id(chart)]
+    environment.filters["columns"] = _columns
+    template = environment.from_string(_file("page.html.jinja"))
+    return template.render(
+        title=title, lead=lead, foot=foot, sections=sections, style=_file("page.css"), script=_file("page.js"),
+        plotly=_plotly() if charts else "",
+    )  # fmt: skip
+
+
+def write(path: Path, title: str, sections: Sequence[Section], lead: str = "", foot: str = "") -> Path:
+    """Render the page into a file, whole or not at all. Returns the path."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(render(title, sections, lead, foot), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def embedded(value: Any) -> str:
+    """JSON that can stand inside a script element, whatever text is in it: `</script>` cannot end it.
+
+    >>> embedded({"name": "</script>"})
+    '{"name":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _columns(table: Table) -> list[str]:
+    """The style of each column: numbers are set to the right, long text may wrap."""
+    styles = []
+    for index in range(len(table.columns)):
+        cells = [row[index] for row in table.rows if row[index] is not None]
+        if cells and all(_numeric(cell) for cell in cells):
+            styles.append("number")
+        else:
+            styles.append("text" if any(len(str(cell)) > SHORT for cell in cells) else "short")
+    return styles
+
+
+def _numeric(cell: Cell) -> bool:
+    try:
+        float(str(cell))
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache
+def _file(name: str) -> str:
+    return resources.files("stepwell.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise MissingExtra("plotly", "tools", "an HTML report") from None
+    return get_plotlyjs().replace("</script", "<\\/script")

@@ -1,0 +1,43 @@
+"""Small real training problems: used by `stepwell compare`, by the doctor's tests and by the examples.
+
+>>> task = find("rosenbrock")
+>>> task.steps
+500
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from stepwell.errors import UsageError, nearest
+from stepwell.tasks.load import load
+from stepwell.tasks.task import Batch, Metric, Surface, Task, probe
+
+__all__ = ["TABLE", "Batch", "Metric", "Surface", "Task", "find", "load", "probe"]
+
+# task name -> the file that defines it as `task`: the one line that a new task adds
+TABLE = {
+    "digits": "digits",
+    "bytes": "stdlib_bytes",
+    "rosenbrock": "rosenbrock",
+    "rastrigin": "rastrigin",
+    "ravine": "ravine",
+}
+
+
+def find(name_or_path: str) -> Task:
+    """The task of that name, or the one that a Python file defines.
+
+    `"digits"` is built in; `"my_task.py"` and `"my_task.py:task"` load a user's file (the name after the colon
+    is `task` if left out), which is probed with one batch. Raises UsageError with the nearest right name, or
+    with what is wrong in the file.
+    """
+    if name_or_path in TABLE:
+        return import_module(f"stepwell.tasks.{TABLE[name_or_path]}").task
+    path, _, name = name_or_path.partition(":")
+    if path.endswith(".py") or ":" in name_or_path or "/" in name_or_path or Path(path).is_file():
+        return load(Path(path), name or "task")
+    raise UsageError(
+        f"unknown task '{name_or_path}': {nearest(name_or_path, TABLE)}; your own: path/to/my_task.py:task"
+    )

@@ -1,0 +1,208 @@
+"""What a task is: a small real training problem with data, model, loss, a metric and a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stepwell.errors import UsageError
+
+Batch = Any  # whatever the task's loss understands; usually a tuple of tensors
+
+PASS_STRIDE = 100_003  # a prime far above any number of seeds, so that (seed, pass) pairs do not meet
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The number by which training runs are compared.
+
+    Attributes:
+        name: with its unit, as an axis would say it: `"held-out accuracy"`, `"held-out loss, nats per byte"`.
+        direction: `"max"` if more is better, `"min"` if less is.
+        evaluate: model -> number. It is called in evaluation mode and without gradients; the model is put
+            back into training mode afterwards.
+
+    >>> Metric("error", "min", lambda model: 0.0).better(0.1, 0.2)
+    True
+    """
+
+    name: str
+    direction: Literal["min", "max"]
+    evaluate: Callable[[nn.Module], float]
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("min", "max"):
+            raise UsageError(f"metric '{self.name}': direction={self.direction!r} is neither 'min' nor 'max'")
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` is strictly better than `other`."""
+        return one > other if self.direction == "max" else one < other
+
+    def reached(self, value: float, target: float) -> bool:
+        """Whether `value` is as good as `target`."""
+        return value >= target if self.direction == "max" else value <= target
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The height of a two-parameter task over a plane, for pictures of the path.
+
+    Attributes:
+        height: (x [..], y [..]) -> [..], elementwise on tensors.
+        x, y: the window worth showing, (low, high) each.
+        minima: the known global minima, (x, y) each.
+        log: whether the logarithm of the height shows the valley better.
+    """
+
+    height: Callable[[Tensor, Tensor], Tensor]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    minima: tuple[tuple[float, float], ...]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A small training problem. Everything random in it follows from the seed that it is handed.
+
+    Attributes:
+        name: what `stepwell compare` calls it. summary: one line for lists.
+        family: `"cnn"`, `"transformer"`, `"toy"`, or another word; chooses the learning-rate range of each
+            optimizer (another word takes its general range).
+        model: seed -> module with the initial weights. torch is seeded with it before the call.
+        batches: seed -> iterable of batches, one pass or endless. When a pass ends, the next one is asked for
+            with another seed made from the first, so that a reshuffled epoch is simply `batches(seed)` again.
+        loss: (model, batch) -> scalar tensor to be minimised. The model is in training mode.
+        metric: what is compared, see `Metric`.
+        steps: optimizer steps in a run, the default budget, >= 1.
+        target: the metric value that counts as solved, or None.
+        batch_size: examples in a batch, for the report; None if that has no meaning.
+        evaluations: how often the metric is taken in a run, besides at the start, >= 1.
+        surface: only for two-parameter tasks: what the path is drawn over.
+        about: facts for the report (data set, split, sizes), name -> text.
+
+    Example: `examples/my_task.py`.
+    """
+
+    name: str
+    summary: str
+    family: str
+    model: Callable[[int], nn.Module]
+    batches: Callable[[int], Iterable[Batch]]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    metric: Metric
+    steps: int
+    target: float | None = None
+    batch_size: int | None = None
+    evaluations: int = 20
+    surface: Surface | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def build(self, seed: int) -> nn.Module:
+        """The model of this seed, also if its builder draws from torch's global generator."""
+        torch.manual_seed(seed)
+        return self.model(seed)
+
+    def stream(self, seed: int) -> Iterator[Batch]:
+        """Endless batches: pass after pass. Raises UsageError if a pass holds no batch."""
+        number = 0
+        while True:
+            empty = True
+            for batch in self.batches(seed + PASS_STRIDE * number):
+                empty = False
+                yield batch
+            if empty:
+                raise UsageError(f"task '{self.name}': batches({seed}) gives no batch")
+            number += 1
+
+    def measure(self, model: nn.Module) -> float:
+        """The metric of the model now; may be NaN or infinite. Leaves the model in training mode."""
+        model.eval()
+        try:
+            with torch.no_grad():
+                return float(self.metric.evaluate(model))
+        finally:
+            model.train()
+
+
+def probe(task: Task) -> None:
+    """Run one batch through a task, so that a fault in it shows before a long comparison begins.
+
+    Raises UsageError, one line, for the first thing that is misshapen: settings out of range, a model that is
+    no module or has nothing to train, no batches, a loss that is not one finite number or that no parameter
+    has a part in, a metric that is not a number.
+    """
+
+    def fault(said: str) -> UsageError:
+        return UsageError(f"task '{task.name}': {said}")
+
+    for label in ("model", "batches", "loss"):
+        if not callable(getattr(task, label)):
+            raise fault(f"{label} is a {type(getattr(task, label)).__name__}; a function is needed")
+    if not isinstance(task.metric, Metric):
+        raise fault(f"metric is a {type(task.metric).__name__}; a stepwell.tasks.Metric is needed")
+    for label in ("steps", "evaluations"):
+        number = getattr(task, label)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise fault(f"{label}={number!r}; a whole number of at least 1 is needed")
+    if task.target is not None and not _is_number(task.target):
+        raise fault(f"target={task.target!r}; a finite number or None is needed")
+
+    def called(what: str, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except UsageError:
+            raise
+        except Exception as error:
+            raise fault(f"{what} fails: {last_line(error)}") from error
+
+    model = called("model(0)", lambda: task.build(0))
+    if not isinstance(model, nn.Module):
+        raise fault(f"model(0) is a {type(model).__name__}; a torch.nn.Module is needed")
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        raise fault("model(0) has no trainable parameters")
+    batch = called("batches(0)", lambda: next(task.stream(0)))
+    model.train()
+    loss = called("loss(model, batch)", lambda: task.loss(model, batch))
+    if not isinstance(loss, Tensor):
+        raise fault(f"loss(model, batch) is a {type(loss).__name__}; a scalar tensor is needed")
+    if loss.numel() != 1:
+        raise fault(f"loss(model, batch) has shape {tuple(loss.shape)}; a scalar is needed, such as loss.mean()")
+    if not math.isfinite(loss.item()):
+        raise fault(f"loss(model, batch) is {loss.item()} before the first step")
+    if not loss.requires_grad:
+        raise fault("loss(model, batch) has no gradient; is it detached, or computed without the model?")
+    called("the backward pass", loss.backward)
+    if all(p.grad is None for p in trainable):
+        raise fault("no trainable parameter gets a gradient from loss(model, batch)")
+    value = called("metric.evaluate(model)", lambda: _evaluated(task, model))
+    if not _is_number(value):
+        raise fault(f"metric.evaluate(model) gives {value!r}; a finite number is needed, such as tensor.item()")
+
+
+def _evaluated(task: Task, model: nn.Module) -> Any:
+    model.eval()
+    with torch.no_grad():
+        value = task.metric.evaluate(model)
+    if isinstance(value, Tensor) and value.numel() == 1:  # forgiven: a tensor of one element is a number
+        return float(value)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, str | bytes) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def last_line(error: BaseException) -> str:
+    """An exception in one line: its type and the last line of what it says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[-1].strip()}" if said else type(error).__name__

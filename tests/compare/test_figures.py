@@ -1,0 +1,141 @@
+"""The data behind tables and charts, from a made-up result."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.compare import Contender, Outcome, Plan, Result
+from stepwell.compare.figures import headline, learning_curves, paths, rates, score_table, sections, settings_table
+from stepwell.compare.judgement import findings
+from stepwell.compare.plan import learning_rates
+from stepwell.compare.scores import scores
+from stepwell.curves import Chart, Heights
+
+PLAN = Plan("line", (Contender("SGD", 1e-3, 1.0, {"momentum": 0.9}), Contender("Lion", 1e-5, 1e-2)), 3, 3, 20)
+FINALS = {"SGD": (0.9, 0.7, 0.8), "Lion": (0.5, 0.6, 0.7)}  # by increasing rate, so SGD is best at its low edge
+
+
+def run(optimizer: str, phase: Any, index: int, lr: float, final: float, status: Any = "finished") -> Outcome:
+    return Outcome(
+        optimizer, phase, index, lr, index + 1, status, steps=[0, 10, 20], metric=[0.1, 0.4, final],
+        loss=[None, 2.0, 1.0], seconds=[0.0, 0.1 + 0.01 * index, 0.2], final=final if status == "finished" else None,
+        state_bytes=40, parameters=10,
+    )  # fmt: skip
+
+
+def result(**changed: Any) -> Result:
+    outcomes = []
+    for contender in PLAN.contenders:
+        name, by_rate = contender.name, sorted(learning_rates(contender.low, contender.high, 3))
+        for index, lr in enumerate(learning_rates(contender.low, contender.high, 3)):
+            outcomes.append(run(name, "tune", index, lr, FINALS[name][by_rate.index(lr)]))
+        lr = by_rate[0] if name == "SGD" else by_rate[2]
+        outcomes += [run(name, "seed", index, lr, (0.9 if name == "SGD" else 0.6) + index / 100) for index in range(3)]
+    made = Result(
+        PLAN, tuple(outcomes), tuple(scores(PLAN, outcomes, "max", 0.8)),
+        {"name": "line", "summary": "a line", "family": "toy", "metric": "accuracy", "direction": "max", "target": 0.8,
+         "batch_size": 16, "about": {"data": "made up"}},
+        {"torch": "2.0", "processor": "abacus"}, True, 1.0, Path("runs/x"),
+    )  # fmt: skip
+    return dataclasses.replace(made, **changed)
+
+
+def test_the_table_says_what_the_scores_say() -> None:
+    first, second = score_table(result()).rows
+    assert first[:6] == ["SGD", "0.00316", "low edge", "0.91", "0.905 – 0.915", "3 of 3"]
+    assert first[6:8] == ["20", "0.2"]
+    assert second[:6] == ["Lion", "0.00316", "high edge", "0.61", "0.605 – 0.615", "0 of 3"]
+    assert second[6:8] == [None, None]
+
+
+def test_learning_curves_are_median_and_range_over_seeds() -> None:
+    chart = learning_curves(result())
+    sgd = chart.curves[0]
+    assert (sgd.name, list(sgd.x)) == ("SGD", [0, 10, 20])
+    assert list(sgd.y) == pytest.approx([0.1, 0.4, 0.91])
+    assert sgd.low is not None
+    assert sgd.high is not None
+    assert (sgd.low[-1], sgd.high[-1]) == (0.9, 0.92)
+    assert [mark.value for mark in chart.marks] == [0.8]
+    assert list(learning_curves(result(), over="seconds").curves[0].x) == pytest.approx([0.0, 0.11, 0.2])
+    low, high = chart.y_window or (0, 0)
+    assert low < 0.4 < 0.91 < high < 1.1  # the start, 0.1, is left outside
+
+
+def test_seeds_that_ended_early_count_while_they_ran() -> None:
+    outcomes = list(result().outcomes)
+    index = next(i for i, o in enumerate(outcomes) if o.phase == "seed")
+    outcomes[index] = dataclasses.replace(
+        outcomes[index], steps=[0, 10], metric=[0.1, 0.2], status="diverged", final=None
+    )
+    sgd = next(c for c in learning_curves(result(outcomes=tuple(outcomes))).curves if c.name == "SGD")
+    assert list(sgd.x) == [0, 10, 20]
+    assert sgd.low is not None
+    assert list(sgd.low) == [0.1, 0.2, 0.91]
+
+
+def test_the_rates_chart_shows_every_trial_in_its_own_way() -> None:
+    outcomes = list(result().outcomes)
+    outcomes[0] = dataclasses.replace(outcomes[0], status="pruned", final=None)
+    outcomes[2] = dataclasses.replace(outcomes[2], status="diverged", final=None)
+    chart = rates(result(outcomes=tuple(outcomes)))
+    styles = [(curve.name, curve.style) for curve in chart.curves]
+    assert {("SGD", "hollow"), ("SGD", "crosses"), ("Lion", "line+points"), ("Lion", "star")} <= set(styles)
+    lion = next(c for c in chart.curves if (c.name, c.style) == ("Lion", "line+points"))
+    assert list(lion.x) == sorted(lion.x)
+    assert list(lion.y) == [0.5, 0.6, 0.7]
+    assert chart.log_x
+    assert "Crosses" in chart.note
+
+
+def test_only_planes_have_a_path() -> None:
+    assert paths(result()) is None
+    heights = Heights([0, 1], [0, 1], [[0, 1], [1, 2]], points=((0, 0),))
+    outcomes = tuple(dataclasses.replace(o, path=[[0, 0], [1, 1], [2, 2]]) for o in result().outcomes)
+    chart = paths(result(outcomes=outcomes, surface=heights))
+    assert chart is not None
+    assert [(curve.name, list(curve.x)) for curve in chart.curves] == [("SGD", [0, 1, 2]), ("Lion", [0, 1, 2])]
+    assert any(
+        isinstance(item, Chart) and item.heights
+        for s in sections(result(outcomes=outcomes, surface=heights))
+        for item in s.items
+    )
+
+
+def test_wide_positive_metrics_get_a_logarithmic_axis() -> None:
+    facts = {**result().task, "direction": "min"}
+    outcomes = tuple(dataclasses.replace(o, metric=[100.0, 1.0, 1e-3]) for o in result().outcomes)
+    assert learning_curves(result(task=facts, outcomes=outcomes)).log_y
+    assert not learning_curves(result(outcomes=outcomes)).log_y
+
+
+def test_the_headline_names_the_best_and_shares_a_tie() -> None:
+    assert headline(result()) == "SGD has the best median accuracy: 0.91 over 3 seeds; Lion follows with 0.61."
+    sgd, lion = result().scores
+    tied = (sgd, dataclasses.replace(lion, median=sgd.median))
+    assert headline(result(scores=tied)) == "SGD and Lion share the best median accuracy: 0.91."
+    assert headline(result(scores=())) == "No optimizer has a final run yet."
+
+
+def test_the_notes_are_honest() -> None:
+    found = {(finding.code, finding.where): finding for finding in findings(result())}
+    assert found["C04", "SGD"].instead == "widen the range: --lr-range sgd=0.0001:1"
+    assert found["C04", "Lion"].instead == "widen the range: --lr-range lion=1e-05:0.1"
+    assert "not reached by Lion" in found["C08", "this run"].seen
+    assert len(found) == 3
+    close = tuple(dataclasses.replace(s, values=(0.9, 0.91)) for s in result().scores)
+    assert "C07" in {finding.code for finding in findings(result(scores=close))}
+    lonely = dataclasses.replace(PLAN, seeds=1)
+    assert "C06" in {finding.code for finding in findings(result(plan=lonely))}
+
+
+def test_the_settings_say_how_it_was_run() -> None:
+    rows = {str(row[0]): str(row[1]) for row in settings_table(result()).rows}
+    assert rows["SGD"] == "lr from 0.001 to 1; momentum=0.9"
+    assert rows["torch"] == "2.0"
+    assert "cosine decay to 0" in rows["schedule"]
+    assert rows["data"] == "made up"

@@ -1,0 +1,120 @@
+"""The folder: resumable, tolerant of a torn line, and closed to another run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.compare.folder import Folder, write_whole
+from stepwell.compare.outcome import Outcome, crashed
+from stepwell.compare.plan import Contender, Plan, Trial
+from stepwell.errors import UsageError
+
+PLAN = Plan("digits", (Contender("SGD", 1e-3, 1.0, {"momentum": 0.9}), Contender("Lion", 1e-5, 1e-2)), 6, 3, 100)
+DONE = [crashed(Trial("SGD", "tune", i, 0.1, 0), "an error with é and a\ttab") for i in range(3)]
+
+
+def test_outcomes_come_back_in_order(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "a" / "b", PLAN)
+    assert folder.outcomes() == []
+    for outcome in DONE:
+        folder.append(outcome)
+    assert Folder(tmp_path / "a" / "b", PLAN).outcomes() == DONE
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"optimizer":"SGD","phase":"tu', b'{"optimizer":"SGD","error":"\xc3'])
+def test_a_torn_last_line_is_cut_off_and_the_next_one_is_whole(tmp_path: Path, torn: bytes) -> None:
+    folder = Folder(tmp_path, PLAN)
+    folder.append(DONE[0])
+    with (tmp_path / "trials.jsonl").open("ab") as file:
+        file.write(torn)
+    assert folder.outcomes() == DONE[:1]
+    folder.append(DONE[1])
+    assert folder.outcomes() == DONE[:2]
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "3", "{}", '{"optimizer":"SGD","phase":"tune","index":0,"status":"finished"}']
+)
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
+    folder = Folder(tmp_path, PLAN)
+    folder.append(DONE[0])
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write(line + "\n")
+    folder.append(DONE[1])
+    with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged: delete that line"):
+        folder.outcomes()
+
+
+def test_a_trial_done_twice_counts_once_the_last_time(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, PLAN)
+    folder.append(DONE[0])
+    again = dataclasses.replace(DONE[0], status="finished", final=1.0, error="")
+    folder.append(again)
+    assert folder.outcomes() == [again]
+
+
+def test_fields_of_a_later_version_are_passed_over() -> None:
+    value = {**json.loads(DONE[0].to_json()), "colour": "blue"}
+    assert Outcome.from_json(json.dumps(value)) == DONE[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"trials": 7}, "trials is 6 there and 7 here"),
+        ({"task": "bytes"}, "task is 'digits' there and 'bytes' here"),
+        ({"steps": 50, "seeds": 1}, "seeds is 3 there and 1 here"),
+        ({"contenders": PLAN.contenders[:1]}, "optimizers is 'SGD,Lion' there and 'SGD' here"),
+        ({"contenders": (PLAN.contenders[0], Contender("Lion", 1e-6, 1e-2))}, "Lion.low is 1e-05 there and 1e-06 here"),
+        (
+            {"contenders": (Contender("SGD", 1e-3, 1.0, {"momentum": 0.5}), PLAN.contenders[1])},
+            "SGD.options.momentum is 0.9 there and 0.5 here",
+        ),
+        ({"task_digest": "ab"}, "task_digest is '' there and 'ab' here"),
+        ({"prune": False}, "prune is True there and False here"),
+    ],
+)
+def test_another_run_is_refused_by_its_first_difference(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    Folder(tmp_path, PLAN).append(DONE[0])
+    with pytest.raises(UsageError) as caught:
+        Folder(tmp_path, dataclasses.replace(PLAN, **changed))
+    assert message in str(caught.value)
+    assert "give another --out, or delete" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_any_trial_is_replaced(tmp_path: Path) -> None:
+    Folder(tmp_path, PLAN)
+    changed = dataclasses.replace(PLAN, trials=7)
+    Folder(tmp_path, changed).append(DONE[0])
+    assert json.loads((tmp_path / "run.json").read_text())["trials"] == 7
+    assert Folder(tmp_path, changed).outcomes() == DONE[:1]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="is not empty and holds no comparison: give another --out"):
+        Folder(tmp_path, PLAN)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_way_and_damaged_settings(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write to .*file"):
+        Folder(tmp_path / "file", PLAN)
+    Folder(tmp_path / "run", PLAN).append(DONE[0])
+    (tmp_path / "run" / "run.json").write_text("{half")
+    with pytest.raises(UsageError, match=r"run\.json is damaged"):
+        Folder(tmp_path / "run", PLAN)
+
+
+def test_a_file_is_written_whole(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "x.json", "old")
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
