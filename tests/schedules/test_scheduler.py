@@ -163,6 +163,15 @@ def test_plateau_multiplies_and_is_saved() -> None:
         second.load_state_dict({"step": 3})
 
 
+def test_a_schedule_without_effect_warns() -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=0.1)
+    with pytest.warns(
+        UserWarning, match="the schedule of weight_decay has no effect: it multiplies weight_decay, which is 0"
+    ):
+        Scheduler(optimizer, {"lr": RAMP, "weight_decay": RAMP})
+    Scheduler(adamw(), {"lr": RAMP, "weight_decay": RAMP})  # one group without decay is no reason to warn
+
+
 def test_nothing_is_written_if_one_value_is_out_of_range() -> None:
     optimizer = adamw()
     schedule: dict[str, Schedule] = {"lr": constant(factor=0.5), "betas": multi_step([1], gamma=1.2)}

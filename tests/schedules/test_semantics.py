@@ -267,7 +267,9 @@ def test_what_fits_is_not_refused() -> None:
         schedule.check(1000)
 
 
-@pytest.mark.parametrize("module", ["base", "smooth", "stairs", "cycles", "plateau", "scheduler", "expression", "draw"])
+@pytest.mark.parametrize(
+    "module", ["base", "smooth", "stairs", "cycles", "plateau", "scheduler", "expression", "draw", "command"]
+)
 def test_examples_in_docstrings(module: str) -> None:
     names = {name: getattr(schedules, name) for name in schedules.__all__}
     names["optimizer"] = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)

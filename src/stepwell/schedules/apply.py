@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,12 +57,21 @@ def initial_values(schedule: Schedules, groups: list[dict[str, Any]]) -> list[di
     """What the factors multiply: for each group, the scheduled hyperparameters as they were before any factor.
 
     They are kept in the group as `initial_lr`, `initial_weight_decay`, ... (torch's habit), so that they travel with
-    the optimizer's checkpoint; a group that has them already keeps them.
+    the optimizer's checkpoint; a group that has them already keeps them. Warns of a schedule that multiplies 0 only.
     """
     named = by_name(schedule)
     for one in named.values():
         check_group_keys(one, [group.get("name") for group in groups])
-    return [_initial(named, group, position) for position, group in enumerate(groups)]
+    found = [_initial(named, group, position) for position, group in enumerate(groups)]
+    for name, one in named.items():
+        if found and not one.absolute and all(_is_zero(values[name]) for values in found):
+            warnings.warn(
+                f"the schedule of {name} has no effect: it multiplies {name}, which is 0 in every group; "
+                f"set {name} in the optimizer, or give values with .between(low, high)",
+                UserWarning,
+                stacklevel=3,
+            )
+    return found
 
 
 def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int) -> dict[str, Any]:
@@ -97,6 +107,10 @@ def _target(name: str, group: Mapping[str, Any], position: int) -> tuple[str, in
 
 def _is_number(value: Any) -> bool:
     return (isinstance(value, (int, float)) or hasattr(value, "fill_")) and not isinstance(value, bool)
+
+
+def _is_zero(value: Any) -> bool:
+    return all(float(item) == 0 for item in value) if isinstance(value, (tuple, list)) else float(value) == 0
 
 
 def _copied(value: Any) -> Any:
