@@ -254,6 +254,16 @@ def test_what_marks_a_convolution() -> None:
     assert not gray["conv1.weight"].depthwise  # one input channel is no group
 
 
+def test_embedding_and_head_keep_their_ends_in_whatever_order_they_were_registered() -> None:
+    blocks = nn.ModuleList(look.TimmBlock() for _ in range(2))
+    model = look.named(head=nn.Linear(D, 2), blocks=blocks, tokens=nn.Embedding(9, D), pos_embed=look.zeros(1, 5, D))
+    depths = {m.name: (m.role, m.depth) for m in find_roles(model).members}
+    assert depths["tokens.weight"] == ("embedding", 0)
+    assert depths["pos_embed"] == ("position", 0)
+    assert depths["head.weight"] == ("head", 3)
+    assert depths["head.bias"] == ("bias", 3)
+
+
 def test_weight_norm_keeps_the_roles() -> None:
     model = nn.Sequential(
         torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, D)),
