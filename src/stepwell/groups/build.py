@@ -1,0 +1,497 @@
+"""From a model to the groups of an optimizer: by role, by layer, by pattern, and Muon's split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from stepwell.errors import UsageError, nearest, unknown
+from stepwell.groups.patterns import Pattern, check, matches, pick, text_of
+from stepwell.groups.roles import ROLES, Anatomy, Member, find_roles
+
+# Roles that weight decay leaves alone unless told otherwise. There is no single convention: nanoGPT decays embeddings,
+# OLMo exempts only them, vision transformers exempt tables of positions. Shrinking what norms, biases and scales say
+# has no use, and decay pulls rare rows of an embedding to zero between the few gradients that they get. A tied head
+# gets a gradient in every row at every step, so it is decayed.
+NO_DECAY = ("norm", "bias", "scalar", "embedding", "position")
+
+_SHOWN = 4  # names that a note lists before it says how many more there are
+
+
+class Groups(list[dict[str, Any]]):
+    """Parameter groups that any `torch.optim` optimizer takes, and that can be printed.
+
+    Each is a dict with `params`, `param_names`, `name`, and the hyperparameters that differ from the optimizer's
+    defaults. `print(groups)` shows what each tensor gets, and what was left out.
+
+    Iterating gives copies, because torch.optim writes its defaults into the dicts that it is handed: so the same groups
+    can be handed to a second optimizer, and print what was asked for. `groups[0]["lr"] = 1e-3` changes the group.
+
+    >>> optimizer = torch.optim.AdamW(by_role(model, lr=3e-4, weight_decay=0.1))
+
+    Attributes:
+        members: every tensor of the model, with role and depth, also those in no group.
+        notes: what should be known: what is frozen, tied, matched twice.
+        optimizers: for each group, the optimizer that it is meant for, or None.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        members: Sequence[Member],
+        notes: Sequence[str] = (),
+        optimizers: Sequence[str | None] | None = None,
+    ) -> None:
+        super().__init__(groups)
+        self.members = tuple(members)
+        self.notes = tuple(notes)
+        self.optimizers = tuple(optimizers) if optimizers is not None else (None,) * len(self)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (dict(group) for group in super().__iter__())
+
+    def of(self, optimizer: str) -> Groups:
+        """The groups that are meant for one optimizer.
+
+        >>> groups = muon(model)
+        >>> inner = AdamW(groups.of("adamw"))
+
+        Raises UsageError if none is.
+        """
+        chosen = [index for index, name in enumerate(self.optimizers) if name == optimizer]
+        if not chosen:
+            known = {name for name in self.optimizers if name}
+            if not known:
+                raise UsageError(f"of({optimizer!r}): these groups are for one optimizer; pass them to it as they are")
+            raise UsageError(f"of({optimizer!r}): no group is for it: {nearest(optimizer, known)}")
+        return Groups([self[i] for i in chosen], self.members, self.notes, [self.optimizers[i] for i in chosen])
+
+    def table(self, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
+        """The groups as a table, one line each, then the notes.
+
+        Args:
+            optimizer: a name or a class, to show the bytes of its state too.
+            state: the format of that state.
+            width: at most so many characters a line; long names are shortened.
+        """
+        from stepwell.groups.show import table
+
+        return table(self, optimizer=optimizer, state=state, width=width)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def by_role(
+    model: nn.Module,
+    *,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    no_decay: Iterable[str] = NO_DECAY,
+    roles: Mapping[str, Mapping[str, Any]] | None = None,
+    patterns: Mapping[Pattern, Mapping[str, Any] | float] | None = None,
+    layer_decay: float | None = None,
+    merge: bool = True,
+    keep_frozen: bool = False,
+) -> Groups:
+    """Groups by what each tensor is for: no decay on norms and biases, a rate of its own for an embedding.
+
+    Args:
+        model: its parameters, each once; tied ones under their first name.
+        lr: the rate; the optimizer's own where None.
+        weight_decay: the decay; the optimizer's own where None.
+        no_decay: roles (see `ROLES`) that get a weight_decay of 0.
+        roles: hyperparameters by role, as {"embedding": {"lr": 1e-2}}; they win over lr, weight_decay and no_decay.
+        patterns: hyperparameters by pattern, see `by_pattern`; they win over all others.
+        layer_decay: multiplies lr per block from the top, in (0, 1], see `by_layer`.
+        merge: put tensors with equal hyperparameters into one group; if not, each role has its own.
+        keep_frozen: also take parameters that want no gradient now, for models that are unfrozen by stages. An
+            optimizer passes over them until they get a gradient.
+
+    >>> groups = by_role(model, lr=3e-4, weight_decay=0.1, roles={"embedding": {"lr": 3e-3}})
+
+    Raises UsageError for an unknown role, a pattern that matches nothing, or a model without trained parameters.
+    """
+    return _by_role("by_role", model, lr, weight_decay, no_decay, roles, patterns, layer_decay, merge, keep_frozen)
+
+
+def _by_role(
+    owner: str,
+    model: nn.Module,
+    lr: float | None,
+    weight_decay: float | None,
+    no_decay: Iterable[str],
+    roles: Mapping[str, Mapping[str, Any]] | None,
+    patterns: Mapping[Pattern, Mapping[str, Any] | float] | None,
+    layer_decay: float | None,
+    merge: bool,
+    keep_frozen: bool,
+) -> Groups:
+    no_decay, roles = _checked_roles(no_decay, roles)
+    anatomy = find_roles(model)
+    settings = _Settings(anatomy, lr, weight_decay, no_decay, roles, dict(patterns or {}), layer_decay, owner)
+    return _assemble(anatomy, settings, merge=merge, keep_frozen=keep_frozen)
+
+
+def by_layer(
+    model: nn.Module,
+    *,
+    lr: float,
+    decay: float = 0.75,
+    weight_decay: float | None = None,
+    no_decay: Iterable[str] = NO_DECAY,
+    roles: Mapping[str, Mapping[str, Any]] | None = None,
+    patterns: Mapping[Pattern, Mapping[str, Any] | float] | None = None,
+    merge: bool = True,
+    keep_frozen: bool = False,
+) -> Groups:
+    """Groups for fine-tuning: the lower the layer, the smaller its rate.
+
+        lr(depth) = lr * decay ^ (blocks + 1 - depth)
+
+    Depth counts blocks, not tensors: 0 is what comes before the first block (embeddings, stem), 1 to n are the blocks,
+    n + 1 is what comes after them (last norm, head), which has lr itself. Stages are counted through; a
+    downsampling belongs to the block after it.
+
+    Args:
+        model: as for `by_role`.
+        lr: the rate of the head.
+        decay: the ratio from one block to the one below, in (0, 1]; 0.65 to 0.9 are usual, smaller for small models.
+        weight_decay, no_decay, roles, patterns, merge, keep_frozen: as for `by_role`; a rate that `roles` or `patterns`
+            give is multiplied too.
+
+    Source: Clark et al., "ELECTRA", 2003.10555, appendix; Bao et al., "BEiT", 2106.08254, section 3.
+
+    >>> optimizer = AdamW(by_layer(model, lr=1e-3, decay=0.65, weight_decay=0.05))
+    """
+    return _by_role("by_layer", model, lr, weight_decay, no_decay, roles, patterns, decay, merge, keep_frozen)
+
+
+def by_pattern(
+    model: nn.Module,
+    patterns: Mapping[Pattern, Mapping[str, Any] | float],
+    *,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    no_decay: Iterable[str] = (),
+    merge: bool = True,
+    keep_frozen: bool = False,
+) -> Groups:
+    """Groups by name: discriminative rates, as 10 times the rate for a new head.
+
+    Args:
+        model: as for `by_role`.
+        patterns: pattern -> hyperparameters, or a number that multiplies lr. A pattern is a glob over the whole
+            name ("*.bias"), the name of a module or parameter ("backbone.layer4"), or a compiled regular
+            expression. The first that matches wins; what none matches has lr and weight_decay.
+        lr, weight_decay: of what none matches, and where a pattern says nothing else.
+        no_decay: roles without decay, as for `by_role`; none by default.
+        merge, keep_frozen: as for `by_role`.
+
+    >>> groups = by_pattern(model, {"head": 10.0, "backbone.layer1": {"lr": 1e-5}}, lr=1e-3)
+
+    Raises UsageError for a pattern that matches no parameter, with the nearest names. A pattern all of whose
+    parameters are taken by earlier ones or frozen is no error; `print(groups)` says so.
+    """
+    if not patterns:
+        raise UsageError("by_pattern: no pattern is given; use by_role, or give one as in {'head': 10.0}")
+    return _by_role("by_pattern", model, lr, weight_decay, no_decay, None, patterns, None, merge, keep_frozen)
+
+
+def muon(
+    model: nn.Module,
+    *,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    adamw: Mapping[str, Any] | None = None,
+    no_decay: Iterable[str] = NO_DECAY,
+    convolutions: bool = True,
+    also: Iterable[Pattern] = (),
+    keep_out: Iterable[Pattern] = (),
+    mark: str | None = None,
+    keep_frozen: bool = False,
+) -> Groups:
+    """Muon's split: hidden matrices and convolution kernels for Muon, everything else for AdamW.
+
+    The split is by role, never by the number of dimensions: embeddings, heads and tables of positions are matrices
+    too, and orthogonalising their updates is wrong without any error being raised. Out are also norms, biases, scalars,
+    recurrent weights (several gates stacked in one tensor), the convolution that reads the input, and depthwise
+    convolutions (no matrix: each channel has its own filter).
+
+    Args:
+        model: as for `by_role`.
+        lr, weight_decay: of Muon's group.
+        adamw: hyperparameters of the others, as {"lr": 3e-4, "weight_decay": 0.1, "betas": (0.9, 0.95)}.
+        no_decay: roles without decay among the others.
+        convolutions: whether Muon gets convolution kernels; torch.optim.Muon takes matrices only.
+        also: patterns of tensors that Muon shall have in spite of their role; they must be matrices by shape.
+        keep_out: patterns of tensors that it shall not have.
+        mark: a key set in each group to True for Muon's and False for the others, as "use_muon", for optimizers
+            that take both.
+        keep_frozen: as for `by_role`.
+
+    Source: Jordan et al., "Muon", 2024; the split as in its README, and Liu et al. 2502.16982.
+
+    >>> groups = muon(model, lr=0.02, adamw={"lr": 3e-4})
+    >>> optimizers = Muon(groups.of("muon")), AdamW(groups.of("adamw"))
+
+    Raises UsageError if nothing is left for Muon, or a pattern matches nothing.
+    """
+    no_decay, _ = _checked_roles(no_decay, None)
+    anatomy = find_roles(model)
+    forced = {id(member.tensor): member for member in pick(also, anatomy.members, "muon: also")}
+    barred = {id(member.tensor): member for member in pick(keep_out, anatomy.members, "muon: keep_out")}
+    for key, member in forced.items():
+        if key in barred:
+            raise UsageError(f"muon: '{member.name}' is in both also and keep_out; leave it out of one")
+        if sum(size > 1 for size in member.tensor.shape) < 2:
+            raise UsageError(
+                f"muon: '{member.name}' of shape {list(member.tensor.shape)} is no matrix, "
+                "so it cannot be orthogonalised; leave it out of also"
+            )
+
+    def goes(member: Member) -> bool:
+        if id(member.tensor) in forced or id(member.tensor) in barred:
+            return id(member.tensor) in forced
+        if member.role == "convolution":
+            return convolutions and not member.first_convolution and not member.depthwise
+        return member.role == "matrix" and sum(size > 1 for size in member.tensor.shape) >= 2
+
+    other = dict(adamw or {})
+    other_lr, other_decay = other.pop("lr", None), other.pop("weight_decay", None)
+    mine = _Settings(anatomy, lr, weight_decay, (), {}, {}, None, "muon")
+    rest = _Settings(anatomy, other_lr, other_decay, no_decay, {}, {}, None, "muon")
+
+    def settings(member: Member) -> tuple[_Label, dict[str, Any]]:
+        to_muon = goes(member)
+        label, values = (mine if to_muon else rest)(member)
+        if not to_muon:
+            values = {**other, **values}
+        if mark is not None:
+            values[mark] = to_muon
+        return _Label("muon" if to_muon else "adamw", label.prefix), values
+
+    settings_notes = [
+        f"{what}, by request: {_listed([m.name for m in chosen.values()])}"
+        for what, chosen in (("for Muon", forced), ("kept from Muon", barred))
+        if chosen
+    ]
+    groups = _assemble(anatomy, settings, keep_frozen=keep_frozen, notes=settings_notes)
+    if "muon" not in groups.optimizers:
+        raise UsageError(
+            f"muon: {type(model).__name__} has no trained hidden matrix or convolution kernel for it; "
+            "use another optimizer, or name tensors with also=[...]"
+        )
+    return groups
+
+
+def freeze(model: nn.Module, *patterns: Pattern, back: bool = False) -> list[str]:
+    """Freeze what the patterns match (`requires_grad = False`, gradients dropped); returns the names.
+
+    Args:
+        model: is changed.
+        patterns: as for `by_pattern`. None: everything.
+        back: thaw instead.
+
+    Norms with running statistics go on updating them in training mode; call `.eval()` on those modules too.
+
+    >>> names = freeze(model, "backbone")
+    >>> freeze(model, "head.bias", back=True)
+    ['head.bias']
+
+    Raises UsageError for a pattern that matches nothing, before anything is changed.
+    """
+    members = find_roles(model).members
+    chosen = pick(patterns, members, "freeze") if patterns else list(members)
+    for member in chosen:
+        if back and not (member.tensor.is_floating_point() or member.tensor.is_complex()):
+            raise UsageError(f"freeze: '{member.name}' is {member.tensor.dtype} and cannot be trained; leave it frozen")
+    for member in chosen:
+        member.tensor.requires_grad_(back)
+        if not back:
+            member.tensor.grad = None
+    return [member.name for member in chosen]
+
+
+# How it is done
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What groups are kept apart by, beside their hyperparameters."""
+
+    optimizer: str | None = None
+    prefix: str = ""
+
+
+class _Settings:
+    """The hyperparameters of each tensor, from the rules that the user gave."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        lr: float | None,
+        weight_decay: float | None,
+        no_decay: Sequence[str],
+        roles: Mapping[str, Mapping[str, Any]],
+        patterns: dict[Pattern, Mapping[str, Any] | float],
+        layer_decay: float | None,
+        owner: str,
+    ) -> None:
+        _check_number(owner, "lr", lr)
+        _check_number(owner, "weight_decay", weight_decay)
+        if layer_decay is not None:
+            _check_number(owner, "layer_decay", layer_decay)
+            if not 0 < layer_decay <= 1:
+                raise UsageError(f"{owner}: layer_decay={layer_decay!r} is out of range; it must be in (0, 1]")
+            if lr is None:
+                raise UsageError(f"{owner}: the decay of layers multiplies lr, which is not given; pass lr=...")
+        check(patterns, anatomy.members, owner)
+        for pattern, value in patterns.items():
+            if not isinstance(value, Mapping):
+                _check_number(owner, f"the multiple of '{text_of(pattern)}'", value)
+                if lr is None:
+                    raise UsageError(
+                        f"{owner}: '{text_of(pattern)}': {value!r} multiplies lr, which is not given; pass lr=..."
+                    )
+        for where, given in [*roles.items(), *patterns.items()]:
+            if isinstance(given, Mapping):
+                for key in ("params", "param_names", "name"):
+                    if key in given:
+                        raise UsageError(
+                            f"{owner}: {text_of(where)!r} sets {key!r}, which groups set themselves; leave it out"
+                        )
+        self.anatomy, self.lr, self.weight_decay = anatomy, lr, weight_decay
+        self.no_decay, self.roles, self.patterns, self.layer_decay = no_decay, roles, patterns, layer_decay
+
+    def __call__(self, member: Member) -> tuple[_Label, dict[str, Any]]:
+        values: dict[str, Any] = {}
+        if self.lr is not None:
+            values["lr"] = self.lr
+        if member.role in self.no_decay:
+            values["weight_decay"] = 0.0
+        elif self.weight_decay is not None:
+            values["weight_decay"] = self.weight_decay
+        values.update(self.roles.get(member.role, {}))
+        prefix = []
+        if self.layer_decay is not None:
+            prefix.append(f"layer {member.depth}")
+        for pattern, given in self.patterns.items():
+            if matches(pattern, member):
+                values.update({"lr": values["lr"] * given} if not isinstance(given, Mapping) else given)
+                prefix.append(text_of(pattern))
+                break
+        if self.layer_decay is not None and "lr" in values:
+            values["lr"] = values["lr"] * self.layer_decay ** (self.anatomy.blocks + 1 - member.depth)
+        return _Label(None, ", ".join(prefix)), values
+
+    def notes(self, trained: Sequence[Member]) -> list[str]:
+        """What the patterns did that the user may not expect."""
+        said = []
+        taken: dict[int, str] = {}
+        for pattern in self.patterns:
+            text = text_of(pattern)
+            wanted = [m for m in self.anatomy.members if matches(pattern, m)]
+            live = [m for m in wanted if any(m is t for t in trained)]
+            doubled = [m for m in live if id(m.tensor) in taken]
+            if not live:
+                said.append(f"'{text}' matches only frozen parameters, so it has no group")
+            elif len(doubled) == len(live):
+                earlier = sorted({taken[id(m.tensor)] for m in doubled})
+                said.append(
+                    f"'{text}' has no group: all that it matches is taken by {_listed(earlier)}, which comes first"
+                )
+            elif doubled:
+                said.append(f"'{text}' also matches what an earlier pattern took: {_listed([m.name for m in doubled])}")
+            for member in live:
+                taken.setdefault(id(member.tensor), text)
+        unmatched = [m for m in trained if id(m.tensor) not in taken]
+        if self.patterns and unmatched:
+            said.append(f"no pattern matches {_counted(unmatched)}: {_listed([m.name for m in unmatched])}")
+        return said
+
+
+def _assemble(
+    anatomy: Anatomy,
+    settings: Callable[[Member], tuple[_Label, dict[str, Any]]],
+    *,
+    merge: bool = True,
+    keep_frozen: bool = False,
+    notes: Sequence[str] = (),
+) -> Groups:
+    usable = [m for m in anatomy.members if m.tensor.is_floating_point() or m.tensor.is_complex()]
+    frozen = [m for m in anatomy.members if not m.trained]
+    taken = usable if keep_frozen else [m for m in usable if m.trained]
+    if not taken:
+        raise UsageError(
+            f"all {len(anatomy.members)} parameters of the model are frozen (requires_grad is False), "
+            "so there is nothing to train; unfreeze some, or pass keep_frozen=True"
+        )
+    found: dict[Any, tuple[_Label, dict[str, Any], list[Member]]] = {}
+    for member in taken:
+        label, values = settings(member)
+        kept_apart = "" if merge else member.role
+        key = (label, kept_apart, tuple(sorted((name, repr(value)) for name, value in values.items())))
+        found.setdefault(key, (label, values, []))[2].append(member)
+    if any(label.prefix.startswith("layer ") for label, _, _ in found.values()):
+        found = dict(sorted(found.items(), key=lambda item: item[1][2][0].depth))
+    found = dict(sorted(found.items(), key=lambda item: item[1][0].optimizer != "muon"))
+    groups, optimizers = [], []
+    for label, values, members in found.values():
+        roles = "+".join(role for role in ROLES if any(m.role == role for m in members))
+        prefix = ", ".join(part for part in (label.optimizer, label.prefix) if part)
+        groups.append(
+            {
+                "params": [m.tensor for m in members],
+                "param_names": [m.name for m in members],
+                "name": f"{prefix}: {roles}" if prefix else roles,
+                **values,
+            }
+        )
+        optimizers.append(label.optimizer)
+    said = list(notes)
+    if isinstance(settings, _Settings):
+        said += settings.notes(taken)
+    tied = [m for m in taken if len(m.names) > 1]
+    if tied:
+        said.append("tied, one tensor: " + "; ".join(" = ".join(m.names) for m in tied[:_SHOWN]))
+    if frozen and keep_frozen:
+        said.append(f"frozen, and kept in the groups: {_counted(frozen)}: {_listed([m.name for m in frozen])}")
+    elif frozen:
+        said.append(f"frozen, in no group: {_counted(frozen)}: {_listed([m.name for m in frozen])}")
+    return Groups(groups, anatomy.members, said, optimizers)
+
+
+def _checked_roles(
+    no_decay: Iterable[str], roles: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]:
+    if isinstance(no_decay, str):
+        raise UsageError(f"no_decay={no_decay!r}: give a list of roles, as ('norm', 'bias')")
+    exempt = tuple(no_decay)
+    for role in (*exempt, *(roles or {})):
+        if role not in ROLES:
+            raise unknown("role", str(role), ROLES)
+    for role, given in (roles or {}).items():
+        if not isinstance(given, Mapping):
+            raise UsageError(f"roles[{role!r}]={given!r}: give a dict of hyperparameters, as {{'lr': 1e-3}}")
+    return exempt, roles or {}
+
+
+def _check_number(owner: str, name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise UsageError(f"{owner}: {name}={value!r}: must be a number, at least 0 and finite")
+
+
+def _counted(members: Sequence[Member]) -> str:
+    elements = sum(m.tensor.numel() for m in members)
+    return f"{len(members)} tensor{'' if len(members) == 1 else 's'} of {elements:,} elements"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

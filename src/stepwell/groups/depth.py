@@ -1,0 +1,65 @@
+"""How deep in the model a parameter is: the number of its block, found in the tree of modules.
+
+A block is what is repeated: a module of its own inside a Sequential or ModuleList (`blocks.3`, `encoder.layer.3`,
+`layer1.0`, `features.4.0`). Lists of lists are stages of blocks (`stages.2.blocks.1`), and are counted through. A model
+without blocks counts its layers with weights instead. What comes before the first block has depth 0, blocks are
+1 to n, what comes after has n + 1; what stands between two blocks (a downsampling) belongs to the one after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+# Lists that lie beside one another in a layer, not one after another; no depth in them.
+_BESIDE = ("expert", "head", "branch", "adapter", "lora")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of the model in the order in which it was put together: a block, or one module outside of blocks."""
+
+    path: str
+    is_block: bool
+    parameters: tuple[nn.Parameter, ...]
+
+
+def units(model: nn.Module) -> list[Unit]:
+    """The blocks of `model`, and the modules outside of them that have parameters."""
+    return list(_descend(model, "", in_stack=False))
+
+
+def _descend(module: nn.Module, path: str, in_stack: bool) -> Iterator[Unit]:
+    children = list(module.named_children())
+    stack = _is_stack(module, path)
+    if in_stack and children and not stack and not _holds_blocks(module):
+        parameters = tuple(module.parameters())
+        if parameters:
+            yield Unit(path, True, parameters)
+        return
+    own = tuple(p for p in module.parameters(recurse=False))
+    if own:
+        yield Unit(path, False, own)
+    for name, child in children:
+        yield from _descend(child, f"{path}.{name}" if path else name, in_stack=stack)
+
+
+def _is_stack(module: nn.Module, path: str) -> bool:
+    name = path.rpartition(".")[2].lower()
+    return isinstance(module, (nn.Sequential, nn.ModuleList)) and not any(word in name for word in _BESIDE)
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Whether `module` is a stage: it holds a list of two or more blocks of one kind, or a list so called."""
+    for path, inner in module.named_modules():
+        if inner is module or not _is_stack(inner, path) or any(word in path.lower() for word in _BESIDE):
+            continue
+        items = [item for item in inner.children() if any(True for _ in item.parameters())]
+        kinds = {type(item) for item in items}
+        blocks = all(any(True for _ in item.children()) and not _is_stack(item, "") for item in items)
+        called = path in ("blocks", "layers", "layer", "block")
+        if blocks and len(kinds) == 1 and (len(items) >= 2 or called):
+            return True
+    return False

@@ -1,0 +1,267 @@
+"""How much memory a training run will need, before it is started."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stepwell.errors import UsageError, nearest
+
+# Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block of 256 elements beside the codes.
+FORMATS = {"fp64": 8.0, "fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1 + 4 / 256, "int4": 0.5 + 4 / 256}
+DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+Shape = tuple[int, ...]
+
+
+def _slots(count: float) -> Callable[[Shape], float]:
+    return lambda shape: count * math.prod(shape)
+
+
+def _factored(shape: Shape) -> float:
+    """Adafactor: a sum per row and per column for matrices, one per element for the rest."""
+    if len(shape) < 2:
+        return math.prod(shape)
+    return math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1]
+
+
+def _shampoo(shape: Shape) -> float:
+    """Shampoo: a factor and its root for each side of a matrix."""
+    rows, columns = _as_matrix(shape)
+    return 2 * (rows**2 + columns**2) if len(shape) >= 2 else math.prod(shape)
+
+
+def _soap(shape: Shape) -> float:
+    """SOAP: Adam's two moments, a factor and an eigenbasis for each side."""
+    return 2 * math.prod(shape) + (_shampoo(shape) if len(shape) >= 2 else 0)
+
+
+def _as_matrix(shape: Shape) -> tuple[int, int]:
+    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+# Elements of state for a tensor, by optimizer, at its usual settings; used where a class does not declare its slots.
+STATE: dict[str, Callable[[Shape], float]] = {
+    "adadelta": _slots(2),
+    "adafactor": _factored,
+    "adagrad": _slots(1),
+    "adam": _slots(2),
+    "adamax": _slots(2),
+    "adamw": _slots(2),
+    "asgd": _slots(1),
+    "lamb": _slots(2),
+    "lars": _slots(1),
+    "lbfgs": _slots(2 * 100 + 3),  # torch's history of 100 pairs
+    "lion": _slots(1),
+    "muon": _slots(1),
+    "nadam": _slots(2),
+    "radam": _slots(2),
+    "rmsprop": _slots(1),
+    "rprop": _slots(2),
+    "sgd": _slots(1),  # with momentum
+    "shampoo": _shampoo,
+    "signum": _slots(1),
+    "soap": _soap,
+}
+
+
+def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> float:
+    """Elements of state that `optimizer` keeps for a tensor of this shape.
+
+    Args:
+        optimizer: a class or an optimizer (its declared slots count), or a name.
+        group: the tensor's group; `momentum` of 0 means no buffer.
+    """
+    name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
+    settings = {**getattr(optimizer, "defaults", {}), **group}
+    slots = getattr(optimizer, "slots", None)
+    if slots:
+        return sum(_exists(slot, settings) for slot in slots) * math.prod(shape)
+    folded = name.lower().replace("-", "").replace("_", "")
+    if folded not in STATE:
+        raise UsageError(f"the state of '{name}' is not known here: {nearest(name, STATE)}")
+    if folded in ("sgd", "rmsprop") and "momentum" in settings:
+        own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
+        return (own + bool(settings["momentum"])) * math.prod(shape)
+    return STATE[folded](shape) + (math.prod(shape) if settings.get("amsgrad") else 0)
+
+
+def _exists(slot: Any, settings: Mapping[str, Any]) -> bool:
+    if slot.when is not None and slot.when not in settings:
+        return slot.when not in ("amsgrad", "centered")  # at its usual settings
+    return bool(slot.exists(settings))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of a training run, part by part.
+
+    Args:
+        weights: of all parameters; `frozen` of them are not trained.
+        buffers: running statistics and the like.
+        gradients, state: of the trained parameters.
+        averages: copies of the trained weights (EMA, SWA).
+        available: what the device has free now, or None if it is not known.
+        where: the device in words.
+    """
+
+    weights: int
+    frozen: int
+    buffers: int
+    gradients: int
+    state: int
+    averages: int
+    available: int | None = None
+    where: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.buffers + self.gradients + self.state + self.averages
+
+    @property
+    def left(self) -> int | None:
+        """Bytes left for activations; None if it is not known what the device has."""
+        return None if self.available is None else self.available - self.total
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits before any activation is counted."""
+        return None if self.left is None else self.left >= 0
+
+    def __str__(self) -> str:
+        rows = [("weights", self.weights), ("gradients", self.gradients), ("optimizer state", self.state)]
+        rows += [(name, size) for name, size in (("averages", self.averages), ("buffers", self.buffers)) if size]
+        rows.append(("together", self.total))
+        if self.available is not None:
+            rows.append((f"{self.where or 'the device'} has", self.available))
+        wide = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{wide}}  {bytes_text(size):>9}" for name, size in rows]
+        if self.frozen:
+            lines[0] += f"  ({bytes_text(self.frozen)} of them frozen)"
+        if self.left is None:
+            lines.append("activations come on top: they depend on the batch, so measure one step")
+        elif self.left < 0:
+            lines.append(f"does not fit: {bytes_text(-self.left)} too much, before any activation")
+        else:
+            lines.append(
+                f"{bytes_text(self.left)} are left for activations, which depend on the batch: measure one step"
+            )
+        return "\n".join(lines)
+
+
+def forecast(
+    groups: Any,
+    *,
+    optimizer: Any = "adamw",
+    state: str = "fp32",
+    averages: int = 0,
+    buffers: Iterable[torch.Tensor] = (),
+    available: int | None = None,
+    where: str = "",
+) -> Forecast:
+    """The memory that training will need beside activations.
+
+    Weights and gradients have the dtype of the parameters; state is in `state` (never below what the optimizer keeps
+    for fp64 parameters). Temporary memory of the step is not counted: an optimizer of this package needs none.
+
+    Args:
+        groups: what `by_role`, `by_layer`, `by_pattern` or `muon` made.
+        optimizer: a class, an optimizer or a name; groups that name their own (Muon's split) go by that.
+        state: format of the state: fp32, bf16, int8, int4.
+        averages: copies of the weights, at least 0.
+        buffers: `model.buffers()`.
+        available: bytes that the device has free (`device_memory`).
+        where: the device in words.
+
+    >>> forecast(by_role(model), optimizer="lion", available=24 * 2**30).fits
+    True
+
+    Raises UsageError for an unknown optimizer or format.
+    """
+    if state not in FORMATS:
+        raise UsageError(f"state={state!r}: {nearest(str(state), FORMATS)}")
+    if isinstance(averages, bool) or not isinstance(averages, int) or averages < 0:
+        raise UsageError(f"averages={averages!r}: must be a whole number, at least 0")
+    members = list(groups.members)
+    trained = {id(tensor) for group in groups for tensor in group["params"] if tensor.requires_grad}
+    state_bytes = 0.0
+    for group, own in zip(groups, groups.optimizers, strict=True):
+        state_bytes += group_state_bytes(group, optimizer if own is None else own, state)
+    weights = sum(_bytes(m.tensor) for m in members)
+    live = sum(_bytes(m.tensor) for m in members if id(m.tensor) in trained)
+    return Forecast(
+        weights=weights,
+        frozen=weights - live,
+        buffers=sum(_bytes(tensor) for tensor in buffers),
+        gradients=live,
+        state=round(state_bytes),
+        averages=averages * live,
+        available=available,
+        where=where,
+    )
+
+
+def group_state_bytes(group: Mapping[str, Any], optimizer: Any, state: str = "fp32") -> float:
+    """Bytes of state that `optimizer` keeps for a group; frozen tensors have none."""
+    total = 0.0
+    for tensor in group["params"]:
+        if tensor.requires_grad:
+            size = 8.0 if tensor.dtype == torch.float64 else FORMATS[state]
+            total += state_elements(optimizer, group, tuple(tensor.shape)) * size
+    return total
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def device_memory(device: str | torch.device = "cpu") -> tuple[int | None, str]:
+    """Bytes free on a device now, and the device in words; None where it cannot be asked.
+
+    >>> free, where = device_memory("cpu")
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device '{device}'; give one as cpu, cuda, cuda:1 or mps") from None
+    if wanted.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"device '{device}': there is no CUDA device here; use --device cpu")
+        if wanted.index is not None and wanted.index >= torch.cuda.device_count():
+            raise UsageError(
+                f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices, counted from 0"
+            )
+        return torch.cuda.mem_get_info(wanted)[0], torch.cuda.get_device_name(wanted)
+    if wanted.type == "cpu":
+        return _free_ram(), "this machine"
+    return None, str(wanted)
+
+
+def _free_ram() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def bytes_text(size: float) -> str:
+    """A size for people, in powers of 1024: 4.6 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024 or unit == "TiB":
+            return (
+                f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
+            )
+        size /= 1024
+    raise AssertionError

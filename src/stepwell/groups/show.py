@@ -1,0 +1,129 @@
+"""Groups as a table, for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.groups.memory import DTYPES, bytes_text, group_state_bytes
+from stepwell.groups.roles import ROLES
+
+_HEADINGS = ("group", "role", "tensors", "elements", "lr", "decay", "optimizer", "format", "bytes", "state")
+_NARROWEST = 20  # characters to which a text is shortened at most
+_LEFT = ("group", "role", "optimizer", "format")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group in numbers: what the table shows, and what a report can use.
+
+    Args:
+        lr, decay: None where the optimizer's default counts.
+        format: dtypes of the weights.
+        bytes: of the weights.
+        state: bytes of the optimizer's state, or None if the optimizer is not known.
+    """
+
+    group: str
+    role: str
+    tensors: int
+    elements: int
+    lr: float | None
+    decay: float | None
+    optimizer: str
+    format: str
+    bytes: int
+    state: int | None
+
+
+def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row]:
+    """One `Row` for each group.
+
+    Args:
+        groups: what `by_role` and the others made.
+        optimizer: a name or a class, for groups that do not name their own.
+        state: the format of its state.
+    """
+    role_of = {id(member.tensor): member.role for member in groups.members}
+    result = []
+    for group, own in zip(groups, groups.optimizers, strict=True):
+        tensors = group["params"]
+        chosen = own or optimizer
+        present = {role_of.get(id(tensor), "?") for tensor in tensors}
+        roles = [role for role in (*ROLES, "?") if role in present]
+        formats = {DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")): None for tensor in tensors}
+        result.append(
+            Row(
+                group=group["name"],
+                role=", ".join(roles),
+                tensors=len(tensors),
+                elements=sum(tensor.numel() for tensor in tensors),
+                lr=group.get("lr"),
+                decay=group.get("weight_decay"),
+                optimizer=chosen if isinstance(chosen, str) else getattr(chosen, "__name__", "") if chosen else "",
+                format=", ".join(formats),
+                bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+                state=None if chosen is None else round(group_state_bytes(group, chosen, state)),
+            )
+        )
+    return result
+
+
+def table(groups: Any, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
+    """The rows as aligned text with a line of sums, then the notes; see `Groups.table`."""
+    found = rows(groups, optimizer=optimizer, state=state)
+    cells = [_cells(row) for row in found]
+    sums = dict.fromkeys(_HEADINGS, "")
+    sums |= {
+        "group": "together",
+        "tensors": f"{sum(row.tensors for row in found):,}",
+        "elements": f"{sum(row.elements for row in found):,}",
+        "bytes": bytes_text(sum(row.bytes for row in found)),
+    }
+    if any(row.state is not None for row in found):
+        sums["state"] = bytes_text(sum(row.state or 0 for row in found))
+    shown = [name for name in _HEADINGS if any(line[name] for line in cells)]
+    if all(row.group.endswith(row.role.replace(", ", "+")) for row in found):
+        shown.remove("role")  # the names say it
+    lines = [dict(zip(_HEADINGS, _HEADINGS, strict=True)), *cells, sums]
+    _shorten(lines, shown, width)
+    wide = {name: max(len(line[name]) for line in lines) for name in shown}
+    text = ["  ".join(_aligned(line[name], name, wide[name]) for name in shown).rstrip() for line in lines]
+    rule = "-" * max(len(line) for line in text)
+    notes = [f"- {note}" for note in groups.notes]
+    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], *notes])
+
+
+def _cells(row: Row) -> dict[str, str]:
+    return {
+        "group": row.group,
+        "role": row.role,
+        "tensors": f"{row.tensors:,}",
+        "elements": f"{row.elements:,}",
+        "lr": "default" if row.lr is None else f"{float(row.lr):.4g}",
+        "decay": "default" if row.decay is None else f"{float(row.decay):.4g}",
+        "optimizer": row.optimizer,
+        "format": row.format,
+        "bytes": bytes_text(row.bytes),
+        "state": "" if row.state is None else bytes_text(row.state),
+    }
+
+
+def _shorten(lines: list[dict[str, str]], shown: list[str], width: int | None) -> None:
+    """Make the longest texts shorter until a line fits."""
+    if width is None:
+        return
+    while True:
+        wide = {name: max(len(line[name]) for line in lines) for name in shown}
+        over = sum(wide.values()) + 2 * (len(shown) - 1) - width
+        longest = max((name for name in ("group", "role") if name in shown), key=lambda name: wide[name])
+        if over <= 0 or wide[longest] <= _NARROWEST:
+            return
+        limit = max(_NARROWEST, wide[longest] - over)
+        for line in lines:
+            if len(line[longest]) > limit:
+                line[longest] = line[longest][: limit - 3] + "..."
+
+
+def _aligned(text: str, name: str, wide: int) -> str:
+    return f"{text:<{wide}}" if name in _LEFT else f"{text:>{wide}}"

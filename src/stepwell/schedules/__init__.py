@@ -1,0 +1,81 @@
+"""Schedules: pure functions from the number of an update to a factor, and how they compose.
+
+>>> from stepwell.schedules import cosine, warmup
+>>> schedule = warmup(500).then(cosine(9500, to=0.1))
+>>> schedule(0), schedule(499), schedule.horizon
+(0.002, 1.0, 10000)
+
+How steps count is at the top of `stepwell.schedules.base`; what each schedule is, in its own docstring.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from stepwell.schedules.apply import apply, initial_values, resolve
+from stepwell.schedules.base import Schedule
+from stepwell.schedules.cycles import cosine_restarts, cyclic, one_cycle, one_cycle_momentum
+from stepwell.schedules.draw import draw
+from stepwell.schedules.expression import parse
+from stepwell.schedules.plateau import Plateau
+from stepwell.schedules.smooth import (
+    constant,
+    cooldown,
+    cosine,
+    exponential,
+    exponential_to,
+    inverse_square_root,
+    linear,
+    noam,
+    noam_peak,
+    polynomial,
+    stable,
+    trapezoid,
+    untuned_warmup,
+    warmup,
+    wsd,
+)
+from stepwell.schedules.stairs import from_function, multi_step, product_of, step
+
+if TYPE_CHECKING:
+    from stepwell.schedules.scheduler import Scheduler
+
+__all__ = [
+    "Plateau",
+    "Schedule",
+    "Scheduler",
+    "apply",
+    "constant",
+    "cooldown",
+    "cosine",
+    "cosine_restarts",
+    "cyclic",
+    "draw",
+    "exponential",
+    "exponential_to",
+    "from_function",
+    "initial_values",
+    "inverse_square_root",
+    "linear",
+    "multi_step",
+    "noam",
+    "noam_peak",
+    "one_cycle",
+    "one_cycle_momentum",
+    "parse",
+    "polynomial",
+    "product_of",
+    "resolve",
+    "stable",
+    "step",
+    "trapezoid",
+    "untuned_warmup",
+    "warmup",
+    "wsd",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Scheduler":  # needs torch, which a command that only draws does not wait for
+        from stepwell.schedules.scheduler import Scheduler
+
+        return Scheduler
+    raise AttributeError(f"module 'stepwell.schedules' has no attribute {name!r}")

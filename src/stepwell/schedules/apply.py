@@ -1,0 +1,177 @@
+"""From factors to hyperparameters: what one update finds in the optimizer's groups."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from stepwell.errors import UsageError, nearest
+from stepwell.schedules.base import Schedule, check_group_keys
+
+# One schedule drives lr; a dict drives what it names.
+Schedules = Schedule | Mapping[str, Schedule]
+
+_BELOW_ONE = ("momentum", "beta", "betas", "beta1", "beta2", "beta3")
+
+
+def by_name(schedule: Schedules) -> dict[str, Schedule]:
+    """The schedule of each hyperparameter, or UsageError for what is no schedule."""
+    if isinstance(schedule, Schedule):
+        return {"lr": schedule}
+    if not isinstance(schedule, Mapping) or not schedule:
+        raise UsageError(
+            f"schedule={schedule!r}: give a schedule for lr, as warmup(500).then(cosine(9500)), or a dict of them, "
+            "as {'lr': ..., 'weight_decay': ...}"
+        )
+    for name, one in schedule.items():
+        if not isinstance(one, Schedule):
+            raise UsageError(f"schedule[{name!r}]={one!r}: must be a schedule, as cosine(9500)")
+    return dict(schedule)
+
+
+def resolve(schedule: Schedules, total_steps: int | None = None) -> dict[str, Schedule]:
+    """The schedule of each hyperparameter with every length in steps.
+
+    Args:
+        schedule: a schedule for lr, or a dict of schedules by hyperparameter.
+        total_steps: the updates of the run, if known: fractions are resolved, and each schedule must fit it.
+
+    Raises UsageError if a length waits for `total_steps`, or if two schedules end at different steps.
+    """
+    named = by_name(schedule)
+    if total_steps is not None:
+        named = {name: one.over(total_steps) for name, one in named.items()}
+    ends = {name: one.horizon for name, one in named.items() if one.horizon is not None}
+    if len(set(ends.values())) > 1:
+        (a, m), (b, n) = sorted(ends.items(), key=lambda item: item[1])[:: len(ends) - 1]
+        raise UsageError(
+            f"the schedule of {a} has {m} steps and that of {b} has {n}: they belong to one run; "
+            "make them agree, or end the shorter with .hold()"
+        )
+    return named
+
+
+def initial_values(schedule: Schedules, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the factors multiply: for each group, the scheduled hyperparameters as they were before any factor.
+
+    They are kept in the group as `initial_lr`, `initial_weight_decay`, ... (torch's habit), so that they travel with
+    the optimizer's checkpoint; a group that has them already keeps them. Warns of a schedule that multiplies 0 only.
+    """
+    named = by_name(schedule)
+    for one in named.values():
+        check_group_keys(one, [group.get("name") for group in groups])
+    found = [_initial(named, group, position) for position, group in enumerate(groups)]
+    for name, one in named.items():
+        if found and not one.absolute and all(_is_zero(values[name]) for values in found):
+            warnings.warn(
+                f"the schedule of {name} has no effect: it multiplies {name}, which is 0 in every group; "
+                f"set {name} in the optimizer, or give values with .between(low, high)",
+                UserWarning,
+                stacklevel=3,
+            )
+    return found
+
+
+def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int) -> dict[str, Any]:
+    driven: dict[tuple[str, int | None], str] = {}
+    values = {}
+    for name in named:
+        key, place = target = _target(name, group, position)
+        for other_key, other_place in driven:
+            if other_key == key and (place is None or other_place is None or place == other_place):
+                raise UsageError(
+                    f"the schedules of {driven[other_key, other_place]} and {name} both drive {key!r}; give one"
+                )
+        driven[target] = name
+        current = group[key] if place is None else group[key][place]
+        values[name] = group.setdefault(f"initial_{name}", _copied(current))
+    return values
+
+
+def _target(name: str, group: Mapping[str, Any], position: int) -> tuple[str, int | None]:
+    """Where a scheduled hyperparameter lies in a group: its key, and the place within a tuple."""
+    if name in group and name not in ("params", "param_names", "name"):
+        return name, None
+    betas = group.get("betas")
+    if betas is not None:
+        if name == "momentum":  # as torch's one cycle: beta1 is Adam's momentum
+            return "betas", 0
+        if name.startswith("beta") and name[4:].isdigit() and 1 <= int(name[4:]) <= len(betas):
+            return "betas", int(name[4:]) - 1
+    known = [key for key, value in group.items() if _is_number(value) and not key.startswith("initial_")]
+    known += ["momentum", "betas", *(f"beta{i + 1}" for i in range(len(betas)))] if betas is not None else []
+    raise UsageError(f"group {position} of the optimizer has no {name!r} to schedule: {nearest(name, known)}")
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, (int, float)) or hasattr(value, "fill_")) and not isinstance(value, bool)
+
+
+def _is_zero(value: Any) -> bool:
+    return all(float(item) == 0 for item in value) if isinstance(value, (tuple, list)) else float(value) == 0
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def apply(
+    schedule: Schedules,
+    groups: list[dict[str, Any]],
+    initial: list[dict[str, Any]],
+    step: int,
+    *,
+    lr_factor: float = 1.0,
+) -> None:
+    """Write into `groups` what update number `step` uses. Nothing is written if anything is out of range.
+
+    Args:
+        schedule: a schedule for lr, or a dict of schedules by hyperparameter: any number in the groups (`lr`,
+            `weight_decay`, `momentum`, `eps`, ...), `betas` (all of them) or `beta1`, `beta2`. `momentum` is the
+            first of `betas` where a group has no momentum.
+        groups: `optimizer.param_groups`.
+        initial: what `initial_values(schedule, groups)` gave.
+        step: number of the update, counting from 0.
+        lr_factor: multiplies lr on top (a Plateau's factor).
+
+    Raises UsageError past the horizon, and for a momentum or beta outside [0, 1) or a rate below 0.
+    """
+    changes: list[tuple[dict[str, Any], str, int | None, Any]] = []
+    for name, one in by_name(schedule).items():
+        common = None if one.group_keys() else one(step)
+        for position, (group, values) in enumerate(zip(groups, initial, strict=True)):
+            own = one if common is not None else one.for_group(group.get("name", position), position)
+            factor = common if common is not None else own(step)
+            if name == "lr":
+                factor *= lr_factor
+            key, place = _target(name, group, position)
+            start = values[name]
+            if isinstance(start, (tuple, list)):
+                value: Any = type(start)(_in_range(name, _scaled(own, item, factor), step, own) for item in start)
+            else:
+                value = _in_range(name, _scaled(own, start, factor), step, own)
+            changes.append((group, key, place, value))
+    for group, key, place, value in changes:
+        if place is not None:
+            group[key] = (*group[key][:place], value, *group[key][place + 1 :])
+        elif hasattr(group[key], "fill_"):  # torch allows a tensor for lr; compiled steps hold on to it
+            group[key].fill_(value)
+        else:
+            group[key] = value
+
+
+def _scaled(schedule: Schedule, start: Any, factor: float) -> float:
+    return factor if schedule.absolute else float(start) * factor
+
+
+def _in_range(name: str, value: float, step: int, schedule: Schedule) -> float:
+    if name in _BELOW_ONE and not 0 <= value < 1:
+        raise UsageError(
+            f"{schedule} makes {name} {value:g} at step {step}; it must be in [0, 1). "
+            "A factor multiplies the initial value; .between(low, high) gives values instead"
+        )
+    if not math.isfinite(value) or value < 0:
+        raise UsageError(f"{schedule} makes {name} {value:g} at step {step}; it must be at least 0 and finite")
+    return value

@@ -1,0 +1,135 @@
+"""A schedule as a torch.optim.lr_scheduler.LRScheduler, for trainers that want one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stepwell.errors import UsageError
+from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
+from stepwell.schedules.base import whole
+from stepwell.schedules.plateau import Plateau
+
+
+class Scheduler(LRScheduler):
+    """Drives the groups of an optimizer by a schedule, behind torch's interface.
+
+    Call `step()` after each update, as with torch's schedulers. The values are computed from the step number, never
+    from the values before, so its checkpoint is the step number, and the order of loading does not matter.
+
+    Args:
+        optimizer: any torch.optim.Optimizer.
+        schedule: a schedule for lr, or a dict of schedules: {"lr": ..., "weight_decay": ..., "betas": ...,
+            "momentum": ...} (see `apply`).
+        total_steps: the updates of the run, if known: fractions are resolved, and a schedule that does not fit
+            the run is refused.
+        plateau: a Plateau whose factor multiplies lr; show it the metric with `observe`.
+
+    A group that is added later takes part from the next `step()` on, its lr at that time being its initial one.
+
+    >>> scheduler = Scheduler(optimizer, warmup(0.05).then(cosine(to=0.1)), total_steps=10_000)
+    >>> scheduler.state_dict()
+    {'step': 0}
+
+    Raises UsageError for a schedule that does not fit `total_steps`, that needs it, or that drives what the
+    optimizer does not have.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Schedules,
+        *,
+        total_steps: int | None = None,
+        plateau: Plateau | None = None,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise UsageError(f"Scheduler: {type(optimizer).__name__} is not a torch.optim.Optimizer")
+        if isinstance(schedule, Plateau):
+            raise UsageError(
+                "Scheduler: a Plateau has memory and is no schedule; pass constant(), plateau=Plateau(...)"
+            )
+        self.schedules = resolve(schedule, total_steps)
+        self.plateau = plateau
+        self.initial = initial_values(self.schedules, optimizer.param_groups)
+        horizons = [one.horizon for one in self.schedules.values() if one.horizon is not None]
+        if horizons:
+            self.total_steps = horizons[0]  # where it is set, trainers do not step past it
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        """The learning rate of each group; for torch's own use, `get_last_lr` is for yours."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self, epoch: int | None = None) -> None:
+        """Write what the next update uses. Call it after each update.
+
+        Args:
+            epoch: jump to this step instead of the next one (torch deprecates this).
+
+        Raises UsageError past the horizon, before anything is changed.
+        """
+        step = self.last_epoch + 1 if epoch is None else whole("step", epoch)
+        self._write(step)
+        super().step(epoch)
+
+    def _write(self, step: int) -> None:
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.initial) :]:
+            self.initial += initial_values(self._without_groups(), [group])
+            self.base_lrs.append(group.get("initial_lr", group["lr"]))
+        factor = 1.0 if self.plateau is None else self.plateau.factor
+        apply(self.schedules, groups, self.initial, step, lr_factor=factor)
+
+    def _without_groups(self) -> dict[str, Any]:
+        """The schedules without their factors per group, which name groups that a single new one is not."""
+        return {name: one.for_group("") for name, one in self.schedules.items()}
+
+    def observe(self, metric: Any) -> None:
+        """Show the Plateau a metric; a lower rate holds from the next update on."""
+        if self.plateau is None:
+            raise UsageError("Scheduler: observe() needs a plateau; make it with Scheduler(..., plateau=Plateau())")
+        self.plateau.observe(metric)
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        self._write(self.last_epoch)
+        self._last_lr = [_plain(group["lr"]) for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step number (and what a Plateau remembers): everything else follows from it."""
+        state: dict[str, Any] = {"step": self.last_epoch}
+        if self.plateau is not None:
+            state["plateau"] = self.plateau.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint: of a Scheduler, or of a torch scheduler (its `last_epoch`)."""
+        step = state_dict.get("step", state_dict.get("last_epoch"))
+        if step is None:
+            raise UsageError(
+                f"Scheduler: the state has neither 'step' nor 'last_epoch', only {', '.join(map(repr, state_dict))}; "
+                "is it the state of a scheduler?"
+            )
+        step = whole("Scheduler: step of the checkpoint", step)
+        if self.plateau is not None:
+            if "plateau" not in state_dict:
+                raise UsageError("Scheduler: the checkpoint has no 'plateau', so what the Plateau remembers is lost")
+            self.plateau.load_state_dict(state_dict["plateau"])
+        elif "plateau" in state_dict:
+            raise UsageError("Scheduler: the checkpoint has a 'plateau'; make this one with plateau=Plateau(...) too")
+        self._write(step)
+        self.last_epoch = step
+        self._step_count = step + 1
+        self._rewrite()
+
+    def __repr__(self) -> str:
+        schedules = ", ".join(f"{name}: {one}" for name, one in self.schedules.items())
+        return f"Scheduler({schedules}, step {self.last_epoch})"
+
+
+def _plain(value: Any) -> Any:
+    return value.clone() if hasattr(value, "clone") else value
