@@ -20,9 +20,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import alternate, machine, scaling, synchronize
 
 import stepwell
+from measure import alternate, machine, scaling, synchronize
 
 BIG = [38_000_000 // 20] * 20
 SMALL = torch.randint(64, 4097, (400,), generator=torch.Generator().manual_seed(0)).tolist()

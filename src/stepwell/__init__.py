@@ -17,8 +17,19 @@ _DOOR = {
     "Optimizer": "stepwell.engine",
     "Slot": "stepwell.engine",
     "UsageError": "stepwell.errors",
+    "Finding": "stepwell.findings",
+    "Schedule": "stepwell.schedules",
+    "Scheduler": "stepwell.schedules",
+    "Plateau": "stepwell.schedules",
+    "constant": "stepwell.schedules",
+    "cosine": "stepwell.schedules",
+    "linear": "stepwell.schedules",
+    "warmup": "stepwell.schedules",
+    "untuned_warmup": "stepwell.schedules",
 }
-_ROOMS = ("compare", "engine", "errors", "ops", "optimizers", "report", "tasks")
+_ROOMS = (
+    "compare", "curves", "engine", "errors", "findings", "groups", "ops", "optimizers", "report", "schedules", "tasks",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import typer
-from tests.groups import lookalikes as look
 from typer.testing import CliRunner
 
-from stepwell import cli_around
+from stepwell import cli
 from stepwell.errors import UsageError
+from tests.groups import lookalikes as look
 
 
 def run(*arguments: str) -> str:
-    app = typer.Typer()
-    cli_around.add(app)
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(cli._app(), arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 

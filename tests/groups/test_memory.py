@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.groups import lookalikes as look
 from torch import nn
 
 from stepwell import optimizers
 from stepwell.errors import UsageError
 from stepwell.groups import by_role, device_memory, find_roles, forecast, freeze, muon, rows
 from stepwell.groups.memory import bytes_text
+from tests.groups import lookalikes as look
 
 
 def trained(optimizer: Any) -> int:

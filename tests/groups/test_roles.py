@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.groups import lookalikes as look
 from torch import nn
 
 from stepwell import groups
 from stepwell.errors import UsageError
 from stepwell.groups import ROLES, find_roles
+from tests.groups import lookalikes as look
 
 # model, how many blocks it has, and for some names: (role, depth)
 TABLE: list[tuple[Callable[[], nn.Module], int, dict[str, tuple[str, int]]]] = [

@@ -132,7 +132,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         name = type(self).__name__
-        given = {k: v for k, v in group.items() if k not in ("params", "param_names", "name", "initial_lr")}
+        apart = {"params", "param_names", "name"} | {f"initial_{key}" for key in defaults}  # a scheduler's memory
+        given = {key: value for key, value in group.items() if key not in apart}
         self._refuse_options({k: v for k, v in given.items() if k not in defaults}, defaults, "in a parameter group")
         check_hyperparameters(name, given, self._ranges())
         self._check_formats(given)
