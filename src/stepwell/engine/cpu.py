@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import formats, printed
+from stepwell.engine import formats, printed, threads
 from stepwell.engine.cpu_source import source
 from stepwell.engine.plan import Launch, LaunchKind, Stale
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
 # elements. Measured on 400 tensors of 64 to 4,096 elements: anything from 100 to 1,000 balances two threads.
 FIXED_COST = 256
+SPANS = 4  # spans per thread: a thread whose core is busy with something else takes fewer
+FEWEST = 8192  # elements per thread below which waking it costs more than it does
 CUT = 256  # threads divide a tensor at multiples of this many elements: whole blocks and cache lines
 
 
@@ -41,11 +43,15 @@ def prepare(launch: Launch) -> None:
     if not memory:
         memory.update(_memory(launch))
     _collect_addresses(launch)
-    threads = torch.get_num_threads()
     active = memory["addresses"][:, 1] != 0
-    if threads != memory["threads"] or not np.array_equal(active, memory["active"]):
-        memory["pieces"], memory["spans"] = divide(memory["sizes"], active, launch.groups, threads)
-        memory["threads"], memory["active"] = threads, active
+    available = torch.get_num_threads()
+    if available != memory["available"] or not np.array_equal(active, memory["active"]):
+        memory["available"], memory["active"] = available, active
+        elements = int(memory["sizes"][active].sum())
+        memory["threads"] = count = max(1, min(available, elements // FEWEST))
+        spans = 1 if count == 1 else count * SPANS
+        memory["pieces"], memory["spans"] = divide(memory["sizes"], active, launch.groups, spans)
+        _write_job(launch)
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -53,16 +59,28 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     if found_inf is not None and bool(found_inf):
         return
     memory = launch.memory
-    _limit_threads(memory["threads"])
     launch.steps += memory["active"]
-    table, steps, salts = memory["addresses"], launch.steps, memory["salts"]
-    memory["kernel"](memory["pieces"], memory["spans"], table, steps, salts, rows, float(gradient_factor))
+    job = memory["job"]
+    job[0] = 0  # spans taken
+    job[7] = rows.ctypes.data
+    memory["job_numbers"][8] = float(gradient_factor)
+    threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
 
 
+def _write_job(launch: Launch) -> None:
+    """The words of the job that change with the division of the work (cpu_source.py reads them)."""
+    memory = launch.memory
+    steps = launch.step_counts.data_ptr()
+    spans, pieces, addresses = (memory[name].ctypes.data for name in ("spans", "pieces", "addresses"))
+    memory["job"][1] = len(memory["spans"]) - 1
+    memory["job"][2:7] = [spans, pieces, addresses, steps, launch.salts.ctypes.data]
+
+
 def _memory(launch: Launch) -> dict[str, Any]:
     tensors = [tensor.detach() for tensor in launch.tensors]
+    job = np.zeros(9, dtype=np.int64)
     dense = [_is_dense(tensor) for tensor in tensors]
     return {
         "kernel": kernel(launch.kind),
@@ -73,7 +91,11 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "dense": dense,
         "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
         "salts": launch.salts,
-        "threads": 0,
+        "available": 0,
+        "threads": 1,
+        "job": job,
+        "job_numbers": job.view(np.float64),
+        "job_address": job.ctypes.data,
         "active": None,
         "bound": np.zeros(len(tensors), dtype=bool),
         "all_bound": False,
@@ -161,12 +183,6 @@ def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: i
     return np.array(pieces, dtype=np.int64).reshape(-1, 4), np.array(spans, dtype=np.int64)
 
 
-def _limit_threads(threads: int) -> None:
-    import numba
-
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-
-
 @cache
 def kernel(kind: LaunchKind) -> Any:
     """The compiled kernel of one kind of launch (compiled, or read from the cache folder)."""
@@ -180,14 +196,8 @@ def kernel(kind: LaunchKind) -> Any:
 
 
 def _compiled(path: Path) -> Any:
-    """The kernel of a printed module. Compiled now, not at its first call: what fails, fails before any update."""
-    from numba import float32, float64, int64
-
-    compiled = printed.load(path).kernel
-    pieces = addresses = int64[:, ::1]
-    spans = salts = int64[::1]
-    compiled.compile((pieces, spans, addresses, float32[::1], salts, float64[:, ::1], float64))
-    return compiled
+    """The kernel of a printed module; it is compiled as it is imported, so what fails, fails before any update."""
+    return printed.load(path).kernel
 
 
 @cache

@@ -112,6 +112,41 @@ def select(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     return a(types.boolean, a, a), codegen
 
 
+# The job: what a kernel is told. int64 words (see cpu.py), the first of which counts the spans that are taken.
+
+
+def _table(element: Any, numba_type: Any) -> Any:
+    @_llvm(numba_type, types.int64, types.int64)
+    def load(builder: Any, address: Any, index: Any) -> Any:
+        return builder.load(builder.gep(builder.inttoptr(address, element.as_pointer()), [index]))
+
+    return load
+
+
+load_word = _table(ir.IntType(64), types.int64)
+load_number = _table(ir.DoubleType(), types.float64)
+load_count = _table(_F32, types.float32)
+
+
+def _of_job(element: Any, numba_type: Any) -> Any:
+    @_llvm(numba_type, types.voidptr, types.int64)
+    def load(builder: Any, job: Any, index: Any) -> Any:
+        return builder.load(builder.gep(builder.bitcast(job, element.as_pointer()), [index]))
+
+    return load
+
+
+job_word = _of_job(ir.IntType(64), types.int64)
+job_number = _of_job(ir.DoubleType(), types.float64)
+
+
+@_llvm(types.int64, types.voidptr)
+def next_span(builder: Any, job: Any) -> Any:
+    """Take the next span; whichever thread is free does."""
+    word = ir.IntType(64)
+    return builder.atomic_rmw("add", builder.bitcast(job, word.as_pointer()), ir.Constant(word, 1), "monotonic")
+
+
 # Weights and slots of 16 bits
 
 
@@ -322,23 +357,17 @@ def _encode_one(name: str, signed: bool) -> Any:
         bits = builder.bitcast(value, _WORD)
         size = builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32)
         moved = builder.fadd(builder.fmul(size, inverse), ir.Constant(_F32, code.offset))
-        shifted = builder.sub(builder.bitcast(moved, _WORD), _word(code.offset_bits))
-        magnitude = builder.ashr(builder.add(shifted, _word(1 << (code.shift - 1))), _word(code.shift))
-        zero, top = _word(0), _word(code.top)
-        magnitude = builder.select(builder.icmp_signed(">", magnitude, top), top, magnitude)
-        magnitude = builder.select(builder.icmp_signed("<", magnitude, zero), zero, magnitude)
+        # Never below the bits of the offset, so the shift is of a positive number; + half a code, to the nearest.
+        rounding = _word(code.offset_bits - (1 << (code.shift - 1)))
+        magnitude = builder.lshr(builder.sub(builder.bitcast(moved, _WORD), rounding), _word(code.shift))
+        top, one = _word(code.top), _word(1)
+        magnitude = builder.select(builder.icmp_unsigned("<", magnitude, top), magnitude, top)
         if code.signed:
-            negative = builder.fcmp_ordered("<", value, ir.Constant(_F32, 0.0))
-            return builder.or_(magnitude, builder.select(negative, _word(code.top + 1), zero))
+            sign = builder.lshr(builder.and_(bits, _word(0x80000000)), _word(32 - code.bits))
+            return builder.or_(magnitude, sign)
         # A second moment that is not zero is never stored as zero: it is divided by.
-        lost = builder.and_(
-            builder.icmp_unsigned("==", magnitude, zero),
-            builder.and_(
-                builder.fcmp_ordered(">", value, ir.Constant(_F32, 0.0)),
-                builder.fcmp_ordered(">", inverse, ir.Constant(_F32, 0.0)),
-            ),
-        )
-        return builder.select(lost, _word(1), magnitude)
+        least = builder.select(builder.icmp_unsigned("<", bits, one), bits, one)
+        return builder.select(builder.icmp_unsigned(">", magnitude, least), magnitude, least)
 
     return encode
 
@@ -377,12 +406,6 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
     half = CODES[name, signed].block // 2
 
     @njit
-    def decode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
-        largest = load_largest(largest_at, 0)
-        for i in range(count):
-            store(buffer, i, decode(_widen(load(codes, i)), largest))
-
-    @njit
     def decode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
         largest = load_largest(largest_at, 0)
         for i in range(half):  # the buffer holds a whole block, also where the tensor ends
@@ -390,7 +413,13 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
         for i in range(half):
             store(buffer, half + i, decode(_high_code(load(codes, i)), largest))
 
-    return decode_int8 if name == "int8" else decode_int4
+    return decode_int4
+
+
+def _loader_int8(signed: bool, scope: int) -> Any:
+    """One element of int8 codes, decoded where it is used: a buffer would cost a store and a load more."""
+    decode, load = _decode_one("int8", signed), RAW_LOAD["8", scope]
+    return njit(lambda codes, i, largest: decode(_widen(load(codes, i)), largest))
 
 
 def _encoder(name: str, signed: bool, scope: int) -> Any:
@@ -423,6 +452,8 @@ def _encoder(name: str, signed: bool, scope: int) -> Any:
 
 
 DECODE = _Table(_decoder)
+LOAD_INT8 = _Table(_loader_int8)
+load_largest = RAW_LOAD["fp32", _LARGEST_SCOPE]
 ENCODE = _Table(_encoder)
 
 

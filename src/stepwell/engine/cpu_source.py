@@ -48,13 +48,17 @@ def source(kind: LaunchKind) -> str:
         column += len(formats.state_names(name, storage))
     if kind.rounding == "split":
         _raw(lines, formats.LOW_BITS, column)
+        column += 1
+    storage_of = dict(zip(kind.slots, kind.slot_formats, strict=True))
     for name, variable in program.loaded.items():
         read = _split_read(kind) if name == "p" else f"load_{name}(at_{name}, i)"
+        if storage_of.get(name) == "int8":
+            read = f"load_int8_{name}(codes_{name}, i, scale_{name})"
         lines.reads.append(f"{variable} = {read}")
 
     keys, bits = [], []
     if lines.random:
-        keys = ["key = key_of(salts[tensor] + int64(steps[tensor]) * 0x27D4EB2F)"]
+        keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
     scratch = []
@@ -67,19 +71,27 @@ def source(kind: LaunchKind) -> str:
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
 import numpy as np
-from numba import float32, float64, int64, njit, prange
+from numba import cfunc, float32, float64, types
 
 from stepwell.engine.cpu_intrinsics import *
 
 {indented(lines.bindings, 0)}
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def kernel(pieces, spans, addresses, steps, salts, rows, gradient_factor):
-    for thread in prange(spans.shape[0] - 1):
-{indented(scratch, 2)}
-        for piece in range(spans[thread], spans[thread + 1]):
-            tensor, first, size, row = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2], pieces[piece, 3]
+@cfunc(types.void(types.voidptr), cache=True, error_model="numpy")
+def kernel(job):
+    spans, pieces, addresses = job_word(job, 2), job_word(job, 3), job_word(job, 4)
+    steps, salts, rows, gradient_factor = job_word(job, 5), job_word(job, 6), job_word(job, 7), job_number(job, 8)
+{indented(scratch, 1)}
+    while True:
+        span = next_span(job)
+        if span >= job_word(job, 1):
+            break
+        for piece in range(load_word(spans, span), load_word(spans, span + 1)):
+            tensor, first = load_word(pieces, 4 * piece), load_word(pieces, 4 * piece + 1)
+            size, row = load_word(pieces, 4 * piece + 2), load_word(pieces, 4 * piece + 3) * {len(kind.row_names)}
+            columns = tensor * {column}
+            t = float64(load_count(steps, tensor))
 {indented(program.numbers + keys, 3)}
             for start in range(0, size, {block if block > 1 else "size"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
@@ -92,8 +104,8 @@ def kernel(pieces, spans, addresses, steps, salts, rows, gradient_factor):
 
 def _number(kind: LaunchKind, name: str) -> str:
     if name == "t":
-        return "float64(steps[tensor])"
-    return name if name == "gradient_factor" else f"rows[row, {kind.row_names.index(name)}]"
+        return "t"
+    return name if name == "gradient_factor" else f"load_number(rows, row + {kind.row_names.index(name)})"
 
 
 def _element(lines: _Lines, name: str, storage: str, column: int) -> None:
@@ -109,7 +121,7 @@ def _raw(lines: _Lines, name: str, column: int) -> None:
 
 
 def _address(lines: _Lines, name: str, width: float, column: int) -> None:
-    lines.addresses.append(f"at_{name} = addresses[tensor, {column}] + (first + start) * {width}")
+    lines.addresses.append(f"at_{name} = load_word(addresses, columns + {column}) + (first + start) * {width}")
 
 
 def _half_of_random(lines: _Lines, consumer: int) -> str:
@@ -150,19 +162,23 @@ def _slot_write(lines: _Lines, name: str, storage: str, column: int, new: str, c
 
 
 def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int, block: int) -> None:
-    """An array of codes: its block is decoded into a buffer, updated there, and encoded again."""
+    """An array of codes. What is new goes through a buffer of one block, since its largest must be known to encode it."""
+    arguments = f"{signed}, {column}"
     lines.bindings += [
-        f"load_{name} = RAW_LOAD['fp32', {column}]",
         f"store_{name} = RAW_STORE['fp32', {column}]",
-        f"decode_{name} = DECODE[{storage!r}, {signed}, {column}]",
-        f"encode_{name} = ENCODE[{storage!r}, {signed}, {column}]",
+        f"encode_{name} = ENCODE[{storage!r}, {arguments}]",
     ]
     codes = "(first + start)" if storage == "int8" else "(first + start) // 2"
     lines.addresses += [
         f"at_{name} = scratch + {lines.buffers * block * 4}",
-        f"codes_{name} = addresses[tensor, {column}] + {codes}",
-        f"largest_{name} = addresses[tensor, {column + 1}] + (first + start) // {block} * 4",
+        f"codes_{name} = load_word(addresses, columns + {column}) + {codes}",
+        f"largest_{name} = load_word(addresses, columns + {column + 1}) + (first + start) // {block} * 4",
     ]
-    lines.before.append(f"decode_{name}(codes_{name}, largest_{name}, at_{name}, count)")
+    if storage == "int8":
+        lines.bindings.append(f"load_int8_{name} = LOAD_INT8[{arguments}]")
+        lines.before.append(f"scale_{name} = load_largest(largest_{name}, 0)")
+    else:
+        lines.bindings += [f"load_{name} = RAW_LOAD['fp32', {column}]", f"decode_{name} = DECODE['int4', {arguments}]"]
+        lines.before.append(f"decode_{name}(codes_{name}, largest_{name}, at_{name}, count)")
     lines.after.append(f"encode_{name}(codes_{name}, largest_{name}, at_{name}, count)")
     lines.buffers += 1

@@ -133,9 +133,9 @@ class Blockwise:
         shifted = (rows.abs() * inverse[:, None] + self.offset).view(torch.int32) - self.offset_bits
         magnitude = ((shifted + (1 << (self.shift - 1))) >> self.shift).clamp(0, self.top)
         if self.signed:
-            codes = magnitude | ((rows < 0).to(torch.int32) << (self.bits - 1))
+            codes = magnitude | (rows.signbit().to(torch.int32) << (self.bits - 1))
         else:
-            codes = torch.where((magnitude == 0) & (rows > 0) & (largest > 0)[:, None], 1, magnitude)
+            codes = torch.where((magnitude == 0) & (rows > 0), 1, magnitude)
         if self.bits == 4:  # element k of a block and element k + block / 2 share a byte
             half = self.block // 2
             return (codes[:, :half] | (codes[:, half:] << 4)).to(torch.uint8).flatten(), largest

@@ -221,9 +221,9 @@ def encode(
     magnitude = tl.where(magnitude > TOP, TOP, magnitude)
     magnitude = tl.where(magnitude < 0, 0, magnitude)
     if SIGNED:
-        magnitude = magnitude | tl.where(value < 0, TOP + 1, 0)
+        magnitude = magnitude | tl.where(value.to(tl.int32, bitcast=True) < 0, TOP + 1, 0)
     else:
-        magnitude = tl.where((magnitude == 0) & (value > 0) & (inverse > 0), 1, magnitude)
+        magnitude = tl.where((magnitude == 0) & (value > 0), 1, magnitude)
     return magnitude
 
 
