@@ -266,4 +266,3 @@ def test_hyperparameters_change_without_compiling_anything() -> None:
             group["weight_decay"] = 0.1 * step
         run(optimizer, ours, [row])
     assert cpu.kernel.cache_info().misses == compiled
-    assert len(cpu.kernel(optimizer._plan.launches[0].kind).signatures) == 1

@@ -47,9 +47,9 @@ def _llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
             return context.get_dummy_value() if value is None else value
 
         # An intrinsic's arity is read from its signature.
-        names = ", ".join(f"a{i}" for i in range(len(arguments)))
+        names = "".join(f", a{i}" for i in range(len(arguments)))
         scope: dict[str, Any] = {"answer": (signature, codegen)}
-        exec(f"def typed(context, {names}): return answer", scope)
+        exec(f"def typed(context{names}): return answer", scope)
         return intrinsic(scope["typed"])
 
     return wrap
@@ -302,14 +302,16 @@ def high_half(builder: Any, random: Any) -> Any:
 # elements is the same as for fp32, and both conversions are loops of their own that stay in the first-level cache.
 
 
-@_llvm(types.uint32, types.float32)
-def _magnitude_bits(builder: Any, value: Any) -> Any:
-    return builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
+@_llvm(types.uint32)
+def no_magnitude(builder: Any) -> Any:
+    return _word(0)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32)
-def _larger(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+@_llvm(types.uint32, types.uint32, types.float32)
+def larger(builder: Any, top: Any, value: Any) -> Any:
+    """The larger of two magnitudes, as bits: LLVM vectorises a maximum of integers, and leaves one of floats scalar."""
+    bits = builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
+    return builder.select(builder.icmp_unsigned(">", bits, top), bits, top)
 
 
 @_llvm(types.float32, types.uint32)
@@ -317,19 +319,11 @@ def _float_of(builder: Any, bits: Any) -> Any:
     return builder.bitcast(bits, _F32)
 
 
-def _largest(scope: int) -> Any:
-    load = RAW_LOAD["fp32", scope]
-
-    @njit(error_model="numpy")
-    def largest(buffer: Any, count: Any) -> Any:
-        """The largest magnitude; 0 below the normal numbers, whose inverse is not finite."""
-        bits = _magnitude_bits(types.float32(0))
-        for i in range(count):  # as integers: LLVM leaves a maximum of floats scalar
-            bits = _larger(bits, _magnitude_bits(load(buffer, i)))
-        value = _float_of(bits)
-        return value if value >= types.float32(1.1754943508222875e-38) else types.float32(0)
-
-    return largest
+@njit
+def _largest_of(top: Any) -> Any:
+    """The largest magnitude; 0 below the normal numbers, whose inverse is not finite."""
+    value = _float_of(top)
+    return value if value >= types.float32(1.1754943508222875e-38) else types.float32(0)
 
 
 def _decode_one(name: str, signed: bool) -> Any:
@@ -423,25 +417,25 @@ def _loader_int8(signed: bool, scope: int) -> Any:
 
 
 def _encoder(name: str, signed: bool, scope: int) -> Any:
-    encode, load, largest_of = _encode_one(name, signed), RAW_LOAD["fp32", scope], _largest(scope)
+    encode, load = _encode_one(name, signed), RAW_LOAD["fp32", scope]
     store, store_largest = RAW_STORE["8", _CODES_SCOPE], RAW_STORE["fp32", _LARGEST_SCOPE]
     store_value = RAW_STORE["fp32", scope]
     block = CODES[name, signed].block
     half = block // 2
 
     @njit(error_model="numpy")
-    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
-        largest = largest_of(buffer, count)
+    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, top: Any) -> None:
+        largest = _largest_of(top)
         store_largest(largest_at, 0, largest)
         inverse = types.float32(1) / largest if largest > 0 else types.float32(0)
         for i in range(count):
             store(codes, i, _byte(encode(load(buffer, i), inverse)))
 
     @njit(error_model="numpy")
-    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
+    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, top: Any) -> None:
         for i in range(count, block):
             store_value(buffer, i, types.float32(0))
-        largest = largest_of(buffer, count)
+        largest = _largest_of(top)
         store_largest(largest_at, 0, largest)
         inverse = types.float32(1) / largest if largest > 0 else types.float32(0)
         for i in range(half):

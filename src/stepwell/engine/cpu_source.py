@@ -42,6 +42,7 @@ def source(kind: LaunchKind) -> str:
         if storage in ("int8", "int4"):
             _blockwise(lines, name, storage, signed, column, block)
             lines.writes.append(f"store_{name}(at_{name}, i, {program.stored[name]})")
+            lines.writes.append(f"top_{name} = larger(top_{name}, {program.stored[name]})")
         else:
             _element(lines, name, storage, column)
             _slot_write(lines, name, storage, column, program.stored[name], consumer)
@@ -162,7 +163,7 @@ def _slot_write(lines: _Lines, name: str, storage: str, column: int, new: str, c
 
 
 def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int, block: int) -> None:
-    """An array of codes. What is new goes through a buffer of one block, since its largest must be known to encode it."""
+    """An array of codes. New values wait in a buffer of one block: its largest must be known to encode them."""
     arguments = f"{signed}, {column}"
     lines.bindings += [
         f"store_{name} = RAW_STORE['fp32', {column}]",
@@ -180,5 +181,6 @@ def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int
     else:
         lines.bindings += [f"load_{name} = RAW_LOAD['fp32', {column}]", f"decode_{name} = DECODE['int4', {arguments}]"]
         lines.before.append(f"decode_{name}(codes_{name}, largest_{name}, at_{name}, count)")
-    lines.after.append(f"encode_{name}(codes_{name}, largest_{name}, at_{name}, count)")
+    lines.before.append(f"top_{name} = no_magnitude()")
+    lines.after.append(f"encode_{name}(codes_{name}, largest_{name}, at_{name}, count, top_{name})")
     lines.buffers += 1
