@@ -128,6 +128,21 @@ load_number = _table(ir.DoubleType(), types.float64)
 load_count = _table(_F32, types.float32)
 
 
+@_llvm(types.void, types.int64, types.int64, types.float64)
+def store_number(builder: Any, address: Any, index: Any, value: Any) -> None:
+    builder.store(value, builder.gep(builder.inttoptr(address, ir.DoubleType().as_pointer()), [index]))
+
+
+@intrinsic
+def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
+    """a + b, where LLVM may add up a loop in vectors."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(args[0], args[1], flags=("reassoc", "nsz"))
+
+    return a(a, a), codegen
+
+
 def _of_job(element: Any, numba_type: Any) -> Any:
     @_llvm(numba_type, types.voidptr, types.int64)
     def load(builder: Any, job: Any, index: Any) -> Any:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from stepwell.engine import formats
 from stepwell.engine.plan import LaunchKind
-from stepwell.engine.statements import statements, traced
+from stepwell.engine.statements import Statements, statements, traced, traced_sums
+from stepwell.engine.trace import Trace
 
 
 @dataclass
@@ -20,43 +21,77 @@ class _Lines:
     writes: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     random: set[int] = field(default_factory=set)
+    sums: list[str] = field(default_factory=list)
     buffers: int = 0
 
 
+# Elements that are added up in the working precision (in any order, so in vectors) before the sum goes to float64.
+SUMMED = 2048
+
+
 def source(kind: LaunchKind) -> str:
-    """The kernel of one kind of launch as the text of a Python module."""
+    """The kernel that updates, of one kind of launch, as the text of a Python module."""
+    program = _statements(kind, traced(kind))
+    lines = _Lines()
+    columns = _arrays(kind, lines, program, program.stored)
+    return _kernel(kind, lines, program, columns)
+
+
+def sums_source(kind: LaunchKind) -> str:
+    """The kernel that only reads, and adds up what the rule asks for, per piece: the first of two passes."""
+    program = _statements(kind, traced_sums(kind))
+    lines = _Lines()
+    columns = _arrays(kind, lines, program, None)
+    lines.sums = [program.stored[name] for name in kind.sums]
+    return _kernel(kind, lines, program, columns)
+
+
+def _statements(kind: LaunchKind, program: Trace) -> Statements:
     real = "float64" if kind.weights == "fp64" else "float32"
-    program = statements(
-        traced(kind),
+    return statements(
+        program,
         number_input=lambda name: _number(kind, name),
         rounded=lambda name: f"{real}({name})",
     )
-    block = max(map(formats.block_of, kind.slot_formats), default=1)
-    lines = _Lines()
-    _weights(kind, lines, program.stored["p"])
+
+
+def _arrays(kind: LaunchKind, lines: _Lines, program: Statements, stored: dict[str, str] | None) -> int:
+    """The lines of all arrays; nothing is written where `stored` is None. Returns the columns of the table."""
+    block = _block(kind)
+    _weights(kind, lines, None if stored is None else stored["p"])
     _element(lines, "g", kind.gradients, 1)
     column = 2
     for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
         if name is None:
             continue
         if storage in ("int8", "int4"):
-            _blockwise(lines, name, storage, signed, column, block)
-            lines.writes.append(f"store_{name}(at_{name}, i, {program.stored[name]})")
-            lines.writes.append(f"top_{name} = larger(top_{name}, {program.stored[name]})")
+            _blockwise(lines, name, storage, signed, column, block, None if stored is None else stored[name])
         else:
             _element(lines, name, storage, column)
-            _slot_write(lines, name, storage, column, program.stored[name], consumer)
+            if stored is not None:
+                _slot_write(lines, name, storage, column, stored[name], consumer)
         column += len(formats.state_names(name, storage))
     if kind.rounding == "split":
         _raw(lines, formats.LOW_BITS, column)
         column += 1
     storage_of = dict(zip(kind.slots, kind.slot_formats, strict=True))
     for name, variable in program.loaded.items():
-        read = _split_read(kind) if name == "p" else f"load_{name}(at_{name}, i)"
+        read = _weights_read(kind) if name == "p" else f"load_{name}(at_{name}, i)"
         if storage_of.get(name) == "int8":
             read = f"load_int8_{name}(codes_{name}, i, scale_{name})"
         lines.reads.append(f"{variable} = {read}")
+    return column
 
+
+def _block(kind: LaunchKind) -> int:
+    return max(map(formats.block_of, kind.slot_formats), default=1)
+
+
+def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) -> str:
+    block = _block(kind)
+    if lines.sums and block == 1:
+        block = SUMMED
+    real = "float64" if kind.weights == "fp64" else "float32"
     keys, bits = [], []
     if lines.random:
         keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
@@ -65,6 +100,12 @@ def source(kind: LaunchKind) -> str:
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
+    sums = range(len(lines.sums))
+    totals = [f"total_{k} = 0.0" for k in sums]
+    before = [f"sum_{k} = {real}(0)" for k in sums]
+    adding = [f"sum_{k} = add_in_any_order(sum_{k}, {value})" for k, value in enumerate(lines.sums)]
+    after = [f"total_{k} += float64(sum_{k})" for k in sums]
+    keeping = [f"store_number(partials, piece * {len(sums)} + {k}, total_{k})" for k in sums]
 
     def indented(text: list[str], depth: int) -> str:
         return "\n".join("    " * depth + line for line in text)
@@ -83,6 +124,7 @@ from stepwell.engine.cpu_intrinsics import *
 def kernel(job):
     spans, pieces, addresses = job_word(job, 2), job_word(job, 3), job_word(job, 4)
     steps, salts, rows, gradient_factor = job_word(job, 5), job_word(job, 6), job_word(job, 7), job_number(job, 8)
+    totals, sizes, partials = job_word(job, 9), job_word(job, 10), job_word(job, 11)
 {indented(scratch, 1)}
     while True:
         span = next_span(job)
@@ -91,21 +133,26 @@ def kernel(job):
         for piece in range(load_word(spans, span), load_word(spans, span + 1)):
             tensor, first = load_word(pieces, 4 * piece), load_word(pieces, 4 * piece + 1)
             size, row = load_word(pieces, 4 * piece + 2), load_word(pieces, 4 * piece + 3) * {len(kind.row_names)}
-            columns = tensor * {column}
+            columns = tensor * {columns}
             t = float64(load_count(steps, tensor))
-{indented(program.numbers + keys, 3)}
+{indented(program.numbers + keys + totals, 3)}
             for start in range(0, size, {block if block > 1 else "size"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
-{indented(lines.addresses + lines.before, 4)}
+{indented(lines.addresses + lines.before + before, 4)}
                 for i in range(count):
-{indented(lines.reads + bits + program.elements + lines.writes, 5)}
-{indented(lines.after, 4)}
+{indented(lines.reads + bits + program.elements + lines.writes + adding, 5)}
+{indented(lines.after + after, 4)}
+{indented(keeping, 3)}
 '''
 
 
 def _number(kind: LaunchKind, name: str) -> str:
     if name == "t":
         return "t"
+    if name == "elements":
+        return "float64(load_word(sizes, tensor))"
+    if name in kind.sums:
+        return f"load_number(totals, tensor * {len(kind.sums)} + {kind.sums.index(name)})"
     return name if name == "gradient_factor" else f"load_number(rows, row + {kind.row_names.index(name)})"
 
 
@@ -131,13 +178,16 @@ def _half_of_random(lines: _Lines, consumer: int) -> str:
     return f"{'high' if consumer % 2 else 'low'}_half(random_{consumer // 2})"
 
 
-def _weights(kind: LaunchKind, lines: _Lines, new: str) -> None:
+def _weights(kind: LaunchKind, lines: _Lines, new: str | None) -> None:
     if kind.rounding == "native":
         _element(lines, "p", kind.weights, 0)
-        lines.writes.append(f"store_p(at_p, i, {new})")
+    else:
+        _raw(lines, "p", 0)
+    if new is None:
         return
-    _raw(lines, "p", 0)
-    if kind.rounding == "split":
+    if kind.rounding == "native":
+        lines.writes.append(f"store_p(at_p, i, {new})")
+    elif kind.rounding == "split":
         lines.writes.append(f"store_p(at_p, i, split_high_{kind.weights}({new}))")
         lines.writes.append(f"store_{formats.LOW_BITS}(at_{formats.LOW_BITS}, i, split_low_{kind.weights}({new}))")
     else:
@@ -145,7 +195,7 @@ def _weights(kind: LaunchKind, lines: _Lines, new: str) -> None:
         lines.writes.append(f"store_p(at_p, i, {kind.weights}_stochastic({new}, {bits}))")
 
 
-def _split_read(kind: LaunchKind) -> str:
+def _weights_read(kind: LaunchKind) -> str:
     if kind.rounding == "native":
         return "load_p(at_p, i)"
     if kind.rounding == "stochastic":
@@ -162,7 +212,7 @@ def _slot_write(lines: _Lines, name: str, storage: str, column: int, new: str, c
     lines.writes.append(f"store_raw_{name}(at_{name}, i, bf16_stochastic({new}, {bits}))")
 
 
-def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int, block: int) -> None:
+def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int, block: int, new: str | None) -> None:
     """An array of codes. New values wait in a buffer of one block: its largest must be known to encode them."""
     arguments = f"{signed}, {column}"
     lines.bindings += [
@@ -181,6 +231,9 @@ def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int
     else:
         lines.bindings += [f"load_{name} = RAW_LOAD['fp32', {column}]", f"decode_{name} = DECODE['int4', {arguments}]"]
         lines.before.append(f"decode_{name}(codes_{name}, largest_{name}, at_{name}, count)")
+    lines.buffers += 1
+    if new is None:
+        return
+    lines.writes += [f"store_{name}(at_{name}, i, {new})", f"top_{name} = larger(top_{name}, {new})"]
     lines.before.append(f"top_{name} = no_magnitude()")
     lines.after.append(f"encode_{name}(codes_{name}, largest_{name}, at_{name}, count, top_{name})")
-    lines.buffers += 1

@@ -1,4 +1,4 @@
-"""What surrounds every rule, in this order: unscale and clip, coupled decay, direction, decoupled decay, apply.
+"""What surrounds every rule, in this order: unscale and clip, coupled decay, direction, caution, decoupled decay, apply.
 
 The frame is arithmetic like a rule and is traced together with it, so that one kernel holds both.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepwell.engine.rule import Rule
+from stepwell.ops import maximum, where
 
 
 def frame(
@@ -22,6 +23,7 @@ def frame(
     weight_decay: Any,
     gradient_factor: Any,
     decay: str | None,
+    cautious: bool = False,
     **hyperparameters: Any,
 ) -> tuple[Any, list[Any]]:
     """One update of one element: the new parameter and its new slots.
@@ -29,16 +31,49 @@ def frame(
     g <- gradient_factor * g                        unscaling, clipping and the sign of `maximize` in one factor
     g <- g + weight_decay * p                       decay "coupled": L2, seen by the rule
     direction, slots <- rule(g, p, t, slots)
+    direction <- direction where it has the sign of g, else 0; times elements / kept       `cautious`
     p <- p * (1 - lr * weight_decay)                decay "decoupled"
     p <- p - lr * direction
+
+    Cautious: Liang et al., arXiv 2411.16085, algorithm 1, with the mask scaled by its mean, at least 1e-3, as in the
+    authors' later code; `kept` comes from a first pass over the tensor (`sums`).
     """
-    g = g * gradient_factor
-    if decay == "coupled":
-        g = g + weight_decay * p
+    g = _gradient(g, p, gradient_factor, weight_decay, decay)
+    if cautious:
+        share = hyperparameters.pop("kept") / hyperparameters.pop("elements")
     direction, *new_slots = _as_tuple(rule(g, p, t, *slots, **hyperparameters))
+    if cautious:
+        direction = where(direction * g > 0, direction, 0) * (1 / maximum(share, 1e-3))
     if decay == "decoupled":
         p = p * (1 - lr * weight_decay)
     return p - lr * direction, new_slots
+
+
+def sums(
+    rule: Rule,
+    measure: Rule | None,
+    g: Any,
+    p: Any,
+    t: Any,
+    slots: Sequence[Any],
+    *,
+    weight_decay: Any,
+    gradient_factor: Any,
+    decay: str | None,
+    cautious: bool = False,
+    **hyperparameters: Any,
+) -> dict[str, Any]:
+    """What one element adds to the sums of its tensor, by name: the first of two passes, which only reads."""
+    g = _gradient(g, p, gradient_factor, weight_decay, decay)
+    if measure is not None:
+        return measure(g, p, t, *slots, **hyperparameters)
+    direction = _as_tuple(rule(g, p, t, *slots, **hyperparameters))[0]
+    return {"kept": where(direction * g > 0, 1, 0)}
+
+
+def _gradient(g: Any, p: Any, gradient_factor: Any, weight_decay: Any, decay: str | None) -> Any:
+    g = g * gradient_factor
+    return g + weight_decay * p if decay == "coupled" else g
 
 
 def _as_tuple(result: Any) -> tuple[Any, ...]:

@@ -72,6 +72,10 @@ class LaunchKind:
     gradients: str
     number_arguments: tuple[str, ...]  # the rule's own arguments that are numbers
     row_names: tuple[str, ...]  # what a row of `Rows` holds, in order
+    cautious: bool = False
+    measure: Rule | None = None  # what the rule wants summed over a tensor
+    sums: tuple[str, ...] = ()  # the names of the sums; none: one pass
+    sizes: tuple[str, ...] = ()  # ("elements",) where the number of elements is asked for
 
 
 class Launch:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepwell.engine.frame import frame
+from stepwell.engine.frame import frame, sums
 from stepwell.engine.plan import LaunchKind
 from stepwell.engine.trace import Scalar, Symbol, Trace, trace
 
@@ -43,16 +43,44 @@ def traced(kind: LaunchKind) -> Trace:
             values.pop("t"),
             slots,
             decay=kind.decay,
+            cautious=kind.cautious,
             gradient_factor=sign * factor,
             **values,
         )
         named = {name: new for name, new in zip(kind.slots, new_slots, strict=True) if name is not None}
         return {"p": p, **named}
 
+    return _trace(kind, update, (*kind.sums, *kind.sizes))
+
+
+def traced_sums(kind: LaunchKind) -> Trace:
+    """What one element adds to the sums of its tensor."""
+
+    def measured(**values: Any) -> dict[str, Any]:
+        slots = [values.pop(f"slot_{i}") for i in range(len(kind.slots))]
+        sign, factor = values.pop("gradient_sign"), values.pop("gradient_factor")
+        g, p, t = values.pop("g"), values.pop("p"), values.pop("t")
+        values.pop("lr")
+        return sums(
+            kind.rule,
+            kind.measure,
+            g,
+            p,
+            t,
+            slots,
+            decay=kind.decay,
+            gradient_factor=sign * factor,
+            **values,
+        )
+
+    return _trace(kind, measured, ())
+
+
+def _trace(kind: LaunchKind, function: Callable[..., dict[str, Any]], extra: tuple[str, ...]) -> Trace:
     elements: dict[str, str | None] = {"g": "g", "p": "p"}
     elements |= {f"slot_{i}": name for i, name in enumerate(kind.slots)}
-    names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments)
-    return trace(update, elements, {**{n: Scalar(n) for n in names}, **dict(kind.flags)})
+    names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments, *extra)
+    return trace(function, elements, {**{n: Scalar(n) for n in names}, **dict(kind.flags)})
 
 
 def statements(
