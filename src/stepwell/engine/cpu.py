@@ -56,7 +56,10 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     _limit_threads(memory["threads"])
     launch.steps += memory["active"]
     table, steps, salts = memory["addresses"], launch.steps, memory["salts"]
-    memory["kernel"](memory["pieces"], memory["spans"], table, steps, salts, rows, float(gradient_factor))
+    numbers: tuple[np.ndarray, ...] = ()
+    if launch.numbers is not None:  # threads that share a tensor all read what was before, and write the same
+        numbers = (launch.numbers.numpy().copy(), launch.numbers.numpy())
+    memory["kernel"](memory["pieces"], memory["spans"], table, steps, salts, rows, float(gradient_factor), *numbers)
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
 
@@ -172,21 +175,22 @@ def kernel(kind: LaunchKind) -> Any:
     """The compiled kernel of one kind of launch (compiled, or read from the cache folder)."""
     path = printed.path_of(source(kind), _environment())
     try:
-        return _compiled(path)
+        return _compiled(path, kind)
     except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise
         for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
             stale.unlink(missing_ok=True)
-        return _compiled(path)
+        return _compiled(path, kind)
 
 
-def _compiled(path: Path) -> Any:
+def _compiled(path: Path, kind: LaunchKind) -> Any:
     """The kernel of a printed module. Compiled now, not at its first call: what fails, fails before any update."""
     from numba import float32, float64, int64
 
     compiled = printed.load(path).kernel
     pieces = addresses = int64[:, ::1]
     spans = salts = int64[::1]
-    compiled.compile((pieces, spans, addresses, float32[::1], salts, float64[:, ::1], float64))
+    numbers = (float64[:, ::1],) * 2 if kind.number_slots else ()
+    compiled.compile((pieces, spans, addresses, float32[::1], salts, float64[:, ::1], float64, *numbers))
     return compiled
 
 

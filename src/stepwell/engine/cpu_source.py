@@ -30,6 +30,7 @@ def source(kind: LaunchKind) -> str:
         traced(kind),
         number_input=lambda name: _number(kind, name),
         rounded=lambda name: f"{real}({name})",
+        number_outputs=kind.number_slots,
     )
     block = max(map(formats.block_of, kind.slot_formats), default=1)
     lines = _Lines()
@@ -37,7 +38,7 @@ def source(kind: LaunchKind) -> str:
     _element(lines, "g", kind.gradients, 1)
     column = 2
     for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
-        if name is None:
+        if name is None or storage == formats.NUMBER:
             continue
         if storage in ("int8", "int4"):
             _blockwise(lines, name, storage, signed, column, block)
@@ -52,6 +53,7 @@ def source(kind: LaunchKind) -> str:
         read = _split_read(kind) if name == "p" else f"load_{name}(at_{name}, i)"
         lines.reads.append(f"{variable} = {read}")
 
+    numbers = [f"after[tensor, {k}] = {program.stored[name]}" for k, name in enumerate(kind.number_slots)]
     keys, bits = [], []
     if lines.random:
         keys = ["key = key_of(salts[tensor] + int64(steps[tensor]) * 0x27D4EB2F)"]
@@ -75,12 +77,12 @@ from stepwell.engine.cpu_intrinsics import *
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def kernel(pieces, spans, addresses, steps, salts, rows, gradient_factor):
+def kernel(pieces, spans, addresses, steps, salts, rows, gradient_factor{", before, after" if numbers else ""}):
     for thread in prange(spans.shape[0] - 1):
 {indented(scratch, 2)}
         for piece in range(spans[thread], spans[thread + 1]):
             tensor, first, size, row = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2], pieces[piece, 3]
-{indented(program.numbers + keys, 3)}
+{indented(program.numbers + numbers + keys, 3)}
             for start in range(0, size, {block if block > 1 else "size"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
 {indented(lines.addresses + lines.before, 4)}
@@ -93,6 +95,8 @@ def kernel(pieces, spans, addresses, steps, salts, rows, gradient_factor):
 def _number(kind: LaunchKind, name: str) -> str:
     if name == "t":
         return "float64(steps[tensor])"
+    if name in kind.number_slots:
+        return f"before[tensor, {kind.number_slots.index(name)}]"
     return name if name == "gradient_factor" else f"rows[row, {kind.row_names.index(name)}]"
 
 

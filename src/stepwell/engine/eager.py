@@ -52,10 +52,14 @@ def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: f
     if launch.low_bits is not None:
         p = formats.join(weights, formats.flat(launch.low_bits[index]))
     stored = [None if slot is None else slot[index] for slot in launch.slots]
-    slots = [
+    slots: list[Any] = [
         None if tensors is None else formats.read(name, signed, tensors, elements, dtype)
         for name, signed, tensors in zip(kind.slot_formats, kind.signed, stored, strict=True)
     ]
+    if launch.numbers is not None:
+        places = [kind.slots.index(name) for name in kind.number_slots]
+        for place, number in zip(places, launch.numbers[index].tolist(), strict=True):
+            slots[place] = number
     p, slots = frame(
         kind.rule,
         formats.flat(gradient).to(dtype),
@@ -66,9 +70,12 @@ def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: f
         weight_decay=row["weight_decay"],
         gradient_factor=row["gradient_sign"] * gradient_factor,
         decay=kind.decay,
+        shared=kind.shared,
         **{name: row[name] for name in kind.number_arguments},
         **dict(kind.flags),
     )
+    if launch.numbers is not None:
+        launch.numbers[index] = torch.tensor([slots[place] for place in places], dtype=torch.float64)
     key = formats.key_of(int(launch.seeds[index]), launch.places[index], step)
 
     def random(consumer: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ def frame(
     weight_decay: Any,
     gradient_factor: Any,
     decay: str | None,
+    shared: Sequence[str] = (),
     **hyperparameters: Any,
 ) -> tuple[Any, list[Any]]:
     """One update of one element: the new parameter and its new slots.
@@ -31,14 +32,18 @@ def frame(
     direction, slots <- rule(g, p, t, slots)
     p <- p * (1 - lr * weight_decay)                decay "decoupled"
     p <- p - lr * direction
+
+    `shared` are the numbers of the frame that the rule takes, too; with `lr` among them it returns the whole step.
     """
     g = g * gradient_factor
     if decay == "coupled":
         g = g + weight_decay * p
+    numbers = {"lr": lr, "weight_decay": weight_decay}
+    hyperparameters |= {name: numbers[name] for name in shared}
     direction, *new_slots = _as_tuple(rule(g, p, t, *slots, **hyperparameters))
     if decay == "decoupled":
         p = p * (1 - lr * weight_decay)
-    return p - lr * direction, new_slots
+    return p - (direction if "lr" in shared else lr * direction), new_slots
 
 
 def _as_tuple(result: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stepwell.engine import checkpoint, cpu, eager, formats, gpu
 from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
-from stepwell.engine.rule import RANGES, Range, Rule, RuleSignature, Slot, check_hyperparameters
+from stepwell.engine.rule import RANGES, OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
@@ -52,7 +52,7 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[Rule]
     slots: ClassVar[tuple[Slot, ...]] = ()
     decay: ClassVar[str | None] = "decoupled"
-    ranges: ClassVar[Mapping[str, Range]] = {}
+    ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     facts: ClassVar[Any]
 
     signature: ClassVar[RuleSignature]
@@ -127,7 +127,7 @@ class Optimizer(torch.optim.Optimizer):
     def _named(self) -> list[tuple[str, Tensor]]:
         return [pair for group in getattr(self, "param_groups", []) for pair in _labelled(group)]
 
-    def _ranges(self) -> dict[str, Range]:
+    def _ranges(self) -> dict[str, Range | OneOf]:
         return {**RANGES, **self.ranges}
 
     def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:

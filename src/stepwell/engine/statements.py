@@ -6,13 +6,14 @@ meets is rounded to that precision once, before the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepwell.engine.frame import frame
 from stepwell.engine.plan import LaunchKind
 from stepwell.engine.trace import Scalar, Symbol, Trace, trace
+from stepwell.errors import UsageError
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
@@ -44,15 +45,21 @@ def traced(kind: LaunchKind) -> Trace:
             slots,
             decay=kind.decay,
             gradient_factor=sign * factor,
+            shared=kind.shared,
             **values,
         )
         named = {name: new for name, new in zip(kind.slots, new_slots, strict=True) if name is not None}
         return {"p": p, **named}
 
     elements: dict[str, str | None] = {"g": "g", "p": "p"}
-    elements |= {f"slot_{i}": name for i, name in enumerate(kind.slots)}
+    scalars: dict[str, Any] = dict(kind.flags)
+    for i, name in enumerate(kind.slots):
+        if name in kind.number_slots:
+            scalars[f"slot_{i}"] = Scalar(name)
+        else:
+            elements[f"slot_{i}"] = name
     names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments)
-    return trace(update, elements, {**{n: Scalar(n) for n in names}, **dict(kind.flags)})
+    return trace(update, elements, {**{n: Scalar(n) for n in names}, **scalars})
 
 
 def statements(
@@ -62,6 +69,7 @@ def statements(
     constant: Callable[[float], str] = repr,
     functions: Mapping[str, str] | None = None,
     element_functions: Mapping[str, str] | None = None,
+    number_outputs: Collection[str] = (),
 ) -> Statements:
     """The lines of `program`.
 
@@ -71,6 +79,7 @@ def statements(
         constant: the expression of a constant.
         functions: operations on numbers that are written as a call of this name.
         element_functions: the same for operations on elements.
+        number_outputs: the outputs that are one number per tensor.
     """
     result = Statements()
     done: set[int] = set()
@@ -99,7 +108,10 @@ def statements(
             text = _expression(symbol.op, [operand(arg, in_element) for arg in symbol.args], calls)
         target = result.elements if in_element else result.numbers
         target.append(f"{'e' if in_element else 'n'}{symbol.index} = {text}")
-    result.stored = {name: operand(value, True) for name, value in program.outputs.items()}
+    result.stored = {name: operand(value, name not in number_outputs) for name, value in program.outputs.items()}
+    for name in number_outputs:
+        if program.outputs[name].kind == "element":
+            raise UsageError(f"the slot {name!r} is one number per tensor; its rule made it depend on an element")
     return result
 
 
