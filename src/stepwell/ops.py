@@ -70,17 +70,22 @@ def minimum(a: Value, b: Value) -> Value:
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:
-    """`a` where the condition holds, else `b`. Both sides are computed: the one not taken may be NaN."""
+    """`a` where the condition holds, else `b`. Both sides are computed: the one not taken may be NaN.
+
+    Where the condition is one of elements, so is `a` or `b`: two numbers would have no precision to be rounded to.
+    """
     if isinstance(condition, bool):
-        return a if condition else b
+        chosen, other = (a, b) if condition else (b, a)
+        return _like(other, chosen) if isinstance(other, torch.Tensor) else chosen
     if isinstance(condition, torch.Tensor):
+        assert isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor), "a rule chooses between two numbers"
         return torch.where(condition, a, b)
     return condition.apply_op("where", (condition, a, b))
 
 
-def atan2(y: Value, x: Value) -> Value:
-    """The angle of the point (x, y), in radians."""
-    return _op("atan2", torch.atan2, math.atan2, y, x)
+def log(x: Value) -> Value:
+    """Natural logarithm of a number (not of an element: libraries round it differently); -inf at zero."""
+    return _op("log", torch.log, lambda v: math.log(v) if v > 0 else -math.inf, x)
 
 
 # What follows is made of the above and holds for every kind of value.
@@ -94,3 +99,46 @@ def lerp(a: Value, b: Value, weight: Value) -> Value:
 def debias(average: Value, beta: Value, t: Value) -> Value:
     """A moving average that started at zero, corrected for it after `t` steps: average / (1 - beta**t)."""
     return average * (1 / (1 - beta**t))
+
+
+def clamp(x: Value, low: Value, high: Value) -> Value:
+    """`x`, but no less than `low` and no more than `high`."""
+    return minimum(maximum(x, low), high)
+
+
+# atan(x) = x + x**3 * P(x**2) / Q(x**2) for |x| <= 0.66, to 2e-16: S. L. Moshier, Cephes (atan.c), 1984 to 2000.
+_ATAN_P = (
+    -8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
+    -1.228866684490136173410e2, -6.485021904942025371773e1,
+)  # fmt: skip
+_ATAN_Q = (
+    1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
+    4.853903996359136964868e2, 1.945506571482613964425e2,
+)  # fmt: skip
+_LOST_OF_HALF_PI = 6.123233995736765886e-17  # pi / 2 is this much more than the nearest float64
+
+
+def atan2(y: Value, x: Value) -> Value:
+    """The angle of the point (x, y) in radians, 0 for (0, 0); zeros and NaN have no sign here.
+
+    Made of arithmetic, so that every backend computes the same bits and a loop over it vectorises.
+    """
+    rise, run = abs(y), abs(x)
+    longer, shorter = maximum(rise, run), minimum(rise, run)
+    slope = shorter / where(longer == 0, longer + 1, longer)  # in [0, 1]
+    steep = slope > 0.66
+    u = where(steep, (slope - 1) / (slope + 1), slope)  # atan(slope) = pi/4 + atan(u)
+    square = u * u
+    angle = u + u * (square * (_polynomial(square, _ATAN_P) / _polynomial(square, _ATAN_Q)))
+    angle = where(steep, (angle + _LOST_OF_HALF_PI / 2) + math.pi / 4, angle)
+    angle = where(rise > run, (_LOST_OF_HALF_PI - angle) + math.pi / 2, angle)
+    angle = where(x < 0, (2 * _LOST_OF_HALF_PI - angle) + math.pi, angle)
+    return where(y < 0, -angle, angle)
+
+
+def _polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
+    """Horner's scheme, the highest power first."""
+    result: Value = coefficients[0]
+    for coefficient in coefficients[1:]:
+        result = result * x + coefficient
+    return result

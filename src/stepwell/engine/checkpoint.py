@@ -117,6 +117,7 @@ def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]
     known |= {formats.LOW_BITS}
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
     group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
+    numbers = {slot.name for slot in optimizer.slots if slot.per == "tensor"}
     needed = {slot.name for slot in optimizer.slots if slot.exists(group)}
     strange = sorted(set(given) - known - {"step"})
     absent = sorted(needed - set(given))
@@ -130,6 +131,9 @@ def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]
     for key, value in given.items():
         if key == "step":
             result[key] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
+            continue
+        if key in numbers:
+            result[key] = torch.as_tensor(value, dtype=torch.float64).detach().clone().cpu()
             continue
         if f"{key}_largest" in given or key.endswith("_largest"):
             if not _fits_blocks(key, given, tensor.numel()):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from stepwell.engine import formats, printed, threads
-from stepwell.engine.cpu_source import source
+from stepwell.engine.cpu_source import source, sums_source
 from stepwell.engine.plan import Launch, LaunchKind, Stale
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
@@ -64,9 +64,26 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     job[0] = 0  # spans taken
     job[7] = rows.ctypes.data
     memory["job_numbers"][8] = float(gradient_factor)
+    if launch.numbers is not None:  # threads that share a tensor all read what was before, and write the same
+        before = launch.numbers.clone()
+        job[12], job[13] = before.data_ptr(), launch.numbers.data_ptr()
+    if launch.kind.sums:
+        _add_up(launch)
+        job[0] = 0
     threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
+
+
+def _add_up(launch: Launch) -> None:
+    """The first pass: sums over each tensor, in the order of its pieces."""
+    memory = launch.memory
+    partials = np.empty((len(memory["pieces"]), len(launch.kind.sums)))
+    memory["job"][11] = partials.ctypes.data
+    threads.run(memory["sums_kernel"].address, memory["job_address"], memory["threads"])
+    tensors = memory["pieces"][:, 0]
+    starts = np.flatnonzero(np.diff(tensors, prepend=-1))
+    memory["totals"][tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
 
 
 def _write_job(launch: Launch) -> None:
@@ -75,12 +92,13 @@ def _write_job(launch: Launch) -> None:
     steps = launch.step_counts.data_ptr()
     spans, pieces, addresses = (memory[name].ctypes.data for name in ("spans", "pieces", "addresses"))
     memory["job"][1] = len(memory["spans"]) - 1
+    memory["job"][9:11] = [memory["totals"].ctypes.data, memory["sizes"].ctypes.data]
     memory["job"][2:7] = [spans, pieces, addresses, steps, launch.salts.ctypes.data]
 
 
 def _memory(launch: Launch) -> dict[str, Any]:
     tensors = [tensor.detach() for tensor in launch.tensors]
-    job = np.zeros(9, dtype=np.int64)
+    job = np.zeros(14, dtype=np.int64)
     dense = [_is_dense(tensor) for tensor in tensors]
     return {
         "kernel": kernel(launch.kind),
@@ -91,6 +109,8 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "dense": dense,
         "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
         "salts": launch.salts,
+        "sums_kernel": sums_kernel(launch.kind) if launch.kind.sums else None,
+        "totals": np.zeros((len(tensors), len(launch.kind.sums))),
         "available": 0,
         "threads": 1,
         "job": job,
@@ -185,8 +205,18 @@ def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: i
 
 @cache
 def kernel(kind: LaunchKind) -> Any:
-    """The compiled kernel of one kind of launch (compiled, or read from the cache folder)."""
-    path = printed.path_of(source(kind), _environment())
+    """The kernel that updates, of one kind of launch (compiled, or read from the cache folder)."""
+    return _built(source(kind))
+
+
+@cache
+def sums_kernel(kind: LaunchKind) -> Any:
+    """The kernel of the first pass, which only reads."""
+    return _built(sums_source(kind))
+
+
+def _built(text: str) -> Any:
+    path = printed.path_of(text, _environment())
     try:
         return _compiled(path)
     except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise

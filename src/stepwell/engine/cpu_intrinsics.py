@@ -496,9 +496,10 @@ def minimum(a: Any, b: Any) -> Any:
     return select((a < b) | (a != a), a, b)
 
 
-@njit
-def atan2(y: Any, x: Any) -> Any:
-    return math.atan2(y, x)
+@njit(error_model="numpy")
+def log(x: Any) -> Any:
+    """Of a float64 number."""
+    return math.log(x)
 
 
 @njit

@@ -52,6 +52,7 @@ def _statements(kind: LaunchKind, program: Trace) -> Statements:
         program,
         number_input=lambda name: _number(kind, name),
         rounded=lambda name: f"{real}({name})",
+        number_outputs=kind.number_slots,
     )
 
 
@@ -62,7 +63,7 @@ def _arrays(kind: LaunchKind, lines: _Lines, program: Statements, stored: dict[s
     _element(lines, "g", kind.gradients, 1)
     column = 2
     for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
-        if name is None:
+        if name is None or storage == formats.NUMBER:
             continue
         if storage in ("int8", "int4"):
             _blockwise(lines, name, storage, signed, column, block, None if stored is None else stored[name])
@@ -92,6 +93,12 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     if lines.sums and block == 1:
         block = SUMMED
     real = "float64" if kind.weights == "fp64" else "float32"
+    width = len(kind.number_slots)
+    numbers = [
+        f"store_number(job_word(job, 13), tensor * {width} + {k}, {program.stored[name]})"
+        for k, name in enumerate(kind.number_slots)
+        if not lines.sums
+    ]
     keys, bits = [], []
     if lines.random:
         keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
@@ -135,7 +142,7 @@ def kernel(job):
             size, row = load_word(pieces, 4 * piece + 2), load_word(pieces, 4 * piece + 3) * {len(kind.row_names)}
             columns = tensor * {columns}
             t = float64(load_count(steps, tensor))
-{indented(program.numbers + keys + totals, 3)}
+{indented(program.numbers + numbers + keys + totals, 3)}
             for start in range(0, size, {block if block > 1 else "size"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
 {indented(lines.addresses + lines.before + before, 4)}
@@ -153,6 +160,8 @@ def _number(kind: LaunchKind, name: str) -> str:
         return "float64(load_word(sizes, tensor))"
     if name in kind.sums:
         return f"load_number(totals, tensor * {len(kind.sums)} + {kind.sums.index(name)})"
+    if name in kind.number_slots:
+        return f"load_number(job_word(job, 12), tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)})"
     return name if name == "gradient_factor" else f"load_number(rows, row + {kind.row_names.index(name)})"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from stepwell.engine import formats
-from stepwell.engine.frame import frame
+from stepwell.engine.frame import frame, sums
 from stepwell.engine.plan import Launch, LaunchKind
 
 
@@ -31,10 +31,10 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
         _update(launch, index, rows[launch.groups[index]].tolist(), float(gradient_factor))
 
 
-def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: float) -> None:
+def _update(launch: Launch, index: int, row_values: list[float], gradient_factor: float) -> None:
     """One tensor, flat and in the order of memory, as every backend sees it."""
     kind = launch.kind
-    row = dict(zip(kind.row_names, numbers, strict=True))
+    row = dict(zip(kind.row_names, row_values, strict=True))
     dtype = formats.working_dtype(kind.weights)
     tensor, gradient = launch.tensors[index].detach(), launch.gradients[index].detach()
     whole = torch.empty_like(tensor)
@@ -52,23 +52,32 @@ def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: f
     if launch.low_bits is not None:
         p = formats.join(weights, formats.flat(launch.low_bits[index]))
     stored = [None if slot is None else slot[index] for slot in launch.slots]
-    slots = [
+    slots: list[Any] = [
         None if tensors is None else formats.read(name, signed, tensors, elements, dtype)
         for name, signed, tensors in zip(kind.slot_formats, kind.signed, stored, strict=True)
     ]
-    p, slots = frame(
-        kind.rule,
-        formats.flat(gradient).to(dtype),
-        p,
-        step,
-        slots,
-        lr=row["lr"],
-        weight_decay=row["weight_decay"],
-        gradient_factor=row["gradient_sign"] * gradient_factor,
-        decay=kind.decay,
+    if launch.numbers is not None:
+        places = [kind.slots.index(name) for name in kind.number_slots]
+        for place, number in zip(places, launch.numbers[index].tolist(), strict=True):
+            slots[place] = number
+    g = formats.flat(gradient).to(dtype)
+    numbers: dict[str, Any] = {
+        "lr": row["lr"],
+        "weight_decay": row["weight_decay"],
+        "gradient_factor": row["gradient_sign"] * gradient_factor,
+        "decay": kind.decay,
+        "shared": kind.shared,
         **{name: row[name] for name in kind.number_arguments},
         **dict(kind.flags),
-    )
+    }
+    if kind.sums:
+        parts = sums(kind.rule, kind.measure, g, p, step, slots, **numbers)
+        numbers |= {name: float(_as_tensor(parts[name], p).double().sum()) for name in kind.sums}
+    if kind.sizes:
+        numbers["elements"] = float(elements)
+    p, slots = frame(kind.rule, g, p, step, slots, cautious=kind.cautious, **numbers)
+    if launch.numbers is not None:
+        launch.numbers[index] = torch.tensor([slots[place] for place in places], dtype=torch.float64)
     key = formats.key_of(int(launch.seeds[index]), launch.places[index], step)
 
     def random(consumer: int) -> torch.Tensor:
@@ -79,7 +88,7 @@ def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: f
         zip(kind.slot_formats, kind.signed, stored, slots, strict=True)
     ):
         if tensors is not None:
-            values = torch.as_tensor(new, dtype=dtype, device=p.device).expand_as(p)
+            values = _as_tensor(new, p)
             formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
     if launch.low_bits is not None:
         high, low = formats.split(p, weights.dtype)
@@ -91,3 +100,8 @@ def _update(launch: Launch, index: int, numbers: list[float], gradient_factor: f
         weights.copy_(p)
     if whole is not tensor:
         tensor.copy_(whole)
+
+
+def _as_tensor(value: Any, like: torch.Tensor) -> torch.Tensor:
+    """What a rule computed, which is a number where it depends on no element, for every element."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand_as(like)

@@ -41,6 +41,8 @@ DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "int4": 0.5}
 
+NUMBER = "number"  # not a format of elements: one float64 per tensor (Slot.per)
+
 STATES = ("fp32", "bf16", "int8", "int4")
 WEIGHTS = ("native", "stochastic", "split")
 LOW_BITS = "low_bits"  # the slot of `split`
@@ -76,6 +78,11 @@ def state_format(wanted: str, weights: str, elements: int) -> tuple[str, str | N
     if wanted in ("int8", "int4") and elements < SMALL:
         return "fp32", f"state stays fp32, not {wanted}: fewer than {SMALL:,} elements"
     return wanted, None
+
+
+def wide(state: str) -> str:
+    """The format of a slot that holds weights, where others have the format `state`."""
+    return state if state == "fp64" else "fp32"
 
 
 def weight_rounding(wanted: str, weights: str) -> str:
@@ -179,7 +186,7 @@ def state_names(slot: str, name: str) -> tuple[str, ...]:
 def slot_columns(kind: Any) -> int:
     """How many tensors hold the state of one parameter in a launch of `kind`."""
     present = zip(kind.slots, kind.slot_formats, strict=True)
-    columns = sum(len(state_names(slot, storage)) for slot, storage in present if slot is not None)
+    columns = sum(len(state_names(s, storage)) for s, storage in present if s is not None and storage != NUMBER)
     return columns + (kind.rounding == "split")
 
 

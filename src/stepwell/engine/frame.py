@@ -1,10 +1,11 @@
-"""What surrounds every rule, in this order: unscale and clip, coupled decay, direction, caution, decoupled decay, apply.
+"""What surrounds every rule, in order: unscale and clip, coupled decay, direction, caution, decoupled decay, apply.
 
 The frame is arithmetic like a rule and is traced together with it, so that one kernel holds both.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def frame(
     gradient_factor: Any,
     decay: str | None,
     cautious: bool = False,
+    shared: Sequence[str] = (),
     **hyperparameters: Any,
 ) -> tuple[Any, list[Any]]:
     """One update of one element: the new parameter and its new slots.
@@ -35,18 +37,24 @@ def frame(
     p <- p * (1 - lr * weight_decay)                decay "decoupled"
     p <- p - lr * direction
 
+    `shared` are the numbers of the frame that the rule takes, too; with `lr` among them it returns the whole step.
+
     Cautious: Liang et al., arXiv 2411.16085, algorithm 1, with the mask scaled by its mean, at least 1e-3, as in the
     authors' later code; `kept` comes from a first pass over the tensor (`sums`).
     """
     g = _gradient(g, p, gradient_factor, weight_decay, decay)
     if cautious:
         share = hyperparameters.pop("kept") / hyperparameters.pop("elements")
-    direction, *new_slots = _as_tuple(rule(g, p, t, *slots, **hyperparameters))
+    numbers = {"lr": lr, "weight_decay": weight_decay}
+    hyperparameters |= {name: numbers[name] for name in shared}
+    wanted = inspect.signature(rule).parameters
+    arguments = {k: v for k, v in hyperparameters.items() if k in wanted}
+    direction, *new_slots = _as_tuple(rule(g, p, t, *slots, **arguments))
     if cautious:
         direction = where(direction * g > 0, direction, 0) * (1 / maximum(share, 1e-3))
     if decay == "decoupled":
         p = p * (1 - lr * weight_decay)
-    return p - lr * direction, new_slots
+    return p - (direction if "lr" in shared else lr * direction), new_slots
 
 
 def sums(
@@ -57,16 +65,20 @@ def sums(
     t: Any,
     slots: Sequence[Any],
     *,
+    lr: Any,
     weight_decay: Any,
     gradient_factor: Any,
     decay: str | None,
-    cautious: bool = False,
+    shared: Sequence[str] = (),
     **hyperparameters: Any,
 ) -> dict[str, Any]:
     """What one element adds to the sums of its tensor, by name: the first of two passes, which only reads."""
     g = _gradient(g, p, gradient_factor, weight_decay, decay)
+    numbers = {"lr": lr, "weight_decay": weight_decay}
+    hyperparameters |= {name: numbers[name] for name in shared}
     if measure is not None:
-        return measure(g, p, t, *slots, **hyperparameters)
+        wanted = inspect.signature(measure).parameters
+        return measure(g, p, t, *slots, **{k: v for k, v in hyperparameters.items() if k in wanted})
     direction = _as_tuple(rule(g, p, t, *slots, **hyperparameters))[0]
     return {"kept": where(direction * g > 0, 1, 0)}
 

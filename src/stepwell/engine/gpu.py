@@ -90,6 +90,9 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     flag = memory["no_inf"] if found_inf is None else torch.as_tensor(found_inf, dtype=torch.float32, device=device)
     launch.step_counts += memory["device_active"] * (flag == 0)
     options: dict[str, Any] = {} if interpreted() else {"enable_fp_fusion": False, "num_warps": 4}
+    # A program reads what was before the step: another one of the same tensor may have written already.
+    after = launch.step_counts if launch.numbers is None else launch.numbers
+    before = after if launch.numbers is None else after.clone()
     grid = (memory["chunks"].shape[0],)
     memory["kernel"][grid](
         memory["chunks"],
@@ -101,6 +104,8 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
         memory["device_rows"],
         factor,
         flag,
+        before,
+        after,
         BLOCK=BLOCK,
         ALIGNED=memory["aligned"],
         **options,

@@ -34,7 +34,13 @@ def sqrt(x):
 @triton.jit
 def power(a, b):
     """a**b of float64 numbers, a at least 0."""
-    return tl.exp2(b * tl.log2(a))
+    return tl.where(b == 0, 1.0, tl.exp2(b * tl.log2(a)))
+
+
+@triton.jit
+def log(x):
+    """Of a float64 number."""
+    return tl.log(x)
 
 
 @triton.jit

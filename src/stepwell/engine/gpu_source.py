@@ -33,14 +33,18 @@ def source(kind: LaunchKind) -> str:
         constant=lambda value: f"tl.full((), {value!r}, tl.float64)",
         functions={"pow": "power"},
         element_functions={"div": "div"},
+        number_outputs=kind.number_slots,
     )
     lines = _Lines()
-    stored = {name: f"({value} + tl.zeros([BLOCK], {real}))" for name, value in program.stored.items()}
+    stored = {
+        name: value if name in kind.number_slots else f"({value} + tl.zeros([BLOCK], {real}))"
+        for name, value in program.stored.items()
+    }
     _weights(kind, lines, program.loaded, stored["p"])
     _element(lines, "g", kind.gradients, 1, program.loaded.get("g"))
     column = 2
     for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
-        if name is None:
+        if name is None or storage == formats.NUMBER:
             continue
         if storage in ("int8", "int4"):
             _blockwise(lines, name, storage, signed, column, program.loaded.get(name), stored[name])
@@ -57,6 +61,8 @@ def source(kind: LaunchKind) -> str:
         _element(lines, formats.LOW_BITS, "16", column, None)
         column += 1
 
+    width = len(kind.number_slots)
+    numbers = [f"tl.store(after + tensor * {width} + {k}, {stored[name]})" for k, name in enumerate(kind.number_slots)]
     keys, bits = [], []
     if lines.random:
         keys = ["key = key_of(tl.load(salts + tensor) + t.to(tl.int64) * 0x27D4EB2F)"]
@@ -76,34 +82,38 @@ from stepwell.engine.gpu_intrinsics import abs
 
 
 @triton.jit
-def update(tensor, first, size, row, addresses, steps, salts, rows, factor, BLOCK: tl.constexpr, MASKED: tl.constexpr,
-           ALIGNED: tl.constexpr):
+def update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, BLOCK: tl.constexpr,
+           MASKED: tl.constexpr, ALIGNED: tl.constexpr):
     t = tl.load(steps + tensor).to(tl.float64)
     places = first + tl.arange(0, BLOCK)
     mask = places < size
 {indented(_with_columns(lines.addresses, column))}
-{indented(program.numbers + keys)}
+{indented(program.numbers + numbers + keys)}
 {indented(lines.reads + bits + program.elements + lines.writes)}
 
 
 @triton.jit
-def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, BLOCK: tl.constexpr,
-           ALIGNED: tl.constexpr):
+def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, before, after,
+           BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     if tl.load(found_inf) == 0:
         tensor = tl.load(chunks + 2 * tl.program_id(0))
         first = tl.multiple_of(tl.load(chunks + 2 * tl.program_id(0) + 1), BLOCK)
         size = tl.load(sizes + tensor)
         row = tl.load(groups + tensor) * {len(kind.row_names)}
         if first + BLOCK <= size:
-            update(tensor, first, size, row, addresses, steps, salts, rows, factor, BLOCK, False, ALIGNED)
+            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after,
+                   BLOCK, False, ALIGNED)
         else:
-            update(tensor, first, size, row, addresses, steps, salts, rows, factor, BLOCK, True, ALIGNED)
+            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after,
+                   BLOCK, True, ALIGNED)
 '''
 
 
 def _number(kind: LaunchKind, name: str) -> str:
     if name == "t":
         return "t"
+    if name in kind.number_slots:
+        return f"tl.load(before + tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)})"
     if name == "gradient_factor":
         return "tl.load(factor).to(tl.float64)"
     return f"tl.load(rows + row + {kind.row_names.index(name)})"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stepwell.engine import checkpoint, cpu, eager, formats, gpu
 from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
-from stepwell.engine.rule import RANGES, Range, Rule, RuleSignature, Slot, check_hyperparameters
+from stepwell.engine.rule import RANGES, OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
@@ -45,14 +45,18 @@ class Optimizer(torch.optim.Optimizer):
         weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
             the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
             in 16 bits more).
+        cautious: leave out elements whose direction has not the sign of their gradient (arXiv 2411.16085); a second
+            pass over each tensor (default False).
         seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
         backend: "auto" (the fastest that can), "eager", "cpu" or "gpu". A backend asked for by name never falls back.
     """
 
     rule: ClassVar[Rule]
     slots: ClassVar[tuple[Slot, ...]] = ()
+    measure: ClassVar[Rule | None] = None  # what the rule wants summed over each tensor, by name (two passes)
+    sums: ClassVar[tuple[str, ...]] = ()  # those names
     decay: ClassVar[str | None] = "decoupled"
-    ranges: ClassVar[Mapping[str, Range]] = {}
+    ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     facts: ClassVar[Any]
 
     signature: ClassVar[RuleSignature]
@@ -60,17 +64,18 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "rule" in cls.__dict__:
-            cls.rule = staticmethod(cls.__dict__["rule"])
+        for function in ("rule", "measure"):
+            if cls.__dict__.get(function) is not None:
+                setattr(cls, function, staticmethod(cls.__dict__[function]))
         if hasattr(cls, "rule"):
-            cls.signature = RuleSignature(cls.rule, cls.slots)
+            cls.signature = RuleSignature(cls.rule, cls.slots, cls.measure, cls.sums)
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
         name = type(self).__name__
         self.backend = options.pop("backend", "auto")
         if self.backend not in ("auto", *BACKENDS):
             raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")
-        shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0}
+        shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
         if self.decay == "coupled":
             defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
@@ -127,7 +132,7 @@ class Optimizer(torch.optim.Optimizer):
     def _named(self) -> list[tuple[str, Tensor]]:
         return [pair for group in getattr(self, "param_groups", []) for pair in _labelled(group)]
 
-    def _ranges(self) -> dict[str, Range]:
+    def _ranges(self) -> dict[str, Range | OneOf]:
         return {**RANGES, **self.ranges}
 
     def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -145,6 +150,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_formats(self, group: Mapping[str, Any]) -> None:
         name = type(self).__name__
+        if group.get("cautious") and (self.sums or "lr" in self.signature.named):
+            reason = "its rule needs sums itself" if self.sums else "its rule returns a whole step, not a direction"
+            raise UsageError(f"{name}: cautious=True is not available: {reason}; leave it out")
         for option, allowed in (("state", formats.STATES), ("weights", formats.WEIGHTS)):
             if group.get(option, allowed[0]) not in allowed:
                 raise UsageError(f"{name}: {option}={group[option]!r}; allowed: {', '.join(allowed)}")
@@ -206,6 +214,12 @@ class Optimizer(torch.optim.Optimizer):
         if "decoupled_weight_decay" in group:
             return "decoupled" if group["decoupled_weight_decay"] else "coupled"
         return self.decay
+
+    def choose(
+        self, group: Mapping[str, Any], tensor: Tensor, flags: dict[str, Any], decay: str | None
+    ) -> tuple[dict[str, Any], str | None]:
+        """The flags and the kind of decay of one tensor of a group. LAMB and LARS leave out vectors here."""
+        return flags, decay
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
         """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""

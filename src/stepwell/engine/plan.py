@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from stepwell.engine import formats
 from stepwell.engine.rule import Rule, RuleSignature
+
+_SHARED = ("lr", "weight_decay")  # the frame's own numbers
 
 
 class Stale(Exception):
@@ -71,11 +74,18 @@ class LaunchKind:
     rounding: str
     gradients: str
     number_arguments: tuple[str, ...]  # the rule's own arguments that are numbers
+    shared: tuple[str, ...]  # the frame's numbers that the rule takes, too
     row_names: tuple[str, ...]  # what a row of `Rows` holds, in order
     cautious: bool = False
     measure: Rule | None = None  # what the rule wants summed over a tensor
     sums: tuple[str, ...] = ()  # the names of the sums; none: one pass
     sizes: tuple[str, ...] = ()  # ("elements",) where the number of elements is asked for
+
+    @cached_property
+    def number_slots(self) -> tuple[str, ...]:
+        """The slots that are one number per tensor: the columns of `Launch.numbers`."""
+        pairs = zip(self.slots, self.slot_formats, strict=True)
+        return tuple(name for name, storage in pairs if name is not None and storage == formats.NUMBER)
 
 
 class Launch:
@@ -104,8 +114,13 @@ class Launch:
         self.step_counts = torch.zeros(count, dtype=torch.float32, device=self.tensors[0].device)
         self.steps = self.step_counts.numpy() if self.step_counts.device.type == "cpu" else self.step_counts
         self.started = np.zeros(count, dtype=bool)
-        # per slot, per tensor: the tensors that hold it (see formats.py); None for an absent slot
-        self.slots: list[list[Any] | None] = [None if name is None else [None] * count for name in self.kind.slots]
+        # float64 (tensors, slots of one number), None without such slots; a tensor's state has views of its row
+        width, device = len(self.kind.number_slots), self.tensors[0].device
+        self.numbers = torch.zeros((count, width), dtype=torch.float64, device=device) if width else None
+        # per slot, per tensor: the tensors that hold it (see formats.py); None for an absent slot and for a number
+        self.slots: list[list[Any] | None] = [
+            None if name is None or name in self.kind.number_slots else [None] * count for name in self.kind.slots
+        ]
         self.low_bits: list[Any] | None = [None] * count if self.kind.rounding == "split" else None
         self.gradients: list[Any] = [None] * count
         for index, state in enumerate(self.states):
@@ -144,6 +159,10 @@ class Launch:
         self.steps[index] = count
         dict.__setitem__(state, "step", self.step_counts[index])
         for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
+            if self.numbers is not None and slot.name in self.kind.number_slots:
+                number = self.numbers[index, self.kind.number_slots.index(slot.name)]
+                number.copy_(torch.as_tensor(state.get(slot.name, slot.start_value(group))))
+                dict.__setitem__(state, slot.name, number)
             if stored is None:
                 continue
             if slot.name in state:
@@ -213,6 +232,7 @@ class Rows:
             group["state"],
             group["weights"],
             group["seed"],
+            group["cautious"],
         )
 
 
@@ -265,17 +285,27 @@ class Plan:
         weights = formats.format_of(tensor, f"the parameter {name!r}")
         present = tuple(slot.name if slot.exists(group) else None for slot in signature.slots)
         state, _ = formats.state_format(group["state"], weights, tensor.numel())
-        flags = signature.flags(group)
+        flags, decay = optimizer.choose(group, tensor, signature.flags(group), optimizer.decay_of(group))
+        cautious = bool(group["cautious"])
+        sums = ("kept",) if cautious else signature.sums
         return LaunchKind(
             rule=signature.rule,
-            decay=optimizer.decay_of(group),
+            decay=decay,
             flags=tuple(sorted(flags.items())),
             slots=present,
-            slot_formats=tuple(state for _ in present),
+            slot_formats=tuple(
+                formats.NUMBER if slot.per == "tensor" else formats.wide(state) if slot.wide else state
+                for slot in signature.slots
+            ),
             signed=tuple(slot.signed for slot in signature.slots),
             weights=weights,
             rounding=formats.weight_rounding(group["weights"], weights),
             gradients=weights,
-            number_arguments=tuple(n for n in signature.hyperparameters if n not in flags and n != "lr"),
+            number_arguments=tuple(n for n in signature.hyperparameters if n not in flags and n not in _SHARED),
+            shared=tuple(n for n in signature.hyperparameters if n in _SHARED),
             row_names=self.rows.names,
+            cautious=cautious,
+            measure=signature.measure,
+            sums=sums,
+            sizes=("elements",) if cautious or "elements" in signature.named else (),
         )

@@ -7,17 +7,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from stepwell.errors import UsageError
 
-# Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots)
+# Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots). The frame multiplies the direction by the
+# learning rate; a rule that names `lr` among its hyperparameters returns the whole step instead, lr included.
 Rule = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One piece of state that a rule keeps per element, under the name that torch gives it.
+    """One piece of state that a rule keeps, under the name that torch gives it.
 
     Args:
         name: the key in `optimizer.state[p]` and in checkpoints.
@@ -25,12 +26,16 @@ class Slot:
             The rule is then given None for it.
         start: the value it is filled with: a number, or a function of the group (Adagrad's initial value).
         signed: whether it can be negative; low-bit formats spend a bit on it only where it can.
+        per: "element"; or "tensor" for one float64 that the rule updates from numbers alone (a product over the steps).
+        wide: a weight rather than a statistic of gradients: stays fp32 in every format.
     """
 
     name: str
     when: str | None = None
     start: float | Callable[[Mapping[str, Any]], float] = 0.0
     signed: bool = True
+    per: Literal["element", "tensor"] = "element"
+    wide: bool = False
 
     def exists(self, group: Mapping[str, Any]) -> bool:
         return self.when is None or bool(group[self.when])
@@ -47,6 +52,7 @@ class Range:
     high: float = math.inf
     open_low: bool = False
     open_high: bool = True
+    optional: bool = False  # None is allowed, too
 
     def __contains__(self, value: float) -> bool:
         above = self.low < value if self.open_low else self.low <= value
@@ -59,8 +65,21 @@ class Range:
         return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """The names a hyperparameter that chooses between variants may take."""
+
+    names: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.names
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(repr, self.names))}"
+
+
 # The field's hyperparameters; an optimizer that differs says so in its own `ranges`.
-RANGES: dict[str, Range] = {
+RANGES: dict[str, Range | OneOf] = {
     "lr": Range(0),
     "betas": Range(0, 1),
     "eps": Range(0),
@@ -73,12 +92,18 @@ RANGES: dict[str, Range] = {
 }
 
 
-def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> None:
     """Raise UsageError for the first hyperparameter of `group` that is outside its range."""
     for name, allowed in ranges.items():
         if name not in group:
             continue
         value = group[name]
+        if isinstance(allowed, OneOf):
+            if value not in allowed:
+                raise UsageError(f"{owner}: {name}={value!r}; it must be {allowed}")
+            continue
+        if value is None and allowed.optional:
+            continue
         numbers = value if isinstance(value, (tuple, list)) else (value,)
         for number in numbers:
             try:
@@ -96,12 +121,20 @@ class RuleSignature:
 
     rule: Rule
     slots: tuple[Slot, ...]
+    measure: Rule | None = None
+    sums: tuple[str, ...] = ()
+
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """The names of the keyword-only arguments of the rule and of what it measures."""
+        functions = [self.rule] if self.measure is None else [self.rule, self.measure]
+        found = [p for f in functions for p in inspect.signature(f).parameters.values()]
+        return tuple(dict.fromkeys(p.name for p in found if p.kind is p.KEYWORD_ONLY))
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:
-        """The names of the rule's keyword-only arguments."""
-        parameters = inspect.signature(self.rule).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        """Those that a group gives; sums over the tensor and its number of elements come from the engine."""
+        return tuple(name for name in self.named if name not in (*self.sums, "elements"))
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ meets is rounded to that precision once, before the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepwell.engine.frame import frame, sums
 from stepwell.engine.plan import LaunchKind
 from stepwell.engine.trace import Scalar, Symbol, Trace, trace
+from stepwell.errors import UsageError
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
@@ -45,6 +46,7 @@ def traced(kind: LaunchKind) -> Trace:
             decay=kind.decay,
             cautious=kind.cautious,
             gradient_factor=sign * factor,
+            shared=kind.shared,
             **values,
         )
         named = {name: new for name, new in zip(kind.slots, new_slots, strict=True) if name is not None}
@@ -60,7 +62,6 @@ def traced_sums(kind: LaunchKind) -> Trace:
         slots = [values.pop(f"slot_{i}") for i in range(len(kind.slots))]
         sign, factor = values.pop("gradient_sign"), values.pop("gradient_factor")
         g, p, t = values.pop("g"), values.pop("p"), values.pop("t")
-        values.pop("lr")
         return sums(
             kind.rule,
             kind.measure,
@@ -70,6 +71,7 @@ def traced_sums(kind: LaunchKind) -> Trace:
             slots,
             decay=kind.decay,
             gradient_factor=sign * factor,
+            shared=kind.shared,
             **values,
         )
 
@@ -78,9 +80,14 @@ def traced_sums(kind: LaunchKind) -> Trace:
 
 def _trace(kind: LaunchKind, function: Callable[..., dict[str, Any]], extra: tuple[str, ...]) -> Trace:
     elements: dict[str, str | None] = {"g": "g", "p": "p"}
-    elements |= {f"slot_{i}": name for i, name in enumerate(kind.slots)}
+    scalars: dict[str, Any] = dict(kind.flags)
+    for i, name in enumerate(kind.slots):
+        if name in kind.number_slots:
+            scalars[f"slot_{i}"] = Scalar(name)
+        else:
+            elements[f"slot_{i}"] = name
     names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments, *extra)
-    return trace(function, elements, {**{n: Scalar(n) for n in names}, **dict(kind.flags)})
+    return trace(function, elements, {**{n: Scalar(n) for n in names}, **scalars})
 
 
 def statements(
@@ -90,6 +97,7 @@ def statements(
     constant: Callable[[float], str] = repr,
     functions: Mapping[str, str] | None = None,
     element_functions: Mapping[str, str] | None = None,
+    number_outputs: Collection[str] = (),
 ) -> Statements:
     """The lines of `program`.
 
@@ -99,6 +107,7 @@ def statements(
         constant: the expression of a constant.
         functions: operations on numbers that are written as a call of this name.
         element_functions: the same for operations on elements.
+        number_outputs: the outputs that are one number per tensor.
     """
     result = Statements()
     done: set[int] = set()
@@ -127,7 +136,10 @@ def statements(
             text = _expression(symbol.op, [operand(arg, in_element) for arg in symbol.args], calls)
         target = result.elements if in_element else result.numbers
         target.append(f"{'e' if in_element else 'n'}{symbol.index} = {text}")
-    result.stored = {name: operand(value, True) for name, value in program.outputs.items()}
+    result.stored = {name: operand(value, name not in number_outputs) for name, value in program.outputs.items()}
+    for name in number_outputs:
+        if program.outputs[name].kind == "element":
+            raise UsageError(f"the slot {name!r} is one number per tensor; its rule made it depend on an element")
     return result
 
 

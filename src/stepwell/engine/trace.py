@@ -122,6 +122,8 @@ class Graph:
     def add(self, op: str, *operands: Any) -> Symbol:
         args = tuple(self._symbol(operand) for operand in operands)
         kind: Kind = "element" if any(arg.kind == "element" for arg in args) else "scalar"
+        if op == "log" and kind == "element":
+            raise UsageError("an update rule takes the logarithm of an element; only numbers have one here")
         if op == "pow" and kind == "element":
             raise UsageError("an update rule raises an element to a power: write g * g, or use stepwell.ops.sqrt")
         return self._intern(op, args, None, kind)

@@ -81,7 +81,8 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     settings = {**getattr(optimizer, "defaults", {}), **group}
     slots = getattr(optimizer, "slots", None)
     if slots:
-        return sum(_exists(slot, settings) for slot in slots) * math.prod(shape)
+        kept = [slot for slot in slots if getattr(slot, "per", "element") == "element"]
+        return sum(_exists(slot, settings) for slot in kept) * math.prod(shape)
     folded = name.lower().replace("-", "").replace("_", "")
     if folded not in STATE:
         raise UsageError(f"the state of '{name}' is not known here: {nearest(name, STATE)}")
