@@ -11,7 +11,7 @@ import torch
 
 import stepwell
 from stepwell.optimizers import TABLE, find
-from tests.contract.table import LATE, REFEREE_NAMES, ROWS, SHAPES, STEPS, rows
+from tests.contract.table import LATE, REFEREE_NAMES, REFEREE_VALUES, ROWS, SHAPES, STEPS, SUMMED, rows
 
 BACKENDS = ("eager", "cpu")
 
@@ -44,6 +44,28 @@ def leaves(params: list[torch.Tensor]) -> list[torch.Tensor]:
     return [param.detach().clone().requires_grad_() for param in params]
 
 
+def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Our options in the words of the referee."""
+    names, result = REFEREE_NAMES.get(name, {}), {}
+    for key, value in options.items():
+        result |= REFEREE_VALUES.get((name, key), {names.get(key, key): value})
+    return result
+
+
+def assert_equal(name: str, a: list[torch.Tensor], b: list[torch.Tensor], dtype: torch.dtype) -> None:
+    """Bit for bit; where sums are added up in another order, to a few units in the last place."""
+    if name not in SUMMED:
+        assert_bits_equal(a, b)
+        return
+    for x, y in zip(a, b, strict=True):
+        # float32 sums of a few hundred terms agree to about 1e-6; 20 steps of the same update carry that along, and a
+        # 16-bit number beside a tie of rounding differs by its last place
+        # (a number per tensor is float64, whatever it is a sum of)
+        close = {torch.float32: 2e-5, torch.float64: 1e-11, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+        bound = max(close[x.dtype], 1e-11 if dtype == torch.float64 else 2e-5)
+        torch.testing.assert_close(x, y, rtol=bound, atol=bound)
+
+
 def assert_bits_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
         assert torch.equal(x, y), f"tensor {i}: largest difference {(x - y).abs().max().item():g}"
@@ -61,12 +83,11 @@ def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximiz
     ours = leaves(params)
     run(find(name)(ours, maximize=maximize, backend=backend, **options), ours, grads)
     referee = importlib.import_module(f"tests.papers.{name.lower()}")
-    names = REFEREE_NAMES.get(name, {})
     expected = referee.trajectory(
         [p.numpy() for p in params],
         [[None if g is None else g.numpy() for g in row] for row in grads],
         maximize=maximize,
-        **{names.get(key, key): value for key, value in options.items()},
+        **for_referee(name, options),
     )
     for got, want, start in zip(ours, expected, params, strict=True):
         np.testing.assert_allclose(got.detach().numpy(), want, **FLOAT64)
@@ -85,8 +106,8 @@ def test_the_cpu_kernel_equals_the_definition_bit_for_bit(
         optimizer = find(name)(ours, backend=backend, **options)
         run(optimizer, ours, grads)
         results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
-    assert_bits_equal(results[0][0], results[1][0])
-    assert_bits_equal(results[0][1], results[1][1])
+    assert_equal(name, results[0][0], results[1][0], dtype)
+    assert_equal(name, results[0][1], results[1][1], dtype)
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
@@ -99,10 +120,12 @@ def test_state_is_what_is_declared_and_gradients_are_left_alone(
     optimizer = find(name)(ours, backend=backend, **options)
     run(optimizer, ours, grads)
     group = optimizer.param_groups[0]
+    numbers = {slot.name for slot in optimizer.slots if slot.per == "tensor"}
     declared = {slot.name for slot in optimizer.slots if slot.exists(group)}
     for param, last in zip(ours, grads[-1], strict=True):
         assert set(optimizer.state[param]) == {*declared, "step"}
-        for slot in declared:
+        assert all(optimizer.state[param][number].dtype == torch.float64 for number in declared & numbers)
+        for slot in declared - numbers:
             value = optimizer.state[param][slot]
             assert (value.dtype, value.shape, value.stride()) == (torch.float32, param.shape, param.stride())
         assert torch.equal(param.grad, last)
@@ -194,7 +217,7 @@ def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], backe
         arranged.grad = gradient.clone() if step % 2 else arrange(gradient.clone())  # either layout may come
         for optimizer in both:
             optimizer.step()
-    assert_bits_equal([plain], [arranged])
+    assert_equal(name, [plain], [arranged], torch.float32)
 
 
 @pytest.mark.parametrize(("name", "options"), rows())

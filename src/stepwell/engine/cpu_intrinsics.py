@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 from stepwell.engine.formats import CODES
 
 SCOPES = 16  # arrays of one kernel that are told apart
+_CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2  # of all slots: each is read and written in loops of its own
 
 _WORD, _HALF, _BYTE, _F32, _F16 = ir.IntType(32), ir.IntType(16), ir.IntType(8), ir.FloatType(), ir.HalfType()
 # storage -> its type in LLVM and in Numba, its bytes
@@ -406,9 +407,6 @@ def _high_code(builder: Any, byte: Any) -> Any:
     return builder.lshr(builder.zext(byte, _WORD), _word(4))
 
 
-_CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2
-
-
 def _decoder(name: str, signed: bool, scope: int) -> Any:
     decode, store = _decode_one(name, signed), RAW_STORE["fp32", scope]
     load, load_largest = RAW_LOAD["8", _CODES_SCOPE], RAW_LOAD["fp32", _LARGEST_SCOPE]
@@ -425,9 +423,10 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
     return decode_int4
 
 
-def _loader_int8(signed: bool, scope: int) -> Any:
+def _loader_int8(signed: bool) -> Any:
     """One element of int8 codes, decoded where it is used: a buffer would cost a store and a load more."""
-    decode, load = _decode_one("int8", signed), RAW_LOAD["8", scope]
+    # The scope of the codes that the encoder stores, or LLVM may take those stores before these loads.
+    decode, load = _decode_one("int8", signed), RAW_LOAD["8", _CODES_SCOPE]
     return njit(lambda codes, i, largest: decode(_widen(load(codes, i)), largest))
 
 

@@ -31,7 +31,7 @@ SUMMED = 2048
 
 def source(kind: LaunchKind) -> str:
     """The kernel that updates, of one kind of launch, as the text of a Python module."""
-    program = _statements(kind, traced(kind))
+    program = _statements(kind, traced(kind), kind.number_slots)
     lines = _Lines()
     columns = _arrays(kind, lines, program, program.stored)
     return _kernel(kind, lines, program, columns)
@@ -39,20 +39,20 @@ def source(kind: LaunchKind) -> str:
 
 def sums_source(kind: LaunchKind) -> str:
     """The kernel that only reads, and adds up what the rule asks for, per piece: the first of two passes."""
-    program = _statements(kind, traced_sums(kind))
+    program = _statements(kind, traced_sums(kind), ())
     lines = _Lines()
     columns = _arrays(kind, lines, program, None)
     lines.sums = [program.stored[name] for name in kind.sums]
     return _kernel(kind, lines, program, columns)
 
 
-def _statements(kind: LaunchKind, program: Trace) -> Statements:
+def _statements(kind: LaunchKind, program: Trace, number_outputs: tuple[str, ...]) -> Statements:
     real = "float64" if kind.weights == "fp64" else "float32"
     return statements(
         program,
         number_input=lambda name: _number(kind, name),
         rounded=lambda name: f"{real}({name})",
-        number_outputs=kind.number_slots,
+        number_outputs=number_outputs,
     )
 
 
@@ -235,7 +235,7 @@ def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int
         f"largest_{name} = load_word(addresses, columns + {column + 1}) + (first + start) // {block} * 4",
     ]
     if storage == "int8":
-        lines.bindings.append(f"load_int8_{name} = LOAD_INT8[{arguments}]")
+        lines.bindings.append(f"load_int8_{name} = LOAD_INT8[({signed},)]")
         lines.before.append(f"scale_{name} = load_largest(largest_{name}, 0)")
     else:
         lines.bindings += [f"load_{name} = RAW_LOAD['fp32', {column}]", f"decode_{name} = DECODE['int4', {arguments}]"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepwell.engine.rule import Rule
-from stepwell.ops import maximum, where
+from stepwell.ops import abs, maximum, sign, where
 
 
 def frame(
@@ -80,7 +80,7 @@ def sums(
         wanted = inspect.signature(measure).parameters
         return measure(g, p, t, *slots, **{k: v for k, v in hyperparameters.items() if k in wanted})
     direction = _as_tuple(rule(g, p, t, *slots, **hyperparameters))[0]
-    return {"kept": where(direction * g > 0, 1, 0)}
+    return {"kept": where(direction * g > 0, abs(sign(g)), 0)}  # one each
 
 
 def _gradient(g: Any, p: Any, gradient_factor: Any, weight_decay: Any, decay: str | None) -> Any:

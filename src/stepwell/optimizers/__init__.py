@@ -16,6 +16,10 @@ TABLE = {
     "RMSprop": "rmsprop",
     "Adagrad": "adagrad",
     "Lion": "lion",
+    "LAMB": "lamb",
+    "LARS": "lars",
+    "NovoGrad": "novograd",
+    "StableAdamW": "stableadamw",
 }
 
 

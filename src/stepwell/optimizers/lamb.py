@@ -1,0 +1,107 @@
+"""LAMB: Adam's direction with the decay added, scaled to the norm of each tensor.
+
+exp_avg, exp_avg_sq as in Adam
+u      = debias(exp_avg) / (sqrt(debias(exp_avg_sq)) + eps) + weight_decay * p
+ratio  = ||p|| / ||u||, 1 where either norm is 0
+p     <- p - lr * ratio * u
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepwell.engine import Optimizer, Range
+from stepwell.ops import debias, lerp, minimum, sqrt, where
+from stepwell.optimizers.adam import Adam
+from stepwell.optimizers.facts import Facts
+
+
+def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    m, v = exp_avg, exp_avg_sq
+    if bias_correction:
+        m, v = debias(m, beta1, t), debias(v, beta2, t)
+    return m / (sqrt(v) + eps) + weight_decay * p, exp_avg, exp_avg_sq
+
+
+def measure(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, bias_correction, exclude_vectors
+):
+    u, *_ = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, 0 if exclude_vectors else weight_decay, bias_correction)
+    return {"p_squared": p * p, "u_squared": u * u}
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, max_weight_norm, bias_correction,
+    exclude_vectors, p_squared, u_squared,
+):  # fmt: skip
+    decay = 0 if exclude_vectors else weight_decay
+    u, exp_avg, exp_avg_sq = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, decay, bias_correction)
+    if exclude_vectors:
+        return u, exp_avg, exp_avg_sq
+    ratio = minimum(sqrt(p_squared), max_weight_norm) / sqrt(u_squared)
+    return where((p_squared > 0) & (u_squared > 0), ratio, 1) * u, exp_avg, exp_avg_sq
+
+
+class LAMB(Optimizer):
+    """LAMB. For very large batches of transformers and ResNets (the reference of MLPerf's BERT).
+
+    Every tensor moves by lr times its own norm, so lr is about 10 times AdamW's and grows with the root of the batch.
+    Not for small batches: there it is AdamW with a detour. Biases and gains of norms (tensors with fewer than two
+    dimensions) get Adam's step without ratio and without decay, as in the authors' training code.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; inside the trust ratio.
+        max_weight_norm: the ratio counts a weight norm at most this large; above 0. Infinite in the paper, 10 in the
+            first PyTorch ports.
+        bias_correction: as in the paper's algorithm 2; its appendix leaves it out.
+        exclude_vectors: no ratio and no decay for tensors with fewer than two dimensions.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", arXiv 1904.00962,
+    algorithm 2. A limit on the gradient's norm belongs to the step (`clip_norm`), not here.
+
+    >>> optimizer = LAMB(model.parameters(), lr=2e-3, weight_decay=0.01)
+    """
+
+    rule, measure, sums, slots, decay = update, measure, ("p_squared", "u_squared"), Adam.slots[:2], None
+    ranges = {"max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
+    facts = Facts(
+        lr={"default": (5e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (5e-4, 5e-2), "toy": (1e-3, 1.0)},
+        source="You et al. 1904.00962, Wightman et al. 2110.00476 (5e-3 at 2048), MLPerf BERT reference",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        max_weight_norm: float = float("inf"),
+        bias_correction: bool = True,
+        exclude_vectors: bool = True,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_weight_norm": max_weight_norm,
+            "bias_correction": bias_correction,
+            "exclude_vectors": exclude_vectors,
+        }
+        super().__init__(params, defaults, options)
+
+    def choose(
+        self, group: Mapping[str, Any], tensor: Any, flags: dict[str, Any], decay: str | None
+    ) -> tuple[dict[str, Any], str | None]:
+        return {**flags, "exclude_vectors": flags["exclude_vectors"] and tensor.ndim < 2}, decay

@@ -1,0 +1,116 @@
+"""LARS: momentum SGD with each tensor's step scaled to its own norm.
+
+ratio            = trust_coefficient * ||p|| / (||g|| + weight_decay * ||p|| + eps), 1 where either norm is 0
+scaled           = ratio * (g + weight_decay * p)
+momentum_buffer <- momentum * momentum_buffer + (1 - dampening) * scaled      (the first enters undampened)
+direction        = momentum_buffer, or with nesterov: scaled + momentum * momentum_buffer
+p               <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.errors import UsageError
+from stepwell.ops import sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def measure(g, p, t, momentum_buffer):  # type: ignore[no-untyped-def]
+    return {"p_squared": p * p, "g_squared": g * g}
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, momentum_buffer, *, momentum, dampening, weight_decay, nesterov, trust_coefficient, eps,
+    momentum_after_scaling, exclude_vectors, p_squared, g_squared,
+):  # fmt: skip
+    if exclude_vectors:
+        ratio, decayed = 1, g
+    else:
+        norm = sqrt(p_squared)
+        adapted = trust_coefficient * norm / (sqrt(g_squared) + weight_decay * norm + eps)
+        ratio = where((p_squared > 0) & (g_squared > 0), adapted, 1)
+        decayed = g + weight_decay * p
+    scaled = ratio * decayed if momentum_after_scaling else decayed
+    direction = scaled
+    if momentum_buffer is not None:
+        momentum_buffer = where(t == 1, 0, momentum) * momentum_buffer + where(t == 1, 1, 1 - dampening) * scaled
+        direction = scaled + momentum * momentum_buffer if nesterov else momentum_buffer
+    return direction if momentum_after_scaling else ratio * direction, momentum_buffer
+
+
+class LARS(Optimizer):
+    """LARS. For convolution networks at batches of thousands, and self-supervised ones (SimCLR, BYOL, Barlow Twins).
+
+    Every tensor moves by about lr * trust_coefficient times its own norm. Biases and gains of norms (tensors with fewer
+    than two dimensions) get momentum SGD without ratio and without decay, as in published training code.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0; published values run from 0.2 to 25, with a trust coefficient of 1e-3.
+        momentum: decay of the buffer, in [0, 1).
+        dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
+        weight_decay: at least 0; inside the ratio and the buffer.
+        nesterov: look one step ahead; needs momentum and no dampening.
+        trust_coefficient: the paper's eta, above 0.
+        eps: keeps the division finite, at least 0.
+        momentum_after_scaling: the buffer sums scaled gradients (the paper); else the present ratio scales what comes
+            out of a buffer of plain gradients, a different method as soon as ratios change.
+        exclude_vectors: no ratio and no decay for tensors with fewer than two dimensions.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv 1708.03888, algorithm 1.
+    The paper keeps lr inside the buffer: the same while lr is constant.
+
+    >>> optimizer = LARS(model.parameters(), lr=4.8, momentum=0.9, weight_decay=1e-6)
+    """
+
+    rule, measure, sums, decay = update, measure, ("p_squared", "g_squared"), None
+    slots = (Slot("momentum_buffer", when="momentum"),)
+    ranges = {"trust_coefficient": Range(0, open_low=True)}
+    facts = Facts(
+        lr={"default": (0.1, 30.0), "cnn": (0.1, 30.0), "transformer": (0.1, 30.0), "toy": (1e-1, 30.0)},
+        source="You et al. 1708.03888, Chen et al. 2002.05709 (4.8 at 4096), MLPerf ResNet-50 reference (7 to 25)",
+        compare_options=MappingProxyType({"momentum": 0.9}),
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        trust_coefficient: float = 1e-3,
+        eps: float = 1e-8,
+        momentum_after_scaling: bool = True,
+        exclude_vectors: bool = True,
+        **options: Any,
+    ) -> None:
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise UsageError(
+                f"LARS: nesterov=True with momentum={momentum!r} and dampening={dampening!r}; "
+                "Nesterov's form needs momentum above 0 and dampening 0"
+            )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+            "momentum_after_scaling": momentum_after_scaling,
+            "exclude_vectors": exclude_vectors,
+        }
+        super().__init__(params, defaults, options)
+
+    def choose(
+        self, group: Mapping[str, Any], tensor: Any, flags: dict[str, Any], decay: str | None
+    ) -> tuple[dict[str, Any], str | None]:
+        return {**flags, "exclude_vectors": flags["exclude_vectors"] and tensor.ndim < 2}, decay

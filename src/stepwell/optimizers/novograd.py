@@ -1,0 +1,78 @@
+"""NovoGrad: one second moment per tensor, of the gradient's norm; momentum over normalised gradients.
+
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * ||g||**2        (one number per tensor; the first: ||g||**2)
+u           = g / (sqrt(exp_avg_sq) + eps) + weight_decay * p
+exp_avg    <- beta1 * exp_avg + u                                (the first: u)
+p          <- p - lr * exp_avg
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def measure(g, p, t, exp_avg, exp_avg_sq):  # type: ignore[no-untyped-def]
+    return {"g_squared": g * g}
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, grad_averaging, g_squared
+):
+    exp_avg_sq = where(t == 1, g_squared, beta2 * exp_avg_sq + (1 - beta2) * g_squared)
+    u = g * (1 / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
+    if grad_averaging:
+        u = where(t == 1, 1, 1 - beta1) * u
+    exp_avg = where(t == 1, 0, beta1) * exp_avg + u
+    return exp_avg, exp_avg, exp_avg_sq
+
+
+class NovoGrad(Optimizer):
+    """NovoGrad. Speech models (Jasper, QuartzNet) and others whose layers' gradients differ much in size.
+
+    Half of Adam's state, and no dependence on the scale of a layer's gradient. lr is about that of Adam times 10.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the momentum and of the squared norm, each in [0, 1).
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; inside the momentum, after the normalisation.
+        grad_averaging: weigh later gradients by 1 - beta1.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep
+    networks", arXiv 1905.11286, algorithm 1. The paper's first step has no eps; here it always stands.
+
+    >>> optimizer = NovoGrad(model.parameters(), lr=1e-2, weight_decay=1e-3)
+    """
+
+    rule, measure, sums, decay = update, measure, ("g_squared",), None
+    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False, per="tensor"))
+    facts = Facts(
+        lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 1e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
+        source="Ginsburg et al. 1905.11286, Li et al. 1904.03288",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.95, 0.98),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        grad_averaging: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "grad_averaging": grad_averaging,
+        }
+        super().__init__(params, defaults, options)

@@ -1,0 +1,86 @@
+"""StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment lags behind the gradient.
+
+exp_avg, exp_avg_sq as in Adam, with betas that need no correction afterwards: beta * (1 - beta**(t-1)) / (1 - beta**t)
+rms  = sqrt(mean(g * g / max(exp_avg_sq, eps * eps)))
+eta  = lr / max(1, rms / clip_threshold)
+p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Range
+from stepwell.ops import lerp, maximum, sqrt
+from stepwell.optimizers.adam import Adam
+from stepwell.optimizers.facts import Facts
+
+
+def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, (1 - beta1) / (1 - beta1**t))
+    return exp_avg, lerp(exp_avg_sq, g * g, (1 - beta2) / (1 - beta2**t))
+
+
+def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
+    _, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
+    return {"lag": g * g / maximum(exp_avg_sq, eps * eps)}
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, *, lr, beta1, beta2, eps, weight_decay, clip_threshold, raw_decay, lag, elements
+):
+    exp_avg, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
+    eta = lr / maximum(1, sqrt(lag / elements) / clip_threshold)
+    decay = (lr if raw_decay else eta) * weight_decay
+    return decay * p + eta * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
+
+
+class StableAdamW(Optimizer):
+    """StableAdamW: AdamW with update clipping. For low precision and large models whose loss spikes.
+
+    It replaces clipping of the gradient's norm; with a small beta2 (0.95) it rarely has anything to do.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0; as AdamW's.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, above 0.
+        weight_decay: at least 0; shrinks the weights by eta * weight_decay per step.
+        clip_threshold: the lag that is tolerated, above 0; 1 in the paper.
+        raw_decay: shrink the weights by lr * weight_decay instead, as the authors' code does.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", arXiv
+    2304.13013, algorithm 2.
+
+    >>> optimizer = StableAdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    """
+
+    rule, measure, sums, slots, decay = update, measure, ("lag",), Adam.slots[:2], None
+    ranges = {"eps": Range(0, open_low=True), "clip_threshold": Range(0, open_low=True)}
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Wortsman et al. 2304.13013 (2e-3)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        clip_threshold: float = 1.0,
+        raw_decay: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "clip_threshold": clip_threshold,
+            "raw_decay": raw_decay,
+        }
+        super().__init__(params, defaults, options)
