@@ -1,0 +1,72 @@
+"""Batches for the sweeps: from an iterator of the finder's own, so that the user's loader stays where it is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from stepwell.errors import UsageError
+
+Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
+
+_PASS = 1_000_003  # a prime: (order, pass) pairs give different seeds
+
+
+def check(batches: Any, accumulate: int) -> None:
+    """Raise UsageError for what the finder cannot read without spoiling it, or what is too short."""
+    if isinstance(batches, Iterator):
+        raise UsageError(
+            f"find_lr: batches is a {type(batches).__name__}, which the finder would use up; pass the loader itself, "
+            "or a function seed -> batches"
+        )
+    if not callable(batches) and not isinstance(batches, Iterable):
+        raise UsageError(
+            f"find_lr: batches is a {type(batches).__name__}; pass a loader, or a function seed -> batches"
+        )
+    try:
+        length = len(batches)
+    except TypeError:
+        return
+    if length < accumulate:
+        raise UsageError(
+            f"find_lr: the loader has {length} batches, fewer than one accumulation of {accumulate}; give it more data"
+        )
+
+
+def generators_of(batches: Any) -> dict[str, torch.Generator]:
+    """The generators of a DataLoader and its samplers."""
+    holders = [batches, *(getattr(batches, name, None) for name in ("sampler", "batch_sampler"))]
+    holders.append(getattr(holders[-1], "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return {str(i): g for i, g in enumerate(found) if isinstance(g, torch.Generator)}
+
+
+def stream(batches: Any, order: int) -> Iterator[Any]:
+    """Endless batches: pass after pass, shuffled anew by `order` where the source shuffles, or is a list.
+
+    Raises UsageError if a pass holds no batch.
+    """
+    number = 0
+    while True:
+        empty = True
+        for batch in _one_pass(batches, order + _PASS * number):
+            empty = False
+            yield batch
+        if empty:
+            raise UsageError("find_lr: the loader gives no batch")
+        number += 1
+
+
+def _one_pass(batches: Any, seed: int) -> Iterable[Any]:
+    if isinstance(batches, Sequence):
+        return random.Random(seed).sample(batches, len(batches))
+    if not isinstance(batches, Iterable):
+        return batches(seed)
+    for generator in generators_of(batches).values():
+        generator.manual_seed(seed)
+    if getattr(batches, "persistent_workers", False):  # its iter() would start the user's own iterator over
+        return batches._get_iterator()  # type: ignore[attr-defined]
+    return batches

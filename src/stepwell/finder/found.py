@@ -1,0 +1,196 @@
+"""What a range test found, or why it found nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stepwell.curves import Chart, Curve, Mark
+from stepwell.errors import MissingExtra
+from stepwell.finder.rules import RULES, Array, smooth
+from stepwell.findings import Finding
+
+FEWEST = 6  # finite points without which there is no curve to read
+FLAT = 0.01  # a drop of less than this part of the first loss is none
+DISAGREE = 10.0  # orders whose answers are further apart than this factor say little
+
+PEAK = (
+    "this is the peak of a schedule with warmup and decay; for weights that are trained already (fine-tuning) "
+    "it is an upper bound: try a tenth and a hundredth of it, too"
+)
+
+
+@dataclass(frozen=True)
+class FoundLR:
+    """The answer of a learning-rate range test.
+
+    Attributes:
+        suggestion: the rate of the first group (of the first whose rate is not 0), or None where the curve gives no
+            answer. rule: which rule gave it.
+        spread: (lowest, highest) answer of that rule over the orders of the data, each taken alone; None without.
+        suggestions: what every rule says of the mean curve; empty without an answer.
+        reasons: why there is no answer; empty if there is one.
+        notes: what to keep in mind with the answer.
+        group_lrs: the suggestion for each group of the optimizer, by their ratios.
+        curve: loss over lr, the mean over the orders, with the band from the lowest to the highest, smoothed.
+        orders: the raw losses of each order.
+    """
+
+    suggestion: float | None
+    rule: str
+    spread: tuple[float, float] | None
+    suggestions: Mapping[str, float]
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    group_lrs: tuple[float, ...]
+    curve: Curve
+    orders: tuple[Curve, ...]
+
+    @property
+    def finding(self) -> Finding | None:
+        """The refusal as a finding, or None if there is an answer."""
+        if not self.reasons:
+            return None
+        return Finding(
+            "F01",
+            "warning",
+            "learning-rate finder",
+            "; ".join(self.reasons),
+            "any rate read off this curve would be made up",
+            "search a grid of rates with short runs (stepwell compare), or change what the reason names",
+            "Smith, arXiv 1506.01186",
+        )
+
+    def text(self) -> str:
+        """What a reader is told: the answer with its spread, the other rules, the notes; or the reasons against one."""
+        if self.suggestion is None:
+            return "\n".join(["no learning rate found", *(f"  {reason}" for reason in self.reasons)])
+        assert self.spread is not None
+        lines = [f"learning rate {self.suggestion:.2g} ({self.rule}; orders of the data alone: "
+                 f"{self.spread[0]:.2g} to {self.spread[1]:.2g})"]  # fmt: skip
+        others = ", ".join(f"{name} {lr:.2g}" for name, lr in self.suggestions.items() if name != self.rule)
+        lines.append(f"  other rules: {others}")
+        if len(self.group_lrs) > 1:
+            lines.append(f"  by group: {', '.join(f'{lr:.2g}' for lr in self.group_lrs)}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def chart(self) -> Chart:
+        """The curve for a report, with a line at each suggestion."""
+        marks = [Mark(name, lr, "x") for name, lr in self.suggestions.items()]
+        first = self.curve.y[0] if self.curve.y else None
+        window = None
+        if first is not None:
+            low = min(y for y in self.curve.y if y is not None)
+            window = (low - 0.1 * (first - low), first + 0.5 * (first - low)) if first > low else None
+        return Chart(
+            "loss while the learning rate rises",
+            [self.curve, *self.orders],
+            note=self.text().splitlines()[0],
+            marks=marks,
+            log_x=True,
+            y_window=window,
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the curve, its band and the suggestions; returns matplotlib's Axes.
+
+        Raises MissingExtra without matplotlib.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError:
+            raise MissingExtra("matplotlib", "tools", "drawing the curve") from None
+        chart = self.chart()
+        if ax is None:
+            _, ax = plt.subplots()
+        for order in self.orders:
+            ax.plot(order.x, order.y, color="0.8", linewidth=0.7)
+        ax.plot(self.curve.x, self.curve.y, label=self.curve.name)
+        if self.curve.low is not None and self.curve.high is not None:
+            ax.fill_between(self.curve.x, self.curve.low, self.curve.high, alpha=0.2)
+        for mark in chart.marks:
+            chosen = mark.label == self.rule
+            style = {"linewidth": 2.0} if chosen else {"linewidth": 0.8, "linestyle": "--"}
+            ax.axvline(mark.value, color="C3" if chosen else "0.4", label=f"{mark.label} {mark.value:.2g}", **style)
+        if chart.y_window is not None:
+            ax.set_ylim(*chart.y_window)
+        ax.set_xscale("log")
+        ax.set_xlabel(self.curve.x_label)
+        ax.set_ylabel(self.curve.y_label)
+        ax.set_title(chart.note, fontsize="medium")
+        ax.legend()
+        return ax
+
+
+def found(
+    lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str, beta: float, ratios: Sequence[float]
+) -> FoundLR:
+    """Read the losses of each order, which may be cut short and end in one that is not finite."""
+    finite = [curve if not curve or math.isfinite(curve[-1]) else curve[:-1] for curve in curves]
+    length = min(len(curve) for curve in finite)
+    x = np.array(lrs[:length])
+    raw = np.array([curve[:length] for curve in finite])
+    orders = tuple(
+        Curve(f"order {n + 1}", tuple(lrs[: len(c)]), tuple(c), x_label="learning rate", y_label="loss", style="points")
+        for n, c in enumerate(finite)
+    )
+    smoothed = np.array([smooth(row, beta) for row in raw]) if length else raw
+    mean = smoothed.mean(0)
+    curve = Curve(
+        "loss, smoothed",
+        tuple(x.tolist()),
+        tuple(mean.tolist()),
+        low=tuple(smoothed.min(0).tolist()),
+        high=tuple(smoothed.max(0).tolist()),
+        x_label="learning rate",
+        y_label="loss",
+    )
+    reasons = _reasons(x, raw, mean)
+    if reasons:
+        return FoundLR(None, rule, None, {}, reasons, (), (), curve, orders)
+    suggestions = {name: reading(x, mean) for name, reading in RULES.items()}
+    alone = [RULES[rule](x, row) for row in smoothed]
+    spread = (min(alone), max(alone))
+    notes = [PEAK]
+    if spread[1] > DISAGREE * spread[0]:
+        notes.append(
+            f"the orders of the data differ by a factor of {spread[1] / spread[0]:.0f}: take the answer as a "
+            "direction; more iterations or larger batches make it sharper"
+        )
+    if int(np.argmin(mean)) == length - 1 == len(lrs) - 1:
+        notes.append(f"the loss still fell at the highest rate, {lrs[-1]:.2g}: set a higher one (high) to see the end")
+    suggestion = suggestions[rule]
+    return FoundLR(
+        suggestion, rule, spread, suggestions, (), tuple(notes), tuple(suggestion * r for r in ratios), curve, orders
+    )
+
+
+def _reasons(x: Array, raw: Array, mean: Array) -> tuple[str, ...]:
+    """Why this curve gives no answer; empty if it does."""
+    if len(x) < FEWEST:
+        at = f"at {x[-1]:.2g}, " if len(x) else ""
+        return (f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",)
+    lowest = int(np.argmin(mean))
+    drop = float(mean[0] - mean[lowest])
+    before = raw.mean(0)[: lowest + 1] - mean[: lowest + 1]
+    noise = 1.4826 * float(np.median(np.abs(before - np.median(before))))
+    if lowest < 2 or drop <= 0:
+        return (f"the loss rises from the lowest rate on ({mean[0]:.3g} at {x[0]:.2g}): begin lower (low)",)
+    if drop < FLAT * abs(float(mean[0])):
+        return (
+            f"the curve is flat: the loss falls by {drop:.2g} of {mean[0]:.3g} at most; is the model connected to the "
+            "loss, is it trained already, or does the range end too low (high)?",
+        )
+    if noise > drop:
+        return (
+            f"the curve is noise: single losses scatter by {noise:.2g} (median absolute deviation) and the loss falls "
+            f"by {drop:.2g}; take larger batches, accumulate, or more iterations",
+        )
+    return ()

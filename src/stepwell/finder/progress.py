@@ -1,0 +1,33 @@
+"""A bar on the terminal while a sweep runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from stepwell.errors import MissingExtra
+
+Progress = Callable[[int], None]
+
+
+@contextmanager
+def bar(total: int, wanted: bool | None) -> Iterator[Progress]:
+    """A function to be told how many iterations are done.
+
+    Raises MissingExtra if a bar is wanted and rich is not installed.
+    """
+    if wanted and find_spec("rich") is None:
+        raise MissingExtra("rich", "tools", "a progress bar")
+    if wanted is None:
+        wanted = sys.stderr.isatty() and find_spec("rich") is not None
+    if not wanted:
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("finding the learning rate", total=total)
+        yield lambda done: shown.update(task, completed=done)

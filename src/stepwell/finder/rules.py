@@ -1,0 +1,74 @@
+"""How a learning rate is read off a curve of losses over rates. Each rule is a pure function; indices count from 0.
+
+The losses are smoothed without lag before (see `smooth`), and end where the sweep was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def debiased(losses: Sequence[float], beta: float) -> Array:
+    """The running average as it is while sweeping: a_t = sum_k beta^(t-k) l_k / sum_k beta^(t-k), k = 0..t."""
+    result, total, weight = [], 0.0, 0.0
+    for value in losses:
+        total, weight = beta * total + value, beta * weight + 1.0
+        result.append(total / weight)
+    return np.array(result)
+
+
+def smooth(losses: Sequence[float], beta: float) -> Array:
+    """The average of each loss with its neighbours on both sides, weights beta^|distance|: no lag.
+
+    A running average alone comes late by about beta / (1 - beta) points, and would move every suggestion up.
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    distance = np.abs(np.subtract.outer(np.arange(len(values)), np.arange(len(values))))
+    weights = beta**distance
+    return weights @ values / weights.sum(1)
+
+
+def steep(lrs: Array, losses: Array) -> float:
+    """Where the loss falls most steeply per decade: argmin of d loss / d log(lr), before the lowest point."""
+    end = max(2, int(np.argmin(losses)) + 1)
+    slopes = np.gradient(losses[:end], np.log(lrs[:end]))
+    return float(lrs[int(np.argmin(slopes))])
+
+
+def valley(lrs: Array, losses: Array) -> float:
+    """The middle of the longest decreasing subsequence (fastai's default)."""
+    length = np.ones(len(losses), dtype=int)
+    for i in range(1, len(losses)):
+        below = length[:i][losses[:i] > losses[i]]
+        length[i] = 1 + (below.max() if len(below) else 0)
+    end = int(np.argmax(length))
+    start = max(0, end - int(length[end]))
+    return float(lrs[start + (end - start) // 2])
+
+
+def slide(lrs: Array, losses: Array) -> float:
+    """Walk from the right with two points 15 % of the sweep apart until the loss has the same slope at both; the left.
+
+    Slopes are per point of 100 and per drop of the curve, and count as the same within 0.005.
+    """
+    drop = float(losses[0] - losses.min()) or 1.0
+    slopes = np.gradient(losses / drop) * len(losses) / 100
+    gap = max(1, round(0.15 * len(losses)))
+    right = len(losses) - 1
+    while right - gap > 0 and abs(slopes[right] - slopes[right - gap]) > 0.005:
+        right -= 1
+    return float(lrs[max(0, right - gap)])
+
+
+def minimum(lrs: Array, losses: Array) -> float:
+    """A tenth of the rate with the lowest loss."""
+    return float(lrs[int(np.argmin(losses))]) / 10
+
+
+Rule = Callable[[Array, Array], float]
+RULES: dict[str, Rule] = {"steep": steep, "valley": valley, "slide": slide, "minimum": minimum}

@@ -1,0 +1,154 @@
+"""Several micro-batches as one batch: their shares, and when the processes of a distributed run synchronise."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.errors import UsageError
+from stepwell.step.gradients import Factor, is_finite_number
+
+Weight = int | float | Tensor
+
+
+class Shares:
+    """The gradient of one big batch is sum_i w_i g_i / sum_i w_i, but the sum of the weights is known at the end only.
+
+    So each loss is weighted by w_i / (w_0 * n) on its way into backward, which is about its share, 1/n (gradients
+    keep their size, as fp16 needs), and the sum by
+
+        n * w_0 / sum_i w_i,
+
+    which is 1 for equal weights and a full accumulation; the optimizer takes it up in its gradient factor.
+
+    Args:
+        length: n, the micro-batches of a full accumulation.
+        group: the process group over which gradients are averaged, or None. Weights may then differ between the
+            processes: w_0 is 1, and their sum is taken over all of them.
+    """
+
+    def __init__(self, length: int, group: Any = None) -> None:
+        self.length = length
+        self.group = group
+        self.number = 0
+        self._first: Weight = 1
+        self._total: Weight = 0
+        self._losses: Tensor | None = None  # sum_i w_i loss_i
+        self._equal = True
+
+    def next(self, weight: Weight) -> Factor:
+        """What the next loss is multiplied with."""
+        self._equal = self._equal and isinstance(weight, int) and weight == 1
+        if self.number == 0:
+            self._first = weight
+            if isinstance(weight, Tensor):  # a micro-batch of padding alone must not become the measure of the others
+                self._first = torch.where(weight > 0, weight, 1)
+            if self.group is not None:
+                self._first = 1
+            self._total, self._losses = 0, None
+        self._total = self._total + weight
+        self.number += 1
+        share = weight / (self._first * self.length)
+        return share if isinstance(share, Tensor) else float(share)
+
+    def rest(self) -> Factor:
+        """What the sum of the weighted gradients must be multiplied with still."""
+        if self._equal and self.number == self.length:
+            return 1.0
+        if self.group is not None and not self._equal:
+            device = self._total.device if isinstance(self._total, Tensor) else _device_of(self.group)
+            total = torch.as_tensor(self._total, dtype=torch.float64, device=device).clone()
+            torch.distributed.all_reduce(total, group=self.group)
+            return self.length * torch.distributed.get_world_size(self.group) / total.to(torch.float32)
+        rest = self.length * self._first / self._total
+        return rest if isinstance(rest, Tensor) else float(rest)
+
+    def mean(self, loss: Tensor, weight: Weight) -> Tensor:
+        """The mean loss of the accumulation, of this process, once `loss` is in it."""
+        if self.number == 1:
+            self._losses = loss if self._equal else loss * weight
+            return loss
+        assert self._losses is not None
+        self._losses = self._losses + (loss if self._equal else loss * weight)
+        return self._losses / self._total
+
+    def mean_so_far(self) -> Tensor:
+        """The mean loss of what is in."""
+        assert self._losses is not None
+        return self._losses / self._total
+
+    def start_anew(self) -> None:
+        """The next micro-batch is the first."""
+        self.number = 0
+        self._equal = True
+
+
+def check_weight(weight: Any) -> None:
+    """Raise UsageError unless `weight` can be the weight of a micro-batch."""
+    if isinstance(weight, Tensor):
+        if weight.numel() != 1:
+            raise UsageError(f"Step: weight has shape {tuple(weight.shape)}; it must be one number, as mask.sum()")
+    elif not is_finite_number(weight) or weight <= 0:
+        raise UsageError(
+            f"Step: weight={weight!r}; it must be a finite number above 0: the samples or tokens that the loss is the "
+            "mean of (leave a micro-batch without any out)"
+        )
+
+
+def _device_of(group: Any) -> str:
+    return "cuda" if torch.distributed.get_backend(group) == "nccl" else "cpu"
+
+
+class Synchronisation:
+    """Lets the processes of a distributed model add up their gradients once per update instead of once per micro-batch.
+
+    DistributedDataParallel asks in its forward pass whether to synchronise, so this must be settled before the forward
+    pass of a micro-batch: right after the step before it. FSDP's `no_sync` and FSDP2's `set_requires_gradient_sync`
+    are served likewise.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._no_sync = getattr(module, "no_sync", None)
+        self._set = getattr(module, "set_requires_gradient_sync", None)
+        self.group = getattr(module, "process_group", None) if self._no_sync is not None else None
+        self._entered: AbstractContextManager[Any] | None = None
+        self.quiet = False  # whether the coming micro-batch is not synchronised
+        self.missed = False  # whether the last backward pass was not, so that its gradients are this process's own
+
+    def before(self, last: bool) -> None:
+        """Called before the forward pass of a micro-batch: whether it is the last of its accumulation."""
+        if self.quiet is not last:
+            return
+        if self._set is not None:
+            self._set(last)
+            self.quiet = not last
+        elif self._no_sync is not None and last:
+            assert self._entered is not None
+            self._entered.__exit__(None, None, None)
+            self._entered, self.quiet = None, False
+        elif self._no_sync is not None:
+            self._entered = self._no_sync()
+            self._entered.__enter__()
+            self.quiet = True
+
+    def check_cut_short(self) -> None:
+        """Raise UsageError if gradients that were left unsynchronised cannot be synchronised now."""
+        if self.missed and self.group is None:
+            raise UsageError(
+                "Step: flush() comes after a micro-batch whose gradients were not synchronised, and this model cannot "
+                "do it afterwards; iterate with `for batch in step.batches(loader)`, which knows which is last"
+            )
+
+    def catch_up(self, tensors: list[Tensor]) -> None:
+        """Average over the processes the gradients of an accumulation that was cut short, as DDP would have."""
+        if not self.missed:
+            return
+        size = torch.distributed.get_world_size(self.group)
+        for tensor in tensors:
+            if tensor.grad is None:  # another process may have one
+                tensor.grad = torch.zeros_like(tensor)
+            torch.distributed.all_reduce(tensor.grad, group=self.group)
+            tensor.grad.div_(size)

@@ -1,0 +1,231 @@
+"""Ways to clip the gradient. Each is handed the whole gradient once per update, unscaled or not, and says by which
+factor the optimizer shall multiply it, and whether that changed it. Nothing here waits for the device.
+
+A way that is no single factor (by value, adaptive) writes the gradients in a pass of its own; `ClipNorm` and `AutoClip`
+cost nothing but the norm, which a step takes anyway.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.errors import UsageError
+from stepwell.step.gradients import Factor, global_norm, is_finite_number, multiply
+
+ALMOST_ZERO = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm that it divides by
+
+
+def above_zero(owner: str, name: str, value: Any) -> float:
+    """`value` as a float if it is a number above 0, or UsageError."""
+    if not is_finite_number(value) or value <= 0:
+        raise UsageError(f"{owner}: {name}={value!r}; it must be a finite number above 0 (None clips nothing)")
+    return float(value)
+
+
+class Clip:
+    """A way to clip. `named` are the (name, parameter) pairs whose `grad` is there; a name may be empty."""
+
+    def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
+        """The factor for the optimizer, given the one it would get and the norm after it; and 1 if it clipped."""
+        raise NotImplementedError
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UsageError if it cannot serve the parameters of these names."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers; most remember nothing."""
+        return {}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise UsageError if `load_state_dict` cannot take this."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+
+
+class ClipNorm(Clip):
+    """Scale the gradient down to a largest Euclidean norm: g * min(1, max_norm / (||g|| + 1e-6)).
+
+    Its direction stays, whatever the layer. `Step(optimizer, clip_norm=1.0)` is the short form.
+
+    Args:
+        max_norm: above 0, in units of the gradient. A usual start is 1.0; the 90th percentile of recent norms is
+            what the Deep Learning Tuning Playbook advises.
+
+    Reference: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", arXiv 1211.5063.
+    """
+
+    def __init__(self, max_norm: float) -> None:
+        self.max_norm = above_zero("ClipNorm", "max_norm", max_norm)
+
+    def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
+        return _to_norm(factor, norm, self.max_norm)
+
+    def __repr__(self) -> str:
+        return f"ClipNorm({self.max_norm:g})"
+
+
+def _to_norm(factor: Factor, norm: Tensor, largest: float | Tensor) -> tuple[Factor, Tensor]:
+    ratio = largest / (norm + ALMOST_ZERO)
+    return factor * ratio.clamp(max=1.0), ratio < 1
+
+
+class ClipValue(Clip):
+    """Cut every element into [-max_value, max_value]. This turns the gradient; `ClipNorm` does not.
+
+    Args:
+        max_value: above 0, in units of the gradient.
+
+    Costs two passes over the gradients, which it writes.
+    """
+
+    def __init__(self, max_value: float) -> None:
+        self.max_value = above_zero("ClipValue", "max_value", max_value)
+
+    def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
+        dense = [gradient for _, _, gradient in _written(named, factor)]
+        clipped = global_norm(dense, torch.inf) > self.max_value
+        torch._foreach_clamp_max_(dense, self.max_value)
+        torch._foreach_clamp_min_(dense, -self.max_value)
+        return 1.0, clipped
+
+    def __repr__(self) -> str:
+        return f"ClipValue({self.max_value:g})"
+
+
+def _written(named: Sequence[tuple[str, Tensor]], factor: Factor) -> list[tuple[str, Tensor, Tensor]]:
+    """(name, parameter, gradient) with every gradient multiplied by `factor`, in memory that may be written."""
+    result = []
+    for name, tensor in named:
+        gradient = tensor.grad
+        assert gradient is not None
+        if gradient.is_sparse:
+            tensor.grad = gradient = gradient.coalesce()  # its values are then a view of it
+            gradient = gradient.values()
+        result.append((name, tensor, gradient))
+    multiply([gradient for _, _, gradient in result], factor)
+    return result
+
+
+class AdaptiveClip(Clip):
+    """Clip each unit's gradient relative to its weights (AGC): the gradient G_i of unit i, a row of a matrix or a
+    filter of a convolution (a whole vector for biases and norms), becomes
+
+        G_i * ratio * max(||W_i||, eps) / ||G_i||    where ||G_i|| > ratio * max(||W_i||, eps).
+
+    Args:
+        ratio: above 0; the paper takes 0.01 to 0.16, the smaller the larger the batch.
+        eps: above 0; lets units that start at zero move.
+        exclude: patterns of parameter names that are left alone, as ("head.*",): the paper does so with the last
+            layer. Build the optimizer with `model.named_parameters()`, so that there are names.
+
+    It lets networks without batch norm train at large batches and rates. Costs several passes over the gradients,
+    which it writes, and over the weights.
+
+    Reference: Brock, De, Smith, Simonyan, "High-Performance Large-Scale Image Recognition Without Normalization",
+    arXiv 2102.06171, section 4.1 (equation 3).
+    """
+
+    def __init__(self, ratio: float = 0.01, *, eps: float = 1e-3, exclude: Sequence[str] = ()) -> None:
+        self.ratio = above_zero("AdaptiveClip", "ratio", ratio)
+        self.eps = above_zero("AdaptiveClip", "eps", eps)
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+
+    def check(self, names: Sequence[str]) -> None:
+        for pattern in self.exclude:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                hint = ", ".join(names[-3:]) if any(names) else "none; pass model.named_parameters() to the optimizer"
+                raise UsageError(f"AdaptiveClip: exclude={pattern!r} matches no parameter's name; the last are {hint}")
+
+    def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
+        touched = []
+        for name, tensor, gradient in _written(named, factor):
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
+                continue
+            weights = tensor.detach()
+            if tensor.grad is not None and tensor.grad.is_sparse:  # its rows alone
+                weights = weights[tensor.grad.indices()[0]]
+            limit = self.ratio * unit_norm(weights).clamp(min=self.eps)
+            size = unit_norm(gradient)
+            too_large = size > limit
+            gradient.mul_(torch.where(too_large, limit / size.clamp(min=ALMOST_ZERO), 1.0).to(gradient.dtype))
+            touched.append(too_large.any().to(norm.device))
+        return 1.0, torch.stack(touched).any() if touched else torch.zeros_like(norm)
+
+    def __repr__(self) -> str:
+        return f"AdaptiveClip({self.ratio:g})"
+
+
+def unit_norm(tensor: Tensor) -> Tensor:
+    """Euclidean norm of each unit, fp32 or wider, shaped to be divided by: [units, 1, ...], or [] of a vector."""
+    wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    if tensor.dim() <= 1:
+        return torch.linalg.vector_norm(wide)
+    return torch.linalg.vector_norm(wide, dim=tuple(range(1, tensor.dim())), keepdim=True)
+
+
+class AutoClip(Clip):
+    """Clip to a percentile of the norms of recent updates, so that no threshold must be known beforehand.
+
+    The norm of this update is among them; norms that are not finite are not. The limit of the first update is its own
+    norm: it is not clipped.
+
+    Args:
+        percentile: in (0, 100]; the paper recommends 10, which clips nine updates of ten.
+        window: how many updates back are remembered, at least 1 (the paper: all of them).
+
+    Reference: Seetharaman, Wichern, Pardo, Le Roux, "AutoClip: adaptive gradient clipping for source separation
+    networks", arXiv 2007.14469, algorithm 1.
+    """
+
+    def __init__(self, percentile: float = 10.0, *, window: int = 1000) -> None:
+        if not is_finite_number(percentile) or not 0 < percentile <= 100:
+            raise UsageError(f"AutoClip: percentile={percentile!r}; it must be in (0, 100]")
+        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+            raise UsageError(f"AutoClip: window={window!r}; it must be a whole number of at least 1")
+        self.percentile, self.window = float(percentile), window
+        self._norms: Tensor | None = None  # [window], inf where there is none yet: they sort to the end
+        self._count: Tensor | None = None  # how many there were, on the device
+
+    def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
+        if self._norms is None or self._count is None:
+            self._norms = torch.full((self.window,), torch.inf, dtype=norm.dtype)
+            self._count = torch.zeros(1, dtype=torch.int64)
+        norms = self._norms = self._norms.to(norm.device)
+        count = self._count = self._count.to(norm.device)
+        finite = torch.isfinite(norm)
+        place = count % self.window
+        norms.index_copy_(0, place, torch.where(finite, norm, norms[place]).reshape(1).to(norms.dtype))
+        count += finite
+        held = count.clamp(1, self.window)  # [1]
+        position = (held - 1) * (self.percentile / 100)
+        low = position.floor().long()
+        ordered = norms.sort().values
+        below, above = ordered[low], ordered[torch.minimum(low + 1, held - 1)]
+        limit = torch.lerp(below, above, (position - low).to(norms.dtype)).reshape(())
+        # The norm it is compared with is the limit itself where the window holds one: ALMOST_ZERO must not clip that.
+        ratio = limit / norm
+        return factor * ratio.clamp(max=1.0), ratio < 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"norms": self._norms, "count": self._count}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        norms = state.get("norms")
+        if norms is not None and norms.shape != (self.window,):
+            raise UsageError(
+                f"AutoClip: the checkpoint has a window of {norms.numel()} norms, here it is {self.window}"
+            )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        norms = state.get("norms")
+        self._norms = None if norms is None else norms.clone()
+        self._count = None if norms is None else state["count"].clone()
+
+    def __repr__(self) -> str:
+        return f"AutoClip({self.percentile:g}, window={self.window})"

@@ -1,0 +1,606 @@
+"""One training step in the one right order:
+
+ 1  backward, the loss weighted by its share of the accumulated batch
+ 2  gradient synchronisation between processes only on the last micro-batch
+ 3  unscale (GradScaler): as a factor, not as a pass of its own
+ 4  the global norm and one flag, whether it is finite; both stay on the device
+ 5  clip: as a factor handed to the optimizer's kernel
+ 6  update, under the flag: where a gradient is not finite nothing changes
+ 7  the scaler's update
+ 8  schedule, counting updates that happened
+ 9  averages of the weights (EMA)
+10  gradients to None
+11  the one place where a checkpoint may be taken
+
+The first line begins with gradients at None: what another backward pass left in these parameters (the other network's,
+in a GAN) is not of this batch.
+
+On a GPU nothing waits for the device. Whether update n happened is known on the host while the device works at step
+n + 1; so 8 and 9 of update n are done just before update n + 1, or when they are asked for (`number`, `averaged`,
+`state_dict`, ...), which gives the same numbers: the weights have not changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell import engine
+from stepwell.errors import UsageError
+from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
+from stepwell.schedules.base import Schedule
+from stepwell.schedules.plateau import Plateau
+from stepwell.schedules.smooth import constant
+from stepwell.step import saving
+from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
+from stepwell.step.averages import Average
+from stepwell.step.clipping import Clip, ClipNorm
+from stepwell.step.done import Done, Reading
+from stepwell.step.generators import checked_generators
+from stepwell.step.gradients import Factor, global_norm, multiply
+
+
+class Step:
+    """The training step around an optimizer: backward, accumulation, clipping, update, schedule, averages, checkpoint.
+
+    Args:
+        optimizer: of stepwell (clipping and unscaling are then a factor inside its kernel), or any of `torch.optim`
+            (the factor is then applied by one pass over the gradients, `torch._foreach_mul_`, and on a GPU an
+            optimizer that is not fused waits for the flag of line 4).
+        schedule: of lr, or a dict of schedules (see `stepwell.schedules.apply`). It counts updates that happened.
+        clip_norm: largest Euclidean norm of the whole gradient, above 0; None does not clip.
+        accumulate: micro-batches per update, at least 1.
+        clip: another way to clip: `ClipValue`, `AdaptiveClip`, `AutoClip`. Not together with `clip_norm`.
+        scaler: a `torch.amp.GradScaler`, for fp16; bf16 needs none.
+        ema: decay of an average of the weights, such as 0.999, or an `Average`.
+        total_steps: updates of the run, if known: fractions of the schedule are resolved, and one that does not fit
+            the run is refused.
+        plateau: a `Plateau` whose factor multiplies lr; show it the metric with `observe`.
+        model: the module that is trained. Needed where it is distributed (see line 2), for averages that take the
+            model's floating-point buffers along (batch norm's statistics), and the default of `save` and `load`.
+        generators: random generators by name, saved with the run beside the global ones: those of a DataLoader's
+            shuffling, as {"data": generator} (torch.Generator, numpy.random.Generator or random.Random).
+
+    >>> step = Step(optimizer, warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
+    >>> for batch in step.batches(loader):
+    ...     done = step(loss_fn(model(batch.x), batch.y))
+
+    Micro-batches of unequal size are weighted by what their loss is the mean of: `step(loss, weight=tokens)`. The
+    update is then that of one big batch, to rounding.
+
+    GANs: one Step for each network, side by side. Each drops what the other's backward pass left in its parameters
+    before its own; where accumulations interleave, freeze the other network during the backward pass.
+
+    Optimizers whose step happens inside the backward pass (gradient release) are refused: clipping by a global norm,
+    skipping and accumulation need all gradients at once.
+
+    Raises UsageError for arguments out of range, and for a schedule that does not fit.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedules | None = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        *,
+        clip: Clip | None = None,
+        scaler: Any = None,
+        ema: float | Average | None = None,
+        total_steps: int | None = None,
+        plateau: Plateau | None = None,
+        model: torch.nn.Module | None = None,
+        generators: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.optimizer = _checked_optimizer(optimizer)
+        self.accumulate = _checked_accumulate(accumulate)
+        self.clip = _checked_clip(clip_norm, clip)
+        self.scaler = _checked_scaler(scaler)
+        self.model = model
+        self.generators = checked_generators(generators)
+        named = self._named()
+        if self.clip is not None:
+            self.clip.check([name for name, _ in named])
+        if ema is not None and not isinstance(ema, Average):
+            ema = Average(ema)
+        self.average = ema
+        self.plateau = plateau
+        self.schedules = self._checked_schedules(schedule, total_steps)
+        self._initial = initial_values(self.schedules, optimizer.param_groups) if self.schedules else []
+        self._horizon = _horizon(self.schedules)
+        self._sync = Synchronisation(model)
+        self._shares = Shares(self.accumulate, self._sync.group)
+        self._number = 0
+        self._skipped = 0
+        self._pending: Reading | None = None
+        self._loss: Tensor | None = None
+        self._last_of_pass = False  # `batches` has seen that no micro-batch follows
+        self._swapped = False
+        if self.schedules:
+            self._write_schedule()
+        if self.average is not None:
+            self.average.start([tensor for _, tensor in self._averaged()])
+        self._sync.before(last=self.accumulate == 1)
+
+    # What is trained
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        """(name, parameter) of the optimizer; names are empty where it was built without."""
+        pairs: list[tuple[str, Tensor]] = []
+        for group in self.optimizer.param_groups:
+            names = group.get("param_names") or [""] * len(group["params"])
+            pairs += zip(names, group["params"], strict=True)
+        return pairs
+
+    def _averaged(self) -> list[tuple[str, Tensor]]:
+        """What is averaged: the trained parameters, then the model's floating-point buffers."""
+        named = [(f"'{name}'" if name else f"number {i}", p) for i, (name, p) in enumerate(self._named())]
+        if self.model is not None:
+            named += [(f"'{n}'", buffer) for n, buffer in self.model.named_buffers() if buffer.is_floating_point()]
+        return named
+
+    def _checked_schedules(self, schedule: Schedules | None, total_steps: int | None) -> dict[str, Schedule]:
+        if isinstance(schedule, Plateau):
+            raise UsageError("Step: a Plateau has memory and is no schedule; pass plateau=Plateau(...)")
+        if schedule is None:
+            if total_steps is not None:
+                raise UsageError(f"Step: total_steps={total_steps!r} has no effect without a schedule; leave it out")
+            schedule = constant() if self.plateau is not None else None
+        return {} if schedule is None else resolve(schedule, total_steps)
+
+    # The step
+
+    def __call__(self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False) -> Done:
+        """Take in the loss of one micro-batch; with the last of an accumulation, update.
+
+        Args:
+            loss: a scalar with a graph, the mean over its samples or tokens, unscaled. Call this outside of
+                `torch.autocast`.
+            weight: of this micro-batch against the others: how many samples or tokens its loss is the mean of. A
+                number above 0, or a tensor of one number, which is not waited for.
+            retain_graph: as in `Tensor.backward`, for a graph that is needed again.
+
+        Raises UsageError for a loss that is not a scalar with a graph, for a graph that was used up, where no parameter
+        gets a gradient, and past the horizon of the schedule. Weights, state and schedule are then what they were, and
+        the accumulation begins anew.
+        """
+        self._refuse_inside_averaged("step")
+        _check_loss(loss)
+        check_weight(weight)
+        if self._shares.number == 0:
+            self._check_horizon()
+            self._drop_gradients()
+        share = self._shares.next(weight)
+        try:
+            self._backward(loss, share, retain_graph)
+        except BaseException:
+            self._begin_anew()
+            raise
+        self._sync.missed = self._sync.quiet
+        mean = self._shares.mean(loss.detach(), weight)
+        if self._shares.number < self.accumulate and not self._last_of_pass:
+            self._sync.before(last=self._shares.number + 1 == self.accumulate)
+            return Done(self._lr(), self._shares.number, Reading(mean))
+        return self._update(mean)
+
+    def flush(self) -> Done:
+        """Update with an accumulation that is not complete, weighted by what it holds; without one, do nothing.
+
+        Call it after a pass over a loader whose length is no multiple of `accumulate`; `batches` does so itself.
+        """
+        if self._shares.number == 0:
+            return Done(self._lr(), 0, None)
+        self._refuse_inside_averaged("flush")
+        self._sync.check_cut_short()
+        self._sync.catch_up([tensor for _, tensor in self._named() if tensor.requires_grad])
+        return self._update(self._shares.mean_so_far())
+
+    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The batches of one pass over `loader`; the last, perhaps shorter accumulation is updated with its last batch.
+
+        Looks one batch ahead, so that a distributed model synchronises with the last one, too.
+
+        Raises UsageError for a loader that is shorter than one accumulation.
+        """
+        length = _length_of(loader)
+        if length is not None and length < self.accumulate:
+            raise UsageError(
+                f"Step: the loader has {length} batches, fewer than accumulate={self.accumulate}; "
+                f"set accumulate to at most {max(length, 1)}, or make the batches smaller"
+            )
+        return self._look_ahead(iter(loader))
+
+    def _look_ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        nothing = object()
+        batch = next(iterator, nothing)
+        try:
+            while batch is not nothing:
+                following = next(iterator, nothing)
+                if following is nothing:
+                    self._last_of_pass = True
+                    self._sync.before(last=True)
+                yield batch
+                batch = following
+        finally:
+            self._last_of_pass = False
+            if self._shares.number == 0:
+                self._sync.before(last=self.accumulate == 1)
+        self.flush()  # the last batch was left out in the loop
+
+    def closure(self, compute: Callable[[], Tensor]) -> Done:
+        """One update of an optimizer that takes gradients at several places (L-BFGS, SAM).
+
+        Args:
+            compute: computes the loss anew and returns it; without backward, which is done here each time, as is
+                clipping. Its first evaluation decides whether the update is skipped.
+
+        >>> done = step.closure(lambda: loss_fn(model(x), y))
+
+        Raises UsageError with `accumulate` above 1 or a scaler: both need to know the gradient before the update.
+        """
+        self._refuse_inside_averaged("closure")
+        if self.accumulate != 1 or self.scaler is not None:
+            what = "a scaler" if self.scaler is not None else f"accumulate={self.accumulate}"
+            raise UsageError(f"Step: closure() does not go together with {what}; let the closure see the whole batch")
+        self._check_horizon()
+        try:
+            loss, found_inf, norm, clipped = self._evaluate(compute)
+        except BaseException:
+            self._begin_anew()
+            raise
+        lr = self._lr()
+        if not found_inf:
+            first: list[Tensor] = [loss]
+
+            def evaluate() -> Tensor:
+                return first.pop() if first else self._evaluate(compute)[0]
+
+            self.optimizer.step(evaluate)  # type: ignore[arg-type]  # torch says float and takes tensors
+        return self._finish(lr, loss, found_inf, norm, clipped)
+
+    def _evaluate(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss, flag, norm and whether it was clipped, with the clipped gradients in place."""
+        self._drop_gradients()
+        with torch.enable_grad():
+            loss = compute()
+            _check_loss(loss)
+            self._backward(loss, 1.0, False)
+        named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
+        factor, found_inf, norm, clipped = self._factor(named)
+        multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
+        return loss.detach(), found_inf, norm, clipped
+
+    def _backward(self, loss: Tensor, share: Factor, retain_graph: bool) -> None:
+        weighted = loss if isinstance(share, float) and share == 1.0 else loss * share
+        try:
+            (self.scaler.scale(weighted) if self.scaler is not None else weighted).backward(retain_graph=retain_graph)
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise UsageError(
+                "Step: this loss has been through backward already, which freed its graph; compute it anew for each "
+                "step, or keep the graph where it is used first (retain_graph=True)"
+            ) from error
+        if all(tensor.grad is None for group in self.optimizer.param_groups for tensor in group["params"]):
+            released = any(tensor._post_accumulate_grad_hooks for _, tensor in self._named())
+            raise UsageError(
+                "Step: no parameter of the optimizer has a gradient after backward; "
+                + (
+                    "a hook on them takes the gradients away (gradient release), but clipping by norm, skipping and "
+                    "accumulation need all of them at once: remove the hook"
+                    if released
+                    else "does the loss come from another model, or are all of its parameters frozen?"
+                )
+            )
+
+    def _factor(self, named: list[tuple[str, Tensor]]) -> tuple[Factor, Tensor, Tensor, Tensor]:
+        """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether it was clipped."""
+        factor = self._shares.rest() if self._shares.number else 1.0
+        if self.scaler is not None:
+            factor = factor * self.scaler._scale.double().reciprocal().float()
+        raw = global_norm([tensor.grad for _, tensor in named if tensor.grad is not None])
+        norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
+        found_inf = (~torch.isfinite(norm)).float()
+        clipped = torch.zeros_like(found_inf)
+        if self.clip is not None:
+            factor, was = self.clip.clip(named, factor, norm)
+            clipped = was.float() * (1 - found_inf)
+        return factor, found_inf, norm, clipped
+
+    @torch.no_grad()
+    def _update(self, loss: Tensor) -> Done:
+        self._settle()
+        named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
+        factor, found_inf, norm, clipped = self._factor(named)
+        lr = self._lr()
+        if isinstance(self.optimizer, engine.Optimizer):
+            _hooked(self.optimizer, lambda: self.optimizer.update(factor, found_inf))  # type: ignore[attr-defined]
+        else:
+            multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
+            _update_of_torch(self.optimizer, found_inf)
+        if self.scaler is not None:
+            state = self.scaler._per_optimizer_states[id(self.optimizer)]
+            state["found_inf_per_device"] = {found_inf.device: found_inf}
+            self.scaler.update()
+        return self._finish(lr, loss, found_inf, norm, clipped)
+
+    def _finish(self, lr: float | Reading, loss: Tensor, found_inf: Tensor, norm: Tensor, clipped: Tensor) -> Done:
+        """Lines 8 to 11."""
+        outcome = Reading(found_inf, norm, clipped)
+        self._pending = outcome
+        if not outcome.waits:
+            self._settle()
+        done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
+        self._begin_anew()
+        return done
+
+    def _settle(self) -> None:
+        """Lines 8 and 9 of the last update, once it is known whether it happened."""
+        if self._pending is None:
+            return
+        found_inf, self._pending = self._pending[0], None
+        if found_inf != 0:
+            self._skipped += 1
+            return
+        self._number += 1
+        if self.schedules:
+            self._write_schedule()
+        if self.average is not None:
+            self.average.update([tensor for _, tensor in self._averaged()], self._number)
+
+    def _write_schedule(self) -> None:
+        groups = self.optimizer.param_groups
+        if len(self._initial) < len(groups):  # groups that came later: their lr now is their initial one
+            without = {name: one.for_group("") for name, one in self.schedules.items()}
+            self._initial += initial_values(without, groups[len(self._initial) :])
+        factor = 1.0 if self.plateau is None else self.plateau.factor
+        apply(self.schedules, groups, self._initial, self._number, lr_factor=factor)
+
+    def _check_horizon(self) -> None:
+        if self._horizon is None or self._number + (self._pending is not None) < self._horizon:
+            return
+        self._settle()
+        if self._number >= self._horizon:
+            shown = ", ".join(str(one) for one in self.schedules.values())
+            raise UsageError(
+                f"Step: the schedule {shown} has {self._horizon} steps and {self._number} updates have happened; "
+                "make it longer, or end it with .hold()"
+            )
+
+    def _drop_gradients(self) -> None:
+        for group in self.optimizer.param_groups:
+            for tensor in group["params"]:
+                tensor.grad = None
+
+    def _begin_anew(self) -> None:
+        self._drop_gradients()
+        self._shares.start_anew()
+        self._sync.missed = False
+        self._sync.before(last=self.accumulate == 1 or self._last_of_pass)
+
+    def _lr(self) -> float | Reading:
+        lr = self.optimizer.param_groups[0]["lr"] if "lr" in self.optimizer.param_groups[0] else float("nan")
+        return Reading(lr.detach().clone()) if isinstance(lr, Tensor) else float(lr)
+
+    # What is known
+
+    @property
+    def number(self) -> int:
+        """How many updates have happened. Waits for the last one."""
+        self._settle()
+        return self._number
+
+    @property
+    def skipped(self) -> int:
+        """How many updates were skipped because a gradient was not finite. Waits for the last one."""
+        self._settle()
+        return self._skipped
+
+    @property
+    def accumulated(self) -> int:
+        """How many micro-batches of the next update are in already."""
+        return self._shares.number
+
+    def observe(self, metric: Any) -> None:
+        """Show the Plateau a metric; a lower rate holds from the next update on."""
+        if self.plateau is None:
+            raise UsageError("Step: observe() needs a plateau; make it with Step(..., plateau=Plateau())")
+        self._settle()
+        self.plateau.observe(metric)
+        self._write_schedule()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The weights are their averages inside, for evaluating or exporting; bit for bit what they were afterwards.
+
+        >>> with step.averaged():
+        ...     accuracy = evaluate(model)
+        """
+        if self.average is None:
+            raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999)")
+        self._refuse_inside_averaged("averaged")
+        self._settle()
+        with self.average.swapped_in([tensor for _, tensor in self._averaged()]):
+            self._swapped = True
+            try:
+                yield
+            finally:
+                self._swapped = False
+
+    def _refuse_inside_averaged(self, what: str) -> None:
+        if self._swapped:
+            raise UsageError(f"Step: {what}() inside `with step.averaged()` would act on the averages; leave it first")
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run needs beside the model's weights, between two accumulations.
+
+        The optimizer's state (by name, if it has names), the numbers of updates and skips, the scaler, the averages,
+        what clipping and the Plateau remember, and the random generators: Python's, NumPy's, torch's on the CPU and on
+        every GPU, and those given as `generators`.
+
+        Raises UsageError within an accumulation (its gradients would be lost) and inside `averaged`.
+        """
+        self._refuse_inside_averaged("state_dict")
+        if self._shares.number:
+            raise UsageError(
+                f"Step: {self._shares.number} of {self.accumulate} micro-batches of an update are in, and a checkpoint "
+                "would lose their gradients; save after an update (done.updated), or call flush() first"
+            )
+        self._settle()
+        return saving.state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` gave. An accumulation that has begun is dropped.
+
+        Raises UsageError naming the first parameter that does not fit, or the part that is missing; then nothing has
+        changed.
+        """
+        self._refuse_inside_averaged("load_state_dict")
+        self._settle()
+        saving.load_state_dict(self, state)
+
+    def save(
+        self,
+        path: str | Path,
+        model: torch.nn.Module | None = None,
+        *,
+        keep: int = 3,
+        extra: Any = None,
+    ) -> Path:
+        """Write a checkpoint of the run: `state_dict()`, the model's and what you add.
+
+        It is written to a temporary file, forced to the disk and renamed, so that `path` is always whole. The ones
+        before become `path` with `.1`, `.2`, ... before the suffix.
+
+        Args:
+            path: such as "runs/a/checkpoint.pt"; its folder is made.
+            model: whose weights and buffers are saved; the Step's own by default.
+            keep: how many checkpoints stay, this one included, at least 1.
+            extra: what else you need (the epoch, the place in the data): numbers, text, tensors, in lists and dicts.
+        """
+        return saving.save(self, path, self._model_to_save(model), keep, extra)
+
+    def load(self, path: str | Path, model: torch.nn.Module | None = None) -> Any:
+        """Continue from the newest whole checkpoint at `path`, and return its `extra`.
+
+        A file that is cut short or damaged is passed over with a warning, and the one before is taken. Files are read
+        with `weights_only=True`: they cannot run code.
+
+        Raises UsageError where there is none, and for a checkpoint of another model, naming the first parameter that
+        differs; then nothing has changed.
+        """
+        self._refuse_inside_averaged("load")
+        self._settle()
+        return saving.load(self, path, self._model_to_save(model))
+
+    def _model_to_save(self, model: torch.nn.Module | None) -> torch.nn.Module:
+        model = self.model if model is None else model
+        if model is None:
+            raise UsageError("Step: pass the model, as step.save(path, model), or make it with Step(..., model=model)")
+        return getattr(model, "module", model) if self._sync.group is not None else model
+
+    def _resume(self, number: int, skipped: int) -> None:
+        """Take over the counters; the optimizer's groups are those of the checkpoint already."""
+        self._begin_anew()
+        self._number, self._skipped = number, skipped
+        if self.schedules:
+            self._initial = initial_values(self.schedules, self.optimizer.param_groups)
+            self._write_schedule()
+
+    def __repr__(self) -> str:
+        parts = [type(self.optimizer).__name__]
+        parts += [f"{name}: {one}" for name, one in self.schedules.items()]
+        parts += [repr(part) for part in (self.clip, self.average) if part is not None]
+        parts += [f"accumulate={self.accumulate}"] if self.accumulate > 1 else []
+        return f"Step({', '.join(parts)}, update {self._number})"
+
+
+def _checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(f"Step: optimizer is a {type(optimizer).__name__}; it must be a torch.optim.Optimizer")
+    if not any(tensor.requires_grad for group in optimizer.param_groups for tensor in group["params"]):
+        raise UsageError("Step: no parameter of the optimizer requires a gradient; is the whole model frozen?")
+    return optimizer
+
+
+def _checked_accumulate(accumulate: Any) -> int:
+    if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
+        raise UsageError(f"Step: accumulate={accumulate!r}; it must be a whole number of at least 1")
+    return accumulate
+
+
+def _checked_clip(clip_norm: Any, clip: Any) -> Clip | None:
+    if clip_norm is not None and clip is not None:
+        raise UsageError(f"Step: clip_norm={clip_norm!r} and clip={clip!r} are both given; give one")
+    if clip_norm is not None:
+        return ClipNorm(clip_norm)
+    if clip is not None and not isinstance(clip, Clip):
+        raise UsageError(
+            f"Step: clip={clip!r}; give ClipValue, AdaptiveClip or AutoClip of stepwell.step, or clip_norm=1.0"
+        )
+    return clip
+
+
+def _checked_scaler(scaler: Any) -> Any:
+    if scaler is None:
+        return None
+    if not isinstance(scaler, torch.amp.GradScaler):
+        raise UsageError(f"Step: scaler is a {type(scaler).__name__}; it must be a torch.amp.GradScaler")
+    return scaler if scaler.is_enabled() else None
+
+
+def _horizon(schedules: Mapping[str, Schedule]) -> int | None:
+    ends = [one.horizon for one in schedules.values() if one.horizon is not None]
+    return min(ends) if ends else None
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        raise UsageError(f"Step: loss is a {type(loss).__name__}; it must be a scalar tensor with its graph")
+    if loss.numel() != 1:
+        raise UsageError(f"Step: loss has shape {tuple(loss.shape)}; it must be a scalar, such as loss.mean()")
+    if not loss.requires_grad:
+        raise UsageError(
+            "Step: loss has no graph; was it detached, computed under no_grad, or without a parameter that requires "
+            "a gradient?"
+        )
+
+
+def _length_of(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+def _on(factor: Factor, other: Tensor) -> Factor:
+    return factor.to(other.device) if isinstance(factor, Tensor) else factor
+
+
+def _hooked(optimizer: torch.optim.Optimizer, update: Callable[[], None]) -> None:
+    """Run an update with the hooks that torch runs around `optimizer.step()`."""
+    for before in optimizer._optimizer_step_pre_hooks.values():
+        before(optimizer, (), {})
+    update()
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside the Step looks for it
+    for after in optimizer._optimizer_step_post_hooks.values():
+        after(optimizer, (), {})
+
+
+def _update_of_torch(optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
+    """`optimizer.step()` under the flag: inside the kernel where it is fused, else by waiting for the flag."""
+    if all(group.get("fused") for group in optimizer.param_groups):
+        optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+    elif not found_inf:
+        optimizer.step()

@@ -1,0 +1,218 @@
+"""Checkpoints: everything is in them, a file is whole or passed over, and another model's is refused."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stepwell.errors import UsageError
+from stepwell.optimizers import SGD, AdamW
+from stepwell.schedules import Plateau, linear
+from stepwell.step import AutoClip, Step
+from tests.step.small import data, flat, loss, model
+
+OPTIMIZERS: dict[str, Any] = {
+    "AdamW": lambda network: AdamW(network.named_parameters(), lr=0.05),
+    "AdamW int8": lambda network: AdamW(network.named_parameters(), lr=0.05, state="int8"),
+    "torch": lambda network: torch.optim.AdamW(network.parameters(), lr=0.05),
+}
+
+
+class Run:
+    """A run that draws from every generator."""
+
+    def __init__(self, make: Any) -> None:
+        self.network = nn.Sequential(model(), nn.Dropout(0.5), nn.BatchNorm1d(3))
+        self.generators = {
+            "data": torch.Generator().manual_seed(3),
+            "numpy": np.random.default_rng(4),
+            "old numpy": np.random.Generator(np.random.MT19937(5)),
+            "python": random.Random(6),
+        }
+        self.step = Step(
+            make(self.network),
+            linear(100),
+            clip=AutoClip(50),
+            scaler=torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=3),
+            ema=0.9,
+            plateau=Plateau(patience=0),
+            model=self.network,
+            generators=self.generators,
+        )
+
+    def seed(self) -> None:
+        torch.manual_seed(1)
+        np.random.seed(2)  # noqa: NPY002
+        random.seed(3)
+
+    def updates(self, count: int) -> None:
+        g = self.generators
+        for _ in range(count):
+            noise = np.random.rand() + random.random() + g["numpy"].random() + g["old numpy"].random()  # noqa: NPY002
+            x, y = data(seed=int(torch.randint(99, (1,), generator=g["data"])))
+            done = self.step(loss(self.network, x + noise + g["python"].random(), y))
+            self.step.observe(done.loss)
+
+    def outcome(self) -> tuple[Any, ...]:
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        with self.step.averaged():
+            average = flat(self.network)
+        return flat(self.network), average, buffers, self.step.optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_run_goes_on_bit_for_bit(make: Any, tmp_path: Path) -> None:
+    whole = Run(make)
+    whole.seed()
+    whole.updates(12)
+
+    first = Run(make)
+    first.seed()
+    first.updates(5)
+    first.step.save(tmp_path / "run.pt", extra={"epoch": 2})
+    first.updates(2)  # lost
+
+    second = Run(make)
+    assert second.step.load(tmp_path / "run.pt") == {"epoch": 2}
+    second.updates(7)
+    for one, other in zip(whole.outcome(), second.outcome(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert second.step.number == 12
+
+
+def test_the_last_k_are_kept_the_newest_first(tmp_path: Path) -> None:
+    network = model()
+    step = Step(SGD(network.named_parameters(), lr=0.1), model=network)
+    for number in range(6):
+        step.save(tmp_path / "a" / "run.pt", keep=3, extra=number)
+    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == ["run.1.pt", "run.2.pt", "run.pt"]
+    assert [step.load(tmp_path / "a" / name) for name in ("run.pt", "run.1.pt", "run.2.pt")] == [5, 4, 3]
+    step.save(tmp_path / "a" / "run.pt", keep=1, extra=6)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["run.pt"]
+
+
+DAMAGES: dict[str, Any] = {
+    "empty": lambda content: b"",
+    "one byte less": lambda content: content[:-1],
+    "half": lambda content: content[: len(content) // 2],
+    "a bit of a tensor": lambda content: _flipped(content),
+    "text": lambda content: b"not a checkpoint",
+}
+
+
+def _flipped(content: bytes) -> bytes:
+    weights = model()[0].weight.detach().numpy().tobytes()
+    place = content.index(weights) + 10
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_passed_over_with_a_warning(damage: Any, tmp_path: Path) -> None:
+    network = model()
+    step = Step(SGD(network.named_parameters(), lr=0.0), model=network)  # the weights stay, to be found in the file
+    path = tmp_path / "run.pt"
+    for number in range(2):
+        step.save(path, extra=number)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=r"run\.pt is cut short or damaged .* took .*run\.1\.pt instead"):
+        assert step.load(path) == 0
+    (tmp_path / "run.1.pt").write_bytes(damage((tmp_path / "run.1.pt").read_bytes()))
+    with pytest.raises(UsageError, match=r"no checkpoint to load: .*run\.pt .*; .*run\.1\.pt"):
+        step.load(path)
+
+
+def test_between_two_renames_the_one_before_is_found(tmp_path: Path) -> None:
+    network = model()
+    step = Step(SGD(network.named_parameters(), lr=0.1), model=network)
+    step.save(tmp_path / "run.pt", extra="a")
+    (tmp_path / "run.pt").rename(tmp_path / "run.1.pt")
+    with pytest.warns(UserWarning, match="does not exist: took"):
+        assert step.load(tmp_path / "run.pt") == "a"
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = model()
+    step = Step(SGD(network.named_parameters(), lr=0.1), model=network)
+    step.save(tmp_path / "run.pt", extra=1)
+
+    def full(content: Any, file: Any) -> None:
+        file.write(b"half a file")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        step.save(tmp_path / "run.pt", extra=2)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+    assert step.load(tmp_path / "run.pt") == 1
+
+
+def _other(**changes: Any) -> tuple[nn.Module, Step]:
+    options = {"sizes": (5, 7), "make": SGD, "ema": None, "generators": None, "schedule": None, **changes}
+    torch.manual_seed(1)
+    small, large = options["sizes"]
+    network = nn.Sequential(nn.Linear(small, large), nn.Tanh(), nn.Linear(large, 3))
+    if options.get("head"):
+        network.append(nn.Linear(3, 3))
+    optimizer = options["make"](network.named_parameters(), lr=0.1, **options.get("arguments", {}))
+    return network, Step(optimizer, options["schedule"], ema=options["ema"], generators=options["generators"])
+
+
+MISFITS: dict[str, tuple[dict[str, Any], str]] = {
+    "wider": ({"sizes": (5, 8)}, r"'0.weight' has shape \(7, 5\) in the checkpoint, \(8, 5\) in this model"),
+    "another layer": ({"head": True}, "the checkpoint has no '3.weight' of this model"),
+    "another optimizer": ({"make": AdamW}, "'momentum_buffer' for the parameter '0.weight'"),
+    "averages": ({"ema": 0.9}, "this Step has 'average' .* and the checkpoint has none"),
+    "a generator": ({"generators": {"data": torch.Generator()}}, "the checkpoint has no generator 'data'"),
+    "a shorter schedule": ({"schedule": linear(1)}, "from update 2, and the schedule has 1 steps"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_checkpoint_that_does_not_fit_changes_nothing(case: str, tmp_path: Path) -> None:
+    changes, message = MISFITS[case]
+    network, step = _other(arguments={"momentum": 0.9})
+    for seed in range(2):
+        step(loss(network, *data(seed=seed)))
+    step.save(tmp_path / "run.pt", network)
+    arguments = {} if changes.get("make") else {"momentum": 0.9}
+    other, other_step = _other(arguments=arguments, **changes)
+    weights, drawn = flat(other), torch.get_rng_state()
+    with pytest.raises(UsageError, match=message) as caught:
+        other_step.load(tmp_path / "run.pt", other)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(flat(other), weights)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert other_step.number == 0
+    assert not other_step.optimizer.state
+
+
+def test_a_torch_optimizer_of_another_model_is_named_by_its_parameter() -> None:
+    network, step = _other(make=torch.optim.SGD, arguments={"momentum": 0.9})
+    step(loss(network, *data()))
+    _, other = _other(make=torch.optim.SGD, sizes=(5, 8), arguments={"momentum": 0.9})
+    with pytest.raises(UsageError, match=r"'momentum_buffer' of 0.weight has shape \(7, 5\)"):
+        other.load_state_dict(step.state_dict())
+
+
+@pytest.mark.parametrize("state", [{}, {"format": "another"}, 3])
+def test_what_is_no_state_is_refused(state: Any) -> None:
+    with pytest.raises(UsageError, match="this is no state of a Step"):
+        _other()[1].load_state_dict(state)
+
+
+def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (warnings.warn, ("code ran",))
+
+    torch.save({"step": Evil(), "model": {}, "extra": None}, tmp_path / "run.pt")
+    network, step = _other()
+    with pytest.raises(UsageError, match="no checkpoint to load"):
+        step.load(tmp_path / "run.pt", network)
