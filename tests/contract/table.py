@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 # optimizer -> option sets. Together they set every option of the optimizer off its default; `maximize` is set by the
@@ -34,12 +35,50 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "Lion": [
         {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2},
     ],
+    "Adadelta": [
+        {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
+    ],
+    "Adamax": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "eps_outside": True},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
+    ],
 }  # fmt: skip
 
-# Options of ours that the referee calls otherwise.
+# Options of ours that the referee calls otherwise, or whose values it calls otherwise.
 REFEREE_NAMES: dict[str, dict[str, str]] = {
     "RMSprop": {"eps_inside": "eps_inside_sqrt"},
+    "Adamax": {"eps_outside": "eps_placement"},
+    "NAdam": {"average_with_mu": "average_with"},
+    "AdaBelief": {"decoupled_weight_decay": "weight_decouple"},
+    "ADOPT": {"decoupled_weight_decay": "decouple"},
 }
+REFEREE_VALUES: dict[str, Any] = {
+    "eps_placement": {True: "outside", False: "inside"},
+    "average_with": {True: "mu", False: "beta1"},
+}
+
+
+# Optimizers that are another one under a name of their own.
+REFEREE_MODULES = {"AdamW8bit": "adamw", "AdamW4bit": "adamw"}
+
+
+def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` as the referee has them."""
+    named = {REFEREE_NAMES.get(name, {}).get(key, key): value for key, value in options.items()}
+    return {key: REFEREE_VALUES[key][value] if key in REFEREE_VALUES else value for key, value in named.items()}
+
+
+def hessians(row: list[Any]) -> list[Any]:
+    """For Sophia: an estimate for every tensor that has a gradient, at about every other step; negative ones, too.
+
+    Made of the gradients' signs alone, so that scaled gradients have the same.
+    """
+    if row[0] is None or row[0].sum() < 0:
+        return [None for _ in row]
+    return [None if g is None else np.sign(g) * 1.5 + 0.5 for g in row]
+
 
 SHAPES = ((24, 5), (5, 24), (11,), (), (4, 3, 3, 3), (300,))  # tall, wide, vector, number, convolution, uneven tail
 STEPS = 20

@@ -16,6 +16,8 @@ TABLE = {
     "RMSprop": "rmsprop",
     "Adagrad": "adagrad",
     "Lion": "lion",
+    "Adadelta": "adadelta",
+    "Adamax": "adamax",
 }
 
 
