@@ -18,6 +18,8 @@ TABLE = {
     "Lion": "lion",
     "Adadelta": "adadelta",
     "Adamax": "adamax",
+    "NAdam": "nadam",
+    "RAdam": "radam",
 }
 
 
