@@ -54,6 +54,13 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2, "rectify": "paper",
          "decoupled_weight_decay": True},
     ],
+    "ASGD": [
+        {"lr": 0.05, "lambd": 0.1, "alpha": 0.6, "t0": 5.0, "weight_decay": 0.2},
+    ],
+    "Rprop": [
+        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05)},
+        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05), "variant": "riedmiller"},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

@@ -20,6 +20,8 @@ TABLE = {
     "Adamax": "adamax",
     "NAdam": "nadam",
     "RAdam": "radam",
+    "ASGD": "asgd",
+    "Rprop": "rprop",
 }
 
 
