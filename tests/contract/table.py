@@ -61,6 +61,16 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05)},
         {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05), "variant": "riedmiller"},
     ],
+    "Signum": [
+        {"lr": 0.02, "momentum": 0.7, "weight_decay": 0.2},
+        {"lr": 0.02, "momentum": 0.0, "weight_decay": 0.2, "decoupled_weight_decay": False},
+    ],
+    "AdaBelief": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True,
+         "decoupled_weight_decay": False},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True, "rectify": True},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

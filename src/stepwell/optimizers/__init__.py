@@ -22,6 +22,8 @@ TABLE = {
     "RAdam": "radam",
     "ASGD": "asgd",
     "Rprop": "rprop",
+    "Signum": "signum",
+    "AdaBelief": "adabelief",
 }
 
 
