@@ -71,6 +71,20 @@ ROWS: dict[str, list[dict[str, Any]]] = {
          "decoupled_weight_decay": False},
         {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True, "rectify": True},
     ],
+    "Adan": [
+        {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2, "no_prox": True},
+    ],
+    "ADOPT": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": 0.1},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": None,
+         "decoupled_weight_decay": False},
+    ],
+    "AdEMAMix": [
+        {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0},
+        {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0,
+         "beta3_warmup": 11, "alpha_warmup": 7},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

@@ -24,6 +24,9 @@ TABLE = {
     "Rprop": "rprop",
     "Signum": "signum",
     "AdaBelief": "adabelief",
+    "Adan": "adan",
+    "ADOPT": "adopt",
+    "AdEMAMix": "ademamix",
 }
 
 
