@@ -85,6 +85,13 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0,
          "beta3_warmup": 11, "alpha_warmup": 7},
     ],
+    "LaProp": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    ],
+    "AdamAtan2": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2, "a": 1.27, "b": 0.5},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

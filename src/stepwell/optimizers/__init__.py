@@ -27,6 +27,8 @@ TABLE = {
     "Adan": "adan",
     "ADOPT": "adopt",
     "AdEMAMix": "ademamix",
+    "LaProp": "laprop",
+    "AdamAtan2": "adamatan2",
 }
 
 
