@@ -92,6 +92,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "AdamAtan2": [
         {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2, "a": 1.27, "b": 0.5},
     ],
+    "AdamW8bit": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    ],
+    "AdamW4bit": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

@@ -29,6 +29,8 @@ TABLE = {
     "AdEMAMix": "ademamix",
     "LaProp": "laprop",
     "AdamAtan2": "adamatan2",
+    "AdamW8bit": "lowbit",
+    "AdamW4bit": "lowbit",
 }
 
 
