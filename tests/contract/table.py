@@ -98,6 +98,13 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "AdamW4bit": [
         {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
     ],
+    "ScheduleFreeSGD": [
+        {"lr": 0.05, "momentum": 0.7, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5, "weight_lr_power": 1.5},
+    ],
+    "ScheduleFreeAdamW": [
+        {"lr": 0.05, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5,
+         "weight_lr_power": 1.5},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

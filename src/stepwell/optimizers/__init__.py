@@ -31,6 +31,8 @@ TABLE = {
     "AdamAtan2": "adamatan2",
     "AdamW8bit": "lowbit",
     "AdamW4bit": "lowbit",
+    "ScheduleFreeSGD": "schedulefree_sgd",
+    "ScheduleFreeAdamW": "schedulefree_adamw",
 }
 
 
