@@ -105,6 +105,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.05, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5,
          "weight_lr_power": 1.5},
     ],
+    "Sophia": [
+        {"lr": 0.02, "betas": (0.7, 0.9), "rho": 0.9, "eps": 0.3, "weight_decay": 0.2},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.

@@ -33,6 +33,7 @@ TABLE = {
     "AdamW4bit": "lowbit",
     "ScheduleFreeSGD": "schedulefree_sgd",
     "ScheduleFreeAdamW": "schedulefree_adamw",
+    "Sophia": "sophia",
 }
 
 
