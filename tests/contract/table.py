@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 # optimizer -> option sets. Together they set every option of the optimizer off its default; `maximize` is set by the
@@ -53,24 +54,122 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "clip_threshold": 0.5},
         {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "raw_decay": True},
     ],
+    "Adadelta": [
+        {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
+    ],
+    "Adamax": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "eps_outside": True},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
+    ],
+    "NAdam": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "momentum_decay": 0.05},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "momentum_decay": 0.05,
+         "decoupled_weight_decay": True, "average_with_mu": True},
+    ],
+    "RAdam": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2, "rectify": "paper",
+         "decoupled_weight_decay": True},
+    ],
+    "ASGD": [
+        {"lr": 0.05, "lambd": 0.1, "alpha": 0.6, "t0": 5.0, "weight_decay": 0.2},
+    ],
+    "Rprop": [
+        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05)},
+        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05), "variant": "riedmiller"},
+    ],
+    "Signum": [
+        {"lr": 0.02, "momentum": 0.7, "weight_decay": 0.2},
+        {"lr": 0.02, "momentum": 0.0, "weight_decay": 0.2, "decoupled_weight_decay": False},
+    ],
+    "AdaBelief": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True,
+         "decoupled_weight_decay": False},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True, "rectify": True},
+    ],
+    "Adan": [
+        {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2, "no_prox": True},
+    ],
+    "ADOPT": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": 0.1},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": None,
+         "decoupled_weight_decay": False},
+    ],
+    "AdEMAMix": [
+        {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0},
+        {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0,
+         "beta3_warmup": 11, "alpha_warmup": 7},
+    ],
+    "LaProp": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    ],
+    "AdamAtan2": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2, "a": 1.27, "b": 0.5},
+    ],
+    "AdamW8bit": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    ],
+    "AdamW4bit": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    ],
+    "ScheduleFreeSGD": [
+        {"lr": 0.05, "momentum": 0.7, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5, "weight_lr_power": 1.5},
+    ],
+    "ScheduleFreeAdamW": [
+        {"lr": 0.05, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5,
+         "weight_lr_power": 1.5},
+    ],
+    "Sophia": [
+        {"lr": 0.02, "betas": (0.7, 0.9), "rho": 0.9, "eps": 0.3, "weight_decay": 0.2},
+    ],
 }  # fmt: skip
+
+# Options of ours that the referee calls otherwise, or whose values it calls otherwise.
+REFEREE_NAMES: dict[str, dict[str, str]] = {
+    "RMSprop": {"eps_inside": "eps_inside_sqrt"},
+    "StableAdamW": {"clip_threshold": "clip_thresh", "raw_decay": "decay_with"},
+    "Adamax": {"eps_outside": "eps_placement"},
+    "NAdam": {"average_with_mu": "average_with"},
+    "AdaBelief": {"decoupled_weight_decay": "weight_decouple"},
+    "ADOPT": {"decoupled_weight_decay": "decouple"},
+}
+REFEREE_VALUES: dict[str, Any] = {
+    "eps_placement": {True: "outside", False: "inside"},
+    "average_with": {True: "mu", False: "beta1"},
+    "decay_with": {True: "raw", False: "clipped"},
+    "bias_correction": {True: "inside", False: "none"},
+}
+NOT_FOR_THE_REFEREE = ("exclude_vectors",)  # it treats every tensor alike
 
 # Optimizers with sums over a tensor: kernels add them up in another order than the definition.
 SUMMED = ("LAMB", "LARS", "NovoGrad", "StableAdamW")
 
-# What an option of ours is for the referee, by value.
-REFEREE_VALUES: dict[str, Any] = {
-    ("LAMB", "exclude_vectors"): {},
-    ("LARS", "exclude_vectors"): {},
-    ("LAMB", "bias_correction"): {"bias_correction": "none"},
-    ("StableAdamW", "raw_decay"): {"decay_with": "raw"},
-}
 
-# Options of ours that the referee calls otherwise.
-REFEREE_NAMES: dict[str, dict[str, str]] = {
-    "RMSprop": {"eps_inside": "eps_inside_sqrt"},
-    "StableAdamW": {"clip_threshold": "clip_thresh"},
-}
+# Optimizers that are another one under a name of their own.
+REFEREE_MODULES = {"AdamW8bit": "adamw", "AdamW4bit": "adamw"}
+
+
+def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` as the referee has them."""
+    given = {key: value for key, value in options.items() if key not in NOT_FOR_THE_REFEREE}
+    named = {REFEREE_NAMES.get(name, {}).get(key, key): value for key, value in given.items()}
+    return {key: REFEREE_VALUES[key][value] if key in REFEREE_VALUES else value for key, value in named.items()}
+
+
+def hessians(row: list[Any]) -> list[Any]:
+    """For Sophia: an estimate for every tensor that has a gradient, at about every other step; negative ones, too.
+
+    Made of the gradients' signs alone, so that scaled gradients have the same.
+    """
+    if row[0] is None or row[0].sum() < 0:
+        return [None for _ in row]
+    return [None if g is None else np.sign(g) * 1.5 + 0.5 for g in row]
+
 
 SHAPES = ((24, 5), (5, 24), (11,), (), (4, 3, 3, 3), (300,))  # tall, wide, vector, number, convolution, uneven tail
 STEPS = 20

@@ -2,7 +2,9 @@
 
 import copy
 import importlib
+import inspect
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 import stepwell
 from stepwell.optimizers import TABLE, find
-from tests.contract.table import LATE, REFEREE_NAMES, REFEREE_VALUES, ROWS, SHAPES, STEPS, SUMMED, rows
+from tests.contract.table import LATE, REFEREE_MODULES, ROWS, SHAPES, STEPS, SUMMED, for_referee, hessians, rows
 
 BACKENDS = ("eager", "cpu")
 
@@ -37,19 +39,14 @@ def run(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], grads: lis
     for row in grads:
         for param, grad in zip(params, row, strict=True):
             param.grad = None if grad is None else grad.clone()
+        if hasattr(optimizer, "add_hessian"):
+            estimates = zip(params, hessians([None if g is None else g.double().numpy() for g in row]), strict=True)
+            optimizer.add_hessian({p: torch.from_numpy(np.asarray(h)) for p, h in estimates if h is not None})
         optimizer.step()
 
 
 def leaves(params: list[torch.Tensor]) -> list[torch.Tensor]:
     return [param.detach().clone().requires_grad_() for param in params]
-
-
-def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Our options in the words of the referee."""
-    names, result = REFEREE_NAMES.get(name, {}), {}
-    for key, value in options.items():
-        result |= REFEREE_VALUES.get((name, key), {names.get(key, key): value})
-    return result
 
 
 def assert_equal(name: str, a: list[torch.Tensor], b: list[torch.Tensor], dtype: torch.dtype) -> None:
@@ -82,11 +79,14 @@ def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximiz
     params, grads = problem(torch.float64)
     ours = leaves(params)
     run(find(name)(ours, maximize=maximize, backend=backend, **options), ours, grads)
-    referee = importlib.import_module(f"tests.papers.{name.lower()}")
+    referee = importlib.import_module(f"tests.papers.{REFEREE_MODULES.get(name, name.lower())}")
+    arrays = [[None if g is None else g.numpy() for g in row] for row in grads]
+    extra = {"hessians": [hessians(row) for row in arrays]} if name == "Sophia" else {}
     expected = referee.trajectory(
         [p.numpy() for p in params],
-        [[None if g is None else g.numpy() for g in row] for row in grads],
+        arrays,
         maximize=maximize,
+        **extra,
         **for_referee(name, options),
     )
     for got, want, start in zip(ours, expected, params, strict=True):
@@ -136,6 +136,7 @@ def test_state_is_what_is_declared_and_gradients_are_left_alone(
 @pytest.mark.parametrize(("name", "options"), rows())
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("how", ["saved", "copied"])
+@pytest.mark.filterwarnings("ignore:ScheduleFree.* is saved in train mode")
 def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any], backend: str, how: str) -> None:
     params, grads = problem()
     straight = leaves(params)
@@ -240,13 +241,22 @@ def test_frozen_empty_and_later_parameters(name: str, options: dict[str, Any], b
     assert [int(optimizer.state[p]["step"]) for p in ours] == [STEPS - late[i] for i in range(len(ours))]
 
 
-TORCH = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+TORCH = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop")
 
 
+@pytest.fixture
+def float64_scalars() -> Iterator[None]:
+    """torch keeps a step count, ASGD's eta and mu, NAdam's mu_product in the default dtype; ours are float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64_scalars")
 @pytest.mark.parametrize(("name", "options"), [row for row in rows() if row.values[0] in TORCH])
 def test_equals_torch_and_exchanges_checkpoints_with_it(name: str, options: dict[str, Any]) -> None:
-    if "eps_inside" in options or (name not in ("Adam",) and "decoupled_weight_decay" in options):
-        options = {k: v for k, v in options.items() if k not in ("eps_inside", "decoupled_weight_decay")}
+    theirs_has = inspect.signature(getattr(torch.optim, name)).parameters
+    options = {k: v for k, v in options.items() if k in theirs_has}
     params, grads = problem(torch.float64)
     theirs = leaves(params)
     peer = getattr(torch.optim, name)(theirs, foreach=False, **options)
@@ -258,7 +268,7 @@ def test_equals_torch_and_exchanges_checkpoints_with_it(name: str, options: dict
     optimizer.load_state_dict(copy.deepcopy(peer.state_dict()))
     for param, peer_param in zip(ours, theirs, strict=True):  # what was carried over is the same to the last bit
         for key, value in peer.state[peer_param].items():
-            assert value is None or torch.equal(value, optimizer.state[param][key])
+            assert value is None or torch.equal(value, optimizer.state[param][key].to(value.dtype))
     run(peer, theirs, grads[9:15])
     run(optimizer, ours, grads[9:15])
     for a, b in zip(ours, theirs, strict=True):

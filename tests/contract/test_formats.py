@@ -220,7 +220,7 @@ def test_checkpoints_go_between_formats(first: str, second: str, backend: str) -
         for slot, signed in (("exp_avg", True), ("exp_avg_sq", False)):
             values = []
             for o, tensor in ((optimizer, p), (other, q)):
-                name = formats._found_format(o.state[tensor], slot, tensor.numel())
+                name = formats.found_format(o.state[tensor], slot, tensor.numel())
                 stored = tuple(o.state[tensor][k] for k in formats.state_names(slot, name))
                 values.append(formats.read(name, signed, stored, tensor.numel(), torch.float32))
             scale = values[0].abs().max()

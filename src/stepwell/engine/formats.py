@@ -230,7 +230,7 @@ def write(name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, r
 def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name: str) -> tuple[Tensor, ...]:
     """One slot found in any format (a checkpoint's), in the format `name`; unchanged tensors are kept."""
     elements = like.numel()
-    found = _found_format(old, slot, elements)
+    found = found_format(old, slot, elements)
     tensors = tuple(old[key] for key in state_names(slot, found))
     layout = torch.empty_like(like, dtype=tensors[0].dtype, requires_grad=False)
     same_layout = found == "int4" or tensors[0].stride() == layout.stride()
@@ -250,7 +250,7 @@ def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name:
     return result
 
 
-def _found_format(old: dict[str, Tensor], slot: str, elements: int) -> str:
+def found_format(old: dict[str, Tensor], slot: str, elements: int) -> str:
     if f"{slot}_largest" in old:
         return "int8" if old[slot].numel() == elements else "int4"
     return NAMES[old[slot].dtype]

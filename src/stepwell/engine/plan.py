@@ -161,7 +161,7 @@ class Launch:
         for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if self.numbers is not None and slot.name in self.kind.number_slots:
                 number = self.numbers[index, self.kind.number_slots.index(slot.name)]
-                number.copy_(torch.as_tensor(state.get(slot.name, slot.start_value(group))))
+                number.copy_(torch.as_tensor(state.get(slot.name, slot.start_value(group)), dtype=torch.float64))
                 dict.__setitem__(state, slot.name, number)
             if stored is None:
                 continue

@@ -5,23 +5,98 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
+
+# What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
+# iterates; an estimate of the curvature.
+Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature"]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts of one optimizer, read by `compare`, the command line and the documentation.
+    """Facts of one optimizer, read by `compare`, the advisor, the command line and the documentation.
 
     Args:
         lr: learning rates worth trying, (low, high), by model family; "default" where a family is not named.
-        source: where these ranges come from.
+        source: where these ranges and the judgements below come from.
         compare_options: constructor options `compare` uses unless told otherwise.
+        method: what makes the step.
+        lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where the two have
+            no usual relation.
+        needs_closure: the step evaluates the loss itself.
+        needs_warmup: starting at the full learning rate usually fails on transformers.
+        needs_large_batch: loses more than AdamW does when batches are small.
+        matrices_only: made for matrices of weights; other parameters need another optimizer.
+        needs_modes: `.train()` before training and `.eval()` before evaluation.
     """
 
     lr: Mapping[str, tuple[float, float]]
     source: str
     compare_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    method: Method = "adaptive"
+    lr_against_adamw: float | None = 1.0
+    needs_closure: bool = False
+    needs_warmup: bool = False
+    needs_large_batch: bool = False
+    matrices_only: bool = False
+    needs_modes: bool = False
 
     def lr_range(self, family: str | None = None) -> tuple[float, float]:
         """The learning rates worth trying for a model family ("cnn", "transformer", "toy"), (low, high)."""
         return self.lr.get(family or "default", self.lr["default"])
+
+    def needs(self) -> list[str]:
+        """What the optimizer asks for beyond a gradient, in words."""
+        words = {
+            "closure": self.needs_closure,
+            "warmup": self.needs_warmup,
+            "large batches": self.needs_large_batch,
+            "matrices": self.matrices_only,
+            "train/eval": self.needs_modes,
+        }
+        return [word for word, needed in words.items() if needed]
+
+
+def state_bytes(optimizer: type[Any], **options: Any) -> float:
+    """Bytes of state per element of a large float32 parameter, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
+
+    `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too.
+    """
+    import torch
+
+    from stepwell.engine import formats
+
+    group = optimizer([torch.zeros(1)], **options).param_groups[0]
+    total = 0.0
+    for slot in optimizer.slots:
+        if slot.per == "element" and slot.exists(group):
+            name = formats.wide(group["state"]) if slot.wide else group["state"]
+            block = formats.block_of(name)
+            total += formats.BYTES[name] + (4 / block if block > 1 else 0)
+    return total
+
+
+def record(optimizer: type[Any], family: str | None = None) -> dict[str, Any]:
+    """All facts of an optimizer as plain values: what `stepwell optimizers --json` prints."""
+    facts: Facts = optimizer.facts
+    low, high = facts.lr_range(family)
+    lines = (optimizer.__doc__ or "").strip().splitlines()
+    return {
+        "name": optimizer.__name__,
+        "summary": lines[0].strip() if lines else "",
+        "method": facts.method,
+        "lr_low": low,
+        "lr_high": high,
+        "lr_by_family": {name: list(span) for name, span in facts.lr.items()},
+        "lr_against_adamw": facts.lr_against_adamw,
+        "state_bytes": state_bytes(optimizer, **facts.compare_options),
+        "slots": [slot.name for slot in optimizer.slots],
+        "decay": optimizer.decay,
+        "needs_closure": facts.needs_closure,
+        "needs_warmup": facts.needs_warmup,
+        "needs_large_batch": facts.needs_large_batch,
+        "matrices_only": facts.matrices_only,
+        "needs_modes": facts.needs_modes,
+        "compare_options": dict(facts.compare_options),
+        "source": facts.source,
+    }

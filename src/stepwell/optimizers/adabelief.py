@@ -1,0 +1,90 @@
+"""AdaBelief: Adam that divides by how far gradients stray from their running mean.
+
+exp_avg     <- beta1 * exp_avg     + (1 - beta1) * g
+exp_avg_var <- beta2 * exp_avg_var + (1 - beta2) * (g - exp_avg) * (g - exp_avg) + eps
+direction    = exp_avg / (1 - beta1**t)  /  (sqrt(exp_avg_var / (1 - beta2**t)) + eps)
+p           <- p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import debias, lerp, maximum, sqrt, where
+from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.radam import rectification
+
+
+def update(g, p, t, exp_avg, exp_avg_var, max_exp_avg_var, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    surprise = g - exp_avg
+    exp_avg_var = lerp(exp_avg_var, surprise * surprise, 1 - beta2) + eps
+    largest = exp_avg_var
+    if max_exp_avg_var is not None:
+        largest = max_exp_avg_var = maximum(max_exp_avg_var, exp_avg_var)
+    m = debias(exp_avg, beta1, t)
+    if rectify:
+        trusted, r = rectification(t, beta2, 5)
+        direction = where(trusted, m * (r * sqrt(1 - beta2**t)) / (sqrt(largest) + eps), m)
+    else:
+        direction = m / (sqrt(debias(largest, beta2, t)) + eps)
+    return direction, exp_avg, exp_avg_var, max_exp_avg_var
+
+
+class AdaBelief(Optimizer):
+    """AdaBelief. Takes large steps where gradients agree with their mean, small ones where they surprise.
+
+    For convolution networks and GANs, where it comes close to tuned SGD. A gradient that never changes divides by
+    eps: tune it (1e-16 for transformers, 1e-8 for images). Against AdamW: the same lr.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the two averages, each in [0, 1).
+        eps: at least 0; added at two places, and the one inside `exp_avg_var` accumulates.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        decoupled_weight_decay: False adds decay to the gradient instead (L2).
+        amsgrad: divide by the largest variance so far; one slot more.
+        rectify: RAdam's warm-up; the default of the authors' code, not of the paper.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", arXiv
+    2010.07468, algorithm 2. The authors' `fixed_decay` (not multiplied by lr) is weight_decay / lr here.
+
+    >>> optimizer = AdaBelief(model.parameters(), lr=1e-3, eps=1e-8, weight_decay=1e-2)
+    """
+
+    rule, decay = update, "decoupled"
+    slots = (
+        Slot("exp_avg"),
+        Slot("exp_avg_var", signed=False),
+        Slot("max_exp_avg_var", when="amsgrad", signed=False),
+    )
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Zhuang et al. 2010.07468, appendix (1e-3 images and LSTM, 5e-4 transformer, 2e-4 GAN)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-16,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = True,
+        amsgrad: bool = False,
+        rectify: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "amsgrad": amsgrad,
+            "rectify": rectify,
+        }
+        super().__init__(params, defaults, options)

@@ -1,0 +1,62 @@
+"""Adadelta: steps in the units of the parameter, from the running sizes of gradients and of past steps.
+
+square_avg <- rho * square_avg + (1 - rho) * g * g
+direction   = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * g
+acc_delta  <- rho * acc_delta + (1 - rho) * direction * direction
+p          <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import lerp, sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, square_avg, acc_delta, *, rho, eps):  # type: ignore[no-untyped-def]
+    square_avg = lerp(square_avg, g * g, 1 - rho)
+    direction = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * g
+    return direction, square_avg, lerp(acc_delta, direction * direction, 1 - rho)
+
+
+class Adadelta(Optimizer):
+    """Adadelta. Needs no learning rate in the paper; here one of 1.
+
+    For small networks that nobody wants to tune, and to reproduce older work. It starts slowly (the first step has
+    the size sqrt(eps)); Adam is as easy and usually better. Against AdamW: lr about 1, whatever AdamW's is.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0; multiplies the step, not what `acc_delta` sees of it.
+        rho: decay of both averages, in [0, 1).
+        eps: inside both roots, at least 0; the size of the first steps is its root.
+        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Zeiler, "ADADELTA: an adaptive learning rate method", arXiv 1212.5701, algorithm 1. The paper has
+    neither lr nor decay, and its experiments rho 0.95; defaults are those of torch.optim.Adadelta.
+
+    >>> optimizer = Adadelta(model.parameters(), lr=1.0, rho=0.95)
+    """
+
+    rule, decay = update, "coupled"
+    slots = (Slot("square_avg", signed=False), Slot("acc_delta", signed=False))
+    ranges: ClassVar = {"rho": Range(0, 1)}
+    facts = Facts(
+        lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 1e1), "toy": (1e-1, 1e2)},
+        source="Zeiler 1212.5701, section 4 (no rate, which is 1), PyTorch's MNIST example (1.0)",
+        lr_against_adamw=None,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}, options)

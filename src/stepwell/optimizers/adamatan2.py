@@ -1,0 +1,63 @@
+"""Adam-atan2: Adam with an angle in place of the division, so that there is no eps.
+
+exp_avg, exp_avg_sq as in Adam
+direction = a * atan2(exp_avg / (1 - beta1**t), b * sqrt(exp_avg_sq / (1 - beta2**t)))
+p        <- p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import atan2, debias, lerp, sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, a, b):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    return a * atan2(debias(exp_avg, beta1, t), b * sqrt(debias(exp_avg_sq, beta2, t))), exp_avg, exp_avg_sq
+
+
+class AdamAtan2(Optimizer):
+    """Adam-atan2. Scaling all gradients changes nothing, and no step exceeds lr * a * pi / 2.
+
+    For models so wide that their gradients fall to the size of Adam's eps, and where a spike must not throw the
+    weights. Elsewhere it is AdamW with steps of 0.79 the size (a=1). Against AdamW: the same lr with a=1.27.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the two averages, each in [0, 1).
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        a: multiplies the step, above 0; 1.27 (4 / pi) makes the step of mean = root mean square Adam's.
+        b: multiplies the root, above 0; larger is closer to a division.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Everett et al., "Scaling exponents across parameterizations and optimizers", arXiv 2407.05872, the
+    section on epsilon and the appendix with the code change; it has no numbered algorithm. There a = b = 1, the
+    default; the usual packages have a = 1.27.
+
+    >>> optimizer = AdamAtan2(model.parameters(), lr=3e-4, weight_decay=0.1, a=1.27)
+    """
+
+    rule, decay = update, "decoupled"
+    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Everett et al. 2407.05872 (AdamW's, whose step it approximates)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        a: float = 1.0,
+        b: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "a": a, "b": b}, options)

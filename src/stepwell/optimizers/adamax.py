@@ -1,0 +1,64 @@
+"""Adamax: Adam with the largest recent gradient in place of the root mean square.
+
+exp_avg  <- beta1 * exp_avg + (1 - beta1) * g
+exp_inf  <- max(beta2 * exp_inf, |g| + eps), or eps_outside: max(beta2 * exp_inf, |g|)
+direction = exp_avg / (1 - beta1**t) / exp_inf, or eps_outside: / (exp_inf + eps)
+p        <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import abs, debias, lerp, maximum
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_inf = maximum(beta2 * exp_inf, abs(g) if eps_outside else abs(g) + eps)
+    return debias(exp_avg, beta1, t) / (exp_inf + eps if eps_outside else exp_inf), exp_avg, exp_inf
+
+
+class Adamax(Optimizer):
+    """Adamax. No step is larger than lr, and no second moment needs a correction.
+
+    For embeddings and other parameters whose gradients are rare and spiky; elsewhere Adam forgets a spike sooner.
+    Against AdamW: lr about 2 times larger.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0: the largest step of one element.
+        betas: decay of the average and of the maximum, each in [0, 1).
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        eps_outside: add eps to the maximum when dividing (Keras, optax) instead of to each |g| inside it.
+        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 2. The paper has no
+    eps, so an element without a gradient yet divides 0 by 0; the default places it as torch.optim.Adamax does.
+
+    >>> optimizer = Adamax(model.parameters(), lr=2e-3)
+    """
+
+    rule, decay = update, "coupled"
+    slots = (Slot("exp_avg"), Slot("exp_inf", signed=False))
+    facts = Facts(
+        lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},
+        source="Kingma and Ba 1412.6980, section 7.1 (2e-3, twice Adam's)",
+        lr_against_adamw=2.0,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        eps_outside: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "eps_outside": eps_outside}
+        super().__init__(params, defaults, options)

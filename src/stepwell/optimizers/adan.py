@@ -1,0 +1,81 @@
+"""Adan: Adam with Nesterov momentum written in differences of gradients.
+
+change         = g - pre_grad                                    (0 at the first step)
+exp_avg       <- beta1 * exp_avg      + (1 - beta1) * g
+exp_avg_diff  <- beta2 * exp_avg_diff + (1 - beta2) * change
+exp_avg_sq    <- beta3 * exp_avg_sq   + (1 - beta3) * (g + beta2 * change)**2
+direction      = (exp_avg / (1 - beta1**t) + beta2 * exp_avg_diff / (1 - beta2**t))
+                 / (sqrt(exp_avg_sq / (1 - beta3**t)) + eps)
+p             <- (p - lr * direction) / (1 + lr * weight_decay), or no_prox: p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, exp_avg_diff, pre_grad, *, lr, weight_decay, beta1, beta2, beta3, eps, no_prox
+):
+    change = where(t == 1, 0, g - pre_grad)
+    ahead = g + beta2 * change
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_avg_diff = lerp(exp_avg_diff, change, 1 - beta2)
+    exp_avg_sq = lerp(exp_avg_sq, ahead * ahead, 1 - beta3)
+    direction = debias(exp_avg, beta1, t) + beta2 * debias(exp_avg_diff, beta2, t)
+    direction = direction / (sqrt(debias(exp_avg_sq, beta3, t)) + eps)
+    # (p - lr * direction) / (1 + lr * weight_decay), as a step from p
+    step = lr * direction if no_prox else (direction + weight_decay * p) * (lr / (1 + lr * weight_decay))
+    return step, exp_avg, exp_avg_sq, exp_avg_diff, g
+
+
+class Adan(Optimizer):
+    """Adan. Bears large learning rates and long schedules; four slots, twice AdamW's state.
+
+    For vision transformers and masked autoencoders, and where few epochs must do. Not where memory is short.
+    Against AdamW: lr 5 to 10 times larger, weight_decay 0.02.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the averages of gradient, change and square, each in [0, 1); 1 minus those of the paper.
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; divides the weights by 1 + lr * weight_decay after the step.
+        no_prox: shrink the weights by lr * weight_decay before the step instead, as AdamW does.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", arXiv
+    2208.06677, algorithm 1. As in the authors' code averages start at zero and are corrected for it, which the paper
+    does not do; unlike there, every parameter has a clock of its own. Their clipping by norm is the step's here.
+
+    >>> optimizer = Adan(model.parameters(), lr=5e-3, weight_decay=0.02)
+    """
+
+    rule, decay = update, None
+    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("exp_avg_diff"), Slot("pre_grad"))
+    facts = Facts(
+        lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
+        source="Xie et al. 2208.06677, section 5 (1.5e-2 ViT, 5 to 10 times AdamW's; 1e-3 GPT-2)",
+        lr_against_adamw=5.0,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        no_prox: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "no_prox": no_prox}
+        super().__init__(params, defaults, options)
+
+    def decay_of(self, group: Mapping[str, Any]) -> str | None:
+        return "decoupled" if group["no_prox"] else None

@@ -1,0 +1,100 @@
+"""AdEMAMix: Adam with a second, much slower momentum added to the first.
+
+exp_avg_fast <- beta1 * exp_avg_fast + (1 - beta1) * g
+exp_avg_slow <- b3 * exp_avg_slow    + (1 - b3) * g
+exp_avg_sq   <- beta2 * exp_avg_sq   + (1 - beta2) * g * g
+direction     = (exp_avg_fast / (1 - beta1**t) + a * exp_avg_slow) / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
+p            <- p - lr * weight_decay * p - lr * direction
+
+a  = alpha * min(1, t / alpha_warmup)
+b3 = beta3, but while t < beta3_warmup the beta whose half-life is that part of the way from beta1's to beta3's
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import debias, lerp, log, maximum, minimum, sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def _half_life(beta):  # type: ignore[no-untyped-def]
+    """The steps after which a gradient weighs half in an average of decay beta."""
+    return log(0.5) / log(beta)
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg_fast, exp_avg_slow, exp_avg_sq, *, beta1, beta2, beta3, eps, alpha, beta3_warmup, alpha_warmup
+):
+    if alpha_warmup is not None:
+        alpha = alpha * minimum(1, t / alpha_warmup)
+    if beta3_warmup is not None:
+        part = t / beta3_warmup
+        mixed = maximum((1 - part) * _half_life(beta1) + part * _half_life(beta3), 1e-300)
+        beta3 = where(part < 1, 0.5 ** (1 / mixed), beta3)
+    exp_avg_fast = lerp(exp_avg_fast, g, 1 - beta1)
+    exp_avg_slow = lerp(exp_avg_slow, g, 1 - beta3)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    momentum = debias(exp_avg_fast, beta1, t) + alpha * exp_avg_slow
+    return momentum / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg_fast, exp_avg_slow, exp_avg_sq
+
+
+class AdEMAMix(Optimizer):
+    """AdEMAMix. Old gradients still count: it forgets less and reaches a loss in fewer tokens on long runs.
+
+    For long training of language models (10,000 steps and more); short runs do not fill the slow average. Set both
+    warm-ups to the length of the run. One slot more than AdamW. Against AdamW: the same lr.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the fast average, of the squares and of the slow average, each in [0, 1).
+        alpha: weight of the slow average, at least 0; 5 to 10 in the paper.
+        beta3_warmup: steps over which the slow average becomes slow, at least 1; None: slow at once.
+        alpha_warmup: steps over which its weight rises from 0, at least 1; None: full at once.
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Pagliardini, Ablin, Grangier, "The AdEMAMix optimizer: better, faster, older", arXiv 2409.03137,
+    algorithm 1. The warm-ups count from t = 1 as in the paper and its PyTorch code (its optax code: from 0).
+
+    >>> optimizer = AdEMAMix(model.parameters(), lr=1e-3, alpha=8.0, beta3_warmup=50_000, alpha_warmup=50_000)
+    """
+
+    rule, decay = update, "decoupled"
+    slots = (Slot("exp_avg_fast"), Slot("exp_avg_slow"), Slot("exp_avg_sq", signed=False))
+    ranges: ClassVar = {
+        "alpha": Range(0),
+        "beta3_warmup": Range(1, optional=True),
+        "alpha_warmup": Range(1, optional=True),
+    }
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Pagliardini et al. 2409.03137, section 4 and appendix (1e-3, 5e-4, 3e-4 by size, as AdamW)",
+        needs_warmup=True,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 2.0,
+        beta3_warmup: int | None = None,
+        alpha_warmup: int | None = None,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "alpha": alpha,
+            "beta3_warmup": beta3_warmup,
+            "alpha_warmup": alpha_warmup,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults, options)

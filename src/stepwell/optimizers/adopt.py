@@ -1,0 +1,84 @@
+"""ADOPT: Adam whose second moment has not seen the gradient that it divides, and whose momentum comes after.
+
+t = 1:  exp_avg_sq <- g * g, and p does not move
+t > 1:  scaled      = clip(g / max(sqrt(exp_avg_sq), eps), (t - 1)**clip_power)
+        exp_avg    <- beta1 * exp_avg + (1 - beta1) * scaled
+        p          <- p - lr * weight_decay * p - lr * exp_avg
+        exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import clamp, lerp, maximum, sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, clip_power, decoupled_weight_decay):  # type: ignore[no-untyped-def]
+    scaled = g / maximum(sqrt(exp_avg_sq), eps)
+    if clip_power is not None:
+        limit = (t - 1) ** clip_power
+        scaled = clamp(scaled, -limit, limit)
+    exp_avg = where(t == 1, exp_avg, lerp(exp_avg, scaled, 1 - beta1))
+    exp_avg_sq = where(t == 1, g * g, lerp(exp_avg_sq, g * g, 1 - beta2))
+    direction = exp_avg + weight_decay * p if decoupled_weight_decay else exp_avg
+    return where(t == 1, 0, lr) * direction, exp_avg, exp_avg_sq
+
+
+class ADOPT(Optimizer):
+    """ADOPT. Converges with any beta2, where Adam needs one that suits the problem.
+
+    For noisy gradients and where Adam diverges late in training; elsewhere as AdamW. The first gradient of every
+    parameter moves nothing, it only sets the scale. Against AdamW: the same lr.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the two averages, each in [0, 1).
+        eps: smallest divisor, at least 0; larger than Adam's because early second moments are raw.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        decoupled_weight_decay: False adds decay to the gradient instead (L2), as the authors' code does by default.
+        clip_power: a scaled gradient is clipped to (t - 1)**clip_power, at least 0; None does not clip.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal rate", arXiv
+    2411.02853, algorithm 2 of the later versions. The first had no clipping, and its code decayed at the first
+    gradient and let the first momentum start at full weight.
+
+    >>> optimizer = ADOPT(model.parameters(), lr=1e-3, weight_decay=0.1)
+    """
+
+    rule, decay = update, "decoupled"
+    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    ranges: ClassVar = {"clip_power": Range(0, optional=True)}
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Taniguchi et al. 2411.02853, section 5 and appendix (1e-3 ImageNet, 6e-4 GPT-2, as AdamW)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.9999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = True,
+        clip_power: float | None = 0.25,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "clip_power": clip_power,
+        }
+        super().__init__(params, defaults, options)
+
+    def decay_of(self, group: Mapping[str, Any]) -> str | None:
+        return None if group["decoupled_weight_decay"] else "coupled"  # decoupled, the rule keeps it out of step 1

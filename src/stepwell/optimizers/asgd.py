@@ -1,0 +1,72 @@
+"""ASGD: SGD with a falling step, and the running mean of its iterates beside it.
+
+p   <- p - eta * (g + lambd * p),  g with weight_decay * p in it
+ax  <- ax + mu * (p - ax)
+eta <- lr / (1 + lambd * lr * t)**alpha      for the next step; lr at first
+mu  <- 1 / max(1, t - t0)                    for the next step; 1 at first
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import lerp, maximum, where
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, eta, mu, ax, *, lr, weight_decay, lambd, alpha, t0):  # type: ignore[no-untyped-def]
+    step = eta * (g + weight_decay * p + lambd * p)
+    ax = where(mu == 1, p - step, lerp(ax, p - step, mu))
+    return step, lr / (1 + lambd * lr * t) ** alpha, 1 / maximum(1, t - t0), ax
+
+
+class ASGD(Optimizer):
+    """Averaged SGD. The average, `optimizer.state[p]["ax"]`, is the better point once iterates only wander.
+
+    For convex and nearly convex problems, and for the last phase of a recurrent language model (start averaging with
+    `t0` when the validation loss stalls). For deep networks an average of weights (EMA) beside any optimizer is
+    simpler. Against AdamW: lr like SGD's, 100 times larger or more.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate of the first step, at least 0. A schedule acts on the step after the present one.
+        lambd: at least 0; how fast the step falls, and a decay of the weights by eta * lambd.
+        alpha: power of the fall, at least 0.
+        t0: the step after which iterates are averaged, at least 0.
+        weight_decay: at least 0; added to the gradient (L2); `lambd` is the decoupled one.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30,
+    1992; schedules of Bottou, "Stochastic gradient descent tricks", 2012, sections 5 and 6, as torch.optim.ASGD has
+    them. The paper averages all iterates with equal weight, which is t0=0 but for the first.
+
+    >>> optimizer = ASGD(model.parameters(), lr=30.0, lambd=0.0, t0=20_000)
+    """
+
+    rule, decay = update, None
+    slots = (
+        Slot("eta", per="tensor", start=lambda group: float(group["lr"])),
+        Slot("mu", per="tensor", start=1.0),
+        Slot("ax", wide=True),
+    )
+    ranges: ClassVar = {"lambd": Range(0), "alpha": Range(0), "t0": Range(0)}
+    facts = Facts(
+        lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
+        source="Bottou 2012, section 5; Merity et al. 1708.02182 (30 with clipped gradients); ranges as for SGD",
+        method="averaged",
+        lr_against_adamw=100.0,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
+        weight_decay: float = 0.0,
+        **options: Any,
+    ) -> None:
+        defaults = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
+        super().__init__(params, defaults, options)

@@ -1,0 +1,71 @@
+"""LaProp: the gradient is divided by its size first, and momentum is taken of the result.
+
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+exp_avg    <- beta1 * exp_avg + (1 - beta1) * g / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
+direction   = exp_avg / (1 - beta1**t)
+p          <- p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import debias, lerp, maximum, sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    largest = exp_avg_sq
+    if max_exp_avg_sq is not None:
+        largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
+    exp_avg = lerp(exp_avg, g / (sqrt(debias(largest, beta2, t)) + eps), 1 - beta1)
+    return debias(exp_avg, beta1, t), exp_avg, exp_avg_sq, max_exp_avg_sq
+
+
+class LaProp(Optimizer):
+    """LaProp. Momentum and adaptivity do not disturb each other, so beta1 may exceed the root of beta2.
+
+    For noisy problems (reinforcement learning, GANs) that want a short memory of squares and a long momentum; at
+    Adam's betas it does what Adam does. Against AdamW: the same lr or a little smaller.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the momentum and of the squares, each in [0, 1).
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        amsgrad: divide by the largest second moment so far; one slot more.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Ziyin, Wang, Ueda, "LaProp: separating momentum and adaptivity in Adam", arXiv 2002.04839, algorithm 1.
+    The authors' code keeps lr inside the momentum, which differs while a schedule moves it, and takes weight_decay
+    off after the step without lr.
+
+    >>> optimizer = LaProp(model.parameters(), lr=4e-4, betas=(0.9, 0.99))
+    """
+
+    rule, decay = update, "decoupled"
+    slots = (
+        Slot("exp_avg"),
+        Slot("exp_avg_sq", signed=False),
+        Slot("max_exp_avg_sq", when="amsgrad", signed=False),
+    )
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Ziyin et al. 2002.04839, section 5 (4e-4; Adam's settings elsewhere)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 4e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(params, defaults, options)

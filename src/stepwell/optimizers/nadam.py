@@ -1,0 +1,81 @@
+"""NAdam: Adam whose momentum looks one step ahead, after Nesterov, with a momentum that rises at first.
+
+mu         = beta1 * (1 - 0.96**(t * momentum_decay) / 2),  mu_next the same for t + 1
+mu_product <- mu_product * mu
+exp_avg    <- beta1 * exp_avg + (1 - beta1) * g              (average_with_mu: mu for beta1)
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+ahead       = mu_next / (1 - mu_product * mu_next) * exp_avg + (1 - mu) / (1 - mu_product) * g
+direction   = ahead / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
+p          <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import debias, lerp, sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momentum_decay, average_with_mu):  # type: ignore[no-untyped-def]
+    mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+    mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
+    mu_product = mu_product * mu
+    exp_avg = lerp(exp_avg, g, 1 - (mu if average_with_mu else beta1))
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    ahead = mu_next / (1 - mu_product * mu_next) * exp_avg + (1 - mu) / (1 - mu_product) * g
+    return ahead / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg, exp_avg_sq, mu_product
+
+
+class NAdam(Optimizer):
+    """NAdam. Reacts to a new gradient one step sooner than Adam.
+
+    For recurrent networks and wherever Adam works and a little speed is wanted; it was the most reliable choice of
+    several untuned benchmarks. Against AdamW: the same lr, or up to 2 times larger.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0: about the size of one element's step.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        momentum_decay: how fast the momentum rises from beta1 / 2 to beta1, at least 0.
+        average_with_mu: average with the rising momentum, as the paper has it, instead of with beta1, as torch has it.
+        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016, algorithm 2 and section 3. The
+    default is torch.optim.NAdam's: it averages with beta1 and weighs with mu; `average_with_mu` is the paper's.
+
+    >>> optimizer = NAdam(model.parameters(), lr=2e-3)
+    """
+
+    rule, decay = update, "coupled"
+    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("mu_product", per="tensor", start=1.0))
+    ranges: ClassVar = {"momentum_decay": Range(0)}
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Dozat, ICLR workshop 2016, section 4 (2e-3); Schmidt et al. 2007.01547 (1e-4 to 1e-2)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        average_with_mu: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum_decay": momentum_decay,
+            "average_with_mu": average_with_mu,
+        }
+        super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})

@@ -1,0 +1,81 @@
+"""RAdam: Adam whose adaptive step is scaled by how far its second moment can be trusted yet.
+
+exp_avg, exp_avg_sq as in Adam
+rho_inf   = 2 / (1 - beta2) - 1
+rho       = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+r         = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+direction = r * m * sqrt(1 - beta2**t) / (sqrt(exp_avg_sq) + eps)   where rho > 5,  m = exp_avg / (1 - beta1**t)
+direction = m                                                       before
+p        <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import OneOf, Optimizer, Slot
+from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
+    """Whether rho is above the threshold, and r where it is."""
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+    trusted = rho > threshold
+    scale = where(trusted, (rho_inf - 4) * (rho_inf - 2) * rho, 1)  # 0 for beta2 = 0.6, whose rho never passes
+    return trusted, where(trusted, sqrt((rho - 4) * (rho - 2) * rho_inf / scale), 0)
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    trusted, r = rectification(t, beta2, 5 if rectify == "torch" else 4)
+    m = debias(exp_avg, beta1, t)
+    adaptive = m * (r * sqrt(1 - beta2**t)) / (sqrt(exp_avg_sq) + eps)
+    return where(trusted, adaptive, m), exp_avg, exp_avg_sq
+
+
+class RAdam(Optimizer):
+    """RAdam: Adam that warms itself up.
+
+    For training without a warm-up schedule. With one, AdamW does as well. The first steps (5 with beta2 0.999) are
+    those of momentum, of size lr times the gradient, not lr. Against AdamW: the same lr.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0: after the first steps about the size of one element's step.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, at least 0; added before the bias correction, unlike Adam's.
+        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        rectify: "torch": adaptive once rho > 5; "paper": once rho > 4.
+        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Liu et al., "On the variance of the adaptive learning rate and beyond", arXiv 1908.03265, algorithm 2,
+    in the form of torch.optim.RAdam. The authors' code leaves out the steps before rectification; the paper and torch
+    take them with momentum alone, and so does this.
+
+    >>> optimizer = RAdam(model.parameters(), lr=1e-3, weight_decay=1e-2, decoupled_weight_decay=True)
+    """
+
+    rule, decay = update, "coupled"
+    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="Liu et al. 1908.03265, section 5 (1e-3 for language models; 3e-3 to 1e-1 for images)",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        rectify: str = "torch",
+        **options: Any,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rectify": rectify}
+        super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})

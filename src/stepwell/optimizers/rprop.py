@@ -1,0 +1,75 @@
+"""Rprop: a step size per element that grows while the gradient keeps its sign and shrinks when it turns.
+
+where g * prev > 0:  step_size <- min(step_size * eta2, largest);   p <- p - sign(g) * step_size;  prev <- g
+where g * prev < 0:  step_size <- max(step_size * eta1, smallest);  p stays;                       prev <- 0
+where g * prev = 0:                                                 p <- p - sign(g) * step_size;  prev <- g
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stepwell.engine import OneOf, Optimizer, Range, Slot
+from stepwell.errors import UsageError
+from stepwell.ops import clamp, sign, where
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, prev, step_size, *, lr, eta1, eta2, step_size1, step_size2, variant):  # type: ignore[no-untyped-def]
+    agreement = sign(g) * sign(prev)
+    last = where(t == 1, lr, step_size)
+    step_size = where(agreement > 0, last * eta2, where(agreement < 0, last * eta1, last))
+    step_size = clamp(step_size, step_size1, step_size2)
+    back = 0 if variant == "torch" else -sign(prev) * last
+    step = where(agreement < 0, back, sign(g) * step_size)
+    return step, where(agreement < 0, 0, g), step_size
+
+
+class Rprop(Optimizer):
+    """Rprop. Sees the sign of the gradient only, and finds a step size for every element by itself.
+
+    For full-batch training: small networks, physics-informed ones, fits. Not for minibatches, where the sign turns by
+    chance and every step size shrinks. Against AdamW: lr is only where the step sizes start, so it hardly matters.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: the first step size, at least 0. Later changes of it, a schedule's, have no effect.
+        etas: factors of the step size where the sign turned and where it stayed, 0 < eta1 < 1 < eta2.
+        step_sizes: the smallest and the largest step size, each above 0.
+        variant: "torch": where the sign turned the element waits; "riedmiller": the last step is taken back.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Riedmiller, Braun, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm",
+    ICNN 1993 (first step size 0.1). The default is torch.optim.Rprop's, which is iRprop- of Igel and Huesken, 2000.
+
+    >>> optimizer = Rprop(model.parameters(), lr=1e-2)  # and the gradient of all data at every step
+    """
+
+    rule, decay = update, None
+    slots = (Slot("prev"), Slot("step_size", signed=False))
+    ranges: ClassVar = {
+        "etas": Range(0, open_low=True),
+        "step_sizes": Range(0, open_low=True),
+        "variant": OneOf(("torch", "riedmiller")),
+    }
+    facts = Facts(
+        lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-1), "toy": (1e-3, 1.0)},
+        source="Riedmiller and Braun, ICNN 1993, section III (0.1; the choice is not critical)",
+        method="sign",
+        lr_against_adamw=None,
+        needs_large_batch=True,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0),
+        variant: str = "torch",
+        **options: Any,
+    ) -> None:
+        if not etas[0] < 1 < etas[1]:
+            raise UsageError(f"Rprop: etas={etas!r}; the first must be below 1 and the second above 1")
+        defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "variant": variant}
+        super().__init__(params, defaults, options)

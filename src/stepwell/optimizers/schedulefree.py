@@ -1,0 +1,121 @@
+"""What both Schedule-Free methods share: the mean of the iterates, and switching the parameters to it.
+
+Three points belong to every parameter: z, the plain iterate, a slot; x, the mean of all z, to be used; and y between
+them, where gradients are taken. The parameter holds y while it trains. x is never stored: with the two others known,
+x = y + (1 - 1 / beta) * (z - y).
+
+lr_t        = lr * min(1, t / warmup_steps)
+lr_max     <- max(lr_max, lr_t)
+weight      = t**r * lr_max**weight_lr_power
+weight_sum <- weight_sum + weight
+c           = weight / weight_sum
+z          <- z - lr_t * direction
+x          <- (1 - c) * x + c * z
+y           = beta * x + (1 - beta) * z
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import Optimizer, Range, Slot, formats
+from stepwell.errors import UsageError
+from stepwell.ops import maximum, minimum, where
+
+
+def average(p, t, z, weight_sum, lr_max, direction, *, beta, lr, warmup_steps, r, weight_lr_power):  # type: ignore[no-untyped-def]
+    """The step of y, and the new z, weight_sum and lr_max."""
+    lr = lr * minimum(1, t / maximum(warmup_steps, 1))
+    lr_max = maximum(lr_max, lr)
+    weight = t**r * lr_max**weight_lr_power
+    weight_sum = weight_sum + weight
+    c = weight / maximum(weight_sum, 1e-300)  # 0 as long as lr is
+    z = where(t == 1, p, z)
+    return c * (p - z) + (lr * (1 - beta * (1 - c))) * direction, z - lr * direction, weight_sum, lr_max
+
+
+# z is a copy of the weights
+Z, WEIGHT_SUM, LR_MAX = Slot("z", wide=True), Slot("weight_sum", per="tensor"), Slot("lr_max", per="tensor")
+
+
+class ScheduleFree(Optimizer):
+    """The modes of a Schedule-Free method: `train()` puts y into the parameters, `eval()` puts x.
+
+    A new optimizer is in train mode. Each switch rounds the weights once.
+    """
+
+    decay = None  # taken at y and put into z, by the rule
+    ranges: ClassVar = {
+        "betas": Range(0, 1, open_low=True),
+        "momentum": Range(0, 1, open_low=True),
+        "warmup_steps": Range(0),
+        "r": Range(0),
+        "weight_lr_power": Range(0),
+    }
+
+    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+        super().__init__(params, {**defaults, "train_mode": True}, options)
+
+    def train(self) -> None:
+        """Go back to the point where gradients are taken. Nothing happens in train mode."""
+        self._switch(True)
+
+    def eval(self) -> None:
+        """Go to the mean of the iterates, to evaluate or to save. Nothing happens in eval mode.
+
+        Statistics of batch norm belong to the other point: renew them with `torch.optim.swa_utils.update_bn`.
+        """
+        self._switch(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """`with optimizer.evaluating():` evaluates at the mean and comes back to what was before."""
+        modes = [group["train_mode"] for group in self.param_groups]
+        self.eval()
+        try:
+            yield
+        finally:
+            if any(modes):
+                self.train()
+
+    def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
+        if not all(group["train_mode"] for group in self.param_groups):
+            raise UsageError(f"{type(self).__name__}: a step in eval mode; call optimizer.train() before training")
+        super().update(gradient_factor, found_inf)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.state and any(group["train_mode"] for group in self.param_groups):
+            warnings.warn(
+                f"{type(self).__name__} is saved in train mode: the model's weights are not the averaged ones. "
+                "Save model and optimizer inside `with optimizer.evaluating():`",
+                stacklevel=2,
+            )
+        return super().state_dict()
+
+    @torch.no_grad()
+    def _switch(self, train: bool) -> None:
+        first = "beta1" if "betas" in self.defaults else "momentum"
+        for group in self.param_groups:
+            if group["train_mode"] == train:
+                continue
+            beta = self.signature.value(first, group)
+            for tensor in group["params"]:
+                if "z" in self.state.get(tensor, ()):
+                    self._towards_z(tensor, 1 - beta if train else 1 - 1 / beta)
+            group["train_mode"] = train
+
+    def _towards_z(self, tensor: Tensor, weight: float) -> None:
+        z, low = self.state[tensor]["z"], self.state[tensor].get(formats.LOW_BITS)
+        here = tensor.to(z.dtype) if low is None else formats.join(tensor, low)
+        new = here + weight * (z - here)
+        if low is None:
+            tensor.copy_(new)
+        else:
+            for kept, part in zip((tensor, low), formats.split(new, tensor.dtype), strict=True):
+                kept.copy_(part)

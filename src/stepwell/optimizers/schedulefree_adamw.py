@@ -1,0 +1,86 @@
+"""Schedule-Free AdamW: gradients are taken between an RMSprop-like iterate and the running mean of its iterates.
+
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+direction   = g / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps) + weight_decay * p
+z, and the step of p, as in `schedulefree.py` with beta = beta1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Slot
+from stepwell.ops import debias, lerp, sqrt
+from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, z, exp_avg_sq, weight_sum, lr_max, *, lr, weight_decay, beta1, beta2, eps, warmup_steps, r, weight_lr_power
+):
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    direction = g / (sqrt(debias(exp_avg_sq, beta2, t)) + eps) + weight_decay * p
+    schedule = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
+    step, z, weight_sum, lr_max = average(p, t, z, weight_sum, lr_max, direction, beta=beta1, **schedule)
+    return step, z, exp_avg_sq, weight_sum, lr_max
+
+
+class ScheduleFreeAdamW(ScheduleFree):
+    """Schedule-Free AdamW. No schedule and no end of training to be known beforehand; AdamW's memory.
+
+    For runs that may be stopped or prolonged at any time. Call `optimizer.train()` before training and
+    `optimizer.eval()` before evaluating or saving. Against AdamW: lr 1 to 10 times larger.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0, constant.
+        betas: weight of the mean in the point where gradients are taken, and decay of the squares, each in (0, 1).
+            (0.95, 0.99) for long runs.
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; shrinks by lr * weight_decay, taken where the gradient is.
+        warmup_steps: lr rises linearly over them, at least 0; use some.
+        r: later iterates weigh more in the mean by t**r, at least 0.
+        weight_lr_power: iterates weigh by this power of the largest lr so far, at least 0.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, algorithm 1. As in the authors' package the
+    squares are bias corrected (paper: lr is) and iterates weigh by the largest lr so far (paper: by the present one);
+    unlike there every parameter has its own clock.
+
+    >>> optimizer = ScheduleFreeAdamW(model.parameters(), lr=2.5e-3, weight_decay=0.05, warmup_steps=1_000)
+    >>> with optimizer.evaluating():
+    ...     accuracy = evaluate(model)
+    """
+
+    rule, slots = update, (Z, Slot("exp_avg_sq", signed=False), WEIGHT_SUM, LR_MAX)
+    facts = Facts(
+        lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
+        source="Defazio et al. 2405.15682, appendix, and the package's advice (1 to 10 times AdamW's)",
+        method="averaged",
+        lr_against_adamw=3.0,
+        needs_warmup=True,
+        needs_modes=True,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2.5e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "warmup_steps": warmup_steps,
+            "r": r,
+            "weight_lr_power": weight_lr_power,
+        }
+        super().__init__(params, defaults, options)

@@ -1,0 +1,75 @@
+"""Schedule-Free SGD: gradients are taken between a plain SGD iterate and the running mean of its iterates.
+
+direction = g + weight_decay * p
+z, and the step of p, as in `schedulefree.py` with beta = momentum
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, z, weight_sum, lr_max, *, lr, weight_decay, momentum, warmup_steps, r, weight_lr_power
+):
+    schedule = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
+    return average(p, t, z, weight_sum, lr_max, g + weight_decay * p, beta=momentum, **schedule)
+
+
+class ScheduleFreeSGD(ScheduleFree):
+    """Schedule-Free SGD. No schedule and no end of training to be known beforehand.
+
+    For convolution networks, in place of SGD with a cosine schedule. Call `optimizer.train()` before training and
+    `optimizer.eval()` before evaluating or saving. Against AdamW: lr 1,000 times larger (1 to 10 is usual).
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0, constant.
+        momentum: weight of the mean in the point where gradients are taken, in (0, 1).
+        weight_decay: at least 0; added to the gradient, taken where the gradient is.
+        warmup_steps: lr rises linearly over them, at least 0; use some.
+        r: later iterates weigh more in the mean by t**r, at least 0.
+        weight_lr_power: iterates weigh by this power of the largest lr so far, at least 0.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, equations 2 to 4. Iterates weigh by the
+    largest lr so far, as in the authors' package (paper: by the present one), and every parameter has its own clock.
+
+    >>> optimizer = ScheduleFreeSGD(model.parameters(), lr=1.0, warmup_steps=500)
+    >>> with optimizer.evaluating():
+    ...     accuracy = evaluate(model)
+    """
+
+    rule, slots = update, (Z, WEIGHT_SUM, LR_MAX)
+    facts = Facts(
+        lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 3e1), "toy": (1e-4, 1.0)},
+        source="Defazio et al. 2405.15682, appendix (1 to 10; decay and warm-up as for SGD)",
+        method="averaged",
+        lr_against_adamw=1000.0,
+        needs_warmup=True,
+        needs_modes=True,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "warmup_steps": warmup_steps,
+            "r": r,
+            "weight_lr_power": weight_lr_power,
+        }
+        super().__init__(params, defaults, options)

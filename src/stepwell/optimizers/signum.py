@@ -1,0 +1,69 @@
+"""Signum: the sign of a running mean of gradients; without momentum SignSGD.
+
+exp_avg  <- momentum * exp_avg + (1 - momentum) * g
+direction = sign(exp_avg), or without momentum: sign(g)
+p        <- p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Slot
+from stepwell.ops import lerp, sign
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, *, momentum):  # type: ignore[no-untyped-def]
+    if exp_avg is None:
+        return sign(g), None
+    exp_avg = lerp(exp_avg, g, 1 - momentum)
+    return sign(exp_avg), exp_avg
+
+
+class Signum(Optimizer):
+    """Signum, and SignSGD at `momentum=0`: every element moves by exactly lr.
+
+    For training whose gradients are sent as one bit per element, and as the plainest member of Adam's family. Lion
+    needs the same memory and is usually better. Against AdamW: lr 3 to 10 times smaller.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0: the size of every element's step.
+        momentum: decay of the running mean, in [0, 1). At 0 there is no state.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        decoupled_weight_decay: False adds decay to the gradient instead, inside the sign.
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Bernstein et al., "signSGD: compressed optimisation for non-convex problems", arXiv 1802.04434,
+    algorithms 1 (SignSGD) and 2 (Signum). The paper has no decay; the authors' sequel, 1810.05291, decouples it, their
+    code couples it.
+
+    >>> optimizer = Signum(model.parameters(), lr=1e-4, weight_decay=0.1)
+    """
+
+    rule, slots, decay = update, (Slot("exp_avg", when="momentum"),), "decoupled"
+    facts = Facts(
+        lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
+        source="Bernstein et al. 1802.04434, section 6 (1e-4 on ImageNet)",
+        method="sign",
+        lr_against_adamw=0.2,
+        needs_large_batch=True,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-4,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = True,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults, options)
