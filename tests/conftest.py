@@ -1,5 +1,7 @@
 """Settings of the whole suite."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, and no clock: the machines that run this are shared.
@@ -7,3 +9,6 @@ settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("suite")
+
+# These need a process that interprets Triton's kernels; tests/engine/test_gpu.py starts it.
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]

@@ -209,6 +209,20 @@ def _app() -> Callable[..., Any]:
             )
         )
 
+    @app.command()
+    def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+        """Show versions, devices, and what each backend can do here."""
+        from stepwell.engine.explain import info as found
+
+        facts = found()
+        if as_json:
+            print(json.dumps(facts, indent=1))
+            return
+        for title, entries in facts.items():
+            print(title)
+            for name, value in entries.items():
+                print(f"  {name:<12}{value}")
+
     return app
 
 

@@ -177,8 +177,9 @@ LATE = {2: 3, 3: 1}  # tensor -> the step at which its first gradient comes
 
 
 def rows() -> list[Any]:
+    """A parameter set per row. Each new kernel is compiled for about a second, so second rows are marked slow."""
     return [
-        pytest.param(name, options, id=f"{name}-{i}")
+        pytest.param(name, options, id=f"{name}-{i}", marks=[pytest.mark.slow] if i else [])
         for name, all_options in ROWS.items()
         for i, options in enumerate(all_options)
     ]

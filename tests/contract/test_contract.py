@@ -95,7 +95,10 @@ def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximiz
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float64, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.bfloat16, torch.float16))],
+)
 def test_the_cpu_kernel_equals_the_definition_bit_for_bit(
     name: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:

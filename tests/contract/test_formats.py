@@ -36,6 +36,7 @@ def problem(dtype: torch.dtype, steps: int = 6) -> tuple[list[torch.Tensor], lis
     return params, grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), rows())
 @pytest.mark.parametrize("state", STATES[1:])
 def test_kernels_equal_the_definition_bit_for_bit(name: str, options: dict[str, Any], state: str) -> None:

@@ -36,11 +36,11 @@ def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
 
 
 @cache
-def kernel(kind: LaunchKind) -> Any:
-    """The Triton function of one kind of launch."""
+def kernel(kind: LaunchKind, summing: bool = False) -> Any:
+    """The Triton function of one kind of launch, or that of its first pass."""
     from stepwell.engine.gpu_source import source
 
-    return module_of(source(kind), "gpu").kernel
+    return module_of(source(kind, summing), "gpu").kernel
 
 
 def prepare(launch: Launch) -> None:
@@ -71,7 +71,9 @@ def prepare(launch: Launch) -> None:
     if memory["active"] is None or not np.array_equal(active, memory["active"]):
         memory["active"] = active
         memory["device_active"] = _upload(active.astype(np.float32), launch)
-        memory["chunks"] = _upload(chunks(memory["sizes"], active), launch)
+        table_of_chunks = chunks(memory["sizes"], active)
+        memory["chunks"] = _upload(table_of_chunks, launch)
+        memory["programs"] = _upload(np.bincount(table_of_chunks[:, 0], minlength=len(active)), launch)
     if memory["uploaded"] is None or not np.array_equal(table, memory["uploaded"]):
         memory["uploaded"] = table.copy()
         memory["device_addresses"] = _upload(table, launch)
@@ -94,7 +96,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     after = launch.step_counts if launch.numbers is None else launch.numbers
     before = after if launch.numbers is None else after.clone()
     grid = (memory["chunks"].shape[0],)
-    memory["kernel"][grid](
+    arguments = [
         memory["chunks"],
         memory["device_addresses"],
         memory["device_sizes"],
@@ -106,10 +108,14 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
         flag,
         before,
         after,
-        BLOCK=BLOCK,
-        ALIGNED=memory["aligned"],
-        **options,
-    )
+    ]
+    options |= {"BLOCK": BLOCK, "ALIGNED": memory["aligned"]}
+    totals = partials = flag
+    if launch.kind.sums:
+        partials = torch.zeros(grid[0], len(launch.kind.sums), dtype=torch.float64, device=device)
+        kernel(launch.kind, True)[grid](*arguments, totals, partials, **options)
+        totals = torch.segment_reduce(partials, "sum", lengths=memory["programs"], axis=0, initial=0.0)
+    memory["kernel"][grid](*arguments, totals, partials, **options)
     for tensor, copy in memory["staged"]:
         tensor.copy_(copy)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from stepwell.engine import formats
 from stepwell.engine.gpu_intrinsics import code_arguments
 from stepwell.engine.plan import LaunchKind
-from stepwell.engine.statements import statements, traced
+from stepwell.engine.statements import statements, traced, traced_sums
 
 # Elements per program: whole blocks of every format, and enough loads in flight for one program's warps.
 BLOCK = 1024
@@ -23,35 +23,36 @@ class _Lines:
     random: set[int] = field(default_factory=set)
 
 
-def source(kind: LaunchKind) -> str:
-    """The kernel of one kind of launch as the text of a Python module."""
+def source(kind: LaunchKind, summing: bool = False) -> str:
+    """The kernel of one kind of launch as the text of a module; `summing`: that of the first pass, which only reads."""
     real = "tl.float64" if kind.weights == "fp64" else "tl.float32"
     program = statements(
-        traced(kind),
+        traced_sums(kind) if summing else traced(kind),
         number_input=lambda name: _number(kind, name),
         rounded=lambda name: f"{name}.to({real})",
         constant=lambda value: f"tl.full((), {value!r}, tl.float64)",
         functions={"pow": "power"},
         element_functions={"div": "div"},
-        number_outputs=kind.number_slots,
+        number_outputs=() if summing else kind.number_slots,
     )
     lines = _Lines()
     stored = {
         name: value if name in kind.number_slots else f"({value} + tl.zeros([BLOCK], {real}))"
         for name, value in program.stored.items()
     }
-    _weights(kind, lines, program.loaded, stored["p"])
+    new = dict.fromkeys(("p", *kind.slots), "") | stored  # the first pass stores none of them
+    _weights(kind, lines, program.loaded, new["p"])
     _element(lines, "g", kind.gradients, 1, program.loaded.get("g"))
     column = 2
     for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
         if name is None or storage == formats.NUMBER:
             continue
         if storage in ("int8", "int4"):
-            _blockwise(lines, name, storage, signed, column, program.loaded.get(name), stored[name])
+            _blockwise(lines, name, storage, signed, column, program.loaded.get(name), new[name])
         else:
             _element(lines, name, storage, column, program.loaded.get(name))
-            value = stored[name]
-            if storage == "bf16":
+            value = new[name]
+            if storage == "bf16" and not summing:
                 value = f"bf16_stochastic({value}, {_half_of_random(lines, consumer)})"
             elif storage == "fp16":
                 value = f"fp16_of_f32({value})"
@@ -62,7 +63,11 @@ def source(kind: LaunchKind) -> str:
         column += 1
 
     width = len(kind.number_slots)
-    numbers = [f"tl.store(after + tensor * {width} + {k}, {stored[name]})" for k, name in enumerate(kind.number_slots)]
+    numbers = [f"tl.store(after + tensor * {width} + {k}, {new[name]})" for k, name in enumerate(kind.number_slots)]
+    if summing:
+        numbers = []
+        lines.random.clear()
+        lines.writes = [_partial(stored[name], k, len(kind.sums)) for k, name in enumerate(kind.sums)]
     keys, bits = [], []
     if lines.random:
         keys = ["key = key_of(tl.load(salts + tensor) + t.to(tl.int64) * 0x27D4EB2F)"]
@@ -82,8 +87,8 @@ from stepwell.engine.gpu_intrinsics import abs
 
 
 @triton.jit
-def update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, BLOCK: tl.constexpr,
-           MASKED: tl.constexpr, ALIGNED: tl.constexpr):
+def update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, totals, partials,
+           BLOCK: tl.constexpr, MASKED: tl.constexpr, ALIGNED: tl.constexpr):
     t = tl.load(steps + tensor).to(tl.float64)
     places = first + tl.arange(0, BLOCK)
     mask = places < size
@@ -93,30 +98,41 @@ def update(tensor, first, size, row, addresses, steps, salts, rows, factor, befo
 
 
 @triton.jit
-def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, before, after,
-           BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, before, after, totals,
+           partials, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     if tl.load(found_inf) == 0:
         tensor = tl.load(chunks + 2 * tl.program_id(0))
         first = tl.multiple_of(tl.load(chunks + 2 * tl.program_id(0) + 1), BLOCK)
         size = tl.load(sizes + tensor)
         row = tl.load(groups + tensor) * {len(kind.row_names)}
         if first + BLOCK <= size:
-            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after,
-                   BLOCK, False, ALIGNED)
+            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, totals,
+                   partials, BLOCK, False, ALIGNED)
         else:
-            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after,
-                   BLOCK, True, ALIGNED)
+            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, totals,
+                   partials, BLOCK, True, ALIGNED)
 '''
 
 
 def _number(kind: LaunchKind, name: str) -> str:
     if name == "t":
         return "t"
+    if name == "elements":
+        return "size.to(tl.float64)"
+    if name in kind.sums:
+        return f"tl.load(totals + tensor * {len(kind.sums)} + {kind.sums.index(name)})"
     if name in kind.number_slots:
         return f"tl.load(before + tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)})"
     if name == "gradient_factor":
         return "tl.load(factor).to(tl.float64)"
     return f"tl.load(rows + row + {kind.row_names.index(name)})"
+
+
+def _partial(value: str, k: int, count: int) -> str:
+    return (
+        f"tl.store(partials + tl.program_id(0).to(tl.int64) * {count} + {k}, "
+        f"tl.sum(tl.where(mask, {value}, 0.0).to(tl.float64), axis=0))"
+    )
 
 
 def _with_columns(addresses: list[str], columns: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import checkpoint, cpu, eager, formats, gpu
+from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu
 from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
 from stepwell.engine.rule import RANGES, OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
@@ -191,11 +191,11 @@ class Optimizer(torch.optim.Optimizer):
         """
         plan = self._plan
         if plan is None or self._changed[0] or not plan.fits(self):
-            plan = self._make_plan()
+            plan = self.make_plan()
         try:
             self._launch(plan, gradient_factor, found_inf)
         except Stale:  # a parameter moved to another device, dtype or layout: its state follows it
-            self._launch(self._make_plan(), gradient_factor, found_inf)
+            self._launch(self.make_plan(), gradient_factor, found_inf)
 
     def _launch(self, plan: Plan, gradient_factor: Any, found_inf: Any) -> None:
         ready = [launch for launch in plan.launches if launch.collect()]
@@ -204,7 +204,8 @@ class Optimizer(torch.optim.Optimizer):
         for launch in ready:
             launch.backend.run(launch, plan.rows.values, gradient_factor, found_inf)
 
-    def _make_plan(self) -> Plan:
+    def make_plan(self) -> Plan:
+        """Make the plan anew, from the parameters, groups and state as they are."""
         self._plan = Plan(self)
         self._changed[0] = False
         return self._plan
@@ -221,10 +222,15 @@ class Optimizer(torch.optim.Optimizer):
         """The flags and the kind of decay of one tensor of a group. LAMB and LARS leave out vectors here."""
         return flags, decay
 
+    def backends_for(self, tensor: Tensor) -> dict[str, ModuleType]:
+        """The backends that may update `tensor`, the fastest first."""
+        if self.backend != "auto":
+            return {self.backend: BACKENDS[self.backend]}
+        return {"cpu": cpu, "eager": eager} if tensor.device.type == "cpu" else {"gpu": gpu, "eager": eager}
+
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
         """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
-        fastest = {"cpu": cpu, "eager": eager} if tensor.device.type == "cpu" else {"gpu": gpu, "eager": eager}
-        wanted = fastest if self.backend == "auto" else {self.backend: BACKENDS[self.backend]}
+        wanted = self.backends_for(tensor)
         reasons = []
         for label, backend in wanted.items():
             reason = backend.refusal(kind, tensor)
@@ -232,6 +238,13 @@ class Optimizer(torch.optim.Optimizer):
                 return backend
             reasons.append(f"backend={label!r} cannot update {name!r}: {reason}")
         raise UsageError(f"{type(self).__name__}: {'; '.join(reasons)}; backend='auto' takes one that can")
+
+    def explain(self) -> str:
+        """A table of what each group gets: tensors, elements, lr, decay, formats, bytes, backend, and the reasons.
+
+        >>> print(optimizer.explain())
+        """
+        return explain.explain(self)
 
     # State
 

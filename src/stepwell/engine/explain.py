@@ -1,0 +1,109 @@
+"""What an optimizer does with each tensor, and why: the tables behind `optimizer.explain()` and `stepwell info`."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from stepwell.engine import formats
+
+
+def explain(optimizer: Any) -> str:
+    """A table with a line per group and kernel: tensors, elements, lr, decay, formats, bytes, backend; then reasons."""
+    plan = optimizer.make_plan()  # the one its next step uses: a plan takes over the state it binds
+    rows: dict[Any, list[Any]] = defaultdict(list)
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for launch in plan.launches:
+        for index, tensor in enumerate(launch.tensors):
+            kind, position = launch.kind, launch.group_list[index]
+            rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append(tensor)
+            for reason in _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index]):
+                reasons[reason].append(launch.names[index])
+    header = ["group", "tensors", "elements", "lr", "decay", "weights", "state", "bytes", "backend"]
+    lines = [header]
+    for (position, kind, backend), tensors in sorted(rows.items(), key=lambda item: item[0][0]):
+        group = optimizer.param_groups[position]
+        elements = sum(tensor.numel() for tensor in tensors)
+        decay = f"{group.get('weight_decay', 0):g} {kind.decay or 'by the rule'}"
+        weights = kind.weights if kind.rounding == "native" else f"{kind.weights} {kind.rounding}"
+        held = [f for name, f in zip(kind.slots, kind.slot_formats, strict=True) if name is not None]
+        state = ", ".join(dict.fromkeys(held)) or "none"
+        size = sum(_bytes(kind, tensor.numel()) for tensor in tensors)
+        label = group.get("name", str(position))
+        numbers = [str(label), str(len(tensors)), f"{elements:,}", f"{float(group['lr']):g}"]
+        lines.append([*numbers, decay, weights, state, f"{size:,}", backend])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    left = {0, 4, 5, 6, 8}
+    text = [
+        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    for reason, names in reasons.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        text.append(f"{reason} ({shown})")
+    return f"{type(optimizer).__name__}\n" + "\n".join(line.rstrip() for line in text)
+
+
+def _bytes(kind: Any, elements: int) -> int:
+    """Bytes of state of one tensor, beside its step count."""
+    total = 0.0
+    for name, storage, signed in zip(kind.slots, kind.slot_formats, kind.signed, strict=True):
+        if name is None:
+            continue
+        if storage in ("int8", "int4"):
+            code = formats.CODES[storage, signed]
+            total += code.code_bytes(elements) + 4 * code.blocks(elements)
+        else:
+            total += 8 if storage == formats.NUMBER else formats.BYTES[storage] * elements
+    return int(total) + (2 * elements if kind.rounding == "split" else 0)
+
+
+def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name: str) -> list[str]:
+    """Why a tensor gets something other than was asked for, or not the fastest backend."""
+    found = []
+    _, wide = formats.state_format(group["state"], kind.weights, tensor.numel())
+    if wide:
+        found.append(wide)
+    if group["weights"] != "native" and kind.rounding == "native":
+        found.append(f"weights={group['weights']!r} has nothing to do: {kind.weights} weights lose nothing")
+    for flag, value in kind.flags:
+        if flag == "exclude_vectors" and value:
+            found.append("fewer than two dimensions: no trust ratio and no decay")
+    for label, backend in optimizer.backends_for(tensor).items():
+        reason = backend.refusal(kind, tensor)
+        if reason is None:
+            break
+        found.append(f"not on {label}: {reason}")
+    return found
+
+
+def info() -> dict[str, dict[str, str]]:
+    """Versions, devices, and for each backend whether it can be used here, with the reason where it cannot."""
+    versions = {"python": platform.python_version()}
+    for package in ("stepwell", "torch", "numpy", "numba", "triton", "optuna", "plotly"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = {"cpu": f"{platform.machine()}, torch uses {torch.get_num_threads()} threads"}
+    for index in range(torch.cuda.device_count()):
+        devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    return {"versions": versions, "devices": devices, "backends": _backends()}
+
+
+def _backends() -> dict[str, str]:
+    from stepwell.engine.optimizer import BACKENDS
+
+    result = {}
+    for name, backend in BACKENDS.items():
+        device = "cuda" if name == "gpu" and torch.cuda.is_available() else "cpu"
+        reason = backend.refusal(None, torch.empty(0, device=device))
+        if name == "gpu" and device == "cpu" and reason is not None:
+            reason = "torch sees no CUDA device"
+        result[name] = "ready" if reason is None else f"not here: {reason}"
+    return result
