@@ -90,7 +90,39 @@ RULES: dict[str, tuple[Callable[[Any], Any], int]] = {
     "RMSprop centered, momentum": (lambda p: stepwell.RMSprop(p, momentum=0.9, centered=True), 9),
     "Adagrad": (stepwell.Adagrad, 5),
     "Lion": (stepwell.Lion, 5),
+    "Adadelta": (stepwell.Adadelta, 7),
+    "Adamax": (stepwell.Adamax, 7),
+    "NAdam": (stepwell.NAdam, 7),
+    "RAdam": (stepwell.RAdam, 7),
+    "Rprop": (stepwell.Rprop, 7),
+    "Signum": (stepwell.Signum, 5),
+    "AdaBelief": (stepwell.AdaBelief, 7),
+    "Adan": (stepwell.Adan, 11),
+    "ADOPT": (stepwell.ADOPT, 7),
+    "AdEMAMix": (stepwell.AdEMAMix, 9),
+    "LaProp": (stepwell.LaProp, 7),
+    "AdamAtan2": (stepwell.AdamAtan2, 7),
+    # two passes: the first reads what its sums are made of
+    "LAMB": (lambda p: stepwell.LAMB(p, exclude_vectors=False), 7 + 4),
+    "LARS": (lambda p: stepwell.LARS(p, exclude_vectors=False), 5 + 2),
+    "NovoGrad": (stepwell.NovoGrad, 5 + 1),
+    "StableAdamW": (stepwell.StableAdamW, 7 + 2),
+    "Lion cautious": (lambda p: stepwell.Lion(p, cautious=True), 5 + 2),
 }
+
+
+def formats_against_torch(device: str, rounds: int) -> dict[str, float]:
+    """AdamW in every format of state and weights, against torch's fused float32 step."""
+    params = parameters(BIG, device)
+    half = [p.detach().to(torch.bfloat16).requires_grad_() for p in params]
+    for p, q in zip(params, half, strict=True):
+        q.grad = p.grad.to(torch.bfloat16)
+    actions: dict[str, Callable[[], Any]] = {"torch fused": torch.optim.AdamW(params, fused=True).step}
+    for state in ("fp32", "bf16", "int8", "int4"):
+        actions[f"state {state}"] = stepwell.AdamW(params, state=state).step
+    for weights in ("native", "stochastic", "split"):
+        actions[f"bf16 {weights}"] = stepwell.AdamW(half, weights=weights).step
+    return alternate(actions, device, rounds)
 
 
 def share_of_limit(device: str, rounds: int) -> list[dict[str, Any]]:
@@ -140,6 +172,7 @@ def main() -> None:
         "AdamW fp32, 38M elements in 20 tensors": lambda: against_torch(BIG, device, rounds, 1),
         "AdamW fp32, 400 tensors of 64 to 4,096 elements": lambda: against_torch(SMALL, device, rounds, 10),
         "AdamW fp32, inside a training loop": lambda: in_a_loop(device, max(rounds, 25)),
+        "AdamW by format, 38M elements in 20 tensors": lambda: formats_against_torch(device, rounds),
     }
     for title, measure in settings.items():
         times = figures[title] = measure()
