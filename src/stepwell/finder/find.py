@@ -195,9 +195,7 @@ def _checked(
     step = given if isinstance(given, Step) else None
     optimizer = step.optimizer if step is not None else given
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise UsageError(
-            f"find_lr: optimizer is a {type(given).__name__}; it must be a torch.optim.Optimizer or a Step"
-        )
+        raise UsageError(f"find_lr: optimizer is a {type(given).__name__}; pass a torch.optim.Optimizer or a Step")
     own = {"accumulate": accumulate, "scaler": scaler, "clip_norm": clip_norm}
     doubled = [name for name, value in own.items() if value is not None]
     if doubled and (step is not None or train_step is not None):
@@ -263,8 +261,8 @@ def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return value.item() if isinstance(value, Tensor) else float(value)
+    except (TypeError, ValueError, RuntimeError):
         raise UsageError(f"find_lr: train_step returned {value!r:.80}; it must return the loss of its batch") from None
 
 
