@@ -118,7 +118,7 @@ class Step:
         self._number = 0
         self._skipped = 0
         self._pending: Reading | None = None
-        self._loss: Tensor | None = None
+        self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
         if self.schedules:
@@ -335,6 +335,8 @@ class Step:
         self._pending = outcome
         if not outcome.waits:
             self._settle()
+        elif self.average is not None:  # the next forward pass changes them before line 9 is done
+            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged()[len(self._named()) :]]
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
         self._begin_anew()
         return done
@@ -351,7 +353,10 @@ class Step:
         if self.schedules:
             self._write_schedule()
         if self.average is not None:
-            self.average.update([tensor for _, tensor in self._averaged()], self._number)
+            averaged = [tensor for _, tensor in self._averaged()]
+            if self._buffers is not None:
+                averaged[len(averaged) - len(self._buffers) :] = self._buffers
+            self.average.update(averaged, self._number)
 
     def _write_schedule(self) -> None:
         groups = self.optimizer.param_groups
