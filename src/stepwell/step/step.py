@@ -138,11 +138,14 @@ class Step:
         return pairs
 
     def _averaged(self) -> list[tuple[str, Tensor]]:
-        """What is averaged: the trained parameters, then the model's floating-point buffers."""
+        """What is averaged: the model's floating-point buffers, then the parameters (to which some may be added)."""
         named = [(f"'{name}'" if name else f"number {i}", p) for i, (name, p) in enumerate(self._named())]
-        if self.model is not None:
-            named += [(f"'{n}'", buffer) for n, buffer in self.model.named_buffers() if buffer.is_floating_point()]
-        return named
+        return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
+
+    def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
+        if self.average is None or self.model is None:
+            return []
+        return [(name, buffer) for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
 
     def _checked_schedules(self, schedule: Schedules | None, total_steps: int | None) -> dict[str, Schedule]:
         if isinstance(schedule, Plateau):
@@ -336,7 +339,7 @@ class Step:
         if not outcome.waits:
             self._settle()
         elif self.average is not None:  # the next forward pass changes them before line 9 is done
-            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged()[len(self._named()) :]]
+            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged_buffers()]
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
         self._begin_anew()
         return done
@@ -355,7 +358,7 @@ class Step:
         if self.average is not None:
             averaged = [tensor for _, tensor in self._averaged()]
             if self._buffers is not None:
-                averaged[len(averaged) - len(self._buffers) :] = self._buffers
+                averaged[: len(self._buffers)] = self._buffers
             self.average.update(averaged, self._number)
 
     def _write_schedule(self) -> None:
