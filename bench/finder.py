@@ -1,6 +1,6 @@
 """Does the finder find? Training at what `find_lr` suggests against a grid of 12 learning rates, on two tasks.
 
-    python bench/finder.py [--tasks digits] [--steps 120] [--json FILE]
+    python bench/finder.py [--tasks digits] [--steps 300] [--json FILE]
 
 For SGD, AdamW and Lion: one finder (99 updates), then one run at its suggestion and one at each of 12 rates, evenly
 spread in the logarithm over the optimizer's usual range for the task; all with the same seed, warm-up over 5 % and
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default="digits,bytes")
     parser.add_argument("--optimizers", default=",".join(CONTENDERS))
-    parser.add_argument("--steps", type=int, help="in a run; the task's own budget if not given")
+    parser.add_argument("--steps", type=int, default=300, help="in a run, at most the task's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
@@ -82,7 +82,7 @@ def main() -> None:
     rows = []
     for task in map(tasks.find, options.tasks.split(",")):
         for name in options.optimizers.split(","):
-            row = measure(task, name, options.steps or task.steps, options.seed)
+            row = measure(task, name, min(options.steps, task.steps), options.seed)
             rows.append(row)
             spread = f"{row['spread'][0]:.2g} to {row['spread'][1]:.2g}"
             print(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +58,20 @@ def test_slide_is_fastais_on_a_hundred_points() -> None:
     assert slide(lrs, losses) == pytest.approx(expected, rel=0.2)  # fastai keeps the point before the one that agrees
 
 
+def test_between_is_half_way_from_the_steepest_to_the_lowest() -> None:
+    losses = sigmoid_drop(LRS)
+    assert RULES["between"](LRS, losses) == pytest.approx((steep(LRS, losses) * LRS[np.argmin(losses)]) ** 0.5)
+
+
+@pytest.mark.parametrize("height", [10.0, 1e6])
+def test_how_high_it_blows_up_moves_nothing(height: float) -> None:
+    def suggestions(height: float) -> Any:
+        curves = [[*sigmoid_drop(LRS)[:62], height, height] for _ in range(3)]
+        return found(LRS.tolist(), curves, rule="between", ratios=[1.0]).suggestions
+
+    assert suggestions(height) == suggestions(8.0)
+
+
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("shift", [-5.0, 0.0, 100.0])
@@ -73,13 +89,12 @@ def test_the_debiased_average_begins_with_the_first_loss() -> None:
 
 def test_smoothing_has_no_lag() -> None:
     line = np.linspace(3, 1, 41)
-    smoothed = smooth(line.tolist(), 0.8)
-    np.testing.assert_allclose(smoothed[15:26], line[15:26], atol=2e-2)
+    np.testing.assert_allclose(smooth(line, 3.0)[15:26], line[15:26], atol=1e-6)
     assert debiased(line.tolist(), 0.8)[20] > line[20] + 0.1  # which a running average alone has
 
 
-def read(curves: list[list[float]], **options: float) -> object:
-    return found(LRS.tolist(), curves, rule="steep", beta=0.8, ratios=[1.0, 0.1], **options)  # type: ignore[arg-type]
+def read(curves: list[list[float]], **options: float) -> Any:
+    return found(LRS.tolist(), curves, rule="steep", ratios=[1.0, 0.1], **options)  # type: ignore[arg-type]
 
 
 def noisy(seed: int, size: float = 0.05) -> list[float]:
@@ -127,8 +142,6 @@ def test_a_curve_without_an_answer_is_refused_with_the_reason(case: str) -> None
     assert result.suggestion is None
     assert result.suggestions == {}
     assert result.finding is not None
-    import re
-
     assert re.search(reason, result.finding.seen), result.finding.seen
     assert "no learning rate found" in str(result)
     result.chart()  # a refusal can be drawn, too
@@ -136,7 +149,7 @@ def test_a_curve_without_an_answer_is_refused_with_the_reason(case: str) -> None
 
 def test_a_range_that_ends_too_low_is_said() -> None:
     part = LRS[:45]
-    result = found(part.tolist(), [sigmoid_drop(part).tolist()], rule="steep", beta=0.5, ratios=[1.0])
+    result = found(part.tolist(), [sigmoid_drop(part).tolist()], rule="steep", ratios=[1.0])
     assert any("still fell at the highest rate" in note for note in result.notes)
 
 

@@ -41,7 +41,7 @@ def find_lr(
     high: float | None = None,
     iterations: int = 99,
     orders: int = 3,
-    rule: str = "steep",
+    rule: str = "between",
     beta: float = 0.8,
     stop: float = 4.0,
     accumulate: int | None = None,
@@ -74,8 +74,9 @@ def find_lr(
             usual range on both sides. 0 < low < high.
         iterations: updates in all, at least 10 for each order.
         orders: of the data, at least 1. The spread of their answers says how far to trust one.
-        rule: which of the rules is the suggestion: steep, valley, slide or minimum. All are in the result.
-        beta: of the smoothing, in [0, 1).
+        rule: which of the rules is the suggestion: between (half way from the steepest to the lowest point),
+            steep, valley, slide or minimum. All are in the result.
+        beta: of the running average that decides when to stop, in [0, 1).
         stop: how far above its best the smoothed loss may rise, above 1: in units of the best loss, or of the drop so
             far where that is larger (a loss may be 0 or negative).
         accumulate: micro-batches per update; the Step's, or 1.
@@ -116,7 +117,7 @@ def find_lr(
         finally:
             sweep.close()
             snapshot.restore()
-    return found(sweep.lrs, curves, rule=rule, beta=beta, ratios=sweep.ratios)
+    return found(sweep.lrs, curves, rule=rule, ratios=sweep.ratios)
 
 
 @dataclass
