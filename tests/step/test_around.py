@@ -155,10 +155,13 @@ def test_a_plateau_lowers_the_rate() -> None:
 def test_a_group_added_later_follows_the_schedule() -> None:
     network, more = model(), model(1)
     optimizer = SGD(network.parameters(), lr=1.0)
-    step = Step(optimizer, linear(4, to=0.0), ema=0.9)
+    network.append(nn.BatchNorm1d(3, affine=False))
+    step = Step(optimizer, linear(4, to=0.0), ema=0.9, model=network)
     step(loss(network, *data()))
     optimizer.add_param_group({"params": list(more.parameters()), "lr": 8.0})
     step(loss(network, *data()) + loss(more, *data()))
+    with step.averaged():  # the averages still belong to their tensors
+        assert torch.isfinite(network(data()[0])).all()
     factor = linear(4, to=0.0)(2)
     assert [group["lr"] for group in optimizer.param_groups] == [factor, 8.0 * factor]
 

@@ -41,7 +41,7 @@ def find_lr(
     high: float | None = None,
     iterations: int = 99,
     orders: int = 3,
-    rule: str = "steep",
+    rule: str = "between",
     beta: float = 0.8,
     stop: float = 4.0,
     accumulate: int | None = None,
@@ -74,8 +74,9 @@ def find_lr(
             usual range on both sides. 0 < low < high.
         iterations: updates in all, at least 10 for each order.
         orders: of the data, at least 1. The spread of their answers says how far to trust one.
-        rule: which of the rules is the suggestion: steep, valley, slide or minimum. All are in the result.
-        beta: of the smoothing, in [0, 1).
+        rule: which of the rules is the suggestion: between (half way from the steepest to the lowest point),
+            steep, valley, slide or minimum. All are in the result.
+        beta: of the running average that decides when to stop, in [0, 1).
         stop: how far above its best the smoothed loss may rise, above 1: in units of the best loss, or of the drop so
             far where that is larger (a loss may be 0 or negative).
         accumulate: micro-batches per update; the Step's, or 1.
@@ -116,7 +117,7 @@ def find_lr(
         finally:
             sweep.close()
             snapshot.restore()
-    return found(sweep.lrs, curves, rule=rule, beta=beta, ratios=sweep.ratios)
+    return found(sweep.lrs, curves, rule=rule, ratios=sweep.ratios)
 
 
 @dataclass
@@ -195,9 +196,7 @@ def _checked(
     step = given if isinstance(given, Step) else None
     optimizer = step.optimizer if step is not None else given
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise UsageError(
-            f"find_lr: optimizer is a {type(given).__name__}; it must be a torch.optim.Optimizer or a Step"
-        )
+        raise UsageError(f"find_lr: optimizer is a {type(given).__name__}; pass a torch.optim.Optimizer or a Step")
     own = {"accumulate": accumulate, "scaler": scaler, "clip_norm": clip_norm}
     doubled = [name for name, value in own.items() if value is not None]
     if doubled and (step is not None or train_step is not None):
@@ -263,8 +262,8 @@ def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return value.item() if isinstance(value, Tensor) else float(value)
+    except (TypeError, ValueError, RuntimeError):
         raise UsageError(f"find_lr: train_step returned {value!r:.80}; it must return the loss of its batch") from None
 
 

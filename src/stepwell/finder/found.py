@@ -11,10 +11,11 @@ import numpy as np
 
 from stepwell.curves import Chart, Curve, Mark
 from stepwell.errors import MissingExtra
-from stepwell.finder.rules import RULES, Array, smooth
+from stepwell.finder.rules import RULES, Array, capped, smooth
 from stepwell.findings import Finding
 
 FEWEST = 6  # finite points without which there is no curve to read
+WIDTH = 0.05  # of the smoothing, in parts of the sweep
 FLAT = 0.01  # a drop of less than this part of the first loss is none
 DISAGREE = 10.0  # orders whose answers are further apart than this factor say little
 
@@ -129,9 +130,7 @@ class FoundLR:
         return ax
 
 
-def found(
-    lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str, beta: float, ratios: Sequence[float]
-) -> FoundLR:
+def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str, ratios: Sequence[float]) -> FoundLR:
     """Read the losses of each order, which may be cut short and end in one that is not finite."""
     finite = [curve if not curve or math.isfinite(curve[-1]) else curve[:-1] for curve in curves]
     length = min(len(curve) for curve in finite)
@@ -141,7 +140,8 @@ def found(
         Curve(f"order {n + 1}", tuple(lrs[: len(c)]), tuple(c), x_label="learning rate", y_label="loss", style="points")
         for n, c in enumerate(finite)
     )
-    smoothed = np.array([smooth(row, beta) for row in raw]) if length else raw
+    raw = capped(raw) if length else raw
+    smoothed = np.array([smooth(row, WIDTH * len(lrs)) for row in raw]) if length else raw
     mean = smoothed.mean(0)
     curve = Curve(
         "loss, smoothed",

@@ -118,7 +118,7 @@ class Step:
         self._number = 0
         self._skipped = 0
         self._pending: Reading | None = None
-        self._loss: Tensor | None = None
+        self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
         if self.schedules:
@@ -138,11 +138,14 @@ class Step:
         return pairs
 
     def _averaged(self) -> list[tuple[str, Tensor]]:
-        """What is averaged: the trained parameters, then the model's floating-point buffers."""
+        """What is averaged: the model's floating-point buffers, then the parameters (to which some may be added)."""
         named = [(f"'{name}'" if name else f"number {i}", p) for i, (name, p) in enumerate(self._named())]
-        if self.model is not None:
-            named += [(f"'{n}'", buffer) for n, buffer in self.model.named_buffers() if buffer.is_floating_point()]
-        return named
+        return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
+
+    def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
+        if self.average is None or self.model is None:
+            return []
+        return [(name, buffer) for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
 
     def _checked_schedules(self, schedule: Schedules | None, total_steps: int | None) -> dict[str, Schedule]:
         if isinstance(schedule, Plateau):
@@ -335,6 +338,8 @@ class Step:
         self._pending = outcome
         if not outcome.waits:
             self._settle()
+        elif self.average is not None:  # the next forward pass changes them before line 9 is done
+            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged_buffers()]
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
         self._begin_anew()
         return done
@@ -351,7 +356,10 @@ class Step:
         if self.schedules:
             self._write_schedule()
         if self.average is not None:
-            self.average.update([tensor for _, tensor in self._averaged()], self._number)
+            averaged = [tensor for _, tensor in self._averaged()]
+            if self._buffers is not None:
+                averaged[: len(self._buffers)] = self._buffers
+            self.average.update(averaged, self._number)
 
     def _write_schedule(self) -> None:
         groups = self.optimizer.param_groups
