@@ -26,9 +26,18 @@ _DOOR = {
     "linear": "stepwell.schedules",
     "warmup": "stepwell.schedules",
     "untuned_warmup": "stepwell.schedules",
+    "Step": "stepwell.step",
+    "AdaptiveClip": "stepwell.step",
+    "AutoClip": "stepwell.step",
+    "Average": "stepwell.step",
+    "ClipNorm": "stepwell.step",
+    "ClipValue": "stepwell.step",
+    "Done": "stepwell.step",
+    "find_lr": "stepwell.finder",
 }
 _ROOMS = (
-    "compare", "curves", "engine", "errors", "findings", "groups", "ops", "optimizers", "report", "schedules", "tasks",
+    "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",
+    "schedules", "step", "tasks",
 )  # fmt: skip
 
 

@@ -209,6 +209,21 @@ def _app() -> Callable[..., Any]:
             )
         )
 
+    @app.command("find-lr")
+    def find_lr(
+        task: Annotated[str, typer.Argument(help="A task's name, or my_task.py:task.")],
+        optimizer: Annotated[str, typer.Option(help="Its name.")] = "adamw",
+        iterations: Annotated[int, typer.Option(help="Learning rates tried in one sweep.")] = 99,
+        orders: Annotated[int, typer.Option(help="Sweeps, each over the data in another order.")] = 3,
+        seed: Annotated[int, typer.Option(help="Of the model and of the orders.")] = 0,
+        out: Annotated[str | None, typer.Option(help="Also draw the curve: .png, .svg or .pdf.")] = None,
+    ) -> None:
+        """Find the peak learning rate of a task and an optimizer by a range test."""
+        from stepwell.finder.command import found_for
+        from stepwell.tasks import find
+
+        print(found_for(find(task), optimizer, iterations=iterations, orders=orders, seed=seed, out=out))
+
     @app.command()
     def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
         """Show versions, devices, and what each backend can do here."""
