@@ -174,10 +174,12 @@ def test_tasks_and_optimizers_are_listed(capsys: pytest.CaptureFixture[str]) -> 
     for name, fact in listed.items():
         assert (fact["lr_low"], fact["lr_high"]) == optimizers.find(name).facts.lr_range("cnn")
         assert fact["summary"]
+        assert fact["source"]
+    assert (listed["AdamW"]["state_bytes"], listed["Lion"]["needs"]) == (8, ["warmup", "large_batch"])
 
     assert cli.main(["optimizers"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "lr_low", "lr_high", "summary"]
+    assert lines[0].split() == ["name", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"]
     assert [line.split()[0] for line in lines[1:]] == list(optimizers.TABLE)
     assert cli.main(["tasks"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(tasks.TABLE)

@@ -145,18 +145,19 @@ def _app() -> Callable[..., Any]:
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
-        """List the optimizers and their learning rates."""
+        """List the optimizers: learning rates worth trying, bytes of state per element, what each needs.
+
+        --json prints all that is known of each, with sources.
+        """
         from stepwell.errors import unknown
         from stepwell.optimizers import TABLE, find
+        from stepwell.optimizers.facts import record
 
         families = ("cnn", "transformer", "toy")
         if family is not None and family not in families:
             raise unknown("family", family, families)
-        facts = []
-        for name in TABLE:
-            low, high = find(name).facts.lr_range(family)
-            facts.append({"name": name, "lr_low": low, "lr_high": high, "summary": _summary(find(name))})
-        _list(facts, as_json, ("name", "lr_low", "lr_high", "summary"))
+        facts = [record(find(name), family) for name in TABLE]
+        _list(facts, as_json, ("name", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"))
 
     @app.command()
     def schedule(
@@ -309,12 +310,6 @@ def _options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _summary(cls: type) -> str:
-    """The first sentence of a class's documentation."""
-    lines = (cls.__doc__ or "").strip().splitlines()
-    return lines[0].strip() if lines else ""
-
-
 def _list(facts: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
     """Facts as JSON, or as plain aligned columns that other programs can read, too."""
     if as_json:
@@ -329,6 +324,8 @@ def _list(facts: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str]
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return ",".join(value) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -34,7 +34,8 @@ def sqrt(x):
 @triton.jit
 def power(a, b):
     """a**b of float64 numbers, a at least 0."""
-    return tl.where(b == 0, 1.0, tl.exp2(b * tl.log2(a)))
+    result = tl.exp2(b * tl.log2(tl.where(a > 0, a, 1.0)))
+    return tl.where(b == 0, 1.0, tl.where(a > 0, result, 0.0))
 
 
 @triton.jit

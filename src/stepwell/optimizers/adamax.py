@@ -22,14 +22,14 @@ def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):  # typ
 
 
 class Adamax(Optimizer):
-    """Adamax. No step is larger than lr, and no second moment needs a correction.
+    """Adamax. Steps are bounded by about lr, and no second moment needs a correction.
 
     For embeddings and other parameters whose gradients are rare and spiky; elsewhere Adam forgets a spike sooner.
     Against AdamW: lr about 2 times larger.
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0: the largest step of one element.
+        lr: learning rate, at least 0: about the largest step of one element.
         betas: decay of the average and of the maximum, each in [0, 1).
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
@@ -48,6 +48,7 @@ class Adamax(Optimizer):
         lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980, section 7.1 (2e-3, twice Adam's)",
         lr_against_adamw=2.0,
+        needs_warmup=True,
     )
 
     def __init__(

@@ -35,6 +35,7 @@ class AdamW(Optimizer):
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Loshchilov and Hutter 1711.05101, Touvron et al. 2012.12877, Brown et al. 2005.14165 (6e-4)",
+        needs_warmup=True,
     )
 
     def __init__(

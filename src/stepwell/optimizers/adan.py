@@ -62,6 +62,7 @@ class Adan(Optimizer):
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Xie et al. 2208.06677, section 5 (1.5e-2 ViT, 5 to 10 times AdamW's; 1e-3 GPT-2)",
         lr_against_adamw=5.0,
+        needs_warmup=True,
     )
 
     def __init__(

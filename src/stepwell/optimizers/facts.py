@@ -46,13 +46,13 @@ class Facts:
         return self.lr.get(family or "default", self.lr["default"])
 
     def needs(self) -> list[str]:
-        """What the optimizer asks for beyond a gradient, in words."""
+        """What the optimizer asks for beyond a gradient: closure, warmup, large_batch, matrices, modes."""
         words = {
             "closure": self.needs_closure,
             "warmup": self.needs_warmup,
-            "large batches": self.needs_large_batch,
+            "large_batch": self.needs_large_batch,
             "matrices": self.matrices_only,
-            "train/eval": self.needs_modes,
+            "modes": self.needs_modes,
         }
         return [word for word, needed in words.items() if needed]
 
@@ -92,11 +92,7 @@ def record(optimizer: type[Any], family: str | None = None) -> dict[str, Any]:
         "state_bytes": state_bytes(optimizer, **facts.compare_options),
         "slots": [slot.name for slot in optimizer.slots],
         "decay": optimizer.decay,
-        "needs_closure": facts.needs_closure,
-        "needs_warmup": facts.needs_warmup,
-        "needs_large_batch": facts.needs_large_batch,
-        "matrices_only": facts.matrices_only,
-        "needs_modes": facts.needs_modes,
+        "needs": facts.needs(),
         "compare_options": dict(facts.compare_options),
         "source": facts.source,
     }

@@ -41,6 +41,10 @@ class Lion(Optimizer):
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
         source="Chen et al. 2302.06675, section 5: 3 to 10 times below AdamW's",
+        method="sign",
+        lr_against_adamw=0.2,
+        needs_warmup=True,
+        needs_large_batch=True,
     )
 
     def __init__(

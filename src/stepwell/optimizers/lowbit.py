@@ -18,8 +18,8 @@ class AdamW8bit(AdamW):
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.
-        lr, betas, eps, weight_decay, amsgrad: as for `AdamW`.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        lr, betas, eps, weight_decay, amsgrad, state: as for `AdamW`.
+        options: `maximize`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Dettmers et al., "8-bit optimizers via block-wise quantization", arXiv 2110.02861, section 2. Codes are
     small floats relative to the largest of a block of 256, not the paper's dynamic tree over 2,048.
@@ -49,8 +49,8 @@ class AdamW4bit(AdamW):
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.
-        lr, betas, eps, weight_decay, amsgrad: as for `AdamW`.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        lr, betas, eps, weight_decay, amsgrad, state: as for `AdamW`.
+        options: `maximize`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Li, Chen, Zhu, "Memory efficient optimizers with 4-bit states", arXiv 2309.01507, section 3. Blocks of
     128 as there; zero is excluded from the second moment as there; one scale per block, not per row and column.

@@ -39,10 +39,11 @@ class NAdam(Optimizer):
         lr: learning rate, at least 0: about the size of one element's step.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        weight_decay: at least 0; added to the gradient (L2).
         momentum_decay: how fast the momentum rises from beta1 / 2 to beta1, at least 0.
+        decoupled_weight_decay: shrink the weights by lr * weight_decay per step instead.
         average_with_mu: average with the rising momentum, as the paper has it, instead of with beta1, as torch has it.
-        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016, algorithm 2 and section 3. The
     default is torch.optim.NAdam's: it averages with beta1 and weighs with mu; `average_with_mu` is the paper's.
@@ -56,6 +57,7 @@ class NAdam(Optimizer):
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Dozat, ICLR workshop 2016, section 4 (2e-3); Schmidt et al. 2007.01547 (1e-4 to 1e-2)",
+        needs_warmup=True,
     )
 
     def __init__(

@@ -24,7 +24,7 @@ def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
     rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
     trusted = rho > threshold
     scale = where(trusted, (rho_inf - 4) * (rho_inf - 2) * rho, 1)  # 0 for beta2 = 0.6, whose rho never passes
-    return trusted, where(trusted, sqrt((rho - 4) * (rho - 2) * rho_inf / scale), 0)
+    return trusted, sqrt(where(trusted, (rho - 4) * (rho - 2) * rho_inf / scale, 0))
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
@@ -40,16 +40,18 @@ class RAdam(Optimizer):
     """RAdam: Adam that warms itself up.
 
     For training without a warm-up schedule. With one, AdamW does as well. The first steps (5 with beta2 0.999) are
-    those of momentum, of size lr times the gradient, not lr. Against AdamW: the same lr.
+    those of momentum, of size lr times the gradient, not lr: where the loss is steep a rate that suits AdamW diverges
+    there. Against AdamW: the same lr.
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.
         lr: learning rate, at least 0: after the first steps about the size of one element's step.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0; added before the bias correction, unlike Adam's.
-        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        weight_decay: at least 0; added to the gradient (L2).
+        decoupled_weight_decay: shrink the weights by lr * weight_decay per step instead.
         rectify: "torch": adaptive once rho > 5; "paper": once rho > 4.
-        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Liu et al., "On the variance of the adaptive learning rate and beyond", arXiv 1908.03265, algorithm 2,
     in the form of torch.optim.RAdam. The authors' code leaves out the steps before rectification; the paper and torch
@@ -62,7 +64,7 @@ class RAdam(Optimizer):
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
     facts = Facts(
-        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},
         source="Liu et al. 1908.03265, section 5 (1e-3 for language models; 3e-3 to 1e-1 for images)",
     )
 

@@ -2,7 +2,7 @@
 
 exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
 direction   = g / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps) + weight_decay * p
-z, and the step of p, as in `schedulefree.py` with beta = beta1
+z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with beta = beta1
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Schedule-Free SGD: gradients are taken between a plain SGD iterate and the running mean of its iterates.
 
-direction = g + weight_decay * p
-z, and the step of p, as in `schedulefree.py` with beta = momentum
+direction   = g + weight_decay * p
+z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with beta = momentum
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     rule, slots = update, (Z, WEIGHT_SUM, LR_MAX)
     facts = Facts(
-        lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 3e1), "toy": (1e-4, 1.0)},
+        lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 3e1), "toy": (1e-4, 1e-1)},
         source="Defazio et al. 2405.15682, appendix (1 to 10; decay and warm-up as for SGD)",
         method="averaged",
         lr_against_adamw=1000.0,

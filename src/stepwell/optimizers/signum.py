@@ -48,6 +48,7 @@ class Signum(Optimizer):
         source="Bernstein et al. 1802.04434, section 6 (1e-4 on ImageNet)",
         method="sign",
         lr_against_adamw=0.2,
+        needs_warmup=True,
         needs_large_batch=True,
     )
 
