@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 # What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
 # iterates; an estimate of the curvature.
-Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature"]
+Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise"]
 
 
 @dataclass(frozen=True)

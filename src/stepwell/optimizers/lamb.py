@@ -74,6 +74,10 @@ class LAMB(Optimizer):
     ranges = {"max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
     facts = Facts(
         lr={"default": (5e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (5e-4, 5e-2), "toy": (1e-3, 1.0)},
+        method="layer-wise",
+        lr_against_adamw=10.0,
+        needs_warmup=True,
+        needs_large_batch=True,
         source="You et al. 1904.00962, Wightman et al. 2110.00476 (5e-3 at 2048), MLPerf BERT reference",
     )
 

@@ -73,6 +73,10 @@ class LARS(Optimizer):
     ranges = {"trust_coefficient": Range(0, open_low=True)}
     facts = Facts(
         lr={"default": (0.1, 30.0), "cnn": (0.1, 30.0), "transformer": (0.1, 30.0), "toy": (1e-1, 30.0)},
+        method="layer-wise",
+        lr_against_adamw=None,
+        needs_warmup=True,
+        needs_large_batch=True,
         source="You et al. 1708.03888, Chen et al. 2002.05709 (4.8 at 4096), MLPerf ResNet-50 reference (7 to 25)",
         compare_options=MappingProxyType({"momentum": 0.9}),
     )

@@ -54,6 +54,8 @@ class NovoGrad(Optimizer):
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False, per="tensor"))
     facts = Facts(
         lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 1e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
+        method="layer-wise",
+        lr_against_adamw=10.0,
         source="Ginsburg et al. 1905.11286, Li et al. 1904.03288",
     )
 
