@@ -124,26 +124,25 @@ def test_everything_is_put_back_bit_for_bit(make: Any, trained: bool) -> None:
     assert all(p.grad is gradient for p, gradient in zip(model.parameters(), held, strict=True))
     if not trained:
         assert len(optimizer.state) == 0
-    model.train()
-    model.body[0].bias.requires_grad_(True)
 
-    def goes_on(model: Net, optimizer: Any) -> Tensor:
-        torch.manual_seed(5)
-        model.zero_grad()
-        loss(model, next(iter(loader()))).backward()
-        optimizer.step()
-        return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
-    twin = network()
-    other = make(twin.parameters())
-    if trained:
-        torch.manual_seed(0)
-        network()  # what stood between seeding and the first batch
-        loss(twin, next(iter(batches))).backward()
-        other.step()
-    twin.train()
-    if not trained:
-        assert torch.equal(goes_on(model, optimizer), goes_on(twin, other))
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_run_goes_on_as_if_the_finder_had_not_been(make: Any) -> None:
+    def run(interrupted_after: int | None) -> dict[str, Any]:
+        model = network()
+        optimizer = make(model.parameters())
+        batches = loader()
+        for number in range(4):
+            if number == interrupted_after:
+                find_lr(model, optimizer, batches, loss, iterations=20, orders=2)
+            optimizer.zero_grad()
+            loss(model, next(iter(batches))).backward()
+            optimizer.step()
+        return everything(model, optimizer)
+
+    straight = run(None)
+    assert same(run(0), straight)
+    assert same(run(2), straight)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
