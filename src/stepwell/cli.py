@@ -214,16 +214,26 @@ def _app() -> Callable[..., Any]:
     def find_lr(
         task: Annotated[str, typer.Argument(help="A task's name, or my_task.py:task.")],
         optimizer: Annotated[str, typer.Option(help="Its name.")] = "adamw",
-        iterations: Annotated[int, typer.Option(help="Learning rates tried in one sweep.")] = 99,
+        option: Annotated[
+            list[str] | None, typer.Option(help="Set an argument: sgd.momentum=0.9. May be repeated.")
+        ] = None,
+        low: Annotated[float | None, typer.Option(help="Lowest rate.")] = None,
+        high: Annotated[float | None, typer.Option(help="Highest rate.")] = None,
+        iterations: Annotated[int, typer.Option(help="Updates in all.")] = 99,
         orders: Annotated[int, typer.Option(help="Sweeps, each over the data in another order.")] = 3,
+        accumulate: Annotated[int | None, typer.Option(help="Micro-batches per update.")] = None,
         seed: Annotated[int, typer.Option(help="Of the model and of the orders.")] = 0,
         out: Annotated[str | None, typer.Option(help="Also draw the curve: .png, .svg or .pdf.")] = None,
     ) -> None:
-        """Find the peak learning rate of a task and an optimizer by a range test."""
+        """Find the learning rate by a range test: the peak for a schedule of warmup and decay."""
         from stepwell.finder.command import found_for
         from stepwell.tasks import find
 
-        print(found_for(find(task), optimizer, iterations=iterations, orders=orders, seed=seed, out=out))
+        found = found_for(
+            find(task), optimizer, options=_options(option or []).get(optimizer, {}), low=low, high=high,
+            iterations=iterations, orders=orders, accumulate=accumulate, seed=seed, out=out,
+        )  # fmt: skip
+        print(found)
 
     @app.command()
     def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:

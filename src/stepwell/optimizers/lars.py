@@ -72,7 +72,12 @@ class LARS(Optimizer):
     slots = (Slot("momentum_buffer", when="momentum"),)
     ranges = {"trust_coefficient": Range(0, open_low=True)}
     facts = Facts(
-        lr={"default": (0.1, 30.0), "cnn": (0.1, 30.0), "transformer": (0.1, 30.0), "toy": (1e-1, 30.0)},
+        lr={
+            "default": (0.1, 30.0),
+            "cnn": (0.1, 30.0),
+            "transformer": (0.1, 30.0),
+            "toy": (1e-5, 1e-1),
+        },  # its vectors get plain momentum SGD
         method="layer-wise",
         lr_against_adamw=None,
         needs_warmup=True,
