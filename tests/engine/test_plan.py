@@ -156,3 +156,26 @@ def test_works_with_torch_schedulers_and_grad_scaler() -> None:
     assert not torch.equal(before, start)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
     assert int(optimizer.state[model.weight]["step"]) == 1
+
+
+def test_hooks_and_the_profiler_see_every_step() -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    (p,) = weights(1)
+    optimizer = stepwell.SGD([p], lr=0.0)
+    seen: list[str] = []
+    optimizer.step()
+    handles = [
+        optimizer.register_step_pre_hook(lambda *_: seen.append("before")),
+        optimizer.register_step_post_hook(lambda *_: seen.append("after")),
+        register_optimizer_step_post_hook(lambda *_: seen.append("everywhere")),
+    ]
+    optimizer.step()
+    assert optimizer.step(lambda: 5.0) == 5.0
+    for handle in handles:
+        handle.remove()
+    optimizer.step()
+    assert seen == ["before", "after", "everywhere"] * 2
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimizer.step()
+    assert any(event.key == "Optimizer.step#SGD.step" for event in profile.key_averages())
