@@ -180,8 +180,8 @@ class Optimizer(torch.optim.Optimizer):
             return _observed_step(self) if closure is None else _observed_step(self, closure)
         return self._step(closure)
 
-    # torch wraps `step` for its profiler and hooks unless it says that it has them already. The wrapper costs 0.3 ms in a
-    # training loop: it opens a profiler range even where nothing profiles. Here it is used when there is one to serve.
+    # torch wraps `step` for its profiler and hooks unless it says that it has them already. The wrapper costs 0.3 ms
+    # in a training loop: it opens a profiler range even where nothing profiles. Here it is used when something does.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _is_observed(self) -> bool:
