@@ -115,3 +115,31 @@ def test_the_number_of_threads_does_not_change_a_bit(threads: int) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(params, copies, strict=True))
+
+
+LOW_BITS = """
+import sys, torch, stepwell
+def train(name, options, backend):
+    p = torch.linspace(-1, 1, 9000).clone().requires_grad_()
+    optimizer = getattr(stepwell, name)([p], lr=0.01, state="int8", backend=backend, **options)
+    for step in range(3):
+        p.grad = torch.sin(p.detach() * 7 + step)
+        optimizer.step()
+    return p.detach()
+CASES = {
+    "lion": ("Lion", {}), "adagrad": ("Adagrad", {}),
+    "amsgrad": ("AdamW", {"amsgrad": True}), "sgd": ("SGD", {"momentum": 0.9}),
+}
+for case in sys.argv[1:]:
+    assert torch.equal(train(*CASES[case], "cpu"), train(*CASES[case], "eager")), case
+"""
+
+
+@pytest.mark.slow
+def test_kernels_of_different_processes_do_not_mix_their_functions(tmp_path: Path) -> None:
+    environment = {**os.environ, "STEPWELL_CACHE": str(tmp_path)}
+    # each process numbers its functions from the start, so signed and unsigned codes get the same numbers
+    alone = [["lion"], ["adagrad"], ["amsgrad"], ["sgd"]]
+    for cases in [*alone, ["adagrad", "lion", "amsgrad", "sgd"], ["lion", "adagrad"]]:
+        run = subprocess.run([sys.executable, "-c", LOW_BITS, *cases], env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr

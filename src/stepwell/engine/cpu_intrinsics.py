@@ -260,18 +260,29 @@ def split_low_fp16(builder: Any, value: Any) -> Any:
 split_high_fp16 = fp16_of_f32
 
 
+def _compiled(function: Callable[..., Any], *made_of: Any) -> Any:
+    """`njit` of a function made for some arguments, under a name that tells them.
+
+    The name becomes a symbol, and machine code of kernels that different processes compiled is linked by symbols when
+    it is read from the cache: two functions of one name would be taken for one another (seen once in 200 kernels).
+    """
+    name = "_".join([function.__name__.strip("<>"), *map(str, made_of)])
+    function.__name__ = function.__qualname__ = name
+    return njit(error_model="numpy")(function)
+
+
 def _load(storage: str, scope: int) -> Any:
     if storage in ("fp32", "fp64"):
         return RAW_LOAD[storage, scope]
     raw, widen = RAW_LOAD["16", scope], f32_of_bf16 if storage == "bf16" else f32_of_fp16
-    return njit(lambda address, index: widen(raw(address, index)))
+    return _compiled(lambda address, index: widen(raw(address, index)), "load", storage, scope)
 
 
 def _store(storage: str, scope: int) -> Any:
     if storage in ("fp32", "fp64"):
         return RAW_STORE[storage, scope]
     raw, narrow = RAW_STORE["16", scope], bf16_of_f32 if storage == "bf16" else fp16_of_f32
-    return njit(lambda address, index, value: raw(address, index, narrow(value)))
+    return _compiled(lambda address, index, value: raw(address, index, narrow(value)), "store", storage, scope)
 
 
 LOAD = _Table(_load)
@@ -412,7 +423,6 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
     load, load_largest = RAW_LOAD["8", _CODES_SCOPE], RAW_LOAD["fp32", _LARGEST_SCOPE]
     half = CODES[name, signed].block // 2
 
-    @njit
     def decode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
         largest = load_largest(largest_at, 0)
         for i in range(half):  # the buffer holds a whole block, also where the tensor ends
@@ -420,14 +430,14 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
         for i in range(half):
             store(buffer, half + i, decode(_high_code(load(codes, i)), largest))
 
-    return decode_int4
+    return _compiled(decode_int4, signed, scope)
 
 
 def _loader_int8(signed: bool) -> Any:
     """One element of int8 codes, decoded where it is used: a buffer would cost a store and a load more."""
     # The scope of the codes that the encoder stores, or LLVM may take those stores before these loads.
     decode, load = _decode_one("int8", signed), RAW_LOAD["8", _CODES_SCOPE]
-    return njit(lambda codes, i, largest: decode(_widen(load(codes, i)), largest))
+    return _compiled(lambda codes, i, largest: decode(_widen(load(codes, i)), largest), "load_int8", signed)
 
 
 def _encoder(name: str, signed: bool, scope: int) -> Any:
@@ -437,7 +447,6 @@ def _encoder(name: str, signed: bool, scope: int) -> Any:
     block = CODES[name, signed].block
     half = block // 2
 
-    @njit(error_model="numpy")
     def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, top: Any) -> None:
         largest = _largest_of(top)
         store_largest(largest_at, 0, largest)
@@ -445,7 +454,6 @@ def _encoder(name: str, signed: bool, scope: int) -> Any:
         for i in range(count):
             store(codes, i, _byte(encode(load(buffer, i), inverse)))
 
-    @njit(error_model="numpy")
     def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, top: Any) -> None:
         for i in range(count, block):
             store_value(buffer, i, types.float32(0))
@@ -456,7 +464,7 @@ def _encoder(name: str, signed: bool, scope: int) -> Any:
             low, high = encode(load(buffer, i), inverse), encode(load(buffer, half + i), inverse)
             store(codes, i, _pair(low, high))
 
-    return encode_int8 if name == "int8" else encode_int4
+    return _compiled(encode_int8 if name == "int8" else encode_int4, signed, scope)
 
 
 DECODE = _Table(_decoder)
