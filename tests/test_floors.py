@@ -16,7 +16,7 @@ HOUSE = Path(stepwell.__file__).parent
 # from the ground up; a part imports from lower rows, and from its own row only inside its own package
 ROWS = (
     ("errors", "findings", "curves", "ops"),
-    ("engine",),
+    ("engine", "anatomy"),
     ("optimizers", "schedules", "groups"),
     ("step",),
     ("finder", "tasks"),

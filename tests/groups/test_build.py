@@ -13,7 +13,7 @@ from torch import nn
 from stepwell import optimizers
 from stepwell.errors import UsageError
 from stepwell.groups import Groups, by_layer, by_pattern, by_role, find_roles, freeze, muon
-from tests.groups import lookalikes as look
+from tests.anatomy import lookalikes as look
 
 MODELS = [
     look.torchvision_resnet,

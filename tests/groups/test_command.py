@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stepwell import cli
 from stepwell.errors import UsageError
-from tests.groups import lookalikes as look
+from tests.anatomy import lookalikes as look
 
 
 def run(*arguments: str) -> str:

@@ -12,7 +12,7 @@ from stepwell import optimizers
 from stepwell.errors import UsageError
 from stepwell.groups import by_role, device_memory, find_roles, forecast, freeze, muon, rows
 from stepwell.groups.memory import bytes_text
-from tests.groups import lookalikes as look
+from tests.anatomy import lookalikes as look
 
 
 def trained(optimizer: Any) -> int:

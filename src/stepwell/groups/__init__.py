@@ -4,9 +4,9 @@
 >>> print(groups.by_role(model, lr=3e-4, weight_decay=0.1))
 """
 
+from stepwell.anatomy import ROLES, Anatomy, Member, find_roles
 from stepwell.groups.build import NO_DECAY, Groups, by_layer, by_pattern, by_role, freeze, muon
 from stepwell.groups.memory import Forecast, device_memory, forecast
-from stepwell.groups.roles import ROLES, Anatomy, Member, find_roles
 from stepwell.groups.show import Row, rows
 
 __all__ = [

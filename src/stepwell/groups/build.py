@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from stepwell.anatomy import ROLES, Anatomy, Member, find_roles
 from stepwell.errors import UsageError, nearest, unknown
 from stepwell.groups.patterns import Pattern, check, matches, pick, text_of
-from stepwell.groups.roles import ROLES, Anatomy, Member, find_roles
 
 # Roles that weight decay leaves alone unless told otherwise. There is no single convention: nanoGPT decays embeddings,
 # OLMo exempts only them, vision transformers exempt tables of positions. Shrinking what norms, biases and scales say

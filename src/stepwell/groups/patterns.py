@@ -7,8 +7,8 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 
+from stepwell.anatomy import Member
 from stepwell.errors import UsageError
-from stepwell.groups.roles import Member
 
 # A glob over the whole name ("*.bias"), or the name of a module or parameter ("encoder.layer.3"); or a compiled
 # regular expression, which may match anywhere in the name.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from stepwell.anatomy import ROLES
 from stepwell.groups.memory import DTYPES, bytes_text, group_state_bytes
-from stepwell.groups.roles import ROLES
 
 _HEADINGS = ("group", "role", "tensors", "elements", "lr", "decay", "optimizer", "format", "bytes", "state")
 _NARROWEST = 20  # characters to which a text is shortened at most

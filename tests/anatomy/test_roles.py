@@ -14,7 +14,7 @@ from torch import nn
 from stepwell import groups
 from stepwell.errors import UsageError
 from stepwell.groups import ROLES, find_roles
-from tests.groups import lookalikes as look
+from tests.anatomy import lookalikes as look
 
 # model, how many blocks it has, and for some names: (role, depth)
 TABLE: list[tuple[Callable[[], nn.Module], int, dict[str, tuple[str, int]]]] = [
@@ -282,11 +282,11 @@ def test_a_layer_with_one_output_is_still_a_matrix() -> None:
     assert roles == {"0.weight": "matrix", "0.bias": "bias", "1.weight": "head", "1.bias": "bias"}
 
 
-@pytest.mark.parametrize("module", ["build", "memory", "roles"])
+@pytest.mark.parametrize("module", ["groups.build", "groups.memory", "anatomy.roles"])
 def test_examples_in_docstrings(module: str) -> None:
     names = {name: getattr(groups, name) for name in groups.__all__}
     names |= {"torch": torch, "nn": nn, "AdamW": torch.optim.AdamW, "Muon": torch.optim.Muon}
-    made = importlib.import_module(f"stepwell.groups.{module}")
+    made = importlib.import_module(f"stepwell.{module}")
     for test in doctest.DocTestFinder().find(made, extraglobs=names):
         test.globs["model"] = example()
         results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from stepwell.anatomy.depth import Unit, units
 from stepwell.errors import UsageError
-from stepwell.groups.depth import Unit, units
 
 ROLES = {
     "matrix": "weight of a hidden linear layer, or a stack of them",
