@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import formats, printed, threads
+from stepwell.engine import eager, formats, printed, threads
 from stepwell.engine.cpu_source import source, sums_source
-from stepwell.engine.plan import Launch, LaunchKind, Stale
+from stepwell.engine.plan import Launch, LaunchKind, Stale, norm_of
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
 # elements. Measured on 400 tensors of 64 to 4,096 elements: anything from 100 to 1,000 balances two threads.
@@ -42,16 +42,39 @@ def prepare(launch: Launch) -> None:
     memory = launch.memory
     if not memory:
         memory.update(_memory(launch))
+    had_rows = memory["rows"] or memory["apart"]
     _collect_addresses(launch)
     active = memory["addresses"][:, 1] != 0
     available = torch.get_num_threads()
-    if available != memory["available"] or not np.array_equal(active, memory["active"]):
+    again = had_rows or memory["rows"] or memory["apart"] or available != memory["available"]
+    if again or not np.array_equal(active, memory["active"]):
         memory["available"], memory["active"] = available, active
-        elements = int(memory["sizes"][active].sum())
-        memory["threads"] = count = max(1, min(available, elements // FEWEST))
-        spans = 1 if count == 1 else count * SPANS
-        memory["pieces"], memory["spans"] = divide(memory["sizes"], active, launch.groups, spans)
+        _divide_work(launch)
         _write_job(launch)
+
+
+def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The first of two passes: what the rule wants summed over each tensor, in the order of its pieces."""
+    memory = launch.memory
+    launch.steps += memory["active"]  # the rule sees the step that is being made
+    _write_numbers(launch, rows, gradient_factor)
+    _add_up(launch, sums_kernel(launch.kind), memory["totals"])
+    launch.steps -= memory["active"]
+
+
+def squared_norm(launch: Launch) -> torch.Tensor:
+    """The sum of the squares of all gradients, float64. `launch` is prepared."""
+    memory = launch.memory
+    totals, signs = np.zeros((len(launch.tensors), 1)), np.ones((len(launch.param_groups), 1))
+    addresses = np.ascontiguousarray(memory["addresses"][:, :2])
+    _write_numbers(launch, signs, 1.0)
+    memory["job"][4] = addresses.ctypes.data
+    _add_up(launch, sums_kernel(norm_of(launch.kind)), totals)
+    memory["job"][4] = memory["addresses"].ctypes.data
+    total = totals.sum()
+    for index in memory["apart"]:
+        total += float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
+    return torch.tensor(total)
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -60,30 +83,55 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
         return
     memory = launch.memory
     launch.steps += memory["active"]
+    _write_numbers(launch, rows, gradient_factor)
+    threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
+    for index in memory["apart"]:
+        eager.update(launch, index, rows, float(gradient_factor))
+    for tensor, copy in memory["staged"]:
+        tensor.copy_(copy)
+
+
+def _divide_work(launch: Launch) -> None:
+    """Pieces and spans of this step: whole tensors cut where threads part, and single rows of row-sparse gradients."""
+    memory, rows = launch.memory, launch.memory["rows"]
+    sizes, whole = memory["sizes"], memory["active"].copy()
+    whole[list(rows)] = False
+    whole[memory["apart"]] = False
+    elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
+    memory["threads"] = count = max(1, min(memory["available"], elements // FEWEST))
+    wanted = 1 if count == 1 else count * SPANS
+    pieces, spans = divide(sizes, whole, launch.groups, wanted)
+    if rows:
+        parts = [row_pieces(i, int(launch.groups[i]), ids, length) for i, (ids, length) in rows.items()]
+        more = np.concatenate(parts)
+        cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
+        pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
+    memory["pieces"], memory["spans"] = pieces, spans
+
+
+def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The words of the job that change from step to step."""
+    memory = launch.memory
     job = memory["job"]
     job[0] = 0  # spans taken
     job[7] = rows.ctypes.data
     memory["job_numbers"][8] = float(gradient_factor)
     if launch.numbers is not None:  # threads that share a tensor all read what was before, and write the same
-        before = launch.numbers.clone()
+        memory["before"] = before = launch.numbers.clone()
         job[12], job[13] = before.data_ptr(), launch.numbers.data_ptr()
-    if launch.kind.sums:
-        _add_up(launch)
-        job[0] = 0
-    threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
-    for tensor, copy in memory["staged"]:
-        tensor.copy_(copy)
 
 
-def _add_up(launch: Launch) -> None:
-    """The first pass: sums over each tensor, in the order of its pieces."""
+def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
+    """Run a kernel that only reads, and fill `totals` with its sums over each tensor, in the order of its pieces."""
     memory = launch.memory
-    partials = np.empty((len(memory["pieces"]), len(launch.kind.sums)))
+    partials = np.empty((len(memory["pieces"]), totals.shape[1]))
     memory["job"][11] = partials.ctypes.data
-    threads.run(memory["sums_kernel"].address, memory["job_address"], memory["threads"])
+    threads.run(summing.address, memory["job_address"], memory["threads"])
+    totals[:] = 0
     tensors = memory["pieces"][:, 0]
     starts = np.flatnonzero(np.diff(tensors, prepend=-1))
-    memory["totals"][tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
+    if len(starts):
+        totals[tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
 
 
 def _write_job(launch: Launch) -> None:
@@ -109,14 +157,16 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "dense": dense,
         "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
         "salts": launch.salts,
-        "sums_kernel": sums_kernel(launch.kind) if launch.kind.sums else None,
-        "totals": np.zeros((len(tensors), len(launch.kind.sums))),
+        "totals": launch.totals.numpy(),
         "available": 0,
         "threads": 1,
         "job": job,
         "job_numbers": job.view(np.float64),
         "job_address": job.ctypes.data,
         "active": None,
+        "block": max(map(formats.block_of, launch.kind.slot_formats), default=1),
+        "rows": {},  # tensor -> (ids, elements per row), of row-sparse gradients
+        "apart": [],  # tensors that the definition updates
         "bound": np.zeros(len(tensors), dtype=bool),
         "all_bound": False,
         "staged": [],  # (tensor, copy): tensors with gaps are updated in a copy and written back
@@ -138,7 +188,7 @@ def _collect_addresses(launch: Launch) -> None:
     weights = list(map(torch.Tensor.data_ptr, tensors))
     if weights != memory["weights"]:
         _check_moved(launch, weights)
-    memory["staged"], memory["keep"] = [], []
+    memory["staged"], memory["keep"], memory["rows"], memory["apart"] = [], [], {}, []
     if memory["contiguous"] and launch.complete and all(map(torch.Tensor.is_contiguous, gradients)):
         table[:, 1] = list(map(torch.Tensor.data_ptr, gradients))
         table[:, 0] = weights
@@ -152,7 +202,18 @@ def _collect_addresses(launch: Launch) -> None:
             like = torch.empty_like(like).copy_(like)
             memory["staged"].append((tensor.detach(), like))
         if gradient.is_sparse:
-            gradient = gradient.to_dense()
+            gradient = launch.gradient_of(index)
+        if gradient.is_sparse:
+            ids, values = gradient.indices()[0].numpy(), gradient.values().contiguous()
+            length = tensor[0].numel()
+            if length % memory["block"]:  # rows that cut blocks of codes
+                memory["apart"].append(index)
+            else:
+                memory["rows"][index] = (ids, length)
+            memory["keep"].append((gradient, values))
+            # a gradient without rows counts as a step, and has no address
+            table[index, 0], table[index, 1] = like.data_ptr(), values.data_ptr() or -1
+            continue
         if gradient.dtype != like.dtype or gradient.stride() != like.stride():
             gradient = torch.empty_like(like).copy_(gradient)
         memory["keep"].append((like, gradient))
@@ -178,12 +239,12 @@ def _bind_slots(launch: Launch) -> None:
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the active tensors into pieces, and the pieces into one span of equal cost per thread.
 
-    Returns pieces, int64 (n, 4): tensor, first element, number of elements, group; and spans, int64 (threads + 1,):
-    thread k updates the pieces spans[k] to spans[k + 1].
+    Returns pieces, int64 (n, 5): tensor, first element, number of elements, group, first element in the gradient; and
+    spans, int64 (threads + 1,): thread k updates the pieces spans[k] to spans[k + 1].
     """
     places = np.flatnonzero(active)
     total = int(sizes[places].sum()) + FIXED_COST * len(places)
-    pieces: list[tuple[int, int, int, int]] = []
+    pieces: list[tuple[int, int, int, int, int]] = []
     spans = [0]
     done = 0  # cost of what is cut already
     for place in places.tolist():
@@ -194,13 +255,21 @@ def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: i
             if len(spans) < threads and room < count:
                 count = max(0, room) // CUT * CUT
             if count:
-                pieces.append((place, first, count, int(groups[place])))
+                pieces.append((place, first, count, int(groups[place]), first))
                 done += count + FIXED_COST
                 first += count
             if len(spans) < threads and first < size:
                 spans.append(len(pieces))
     spans += [len(pieces)] * (threads + 1 - len(spans))
-    return np.array(pieces, dtype=np.int64).reshape(-1, 4), np.array(spans, dtype=np.int64)
+    return np.array(pieces, dtype=np.int64).reshape(-1, 5), np.array(spans, dtype=np.int64)
+
+
+def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int) -> np.ndarray:
+    """One piece, as those of `divide`, per row of a row-sparse gradient; its k-th row is the row ids[k]."""
+    pieces = np.empty((len(ids), 5), dtype=np.int64)
+    pieces[:, 0], pieces[:, 1], pieces[:, 2], pieces[:, 3] = tensor, ids * length, length, group
+    pieces[:, 4] = np.arange(len(ids)) * length
+    return pieces
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -57,8 +58,8 @@ class Facts:
         return [word for word, needed in words.items() if needed]
 
 
-def state_bytes(optimizer: type[Any], **options: Any) -> float:
-    """Bytes of state per element of a large float32 parameter, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
+def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **options: Any) -> float:
+    """Bytes of state per element of a float32 matrix, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
 
     `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too.
     """
@@ -69,10 +70,11 @@ def state_bytes(optimizer: type[Any], **options: Any) -> float:
     group = optimizer([torch.zeros(1)], **options).param_groups[0]
     total = 0.0
     for slot in optimizer.slots:
-        if slot.per == "element" and slot.exists(group):
-            name = formats.wide(group["state"]) if slot.wide else group["state"]
+        if slot.exists(group) and not slot.is_number:
+            name = formats.slot_format(slot.per, slot.wide, group["state"], group["state"])
             block = formats.block_of(name)
-            total += formats.BYTES[name] + (4 / block if block > 1 else 0)
+            share = math.prod(slot.shape(shape, group)) / math.prod(shape)
+            total += share * (formats.BYTES[name] + (4 / block if block > 1 else 0))
     return total
 
 

@@ -306,7 +306,10 @@ class Step:
         factor = self._shares.rest() if self._shares.number else 1.0
         if self.scaler is not None:
             factor = factor * self.scaler._scale.double().reciprocal().float()
-        raw = global_norm([tensor.grad for _, tensor in named if tensor.grad is not None])
+        if isinstance(self.optimizer, engine.Optimizer):
+            raw = self.optimizer.gradient_norm()
+        else:
+            raw = global_norm([tensor.grad for _, tensor in named if tensor.grad is not None])
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
         found_inf = (~torch.isfinite(norm)).float()
         clipped = torch.zeros_like(found_inf)
