@@ -39,6 +39,7 @@ _POSITION = re.compile(
 _TOKEN = re.compile(
     r"(^|_)(token|tokens|cls|embed|embedding|embeddings|query|queries|prompt|registers?)(_|$)", re.IGNORECASE
 )
+_LOOKED_UP = re.compile(r"^(wte|emb|tok_embeddings?|shared)$", re.IGNORECASE)
 _BIAS = re.compile(r"(^|_)bias(es)?\d*(_|$)|^b\d*$")
 _HEAD_PART = re.compile(
     r"^(\w+_)?heads?(_\w+)?\d*$"
@@ -73,6 +74,14 @@ class Member:
     def trained(self) -> bool:
         return self.tensor.requires_grad
 
+    @property
+    def is_hidden_matrix(self) -> bool:
+        """Whether it is what Muon is for: a hidden matrix, or the kernel of a convolution that mixes channels and does
+        not read the input. Embeddings, heads and tables of positions are matrices by shape only."""
+        if self.role == "convolution":
+            return not self.first_convolution and not self.depthwise
+        return self.role == "matrix" and sum(size > 1 for size in self.tensor.shape) >= 2
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -80,6 +89,22 @@ class Anatomy:
 
     members: tuple[Member, ...]
     blocks: int
+
+
+def role_by_name(name: str) -> str | None:
+    """ "embedding", "position" or "head" where a tensor's name says so, else None: for tensors without their model.
+
+    >>> role_by_name("model.embed_tokens.weight"), role_by_name("lm_head.weight"), role_by_name("layers.0.fc.weight")
+    ('embedding', 'head', None)
+    """
+    for part in name.split("."):
+        if _POSITION.search(part):
+            return "position"
+        if _TOKEN.search(part) or _LOOKED_UP.search(part):
+            return "embedding"
+        if _HEAD_PART.match(part):
+            return "head"
+    return None
 
 
 def find_roles(model: nn.Module) -> Anatomy:
