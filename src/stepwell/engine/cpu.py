@@ -26,8 +26,10 @@ FEWEST = 8192  # elements per thread below which waking it costs more than it do
 CUT = 256  # threads divide a tensor at multiples of this many elements: whole blocks and cache lines
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
+    if kind is not None and kind.view != "element":
+        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
     if tensor.device.type != "cpu":
         return f"it lies on {tensor.device}; the cpu backend updates tensors in the CPU's memory"
     try:

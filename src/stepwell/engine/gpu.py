@@ -24,8 +24,10 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
+    if kind is not None and kind.view != "element":
+        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
     if tensor.device.type != "cuda" and not (interpreted() and tensor.device.type == "cpu"):
         return f"it lies on {tensor.device}; the gpu backend updates tensors in a CUDA device's memory"
     try:

@@ -149,28 +149,22 @@ class Muon(Optimizer):
             "eps": adamw_eps,
             "weight_decay": weight_decay if adamw_weight_decay is None else adamw_weight_decay,
         }
-        self.force = force
+        self.force, self.inner = force, inner
         super().__init__(_split(params, inner), defaults, options)
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if group["use_muon"] else "adamw"
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; without `use_muon` in it, its tensors must all be matrices, or all be none."""
-        if isinstance(param_group, dict) and "params" in param_group:
-            (group,) = as_groups([param_group], "Muon")
-            if "use_muon" not in group:
-                halves = [half for half in _halves(group, {}) if half["params"]]
-                if len(halves) != 1:
-                    raise UsageError(
-                        "Muon: the group has hidden matrices and other parameters; add two groups, or say which with "
-                        "'use_muon' in the group"
-                    )
-                group["use_muon"] = halves[0]["use_muon"]
+        """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            return super().add_param_group(param_group)  # which refuses it
+        groups = _split([param_group], self.inner)
+        for group in groups:
             if group["use_muon"]:
                 self._check_matrices(group)
-            param_group = group
-        super().add_param_group(param_group)
+        for group in groups:
+            super().add_param_group(group)
 
     def _check_matrices(self, group: Mapping[str, Any]) -> None:
         for name, tensor in _named(group):

@@ -39,7 +39,7 @@ class SparseAdam(Optimizer):
     Reference: torch.optim.SparseAdam's documentation; Kingma, Ba, arXiv 1412.6980, the end of section 2. t counts the
     gradients of the whole tensor, not those of a row.
 
-    >>> optimizer = SparseAdam(embedding.parameters(), lr=1e-3)
+    >>> optimizer = SparseAdam(model.parameters(), lr=1e-3)  # nn.Embedding(..., sparse=True)
     """
 
     rule, slots, decay = update, Adam.slots[:2], None
