@@ -235,7 +235,22 @@ def test_inside_torchs_own_sequence() -> None:
         warnings.simplefilter("ignore", UserWarning)  # torch's own use of step(epoch)
         first = torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5, total_iters=100)
         chain = torch.optim.lr_scheduler.SequentialLR(optimizer, [first, Scheduler(optimizer, RAMP)], milestones=[3])
+        rates = []
         for _ in range(6):
+            rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             chain.step()
+    assert rates == pytest.approx([0.5e-3] * 3 + [1e-3 * RAMP(k) for k in range(3)])
     assert chain.get_last_lr() == pytest.approx([1e-3 * RAMP(3), 1e-2 * RAMP(3)])
+
+
+def test_what_a_trainer_adds_to_torchs_count_of_calls_changes_nothing() -> None:
+    optimizer = adamw()
+    scheduler = Scheduler(optimizer, RAMP)
+    for k in range(20):
+        assert scheduler._step_count == k + 1
+        scheduler._step_count += 3  # Accelerate: the micro-batches before an update
+        train(optimizer, scheduler, 1)
+    assert scheduler.state_dict() == {"step": 20}
+    scheduler.load_state_dict({"step": 4})
+    assert scheduler._step_count == 5
