@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import transformers as hf
 from torch import nn
+
+
+class _Transformers:
+    """The package, imported when the first model is made: `make test-fast` makes none, and it takes seconds."""
+
+    def __getattr__(self, name: str) -> Any:
+        import transformers
+
+        return getattr(transformers, name)
+
+
+hf = _Transformers()
 
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 TEXT = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
