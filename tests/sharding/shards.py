@@ -1,6 +1,6 @@
 """One of two processes that train the same small problem with parameters cut over both; run by test_sharding.py.
 
-python -m tests.sharding.shards RANK FILE OUT NAME OPTIONS
+python -m tests.sharding.shards RANK FILE OUT CASES      (CASES: JSON, a list of [name, options])
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def problem() -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
     return params, [[torch.randn(shape, generator=generator) for shape in SHAPES] for _ in range(4)]
 
 
-def train(rank: int, name: str, options: dict[str, Any]) -> dict[str, Any]:
+def train(name: str, options: dict[str, Any]) -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (2,))
     params, grads = problem()
     spread = [
@@ -50,13 +50,13 @@ def train(rank: int, name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    rank, file, out, name, options = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], json.loads(sys.argv[5])
+    rank, file, out, cases = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     try:
-        result = train(rank, name, options)
+        results = [train(name, options) for name, options in cases]
         if rank == 0:
-            torch.save(result, out)
+            torch.save(results, out)
     finally:
         dist.destroy_process_group()
 

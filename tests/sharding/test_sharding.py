@@ -28,29 +28,34 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), CASES)
-def test_shards_step_like_the_whole(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    arguments = [str(tmp_path / "store"), str(tmp_path / "out.pt"), name, json.dumps(options)]
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes found, for each case."""
+    folder, root = tmp_path_factory.mktemp("shards"), Path(__file__).parents[2]
+    arguments = [str(folder / "store"), str(folder / "out.pt"), json.dumps(CASES)]
     command = [sys.executable, "-W", "ignore", "-m", "tests.sharding.shards"]
     both = [
-        subprocess.Popen(
-            [*command, str(rank), *arguments], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-        )
+        subprocess.Popen([*command, str(rank), *arguments], stderr=subprocess.PIPE, text=True, cwd=root)
         for rank in (0, 1)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in both]
+    errors = [process.communicate(timeout=200)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
-    found = torch.load(tmp_path / "out.pt")
+    return torch.load(folder / "out.pt")
 
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("sharding")
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_shards_step_like_the_whole(case: int, ends: list[dict[str, Any]]) -> None:
+    name, options = CASES[case]
     params, grads = problem()
     whole = leaves(params)
     optimizer = find(name)(whole, **options)
     run(optimizer, whole, [*grads, grads[0]])
     # sums are added up in another order; blocks of codes are others in a shard
     bound = 2e-2 if options.get("state") == "int8" else 1e-5
-    for ours, expected in zip(found["params"], whole, strict=True):
+    for ours, expected in zip(ends[case]["params"], whole, strict=True):
         torch.testing.assert_close(ours, expected.detach(), rtol=bound, atol=bound)
-    for norm, row in zip(found["norms"], grads, strict=True):
+    for norm, row in zip(ends[case]["norms"], grads, strict=True):
         assert norm == pytest.approx(float(torch.cat([g.flatten() for g in row]).norm()), rel=1e-6)
-    assert found["kinds"]["exp_avg"]  # state is spread as its parameter: distributed checkpoints know where it lies
+    assert ends[case]["kinds"]["exp_avg"]  # spread as its parameter: distributed checkpoints know where it lies
