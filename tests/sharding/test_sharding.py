@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+import stepwell
 from stepwell.optimizers import find
 from tests.contract.test_contract import leaves, run
+from tests.sharding import fsdp
 from tests.sharding.shards import problem
 
 pytest.importorskip("torch.distributed")
@@ -28,19 +30,25 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes found, for each case."""
-    folder, root = tmp_path_factory.mktemp("shards"), Path(__file__).parents[2]
-    arguments = [str(folder / "store"), str(folder / "out.pt"), json.dumps(CASES)]
-    command = [sys.executable, "-W", "ignore", "-m", "tests.sharding.shards"]
+def in_two_processes(module: str, folder: Path, *arguments: str) -> Any:
+    """What the first of two processes saved."""
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.sharding.{module}"]
+    files = [str(folder / "store"), str(folder / "out.pt")]
     both = [
-        subprocess.Popen([*command, str(rank), *arguments], stderr=subprocess.PIPE, text=True, cwd=root)
+        subprocess.Popen(
+            [*command, str(rank), *files, *arguments], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
         for rank in (0, 1)
     ]
     errors = [process.communicate(timeout=200)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     return torch.load(folder / "out.pt")
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes found, for each case."""
+    return in_two_processes("shards", tmp_path_factory.mktemp("shards"), json.dumps(CASES))
 
 
 @pytest.mark.slow
@@ -59,3 +67,14 @@ def test_shards_step_like_the_whole(case: int, ends: list[dict[str, Any]]) -> No
     for norm, row in zip(ends[case]["norms"], grads, strict=True):
         assert norm == pytest.approx(float(torch.cat([g.flatten() for g in row]).norm()), rel=1e-6)
     assert ends[case]["kinds"]["exp_avg"]  # spread as its parameter: distributed checkpoints know where it lies
+
+
+@pytest.mark.slow
+def test_a_step_under_fsdp_is_that_of_one_process(tmp_path: Path) -> None:
+    """Accumulation, clipping by the norm over the mesh, and norms of whole tensors in LAMB."""
+    found = in_two_processes("fsdp", tmp_path)
+    whole = fsdp.model()
+    step = stepwell.Step(stepwell.LAMB(whole.named_parameters(), **fsdp.OPTIONS), clip_norm=0.3, accumulate=2)
+    assert fsdp.train(step, whole) == pytest.approx(found["norms"], rel=1e-5)
+    for ours, expected in zip(found["params"], whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=1e-6)

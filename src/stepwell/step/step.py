@@ -289,6 +289,8 @@ class Step:
                 "Step: this loss has been through backward already, which freed its graph; compute it anew for each "
                 "step, or keep the graph where it is used first (retain_graph=True)"
             ) from error
+        if self._sync.quiet:  # FSDP keeps what is not synchronised elsewhere
+            return
         if all(tensor.grad is None for group in self.optimizer.param_groups for tensor in group["params"]):
             released = any(tensor._post_accumulate_grad_hooks for _, tensor in self._named())
             raise UsageError(
