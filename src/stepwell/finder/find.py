@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stepwell.engine.gradients import is_finite_number
 from stepwell.errors import UsageError, unknown
 from stepwell.finder import data
 from stepwell.finder.found import FoundLR, found
@@ -24,7 +25,6 @@ from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
 from stepwell.optimizers import TABLE, find
 from stepwell.step import Step
-from stepwell.step.gradients import is_finite_number
 
 LOW, HIGH = 1e-6, 10.0  # where no facts are known: from far too small for any to too large for most
 BEYOND = 10  # how far the sweep goes beyond the usual range of an optimizer, on both sides

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepwell.engine.gradients import is_finite_number
 from stepwell.errors import UsageError
-from stepwell.step.gradients import is_finite_number
 
 
 class Average:

@@ -30,8 +30,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell import engine
+from stepwell.engine.gradients import Factor, global_norm, multiply
+from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError
+from stepwell.optimizers.stepping import needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau
@@ -40,9 +42,8 @@ from stepwell.step import saving
 from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
 from stepwell.step.averages import Average
 from stepwell.step.clipping import Clip, ClipNorm
-from stepwell.step.done import Done, Reading
+from stepwell.step.done import Done
 from stepwell.step.generators import checked_generators
-from stepwell.step.gradients import Factor, global_norm, multiply
 
 
 class Step:
@@ -169,10 +170,15 @@ class Step:
             retain_graph: as in `Tensor.backward`, for a graph that is needed again.
 
         Raises UsageError for a loss that is not a scalar with a graph, for a graph that was used up, where no parameter
-        gets a gradient, and past the horizon of the schedule. Weights, state and schedule are then what they were, and
-        the accumulation begins anew.
+        gets a gradient, past the horizon of the schedule, and for an optimizer that needs `closure`. Weights, state and
+        schedule are then what they were, and the accumulation begins anew.
         """
         self._refuse_inside_averaged("step")
+        if needs_closure(self.optimizer):
+            raise UsageError(
+                f"Step: {type(self.optimizer).__name__} evaluates the loss at places of its own; call "
+                "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
+            )
         _check_loss(loss)
         check_weight(weight)
         if self._shares.number == 0:
@@ -240,7 +246,8 @@ class Step:
 
         Args:
             compute: computes the loss anew and returns it; without backward, which is done here each time, as is
-                clipping. Its first evaluation decides whether the update is skipped.
+                clipping. The update is skipped if the gradient of its first evaluation is not finite, or (SAM) that
+                of a later one. L-BFGS searches on instead.
 
         >>> done = step.closure(lambda: loss_fn(model(x), y))
 
@@ -258,12 +265,13 @@ class Step:
             raise
         lr = self._lr()
         if not found_inf:
-            first: list[Tensor] = [loss]
+            first: list[tuple[Tensor, Tensor]] = [(loss, found_inf)]
 
-            def evaluate() -> Tensor:
-                return first.pop() if first else self._evaluate(compute)[0]
+            def evaluate() -> tuple[Tensor, Tensor]:
+                return first.pop() if first else self._evaluate(compute)[:2]
 
-            self.optimizer.step(evaluate)  # type: ignore[arg-type]  # torch says float and takes tensors
+            _, late = update_with(self.optimizer, evaluate)
+            found_inf = found_inf if late is None else late
         return self._finish(lr, loss, found_inf, norm, clipped)
 
     def _evaluate(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -321,11 +329,7 @@ class Step:
         named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
         factor, found_inf, norm, clipped = self._factor(named)
         lr = self._lr()
-        if isinstance(self.optimizer, engine.Optimizer):
-            _hooked(self.optimizer, lambda: self.optimizer.update(factor, found_inf))  # type: ignore[attr-defined]
-        else:
-            multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
-            _update_of_torch(self.optimizer, found_inf)
+        update(self.optimizer, factor, found_inf)
         if self.scaler is not None:
             state = self.scaler._per_optimizer_states[id(self.optimizer)]
             state["found_inf_per_device"] = {found_inf.device: found_inf}
@@ -590,25 +594,3 @@ def _length_of(loader: Any) -> int | None:
 
 def _on(factor: Factor, other: Tensor) -> Factor:
     return factor.to(other.device) if isinstance(factor, Tensor) else factor
-
-
-def _hooked(optimizer: torch.optim.Optimizer, update: Callable[[], None]) -> None:
-    """Run an update with the hooks that torch runs around `optimizer.step()`."""
-    for before in optimizer._optimizer_step_pre_hooks.values():
-        before(optimizer, (), {})
-    update()
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside the Step looks for it
-    for after in optimizer._optimizer_step_post_hooks.values():
-        after(optimizer, (), {})
-
-
-def _update_of_torch(optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
-    """`optimizer.step()` under the flag: inside the kernel where it is fused, else by waiting for the flag."""
-    if all(group.get("fused") for group in optimizer.param_groups):
-        optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
-        try:
-            optimizer.step()
-        finally:
-            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-    elif not found_inf:
-        optimizer.step()
