@@ -5,6 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stepwell.optimizers import TABLE, find
+
+# Those that make a step of a given gradient. L-BFGS evaluates the loss, wrappers have their step from another one: they
+# have tests of their own.
+RULES = tuple(name for name in TABLE if find(name).facts.kind not in ("closure", "wrapper"))
+
 # optimizer -> option sets. Together they set every option of the optimizer off its default; `maximize` is set by the
 # test itself. `referee` options are those of tests/papers/<name>.py, which has the same names.
 ROWS: dict[str, list[dict[str, Any]]] = {

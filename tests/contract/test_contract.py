@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import stepwell
-from stepwell.optimizers import TABLE, find
-from tests.contract.table import LATE, REFEREE_MODULES, ROWS, SHAPES, STEPS, SUMMED, for_referee, hessians, rows
+from stepwell.optimizers import find
+from tests.contract.table import LATE, REFEREE_MODULES, ROWS, RULES, SHAPES, STEPS, SUMMED, for_referee, hessians, rows
 
 BACKENDS = ("eager", "cpu")
 
@@ -69,7 +69,7 @@ def assert_bits_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 
 def test_every_optimizer_has_rows() -> None:
-    assert set(ROWS) == set(TABLE)
+    assert set(ROWS) == set(RULES)
 
 
 @pytest.mark.parametrize(("name", "options"), rows())

@@ -8,8 +8,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 # What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
-# iterates; an estimate of the curvature.
-Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise"]
+# iterates; an estimate of the curvature; the gradient at a point beside the weights.
+Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "perturbed"]
+
+# What the step looks at: one element; sums over a tensor, too; a whole matrix; the loss, which it evaluates itself; or
+# it is a wrapper, whose step is made by another optimizer.
+Kind = Literal["elementwise", "sums", "matrix", "closure", "wrapper"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Facts:
         source: where these ranges and the judgements below come from.
         compare_options: constructor options `compare` uses unless told otherwise.
         method: what makes the step.
+        kind: what the step looks at.
         lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where the two have
             no usual relation.
         needs_closure: the step evaluates the loss itself.
@@ -34,6 +39,7 @@ class Facts:
     source: str
     compare_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     method: Method = "adaptive"
+    kind: Kind = "elementwise"
     lr_against_adamw: float | None = 1.0
     needs_closure: bool = False
     needs_warmup: bool = False
@@ -60,8 +66,11 @@ class Facts:
 def state_bytes(optimizer: type[Any], **options: Any) -> float:
     """Bytes of state per element of a large float32 parameter, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
 
-    `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too.
+    `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too. An optimizer
+    without an update rule of its own (L-BFGS, those that wrap another) says it itself: `bytes_per_element`.
     """
+    if hasattr(optimizer, "bytes_per_element"):
+        return optimizer.bytes_per_element(**options)
     import torch
 
     from stepwell.engine import formats
@@ -85,6 +94,7 @@ def record(optimizer: type[Any], family: str | None = None) -> dict[str, Any]:
         "name": optimizer.__name__,
         "summary": lines[0].strip() if lines else "",
         "method": facts.method,
+        "kind": facts.kind,
         "lr_low": low,
         "lr_high": high,
         "lr_by_family": {name: list(span) for name, span in facts.lr.items()},
