@@ -56,7 +56,7 @@ STATE: dict[str, Callable[[Shape], float]] = {
     "asgd": _slots(1),
     "lamb": _slots(2),
     "lars": _slots(1),
-    "lbfgs": _slots(2 * 100 + 3),  # torch's history of 100 pairs
+    "lbfgs": _slots(2 * 100 + 2),  # torch's history of 100 pairs, a direction and a gradient
     "lion": _slots(1),
     "muon": _slots(1),
     "nadam": _slots(2),
@@ -89,6 +89,8 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     if folded in ("sgd", "rmsprop") and "momentum" in settings:
         own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
         return (own + bool(settings["momentum"])) * math.prod(shape)
+    if folded == "lbfgs" and "history_size" in settings:
+        return (2 * settings["history_size"] + 2) * math.prod(shape)
     return STATE[folded](shape) + (math.prod(shape) if settings.get("amsgrad") else 0)
 
 

@@ -38,6 +38,7 @@ TABLE = {
     "ScheduleFreeSGD": "schedulefree_sgd",
     "ScheduleFreeAdamW": "schedulefree_adamw",
     "Sophia": "sophia",
+    "LBFGS": "lbfgs",
 }
 
 

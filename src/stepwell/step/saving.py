@@ -101,6 +101,9 @@ def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str,
             f"Step: {owner} has groups of {counts[0]} parameters, the checkpoint of {counts[1]}; "
             "it was saved from another model or with other groups"
         )
+    # L-BFGS keeps vectors over all parameters, as the state of the first.
+    whole = (sum(tensor.numel() for group in groups for tensor in group["params"]),)
+    vectors = (whole,) if isinstance(optimizer, torch.optim.LBFGS) else ()
     for place, (group, their) in enumerate(zip(groups, theirs, strict=True)):
         names = group.get("param_names") or [f"parameter {i} of group {place}" for i in range(len(group["params"]))]
         saved_names = their.get("param_names") or names
@@ -108,11 +111,18 @@ def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str,
             if "param_names" in group and name != saved_name:
                 raise UsageError(f"Step: the checkpoint has '{saved_name}' where {owner} has '{name}'; other model")
             for slot, value in saved["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and value.dim() and tensor.dim() and value.shape != tensor.shape:
+                if _misfit(slot, value, tensor) and value.shape not in vectors:
                     raise UsageError(
                         f"Step: '{slot}' of {name} has shape {tuple(value.shape)} in the checkpoint, the parameter "
                         f"{tuple(tensor.shape)}; it was saved from another model"
                     )
+
+
+def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
+    """Whether a slot that has a number for each element has other elements than the parameter."""
+    if not isinstance(value, Tensor) or slot in ("row_var", "col_var"):  # torch's Adafactor: one per row and column
+        return False
+    return bool(value.dim() and value.dim() == tensor.dim()) and value.shape != tensor.shape
 
 
 def check_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
