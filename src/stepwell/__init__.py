@@ -34,6 +34,7 @@ _DOOR = {
     "ClipValue": "stepwell.step",
     "Done": "stepwell.step",
     "find_lr": "stepwell.finder",
+    "recalibrate": "stepwell.optimizers.batch_norm",
 }
 _ROOMS = (
     "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",
