@@ -39,6 +39,8 @@ TABLE = {
     "ScheduleFreeAdamW": "schedulefree_adamw",
     "Sophia": "sophia",
     "LBFGS": "lbfgs",
+    "SAM": "sam",
+    "ASAM": "asam",
 }
 
 
@@ -64,13 +66,18 @@ def find(name: str) -> type[Any]:
 def create(name: str, model_or_params: Any, **options: Any) -> Any:
     """Build an optimizer by name: `create("adamw", model, lr=3e-4)`.
 
-    `model_or_params` is a module, or whatever `torch.optim` takes. Raises UsageError with the nearest right
-    name for an unknown one, and with the options there are for an unknown option.
+    `model_or_params` is a module, or whatever `torch.optim` takes. What wraps an optimizer takes the name of that as
+    `base`, and the options of both: `create("sam", model, base="sgd", rho=0.1, lr=0.3, momentum=0.9)`; an option that
+    both have goes to the wrapper. Raises UsageError with the nearest right name for an unknown one, and with the
+    options there are for an unknown option.
     """
+    cls = find(name)
+    if cls.facts.kind == "wrapper":
+        return cls.around(model_or_params, **options)
     params: Iterable[Any] = (
         model_or_params.named_parameters() if hasattr(model_or_params, "named_parameters") else model_or_params
     )
-    return find(name)(params, **options)
+    return cls(params, **options)
 
 
 def __getattr__(name: str) -> Any:
