@@ -41,6 +41,7 @@ TABLE = {
     "LBFGS": "lbfgs",
     "SAM": "sam",
     "ASAM": "asam",
+    "Lookahead": "lookahead",
 }
 
 

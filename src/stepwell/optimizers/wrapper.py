@@ -338,7 +338,8 @@ class Wrapper(torch.optim.Optimizer):
         return f"{self._shown()} around\n{inside}"
 
     def _shown(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)}' for name in self.settings)})"
+        given = [name for name in inspect.signature(type(self).__init__).parameters if name in self.settings]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
     def __repr__(self) -> str:
         inside = repr(self.base) if isinstance(self.base, Wrapper) else type(self.base).__name__
