@@ -30,6 +30,7 @@ _DOOR = {
     "AdaptiveClip": "stepwell.step",
     "AutoClip": "stepwell.step",
     "Average": "stepwell.step",
+    "SWA": "stepwell.step",
     "ClipNorm": "stepwell.step",
     "ClipValue": "stepwell.step",
     "Done": "stepwell.step",

@@ -49,7 +49,7 @@ def load_state_dict(step: Step, state: Mapping[str, Any]) -> None:
     if step.scaler is not None:
         step.scaler.load_state_dict(state["scaler"])
     if step.average is not None:
-        step.average.load_state_dict(state["average"])
+        step.average.load_state_dict(state["average"], [tensor for _, tensor in step._averaged()])
     if step.clip is not None:
         step.clip.load_state_dict(state["clip"])
     if step.plateau is not None:
@@ -78,7 +78,8 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     if step.clip is not None and state["clip"].get("kind") == kind:
         step.clip.check_state(state["clip"])
     if step.average is not None:
-        step.average.check(state["average"], [name for name, _ in step._averaged()])
+        averaged = step._averaged()
+        step.average.check(state["average"], [name for name, _ in averaged], [tensor for _, tensor in averaged])
     if step._horizon is not None and state["number"] > step._horizon:
         raise UsageError(
             f"Step: the checkpoint is from update {state['number']}, and the schedule has {step._horizon} steps; "

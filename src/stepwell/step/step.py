@@ -33,6 +33,7 @@ from torch import Tensor
 from stepwell.engine.gradients import Factor, global_norm, multiply
 from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError
+from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.stepping import needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
 from stepwell.schedules.base import Schedule
@@ -40,7 +41,7 @@ from stepwell.schedules.plateau import Plateau
 from stepwell.schedules.smooth import constant
 from stepwell.step import saving
 from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
-from stepwell.step.averages import Average
+from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
 from stepwell.step.generators import checked_generators
@@ -58,7 +59,8 @@ class Step:
         accumulate: micro-batches per update, at least 1.
         clip: another way to clip: `ClipValue`, `AdaptiveClip`, `AutoClip`. Not together with `clip_norm`.
         scaler: a `torch.amp.GradScaler`, for fp16; bf16 needs none.
-        ema: decay of an average of the weights, such as 0.999, or an `Average`.
+        ema: decay of an average of the weights, such as 0.999: short for average=Average(0.999).
+        average: an average of the weights: `Average` (exponential), `SWA` (uniform).
         total_steps: updates of the run, if known: fractions of the schedule are resolved, and one that does not fit
             the run is refused.
         plateau: a `Plateau` whose factor multiplies lr; show it the metric with `observe`.
@@ -92,7 +94,8 @@ class Step:
         *,
         clip: Clip | None = None,
         scaler: Any = None,
-        ema: float | Average | None = None,
+        ema: float | Averages | None = None,
+        average: float | Averages | None = None,
         total_steps: int | None = None,
         plateau: Plateau | None = None,
         model: torch.nn.Module | None = None,
@@ -107,9 +110,7 @@ class Step:
         named = self._named()
         if self.clip is not None:
             self.clip.check([name for name, _ in named])
-        if ema is not None and not isinstance(ema, Average):
-            ema = Average(ema)
-        self.average = ema
+        self.average = _checked_average(ema, average)
         self.plateau = plateau
         self.schedules = self._checked_schedules(schedule, total_steps)
         self._initial = initial_values(self.schedules, optimizer.param_groups) if self.schedules else []
@@ -144,7 +145,7 @@ class Step:
         return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
 
     def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
-        if self.average is None or self.model is None:
+        if self.average is None or self.model is None or not self.average.takes_buffers:
             return []
         return [(name, buffer) for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
 
@@ -430,14 +431,16 @@ class Step:
     def averaged(self) -> Iterator[None]:
         """The weights are their averages inside, for evaluating or exporting; bit for bit what they were afterwards.
 
+        With `model`, so are the running statistics of batch norm, also if they are taken anew inside.
+
         >>> with step.averaged():
         ...     accuracy = evaluate(model)
         """
         if self.average is None:
-            raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999)")
+            raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
         self._refuse_inside_averaged("averaged")
         self._settle()
-        with self.average.swapped_in([tensor for _, tensor in self._averaged()]):
+        with self.average.swapped_in([tensor for _, tensor in self._averaged()]), statistics_kept(self.model):
             self._swapped = True
             try:
                 yield
@@ -558,6 +561,13 @@ def _checked_clip(clip_norm: Any, clip: Any) -> Clip | None:
             f"Step: clip={clip!r}; give ClipValue, AdaptiveClip or AutoClip of stepwell.step, or clip_norm=1.0"
         )
     return clip
+
+
+def _checked_average(ema: Any, average: Any) -> Averages | None:
+    if ema is not None and average is not None:
+        raise UsageError(f"Step: ema={ema!r} and average={average!r} are both given; give one")
+    given = ema if average is None else average
+    return given if given is None or isinstance(given, Averages) else Average(given)
 
 
 def _checked_scaler(scaler: Any) -> Any:
