@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stepwell import engine
 from stepwell.errors import UsageError
+from stepwell.optimizers.stepping import takes_factor
 from stepwell.step.generators import generator_states, set_generator_states
 
 if TYPE_CHECKING:
@@ -85,8 +86,11 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
             f"Step: the checkpoint is from update {state['number']}, and the schedule has {step._horizon} steps; "
             "make it longer, or end it with .hold()"
         )
-    if not isinstance(step.optimizer, engine.Optimizer):
-        _check_torch_optimizer(step.optimizer, state["optimizer"])
+    inside, saved = step.optimizer, state["optimizer"]
+    while takes_factor(inside) and not isinstance(inside, engine.Optimizer) and "base" in saved:
+        inside, saved = inside.base, saved["base"]  # type: ignore[attr-defined]
+    if not takes_factor(inside):
+        _check_torch_optimizer(inside, saved)
     absent = [name for name in step.generators if name not in state["generators"]["given"]]
     if absent:
         raise UsageError(f"Step: the checkpoint has no generator '{absent[0]}'; it would not go on as it was")
@@ -95,6 +99,8 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
 def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """torch loads a state of other shapes without a word, and fails at a later step; this names the parameter."""
     owner = type(optimizer).__name__
+    if "param_groups" not in saved:
+        raise UsageError(f"Step: the checkpoint is of {saved.get('wrapper', 'another optimizer')}, not of {owner}")
     groups, theirs = optimizer.param_groups, saved["param_groups"]
     counts = [len(group["params"]) for group in groups], [len(group["params"]) for group in theirs]
     if counts[0] != counts[1]:
