@@ -36,6 +36,8 @@ _DOOR = {
     "Done": "stepwell.step",
     "find_lr": "stepwell.finder",
     "recalibrate": "stepwell.optimizers.batch_norm",
+    "switch": "stepwell.optimizers.switching",
+    "Swats": "stepwell.optimizers.swats",
 }
 _ROOMS = (
     "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",

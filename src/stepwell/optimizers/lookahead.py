@@ -77,14 +77,23 @@ class Lookahead(Wrapper):
         if not isinstance(k, int) or isinstance(k, bool):
             raise UsageError(f"Lookahead: k={k!r}; it must be a whole number of at least 1")
         check_hyperparameters("Lookahead", {"k": k, "alpha": alpha, "pullback": pullback}, _RANGES)
-        if pullback != "none" and not any(g.get("momentum") or "betas" in g for g in self.param_groups):
-            raise UsageError(
-                f"Lookahead: pullback={pullback!r}, and {type(innermost(self)).__name__} has no momentum here; give it "
-                "some, or leave pullback out"
-            )
         self.k, self.alpha, self.pullback = k, float(alpha), pullback
+        self.check_base()
         self._clock = 0
         self._pending: Reading | None = None
+
+    def check_base(self) -> None:
+        if self.pullback != "none" and not any(g.get("momentum") or "betas" in g for g in self.param_groups):
+            raise UsageError(
+                f"Lookahead: pullback={self.pullback!r}, and {type(innermost(self)).__name__} has no momentum here; "
+                "give it some, or leave pullback out"
+            )
+
+    def around_another(self, optimizer: torch.optim.Optimizer) -> Wrapper:
+        other = super().around_another(optimizer)
+        for kept in other.own.values():
+            kept.pop("momentum", None)  # of a slot that may be another one now
+        return other
 
     def _checked(self, optimizer: Any) -> torch.optim.Optimizer:
         optimizer = super()._checked(optimizer)

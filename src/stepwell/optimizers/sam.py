@@ -65,6 +65,7 @@ class SAM(Wrapper):
     settings: ClassVar[tuple[str, ...]] = ("rho",)
     group_options: ClassVar[tuple[str, ...]] = (RHO,)
     usual_base = "sgd"
+    evaluates = True
     ranges: ClassVar[dict[str, Range]] = {"rho": Range(0)}
     facts: ClassVar[Facts] = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},

@@ -38,6 +38,7 @@ class Wrapper(torch.optim.Optimizer):
     settings: ClassVar[tuple[str, ...]] = ()  # attributes that are saved, each a number, text or a tensor
     group_options: ClassVar[tuple[str, ...]] = ()  # what it reads from the groups, which the other one does not know
     usual_base: ClassVar[str] = "sgd"  # what `create` puts inside unless told
+    evaluates: ClassVar[bool] = False  # whether its own step computes gradients at several places
     copies: ClassVar[int] = 0  # of the weights, in `own`, from the first step on
     facts: ClassVar[Facts]
     slots, decay = (), None
@@ -113,6 +114,19 @@ class Wrapper(torch.optim.Optimizer):
         inside = {option: value for option, value in options.items() if option not in named}
         return 4.0 * cls.copies + state_bytes(find(cls.usual_base if base is None else base), **inside)
 
+    def check_base(self) -> None:
+        """Raise UsageError where the settings do not go together with the optimizer inside."""
+
+    def around_another(self, optimizer: torch.optim.Optimizer) -> Wrapper:
+        """The same wrapper with all that it keeps, around another optimizer of the same parameters."""
+        other = object.__new__(type(self))
+        other.__setstate__({**self.__getstate__(), "base": other._checked(optimizer)})
+        other.own = {tensor: {k: value.clone() for k, value in kept.items()} for tensor, kept in self.own.items()}
+        for mine, group in zip(self.param_groups, optimizer.param_groups, strict=True):
+            for key in self.group_options:
+                group[key] = mine.get(f"initial_{key}", mine[key])
+        return other
+
     # What is the other one's
 
     @property
@@ -141,7 +155,7 @@ class Wrapper(torch.optim.Optimizer):
     @property
     def needs_closure(self) -> bool:
         """Whether a step evaluates the loss itself."""
-        return self.facts.needs_closure or needs_closure(self.base)
+        return self.evaluates or needs_closure(self.base)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

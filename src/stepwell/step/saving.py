@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stepwell import engine
 from stepwell.errors import UsageError
 from stepwell.optimizers.stepping import takes_factor
+from stepwell.step import switching
 from stepwell.step.generators import generator_states, set_generator_states
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def state_dict(step: Step) -> dict[str, Any]:
         "number": step._number,
         "skipped": step._skipped,
         "optimizer": step.optimizer.state_dict(),
+        "switched": step._switched,
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
         "average": None if step.average is None else step.average.state_dict(),
         "clip": {} if step.clip is None else {"kind": type(step.clip).__name__, **step.clip.state_dict()},
@@ -45,6 +47,31 @@ def state_dict(step: Step) -> dict[str, Any]:
 
 def load_state_dict(step: Step, state: Mapping[str, Any]) -> None:
     """Take over a state, or raise UsageError and change nothing."""
+    before = step.optimizer, step._switched
+    _switch(step, state)
+    try:
+        _load(step, state)
+    except BaseException:
+        step.optimizer, step._switched = before
+        raise
+
+
+def _switch(step: Step, state: Mapping[str, Any]) -> None:
+    """Where the checkpoint was saved after a switch to another optimizer, do as much."""
+    saved = state.get("switched") if isinstance(state, Mapping) else None
+    if saved == step._switched:
+        return
+    if saved is None:
+        raise UsageError(
+            f"Step: the checkpoint is from before the switch to {step._switched}; make the Step anew, with the "
+            "optimizer that it began with"
+        )
+    if saved != switching.name_of(step.optimizer):
+        step.optimizer = switching.to_saved(step, saved)
+    step._switched = saved
+
+
+def _load(step: Step, state: Mapping[str, Any]) -> None:
     check(step, state)
     step.optimizer.load_state_dict(state["optimizer"])  # refuses what does not fit, before it changes anything
     if step.scaler is not None:

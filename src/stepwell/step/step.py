@@ -39,7 +39,7 @@ from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau
 from stepwell.schedules.smooth import constant
-from stepwell.step import saving
+from stepwell.step import saving, switching
 from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
 from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
@@ -123,6 +123,7 @@ class Step:
         self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
+        self._switched: str | None = None  # the class of the optimizer that the first was switched to
         if self.schedules:
             self._write_schedule()
         if self.average is not None:
@@ -399,6 +400,40 @@ class Step:
     def _lr(self) -> float | Reading:
         lr = self.optimizer.param_groups[0]["lr"] if "lr" in self.optimizer.param_groups[0] else float("nan")
         return Reading(lr.detach().clone()) if isinstance(lr, Tensor) else float(lr)
+
+    # Another optimizer
+
+    def switch(self, to: str | type[Any], *, lr: Any, carry: bool = True, **options: Any) -> torch.optim.Optimizer:
+        """Go on with another optimizer over the same groups; number, schedules, averages and clipping go on, too.
+
+        Args:
+            to: name or class of the new one.
+            lr: its rate at the next update (of the first group); the schedule goes on from there in its shape. Or a
+                `Swats` that is ready.
+            carry, options: see `stepwell.switch`, which says what is carried over.
+
+        Returns the new optimizer, which is `step.optimizer` from now on. A run that is loaded from a checkpoint after
+        the switch needs no second one: `load` switches by itself.
+
+        >>> if step.number == 5_000:
+        ...     step.switch("sgd", lr=0.1, momentum=0.9)
+
+        Raises UsageError within an accumulation, for what `stepwell.switch` refuses, and where a schedule drives what
+        the new one does not have, or gives rates itself; nothing is changed then.
+        """
+        self._refuse_inside_averaged("switch")
+        if self._shares.number:
+            raise UsageError(
+                f"Step: {self._shares.number} of {self.accumulate} micro-batches of an update are in; switch after an "
+                "update (done.updated), or call flush() first"
+            )
+        self._settle()
+        optimizer, initial = switching.switched(self, to, lr, carry, options)
+        self.optimizer, self._initial = _checked_optimizer(optimizer), initial
+        self._switched = switching.name_of(optimizer)
+        if self.schedules:
+            self._write_schedule()
+        return self.optimizer
 
     # What is known
 
