@@ -84,6 +84,19 @@ def test_a_line_search_turns_back_where_the_loss_is_not_a_number() -> None:
     assert run(LBFGS) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("search", ["strong_wolfe", None])
+def test_at_lr_zero_nothing_moves(search: str | None) -> None:
+    network = model()
+    optimizer = LBFGS(network.parameters(), line_search_fn=search)
+    closure = closure_of(optimizer, network)
+    optimizer.step(closure)
+    before, state = flat(network), copy.deepcopy(optimizer.state_dict()["state"])
+    optimizer.param_groups[0]["lr"] = 0.0
+    assert optimizer.step(closure).item() == loss(network, *data()).item()
+    assert torch.equal(flat(network), before)
+    assert same(optimizer.state_dict()["state"], state)
+
+
 def test_a_step_that_ends_nowhere_changes_nothing() -> None:
     network = model()
     optimizer = LBFGS(network.parameters(), max_iter=2)

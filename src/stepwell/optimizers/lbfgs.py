@@ -145,6 +145,9 @@ class LBFGS(torch.optim.LBFGS):
                 "LBFGS: step() needs a closure that drops the gradients, computes the loss, does backward and returns "
                 "it, as step(closure); or use Step(optimizer).closure(lambda: loss_fn(model(x), y))"
             )
+        if float(self.param_groups[0]["lr"]) == 0:  # where a schedule begins or ends: torch's search divides by it
+            with torch.enable_grad():
+                return closure()
         losses: list[Any] = []
 
         def evaluate() -> Any:
