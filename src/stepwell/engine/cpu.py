@@ -26,8 +26,10 @@ FEWEST = 8192  # elements per thread below which waking it costs more than it do
 CUT = 256  # threads divide a tensor at multiples of this many elements: whole blocks and cache lines
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
+    if kind is not None and kind.view != "element":
+        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
     if tensor.device.type != "cpu":
         return f"it lies on {tensor.device}; the cpu backend updates tensors in the CPU's memory"
     try:
@@ -62,8 +64,8 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     launch.steps -= memory["active"]
 
 
-def squared_norm(launch: Launch) -> torch.Tensor:
-    """The sum of the squares of all gradients, float64. `launch` is prepared."""
+def squares(launch: Launch) -> torch.Tensor:
+    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none. `launch` is prepared."""
     memory = launch.memory
     totals, signs = np.zeros((len(launch.tensors), 1)), np.ones((len(launch.param_groups), 1))
     addresses = np.ascontiguousarray(memory["addresses"][:, :2])
@@ -71,10 +73,9 @@ def squared_norm(launch: Launch) -> torch.Tensor:
     memory["job"][4] = addresses.ctypes.data
     _add_up(launch, sums_kernel(norm_of(launch.kind)), totals)
     memory["job"][4] = memory["addresses"].ctypes.data
-    total = totals.sum()
     for index in memory["apart"]:
-        total += float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
-    return torch.tensor(total)
+        totals[index] = float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
+    return torch.from_numpy(totals[:, 0])
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -140,7 +141,7 @@ def _write_job(launch: Launch) -> None:
     steps = launch.step_counts.data_ptr()
     spans, pieces, addresses = (memory[name].ctypes.data for name in ("spans", "pieces", "addresses"))
     memory["job"][1] = len(memory["spans"]) - 1
-    memory["job"][9:11] = [memory["totals"].ctypes.data, memory["sizes"].ctypes.data]
+    memory["job"][9:11] = [memory["totals"].ctypes.data, launch.elements.ctypes.data]
     memory["job"][2:7] = [spans, pieces, addresses, steps, launch.salts.ctypes.data]
 
 

@@ -90,7 +90,7 @@ def slot_format(per: str, is_wide: bool, state: str, wanted: str) -> str:
     if per in ("tensor", "run"):
         return NUMBER
     if per in ("left", "right"):  # as large as the parameter: worth 16 bits, but no blocks
-        return "bf16" if wanted == "bf16" and state != "fp64" else wide(state)
+        return "bf16" if wanted == "bf16" and state != "fp64" and not is_wide else wide(state)
     return wide(state) if is_wide or per != "element" else state
 
 

@@ -24,8 +24,10 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
+    if kind is not None and kind.view != "element":
+        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
     if tensor.device.type != "cuda" and not (interpreted() and tensor.device.type == "cpu"):
         return f"it lies on {tensor.device}; the gpu backend updates tensors in a CUDA device's memory"
     try:
@@ -114,14 +116,17 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     )
 
 
-def squared_norm(launch: Launch) -> torch.Tensor:
-    """The sum of the squares of all gradients, float64, on the device. `launch` is prepared."""
+def squares(launch: Launch) -> torch.Tensor:
+    """Float64 (tensors,) that add up to the square of the norm of all gradients, on the device. `launch` is prepared.
+
+    Each is that of one gradient, unless some are row-sparse.
+    """
     memory = launch.memory
     addresses = memory["device_addresses"][:, :2].contiguous()
-    total = _sums(launch, norm_of(launch.kind), addresses, memory["signs"], launch.step_counts, 1.0).sum()
+    totals = _sums(launch, norm_of(launch.kind), addresses, memory["signs"], launch.step_counts, 1.0)[:, 0]
     for index in memory["apart"]:
-        total += torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64) ** 2
-    return total
+        totals[index] += torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64) ** 2
+    return totals
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -187,7 +192,7 @@ def _start(
     function[grid](
         memory["chunks"],
         addresses,
-        memory["device_sizes"],
+        memory["device_elements"],
         memory["device_groups"],
         steps,
         memory["device_salts"],
@@ -219,7 +224,7 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "sizes": sizes,
         "dense": [torch.empty_like(tensor).stride() == tensor.stride() for tensor in tensors],
         "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
-        "device_sizes": _upload(sizes, launch),
+        "device_elements": _upload(launch.elements, launch),
         "device_groups": _upload(launch.groups, launch),
         "device_salts": _upload(launch.salts, launch),
         "no_inf": torch.zeros((), device=tensors[0].device),

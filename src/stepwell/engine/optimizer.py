@@ -93,7 +93,7 @@ class Optimizer(torch.optim.Optimizer):
         self._refuse_options(options, defaults)
         self._changed = [True]
         self._plan: Plan | None = None
-        groups = _as_groups(params, name)
+        groups = as_groups(params, name)
         check_hyperparameters(name, defaults, self._ranges())
         self._check_formats(defaults)
         for group in groups:
@@ -112,7 +112,7 @@ class Optimizer(torch.optim.Optimizer):
         """Add a group: `params` and any hyperparameters that differ from the defaults."""
         name = type(self).__name__
         if isinstance(param_group, dict):
-            (param_group,) = _as_groups([param_group], name)
+            (param_group,) = as_groups([param_group], name)
             self._check_group(param_group, self.defaults)
             present = {id(p): n for n, p in self._named()}
             for label, tensor in _labelled(param_group):
@@ -244,10 +244,10 @@ class Optimizer(torch.optim.Optimizer):
 
         >>> float(optimizer.gradient_norm())
         """
-        _, ready = self._prepare()
-        if not ready:
+        plan, ready = self._prepare()
+        squared = plan.squared_norm(ready)
+        if not squared:
             return torch.zeros(())
-        squared = [launch.backend.squared_norm(launch) for launch in ready]
         norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
         return norm if any(launch.kind.weights == "fp64" for launch in ready) else norm.float()
 
@@ -386,7 +386,7 @@ def _observed_step(optimizer: Optimizer, closure: Callable[[], Any] | None = Non
     return optimizer._step(closure)
 
 
-def _as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
+def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
     """`params` as torch takes them (tensors, (name, tensor) pairs, or dicts of groups) as a list of group dicts."""
     if isinstance(params, Tensor):
         raise UsageError(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")

@@ -22,8 +22,8 @@ class Slot:
 
     Args:
         name: the key in `optimizer.state[p]` and in checkpoints.
-        when: the hyperparameter without which the slot does not exist (`"momentum"`: no buffer at momentum 0).
-            The rule is then given None for it.
+        when: the hyperparameter without which the slot does not exist (`"momentum"`: no buffer at momentum 0), or a
+            function of the group. The rule is then given None for it.
         start: the value it is filled with: a number, or a function of the group (Adagrad's initial value).
         signed: whether it can be negative; low-bit formats spend a bit on it only where it can.
         per: "element"; "tensor" for one float64 that the rule updates from numbers alone (a product over the steps);
@@ -35,7 +35,7 @@ class Slot:
     """
 
     name: str
-    when: str | None = None
+    when: str | Callable[[Mapping[str, Any]], bool] | None = None
     start: float | Callable[[Mapping[str, Any]], float] = 0.0
     signed: bool = True
     per: Literal["element", "tensor", "run", "row", "column", "left", "right"] = "element"
@@ -43,6 +43,8 @@ class Slot:
     limit: str | None = None
 
     def exists(self, group: Mapping[str, Any]) -> bool:
+        if callable(self.when):
+            return self.when(group)
         return self.when is None or bool(group[self.when])
 
     def start_value(self, group: Mapping[str, Any]) -> float:
@@ -99,7 +101,7 @@ class Range:
 class OneOf:
     """The names a hyperparameter that chooses between variants may take."""
 
-    names: tuple[str, ...]
+    names: tuple[str | None, ...]
 
     def __contains__(self, value: Any) -> bool:
         return value in self.names
@@ -136,6 +138,8 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
             continue
         numbers = value if isinstance(value, (tuple, list)) else (value,)
         for number in numbers:
+            if number is None and allowed.optional:
+                continue
             try:
                 inside = float(number) in allowed
             except (TypeError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +37,14 @@ TABLE = {
     "ScheduleFreeSGD": "schedulefree_sgd",
     "ScheduleFreeAdamW": "schedulefree_adamw",
     "Sophia": "sophia",
+    "MARS": "mars",
+    "SparseAdam": "sparseadam",
+    "Prodigy": "prodigy",
+    "DAdaptAdam": "dadaptadam",
+    "Adafactor": "adafactor",
+    "Muon": "muon",
+    "Shampoo": "shampoo",
+    "SOAP": "soap",
 }
 
 
@@ -66,10 +73,7 @@ def create(name: str, model_or_params: Any, **options: Any) -> Any:
     `model_or_params` is a module, or whatever `torch.optim` takes. Raises UsageError with the nearest right
     name for an unknown one, and with the options there are for an unknown option.
     """
-    params: Iterable[Any] = (
-        model_or_params.named_parameters() if hasattr(model_or_params, "named_parameters") else model_or_params
-    )
-    return find(name)(params, **options)
+    return find(name)(model_or_params, **options)
 
 
 def __getattr__(name: str) -> Any:

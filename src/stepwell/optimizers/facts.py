@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 # What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
-# iterates; an estimate of the curvature.
-Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise"]
+# iterates; an estimate of the curvature; products of whole matrices.
+Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "matrix"]
 
 
 @dataclass(frozen=True)
