@@ -2,15 +2,19 @@
 
     python bench/accuracy.py [--tasks bytes,digits] [--seeds 5] [--jobs 2] [--json FILE] [--figure FILE]
 
-AdamW trains each task with warm-up over 5 % and cosine decay to 0, on the same seeds (weights and batches) in every
-format. Formats of the state keep everything else in float32. With bf16 weights the whole model is bf16 and computes in
-it, as after `model.bfloat16()`; only batch norms stay float32, for their running statistics, and the loss is taken of
-float32 outputs. The learning rate is the best of a grid for fp32 on a seed of its own; native bf16 weights are shown at
-that rate and at the best rate for themselves.
+AdamW trains each task with warm-up over 5 %, cosine decay to 0 and the gradient clipped to norm 1, on the same seeds
+(weights and batches) in every format. Formats of the state keep everything else in float32. With bf16 weights the whole
+model is bf16 and computes in it, as after `model.bfloat16()`; only batch norms stay float32, for their running
+statistics, and the loss is taken of float32 outputs.
+
+There are two learning rates: the best of a grid for fp32 on a seed of its own, and AdamW's default, 1e-3. What bf16
+weights lose in rounding grows as steps get smaller: at the large rates that suit so short a run it is little.
 
 What is compared is the held-out loss of the weights that the model holds at the end, computed in float32. A format
-passes if its mean over the seeds is not above the worst of fp32's seeds (within the spread of fp32's seeds, or better).
+passes if its mean over the seeds is not above the worst of fp32's seeds at that rate (within their spread, or better).
 Beside it stands the mean difference to fp32 on the same seed, with its standard error, which sees smaller effects.
+Without clipping single seeds of fp32 broke away at the best rate (1.85 to 2.11), and nothing could be told apart.
+
 About 10 minutes on 2 cores.
 """
 
@@ -35,12 +39,15 @@ import stepwell
 from goals import Goal, least, most
 from measure import machine
 from stepwell import tasks
-from stepwell.compare.schedule import factor
+from stepwell.schedules import cosine, warmup
+from stepwell.step import Step
 from stepwell.tasks import Task
 from stepwell.tasks.digits import images
 from table import Column, Table, decimals, percent
 
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (3e-3, 1e-2, 3e-2)
+DEFAULT_RATE = 1e-3
+CLIP_NORM = 1.0
 TUNING_SEED = 0  # the runs that are compared use 1, 2, ...
 STEPS = {"bytes": 600, "digits": 180}
 EVALUATIONS = 15
@@ -111,17 +118,14 @@ def train(run: Run) -> Curve:
     optimizer = stepwell.AdamW(model.named_parameters(), lr=run.lr, state=run.form.state, weights=weights)
     curve = Curve(run)
     stops = {round(run.steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
+    step = Step(optimizer, warmup(0.05).then(cosine()), clip_norm=CLIP_NORM, total_steps=run.steps)
     stream = task.stream(run.seed)
     torch.manual_seed(run.seed)
-    for step in range(run.steps):
-        trained.train()
-        for group in optimizer.param_groups:
-            group["lr"] = run.lr * factor(step, run.steps)
-        optimizer.zero_grad()
-        task.loss(trained, next(stream)).backward()
-        optimizer.step()
-        if step + 1 in stops:
-            curve.steps.append(step + 1)
+    trained.train()
+    for number in range(1, run.steps + 1):
+        step(task.loss(trained, next(stream)))
+        if number in stops:
+            curve.steps.append(number)
             curve.losses.append(held_out_loss(task, model))
     curve.coded = _coded(optimizer, run.form)
     return curve
@@ -150,21 +154,21 @@ def _coded(optimizer: stepwell.Optimizer, form: Format) -> float:
     return sum(p.numel() for p in held) / sum(p.numel() for p in tensors)
 
 
-def tuned(curves: Sequence[Curve], task: str, form: Format) -> float:
-    """The rate of the lowest final loss on the tuning seed."""
-    mine = [c for c in curves if c.run.task == task and c.run.form == form and c.run.seed == TUNING_SEED]
+def tuned(curves: Sequence[Curve], task: str) -> float:
+    """The rate with which fp32 has the lowest final loss on the tuning seed."""
+    mine = [c for c in curves if c.run.task == task and c.run.seed == TUNING_SEED]
     return min((c for c in mine if c.final == c.final), key=lambda c: c.final).run.lr
 
 
 def tuning_runs(task: str, steps: int) -> list[Run]:
-    return [Run(task, form, lr, TUNING_SEED, steps) for form in (FP32, NATIVE) for lr in RATES]
+    """fp32 at every rate of the grid."""
+    return [Run(task, FP32, lr, TUNING_SEED, steps) for lr in RATES]
 
 
-def compared_runs(task: str, steps: int, seeds: int, rate: float, native_rate: float) -> list[Run]:
-    """Every format on every seed at fp32's best rate, and native weights at their own, where that is another."""
-    pairs = [(form, rate) for form in (*STATES, *WEIGHTS)]
-    if native_rate != rate:
-        pairs.append((NATIVE, native_rate))
+def compared_runs(task: str, steps: int, seeds: int, best: float) -> list[Run]:
+    """Every format at the best rate, and those of weights at the default one, on every seed."""
+    pairs = [(form, best) for form in (*STATES, *WEIGHTS)]
+    pairs += [(form, DEFAULT_RATE) for form in (FP32, *WEIGHTS)]
     return [Run(task, form, lr, seed, steps) for form, lr in pairs for seed in range(1, seeds + 1)]
 
 
@@ -181,22 +185,22 @@ COLUMNS = (
 
 
 def judged(curves: Sequence[Curve], task: str) -> Table:
-    """The table of one task. int8 state and split weights must be within fp32's seeds, native weights need not."""
-    groups: dict[tuple[Format, float], list[Curve]] = {}
+    """The table of one task; every format is held against fp32 at the same rate."""
+    groups: dict[tuple[float, Format], list[Curve]] = {}
     for curve in curves:
         if curve.run.task == task and curve.run.seed != TUNING_SEED:
-            groups.setdefault((curve.run.form, curve.run.lr), []).append(curve)
-    reference = next(group for (form, _), group in groups.items() if form == FP32)
-    worst = max(curve.final for curve in reference)
+            groups.setdefault((curve.run.lr, curve.run.form), []).append(curve)
+    first = next(iter(groups.values()))
     table = Table(
-        f"{task}: AdamW over {len(reference)} seeds, {reference[0].run.steps} steps",
+        f"{task}: AdamW over {len(first)} seeds, {first[0].run.steps} steps",
         COLUMNS,
         notes=[
-            "goal: the mean is not above fp32's highest seed. For native bf16 weights on bytes it is the opposite:",
-            "that they lose something must show, at fp32's best rate and at their own.",
+            "goal: the mean is not above fp32's highest seed at that rate. For native bf16 weights on bytes at the",
+            "default rate it is the opposite: that they lose something must show.",
         ],
     )
-    for (form, lr), group in groups.items():
+    for (lr, form), group in groups.items():
+        reference = groups[lr, FP32]
         finals = [curve.final for curve in group]
         differences = [mine.final - theirs.final for mine, theirs in zip(group, reference, strict=True)]
         spread = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
@@ -210,14 +214,15 @@ def judged(curves: Sequence[Curve], task: str) -> Table:
             "within": None if form == FP32 else share_within(group, reference),
             "coded": group[0].coded,
         }
-        table.add(row, {"mean": _goal(task, form, worst)})
+        table.add(row, {"mean": _goal(task, form, lr, max(curve.final for curve in reference))})
     return table
 
 
-def _goal(task: str, form: Format, worst: float) -> Goal | None:
+def _goal(task: str, form: Format, lr: float, worst: float) -> Goal | None:
     if form.state == "int8" or form.weights in ("split", "stochastic"):
         return most(round(worst, 4), digits=4)
-    return least(round(worst, 4), digits=4) if form == NATIVE and task == "bytes" else None
+    is_shown = form == NATIVE and task == "bytes" and lr == DEFAULT_RATE
+    return least(round(worst, 4), digits=4) if is_shown else None
 
 
 def share_within(group: Sequence[Curve], reference: Sequence[Curve]) -> float:
@@ -256,8 +261,8 @@ def main() -> None:
     names = options.tasks.split(",")
     steps = {name: options.steps or STEPS[name] for name in names}
     curves = train_all([run for name in names for run in tuning_runs(name, steps[name])], options.jobs)
-    rates = {name: (tuned(curves, name, FP32), tuned(curves, name, NATIVE)) for name in names}
-    runs = [run for name in names for run in compared_runs(name, steps[name], options.seeds, *rates[name])]
+    best = {name: tuned(curves, name) for name in names}
+    runs = [run for name in names for run in compared_runs(name, steps[name], options.seeds, best[name])]
     curves += train_all(runs, options.jobs)
     tables = [judged(curves, name) for name in names]
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
@@ -265,7 +270,7 @@ def main() -> None:
         print(f"\n{table.text()}")
     figures = {
         "machine": facts,
-        "best lr": {name: {"fp32": best, "bf16 weights, native": native} for name, (best, native) in rates.items()},
+        "best lr": best,
         "tables": [table.to_json() for table in tables],
         "curves": [asdict(curve) for curve in curves],
     }

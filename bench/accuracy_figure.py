@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+DEFAULT_RATE = 1e-3
 COLOURS = {
     "bf16": "#2a7bb8",
     "int8": "#1b9e77",
@@ -25,52 +26,45 @@ COLOURS = {
 
 
 def draw(figures: dict[str, Any], path: str) -> None:
-    """Write the picture: a column per task and kind of format."""
+    """Write the picture: two rows per task; a column for the state, and one for the weights at each learning rate."""
     from matplotlib.figure import Figure
 
-    names = list(figures["best lr"])
-    figure = Figure(figsize=(4.2 * 2 * len(names), 6.4), layout="constrained")
-    axes = figure.subplots(2, 2 * len(names), sharex="col", squeeze=False)
-    for place, task in enumerate(names):
-        for side, kind in enumerate(("state", "bf16 weights")):
-            _column(axes[:, 2 * place + side], figures, task, kind)
-    figure.savefig(path, dpi=110)
+    tasks = list(figures["best lr"])
+    figure = Figure(figsize=(12.5, 5.6 * len(tasks)), layout="constrained")
+    axes = figure.subplots(2 * len(tasks), 3, sharex="row", squeeze=False)
+    for place, task in enumerate(tasks):
+        groups = _groups(figures, task)
+        best = figures["best lr"][task]
+        for column, (kind, lr) in enumerate((("state", best), ("bf16 weights", best), ("bf16 weights", DEFAULT_RATE))):
+            _column(axes[2 * place : 2 * place + 2, column], groups, task, kind, lr)
+    figure.savefig(path, dpi=100)
 
 
-def _column(axes: Any, figures: dict[str, Any], task: str, kind: str) -> None:
-    groups = _groups(figures, task)
-    best = figures["best lr"][task]["fp32"]
-    steps, reference = groups.pop(("state fp32", best))
+def _column(axes: Any, groups: dict[tuple[str, float], Any], task: str, kind: str, lr: float) -> None:
+    steps, reference = groups["state fp32", lr]
     mean = reference.mean(axis=0)
+    lines = {
+        label.removeprefix(kind).strip(" ,"): losses.mean(axis=0)
+        for (label, at), (_, losses) in groups.items()
+        if label.startswith(kind) and at == lr and label != "state fp32"
+    }
+    low, high = reference.min(axis=0), reference.max(axis=0)
     for axis, base in zip(axes, (0.0, mean), strict=True):
-        axis.fill_between(
-            steps, reference.min(axis=0) - base, reference.max(axis=0) - base, color="0.85", label="fp32, its seeds"
-        )
+        axis.fill_between(steps, low - base, high - base, color="0.85", label="fp32, its seeds")
         axis.plot(steps, mean - base, color="0.25", linewidth=1.2, label="fp32, mean")
-        for (label, lr), (at, losses) in groups.items():
-            if not label.startswith(kind):
-                continue
-            word = label.removeprefix(kind).strip(" ,")
-            own = lr != best
-            axis.plot(
-                at,
-                losses.mean(axis=0) - base,
-                color=COLOURS[word],
-                linestyle=(0, (1, 1.5)) if own else "-",
-                linewidth=1.6,
-                label=f"{word}, lr {lr:g} (best for it)" if own else word,
-            )
+        for word, losses in lines.items():
+            axis.plot(steps, losses - base, color=COLOURS[word], linewidth=1.6, label=word)
         axis.grid(alpha=0.25)
-    last = len(steps) // 4  # the first evaluations are far above all others
     top, bottom = axes
-    top.set_title(f"{task}: {'state' if kind == 'state' else 'bf16 weights'}, lr {best:g}", fontsize=10)
+    rate = f"lr {lr:g}" + (" (AdamW's default)" if lr == DEFAULT_RATE else " (best of a grid)")
+    top.set_title(f"{task}: {kind}, {rate}", fontsize=10)
     top.set_ylabel("held-out loss, nats")
-    top.set_ylim(top=float(reference.max(axis=0)[last // 2]) * 1.02)
+    top.set_yscale("log")
     top.legend(fontsize=8)
-    drawn = [values - mean for (label, _), (_, values) in groups.items() if label.startswith(kind)]
-    seen = [(values.mean(axis=0))[last:] for values in drawn] + [(reference - mean)[:, last:].ravel()]
-    low, high = min(v.min() for v in seen), max(v.max() for v in seen)
-    bottom.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    later = len(steps) // 3  # the first evaluations differ by far more than all others
+    shown = [(values - mean)[later:] for values in (*lines.values(), low, high)]
+    least, most = min(v.min() for v in shown), max(v.max() for v in shown)
+    bottom.set_ylim(least - 0.1 * (most - least), most + 0.1 * (most - least))
     bottom.set_ylabel("minus the mean of fp32")
     bottom.set_xlabel("steps")
 

@@ -34,12 +34,13 @@ LR = 1e-6  # the weights hardly move: the numbers stay ordinary however long it 
 STATES = ("fp32", "bf16", "int8", "int4")
 FUSED, LIMIT = "torch fused AdamW", "limit"
 
-# Settings that cost something of their own, beside the usual ones of each optimizer.
+# Options, beside the usual ones of each optimizer, that cost something of their own or are what a peer has.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "SGD": ({"momentum": 0.0},),
     "AdamW": ({"amsgrad": True}, {"cautious": True}),
     "RMSprop": ({"momentum": 0.9, "centered": True},),
     "Lion": ({"cautious": True},),
+    "Shampoo": ({"momentum": 0.0},),
 }
 # What the usual settings would make too long to be timed.
 SHORTER: dict[str, dict[str, Any]] = {"LBFGS": {"max_iter": 5, "history_size": 10}}
@@ -58,12 +59,13 @@ class Row:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     states: tuple[str | None, ...] = STATES  # None: the format that its name says
+    is_usual: bool = True  # the options are those that `compare` takes
 
     @property
     def label(self) -> str:
-        """As in a call, `RMSprop(momentum=0.9)`."""
+        """The name; with other than the usual options as in a call, `RMSprop(momentum=0.9)`."""
         given = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.name}({given})" if given else self.name
+        return self.name if self.is_usual else f"{self.name}({given})"
 
 
 def rows(names: Iterable[str], states: Iterable[str] = STATES) -> list[Row]:
@@ -73,7 +75,7 @@ def rows(names: Iterable[str], states: Iterable[str] = STATES) -> list[Row]:
         cls = find(name)
         usual = {**cls.facts.compare_options, **SHORTER.get(name, {})}
         result.append(Row(name, usual, formats_of(cls, usual, tuple(states))))
-        result += [Row(name, {**usual, **more}, ("fp32",)) for more in VARIANTS.get(name, ()) if "fp32" in states]
+        result += [Row(name, given, ("fp32",), is_usual=False) for given in VARIANTS.get(name, ()) if "fp32" in states]
     return result
 
 
@@ -157,7 +159,7 @@ LEGEND = (
     "x fused: over torch's fused AdamW in fp32 on the same tensors. GB/s: by the bytes that the rule must move;",
     "of limit: as a share of the speed at which a tensor is scaled in place. x peer: over the fastest installed peer.",
     "B/param: state. extra: the peak of memory beyond parameters, gradients and state. first: the first step of a",
-    "fresh process; warm: with its kernels on disk.",
+    "fresh process; warm: with its kernels on disk. Without options in its name an optimizer has its usual ones.",
 )
 
 
@@ -261,6 +263,7 @@ def _figures(
     moved, count = moved_bytes(optimizer), passes(optimizer)
     figures: dict[str, Any] = {
         "optimizer": row.label,
+        "options": dict(row.options),
         "state": state or _format_of_name(optimizer),
         "seconds": times.seconds(name),
         "of fused": times.ratio(name, FUSED),

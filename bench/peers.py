@@ -1,7 +1,7 @@
 """Other people's implementations of an optimizer, found by its name in the packages that are installed.
 
 A package that is missing gives no peer. A peer is made with the row's own options and its own defaults for the rest;
-one that has not such an option is left out. What they do with them is not checked here: tests compare numbers.
+one that lacks an option is left out. What they do with them is not checked here: tests compare numbers.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ class Workload:
             gradient = torch.randn(shape, generator=generator)
             if self.rows_touched < 1:
                 rows = torch.arange(0, shape[0], round(1 / self.rows_touched))
-                gradient = torch.sparse_coo_tensor(rows[None], gradient[rows], shape, is_coalesced=True)
+                gradient = torch.sparse_coo_tensor(
+                    rows[None], gradient[rows], shape, is_coalesced=True, check_invariants=True
+                )
             p.grad = gradient.to(device, dtype)
             result.append(p)
         return result

@@ -21,9 +21,10 @@ def curve(form: Format, final: float, seed: int, lr: float = 0.01, task: str = "
     return Curve(Run(task, form, lr, seed, 20), steps=[10, 20], losses=[3.0, final])
 
 
-def judged(*curves: Curve) -> dict[str, Any]:
-    fp32 = [curve(FP32, final, seed) for seed, final in ((1, 1.0), (2, 1.2), (3, 1.1))]
-    table = accuracy.judged([curve(FP32, 0.1, 0), *fp32, *curves], "bytes")
+def judged(*curves: Curve, lr: float = 0.01) -> dict[str, Any]:
+    fp32 = [curve(FP32, final, seed, lr) for seed, final in ((1, 1.0), (2, 1.2), (3, 1.1))]
+    others = [curve(FP32, 9.0, seed, 0.5) for seed in (1, 2, 3)]  # at another rate: no measure
+    table = accuracy.judged([curve(FP32, 0.1, 0), *fp32, *curves, *others], "bytes")
     return {"verdicts": {one["row"]: one["met"] for one in table.judgements()}, "rows": table.rows}
 
 
@@ -41,15 +42,18 @@ def test_the_mean_must_be_within_the_seeds_of_fp32() -> None:
 
 
 def test_native_weights_must_show_their_loss() -> None:
-    assert judged(*(curve(NATIVE, 1.25, seed) for seed in (1, 2, 3)))["verdicts"] == {"bf16 weights, native": True}
-    assert judged(*(curve(NATIVE, 1.15, seed) for seed in (1, 2, 3)))["verdicts"] == {"bf16 weights, native": False}
+    for final, shows in ((1.25, True), (1.15, False)):
+        found = judged(*(curve(NATIVE, final, seed, accuracy.DEFAULT_RATE) for seed in (1, 2, 3)), lr=1e-3)
+        assert found["verdicts"] == {"bf16 weights, native": shows}
+    assert judged(*(curve(NATIVE, 1.25, seed) for seed in (1, 2, 3)))["verdicts"] == {}  # at the best rate: no goal
 
 
 def test_the_rate_is_that_of_the_tuning_seed() -> None:
     tried = [curve(FP32, 2.0, 0, 0.1), curve(FP32, 1.0, 0, 0.2), curve(FP32, float("nan"), 0, 0.3)]
-    assert accuracy.tuned([*tried, curve(FP32, 0.5, 1, 0.4), curve(NATIVE, 0.5, 0, 0.4)], "bytes", FP32) == 0.2
-    runs = accuracy.compared_runs("bytes", 20, 3, 0.2, 0.1)
-    assert {(run.form, run.lr) for run in runs} == {*((form, 0.2) for form in (*STATES, *WEIGHTS)), (NATIVE, 0.1)}
+    assert accuracy.tuned([*tried, curve(FP32, 0.5, 1, 0.4), curve(FP32, 0.5, 0, 0.4, "digits")], "bytes") == 0.2
+    runs = accuracy.compared_runs("bytes", 20, 3, 0.2)
+    default = {(form, accuracy.DEFAULT_RATE) for form in (FP32, *WEIGHTS)}
+    assert {(run.form, run.lr) for run in runs} == {*((form, 0.2) for form in (*STATES, *WEIGHTS)), *default}
     assert {run.seed for run in runs} == {1, 2, 3}
 
 
@@ -83,8 +87,12 @@ def test_a_model_in_bf16() -> None:
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
-    curves = [curve(form, 1.0 + seed / 10, seed) for form in (*STATES, *WEIGHTS) for seed in (1, 2)]
-    curves += [curve(NATIVE, 1.5, seed, 0.003) for seed in (1, 2)]
-    figures = {"best lr": {"bytes": {"fp32": 0.01}}, "curves": [asdict(one) for one in curves]}
+    curves = [
+        curve(form, 1.0 + len(form.label) / 100 + seed / 10, seed, lr)
+        for lr, forms in ((0.01, (*STATES, *WEIGHTS)), (accuracy.DEFAULT_RATE, (FP32, *WEIGHTS)))
+        for form in forms
+        for seed in (1, 2)
+    ]
+    figures = {"best lr": {"bytes": 0.01}, "curves": [asdict(one) for one in curves]}
     draw(figures, str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").stat().st_size > 10_000

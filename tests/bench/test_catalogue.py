@@ -70,6 +70,12 @@ def test_peers_of_torch_come_by_name() -> None:
     assert not [label for label in peers.peers("AdamW", {}, "bf16", 1e-6) if label.startswith("torch ")]
 
 
+def test_labels_say_what_is_not_usual() -> None:
+    labels = [row.label for row in catalogue.rows(["SGD", "Lion"])]
+    assert labels == ["SGD", "SGD(momentum=0.0)", "Lion", "Lion(cautious=True)"]
+    assert catalogue.rows(["SGD"])[0].options == {"momentum": 0.9}
+
+
 def test_formats_that_change_nothing_are_left_out() -> None:
     assert catalogue.formats_of(find("AdamW"), {}) == catalogue.STATES
     assert catalogue.formats_of(find("ASGD"), {}) == ("fp32",)  # what it keeps are weights
