@@ -68,7 +68,7 @@ def in_a_loop(settings: Settings) -> Table:
         torch.manual_seed(0)
         layer = torch.nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
         model = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False).to(settings.device)
-        loops.append((times.rounds.setdefault(name, []), model, make(list(model.parameters()))))
+        loops.append((times.rounds.setdefault(name, {}), model, make(list(model.parameters()))))
     batch = torch.randn(2, 64, width, device=settings.device)
     for turn in range(3 * settings.rounds + 2):
         shift = turn % len(loops)
@@ -79,7 +79,7 @@ def in_a_loop(settings: Settings) -> Table:
             optimizer.step()
             synchronize(settings.device)
             if turn >= 2:
-                seconds.append(time.perf_counter() - start)
+                seconds[turn] = time.perf_counter() - start
             optimizer.zero_grad(set_to_none=True)
     title = f"AdamW fp32, the step inside a training loop ({layers} encoder layers of width {width})"
     return _table(title, times, {"stepwell": most(0.75)})

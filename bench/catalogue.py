@@ -190,10 +190,7 @@ def measure(row: Row, workload: Workload, settings: Settings, table: Table) -> N
     contestants[LIMIT] = Contestant(None, scaling(workload.elements, settings.device))
     actions = {name: one.step for name, one in contestants.items()}
     uneven = not is_elementwise(find(row.name)) and not workload.evaluated
-    if uneven:
-        times = alternate(actions, settings.device, max(1, settings.rounds // 3), inner=IN_A_TURN)
-    else:
-        times = alternate(actions, settings.device, settings.rounds)
+    times = alternate(actions, settings.device, settings.rounds, inner=IN_A_TURN if uneven else 1)
     for state in states:
         figures, goals = _figures(row, state, rivals[state], workload, contestants, times, settings)
         table.add(figures, goals)

@@ -22,22 +22,25 @@ def synchronize(device: str) -> None:
 
 @dataclass
 class Times:
-    """Seconds of several actions, round by round."""
+    """Seconds of several actions, by round."""
 
-    rounds: dict[str, list[float]] = field(default_factory=dict)
+    rounds: dict[str, dict[int, float]] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)  # the first call of each: compilation, state, pages
 
     def seconds(self, name: str) -> float:
         """The median of an action."""
-        return statistics.median(self.rounds[name])
+        return statistics.median(self.rounds[name].values())
 
     def ratio(self, name: str, other: str) -> float:
-        """The median over the rounds of one action's time over another's in the same round.
+        """The median, over the rounds that both were in, of one action's time over the other's in the same round.
 
         On a shared machine the speed of memory changes by a factor of two within a minute; less within a round.
         """
-        pairs = zip(self.rounds[name], self.rounds[other], strict=True)
-        return statistics.median(mine / theirs for mine, theirs in pairs)
+        mine, theirs = self.rounds[name], self.rounds[other]
+        return statistics.median(mine[turn] / theirs[turn] for turn in mine.keys() & theirs.keys())
+
+
+SLOW, SELDOM = 0.3, 3  # an action that takes longer than so many seconds is in every third round only
 
 
 def alternate(actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds: int = 9, inner: int = 1) -> Times:
@@ -45,14 +48,12 @@ def alternate(actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds
 
     The order is turned from round to round, so that none always runs after the same other.
     """
-    times = Times({name: [] for name in actions})
+    times = Times({name: {} for name in actions})
+    slow = set()
     for name, action in actions.items():
-        synchronize(device)
-        start = time.perf_counter()
-        action()
-        synchronize(device)
-        times.first[name] = time.perf_counter() - start
-        action()
+        times.first[name] = _seconds(action, 1, device)
+        if inner * _seconds(action, 1, device) > SLOW:
+            slow.add(name)
     names = list(actions)
     collects = gc.isenabled()
     gc.disable()
@@ -60,16 +61,21 @@ def alternate(actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds
         for turn in range(rounds):
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
-                synchronize(device)
-                start = time.perf_counter()
-                for _ in range(inner):
-                    actions[name]()
-                synchronize(device)
-                times.rounds[name].append((time.perf_counter() - start) / inner)
+                if name not in slow or turn % SELDOM == 0:
+                    times.rounds[name][turn] = _seconds(actions[name], inner, device) / inner
     finally:
         if collects:
             gc.enable()
     return times
+
+
+def _seconds(action: Callable[[], Any], calls: int, device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        action()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def scaling(elements: int, device: str) -> Callable[[], Any]:

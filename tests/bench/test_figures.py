@@ -110,14 +110,21 @@ def test_a_fresh_process_that_fails_says_so() -> None:
 
 
 def test_ratios_are_those_of_rounds() -> None:
-    times = Times({"a": [1.0, 10.0, 3.0], "b": [2.0, 20.0, 3.0]})
+    times = Times({"a": {0: 1.0, 1: 10.0, 2: 3.0}, "b": {0: 2.0, 1: 20.0, 2: 3.0}, "seldom": {0: 4.0}})
     assert times.seconds("a") == 3.0
     assert times.ratio("a", "b") == 0.5
+    assert times.ratio("a", "seldom") == 0.25
 
 
 def test_actions_take_turns() -> None:
     calls: list[str] = []
     times = alternate({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=3, inner=2)
     assert "".join(calls) == "aabbcc" + "aabbcc" + "bbccaa" + "ccaabb"
-    assert all(len(values) == 3 for values in times.rounds.values())
+    assert all(set(rounds) == {0, 1, 2} for rounds in times.rounds.values())
     assert set(times.first) == set("abc")
+
+
+def test_slow_actions_are_in_every_third_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measure.SLOW", -1.0)
+    times = alternate({"a": lambda: None}, rounds=7)
+    assert set(times.rounds["a"]) == {0, 3, 6}
