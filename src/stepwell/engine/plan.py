@@ -189,7 +189,7 @@ class Launch:
         for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if self.numbers is not None and slot.name in self.kind.number_slots:
                 number = self.numbers[index, self.kind.number_slots.index(slot.name)]
-                start = state.get(slot.name, self._start_of_number(slot, group))
+                start = state[slot.name] if slot.name in state else self._start_of_number(slot, group)
                 number.copy_(torch.as_tensor(start, dtype=torch.float64))
                 dict.__setitem__(state, slot.name, number)
             if stored is None:
@@ -225,9 +225,9 @@ class Launch:
         """Of a number that all tensors share: what those have that began before."""
         if slot.per == "run":
             for launch in self.together:
-                started = np.flatnonzero(launch.started)
-                if launch.numbers is not None and len(started) > 0:
-                    return launch.numbers[started[0], launch.kind.number_slots.index(slot.name)]
+                for state in launch.states:
+                    if slot.name in state:
+                        return state[slot.name]
         return slot.start_value(group)
 
     def gradient_of(self, index: int) -> Tensor:
