@@ -22,7 +22,7 @@ from stepwell.engine.rule import OneOf, Range, check_hyperparameters
 from stepwell.errors import UsageError
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.stepping import innermost
-from stepwell.optimizers.wrapper import Wrapper, wide, write_wide
+from stepwell.optimizers.wrapper import Wrapper, copy_all, wide, write_wide
 
 _MOMENTA = ("momentum_buffer", "exp_avg")  # the slots that are an average of gradients, by torch's names
 _RANGES: dict[str, Range | OneOf] = {
@@ -171,7 +171,7 @@ class Lookahead(Wrapper):
             write_wide(tensor, slow if found_inf is None else torch.where(_up(found_inf, slow), fast, slow), self)
         for slows, fasts in together.values():
             torch._foreach_lerp_(slows, fasts, self.alpha)
-            torch._foreach_copy_(fasts, slows)
+            copy_all(fasts, slows)
         if self.pullback != "none":
             self._pull_momentum(found_inf)
 

@@ -360,6 +360,15 @@ class Wrapper(torch.optim.Optimizer):
         return f"{self._shown()} around {inside}"
 
 
+def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Write every value into its target, together where that is possible."""
+    if any(hasattr(target, "full_tensor") for target in targets):  # shards: torch has no such operation for them
+        for target, value in zip(targets, values, strict=True):
+            target.copy_(value)
+    else:
+        torch._foreach_copy_(targets, values)
+
+
 def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     """The weights as exactly as the optimizer knows them: fp32 or wider, with the low bits of split weights."""
     low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
