@@ -1,7 +1,8 @@
 """Hugging Face Accelerate: `accelerate launch examples/with_accelerate.py`, on one process or many.
 
 Accelerate places the model and divides the data; the Step does the rest. Hand over what `prepare` returns for the model
-(so that gradients are synchronised once per update), the optimizer as it is, and Accelerate's scaler.
+(so that gradients are synchronised once per update), the optimizer as it is, and Accelerate's scaler. After
+`accelerator.register_for_checkpointing(step)`, `save_state` and `load_state` take the Step along.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """PyTorch Lightning: `python examples/with_lightning.py`. Manual optimization, with the Step as the whole of it.
 
-Lightning counts updates of its own wrapper, so say how long to train in epochs, not in `max_steps`.
+The Step is in Lightning's checkpoints: `trainer.fit(model, loader, ckpt_path="last")` goes on where they were written.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ class Quadrants(lightning.LightningModule):
         self.automatic_optimization = False
         self.net = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 4))
         self.losses: list[Any] = []
+        self.saved: dict[str, Any] | None = None
 
     def configure_optimizers(self) -> Any:
         return sw.AdamW(self.net.named_parameters(), lr=1e-2)
 
     def on_fit_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
+        # `global_step`, by which `max_steps` and ModelCheckpoint go, counts what passes through Lightning's own wrapper
+        # of the optimizer; the Step calls the optimizer itself. Without this no checkpoint is written.
+        counted = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        optimizer.register_step_pre_hook(lambda *_: counted.increment_ready())
+        optimizer.register_step_post_hook(lambda *_: counted.increment_completed())
         updates = int(self.trainer.estimated_stepping_batches)
         self.step = Step(optimizer, sw.warmup(0.1).then(sw.cosine()), clip_norm=1.0, ema=0.9, total_steps=updates)
 
@@ -39,6 +45,14 @@ class Quadrants(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.saved = checkpoint["step"]  # the optimizer that it is for comes later
+
+    def on_train_start(self) -> None:
+        if self.saved is not None:
+            self.step.load_state_dict(self.saved)
+            self.saved = None
 
     def on_train_epoch_end(self) -> None:
         print(f"loss {self.losses[-1].loss:.3f} after {self.step.number} updates")

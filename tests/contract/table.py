@@ -1,5 +1,6 @@
 """The contract table: every optimizer, with every hyperparameter off its default. A new optimizer adds its rows."""
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,51 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "Sophia": [
         {"lr": 0.02, "betas": (0.7, 0.9), "rho": 0.9, "eps": 0.3, "weight_decay": 0.2},
     ],
+    "MARS": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "gamma": 0.1},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "gamma": 0.1, "amsgrad": True,
+         "first_previous_zero": True},
+    ],
+    "SparseAdam": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3},
+    ],
+    "Prodigy": [
+        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01},
+        {"lr": 0.7, "betas": (0.7, 0.95), "beta3": 0.8, "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01,
+         "use_bias_correction": True, "decouple": False},
+        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "safeguard_warmup": True,
+         "growth_rate": 1.5, "d_coef": 0.7},
+    ],
+    "DAdaptAdam": [
+        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "growth_rate": 1.5,
+         "decouple": True},
+        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "use_bias_correction": True},
+    ],
+    "Adafactor": [
+        {"lr": 0.1, "beta2_decay": -0.6, "eps": (1e-3, 1e-2), "d": 0.8, "weight_decay": 0.2},
+        {"lr": 0.1, "beta2_decay": -0.6, "eps": (1e-3, 1e-2), "d": 0.8, "weight_decay": 0.2, "variant": "shazeer",
+         "beta1": 0.7, "relative_step": False},
+        {"lr": 0.01, "variant": "shazeer", "warmup_init": True, "scale_parameter": False, "weight_decay": 0.2},
+    ],
+    "Muon": [
+        {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.8, "ns_coefficients": (3.0, -4.0, 2.0), "eps": 1e-3,
+         "ns_steps": 3, "adamw_lr": 0.01, "adamw_betas": (0.7, 0.95), "adamw_eps": 1e-3, "adamw_weight_decay": 0.1},
+        {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.8, "nesterov": False, "adjust_lr_fn": "match_rms_adamw",
+         "ns_dtype": "fp32"},
+    ],
+    "Shampoo": [
+        {"lr": 0.02, "eps": 1e-2, "weight_decay": 0.2},
+        {"lr": 0.02, "momentum": 0.6, "weight_decay": 0.2, "eps": 1e-2, "beta1": 0.7, "beta2": 0.9,
+         "bias_correction": True, "grafting": "adam", "grafting_beta2": 0.9, "grafting_eps": 1e-3,
+         "precondition_frequency": 3},
+        {"lr": 0.02, "eps": 1e-2, "eps_at_root": True, "exponent": 0.4, "grafting": "adagrad", "weight_decay": 0.2},
+    ],
+    "SOAP": [
+        {"lr": 0.02, "betas": (0.7, 0.95), "shampoo_beta": 0.8, "eps": 1e-3, "weight_decay": 0.2,
+         "precondition_frequency": 3},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "precondition_frequency": 4,
+         "correct_bias": False, "max_precond_dim": 6},
+    ],
 }  # fmt: skip
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.
@@ -143,17 +189,23 @@ REFEREE_NAMES: dict[str, dict[str, str]] = {
     "NAdam": {"average_with_mu": "average_with"},
     "AdaBelief": {"decoupled_weight_decay": "weight_decouple"},
     "ADOPT": {"decoupled_weight_decay": "decouple"},
+    "MARS": {"first_previous_zero": "first_previous"},
+    "Shampoo": {"precondition_frequency": "precondition_every", "eps_at_root": "eps_at"},
 }
 REFEREE_VALUES: dict[str, Any] = {
     "eps_placement": {True: "outside", False: "inside"},
     "average_with": {True: "mu", False: "beta1"},
     "decay_with": {True: "raw", False: "clipped"},
-    "bias_correction": {True: "inside", False: "none"},
+    "first_previous": {True: "zero", False: "gradient"},
+    "eps_at": {True: "root", False: "start"},
 }
+REFEREE_VALUES_OF: dict[str, dict[str, Any]] = {"LAMB": {"bias_correction": {True: "inside", False: "none"}}}
 NOT_FOR_THE_REFEREE = ("exclude_vectors",)  # it treats every tensor alike
 
-# Optimizers with sums over a tensor: kernels add them up in another order than the definition.
-SUMMED = ("LAMB", "LARS", "NovoGrad", "StableAdamW")
+# Optimizers with sums over a tensor or over all: kernels add them up in another order than the definition.
+SUMMED = ("LAMB", "LARS", "NovoGrad", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam", "Adafactor")
+# Optimizers of whole matrices: products of stacks of another size, or of another layout, are added up in another order.
+MATRIX = tuple(name for name in RULES if find(name).view != "element")
 
 
 # Optimizers that are another one under a name of their own.
@@ -164,7 +216,47 @@ def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """`options` as the referee has them."""
     given = {key: value for key, value in options.items() if key not in NOT_FOR_THE_REFEREE}
     named = {REFEREE_NAMES.get(name, {}).get(key, key): value for key, value in given.items()}
-    return {key: REFEREE_VALUES[key][value] if key in REFEREE_VALUES else value for key, value in named.items()}
+    values = {**REFEREE_VALUES, **REFEREE_VALUES_OF.get(name, {})}
+    return {key: values[key][value] if key in values else value for key, value in named.items()}
+
+
+def expected(
+    name: str, options: dict[str, Any], params: list[Any], grads: list[list[Any]], bases: list[Any], maximize: bool
+) -> list[Any]:
+    """The trajectory's end by the referee, for arrays."""
+    referee = import_module(f"tests.papers.{REFEREE_MODULES.get(name, name.lower())}")
+    given = for_referee(name, options)
+    extra: dict[str, Any] = {"maximize": maximize}
+    if name == "Sophia":
+        extra["hessians"] = [hessians(row) for row in grads]
+    if name == "SparseAdam":  # it has rows
+        params, grads = _each(params, grads, np.atleast_1d)
+    if name in ("Shampoo", "SOAP"):
+        params, grads = _each(params, grads, lambda x: x.reshape(len(x), -1) if x.ndim > 2 else x)
+    if name == "SOAP":
+        extra |= {"first_step": "use", "basis": bases}
+    if name == "Adafactor" and given.pop("relative_step", True) and given.get("variant") == "shazeer":
+        del given["lr"]
+    if name != "Muon":
+        return referee.trajectory(params, grads, **extra, **given)
+    # matrices are Muon's, all others AdamW's
+    inner = {key.removeprefix("adamw_"): given.pop(key) for key in list(given) if key.startswith("adamw_")}
+    inner = {"lr": given["lr"], "weight_decay": given["weight_decay"], "betas": (0.9, 0.95), **inner}
+    given.pop("ns_dtype", None)  # float64 here
+    adamw = import_module("tests.papers.adamw")
+    ends: list[Any] = [None] * len(params)
+    for rule, arguments, mine in ((referee, given, True), (adamw, inner, False)):
+        places = [i for i, p in enumerate(params) if (p.ndim >= 2) is mine]
+        rows = [[row[i] for i in places] for row in grads]
+        for i, end in zip(
+            places, rule.trajectory([params[i] for i in places], rows, **extra, **arguments), strict=True
+        ):
+            ends[i] = end
+    return ends
+
+
+def _each(params: list[Any], grads: list[list[Any]], change: Any) -> tuple[list[Any], list[list[Any]]]:
+    return [change(p) for p in params], [[None if g is None else change(g) for g in row] for row in grads]
 
 
 def hessians(row: list[Any]) -> list[Any]:
@@ -178,8 +270,15 @@ def hessians(row: list[Any]) -> list[Any]:
 
 
 SHAPES = ((24, 5), (5, 24), (11,), (), (4, 3, 3, 3), (300,))  # tall, wide, vector, number, convolution, uneven tail
+# The basis of a matrix's longer side is rank deficient at first: its free part is the LAPACK's choice.
+SHAPES_OF = {"SOAP": ((8, 8), (5, 5), (11,), (), (8, 2, 2, 2), (300,)), "Shampoo": (*SHAPES[:-1], (20,))}
 STEPS = 20
 LATE = {2: 3, 3: 1}  # tensor -> the step at which its first gradient comes
+
+
+def backends(name: str) -> tuple[str, str]:
+    """The definition, and what "auto" takes in its place."""
+    return ("eager", "auto") if name in MATRIX else ("eager", "cpu")
 
 
 def rows() -> list[Any]:

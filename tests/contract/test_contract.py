@@ -1,7 +1,6 @@
 """What every optimizer must hold, on every backend. A new optimizer is admitted by passing, not by opinion."""
 
 import copy
-import importlib
 import inspect
 import io
 from collections.abc import Iterator
@@ -13,22 +12,36 @@ import torch
 
 import stepwell
 from stepwell.optimizers import find
-from tests.contract.table import LATE, REFEREE_MODULES, ROWS, RULES, SHAPES, STEPS, SUMMED, for_referee, hessians, rows
-
-BACKENDS = ("eager", "cpu")
+from tests.contract.table import (
+    LATE,
+    MATRIX,
+    ROWS,
+    RULES,
+    SHAPES,
+    SHAPES_OF,
+    STEPS,
+    SUMMED,
+    backends,
+    expected,
+    hessians,
+    rows,
+)  # fmt: skip
 
 # float64 against float64: the same arithmetic in another order of operations, 20 steps.
 FLOAT64 = {"rtol": 1e-11, "atol": 1e-13}
 
 
-def problem(dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[list[torch.Tensor], list[list[Any]]]:
+def problem(
+    dtype: torch.dtype = torch.float32, name: str = "", seed: int = 0
+) -> tuple[list[torch.Tensor], list[list[Any]]]:
     """Parameters of all shapes, and their gradients for every step (None before a late one)."""
+    shapes = SHAPES_OF.get(name, SHAPES)
     generator = torch.Generator().manual_seed(seed)
-    params = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
+    params = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
     grads = [
         [
             None if step < LATE.get(i, 0) else torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-            for i, shape in enumerate(SHAPES)
+            for i, shape in enumerate(shapes)
         ]
         for step in range(STEPS)
     ]
@@ -51,7 +64,7 @@ def leaves(params: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def assert_equal(name: str, a: list[torch.Tensor], b: list[torch.Tensor], dtype: torch.dtype) -> None:
     """Bit for bit; where sums are added up in another order, to a few units in the last place."""
-    if name not in SUMMED:
+    if name not in SUMMED and name not in MATRIX:
         assert_bits_equal(a, b)
         return
     for x, y in zip(a, b, strict=True):
@@ -61,6 +74,11 @@ def assert_equal(name: str, a: list[torch.Tensor], b: list[torch.Tensor], dtype:
         close = {torch.float32: 2e-5, torch.float64: 1e-11, torch.bfloat16: 2e-2, torch.float16: 3e-3}
         bound = max(close[x.dtype], 1e-11 if dtype == torch.float64 else 2e-5)
         torch.testing.assert_close(x, y, rtol=bound, atol=bound)
+
+
+def assert_close(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=2e-4, atol=2e-5)  # 20 steps through iterated products
 
 
 def assert_bits_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
@@ -74,24 +92,23 @@ def test_every_optimizer_has_rows() -> None:
 
 @pytest.mark.parametrize(("name", "options"), rows())
 @pytest.mark.parametrize("maximize", [False, True])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximize: bool, backend: str) -> None:
-    params, grads = problem(torch.float64)
+@pytest.mark.parametrize("fast", [False, True])
+def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximize: bool, fast: bool) -> None:
+    params, grads = problem(torch.float64, name)
     ours = leaves(params)
-    run(find(name)(ours, maximize=maximize, backend=backend, **options), ours, grads)
-    referee = importlib.import_module(f"tests.papers.{REFEREE_MODULES.get(name, name.lower())}")
+    optimizer = find(name)(ours, maximize=maximize, backend=backends(name)[fast], **options)
+    bases: list[Any] = [None] * len(ours)
+    for row in grads:
+        run(optimizer, ours, [row])
+        for i, p in enumerate(ours):
+            if bases[i] is None and "q_left" in optimizer.state[p]:
+                sides = [optimizer.state[p][side].numpy().copy() for side in ("q_left", "q_right")]
+                bases[i] = [side if side.size else None for side in sides]
     arrays = [[None if g is None else g.numpy() for g in row] for row in grads]
-    extra = {"hessians": [hessians(row) for row in arrays]} if name == "Sophia" else {}
-    expected = referee.trajectory(
-        [p.numpy() for p in params],
-        arrays,
-        maximize=maximize,
-        **extra,
-        **for_referee(name, options),
-    )
-    for got, want, start in zip(ours, expected, params, strict=True):
-        np.testing.assert_allclose(got.detach().numpy(), want, **FLOAT64)
-        assert not np.array_equal(want, start.numpy())  # the problem moves every tensor
+    wanted = expected(name, options, [p.numpy() for p in params], arrays, bases, maximize)
+    for got, want, start in zip(ours, wanted, params, strict=True):
+        np.testing.assert_allclose(got.detach().numpy().reshape(want.shape), want, **FLOAT64)
+        assert not np.array_equal(want, start.numpy().reshape(want.shape))  # the problem moves every tensor
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
@@ -102,11 +119,11 @@ def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximiz
 def test_the_cpu_kernel_equals_the_definition_bit_for_bit(
     name: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    params, grads = problem(dtype)
+    params, grads = problem(dtype, name)
     results = []
-    for backend in BACKENDS:
+    for fast in (False, True):
         ours = leaves(params)
-        optimizer = find(name)(ours, backend=backend, **options)
+        optimizer = find(name)(ours, backend=backends(name)[fast], **options)
         run(optimizer, ours, grads)
         results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
     assert_equal(name, results[0][0], results[1][0], dtype)
@@ -114,46 +131,45 @@ def test_the_cpu_kernel_equals_the_definition_bit_for_bit(
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_state_is_what_is_declared_and_gradients_are_left_alone(
-    name: str, options: dict[str, Any], backend: str
-) -> None:
-    params, grads = problem(torch.bfloat16)
+@pytest.mark.parametrize("fast", [False, True])
+def test_state_is_what_is_declared_and_gradients_are_left_alone(name: str, options: dict[str, Any], fast: bool) -> None:
+    params, grads = problem(torch.bfloat16, name)
     ours = leaves(params)
-    optimizer = find(name)(ours, backend=backend, **options)
+    optimizer = find(name)(ours, backend=backends(name)[fast], **options)
     run(optimizer, ours, grads)
-    group = optimizer.param_groups[0]
-    numbers = {slot.name for slot in optimizer.slots if slot.per == "tensor"}
-    declared = {slot.name for slot in optimizer.slots if slot.exists(group)}
     for param, last in zip(ours, grads[-1], strict=True):
-        assert set(optimizer.state[param]) == {*declared, "step"}
-        assert all(optimizer.state[param][number].dtype == torch.float64 for number in declared & numbers)
-        for slot in declared - numbers:
-            value = optimizer.state[param][slot]
-            assert (value.dtype, value.shape, value.stride()) == (torch.float32, param.shape, param.stride())
+        group = next(g for g in optimizer.param_groups if any(p is param for p in g["params"]))
+        slots = [slot for slot in optimizer.signature_for(group, param).slots if slot.exists(group)]
+        assert set(optimizer.state[param]) == {*(slot.name for slot in slots), "step"}
+        for slot in slots:
+            value = optimizer.state[param][slot.name]
+            if slot.is_number:
+                assert value.dtype == torch.float64
+                continue
+            assert (value.dtype, tuple(value.shape)) == (torch.float32, slot.shape(param.shape, group))
+            assert slot.per != "element" or value.stride() == param.stride()
+            assert slot.signed or bool((value >= 0).all())
         assert torch.equal(param.grad, last)
-        unsigned = [slot.name for slot in optimizer.slots if slot.name in declared and not slot.signed]
-        assert all(bool((optimizer.state[param][slot] >= 0).all()) for slot in unsigned)
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("how", ["saved", "copied"])
 @pytest.mark.filterwarnings("ignore:ScheduleFree.* is saved in train mode")
-def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any], backend: str, how: str) -> None:
-    params, grads = problem()
+def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any], fast: bool, how: str) -> None:
+    params, grads = problem(torch.float32, name)
     straight = leaves(params)
-    run(find(name)(straight, backend=backend, **options), straight, grads)
+    run(find(name)(straight, backend=backends(name)[fast], **options), straight, grads)
 
     first = leaves(params)
-    optimizer = find(name)(first, backend=backend, **options)
+    optimizer = find(name)(first, backend=backends(name)[fast], **options)
     run(optimizer, first, grads[:7])
     if how == "saved":
         file = io.BytesIO()
         torch.save(optimizer.state_dict(), file)
         file.seek(0)
         second = leaves(first)
-        resumed = find(name)(second, backend=backend, **{**options, "lr": 1.0})
+        resumed = find(name)(second, backend=backends(name)[fast], **{**options, "lr": 1.0})
         resumed.load_state_dict(torch.load(file, weights_only=True))
     else:
         resumed, second = copy.deepcopy((optimizer, first))
@@ -162,11 +178,11 @@ def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any],
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], backend: str) -> None:
-    params, grads = problem()
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], fast: bool) -> None:
+    params, grads = problem(torch.float32, name)
     ours = leaves(params)
-    optimizer = find(name)(ours, backend=backend, **options)
+    optimizer = find(name)(ours, backend=backends(name)[fast], **options)
     run(optimizer, ours, grads[:5])
     before = copy.deepcopy([ours, [dict(optimizer.state[p]) for p in ours]])
     for param in ours:
@@ -180,12 +196,12 @@ def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], backe
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options: dict[str, Any], backend: str) -> None:
-    params, grads = problem()
+@pytest.mark.parametrize("fast", [False, True])
+def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options: dict[str, Any], fast: bool) -> None:
+    params, grads = problem(torch.float32, name)
     plain, scaled = leaves(params), leaves(params)
-    run(find(name)(plain, backend=backend, **options), plain, grads)
-    optimizer = find(name)(scaled, backend=backend, **options)
+    run(find(name)(plain, backend=backends(name)[fast], **options), plain, grads)
+    optimizer = find(name)(scaled, backend=backends(name)[fast], **options)
     optimizer.grad_scale = torch.tensor(1024.0)  # a power of two: nothing is rounded by scaling
     run(optimizer, scaled, [[None if g is None else g * 1024 for g in row] for row in grads])
     assert_bits_equal(plain, scaled)
@@ -207,14 +223,16 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], backend: str, layout: str) -> None:
+def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], fast: bool, layout: str) -> None:
     shape, arrange = LAYOUTS[layout]
+    if name == "SOAP":  # square (see SHAPES_OF)
+        shape = (8, 2, 2, 2) if len(shape) == 4 else (6, 6)
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(shape, generator=generator)
     plain, arranged = start.clone().requires_grad_(), arrange(start.clone()).detach().requires_grad_()
-    both = [find(name)([p], backend=backend, **options) for p in (plain, arranged)]
+    both = [find(name)([p], backend=backends(name)[fast], **options) for p in (plain, arranged)]
     for step in range(6):
         gradient = torch.randn(shape, generator=generator)
         plain.grad = gradient
@@ -225,21 +243,22 @@ def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], backe
 
 
 @pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_frozen_empty_and_later_parameters(name: str, options: dict[str, Any], backend: str) -> None:
-    params, grads = problem()
+@pytest.mark.parametrize("fast", [False, True])
+def test_frozen_empty_and_later_parameters(name: str, options: dict[str, Any], fast: bool) -> None:
+    params, grads = problem(torch.float32, name)
     reference = leaves(params)
-    run(find(name)(reference, backend=backend, **options), reference, grads)
+    run(find(name)(reference, backend=backends(name)[fast], **options), reference, grads)
 
     ours = leaves(params)
     frozen, empty = torch.randn(3), torch.zeros(0, 4, requires_grad=True)
     empty.grad = torch.zeros(0, 4)
     kept = frozen.clone()
-    optimizer = find(name)([*ours[:4], frozen, empty], backend=backend, **options)
+    optimizer = find(name)([*ours[:4], frozen, empty], backend=backends(name)[fast], **options)
     late = {i: LATE.get(i, 0) for i in range(len(ours))}
     optimizer.add_param_group({"params": ours[4:]})
     run(optimizer, ours, grads)
-    assert_bits_equal(reference, ours)
+    same = assert_close if name in MATRIX else assert_bits_equal  # stacks of other sizes
+    same(reference, ours)
     assert torch.equal(frozen, kept)
     assert [int(optimizer.state[p]["step"]) for p in ours] == [STEPS - late[i] for i in range(len(ours))]
 

@@ -17,7 +17,7 @@ triton = pytest.importorskip("triton")
 SIGNATURE = {
     "chunks": "*i64", "addresses": "*i64", "sizes": "*i64", "groups": "*i64", "steps": "*fp32", "salts": "*i64",
     "rows": "*fp64", "factor": "*fp32", "found_inf": "*fp32", "before": "*fp64", "after": "*fp64", "totals": "*fp64",
-    "partials": "*fp64", "BLOCK": "constexpr", "ALIGNED": "constexpr",
+    "partials": "*fp64", "BLOCK": "constexpr", "ALIGNED": "constexpr", "ROWS": "constexpr",
 }  # fmt: skip
 
 
@@ -42,7 +42,8 @@ def ptx(optimizer: Any, summing: bool = False) -> str:
 
     kind = optimizer.make_plan().launches[0].kind
     places = list(SIGNATURE)
-    constants = {(places.index("BLOCK"),): gpu_source.BLOCK, (places.index("ALIGNED"),): True}
+    flags = {"BLOCK": gpu_source.BLOCK, "ALIGNED": True, "ROWS": False}
+    constants = {(places.index(name),): value for name, value in flags.items()}
     source = ASTSource(fn=gpu.kernel(kind, summing), signature=SIGNATURE, constexprs=constants)
     target = GPUTarget("cuda", 90, 32)
     return triton.compile(source, target=target, options={"enable_fp_fusion": False, "num_warps": 4}).asm["ptx"]

@@ -130,14 +130,15 @@ def test_radam_takes_momentum_steps_before_it_trusts_its_second_moment() -> None
 @pytest.mark.parametrize(("name", "options"), rows())
 def test_every_slot_moves_and_holds_copies_of_its_own(name: str, options: dict[str, Any]) -> None:
     """An average updated out of place never moves; p.grad kept without a copy changes with zero_grad."""
-    params, grads = problem()
+    params, grads = problem(torch.float32, name)
     ours = leaves(params)
     optimizer = find(name)(ours, backend="eager", maximize=True, **options)
     run(optimizer, ours, grads[:2])
     kept = {key: value.clone() for key, value in optimizer.state[ours[0]].items()}
     run(optimizer, ours, grads[2:9])
     state = optimizer.state[ours[0]]
-    assert all(not torch.equal(kept[key], state[key]) for key in kept)
+    steady = {"d", "d_max", "p0"}  # where they started: steps this wild give d no reason to grow
+    assert all(not torch.equal(kept[key], state[key]) for key in kept if key not in steady)
     assert torch.equal(ours[0].grad, grads[8][0])  # maximising does not write it
     kept = {key: value.clone() for key, value in state.items()}
     ours[0].grad.zero_()
@@ -149,7 +150,8 @@ def test_every_slot_moves_and_holds_copies_of_its_own(name: str, options: dict[s
 def test_nothing_moves_at_lr_zero_decay_included(name: str) -> None:
     params, grads = problem()
     for options in ROWS[name]:
-        assert_bits_equal(params, trained(name, grads[:4], params, **{**options, "lr": 0.0}))
+        zero = {key: 0.0 for key in (*options, "lr") if key.endswith("lr")}  # Muon's adamw_lr, too
+        assert_bits_equal(params, trained(name, grads[:4], params, **options | zero))
 
 
 @pytest.mark.parametrize("decoupled", [True, False])
@@ -461,6 +463,8 @@ def test_documentation_is_complete(name: str) -> None:
 def test_every_option_is_in_a_row_of_the_contract_off_its_default(name: str) -> None:
     parameters = inspect.signature(find(name).__init__).parameters
     elsewhere = {"self", "params", "options", "state"}
+    # what is refused, and what the referee does not have; in tests/optimizers/test_matrices.py
+    elsewhere |= {"Muon": {"force"}, "Shampoo": {"max_precond_dim"}}.get(name, set())
     for argument, parameter in parameters.items():
         if argument not in elsewhere:
             assert any(row.get(argument, parameter.default) != parameter.default for row in ROWS[name]), argument
@@ -475,7 +479,8 @@ def test_facts_are_complete(name: str) -> None:
     assert all(0 < low < high for low, high in facts.lr.values())
     assert facts.lr_against_adamw is None or facts.lr_against_adamw > 0
     assert facts.needs_modes == hasattr(cls, "eval")
-    assert (facts.kind == "sums") == bool(getattr(cls, "sums", ()))
+    if name in RULES:
+        assert facts.kind == ("matrix" if cls.view != "element" else "sums" if cls.sums else "elementwise")
     assert facts.needs_closure == bool(getattr(cls, "evaluates", cls.__dict__.get("needs_closure", False)))
     listed = record(cls, "cnn")
     assert (listed["lr_low"], listed["lr_high"]) == facts.lr["cnn"]
@@ -490,8 +495,9 @@ def test_bytes_of_state_are_those_that_are_kept(name: str, state: str) -> None:
         optimizer = find(name)([p], backend="eager", **{**row, "state": state})
         p.grad = torch.ones_like(p)
         optimizer.step()
-        numbers = 8 * sum(slot.per == "tensor" for slot in optimizer.slots)
-        assert optimizer.state_bytes() - numbers == state_bytes(find(name), state=state, **row) * p.numel()
+        numbers = 8 * sum(slot.is_number for slot in optimizer.slots)
+        wanted = state_bytes(find(name), p.shape, state=state, **row) * p.numel()
+        assert optimizer.state_bytes() - numbers == pytest.approx(wanted)
 
 
 def test_the_table_names_every_class_and_each_is_exported() -> None:

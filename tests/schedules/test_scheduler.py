@@ -20,6 +20,7 @@ from stepwell.schedules import (
     apply,
     constant,
     cosine,
+    from_function,
     initial_values,
     linear,
     multi_step,
@@ -183,6 +184,61 @@ def test_nothing_is_written_if_one_value_is_out_of_range() -> None:
     assert [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups] == before
 
 
+def groups_of_all_kinds() -> list[dict[str, Any]]:
+    """Numbers as floats, ints and tensors, betas and momentum, with and without names."""
+    return [
+        {"name": "body", "lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.99)},
+        {"name": "body 2", "lr": 1, "weight_decay": 0.1, "betas": (0.8, 0.99, 0.999)},
+        {"lr": torch.tensor(0.5, dtype=torch.float64), "weight_decay": 0.0, "momentum": 0.5, "beta2": 0.7},
+        {"name": "head", "lr": 1e-2, "weight_decay": 0.3, "betas": [0.95, 0.98]},
+        {"name": "body 3", "lr": 0.1, "weight_decay": 0.1, "betas": (0.7, 0.9)},
+    ]
+
+
+@pytest.mark.parametrize("step", [0, 3, 20])
+def test_each_group_gets_what_its_own_schedule_says(step: int) -> None:
+    schedule = {
+        "lr": RAMP.per_group({"body*": 0.5, "head": linear(20, to=0.1), 2: 3.0}),
+        "weight_decay": linear(20, to=0.5),
+        "momentum": linear(20, to=0.6),
+        "beta2": constant(20, factor=0.7),
+    }
+    groups = groups_of_all_kinds()
+    initial = initial_values(schedule, groups)
+    apply(schedule, groups, initial, 7)
+    groups[3]["name"], groups[4]["name"] = "body 9", "tail"  # what was found for the names before does not hold
+    apply(schedule, groups, initial, step, lr_factor=0.25)
+    factors = [0.5 * RAMP(step), 0.5 * RAMP(step), 3.0 * RAMP(step), 0.5 * RAMP(step), RAMP(step)]
+    for group, start, factor in zip(groups, groups_of_all_kinds(), factors, strict=True):
+        assert group["lr"] == float(start["lr"]) * (factor * 0.25)
+        assert isinstance(group["lr"], torch.Tensor) == isinstance(start["lr"], torch.Tensor)
+        assert group["weight_decay"] == start["weight_decay"] * linear(20, to=0.5)(step)
+        first, second = linear(20, to=0.6)(step), 0.7
+        if "betas" in start:
+            assert tuple(group["betas"]) == (start["betas"][0] * first, start["betas"][1] * second, *start["betas"][2:])
+        else:
+            assert (group["momentum"], group["beta2"]) == (0.5 * first, 0.7 * second)
+
+
+def test_a_schedule_is_asked_once_for_all_groups_that_follow_it() -> None:
+    asked: list[int] = []
+
+    def factor(step: int) -> float:
+        asked.append(step)
+        return 1.0
+
+    groups = [{"name": f"layer {i}", "lr": 1e-3} for i in range(300)]
+    other = {"layer 1*": from_function(factor), "layer 2*": from_function(factor)}  # equal, though not the same
+    schedule = from_function(lambda step: factor(-step)).per_group({**other, **{i: i / 300 for i in range(30, 300)}})
+    initial = initial_values(schedule, groups)
+    for step in range(1, 4):
+        apply(schedule, groups, initial, step)
+    assert sorted(asked) == [-3, -2, -1, 1, 2, 3]
+    assert [group["lr"] for group in groups] == [
+        1e-3 * (i / 300 if i >= 30 and str(i)[0] > "2" else 1) for i in range(300)
+    ]
+
+
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (0.1, {}, "schedule=0.1: give a schedule for lr"),
     ({}, {}, "give a schedule for lr"),
@@ -235,7 +291,22 @@ def test_inside_torchs_own_sequence() -> None:
         warnings.simplefilter("ignore", UserWarning)  # torch's own use of step(epoch)
         first = torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5, total_iters=100)
         chain = torch.optim.lr_scheduler.SequentialLR(optimizer, [first, Scheduler(optimizer, RAMP)], milestones=[3])
+        rates = []
         for _ in range(6):
+            rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             chain.step()
+    assert rates == pytest.approx([0.5e-3] * 3 + [1e-3 * RAMP(k) for k in range(3)])
     assert chain.get_last_lr() == pytest.approx([1e-3 * RAMP(3), 1e-2 * RAMP(3)])
+
+
+def test_what_a_trainer_adds_to_torchs_count_of_calls_changes_nothing() -> None:
+    optimizer = adamw()
+    scheduler = Scheduler(optimizer, RAMP)
+    for k in range(20):
+        assert scheduler._step_count == k + 1
+        scheduler._step_count += 3  # Accelerate: the micro-batches before an update
+        train(optimizer, scheduler, 1)
+    assert scheduler.state_dict() == {"step": 20}
+    scheduler.load_state_dict({"step": 4})
+    assert scheduler._step_count == 5

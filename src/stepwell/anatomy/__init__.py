@@ -1,5 +1,5 @@
 """What the parameters of a model are: the role of each, and how deep it lies."""
 
-from stepwell.anatomy.roles import ROLES, Anatomy, Member, find_roles
+from stepwell.anatomy.roles import ROLES, Anatomy, Member, find_roles, role_by_name
 
-__all__ = ["ROLES", "Anatomy", "Member", "find_roles"]
+__all__ = ["ROLES", "Anatomy", "Member", "find_roles", "role_by_name"]

@@ -8,6 +8,7 @@ without blocks counts its layers with weights instead. What comes before the fir
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch import nn
 
 # Lists that lie beside one another in a layer, not one after another; no depth in them.
 _BESIDE = ("expert", "head", "branch", "adapter", "lora")
+_IN_HEAD = re.compile(r"(^|[._])heads?[._]", re.IGNORECASE)  # so do the lists of an output part, whatever their names
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def _descend(module: nn.Module, path: str, in_stack: bool) -> Iterator[Unit]:
 
 def _is_stack(module: nn.Module, path: str) -> bool:
     name = path.rpartition(".")[2].lower()
-    return isinstance(module, (nn.Sequential, nn.ModuleList)) and not any(word in name for word in _BESIDE)
+    beside = any(word in name for word in _BESIDE) or _IN_HEAD.search(path)
+    return isinstance(module, (nn.Sequential, nn.ModuleList)) and not beside
 
 
 def _holds_blocks(module: nn.Module) -> bool:
@@ -60,6 +63,11 @@ def _holds_blocks(module: nn.Module) -> bool:
         kinds = {type(item) for item in items}
         blocks = all(any(True for _ in item.children()) and not _is_stack(item, "") for item in items)
         called = path in ("blocks", "layers", "layer", "block")
-        if blocks and len(kinds) == 1 and (len(items) >= 2 or called):
+        if blocks and len(kinds) == 1 and (len(items) >= 2 or called) and any(_weights(item) > 1 for item in items):
             return True
     return False
+
+
+def _weights(module: nn.Module) -> int:
+    """How many weights it has; what has one, such as a convolution with its norm, is a layer of a block."""
+    return sum(sum(size > 1 for size in parameter.shape) > 1 for parameter in module.parameters())

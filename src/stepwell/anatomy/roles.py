@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,12 +38,22 @@ _POSITION = re.compile(
     r"(^|[._])(pos|position|positions|positional|wpe|rel|relative)(?=[._]|$)|posemb|posembed", re.IGNORECASE
 )
 _TOKEN = re.compile(
-    r"(^|_)(token|tokens|cls|embed|embedding|embeddings|query|queries|prompt|registers?)(_|$)", re.IGNORECASE
+    r"(^|_)(token|tokens|cls|embed|embedding|embeddings|query|queries|prompt|registers?|latents?|probe)(_|$)",
+    re.IGNORECASE,
 )
+# In a name, without its module: what is made of rows, and what computes though its name speaks of rows or positions
+# (`attention.self.query`, `pos_key_proj`, `rel_attn`).
+_LOOKED_UP = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte)(_|$)|^(tok|tokens?|tok_embeddings?|shared)$", re.I)
+_COMPUTES = re.compile(r"(proj|project|projection|projector|linear|conv\d*d?|attn|attention|mlp|mixer)$|^linear_", re.I)
+_ONE_TOKEN = re.compile(r"token|(^|_)(cls|class|mask|masked|spec)_emb|(^|_)probe$", re.IGNORECASE)  # one row of one
+_LOGARITHM = re.compile(r"(^|_)log(_|$)", re.IGNORECASE)
+_FINAL = re.compile(r"(^|_)(final|ln_f|norm_f)(_|$)", re.IGNORECASE)
 _BIAS = re.compile(r"(^|_)bias(es)?\d*(_|$)|^b\d*$")
 _HEAD_PART = re.compile(
     r"^(\w+_)?heads?(_\w+)?\d*$"
-    r"|^(classifier|score|qa_outputs|fc_out|embed_out|output_projection|to_logits|logits|generator|predictions|cls)$",
+    r"|^(?!pre_)(\w+_)?classifier$"
+    r"|^(score|qa_outputs|fc_out|embed_out|output_projection|to_logits|logits|generator|predictions|cls)$"
+    r"|^(bbox_predictor|(text|visual|audio)_projection)$",
     re.IGNORECASE,
 )
 _HEAD_AT_TOP = ("fc", "output", "out", "proj_out", "output_layer")
@@ -73,6 +84,14 @@ class Member:
     def trained(self) -> bool:
         return self.tensor.requires_grad
 
+    @property
+    def is_hidden_matrix(self) -> bool:
+        """Whether it is what Muon is for: a hidden matrix, or the kernel of a convolution that mixes channels and does
+        not read the input. Embeddings, heads and tables of positions are matrices by shape only."""
+        if self.role == "convolution":
+            return not self.first_convolution and not self.depthwise
+        return self.role == "matrix" and sum(size > 1 for size in self.tensor.shape) >= 2
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -80,6 +99,28 @@ class Anatomy:
 
     members: tuple[Member, ...]
     blocks: int
+
+
+def role_by_name(name: str) -> str | None:
+    """ "embedding", "position" or "head" where a tensor's name says so, else None: for tensors without their model.
+
+    >>> role_by_name("model.embed_tokens.weight"), role_by_name("lm_head.weight"), role_by_name("layers.0.fc.weight")
+    ('embedding', 'head', None)
+    """
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if _POSITION.search(part) and not _COMPUTES.search(part):
+            return "position"
+        if _LOOKED_UP.search(part) and not _COMPUTES.search(part):
+            return "embedding"
+        in_block = any(before.isdigit() for before in parts[1:place])
+        if _HEAD_PART.match(part) and not (in_block and parts[place + 1 : place + 2] != ["weight"]):
+            return "head"
+    if parts[-1] != "weight" and _TOKEN.search(parts[-1]):
+        return "embedding"
+    if ".".join(parts[:-1]) in _HEAD_AT_TOP:
+        return "head"
+    return None
 
 
 def find_roles(model: nn.Module) -> Anatomy:
@@ -107,13 +148,15 @@ def find_roles(model: nn.Module) -> Anatomy:
     heads = _heads(model, pieces, names, roles)
     members = []
     depths = _depths(pieces, {key: _one(roles[key], key in heads) for key in names})
-    first = True
+    first = fresh = True  # whether no convolution came so far, and nothing at all that could read the input
     for key, given in names.items():
         member = Member(given[0], tuple(given), tensors[key], _one(roles[key], key in heads), depths.of[key])
         if member.role == "convolution":
-            outside = depths.outside[key]
-            member = replace(member, first_convolution=first and outside, depthwise=_depthwise(model, member))
+            reads = first and (fresh or depths.outside[key])
+            member = replace(member, first_convolution=reads, depthwise=_depthwise(model, member))
             first = False
+        reader = member.role in ("matrix", "recurrent", "embedding", "tied head")
+        fresh = fresh and not (reader and sum(size > 1 for size in member.tensor.shape) > 1)
         members.append(member)
     return Anatomy(tuple(members), depths.blocks)
 
@@ -146,13 +189,8 @@ def _role(model: nn.Module, name: str, tensor: torch.Tensor) -> str:
     if looked_up and local == "weight" and not flat:
         return "position" if _POSITION.search(place) else "embedding"
     if isinstance(owner, nn.modules.conv._ConvNd):
-        return (
-            "bias"
-            if local == "bias"
-            else "scalar"
-            if flat and tensor.ndim != len(owner.kernel_size) + 2
-            else "convolution"
-        )
+        kernels = owner.in_channels * owner.out_channels // owner.groups * math.prod(owner.kernel_size)
+        return "bias" if local == "bias" else "scalar" if tensor.numel() < kernels else "convolution"
     if isinstance(owner, (nn.Linear, nn.Bilinear)):
         return "bias" if local == "bias" else "scalar" if flat and _is_scale(tensor, owner) else "matrix"
     return _role_of_raw(kind, local, tensor, flat)
@@ -168,12 +206,12 @@ def _role_of_raw(kind: str, local: str, tensor: torch.Tensor, flat: bool) -> str
     """The role of a parameter that a module of the user's own holds: by its name, then by its shape."""
     if tensor.numel() > 1 and _POSITION.search(local):
         return "position"
-    if flat and _BIAS.search(local):
+    if _BIAS.search(local) and (flat or "bias" in local):  # of attention, one row for each head; of experts
         return "bias"
-    if tensor.ndim >= 2 and _TOKEN.search(local):
+    if (tensor.ndim >= 2 and _TOKEN.search(local)) or (tensor.numel() > 1 and _ONE_TOKEN.search(local)):
         return "embedding"
-    if flat or tensor.ndim == 0:
-        return "embedding" if _TOKEN.search(local) and "token" in local else "scalar"
+    if flat or _LOGARITHM.search(local):  # a logarithm of rates, as of a state space
+        return "scalar"
     return "convolution" if "conv" in kind.lower() and tensor.ndim > 2 else "matrix"
 
 
@@ -191,7 +229,7 @@ def _heads(model: nn.Module, pieces: list[Unit], names: dict[int, list[str]], ro
             role = roles[id(tensor)][-1] if "matrix" in roles[id(tensor)] else roles[id(tensor)][0]
             if role not in ("matrix", "convolution") or "pooler" in piece.path:
                 continue
-            container = _head_container(piece.path)
+            container = _head_container(model, piece.path)
             if container is not None:
                 named[container] = id(tensor)
             last = (id(tensor), role) if index > last_block else None
@@ -201,11 +239,13 @@ def _heads(model: nn.Module, pieces: list[Unit], names: dict[int, list[str]], ro
     return found
 
 
-def _head_container(path: str) -> str | None:
+def _head_container(model: nn.Module, path: str) -> str | None:
     parts = path.split(".")
     for end, part in enumerate(parts, 1):
         if _HEAD_PART.match(part):
-            return ".".join(parts[:end])
+            container = ".".join(parts[:end])
+            beside = isinstance(model.get_submodule(container), (nn.ModuleList, nn.ModuleDict))  # each of them is one
+            return ".".join(parts[: end + beside])
     return path if path in _HEAD_AT_TOP else None
 
 
@@ -256,4 +296,10 @@ def _depths(pieces: list[Unit], role: dict[int, str]) -> _Depths:
                 of[id(tensor)] = count + 1
             elif role[id(tensor)] in ("embedding", "tied head", "position"):
                 of[id(tensor)] = 0
+            elif role[id(tensor)] == "norm":  # some libraries make them out of order
+                name = piece.path.rpartition(".")[2]
+                if "embedding" in name:
+                    of[id(tensor)] = 0
+                elif of[id(tensor)] == 0 and _FINAL.search(name):
+                    of[id(tensor)] = count + 1
     return _Depths(of, outside, count)

@@ -1,6 +1,6 @@
 """The engine: makes an update rule into a `torch.optim.Optimizer`."""
 
-from stepwell.engine.optimizer import Optimizer
-from stepwell.engine.rule import OneOf, Range, Slot
+from stepwell.engine.optimizer import Optimizer, as_groups
+from stepwell.engine.rule import OneOf, Range, RuleSignature, Slot
 
-__all__ = ["OneOf", "Optimizer", "Range", "Slot"]
+__all__ = ["OneOf", "Optimizer", "Range", "RuleSignature", "Slot", "as_groups"]

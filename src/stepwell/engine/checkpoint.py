@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.errors import UsageError
 
 # What torch's optimizers keep in a group and stepwell has no use for.
@@ -105,7 +105,7 @@ def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
     slot = key.removesuffix("_largest")
     if slot not in given or f"{slot}_largest" not in given:
         return False
-    sizes = (given[slot].numel(), given[f"{slot}_largest"].numel())
+    sizes = (sharding.local(given[slot]).numel(), given[f"{slot}_largest"].numel())
     codes = [code for (name, _), code in formats.CODES.items() if _]
     return any(sizes == (code.code_bytes(elements), code.blocks(elements)) for code in codes)
 
@@ -113,12 +113,12 @@ def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
 def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
     """The saved slots of one parameter, on its device, or UsageError."""
     owner = type(optimizer).__name__
-    known = {entry for slot in optimizer.slots for entry in formats.state_names(slot.name, "int8")}
-    known |= {formats.LOW_BITS}
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
     group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
-    numbers = {slot.name for slot in optimizer.slots if slot.per == "tensor"}
-    needed = {slot.name for slot in optimizer.slots if slot.exists(group)}
+    slot_of = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
+    known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")} | {formats.LOW_BITS}
+    numbers = {name for name, slot in slot_of.items() if slot.is_number}
+    needed = {name for name, slot in slot_of.items() if slot.exists(group)}
     strange = sorted(set(given) - known - {"step"})
     absent = sorted(needed - set(given))
     if strange or (absent and set(given) - {"step"}):
@@ -136,15 +136,18 @@ def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]
             result[key] = torch.as_tensor(value, dtype=torch.float64).detach().clone().cpu()
             continue
         if f"{key}_largest" in given or key.endswith("_largest"):
-            if not _fits_blocks(key, given, tensor.numel()):
+            if not _fits_blocks(key, given, sharding.local(tensor).numel()):
                 raise UsageError(
                     f"{owner}: the blocks of '{key}' of {name} are those of another number of elements than "
                     f"{tensor.numel():,}; the checkpoint was saved from another model"
                 )
-        elif value.shape != tensor.shape:
+            result[key] = value.detach().clone().to(tensor.device)
+            continue
+        wanted = tensor.shape if key == formats.LOW_BITS else slot_of[key].shape(tensor.shape, group)
+        if tuple(value.shape) != tuple(wanted):
             raise UsageError(
                 f"{owner}: '{key}' of {name} has shape {tuple(value.shape)} in the checkpoint, "
-                f"the parameter {tuple(tensor.shape)}; it was saved from another model"
+                f"here {tuple(wanted)}; it was saved from another model, or with other options"
             )
         result[key] = value.detach().clone().to(tensor.device)
     return result

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import formats, printed, threads
+from stepwell.engine import eager, printed, threads
+from stepwell.engine.addresses import Addresses
 from stepwell.engine.cpu_source import source, sums_source
-from stepwell.engine.plan import Launch, LaunchKind, Stale
+from stepwell.engine.plan import Launch, LaunchKind, norm_of
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
 # elements. Measured on 400 tensors of 64 to 4,096 elements: anything from 100 to 1,000 balances two threads.
@@ -26,8 +27,10 @@ FEWEST = 8192  # elements per thread below which waking it costs more than it do
 CUT = 256  # threads divide a tensor at multiples of this many elements: whole blocks and cache lines
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
+    if kind is not None and kind.view != "element":
+        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
     if tensor.device.type != "cpu":
         return f"it lies on {tensor.device}; the cpu backend updates tensors in the CPU's memory"
     try:
@@ -42,16 +45,39 @@ def prepare(launch: Launch) -> None:
     memory = launch.memory
     if not memory:
         memory.update(_memory(launch))
-    _collect_addresses(launch)
-    active = memory["addresses"][:, 1] != 0
+    addresses: Addresses = memory["addresses"]
+    had_rows = addresses.has_rows
+    addresses.collect()
+    active = addresses.table[:, 1] != 0
     available = torch.get_num_threads()
-    if available != memory["available"] or not np.array_equal(active, memory["active"]):
+    again = had_rows or addresses.has_rows or available != memory["available"]
+    if again or not np.array_equal(active, memory["active"]):
         memory["available"], memory["active"] = available, active
-        elements = int(memory["sizes"][active].sum())
-        memory["threads"] = count = max(1, min(available, elements // FEWEST))
-        spans = 1 if count == 1 else count * SPANS
-        memory["pieces"], memory["spans"] = divide(memory["sizes"], active, launch.groups, spans)
+        _divide_work(launch)
         _write_job(launch)
+
+
+def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The first of two passes: what the rule wants summed over each tensor, in the order of its pieces."""
+    memory = launch.memory
+    launch.steps += memory["active"]  # the rule sees the step that is being made
+    _write_numbers(launch, rows, gradient_factor)
+    _add_up(launch, sums_kernel(launch.kind), memory["totals"])
+    launch.steps -= memory["active"]
+
+
+def squares(launch: Launch) -> torch.Tensor:
+    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none. `launch` is prepared."""
+    memory = launch.memory
+    totals, signs = np.zeros((len(launch.tensors), 1)), np.ones((len(launch.param_groups), 1))
+    addresses = np.ascontiguousarray(memory["addresses"].table[:, :2])
+    _write_numbers(launch, signs, 1.0)
+    memory["job"][4] = addresses.ctypes.data
+    _add_up(launch, sums_kernel(norm_of(launch.kind)), totals)
+    memory["job"][4] = memory["addresses"].table.ctypes.data
+    for index in memory["addresses"].apart:
+        totals[index] = float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
+    return torch.from_numpy(totals[:, 0])
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -60,130 +86,91 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
         return
     memory = launch.memory
     launch.steps += memory["active"]
+    _write_numbers(launch, rows, gradient_factor)
+    threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
+    for index in memory["addresses"].apart:
+        eager.update(launch, index, rows, float(gradient_factor))
+    for tensor, copy in memory["addresses"].staged:
+        tensor.copy_(copy)
+
+
+def _divide_work(launch: Launch) -> None:
+    """Pieces and spans of this step: whole tensors cut where threads part, and single rows of row-sparse gradients."""
+    memory, addresses = launch.memory, launch.memory["addresses"]
+    rows, sizes, whole = addresses.rows, addresses.sizes, memory["active"].copy()
+    whole[[*rows, *addresses.apart]] = False
+    elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
+    memory["threads"] = count = max(1, min(memory["available"], elements // FEWEST))
+    wanted = 1 if count == 1 else count * SPANS
+    pieces, spans = divide(sizes, whole, launch.groups, wanted)
+    if rows:
+        parts = [row_pieces(i, int(launch.groups[i]), ids.numpy(), length) for i, (ids, length) in rows.items()]
+        more = np.concatenate(parts)
+        cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
+        pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
+    memory["pieces"], memory["spans"] = pieces, spans
+
+
+def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The words of the job that change from step to step."""
+    memory = launch.memory
     job = memory["job"]
     job[0] = 0  # spans taken
     job[7] = rows.ctypes.data
     memory["job_numbers"][8] = float(gradient_factor)
     if launch.numbers is not None:  # threads that share a tensor all read what was before, and write the same
-        before = launch.numbers.clone()
+        memory["before"] = before = launch.numbers.clone()
         job[12], job[13] = before.data_ptr(), launch.numbers.data_ptr()
-    if launch.kind.sums:
-        _add_up(launch)
-        job[0] = 0
-    threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
-    for tensor, copy in memory["staged"]:
-        tensor.copy_(copy)
 
 
-def _add_up(launch: Launch) -> None:
-    """The first pass: sums over each tensor, in the order of its pieces."""
+def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
+    """Run a kernel that only reads, and fill `totals` with its sums over each tensor, in the order of its pieces."""
     memory = launch.memory
-    partials = np.empty((len(memory["pieces"]), len(launch.kind.sums)))
+    partials = np.empty((len(memory["pieces"]), totals.shape[1]))
     memory["job"][11] = partials.ctypes.data
-    threads.run(memory["sums_kernel"].address, memory["job_address"], memory["threads"])
+    threads.run(summing.address, memory["job_address"], memory["threads"])
+    totals[:] = 0
     tensors = memory["pieces"][:, 0]
     starts = np.flatnonzero(np.diff(tensors, prepend=-1))
-    memory["totals"][tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
+    if len(starts):
+        totals[tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
 
 
 def _write_job(launch: Launch) -> None:
     """The words of the job that change with the division of the work (cpu_source.py reads them)."""
     memory = launch.memory
     steps = launch.step_counts.data_ptr()
-    spans, pieces, addresses = (memory[name].ctypes.data for name in ("spans", "pieces", "addresses"))
+    spans, pieces, addresses = (a.ctypes.data for a in (memory["spans"], memory["pieces"], memory["addresses"].table))
     memory["job"][1] = len(memory["spans"]) - 1
-    memory["job"][9:11] = [memory["totals"].ctypes.data, memory["sizes"].ctypes.data]
+    memory["job"][9:11] = [memory["totals"].ctypes.data, launch.elements.ctypes.data]
     memory["job"][2:7] = [spans, pieces, addresses, steps, launch.salts.ctypes.data]
 
 
 def _memory(launch: Launch) -> dict[str, Any]:
-    tensors = [tensor.detach() for tensor in launch.tensors]
     job = np.zeros(14, dtype=np.int64)
-    dense = [_is_dense(tensor) for tensor in tensors]
     return {
         "kernel": kernel(launch.kind),
-        "addresses": np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64),
-        "weights": [tensor.data_ptr() for tensor in tensors],
-        "sizes": np.array([tensor.numel() for tensor in tensors], dtype=np.int64),
-        "contiguous": all(tensor.is_contiguous() for tensor in tensors),
-        "dense": dense,
-        "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
+        "addresses": Addresses(launch),
         "salts": launch.salts,
-        "sums_kernel": sums_kernel(launch.kind) if launch.kind.sums else None,
-        "totals": np.zeros((len(tensors), len(launch.kind.sums))),
+        "totals": launch.totals.numpy(),
         "available": 0,
         "threads": 1,
         "job": job,
         "job_numbers": job.view(np.float64),
         "job_address": job.ctypes.data,
         "active": None,
-        "bound": np.zeros(len(tensors), dtype=bool),
-        "all_bound": False,
-        "staged": [],  # (tensor, copy): tensors with gaps are updated in a copy and written back
-        "keep": [],  # copies that a kernel reads live until the next step
     }
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether the elements fill their memory without gaps or overlap, in whatever order."""
-    return torch.empty_like(tensor).stride() == tensor.stride()
-
-
-def _collect_addresses(launch: Launch) -> None:
-    """Fill the table of addresses of parameters, gradients and slots; 0 for a gradient that is not there."""
-    memory, tensors, gradients = launch.memory, launch.tensors, launch.gradients
-    table = memory["addresses"]
-    if not memory["all_bound"]:
-        _bind_slots(launch)
-    weights = list(map(torch.Tensor.data_ptr, tensors))
-    if weights != memory["weights"]:
-        _check_moved(launch, weights)
-    memory["staged"], memory["keep"] = [], []
-    if memory["contiguous"] and launch.complete and all(map(torch.Tensor.is_contiguous, gradients)):
-        table[:, 1] = list(map(torch.Tensor.data_ptr, gradients))
-        table[:, 0] = weights
-        return
-    for index, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
-        if gradient is None:
-            table[index, 1] = 0
-            continue
-        like = tensor.detach()
-        if not memory["dense"][index]:
-            like = torch.empty_like(like).copy_(like)
-            memory["staged"].append((tensor.detach(), like))
-        if gradient.is_sparse:
-            gradient = gradient.to_dense()
-        if gradient.dtype != like.dtype or gradient.stride() != like.stride():
-            gradient = torch.empty_like(like).copy_(gradient)
-        memory["keep"].append((like, gradient))
-        table[index, 0], table[index, 1] = like.data_ptr(), gradient.data_ptr()
-
-
-def _check_moved(launch: Launch, weights: list[int]) -> None:
-    """Parameters that lie elsewhere than at the last step are taken as they are, if only their address changed."""
-    for tensor, layout in zip(launch.tensors, launch.memory["layout"], strict=True):
-        if (tensor.dtype, tensor.device, tensor.shape, tensor.stride()) != layout:
-            raise Stale
-    launch.memory["weights"] = weights
-
-
-def _bind_slots(launch: Launch) -> None:
-    for index in np.flatnonzero(launch.started & ~launch.memory["bound"]).tolist():
-        addresses = [tensor.data_ptr() for tensor in launch.slot_tensors(index)]
-        launch.memory["addresses"][index, 2 : 2 + len(addresses)] = addresses
-        launch.memory["bound"][index] = True
-    launch.memory["all_bound"] = bool(launch.memory["bound"].all())
 
 
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the active tensors into pieces, and the pieces into one span of equal cost per thread.
 
-    Returns pieces, int64 (n, 4): tensor, first element, number of elements, group; and spans, int64 (threads + 1,):
-    thread k updates the pieces spans[k] to spans[k + 1].
+    Returns pieces, int64 (n, 5): tensor, first element, number of elements, group, first element in the gradient; and
+    spans, int64 (threads + 1,): thread k updates the pieces spans[k] to spans[k + 1].
     """
     places = np.flatnonzero(active)
     total = int(sizes[places].sum()) + FIXED_COST * len(places)
-    pieces: list[tuple[int, int, int, int]] = []
+    pieces: list[tuple[int, int, int, int, int]] = []
     spans = [0]
     done = 0  # cost of what is cut already
     for place in places.tolist():
@@ -194,13 +181,21 @@ def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: i
             if len(spans) < threads and room < count:
                 count = max(0, room) // CUT * CUT
             if count:
-                pieces.append((place, first, count, int(groups[place])))
+                pieces.append((place, first, count, int(groups[place]), first))
                 done += count + FIXED_COST
                 first += count
             if len(spans) < threads and first < size:
                 spans.append(len(pieces))
     spans += [len(pieces)] * (threads + 1 - len(spans))
-    return np.array(pieces, dtype=np.int64).reshape(-1, 4), np.array(spans, dtype=np.int64)
+    return np.array(pieces, dtype=np.int64).reshape(-1, 5), np.array(spans, dtype=np.int64)
+
+
+def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int) -> np.ndarray:
+    """One piece, as those of `divide`, per row of a row-sparse gradient; its k-th row is the row ids[k]."""
+    pieces = np.empty((len(ids), 5), dtype=np.int64)
+    pieces[:, 0], pieces[:, 1], pieces[:, 2], pieces[:, 3] = tensor, ids * length, length, group
+    pieces[:, 4] = np.arange(len(ids)) * length
+    return pieces
 
 
 @cache

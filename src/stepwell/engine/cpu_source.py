@@ -60,7 +60,7 @@ def _arrays(kind: LaunchKind, lines: _Lines, program: Statements, stored: dict[s
     """The lines of all arrays; nothing is written where `stored` is None. Returns the columns of the table."""
     block = _block(kind)
     _weights(kind, lines, None if stored is None else stored["p"])
-    _element(lines, "g", kind.gradients, 1)
+    _element(lines, "g", kind.gradients, 1, first="first_g")
     column = 2
     for consumer, (name, storage, signed) in enumerate(zip(kind.slots, kind.slot_formats, kind.signed, strict=True)):
         if name is None or storage == formats.NUMBER:
@@ -138,8 +138,9 @@ def kernel(job):
         if span >= job_word(job, 1):
             break
         for piece in range(load_word(spans, span), load_word(spans, span + 1)):
-            tensor, first = load_word(pieces, 4 * piece), load_word(pieces, 4 * piece + 1)
-            size, row = load_word(pieces, 4 * piece + 2), load_word(pieces, 4 * piece + 3) * {len(kind.row_names)}
+            tensor, first = load_word(pieces, 5 * piece), load_word(pieces, 5 * piece + 1)
+            size, row = load_word(pieces, 5 * piece + 2), load_word(pieces, 5 * piece + 3) * {len(kind.row_names)}
+            first_g = load_word(pieces, 5 * piece + 4)
             columns = tensor * {columns}
             t = float64(load_count(steps, tensor))
 {indented(program.numbers + numbers + keys + totals, 3)}
@@ -165,10 +166,10 @@ def _number(kind: LaunchKind, name: str) -> str:
     return name if name == "gradient_factor" else f"load_number(rows, row + {kind.row_names.index(name)})"
 
 
-def _element(lines: _Lines, name: str, storage: str, column: int) -> None:
-    """An array with one number per element."""
+def _element(lines: _Lines, name: str, storage: str, column: int, first: str = "first") -> None:
+    """An array with one number per element. A gradient of single rows has another `first`."""
     lines.bindings += [f"load_{name} = LOAD[{storage!r}, {column}]", f"store_{name} = STORE[{storage!r}, {column}]"]
-    _address(lines, name, formats.BYTES[storage], column)
+    _address(lines, name, formats.BYTES[storage], column, first)
 
 
 def _raw(lines: _Lines, name: str, column: int) -> None:
@@ -177,8 +178,8 @@ def _raw(lines: _Lines, name: str, column: int) -> None:
     _address(lines, name, 2, column)
 
 
-def _address(lines: _Lines, name: str, width: float, column: int) -> None:
-    lines.addresses.append(f"at_{name} = load_word(addresses, columns + {column}) + (first + start) * {width}")
+def _address(lines: _Lines, name: str, width: float, column: int, first: str = "first") -> None:
+    lines.addresses.append(f"at_{name} = load_word(addresses, columns + {column}) + ({first} + start) * {width}")
 
 
 def _half_of_random(lines: _Lines, consumer: int) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stepwell.engine import formats
 from stepwell.engine.frame import frame, sums
 from stepwell.engine.plan import Launch, LaunchKind
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
     """Nothing is refused: every tensor that torch can compute with."""
     return None
 
@@ -22,46 +24,59 @@ def prepare(launch: Launch) -> None:
 
 
 @torch.no_grad()
+def squares(launch: Launch) -> Tensor:
+    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none."""
+    result = torch.zeros(len(launch.tensors), dtype=torch.float64, device=launch.tensors[0].device)
+    for index in launch.active():
+        gradient = launch.gradient_of(index)
+        values = gradient.values() if gradient.is_sparse else gradient
+        wide = torch.promote_types(values.dtype, torch.float32)
+        result[index] = torch.linalg.vector_norm(values, dtype=wide).double() ** 2
+    return result
+
+
+@torch.no_grad()
+def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The first of two passes: what the rule wants summed over each tensor."""
+    launch.totals.zero_()
+    kind = launch.kind
+    for index in launch.active():
+        loaded = load(launch, index)
+        numbers = _numbers(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
+        step = float(launch.steps[index]) + 1
+        parts = sums(kind.rule, kind.measure, loaded.g, loaded.p, step, loaded.slots, **numbers)
+        for column, name in enumerate(kind.sums):
+            launch.totals[index, column] = as_tensor(parts[name], loaded.p).double().sum()
+
+
+@torch.no_grad()
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
     """Update every tensor of `launch` that has a gradient."""
     if found_inf is not None and bool(found_inf):
         return
     for index in launch.active():
         launch.steps[index] += 1
-        _update(launch, index, rows[launch.groups[index]].tolist(), float(gradient_factor))
+        update(launch, index, rows, float(gradient_factor))
 
 
-def _update(launch: Launch, index: int, row_values: list[float], gradient_factor: float) -> None:
-    """One tensor, flat and in the order of memory, as every backend sees it."""
+@torch.no_grad()
+def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float) -> None:
+    """Update one tensor, whose step count is that of this step."""
+    kind = launch.kind
+    loaded = load(launch, index)
+    numbers = _numbers(launch, rows[launch.groups[index]].tolist(), gradient_factor)
+    numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
+    if kind.sizes:
+        numbers["elements"] = float(launch.elements[index])
+    step = float(launch.steps[index])
+    p, slots = frame(kind.rule, loaded.g, loaded.p, step, loaded.slots, cautious=kind.cautious, **numbers)
+    store(launch, index, loaded, p, slots)
+
+
+def _numbers(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
     kind = launch.kind
     row = dict(zip(kind.row_names, row_values, strict=True))
-    dtype = formats.working_dtype(kind.weights)
-    tensor, gradient = launch.tensors[index].detach(), launch.gradients[index].detach()
-    whole = torch.empty_like(tensor)
-    if whole.stride() != tensor.stride():  # it has gaps: a copy without them, written back below
-        whole.copy_(tensor)
-    else:
-        whole = tensor
-    if gradient.is_sparse:
-        gradient = gradient.to_dense()
-    if gradient.stride() != whole.stride():
-        gradient = torch.empty_like(whole).copy_(gradient)
-    weights, elements = formats.flat(whole), whole.numel()
-    step = float(launch.steps[index])
-    p = weights.to(dtype)
-    if launch.low_bits is not None:
-        p = formats.join(weights, formats.flat(launch.low_bits[index]))
-    stored = [None if slot is None else slot[index] for slot in launch.slots]
-    slots: list[Any] = [
-        None if tensors is None else formats.read(name, signed, tensors, elements, dtype)
-        for name, signed, tensors in zip(kind.slot_formats, kind.signed, stored, strict=True)
-    ]
-    if launch.numbers is not None:
-        places = [kind.slots.index(name) for name in kind.number_slots]
-        for place, number in zip(places, launch.numbers[index].tolist(), strict=True):
-            slots[place] = number
-    g = formats.flat(gradient).to(dtype)
-    numbers: dict[str, Any] = {
+    return {
         "lr": row["lr"],
         "weight_decay": row["weight_decay"],
         "gradient_factor": row["gradient_sign"] * gradient_factor,
@@ -70,38 +85,108 @@ def _update(launch: Launch, index: int, row_values: list[float], gradient_factor
         **{name: row[name] for name in kind.number_arguments},
         **dict(kind.flags),
     }
-    if kind.sums:
-        parts = sums(kind.rule, kind.measure, g, p, step, slots, **numbers)
-        numbers |= {name: float(_as_tensor(parts[name], p).double().sum()) for name in kind.sums}
-    if kind.sizes:
-        numbers["elements"] = float(elements)
-    p, slots = frame(kind.rule, g, p, step, slots, cautious=kind.cautious, **numbers)
-    if launch.numbers is not None:
-        launch.numbers[index] = torch.tensor([slots[place] for place in places], dtype=torch.float64)
-    key = formats.key_of(int(launch.seeds[index]), launch.places[index], step)
 
-    def random(consumer: int) -> torch.Tensor:
-        bits = formats.random_bits(formats.stream(key, consumer // 2), elements, whole.device)
+
+@dataclass
+class Loaded:
+    """One tensor's gradient, weights and slots in the working precision, flat and in the order of memory."""
+
+    g: Tensor
+    p: Tensor
+    slots: list[Any]
+    whole: Tensor  # the parameter without gaps: itself, or a copy that is written back
+    places: Tensor | None  # which elements these are, of a row-sparse gradient
+
+
+def load(launch: Launch, index: int) -> Loaded:
+    """Read one tensor of a launch, or the rows of it that its gradient touches."""
+    kind = launch.kind
+    dtype = formats.working_dtype(kind.weights)
+    tensor, gradient = launch.tensors[index].detach(), launch.gradient_of(index)
+    whole = torch.empty_like(tensor)
+    if whole.stride() != tensor.stride():  # it has gaps
+        whole.copy_(tensor)
+    else:
+        whole = tensor
+    places = None
+    if gradient.is_sparse:
+        length = gradient.values()[0].numel() if gradient._nnz() else 1
+        places = (gradient.indices()[0][:, None] * length + torch.arange(length, device=whole.device)).flatten()
+        g = gradient.values().flatten()
+    else:
+        if gradient.stride() != whole.stride():
+            gradient = torch.empty_like(whole).copy_(gradient)
+        g = formats.flat(gradient)
+    weights = formats.flat(whole)
+    p = weights.to(dtype)
+    if launch.low_bits is not None:
+        p = formats.join(weights, formats.flat(launch.low_bits[index]))
+    slots: list[Any] = []
+    for place, (name, signed) in enumerate(zip(kind.slot_formats, kind.signed, strict=True)):
+        stored = launch.slots[place]
+        if stored is None:
+            slots.append(None)
+        elif launch.signature.slots[place].per == "element":
+            values = formats.read(name, signed, stored[index], whole.numel(), dtype)
+            slots.append(values if places is None else values[places])
+        else:
+            slots.append(stored[index][0].to(dtype))
+    if launch.numbers is not None:
+        for name, number in zip(kind.number_slots, launch.numbers[index].tolist(), strict=True):
+            slots[kind.slots.index(name)] = number
+    return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
+
+
+def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any]) -> None:
+    """Write what was computed from `loaded` back to where it was read."""
+    kind, whole, places = launch.kind, loaded.whole, loaded.places
+    elements = whole.numel()
+    dtype = formats.working_dtype(kind.weights)
+    key = formats.key_of(int(launch.seeds[index]), launch.places[index], float(launch.steps[index]))
+
+    def random(consumer: int, count: int = elements) -> Tensor:
+        bits = formats.random_bits(formats.stream(key, consumer // 2), count, whole.device)
         return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
 
-    for consumer, (name, signed, tensors, new) in enumerate(
-        zip(kind.slot_formats, kind.signed, stored, slots, strict=True)
-    ):
-        if tensors is not None:
-            values = _as_tensor(new, p)
-            formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
+    for consumer, (name, signed, new) in enumerate(zip(kind.slot_formats, kind.signed, slots, strict=True)):
+        stored = launch.slots[consumer]
+        if stored is None:
+            continue
+        tensors = stored[index]
+        if launch.signature.slots[consumer].per != "element":
+            values = new.flatten()
+            formats.write(name, signed, tensors, values, random(consumer, values.numel()) if name == "bf16" else None)
+            continue
+        values = as_tensor(new, p)
+        if places is not None:  # numbers that were stored once are stored again as they are
+            values = formats.read(name, signed, tensors, elements, dtype).index_copy(0, places, values)
+        formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
+    if launch.numbers is not None:
+        numbers = [slots[kind.slots.index(name)] for name in kind.number_slots]
+        launch.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
+    weights = formats.flat(whole)
     if launch.low_bits is not None:
+        low_bits = formats.flat(launch.low_bits[index])
         high, low = formats.split(p, weights.dtype)
-        weights.copy_(high)
-        formats.flat(launch.low_bits[index]).copy_(low)
+        _write(weights, places, high)
+        _write(low_bits, places, low)
     elif kind.rounding == "stochastic":
-        weights.copy_(formats.round_stochastically(p, random(len(slots)), weights.dtype))
+        bits = random(len(slots)) if places is None else random(len(slots))[places]
+        _write(weights, places, formats.round_stochastically(p, bits, weights.dtype))
     else:
-        weights.copy_(p)
-    if whole is not tensor:
+        _write(weights, places, p.to(weights.dtype))
+    tensor = launch.tensors[index].detach()
+    if whole is not tensor and whole.data_ptr() != tensor.data_ptr():
         tensor.copy_(whole)
 
 
-def _as_tensor(value: Any, like: torch.Tensor) -> torch.Tensor:
+def _write(target: Tensor, places: Tensor | None, values: Tensor) -> None:
+    if places is None:
+        target.copy_(values)
+    else:
+        target.index_copy_(0, places, values)
+
+
+def as_tensor(value: Any, like: Tensor) -> Tensor:
     """What a rule computed, which is a number where it depends on no element, for every element."""
     return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand_as(like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +33,7 @@ def explain(optimizer: Any) -> str:
         weights = kind.weights if kind.rounding == "native" else f"{kind.weights} {kind.rounding}"
         held = [f for name, f in zip(kind.slots, kind.slot_formats, strict=True) if name is not None]
         state = ", ".join(dict.fromkeys(held)) or "none"
-        size = sum(_bytes(kind, tensor.numel()) for tensor in tensors)
+        size = sum(_bytes(kind, optimizer.signature_for(group, tensor).slots, tensor, group) for tensor in tensors)
         label = group.get("name", str(position))
         numbers = [str(label), str(len(tensors)), f"{elements:,}", f"{float(group['lr']):g}"]
         lines.append([*numbers, decay, weights, state, f"{size:,}", backend])
@@ -49,18 +50,19 @@ def explain(optimizer: Any) -> str:
     return f"{type(optimizer).__name__}\n" + "\n".join(line.rstrip() for line in text)
 
 
-def _bytes(kind: Any, elements: int) -> int:
+def _bytes(kind: Any, slots: Any, tensor: Any, group: Any) -> int:
     """Bytes of state of one tensor, beside its step count."""
     total = 0.0
-    for name, storage, signed in zip(kind.slots, kind.slot_formats, kind.signed, strict=True):
+    for name, slot, storage in zip(kind.slots, slots, kind.slot_formats, strict=True):
         if name is None:
             continue
+        elements = math.prod(slot.shape(tensor.shape, group))
         if storage in ("int8", "int4"):
-            code = formats.CODES[storage, signed]
+            code = formats.CODES[storage, slot.signed]
             total += code.code_bytes(elements) + 4 * code.blocks(elements)
         else:
             total += 8 if storage == formats.NUMBER else formats.BYTES[storage] * elements
-    return int(total) + (2 * elements if kind.rounding == "split" else 0)
+    return int(total) + (2 * tensor.numel() if kind.rounding == "split" else 0)
 
 
 def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name: str) -> list[str]:
@@ -74,7 +76,7 @@ def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name
     for flag, value in kind.flags:
         if flag == "exclude_vectors" and value:
             found.append("fewer than two dimensions: no trust ratio and no decay")
-    for label, backend in optimizer.backends_for(tensor).items():
+    for label, backend in optimizer.backends_for(kind, tensor).items():
         reason = backend.refusal(kind, tensor)
         if reason is None:
             break

@@ -85,6 +85,15 @@ def wide(state: str) -> str:
     return state if state == "fp64" else "fp32"
 
 
+def slot_format(per: str, is_wide: bool, state: str, wanted: str) -> str:
+    """The format of one slot (`Slot.per`, `Slot.wide`) where elements have `state` and the group asks for `wanted`."""
+    if per in ("tensor", "run"):
+        return NUMBER
+    if per in ("left", "right"):  # as large as the parameter: worth 16 bits, but no blocks
+        return "bf16" if wanted == "bf16" and state != "fp64" and not is_wide else wide(state)
+    return wide(state) if is_wide or per != "element" else state
+
+
 def weight_rounding(wanted: str, weights: str) -> str:
     """How the new weights are rounded: `wanted`, or native where nothing is lost."""
     return wanted if weights in ("bf16", "fp16") else "native"

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import formats
-from stepwell.engine.plan import Launch, LaunchKind, Stale
+from stepwell.engine import eager
+from stepwell.engine.addresses import Addresses
+from stepwell.engine.plan import Launch, LaunchKind, norm_of
 from stepwell.engine.printed import module_of
 
 
@@ -24,8 +25,10 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def refusal(kind: LaunchKind, tensor: torch.Tensor) -> str | None:
+def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
+    if kind is not None and kind.view != "element":
+        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
     if tensor.device.type != "cuda" and not (interpreted() and tensor.device.type == "cpu"):
         return f"it lies on {tensor.device}; the gpu backend updates tensors in a CUDA device's memory"
     try:
@@ -48,97 +51,154 @@ def prepare(launch: Launch) -> None:
     memory = launch.memory
     if not memory:
         memory.update(_memory(launch))
-    memory["staged"], memory["keep"] = [], []
-    table = memory["addresses"]
-    for index, (tensor, gradient) in enumerate(zip(launch.tensors, launch.gradients, strict=True)):
-        if gradient is None:
-            table[index, 1] = 0
-            continue
-        if (tensor.dtype, tensor.device, tensor.shape, tensor.stride()) != memory["layout"][index]:
-            raise Stale
-        like = tensor.detach()
-        if not memory["dense"][index]:
-            like = torch.empty_like(like).copy_(like)
-            memory["staged"].append((tensor.detach(), like))
-        if gradient.is_sparse:
-            gradient = gradient.to_dense()
-        if gradient.dtype != like.dtype or gradient.stride() != like.stride():
-            gradient = torch.empty_like(like).copy_(gradient)
-        memory["keep"].append((like, gradient))
-        slots = launch.slot_tensors(index)
-        table[index] = [like.data_ptr(), gradient.data_ptr(), *(slot.data_ptr() for slot in slots)]
+    addresses: Addresses = memory["addresses"]
+    had_rows = addresses.has_rows
+    addresses.collect()
+    table, rows = addresses.table, addresses.rows
     active = table[:, 1] != 0
-    if memory["active"] is None or not np.array_equal(active, memory["active"]):
+    again = had_rows or addresses.has_rows or memory["active"] is None
+    if again or not np.array_equal(active, memory["active"]):
         memory["active"] = active
         memory["device_active"] = _upload(active.astype(np.float32), launch)
-        table_of_chunks = chunks(memory["sizes"], active)
-        memory["chunks"] = _upload(table_of_chunks, launch)
-        memory["programs"] = _upload(np.bincount(table_of_chunks[:, 0], minlength=len(active)), launch)
+        whole = active.copy()
+        whole[[*rows, *addresses.apart]] = False
+        table_of_chunks = chunks(addresses.sizes, whole)
+        programs = np.bincount(table_of_chunks[:, 0], minlength=len(active))
+        parts = [_upload(table_of_chunks, launch)]
+        for index, (ids, length) in rows.items():
+            parts.append(row_chunks(index, ids, length))
+            programs[index] = len(parts[-1])
+        # segment_reduce wants the programs of a tensor side by side, in the order of tensors: so they are as long as
+        # sums are over dense gradients, or over all tensors
+        memory["chunks"] = torch.cat(parts)
+        memory["programs"] = _upload(programs, launch)
     if memory["uploaded"] is None or not np.array_equal(table, memory["uploaded"]):
         memory["uploaded"] = table.copy()
         memory["device_addresses"] = _upload(table, launch)
         memory["aligned"] = bool((table % 16 == 0).all())
 
 
+def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The first of two passes: what the rule wants summed over each tensor."""
+    memory = launch.memory
+    steps = launch.step_counts + memory["device_active"]  # the rule sees the step that is being made
+    _upload_rows(launch, rows)
+    launch.totals = _sums(
+        launch, launch.kind, memory["device_addresses"], memory["device_rows"], steps, gradient_factor
+    )
+
+
+def squares(launch: Launch) -> torch.Tensor:
+    """Float64 (tensors,) that add up to the square of the norm of all gradients, on the device. `launch` is prepared.
+
+    Each is that of one gradient, unless some are row-sparse.
+    """
+    memory = launch.memory
+    addresses = memory["device_addresses"][:, :2].contiguous()
+    totals = _sums(launch, norm_of(launch.kind), addresses, memory["signs"], launch.step_counts, 1.0)[:, 0]
+    for index in memory["addresses"].apart:
+        totals[index] += torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64) ** 2
+    return totals
+
+
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
     """Update every tensor of `launch` that has a gradient."""
-    from stepwell.engine.gpu_source import BLOCK
-
-    memory, device = launch.memory, launch.tensors[0].device
-    if memory["rows"] is None or not np.array_equal(rows, memory["rows"]):
-        memory["rows"] = rows.copy()
-        memory["device_rows"] = _upload(rows, launch)
-    factor = torch.as_tensor(gradient_factor, dtype=torch.float32, device=device)
-    flag = memory["no_inf"] if found_inf is None else torch.as_tensor(found_inf, dtype=torch.float32, device=device)
+    memory = launch.memory
+    _upload_rows(launch, rows)
+    flag = memory["no_inf"]
+    if found_inf is not None:
+        flag = torch.as_tensor(found_inf, dtype=torch.float32, device=flag.device)
     launch.step_counts += memory["device_active"] * (flag == 0)
-    options: dict[str, Any] = {} if interpreted() else {"enable_fp_fusion": False, "num_warps": 4}
     # A program reads what was before the step: another one of the same tensor may have written already.
     after = launch.step_counts if launch.numbers is None else launch.numbers
     before = after if launch.numbers is None else after.clone()
-    grid = (memory["chunks"].shape[0],)
-    arguments = [
-        memory["chunks"],
-        memory["device_addresses"],
-        memory["device_sizes"],
-        memory["device_groups"],
-        launch.step_counts,
-        memory["device_salts"],
-        memory["device_rows"],
-        factor,
-        flag,
-        before,
-        after,
-    ]
-    options |= {"BLOCK": BLOCK, "ALIGNED": memory["aligned"]}
-    totals = partials = flag
-    if launch.kind.sums:
-        partials = torch.zeros(grid[0], len(launch.kind.sums), dtype=torch.float64, device=device)
-        kernel(launch.kind, True)[grid](*arguments, totals, partials, **options)
-        totals = torch.segment_reduce(partials, "sum", lengths=memory["programs"], axis=0, initial=0.0)
-    memory["kernel"][grid](*arguments, totals, partials, **options)
-    for tensor, copy in memory["staged"]:
+    totals = launch.totals if launch.kind.sums else flag
+    _start(
+        memory["kernel"], launch, memory["device_addresses"], memory["device_rows"], launch.step_counts,
+        gradient_factor, flag, before, after, totals, flag,
+    )  # fmt: skip
+    for index in memory["addresses"].apart:
+        if found_inf is None or not bool(found_inf):  # waits
+            eager.update(launch, index, rows, float(gradient_factor))
+    for tensor, copy in memory["addresses"].staged:
         tensor.copy_(copy)
 
 
+def _sums(
+    launch: Launch,
+    kind: LaunchKind,
+    addresses: torch.Tensor,
+    rows: torch.Tensor,
+    steps: torch.Tensor,
+    gradient_factor: Any,
+) -> torch.Tensor:
+    """Float64 (tensors, sums) of a kernel that only reads; zero where there is no gradient."""
+    memory = launch.memory
+    numbers = steps if launch.numbers is None else launch.numbers
+    partials = torch.zeros(memory["chunks"].shape[0], len(kind.sums), dtype=torch.float64, device=steps.device)
+    _start(
+        kernel(kind, True), launch, addresses, rows, steps,
+        gradient_factor, memory["no_inf"], numbers, numbers, partials, partials,
+    )  # fmt: skip
+    return torch.segment_reduce(partials, "sum", lengths=memory["programs"], axis=0, initial=0.0)
+
+
+def _start(
+    function: Any,
+    launch: Launch,
+    addresses: torch.Tensor,
+    rows: torch.Tensor,
+    steps: torch.Tensor,
+    gradient_factor: Any,
+    *tables: torch.Tensor,
+) -> None:
+    """Start one program per chunk. `tables`: the flag, numbers before and after, totals, partial sums."""
+    from stepwell.engine.gpu_source import BLOCK
+
+    memory = launch.memory
+    factor = torch.as_tensor(gradient_factor, dtype=torch.float32, device=steps.device)
+    options: dict[str, Any] = {} if interpreted() else {"enable_fp_fusion": False, "num_warps": 4}
+    grid = (memory["chunks"].shape[0],)
+    if grid[0] == 0:
+        return
+    function[grid](
+        memory["chunks"],
+        addresses,
+        memory["device_elements"],
+        memory["device_groups"],
+        steps,
+        memory["device_salts"],
+        rows,
+        factor,
+        *tables,
+        BLOCK=BLOCK,
+        ALIGNED=memory["aligned"],
+        ROWS=bool(memory["addresses"].rows),
+        **options,
+    )
+
+
+def _upload_rows(launch: Launch, rows: np.ndarray) -> None:
+    memory = launch.memory
+    if memory["numbers"] is None or not np.array_equal(rows, memory["numbers"]):
+        memory["numbers"] = rows.copy()
+        memory["device_rows"] = _upload(rows, launch)
+
+
 def _memory(launch: Launch) -> dict[str, Any]:
-    tensors = [tensor.detach() for tensor in launch.tensors]
-    sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
+    device = launch.tensors[0].device
     return {
         "kernel": kernel(launch.kind),
-        "addresses": np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64),
+        "addresses": Addresses(launch),
         "uploaded": None,
         "aligned": False,
-        "sizes": sizes,
-        "dense": [torch.empty_like(tensor).stride() == tensor.stride() for tensor in tensors],
-        "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
-        "device_sizes": _upload(sizes, launch),
+        "device_elements": _upload(launch.elements, launch),
         "device_groups": _upload(launch.groups, launch),
         "device_salts": _upload(launch.salts, launch),
-        "no_inf": torch.zeros((), device=tensors[0].device),
+        "no_inf": torch.zeros((), device=device),
+        "signs": torch.ones(len(launch.param_groups), 1, dtype=torch.float64, device=device),
         "active": None,
-        "rows": None,
-        "staged": [],
-        "keep": [],
+        "numbers": None,
     }
 
 
@@ -152,7 +212,8 @@ def _upload(table: np.ndarray, launch: Launch) -> torch.Tensor:
 
 
 def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """int64 (programs, 2): which tensor, and the first of the elements a program updates."""
+    """int64 (programs, 4): which tensor, the first of the elements a program updates and the end of them, and how far
+    the gradient's elements lie from the parameter's (see `row_chunks`)."""
     from stepwell.engine.gpu_source import BLOCK
 
     places = np.flatnonzero(active)
@@ -160,4 +221,15 @@ def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
     tensor = np.repeat(places, counts)
     start = np.repeat(np.cumsum(counts) - counts, counts)
     first = (np.arange(counts.sum()) - start) * BLOCK
-    return np.stack([tensor, first], axis=1).astype(np.int64)
+    return np.stack([tensor, first, sizes[tensor], np.zeros_like(first)], axis=1).astype(np.int64)
+
+
+def row_chunks(tensor: int, ids: torch.Tensor, length: int) -> torch.Tensor:
+    """The chunks of a row-sparse gradient, made on its device: its k-th row is the row ids[k]."""
+    from stepwell.engine.gpu_source import BLOCK
+
+    inside = torch.arange(0, length, BLOCK, device=ids.device)
+    first = (ids[:, None] * length + inside).flatten()
+    end = ((ids + 1) * length)[:, None].expand(-1, len(inside)).flatten()
+    shift = ((torch.arange(len(ids), device=ids.device) - ids) * length)[:, None].expand(-1, len(inside)).flatten()
+    return torch.stack([torch.full_like(first, tensor), first, end, shift], dim=1)

@@ -87,11 +87,12 @@ from stepwell.engine.gpu_intrinsics import abs
 
 
 @triton.jit
-def update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, totals, partials,
-           BLOCK: tl.constexpr, MASKED: tl.constexpr, ALIGNED: tl.constexpr):
+def update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, factor, before, after, totals,
+           partials, BLOCK: tl.constexpr, MASKED: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     t = tl.load(steps + tensor).to(tl.float64)
     places = first + tl.arange(0, BLOCK)
-    mask = places < size
+    gradient_places = places + shift if ROWS else places
+    mask = places < end
 {indented(_with_columns(lines.addresses, column))}
 {indented(program.numbers + numbers + keys)}
 {indented(lines.reads + bits + program.elements + lines.writes)}
@@ -99,18 +100,21 @@ def update(tensor, first, size, row, addresses, steps, salts, rows, factor, befo
 
 @triton.jit
 def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, before, after, totals,
-           partials, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+           partials, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     if tl.load(found_inf) == 0:
-        tensor = tl.load(chunks + 2 * tl.program_id(0))
-        first = tl.multiple_of(tl.load(chunks + 2 * tl.program_id(0) + 1), BLOCK)
+        chunk = chunks + 4 * tl.program_id(0)
+        tensor = tl.load(chunk)
+        first = tl.load(chunk + 1) if ROWS else tl.multiple_of(tl.load(chunk + 1), BLOCK)
+        end = tl.load(chunk + 2)
+        shift = tl.load(chunk + 3)
         size = tl.load(sizes + tensor)
         row = tl.load(groups + tensor) * {len(kind.row_names)}
-        if first + BLOCK <= size:
-            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, totals,
-                   partials, BLOCK, False, ALIGNED)
+        if first + BLOCK <= end:
+            update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, factor, before, after, totals,
+                   partials, BLOCK, False, ALIGNED, ROWS)
         else:
-            update(tensor, first, size, row, addresses, steps, salts, rows, factor, before, after, totals,
-                   partials, BLOCK, True, ALIGNED)
+            update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, factor, before, after, totals,
+                   partials, BLOCK, True, ALIGNED, ROWS)
 '''
 
 
@@ -147,7 +151,8 @@ def _pointer(name: str, column: int, pointee: str) -> list[str]:
 
 
 def _load(name: str) -> str:
-    return f"tl.load(at_{name} + places, mask=mask) if MASKED else tl.load(at_{name} + places)"
+    places = "gradient_places" if name == "g" else "places"
+    return f"tl.load(at_{name} + {places}, mask=mask) if MASKED else tl.load(at_{name} + {places})"
 
 
 def _store(name: str, value: str) -> str:
@@ -191,7 +196,7 @@ def _blockwise(
     lines: _Lines, name: str, storage: str, signed: bool, column: int, variable: str | None, new: str
 ) -> None:
     codes = ", ".join(f"{key}={value!r}" for key, value in code_arguments(storage, signed).items())
-    where = "first, size, mask, BLOCK, MASKED"
+    where = "first, end, mask, BLOCK, MASKED"
     lines.addresses += _pointer(f"codes_{name}", column, "tl.uint8")
     lines.addresses += _pointer(f"largest_{name}", column + 1, "tl.float32")
     if variable is not None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
-from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu
-from stepwell.engine.plan import LaunchKind, Plan, Stale, Watched
+from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks
+from stepwell.engine.plan import Launch, LaunchKind, Plan, Stale, Watched
 from stepwell.engine.rule import RANGES, OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters
 from stepwell.errors import UsageError, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
+STACKS = {"stacks": stacks}  # what runs matrix rules, on any device
 
 # Options that torch's optimizers have and these do not need, with what takes their place.
 _TORCH_ONLY = {
@@ -35,6 +36,10 @@ class Optimizer(torch.optim.Optimizer):
     ...     rule, slots, decay = lambda g, p, t: sign(g), (), "decoupled"
     ...     def __init__(self, params, lr=1e-4, weight_decay=0.0, **options):
     ...         super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, options)
+
+    Row-sparse gradients (`nn.Embedding(sparse=True)`) update the rows they hold and no others: weights, slots and decay
+    of these rows move as in a step of a tensor of their own, with the step count of the whole tensor ("lazy"). Rules
+    with sums and rules of matrices need the whole tensor: there such a gradient counts as a dense one.
 
     Every optimizer takes these options, each of them per group too but for `backend`:
 
@@ -56,11 +61,15 @@ class Optimizer(torch.optim.Optimizer):
     slots: ClassVar[tuple[Slot, ...]] = ()
     measure: ClassVar[Rule | None] = None  # what the rule wants summed over each tensor, by name (two passes)
     sums: ClassVar[tuple[str, ...]] = ()  # those names
+    over: ClassVar[Literal["tensor", "run"]] = "tensor"  # what they are sums of
+    view: ClassVar[Literal["element", "matrix", "tensor"]] = "element"  # what the rule sees (see `RuleSignature`)
+    others: ClassVar[Mapping[str, RuleSignature]] = {}  # rules for tensors that `method_of` sends there
     decay: ClassVar[str | None] = "decoupled"
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     facts: ClassVar[Any]
 
     signature: ClassVar[RuleSignature]
+    signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
     _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over grad_scale and found_inf
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -69,7 +78,8 @@ class Optimizer(torch.optim.Optimizer):
             if cls.__dict__.get(function) is not None:
                 setattr(cls, function, staticmethod(cls.__dict__[function]))
         if hasattr(cls, "rule"):
-            cls.signature = RuleSignature(cls.rule, cls.slots, cls.measure, cls.sums)
+            cls.signature = RuleSignature(cls.rule, cls.slots, cls.measure, cls.sums, cls.over, cls.view)
+            cls.signatures = {"": cls.signature, **cls.others}
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
         name = type(self).__name__
@@ -83,7 +93,7 @@ class Optimizer(torch.optim.Optimizer):
         self._refuse_options(options, defaults)
         self._changed = [True]
         self._plan: Plan | None = None
-        groups = _as_groups(params, name)
+        groups = as_groups(params, name)
         check_hyperparameters(name, defaults, self._ranges())
         self._check_formats(defaults)
         for group in groups:
@@ -102,7 +112,7 @@ class Optimizer(torch.optim.Optimizer):
         """Add a group: `params` and any hyperparameters that differ from the defaults."""
         name = type(self).__name__
         if isinstance(param_group, dict):
-            (param_group,) = _as_groups([param_group], name)
+            (param_group,) = as_groups([param_group], name)
             self._check_group(param_group, self.defaults)
             present = {id(p): n for n, p in self._named()}
             for label, tensor in _labelled(param_group):
@@ -151,8 +161,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_formats(self, group: Mapping[str, Any]) -> None:
         name = type(self).__name__
-        if group.get("cautious") and (self.sums or "lr" in self.signature.named):
-            reason = "its rule needs sums itself" if self.sums else "its rule returns a whole step, not a direction"
+        reason = self._no_caution()
+        if group.get("cautious") and reason:
             raise UsageError(f"{name}: cautious=True is not available: {reason}; leave it out")
         for option, allowed in (("state", formats.STATES), ("weights", formats.WEIGHTS)):
             if group.get(option, allowed[0]) not in allowed:
@@ -160,6 +170,16 @@ class Optimizer(torch.optim.Optimizer):
         seed = group.get("seed", 0)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
             raise UsageError(f"{name}: seed={seed!r}; it must be a whole number from 0 to 2**31 - 1")
+
+    def _no_caution(self) -> str | None:
+        """Why caution is not available, or None."""
+        if any(signature.sums for signature in self.signatures.values()):
+            return "its rule needs sums itself"
+        if any(signature.view != "element" for signature in self.signatures.values()):
+            return "it is for rules of single elements"
+        if any("lr" in signature.named for signature in self.signatures.values()):
+            return "its rule returns a whole step, not a direction"
+        return None
 
     def _refuse_options(self, options: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> None:
         for option, value in options.items():
@@ -208,20 +228,46 @@ class Optimizer(torch.optim.Optimizer):
         Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
         nothing waits for them.
         """
+        plan, ready = self._prepare()
+        summed = [launch for launch in ready if launch.kind.sums]
+        for launch in summed:
+            launch.backend.measure(launch, plan.rows.values, gradient_factor)
+        plan.pool(summed)
+        for launch in ready:
+            launch.backend.run(launch, plan.rows.values, gradient_factor, found_inf)
+        plan.share_numbers(ready)
+
+    def gradient_norm(self) -> Tensor:
+        """The Euclidean norm of all gradients together, as they are (not unscaled): sqrt(sum of g^2), 0-D.
+
+        One pass that reads the gradients; nothing waits for a GPU. It is infinite or nan where a gradient is.
+
+        >>> float(optimizer.gradient_norm())
+        """
+        plan, ready = self._prepare()
+        squared = plan.squared_norm(ready)
+        if not squared:
+            return torch.zeros(())
+        norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
+        return norm if any(launch.kind.weights == "fp64" for launch in ready) else norm.float()
+
+    def _prepare(self) -> tuple[Plan, list[Launch]]:
+        """The plan of this step, and the launches that have a gradient, ready to run."""
         plan = self._plan
         if plan is None or self._changed[0] or not plan.fits(self):
             plan = self.make_plan()
         try:
-            self._launch(plan, gradient_factor, found_inf)
+            return plan, self._collected(plan)
         except Stale:  # a parameter moved to another device, dtype or layout: its state follows it
-            self._launch(self.make_plan(), gradient_factor, found_inf)
+            plan = self.make_plan()
+            return plan, self._collected(plan)
 
-    def _launch(self, plan: Plan, gradient_factor: Any, found_inf: Any) -> None:
+    @staticmethod
+    def _collected(plan: Plan) -> list[Launch]:
         ready = [launch for launch in plan.launches if launch.collect()]
         for launch in ready:
             launch.backend.prepare(launch)
-        for launch in ready:
-            launch.backend.run(launch, plan.rows.values, gradient_factor, found_inf)
+        return ready
 
     def make_plan(self) -> Plan:
         """Make the plan anew, from the parameters, groups and state as they are."""
@@ -235,21 +281,31 @@ class Optimizer(torch.optim.Optimizer):
             return "decoupled" if group["decoupled_weight_decay"] else "coupled"
         return self.decay
 
+    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+        """Which of `signatures` updates one tensor of a group."""
+        return ""
+
+    def signature_for(self, group: Mapping[str, Any], tensor: Tensor) -> RuleSignature:
+        """The rule that updates one tensor of a group, with its slots."""
+        return self.signatures[self.method_of(group, tensor)]
+
     def choose(
         self, group: Mapping[str, Any], tensor: Tensor, flags: dict[str, Any], decay: str | None
     ) -> tuple[dict[str, Any], str | None]:
         """The flags and the kind of decay of one tensor of a group. LAMB and LARS leave out vectors here."""
         return flags, decay
 
-    def backends_for(self, tensor: Tensor) -> dict[str, ModuleType]:
+    def backends_for(self, kind: LaunchKind, tensor: Tensor) -> dict[str, ModuleType]:
         """The backends that may update `tensor`, the fastest first."""
+        if kind.view != "element" and self.backend in ("auto", "eager"):
+            return STACKS
         if self.backend != "auto":
             return {self.backend: BACKENDS[self.backend]}
         return {"cpu": cpu, "eager": eager} if tensor.device.type == "cpu" else {"gpu": gpu, "eager": eager}
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
         """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
-        wanted = self.backends_for(tensor)
+        wanted = self.backends_for(kind, tensor)
         reasons = []
         for label, backend in wanted.items():
             reason = backend.refusal(kind, tensor)
@@ -330,7 +386,7 @@ def _observed_step(optimizer: Optimizer, closure: Callable[[], Any] | None = Non
     return optimizer._step(closure)
 
 
-def _as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
+def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
     """`params` as torch takes them (tensors, (name, tensor) pairs, or dicts of groups) as a list of group dicts."""
     if isinstance(params, Tensor):
         raise UsageError(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")

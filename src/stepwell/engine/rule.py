@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -22,26 +22,58 @@ class Slot:
 
     Args:
         name: the key in `optimizer.state[p]` and in checkpoints.
-        when: the hyperparameter without which the slot does not exist (`"momentum"`: no buffer at momentum 0).
-            The rule is then given None for it.
+        when: the hyperparameter without which the slot does not exist (`"momentum"`: no buffer at momentum 0), or a
+            function of the group. The rule is then given None for it.
         start: the value it is filled with: a number, or a function of the group (Adagrad's initial value).
         signed: whether it can be negative; low-bit formats spend a bit on it only where it can.
-        per: "element"; or "tensor" for one float64 that the rule updates from numbers alone (a product over the steps).
+        per: "element"; "tensor" for one float64 that the rule updates from numbers alone (a product over the steps);
+            "run" for one that all tensors share (Prodigy's d). Of matrix rules also "row" and "column" of the last
+            two dimensions, and "left" and "right": square matrices of the sides of `as_matrix`.
         wide: a weight rather than a statistic of gradients: stays fp32 in every format.
+        limit: of "left" and "right", the hyperparameter with the longest side that has one; longer sides get an
+            empty matrix.
     """
 
     name: str
-    when: str | None = None
+    when: str | Callable[[Mapping[str, Any]], bool] | None = None
     start: float | Callable[[Mapping[str, Any]], float] = 0.0
     signed: bool = True
-    per: Literal["element", "tensor"] = "element"
+    per: Literal["element", "tensor", "run", "row", "column", "left", "right"] = "element"
     wide: bool = False
+    limit: str | None = None
 
     def exists(self, group: Mapping[str, Any]) -> bool:
+        if callable(self.when):
+            return self.when(group)
         return self.when is None or bool(group[self.when])
 
     def start_value(self, group: Mapping[str, Any]) -> float:
         return self.start(group) if callable(self.start) else self.start
+
+    @property
+    def is_number(self) -> bool:
+        return self.per in ("tensor", "run")
+
+    def shape(self, shape: Sequence[int], group: Mapping[str, Any]) -> tuple[int, ...]:
+        """The shape it has for a parameter of this shape."""
+        if self.is_number:
+            return ()
+        if self.per == "row":
+            return (*shape[:-1], 1)
+        if self.per == "column":
+            return (*shape[:-2], 1, *shape[-1:])
+        if self.per == "element":
+            return tuple(shape)
+        side = as_matrix(shape)[self.per == "right"]
+        left_out = self.limit is not None and side > group[self.limit]
+        return (0, 0) if left_out else (side, side)
+
+
+def as_matrix(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a tensor as a matrix rule sees it: the first dimension by all others, (4, 27) of a
+    convolution kernel (4, 3, 3, 3); a vector is a column."""
+    rows = shape[0] if shape else 1
+    return rows, math.prod(shape[1:])
 
 
 @dataclass(frozen=True)
@@ -69,7 +101,7 @@ class Range:
 class OneOf:
     """The names a hyperparameter that chooses between variants may take."""
 
-    names: tuple[str, ...]
+    names: tuple[str | None, ...]
 
     def __contains__(self, value: Any) -> bool:
         return value in self.names
@@ -106,6 +138,8 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
             continue
         numbers = value if isinstance(value, (tuple, list)) else (value,)
         for number in numbers:
+            if number is None and allowed.optional:
+                continue
             try:
                 inside = float(number) in allowed
             except (TypeError, ValueError):
@@ -117,12 +151,22 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
 
 @dataclass(frozen=True)
 class RuleSignature:
-    """How the arguments of a rule are filled from a group: `beta1` from `betas[0]`, `eps` from `eps`."""
+    """A rule with what it keeps, what it sums, and how its arguments are filled: `beta1` from `betas[0]` of a group.
+
+    Args:
+        measure: what one element adds to each of the sums, by name.
+        sums: the names of these sums.
+        over: what they are sums of: the elements of a "tensor", or of all tensors of the "run".
+        view: what the rule sees: one "element"; or a stack of equally shaped tensors, each as a "matrix"
+            (see `as_matrix`) or in its own shape ("tensor").
+    """
 
     rule: Rule
     slots: tuple[Slot, ...]
     measure: Rule | None = None
     sums: tuple[str, ...] = ()
+    over: Literal["tensor", "run"] = "tensor"
+    view: Literal["element", "matrix", "tensor"] = "element"
 
     @cached_property
     def named(self) -> tuple[str, ...]:
@@ -133,8 +177,8 @@ class RuleSignature:
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:
-        """Those that a group gives; sums over the tensor and its number of elements come from the engine."""
-        return tuple(name for name in self.named if name not in (*self.sums, "elements"))
+        """Those that a group gives; sums, the number of elements and the shape come from the engine."""
+        return tuple(name for name in self.named if name not in (*self.sums, "elements", "shape"))
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:

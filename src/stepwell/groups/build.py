@@ -256,9 +256,7 @@ def muon(
     def goes(member: Member) -> bool:
         if id(member.tensor) in forced or id(member.tensor) in barred:
             return id(member.tensor) in forced
-        if member.role == "convolution":
-            return convolutions and not member.first_convolution and not member.depthwise
-        return member.role == "matrix" and sum(size > 1 for size in member.tensor.shape) >= 2
+        return member.is_hidden_matrix and (convolutions or member.role != "convolution")
 
     other = dict(adamw or {})
     other_lr, other_decay = other.pop("lr", None), other.pop("weight_decay", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +37,14 @@ TABLE = {
     "ScheduleFreeSGD": "schedulefree_sgd",
     "ScheduleFreeAdamW": "schedulefree_adamw",
     "Sophia": "sophia",
+    "MARS": "mars",
+    "SparseAdam": "sparseadam",
+    "Prodigy": "prodigy",
+    "DAdaptAdam": "dadaptadam",
+    "Adafactor": "adafactor",
+    "Muon": "muon",
+    "Shampoo": "shampoo",
+    "SOAP": "soap",
     "LBFGS": "lbfgs",
     "SAM": "sam",
     "ASAM": "asam",
@@ -75,10 +82,7 @@ def create(name: str, model_or_params: Any, **options: Any) -> Any:
     cls = find(name)
     if cls.facts.kind == "wrapper":
         return cls.around(model_or_params, **options)
-    params: Iterable[Any] = (
-        model_or_params.named_parameters() if hasattr(model_or_params, "named_parameters") else model_or_params
-    )
-    return cls(params, **options)
+    return cls(model_or_params, **options)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 # What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
-# iterates; an estimate of the curvature; the gradient at a point beside the weights.
-Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "perturbed"]
+# iterates; an estimate of the curvature; products of whole matrices; the gradient at a point beside the
+# weights.
+Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "matrix", "perturbed"]
 
 # What the step looks at: one element; sums over a tensor, too; a whole matrix; the loss, which it evaluates itself; or
 # it is a wrapper, whose step is made by another optimizer.
@@ -63,8 +65,8 @@ class Facts:
         return [word for word, needed in words.items() if needed]
 
 
-def state_bytes(optimizer: type[Any], **options: Any) -> float:
-    """Bytes of state per element of a large float32 parameter, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
+def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **options: Any) -> float:
+    """Bytes of state per element of a float32 matrix, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
 
     `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too. An optimizer
     without an update rule of its own (L-BFGS, those that wrap another) says it itself: `bytes_per_element`.
@@ -78,10 +80,11 @@ def state_bytes(optimizer: type[Any], **options: Any) -> float:
     group = optimizer([torch.zeros(1)], **options).param_groups[0]
     total = 0.0
     for slot in optimizer.slots:
-        if slot.per == "element" and slot.exists(group):
-            name = formats.wide(group["state"]) if slot.wide else group["state"]
+        if slot.exists(group) and not slot.is_number:
+            name = formats.slot_format(slot.per, slot.wide, group["state"], group["state"])
             block = formats.block_of(name)
-            total += formats.BYTES[name] + (4 / block if block > 1 else 0)
+            share = math.prod(slot.shape(shape, group)) / math.prod(shape)
+            total += share * (formats.BYTES[name] + (4 / block if block > 1 else 0))
     return total
 
 

@@ -32,7 +32,7 @@ _RANGES: Mapping[str, Range | OneOf] = {
     "tolerance_grad": Range(0),
     "tolerance_change": Range(0),
     "history_size": Range(1),
-    "line_search_fn": OneOf(("strong_wolfe", None)),  # type: ignore[arg-type]
+    "line_search_fn": OneOf(("strong_wolfe", None)),
 }
 _WHOLE = ("max_iter", "max_eval", "history_size")
 _VECTORS = ("d", "prev_flat_grad", "old_dirs", "old_stps")  # of the state: as long as all weights together

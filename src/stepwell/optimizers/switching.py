@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stepwell import engine
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.engine.rule import Range, check_hyperparameters
 from stepwell.errors import UsageError
 from stepwell.optimizers.stepping import innermost
@@ -286,10 +286,11 @@ def _carry_state(old: torch.optim.Optimizer, new: Any) -> None:
     _carry_low_bits(old, new)
     if not isinstance(new, engine.Optimizer):
         return
-    for before, group in zip(old.param_groups, new.param_groups, strict=True):
+    before = {id(tensor): group for group in old.param_groups for tensor in group["params"]}  # Muon splits groups
+    for group in new.param_groups:
         for tensor in group["params"]:
             state = old.state.get(tensor, {})
-            filled = _filled(old, before, state, new, group, tensor)
+            filled = _filled(old, before[id(tensor)], state, new, group, tensor)
             if filled is not None:
                 low = new.state.get(tensor, {}).get(formats.LOW_BITS)
                 new.state[tensor] = {**filled, **({} if low is None else {formats.LOW_BITS: low})}
@@ -306,7 +307,7 @@ def _filled(
     """The state of one parameter for the new optimizer; None where it must begin anew."""
     if not any(value is not None for key, value in state.items() if key != formats.LOW_BITS):
         return None
-    needed = [slot.name for slot in new.slots if slot.exists(group)]
+    needed = [slot.name for slot in new.signature_for(group, tensor).slots if slot.exists(group)]
     filled = _converted(old, before, state, new, group, tensor, needed)
     if filled is None and type(old).__name__ == type(new).__name__ and all(state.get(n) is not None for n in needed):
         return {key: _cloned(value) for key, value in state.items() if value is not None and key != formats.LOW_BITS}
@@ -351,16 +352,19 @@ def _scaled(
     state: Mapping[str, Any], slot: str, name: str, signed: bool, ratio: float, tensor: Tensor
 ) -> dict[str, Tensor]:
     """One slot under its new name, times `ratio`; unchanged in its format where that is 1."""
-    found = formats.found_format(dict(state), slot, tensor.numel())
-    stored = tuple(state[key] for key in formats.state_names(slot, found))
+    here = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
+    part = sharding.local(tensor)
+    found = formats.found_format(here, slot, part.numel())
     if ratio == 1:
+        stored = tuple(state[key] for key in formats.state_names(slot, found))
         return {key: value.clone() for key, value in zip(formats.state_names(name, found), stored, strict=True)}
     wide = torch.promote_types(tensor.dtype, torch.float32)
     if found not in ("int8", "int4"):
-        return {name: stored[0].to(wide) * ratio}
-    shaped = torch.empty_like(tensor, dtype=wide, requires_grad=False)
-    formats.flat(shaped).copy_(formats.read(found, signed, stored, tensor.numel(), wide) * ratio)
-    return {name: shaped}
+        return {name: state[slot].to(wide) * ratio}
+    stored = tuple(here[key] for key in formats.state_names(slot, found))
+    shaped = torch.empty_like(part, dtype=wide, requires_grad=False)
+    formats.flat(shaped).copy_(formats.read(found, signed, stored, part.numel(), wide) * ratio)
+    return {name: sharding.spread_like(tensor, shaped) if sharding.is_spread(tensor) else shaped}
 
 
 def _cloned(value: Any) -> Any:

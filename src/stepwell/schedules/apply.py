@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepwell.errors import UsageError, nearest
-from stepwell.schedules.base import Schedule, check_group_keys
+from stepwell.schedules.base import Scaled, Schedule, check_group_keys
 
 # One schedule drives lr; a dict drives what it names.
 Schedules = Schedule | Mapping[str, Schedule]
 
+_NO_HYPERPARAMETERS = ("params", "param_names", "name")
 _BELOW_ONE = ("momentum", "beta", "betas", "beta1", "beta2", "beta3")
 
 
@@ -92,7 +93,7 @@ def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int
 
 def _target(name: str, group: Mapping[str, Any], position: int) -> tuple[str, int | None]:
     """Where a scheduled hyperparameter lies in a group: its key, and the place within a tuple."""
-    if name in group and name not in ("params", "param_names", "name"):
+    if name in group and name not in _NO_HYPERPARAMETERS:
         return name, None
     betas = group.get("betas")
     if betas is not None:
@@ -140,38 +141,53 @@ def apply(
     """
     changes: list[tuple[dict[str, Any], str, int | None, Any]] = []
     for name, one in by_name(schedule).items():
-        common = None if one.group_keys() else one(step)
-        for position, (group, values) in enumerate(zip(groups, initial, strict=True)):
-            own = one if common is not None else one.for_group(group.get("name", position), position)
-            factor = common if common is not None else own(step)
-            if name == "lr":
-                factor *= lr_factor
-            key, place = _target(name, group, position)
+        limit = 1.0 if name in _BELOW_ONE else math.inf
+        asked: dict[int, tuple[float, bool]] = {}  # what each schedule gave, for all groups that follow it
+        places: dict[int, tuple[str, int | None]] = {}  # where the hyperparameter lies in groups with so many betas
+        before: Schedule | None = None
+        value: Any
+        for position, (group, values, own) in enumerate(zip(groups, initial, one.of_groups(groups), strict=True)):
+            if own is not before:
+                base, by = (own.schedule, own.by) if isinstance(own, Scaled) else (own, 1.0)
+                if id(base) not in asked:
+                    asked[id(base)] = base(step), base.absolute
+                value, absolute = asked[id(base)]
+                factor = value * by * lr_factor if name == "lr" else value * by
+                before = own
             start = values[name]
-            if isinstance(start, (tuple, list)):
-                value: Any = type(start)(_in_range(name, _scaled(own, item, factor), step, own) for item in start)
-            else:
-                value = _in_range(name, _scaled(own, start, factor), step, own)
-            changes.append((group, key, place, value))
+            if type(start) is float and type(group.get(name)) is float:  # as nearly always; an optimizer may have
+                value = factor if absolute else start * factor  # hundreds of groups, at every update
+                if not 0 <= value < limit:
+                    raise _out_of_range(name, value, step, own)
+                changes.append((group, name, None, value))
+                continue
+            items = start if isinstance(start, (tuple, list)) else (start,)
+            scaled = [factor if absolute else float(item) * factor for item in items]
+            for item in scaled:
+                if not 0 <= item < limit:
+                    raise _out_of_range(name, item, step, own)
+            value = type(start)(scaled) if items is start else scaled[0]
+            betas = -1 if name in group else len(group.get("betas") or ())
+            if betas not in places:
+                places[betas] = _target(name, group, position)
+            changes.append((group, *places[betas], value))
     for group, key, place, value in changes:
-        if place is not None:
-            group[key] = (*group[key][:place], value, *group[key][place + 1 :])
-        elif hasattr(group[key], "fill_"):  # torch allows a tensor for lr; compiled steps hold on to it
-            group[key].fill_(value)
+        current = group[key]
+        if type(current) is float:
+            group[key] = value
+        elif place is not None:
+            group[key] = (*current[:place], value, *current[place + 1 :])
+        elif hasattr(current, "fill_"):  # torch allows a tensor for lr; compiled steps hold on to it
+            current.fill_(value)
         else:
             group[key] = value
 
 
-def _scaled(schedule: Schedule, start: Any, factor: float) -> float:
-    return factor if schedule.absolute else float(start) * factor
-
-
-def _in_range(name: str, value: float, step: int, schedule: Schedule) -> float:
-    if name in _BELOW_ONE and not 0 <= value < 1:
-        raise UsageError(
-            f"{schedule} makes {name} {value:g} at step {step}; it must be in [0, 1). "
+def _out_of_range(name: str, value: float, step: int, schedule: Schedule) -> UsageError:
+    made = f"{schedule} makes {name} {value:g} at step {step}"
+    if name in _BELOW_ONE:
+        return UsageError(
+            f"{made}; it must be in [0, 1). "
             "A factor multiplies the initial value; .between(low, high) gives values instead"
         )
-    if not math.isfinite(value) or value < 0:
-        raise UsageError(f"{schedule} makes {name} {value:g} at step {step}; it must be at least 0 and finite")
-    return value
+    return UsageError(f"{made}; it must be at least 0 and finite")

@@ -240,6 +240,22 @@ class Schedule:
         chosen = tuple(part.for_group(group, position) for part in parts)
         return self if all(a is b for a, b in zip(parts, chosen, strict=True)) else self._with_parts(chosen)
 
+    def of_groups(self, groups: list[dict[str, Any]]) -> list[Schedule]:
+        """What each of an optimizer's groups follows; found anew only where their names have changed."""
+        if not self.group_keys():
+            return [self] * len(groups)
+        names = [group.get("name", position) for position, group in enumerate(groups)]
+        if self.__dict__.get("_names") != names:
+            chosen: list[Schedule] = []
+            distinct: list[Schedule] = []  # equal ones become one, which is then asked once for all its groups
+            for position, name in enumerate(names):
+                own = self.for_group(name, position)
+                same = next((other for other in distinct if other == own), own)
+                chosen.append(same)
+                distinct += [own] if same is own else []
+            self.__dict__.update(_names=names, _of_names=chosen)
+        return self.__dict__["_of_names"]
+
     def group_keys(self) -> tuple[int | str, ...]:
         """The names and positions that `per_group` was given."""
         return tuple(key for part in self._parts() for key in part.group_keys())

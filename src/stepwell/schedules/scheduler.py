@@ -28,6 +28,9 @@ class Scheduler(LRScheduler):
             the run is refused.
         plateau: a Plateau whose factor multiplies lr; show it the metric with `observe`.
 
+    Accelerate steps what it has prepared once per update and process: count `total_steps` so, or prepare with
+    `Accelerator(step_scheduler_with_optimizer=False)` and call `step()` after updates only.
+
     A group that is added later takes part from the next `step()` on, its lr at that time being its initial one.
 
     >>> scheduler = Scheduler(optimizer, warmup(0.05).then(cosine(to=0.1)), total_steps=10_000)
@@ -64,6 +67,20 @@ class Scheduler(LRScheduler):
         """The learning rate of each group; for torch's own use, `get_last_lr` is for yours."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
+    @property
+    def _step_count(self) -> int:
+        """Calls of `step`, torch's way of counting: one more than updates.
+
+        It follows from `last_epoch`, and nobody else may add to it. Accelerate does so with `adjust_scheduler` (one for
+        each micro-batch that makes no update) and stops stepping where it exceeds `total_steps`, so a schedule in
+        updates would stand still long before its end.
+        """
+        return self.last_epoch + 1
+
+    @_step_count.setter
+    def _step_count(self, count: int) -> None:
+        pass
+
     def step(self, epoch: int | None = None) -> None:
         """Write what the next update uses. Call it after each update.
 
@@ -75,6 +92,11 @@ class Scheduler(LRScheduler):
         step = self.last_epoch + 1 if epoch is None else whole("step", epoch)
         self._write(step)
         super().step(epoch)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        if epoch is not None:  # torch's SequentialLR comes in here when it hands over, past `step`
+            self._write(whole("step", epoch))
+        super()._update_lr(epoch)
 
     def _write(self, step: int) -> None:
         groups = self.optimizer.param_groups
@@ -123,7 +145,6 @@ class Scheduler(LRScheduler):
             raise UsageError("Scheduler: the checkpoint has a 'plateau'; make this one with plateau=Plateau(...) too")
         self._write(step)
         self.last_epoch = step
-        self._step_count = step + 1
         self._rewrite()
 
     def __repr__(self) -> str:

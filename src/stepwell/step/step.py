@@ -30,11 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepwell import engine
 from stepwell.engine.gradients import Factor, global_norm, multiply
 from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
-from stepwell.optimizers.stepping import needs_closure, update, update_with
+from stepwell.optimizers.stepping import innermost, needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau
@@ -299,6 +300,8 @@ class Step:
                 "Step: this loss has been through backward already, which freed its graph; compute it anew for each "
                 "step, or keep the graph where it is used first (retain_graph=True)"
             ) from error
+        if self._sync.quiet:  # FSDP keeps what is not synchronised elsewhere
+            return
         if all(tensor.grad is None for group in self.optimizer.param_groups for tensor in group["params"]):
             released = any(tensor._post_accumulate_grad_hooks for _, tensor in self._named())
             raise UsageError(
@@ -316,7 +319,11 @@ class Step:
         factor = self._shares.rest() if self._shares.number else 1.0
         if self.scaler is not None:
             factor = factor * self.scaler._scale.double().reciprocal().float()
-        raw = global_norm([tensor.grad for _, tensor in named if tensor.grad is not None])
+        inside = innermost(self.optimizer)
+        if isinstance(inside, engine.Optimizer):
+            raw = inside.gradient_norm()
+        else:
+            raw = global_norm([tensor.grad for _, tensor in named if tensor.grad is not None])
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
         found_inf = (~torch.isfinite(norm)).float()
         clipped = torch.zeros_like(found_inf)
@@ -429,11 +436,23 @@ class Step:
             )
         self._settle()
         optimizer, initial = switching.switched(self, to, lr, carry, options)
-        self.optimizer, self._initial = _checked_optimizer(optimizer), initial
+        self._take(_checked_optimizer(optimizer))
+        self._initial = initial
         self._switched = switching.name_of(optimizer)
         if self.schedules:
             self._write_schedule()
         return self.optimizer
+
+    def _take(self, optimizer: torch.optim.Optimizer) -> None:
+        """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
+        before = [id(tensor) for _, tensor in self._averaged()]
+        old, self.optimizer = self.optimizer, optimizer
+        try:
+            if self.average is not None:
+                self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
+        except BaseException:
+            self.optimizer = old
+            raise
 
     # What is known
 

@@ -1,0 +1,182 @@
+"""Adafactor: Adam's second moment kept as one row and one column, clipped steps, steps in the scale of the weights.
+
+b2      = 1 - t**beta2_decay
+rho     = min(lr, 1 / sqrt(t))                                   (relative_step; lr without)
+alpha   = rho * max(eps2, RMS(p))                                (scale_parameter; rho without)
+row    <- b2 * row + (1 - b2) * mean over columns of g^2         col likewise, over rows
+V       = row col / mean(row)                                    vectors: V <- b2 * V + (1 - b2) * g^2
+u       = g / sqrt(V)
+u      <- u / max(1, RMS(u) / d)
+p      <- p - alpha * u
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import OneOf, Optimizer, Range, RuleSignature, Slot
+from stepwell.ops import lerp, maximum, minimum, sqrt
+from stepwell.optimizers.facts import Facts
+
+
+def rate(t, lr, relative_step, warmup_init):  # type: ignore[no-untyped-def]
+    """rho, the step before it is scaled."""
+    if not relative_step:
+        return lr
+    return minimum(lr * 1e-4 * t if warmup_init else lr, 1 / sqrt(t))
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root of the mean square of each tensor of a stack, shaped to be divided by."""
+    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt()
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, row_var, col_var, exp_avg, *, lr, beta1, beta2_decay, eps1, eps2, d, weight_decay, variant,
+    scale_parameter, relative_step, warmup_init,
+):  # fmt: skip
+    paper = variant == "shazeer"
+    weight = t**beta2_decay
+    squared = g.square() + eps1 if paper else g.square()
+    row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True), weight)
+    col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True), weight)
+    mean = row_var.mean(dim=-2, keepdim=True)
+    variance = row_var * col_var / (mean if paper else mean.clamp(min=eps1))
+    u = g / (variance if paper else variance.clamp(min=eps1 * eps1)).sqrt()
+    u = u / (rms(u) / d).clamp(min=1)
+    alpha = rate(t, lr, relative_step, warmup_init)
+    if scale_parameter:
+        alpha = alpha * rms(p).clamp(min=eps2)
+    step = alpha * u
+    if exp_avg is not None:
+        step = exp_avg = exp_avg.lerp(step, 1 - beta1)
+    return (alpha if paper else lr) * weight_decay * p + step, row_var, col_var, exp_avg
+
+
+def _direction(g, t, variance, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
+    paper = variant == "shazeer"
+    variance = lerp(variance, g * g + eps1 if paper else g * g, t**beta2_decay)
+    return g / sqrt(variance if paper else maximum(variance, eps1 * eps1)), variance
+
+
+def measure(g, p, t, variance, exp_avg, *, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
+    u, _ = _direction(g, t, variance, beta2_decay, eps1, variant)
+    return {"p_squared": p * p, "u_squared": u * u}
+
+
+def vector_update(  # type: ignore[no-untyped-def]
+    g, p, t, variance, exp_avg, *, lr, beta1, beta2_decay, eps1, eps2, d, weight_decay, variant, scale_parameter,
+    relative_step, warmup_init, p_squared, u_squared, elements,
+):  # fmt: skip
+    u, variance = _direction(g, t, variance, beta2_decay, eps1, variant)
+    alpha = rate(t, lr, relative_step, warmup_init)
+    if scale_parameter:
+        alpha = alpha * maximum(sqrt(p_squared / elements), eps2)
+    step = alpha / maximum(1, sqrt(u_squared / elements) / d) * u
+    if exp_avg is not None:
+        step = exp_avg = lerp(exp_avg, step, 1 - beta1)
+    return (alpha if variant == "shazeer" else lr) * weight_decay * p + step, variance, exp_avg
+
+
+class Adafactor(Optimizer):
+    """Adafactor. Adam's adaptivity in almost no memory: n + m numbers for a matrix of n x m. T5 was trained with it.
+
+    Two definitions are in use. variant="torch" is torch.optim.Adafactor; variant="shazeer" is the paper and the
+    authors' code with the options of fairseq and transformers: Adafactor(lr=None, relative_step=True) there is
+    Adafactor(variant="shazeer") here, Adafactor(lr=1e-3, relative_step=False, scale_parameter=False) keeps its words.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them. The last two dimensions are factored, each
+            leading index on its own; vectors keep a full second moment.
+        lr: at least 0. With `relative_step` the largest rho (1e-2 in the paper), else rho itself.
+        beta2_decay: exponent of the second moment's weight 1 - t**beta2_decay, at most 0.
+        eps: (eps1, eps2): eps1 keeps roots away from zero (None: the machine epsilon of the arithmetic in "torch",
+            where it bounds V below; 1e-30 in "shazeer", where it is added to g^2); eps2 bounds RMS(p) below.
+        d: the RMS of a step that is tolerated, above 0.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay ("torch") or alpha * weight_decay.
+        variant: "torch" or "shazeer".
+        beta1: decay of an average of the scaled steps, in [0, 1); None keeps none. A slot as large as the parameter.
+        scale_parameter: steps in the scale of the weights.
+        relative_step: rho falls like 1 / sqrt(t) once that is smaller than lr.
+        warmup_init: rho starts at lr * 1e-4 * t (1e-6 * t at the usual lr), with `relative_step`.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`). Rows and columns stay fp32.
+
+    Reference: Shazeer, Stern, "Adafactor: adaptive learning rates with sublinear memory cost", arXiv 1804.04235,
+    algorithms 4 to 6.
+
+    >>> optimizer = Adafactor(model.parameters(), variant="shazeer")                     # no lr to tune
+    >>> optimizer = Adafactor(model.parameters(), lr=1e-3, variant="shazeer", relative_step=False)
+    """
+
+    rule, decay, view = update, None, "tensor"
+    slots = (
+        Slot("row_var", per="row", signed=False),
+        Slot("col_var", per="column", signed=False),
+        Slot("exp_avg", when="beta1"),
+    )
+    others = {
+        "vector": RuleSignature(
+            vector_update,
+            (Slot("variance", signed=False), Slot("exp_avg", when="beta1")),
+            measure,
+            ("p_squared", "u_squared"),
+        )
+    }
+    ranges = {
+        "beta1": Range(0, 1, optional=True),
+        "beta2_decay": Range(float("-inf"), 0, open_low=True, open_high=False),
+        "eps": Range(0, optional=True),
+        "d": Range(0, open_low=True),
+        "variant": OneOf(("torch", "shazeer")),
+    }
+    facts = Facts(
+        lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 1e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
+        lr_against_adamw=10.0,
+        source="Shazeer and Stern 1804.04235 (1e-2, relative), Raffel et al. 1910.10683 (1e-3 for fine-tuning)",
+        kind="matrix",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        beta2_decay: float = -0.8,
+        eps: tuple[float | None, float] = (None, 1e-3),
+        d: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        variant: str = "torch",
+        beta1: float | None = None,
+        scale_parameter: bool = True,
+        relative_step: bool = True,
+        warmup_init: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "beta2_decay": beta2_decay,
+            "eps": eps,
+            "d": d,
+            "weight_decay": weight_decay,
+            "variant": variant,
+            "beta1": beta1,
+            "scale_parameter": scale_parameter,
+            "relative_step": relative_step,
+            "warmup_init": warmup_init,
+        }
+        super().__init__(params, defaults, options)
+
+    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+        return "" if tensor.ndim >= 2 else "vector"
+
+    def choose(
+        self, group: Mapping[str, Any], tensor: Tensor, flags: dict[str, Any], decay: str | None
+    ) -> tuple[dict[str, Any], str | None]:
+        if group["eps"][0] is None:
+            wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+            flags = {**flags, "eps1": torch.finfo(wide).eps if group["variant"] == "torch" else 1e-30}
+        return flags, decay

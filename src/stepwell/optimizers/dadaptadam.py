@@ -1,0 +1,126 @@
+"""D-Adapt Adam: Adam that finds its own learning rate from the weighted sum of its gradients.
+
+With d one number for all tensors, sums over all of them, and q = sqrt(beta2):
+
+rate         = lr * d
+d_numerator <- q * d_numerator + (1 - q) * rate * sum(g * s / (sqrt(exp_avg_sq) + eps))         s, exp_avg_sq before
+exp_avg     <- beta1 * exp_avg    + (1 - beta1) * rate * g
+exp_avg_sq  <- beta2 * exp_avg_sq + (1 - beta2) * g^2
+s           <- q * s + (1 - q) * rate * g
+d           <- max(d, min(d_numerator / ((1 - q) * sum(|s|)), d * growth_rate))
+p           <- p - rate * weight_decay * p - exp_avg / (sqrt(exp_avg_sq) + eps)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
+from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.prodigy import corrected
+
+
+def measure(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, s, d, d_numerator, k, *, lr, beta1, beta2, eps, use_bias_correction
+):
+    rate, q = corrected(d * lr, k, beta1, beta2, use_bias_correction), sqrt(beta2)
+    return {
+        "along": rate * (g * s / (sqrt(exp_avg_sq) + eps)),
+        "s_sum": abs(lerp(s, rate * g, 1 - q)),
+    }
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, s, d, d_numerator, k,
+    *, lr, beta1, beta2, eps, weight_decay, decouple, use_bias_correction, growth_rate, along, s_sum,
+):  # fmt: skip
+    rate, q = corrected(d * lr, k, beta1, beta2, use_bias_correction), sqrt(beta2)
+    exp_avg = lerp(exp_avg, rate * g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    s = lerp(s, rate * g, 1 - q)
+
+    moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
+    numerator = q * d_numerator + (1 - q) * along
+    estimate = numerator / ((1 - q) * where(moves, s_sum, 1))
+    grown = where(moves, maximum(d, minimum(estimate, d * growth_rate)), d)
+
+    step = exp_avg / (sqrt(exp_avg_sq) + eps)
+    if decouple:
+        step = step + rate * weight_decay * p
+    step = where(moves, 1, 0) * step
+    return step, exp_avg, exp_avg_sq, s, grown, where(moves, numerator, d_numerator), where(moves, k + 1, k)
+
+
+class DAdaptAdam(Optimizer):
+    """D-Adaptation for Adam: leave lr at 1. `Prodigy` is its successor, and finds its rate sooner.
+
+    `lr` is a factor on the rate it finds: schedules multiply it as usual. Groups share one d.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: factor of the rate that is found, at least 0; 1.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, above 0.
+        weight_decay: at least 0; added to the gradient (L2) unless `decouple`.
+        decouple: shrink the weights by rate * weight_decay instead.
+        use_bias_correction: as Adam's.
+        d0: the first d, above 0.
+        growth_rate: d grows by at most this factor per step, at least 1; 1.02 is a kind of warm-up.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Defazio, Mishchenko, "Learning-rate-free learning by D-adaptation", arXiv 2301.07733, the Adam version of
+    its experiments. As in the authors' package, gradients are weighed with the second moment before them (paper:
+    after), and a tensor without a gradient is left out of the sums.
+
+    >>> optimizer = DAdaptAdam(model.parameters(), decouple=True, weight_decay=0.01)
+    """
+
+    rule, measure, sums, over, decay = update, measure, ("along", "s_sum"), "run", "coupled"
+    slots = (
+        Slot("exp_avg"),
+        Slot("exp_avg_sq", signed=False),
+        Slot("s"),
+        Slot("d", start=lambda group: group["d0"], per="run"),
+        Slot("d_numerator", per="run"),
+        Slot("k", per="run"),
+    )
+    ranges = {
+        "eps": Range(0, open_low=True),
+        "d0": Range(0, open_low=True),
+        "growth_rate": Range(1, float("inf"), open_high=False),
+    }
+    facts = Facts(
+        lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
+        lr_against_adamw=None,
+        source="Defazio and Mishchenko 2301.07733 (1, everywhere)",
+        kind="sums",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decouple: bool = False,
+        use_bias_correction: bool = False,
+        d0: float = 1e-6,
+        growth_rate: float = float("inf"),
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "decouple": decouple,
+            "use_bias_correction": use_bias_correction,
+            "d0": d0,
+            "growth_rate": growth_rate,
+        }
+        super().__init__(params, defaults, options)
+
+    def decay_of(self, group: Any) -> str | None:
+        return None if group["decouple"] else "coupled"

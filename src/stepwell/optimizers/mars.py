@@ -1,0 +1,96 @@
+"""MARS-AdamW: AdamW fed with a gradient that is extrapolated from its own change, and clipped.
+
+c           = g + gamma * beta1 / (1 - beta1) * (g - last_grad)
+c           = c / max(1, ||c||)                                        the norm of each tensor
+exp_avg    <- beta1 * exp_avg    + (1 - beta1) * c
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * c * c
+direction   = debias(exp_avg) / (sqrt(debias(exp_avg_sq)) + eps)
+p          <- p - lr * weight_decay * p - lr * direction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import maximum, sqrt, where
+from stepwell.optimizers import adam
+from stepwell.optimizers.adam import Adam
+from stepwell.optimizers.facts import Facts
+
+
+def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
+    before = last_grad if first_previous_zero else where(t > 1, last_grad, g)
+    return g + gamma * beta1 / (1 - beta1) * (g - before)
+
+
+def measure(g, p, t, *slots, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
+    c = extrapolated(g, t, slots[-1], beta1, gamma, first_previous_zero)
+    return {"c_squared": c * c}
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, last_grad, *, beta1, beta2, eps, gamma, first_previous_zero, c_squared
+):
+    c = extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero) / maximum(1, sqrt(c_squared))
+    return *adam.update(c, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, beta1=beta1, beta2=beta2, eps=eps), g
+
+
+class MARS(Optimizer):
+    """MARS-AdamW: variance reduction for the price of one slot, the last gradient. For pretraining of transformers.
+
+    This is MARS-approx: the gradient at the previous point is taken to be the previous gradient, on another batch.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them. The authors' code gives tensors that are not
+            2-D to AdamW; do so with a second optimizer, or leave it: the paper does not.
+        lr: learning rate, at least 0; 2 to 3 times AdamW's.
+        betas: decay of the two averages, each in [0, 1).
+        eps: keeps the division finite, at least 0.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        gamma: how far to extrapolate, at least 0; 0.025 in the paper.
+        amsgrad: divide by the largest second moment so far; one slot more.
+        first_previous_zero: take the gradient before the first for zero, as the authors' code, so that the first is
+            extrapolated by all of itself; the paper has no correction at the first step.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: Yuan et al., "MARS: unleashing the power of variance reduction for training large models", arXiv
+    2411.10438, algorithm 2. The second moment is that of c, as in paper and code; the code's page says g.
+
+    >>> optimizer = MARS(model.parameters(), lr=3e-3, weight_decay=0.01)
+    """
+
+    rule, measure, sums, decay = update, measure, ("c_squared",), "decoupled"
+    slots = (*Adam.slots, Slot("last_grad"))
+    ranges = {"gamma": Range(0)}
+    facts = Facts(
+        lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (3e-4, 1e-2), "toy": (1e-3, 1.0)},
+        lr_against_adamw=2.0,
+        needs_warmup=True,
+        source="Yuan et al. 2411.10438 (3e-3 where AdamW has 6e-4 to 3e-3)",
+        kind="sums",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 3e-3,
+        betas: tuple[float, float] = (0.95, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        gamma: float = 0.025,
+        *,
+        first_previous_zero: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "gamma": gamma,
+            "first_previous_zero": first_previous_zero,
+        }
+        super().__init__(params, defaults, options)

@@ -1,0 +1,151 @@
+"""Prodigy: Adam that finds its own learning rate, from how far the weights have gone and how gradients point back.
+
+With d one number for all tensors, sums over all of them, and beta3 = sqrt(beta2):
+
+rate         = lr * d
+d_numerator <- beta3 * d_numerator + d * rate * sum(g * (p0 - p))
+s           <- beta3 * s + d * rate * g
+exp_avg     <- beta1 * exp_avg    + (1 - beta1) * d * g
+exp_avg_sq  <- beta2 * exp_avg_sq + (1 - beta2) * d^2 * g^2
+d           <- max(d, d_coef * d_numerator / sum(|s|))
+p           <- p - rate * weight_decay * p - rate * exp_avg / (sqrt(exp_avg_sq) + d * eps)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer, Range, Slot
+from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
+from stepwell.optimizers.facts import Facts
+
+
+def corrected(rate, k, beta1, beta2, use_bias_correction):  # type: ignore[no-untyped-def]
+    """Adam's bias corrections; the clock k is that of all tensors."""
+    return rate * sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else rate
+
+
+def measure(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, s, p0, d, d_max, d_numerator, k,
+    *, lr, beta1, beta2, beta3, use_bias_correction, safeguard_warmup,
+):  # fmt: skip
+    rate = corrected(d * lr, k, beta1, beta2, use_bias_correction)
+    fading = sqrt(beta2) if beta3 is None else beta3
+    return {
+        "back": d * rate * (g * (where(t > 1, p0, p) - p)),
+        "s_sum": abs(fading * s + d * (d if safeguard_warmup else rate) * g),
+    }
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, s, p0, d, d_max, d_numerator, k,
+    *, lr, beta1, beta2, beta3, eps, weight_decay, decouple, use_bias_correction, safeguard_warmup, d0, d_coef,
+    growth_rate, back, s_sum,
+):  # fmt: skip
+    rate = corrected(d * lr, k, beta1, beta2, use_bias_correction)
+    fading = sqrt(beta2) if beta3 is None else beta3
+    p0 = where(t > 1, p0, p)
+    s = fading * s + d * (d if safeguard_warmup else rate) * g
+    exp_avg = lerp(exp_avg, d * g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, d * d * (g * g), 1 - beta2)
+
+    moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
+    numerator = fading * d_numerator + back
+    estimate = d_coef * numerator / where(moves, s_sum, 1)
+    largest = maximum(d_max, estimate)
+    grown = minimum(largest, where(d == d0, maximum(d, estimate), d) * growth_rate)
+    new_d = where(moves, grown, d)
+
+    step = exp_avg / (sqrt(exp_avg_sq) + new_d * eps)
+    if decouple:
+        step = step + weight_decay * p
+    step = where(moves, rate, 0) * step
+    d_max, d_numerator = where(moves, largest, d_max), where(moves, numerator, d_numerator)
+    return step, exp_avg, exp_avg_sq, s, p0, new_d, d_max, d_numerator, where(moves, k + 1, k)
+
+
+class Prodigy(Optimizer):
+    """Prodigy: leave lr at 1. For runs that cannot be tuned, and fine-tuning of adapters and diffusion models.
+
+    `lr` is a factor on the rate it finds: schedules multiply it as usual (cosine suits it). Groups share one d.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: factor of the rate that is found, at least 0; 1.
+        betas: decay of the two averages, each in [0, 1).
+        beta3: decay of the sums that d is made of, in [0, 1); None: sqrt(beta2).
+        eps: keeps the division finite, at least 0; times d.
+        weight_decay: at least 0; shrinks the weights by rate * weight_decay per step.
+        decouple: False adds the decay to the gradient instead (L2).
+        use_bias_correction: as Adam's; d then starts more carefully.
+        safeguard_warmup: keep lr out of the denominator of d, for warm-up.
+        d0: the first d, above 0. Far below the right rate; growth is quick.
+        d_coef: factor of the estimate, above 0; the knob to turn (0.5 or 2) where the result is too bold or too shy.
+        growth_rate: d grows by at most this factor per step, at least 1; 1.02 is a kind of warm-up.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`). The weights at the start are kept
+            in fp32 whatever the state.
+
+    Reference: Mishchenko, Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", arXiv 2306.06101,
+    algorithm 4. As in the authors' package, eps is multiplied by the new d (paper: the old), and a tensor without a
+    gradient is left out of the sums.
+
+    >>> optimizer = Prodigy(model.parameters(), weight_decay=0.01, use_bias_correction=True, safeguard_warmup=True)
+    """
+
+    rule, measure, sums, over, decay = update, measure, ("back", "s_sum"), "run", "coupled"
+    slots = (
+        Slot("exp_avg"),
+        Slot("exp_avg_sq", signed=False),
+        Slot("s"),
+        Slot("p0", wide=True),
+        Slot("d", start=lambda group: group["d0"], per="run"),
+        Slot("d_max", start=lambda group: group["d0"], per="run"),
+        Slot("d_numerator", per="run"),
+        Slot("k", per="run"),
+    )
+    ranges = {
+        "beta3": Range(0, 1, optional=True),
+        "d0": Range(0, open_low=True),
+        "d_coef": Range(0, open_low=True),
+        "growth_rate": Range(1, float("inf"), open_high=False),
+    }
+    facts = Facts(
+        lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
+        lr_against_adamw=None,
+        source="Mishchenko and Defazio 2306.06101 (1, everywhere)",
+        kind="sums",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        beta3: float | None = None,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decouple: bool = True,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        d0: float = 1e-6,
+        d_coef: float = 1.0,
+        growth_rate: float = float("inf"),
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "beta3": beta3,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "decouple": decouple,
+            "use_bias_correction": use_bias_correction,
+            "safeguard_warmup": safeguard_warmup,
+            "d0": d0,
+            "d_coef": d_coef,
+            "growth_rate": growth_rate,
+        }
+        super().__init__(params, defaults, options)
+
+    def decay_of(self, group: Any) -> str | None:
+        return None if group["decouple"] else "coupled"

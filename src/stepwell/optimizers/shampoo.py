@@ -1,0 +1,175 @@
+"""Shampoo: the gradient between inverse roots of the second moments of its rows and of its columns.
+
+L         <- L + g g^T,  R <- R + g^T g                  (beta2 < 1: running means)
+direction  = L^(-1/4) g R^(-1/4)                         roots anew every precondition_frequency steps
+p         <- p - lr * direction
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import OneOf, Optimizer, Range, Slot
+from stepwell.optimizers.facts import Facts
+
+
+def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
+    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix."""
+    if not second.numel():
+        return second
+    values, vectors = torch.linalg.eigh(second)
+    return (vectors * values.clamp(min=floor).pow(-power)[:, None, :]) @ vectors.mT
+
+
+def update(  # type: ignore[no-untyped-def]
+    g, p, t, left, right, root_left, root_right, exp_avg, square, momentum_buffer,
+    *, beta1, beta2, eps, eps_at_root, bias_correction, precondition_frequency, exponent, momentum, grafting,
+    grafting_beta2, grafting_eps, max_precond_dim, shape,
+):  # fmt: skip
+    kept = right, root_right
+    if len(shape) < 2:  # a vector is a column: it has one side
+        right = right[:, :0, :0]
+    sides = [side for side in (left, right) if side.numel()]
+    eye = [torch.eye(side.shape[-1], dtype=g.dtype, device=g.device) for side in (left, right)]
+    if t == 1 and not eps_at_root:
+        left, right = left + eps * eye[0], right + eps * eye[1]
+    weight = 1.0 if beta2 == 1 else 1 - beta2
+    left = beta2 * left + weight * (g @ g.mT) if left.numel() else left
+    right = beta2 * right + weight * (g.mT @ g) if right.numel() else right
+    if (t - 1) % precondition_frequency == 0 and sides:
+        scale = 1 / (1 - beta2**t) if bias_correction and beta2 != 1 else 1.0
+        power = 1 / (2 * len(sides)) if exponent is None else exponent
+        added = eps if eps_at_root else 0.0
+        floor = eps if eps_at_root else max(eps * beta2**t * scale, torch.finfo(g.dtype).tiny)
+        root_left = inverse_root(left * scale + added * eye[0], power, floor)
+        root_right = inverse_root(right * scale + added * eye[1], power, floor)
+    mean = g
+    if exp_avg is not None:
+        exp_avg = exp_avg.lerp(g, 1 - beta1)
+        mean = exp_avg / (1 - beta1**t)
+    direction = root_left @ mean if left.numel() else mean
+    direction = direction @ root_right if right.numel() else direction
+    if grafting is not None:
+        square, size = _size(mean, g, t, square, grafting, grafting_beta2, grafting_eps)
+        norm = torch.linalg.matrix_norm(direction, keepdim=True)
+        direction = direction * torch.where(norm > 0, size / norm, 1.0)
+    if momentum_buffer is not None:
+        direction = momentum_buffer = momentum * momentum_buffer + direction
+    if len(shape) < 2:
+        right, root_right = kept
+    return direction, left, right, root_left, root_right, exp_avg, square, momentum_buffer
+
+
+def _size(mean, g, t, square, grafting, beta2, eps):  # type: ignore[no-untyped-def]
+    """The norm of another method's direction, whose step size Shampoo takes over."""
+    if grafting == "sgd":
+        return square, torch.linalg.matrix_norm(mean, keepdim=True)
+    square = square + g * g if grafting == "adagrad" else square.lerp(g * g, 1 - beta2)
+    second = square if grafting == "adagrad" else square / (1 - beta2**t)
+    return square, torch.linalg.matrix_norm(mean / (second.sqrt() + eps), keepdim=True)
+
+
+class Shampoo(Optimizer):
+    """Shampoo. For large batches and long runs, where a better preconditioner pays for its eigenvalues.
+
+    A matrix of n x m keeps 2 (n^2 + m^2) numbers; sides longer than `max_precond_dim` go without, and one side alone
+    takes the root of the other (exponent 1/2). With grafting the norm of each step is another method's, and so is lr;
+    without, lr is SGD's divided by the gradients so far, and hard to guess. SOAP is Shampoo with Adam inside.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them. Convolution kernels are matrices of the first
+            dimension by all others, vectors have one side.
+        lr: learning rate, at least 0.
+        momentum: of the direction, after grafting, in [0, 1); 0 keeps no buffer.
+        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
+        eps: start of L and R on the diagonal, above 0.
+        beta1: decay of an average of the gradient that is preconditioned in its place, in [0, 1); 0 keeps none.
+        beta2: decay of L and R, in (0, 1]; 1 sums, as in the paper.
+        bias_correction: divide L and R by 1 - beta2**t for the root (beta2 < 1).
+        precondition_frequency: steps between two computations of the roots, at least 1.
+        exponent: of the roots, above 0; None: 1/4 for a matrix, 1/2 for a single side.
+        grafting: None, or whose norm the step takes: "sgd", "adagrad", "adam".
+        grafting_beta2, grafting_eps: Adam's second decay, and both methods' eps, of the grafted norm.
+        eps_at_root: add eps to L and R for the root only, instead of once at the start.
+        max_precond_dim: the longest side that is preconditioned, at least 0.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`); state="bf16" stores L and R in
+            16 bits, too.
+
+    Reference: Gupta, Koren, Singer, "Shampoo: preconditioned stochastic tensor optimization", arXiv 1802.09568,
+    algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. A
+    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here.
+
+    >>> optimizer = Shampoo(model.parameters(), lr=1e-3, beta2=0.999, grafting="adam", precondition_frequency=20)
+    """
+
+    rule, decay, view = update, "decoupled", "matrix"
+    slots = (
+        Slot("left", per="left", limit="max_precond_dim"),
+        Slot("right", per="right", limit="max_precond_dim"),
+        Slot("root_left", per="left", limit="max_precond_dim", wide=True),
+        Slot("root_right", per="right", limit="max_precond_dim", wide=True),
+        Slot("exp_avg", when="beta1"),
+        Slot("square", when=lambda group: group["grafting"] in ("adagrad", "adam"), signed=False),
+        Slot("momentum_buffer", when="momentum"),
+    )
+    ranges = {
+        "eps": Range(0, open_low=True),
+        "beta1": Range(0, 1),
+        "beta2": Range(0, 1, open_low=True, open_high=False),
+        "grafting_beta2": Range(0, 1),
+        "grafting_eps": Range(0),
+        "precondition_frequency": Range(1),
+        "exponent": Range(0, open_low=True, optional=True),
+        "grafting": OneOf((None, "sgd", "adagrad", "adam")),
+        "max_precond_dim": Range(0, math.inf, open_high=False),
+    }
+    facts = Facts(
+        lr={"default": (1e-4, 1.0), "cnn": (1e-3, 1.0), "transformer": (1e-4, 1e-2), "toy": (1e-2, 1.0)},
+        compare_options={"beta2": 0.99, "beta1": 0.9, "grafting": "adam", "bias_correction": True, "eps": 1e-6},
+        method="matrix",
+        lr_against_adamw=None,
+        source="Gupta et al. 1802.09568; with Adam's norm grafted AdamW's lr (Anil et al. 2002.09018)",
+        kind="matrix",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        eps: float = 1e-4,
+        *,
+        beta1: float = 0.0,
+        beta2: float = 1.0,
+        bias_correction: bool = False,
+        precondition_frequency: int = 1,
+        exponent: float | None = None,
+        grafting: str | None = None,
+        grafting_beta2: float = 0.999,
+        grafting_eps: float = 1e-8,
+        eps_at_root: bool = False,
+        max_precond_dim: int = 10_000,
+        **options: Any,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "eps": eps,
+            "beta1": beta1,
+            "beta2": beta2,
+            "bias_correction": bias_correction,
+            "precondition_frequency": precondition_frequency,
+            "exponent": exponent,
+            "grafting": grafting,
+            "grafting_beta2": grafting_beta2,
+            "grafting_eps": grafting_eps,
+            "eps_at_root": eps_at_root,
+            "max_precond_dim": max_precond_dim,
+        }
+        super().__init__(params, defaults, options)

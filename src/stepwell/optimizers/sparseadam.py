@@ -1,0 +1,59 @@
+"""SparseAdam: Adam on the rows that a gradient holds, and on no others ("lazy" Adam).
+
+For these rows:
+exp_avg    <- beta1 * exp_avg    + (1 - beta1) * g
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
+p          <- p - lr * sqrt(1 - beta2**t) / (1 - beta1**t) * exp_avg / (sqrt(exp_avg_sq) + eps)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.engine import Optimizer
+from stepwell.ops import lerp, sqrt
+from stepwell.optimizers.adam import Adam
+from stepwell.optimizers.facts import Facts
+
+
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
+    exp_avg = lerp(exp_avg, g, 1 - beta1)
+    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    return sqrt(1 - beta2**t) / (1 - beta1**t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
+
+
+class SparseAdam(Optimizer):
+    """SparseAdam, for large embeddings with `sparse=True`, as torch.optim has it.
+
+    Every rule of single elements here updates the rows of a row-sparse gradient alone: `AdamW` on such an embedding is
+    lazy AdamW. This class differs from `Adam` in where eps stands and in having no decay. A dense gradient holds all
+    rows.
+
+    Args:
+        params: parameters, (name, parameter) pairs, or groups of them.
+        lr: learning rate, at least 0.
+        betas: decay of the two averages, each in [0, 1).
+        eps: added to the root before it is corrected for its start at zero, at least 0.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+
+    Reference: torch.optim.SparseAdam's documentation; Kingma, Ba, arXiv 1412.6980, the end of section 2. t counts the
+    gradients of the whole tensor, not those of a row.
+
+    >>> optimizer = SparseAdam(model.parameters(), lr=1e-3)  # nn.Embedding(..., sparse=True)
+    """
+
+    rule, slots, decay = update, Adam.slots[:2], None
+    facts = Facts(
+        lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
+        source="torch.optim.SparseAdam; Adam's rates",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, options)
