@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from stepwell.step.gradients import global_norm
 from torch import Tensor
 
 import peers
@@ -17,7 +18,6 @@ from goals import Goal, most
 from measure import Times, alternate, synchronize
 from memory import state_bytes
 from stepwell.step.clipping import ClipNorm
-from stepwell.step.gradients import global_norm
 from table import Column, Table, decimals, milliseconds, ratio
 
 FUSED, FOREACH = "torch fused", "torch foreach"

@@ -479,7 +479,8 @@ def test_facts_are_complete(name: str) -> None:
     assert all(0 < low < high for low, high in facts.lr.values())
     assert facts.lr_against_adamw is None or facts.lr_against_adamw > 0
     assert facts.needs_modes == hasattr(cls, "eval")
-    assert (facts.kind == "sums") == bool(getattr(cls, "sums", ()))
+    if name in RULES:
+        assert facts.kind == ("matrix" if cls.view != "element" else "sums" if cls.sums else "elementwise")
     assert facts.needs_closure == bool(getattr(cls, "evaluates", cls.__dict__.get("needs_closure", False)))
     listed = record(cls, "cnn")
     assert (listed["lr_low"], listed["lr_high"]) == facts.lr["cnn"]

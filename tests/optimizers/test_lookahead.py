@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -265,9 +266,12 @@ def test_accumulation_scaling_and_clipping_reach_the_optimizer_inside() -> None:
     torch.testing.assert_close(flat(whole), flat(parts), rtol=1e-5, atol=1e-6)
 
 
-def test_a_scaler_of_torch_skips_and_unscales() -> None:
+@pytest.mark.parametrize(
+    "inside", [SGD, torch.optim.SGD, functools.partial(torch.optim.SGD, fused=True)], ids=["ours", "torch", "fused"]
+)
+def test_a_scaler_of_torch_skips_and_unscales(inside: Any) -> None:
     network, plain = model(), model()
-    optimizer, alone = (Lookahead(SGD(n.parameters(), lr=0.3), k=2) for n in (network, plain))
+    optimizer, alone = (Lookahead(inside(n.parameters(), lr=0.3), k=2) for n in (network, plain))
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=99, backoff_factor=1.0 - 2**-1)
     for number in range(5):
         optimizer.zero_grad()
@@ -280,6 +284,22 @@ def test_a_scaler_of_torch_skips_and_unscales() -> None:
             alone.step()
     assert optimizer.clock == 4
     assert torch.equal(flat(network), flat(plain))
+
+
+@pytest.mark.parametrize("inside", [SGD, torch.optim.SGD, functools.partial(torch.optim.SGD, fused=True)])
+def test_a_closure_under_a_step_is_the_same_update(inside: Any) -> None:
+    network, other = model(), model()
+    step, closed = (
+        Step(Lookahead(inside(n.named_parameters(), lr=0.3), k=2), linear(9), clip_norm=0.3) for n in (network, other)
+    )
+    for number in range(6):
+        blown = torch.nan if number == 2 else 1.0
+        done = step(loss(network, *data(seed=number)) * blown)
+        likewise = closed.closure(lambda n=number, b=blown: loss(other, *data(seed=n)) * b)
+        assert (done.skipped, done.lr) == (likewise.skipped, likewise.lr)
+        assert done.skipped or done.grad_norm == likewise.grad_norm
+    assert step.optimizer.clock == closed.optimizer.clock == 5
+    torch.testing.assert_close(flat(network), flat(other), rtol=1e-6, atol=1e-7)  # one clips in the kernel
 
 
 # State

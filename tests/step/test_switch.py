@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stepwell.errors import UsageError
-from stepwell.optimizers import SAM, SGD, Adam, AdamW, Lookahead
+from stepwell.optimizers import SAM, SGD, Adam, AdamW, Lookahead, Muon
 from stepwell.optimizers.swats import Swats
 from stepwell.schedules import Plateau, constant, linear
 from stepwell.step import SWA, AutoClip, Average, Step
@@ -90,6 +90,8 @@ CASES: dict[str, tuple[Callable[[Any], Any], str, dict[str, Any]]] = {
     ),
     "SAM": (lambda p: SAM(SGD(p, lr=0.1, momentum=0.9)), "adamw", {"lr": 0.01}),
     "to L-BFGS": (lambda p: AdamW(p, lr=0.01, weight_decay=0.0), "lbfgs", {"lr": 0.5, "max_iter": 3}),
+    "to Muon": (lambda p: AdamW(p, lr=0.01), "muon", {"lr": 0.02, "adamw_lr": 1e-3}),
+    "from Muon": (lambda p: Muon(p, lr=0.02, adamw_lr=1e-3), "adamw", {"lr": 1e-3}),
     "back and forth": (lambda p: AdamW(p, lr=0.01), "adamw", {"lr": 0.02, "amsgrad": True}),
 }
 

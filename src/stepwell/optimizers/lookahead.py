@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.engine.gradients import Factor
 from stepwell.engine.reading import Reading
 from stepwell.engine.rule import OneOf, Range, check_hyperparameters
 from stepwell.errors import UsageError
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.stepping import innermost
-from stepwell.optimizers.wrapper import Wrapper, wide, write_wide
+from stepwell.optimizers.wrapper import Wrapper, copy_all, wide, write_wide
 
 _MOMENTA = ("momentum_buffer", "exp_avg")  # the slots that are an average of gradients, by torch's names
 _RANGES: dict[str, Range | OneOf] = {
@@ -171,7 +171,7 @@ class Lookahead(Wrapper):
             write_wide(tensor, slow if found_inf is None else torch.where(_up(found_inf, slow), fast, slow), self)
         for slows, fasts in together.values():
             torch._foreach_lerp_(slows, fasts, self.alpha)
-            torch._foreach_copy_(fasts, slows)
+            copy_all(fasts, slows)
         if self.pullback != "none":
             self._pull_momentum(found_inf)
 
@@ -183,7 +183,7 @@ class Lookahead(Wrapper):
                 if state.get(slot) is None:
                     continue
                 momentum = _read(state, slot, tensor)
-                before = kept.get("momentum", torch.zeros_like(momentum))  # of the cycle before
+                before = sharding.local(kept.get("momentum", torch.zeros_like(momentum)))  # of the cycle before
                 new = torch.lerp(before, momentum, self.alpha) if self.pullback == "pullback" else before
                 if found_inf is not None:
                     up = _up(found_inf, new)
@@ -192,7 +192,8 @@ class Lookahead(Wrapper):
                     momentum = before = new
                 _write(state, slot, tensor, momentum)
                 if self.pullback == "pullback":
-                    kept["momentum"] = before.clone()
+                    part = before.clone()
+                    kept["momentum"] = sharding.spread_like(tensor, part) if sharding.is_spread(tensor) else part
 
     # Evaluation
 
@@ -227,17 +228,19 @@ def _up(found_inf: Tensor, like: Tensor) -> Tensor:
 
 
 def _stored(state: Any, slot: str, tensor: Tensor) -> tuple[str, tuple[Tensor, ...]]:
-    name = formats.found_format(state, slot, tensor.numel())
-    return name, tuple(state[key] for key in formats.state_names(slot, name))
+    here = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
+    name = formats.found_format(here, slot, sharding.local(tensor).numel())
+    return name, tuple(here[key] for key in formats.state_names(slot, name))
 
 
 def _read(state: Any, slot: str, tensor: Tensor) -> Tensor:
-    """A slot in fp32 or wider, in the shape of the parameter."""
+    """A slot in fp32 or wider, in the shape of the parameter, as much of it as lies here."""
     name, stored = _stored(state, slot, tensor)
     if name not in ("int8", "int4"):
         return stored[0].to(torch.promote_types(stored[0].dtype, torch.float32))
-    shaped = torch.empty_like(tensor, dtype=torch.float32, requires_grad=False)
-    formats.flat(shaped).copy_(formats.read(name, True, stored, tensor.numel(), torch.float32))
+    part = sharding.local(tensor)
+    shaped = torch.empty_like(part, dtype=torch.float32, requires_grad=False)
+    formats.flat(shaped).copy_(formats.read(name, True, stored, part.numel(), torch.float32))
     return shaped
 
 
@@ -246,5 +249,5 @@ def _write(state: Any, slot: str, tensor: Tensor, values: Tensor) -> None:
     if name not in ("int8", "int4"):
         stored[0].copy_(values)
         return
-    shaped = torch.empty_like(tensor, dtype=torch.float32, requires_grad=False).copy_(values)
+    shaped = torch.empty_like(sharding.local(tensor), dtype=torch.float32, requires_grad=False).copy_(values)
     formats.write(name, True, stored, formats.flat(shaped), None)

@@ -21,7 +21,7 @@ from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.stepping import Evaluate, needs_closure, update
-from stepwell.optimizers.wrapper import Wrapper, wide
+from stepwell.optimizers.wrapper import Wrapper, copy_all, wide
 
 RHO = "sam_rho"  # in the groups: Adadelta and Sophia have a `rho` of their own
 
@@ -127,7 +127,7 @@ class SAM(Wrapper):
                 _, late = evaluate()
         finally:
             with torch.no_grad():
-                torch._foreach_copy_([item.tensor.detach() for item in moved], kept)
+                copy_all([item.tensor.detach() for item in moved], kept)
         flags = [flag for flag in (found_inf, late) if flag is not None]
         flag = torch.stack([one.to(flags[0].device) for one in flags]).amax(0) if flags else None
         with torch.no_grad():

@@ -134,7 +134,7 @@ class Swats(Wrapper):
                 gradient = gradient + decay * before
             elif decay and kind == "decoupled":
                 step = step + float(group["lr"]) * decay * before
-            sums.append(((step * step).sum(dtype=torch.float64), (step * gradient).sum(dtype=torch.float64)))
+            sums.append((_sum(step * step), _sum(step * gradient)))
         if not sums:
             return
         device = sums[0][0].device
@@ -155,6 +155,11 @@ class Swats(Wrapper):
         return torch.stack(
             [number, average, gamma, torch.where(now, number, settled_at), torch.where(now, corrected, rate)]
         )
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Any = values.sum(dtype=torch.float64)
+    return total.full_tensor() if hasattr(total, "full_tensor") else total  # over the mesh
 
 
 def _there(factor: Factor, like: Tensor) -> Factor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stepwell import engine
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.engine.rule import Range, check_hyperparameters
 from stepwell.errors import UsageError
 from stepwell.optimizers.stepping import innermost
@@ -351,16 +351,19 @@ def _scaled(
     state: Mapping[str, Any], slot: str, name: str, signed: bool, ratio: float, tensor: Tensor
 ) -> dict[str, Tensor]:
     """One slot under its new name, times `ratio`; unchanged in its format where that is 1."""
-    found = formats.found_format(dict(state), slot, tensor.numel())
-    stored = tuple(state[key] for key in formats.state_names(slot, found))
+    here = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
+    part = sharding.local(tensor)
+    found = formats.found_format(here, slot, part.numel())
     if ratio == 1:
+        stored = tuple(state[key] for key in formats.state_names(slot, found))
         return {key: value.clone() for key, value in zip(formats.state_names(name, found), stored, strict=True)}
     wide = torch.promote_types(tensor.dtype, torch.float32)
     if found not in ("int8", "int4"):
-        return {name: stored[0].to(wide) * ratio}
-    shaped = torch.empty_like(tensor, dtype=wide, requires_grad=False)
-    formats.flat(shaped).copy_(formats.read(found, signed, stored, tensor.numel(), wide) * ratio)
-    return {name: shaped}
+        return {name: state[slot].to(wide) * ratio}
+    stored = tuple(here[key] for key in formats.state_names(slot, found))
+    shaped = torch.empty_like(part, dtype=wide, requires_grad=False)
+    formats.flat(shaped).copy_(formats.read(found, signed, stored, part.numel(), wide) * ratio)
+    return {name: sharding.spread_like(tensor, shaped) if sharding.is_spread(tensor) else shaped}
 
 
 def _cloned(value: Any) -> Any:

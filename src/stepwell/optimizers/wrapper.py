@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import checkpoint, formats
+from stepwell.engine import checkpoint, formats, sharding
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, nearest
 from stepwell.optimizers.facts import Facts, state_bytes
@@ -80,7 +80,8 @@ class Wrapper(torch.optim.Optimizer):
         if "model" in named and isinstance(params, torch.nn.Module):
             mine.setdefault("model", params)
         if not issubclass(inside, Wrapper):
-            known = {*inside([torch.zeros(1)]).defaults, "backend"}
+            known = {*inside([torch.zeros(1)]).defaults, *inspect.signature(inside.__init__).parameters, "backend"}
+            known -= {"self", "params", "options"}
             for option, value in options.items():
                 if option not in known:
                     raise UsageError(
@@ -122,9 +123,10 @@ class Wrapper(torch.optim.Optimizer):
         other = object.__new__(type(self))
         other.__setstate__({**self.__getstate__(), "base": other._checked(optimizer)})
         other.own = {tensor: {k: value.clone() for k, value in kept.items()} for tensor, kept in self.own.items()}
-        for mine, group in zip(self.param_groups, optimizer.param_groups, strict=True):
-            for key in self.group_options:
-                group[key] = mine.get(f"initial_{key}", mine[key])
+        mine = {id(tensor): group for group in self.param_groups for tensor in group["params"]}
+        for group in optimizer.param_groups:
+            before = mine[id(group["params"][0])] if group["params"] else self.param_groups[0]
+            group.update({key: before.get(f"initial_{key}", before[key]) for key in self.group_options})
         return other
 
     # What is the other one's
@@ -360,12 +362,22 @@ class Wrapper(torch.optim.Optimizer):
         return f"{self._shown()} around {inside}"
 
 
+def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Write every value into its target, together where that is possible."""
+    if any(hasattr(target, "full_tensor") for target in targets):  # shards: torch has no such operation for them
+        for target, value in zip(targets, values, strict=True):
+            target.copy_(value)
+    else:
+        torch._foreach_copy_(targets, values)
+
+
 def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     """The weights as exactly as the optimizer knows them: fp32 or wider, with the low bits of split weights."""
     low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
-    if low is not None:
-        return formats.join(tensor.detach(), low)
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    if low is None:
+        return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    whole = formats.join(sharding.local(tensor.detach()), sharding.local(low))
+    return sharding.spread_like(tensor, whole) if sharding.is_spread(tensor) else whole
 
 
 def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -374,5 +386,6 @@ def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer)
     if low is None:
         tensor.detach().copy_(values)
         return
-    for kept, part in zip((tensor.detach(), low), formats.split(values, tensor.dtype), strict=True):
+    held = sharding.local(tensor.detach()), sharding.local(low)
+    for kept, part in zip(held, formats.split(sharding.local(values), tensor.dtype), strict=True):
         kept.copy_(part)

@@ -40,6 +40,11 @@ class Averages:
         """Take in the weights after update `number`, counting from 1."""
         raise NotImplementedError
 
+    def follow(self, order: Sequence[int]) -> None:
+        """From now on the weights come in another order: place i has those that were at place order[i]."""
+        held = len(self.averages)
+        self.averages = [self.averages[place] for place in order if place < held]
+
     @torch.no_grad()
     def _towards(self, weights: Sequence[Tensor], shares: Sequence[float]) -> None:
         """average <- average + share * (weights - average)"""
@@ -201,6 +206,15 @@ class SWA(Averages):
     def swapped_in(self, weights: Sequence[Tensor]) -> Iterator[None]:
         with super().swapped_in(weights[: len(self.averages)]):  # what came after the last point has no average yet
             yield
+
+    def follow(self, order: Sequence[int]) -> None:
+        if 0 < len(self.averages) < len(order) and sorted(order) != list(order):
+            raise UsageError(
+                "SWA: some weights have come after its last point, and the new optimizer has them in another order; "
+                "switch after the next point"
+            )
+        super().follow(order)
+        self.counts = [self.counts[place] for place in order] if self.counts else []
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "counts": list(self.counts)}

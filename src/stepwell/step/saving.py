@@ -52,7 +52,8 @@ def load_state_dict(step: Step, state: Mapping[str, Any]) -> None:
     try:
         _load(step, state)
     except BaseException:
-        step.optimizer, step._switched = before
+        step._take(before[0])
+        step._switched = before[1]
         raise
 
 
@@ -67,7 +68,7 @@ def _switch(step: Step, state: Mapping[str, Any]) -> None:
             "optimizer that it began with"
         )
     if saved != switching.name_of(step.optimizer):
-        step.optimizer = switching.to_saved(step, saved)
+        step._take(switching.to_saved(step, saved))
     step._switched = saved
 
 

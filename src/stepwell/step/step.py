@@ -431,11 +431,23 @@ class Step:
             )
         self._settle()
         optimizer, initial = switching.switched(self, to, lr, carry, options)
-        self.optimizer, self._initial = _checked_optimizer(optimizer), initial
+        self._take(_checked_optimizer(optimizer))
+        self._initial = initial
         self._switched = switching.name_of(optimizer)
         if self.schedules:
             self._write_schedule()
         return self.optimizer
+
+    def _take(self, optimizer: torch.optim.Optimizer) -> None:
+        """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
+        before = [id(tensor) for _, tensor in self._averaged()]
+        old, self.optimizer = self.optimizer, optimizer
+        try:
+            if self.average is not None:
+                self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
+        except BaseException:
+            self.optimizer = old
+            raise
 
     # What is known
 
