@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from stepwell.step.gradients import global_norm
 from torch import Tensor
 
 import peers
@@ -17,6 +16,7 @@ from catalogue import LR, Settings
 from goals import Goal, most
 from measure import Times, alternate, synchronize
 from memory import state_bytes
+from stepwell.engine.gradients import global_norm
 from stepwell.step.clipping import ClipNorm
 from table import Column, Table, decimals, milliseconds, ratio
 

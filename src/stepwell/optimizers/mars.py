@@ -69,7 +69,6 @@ class MARS(Optimizer):
         lr_against_adamw=2.0,
         needs_warmup=True,
         source="Yuan et al. 2411.10438 (3e-3 where AdamW has 6e-4 to 3e-3)",
-        kind="sums",
     )
 
     def __init__(

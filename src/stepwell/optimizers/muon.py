@@ -109,7 +109,6 @@ class Muon(Optimizer):
         lr_against_adamw=20.0,
         matrices_only=True,
         source="Jordan et al. 2024 (0.02), Liu et al. 2502.16982 (AdamW's lr with match_rms_adamw)",
-        kind="matrix",
     )
 
     def __init__(

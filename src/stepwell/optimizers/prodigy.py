@@ -114,7 +114,6 @@ class Prodigy(Optimizer):
         lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
         lr_against_adamw=None,
         source="Mishchenko and Defazio 2306.06101 (1, everywhere)",
-        kind="sums",
     )
 
     def __init__(

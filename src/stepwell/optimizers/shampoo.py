@@ -134,7 +134,6 @@ class Shampoo(Optimizer):
         method="matrix",
         lr_against_adamw=None,
         source="Gupta et al. 1802.09568; with Adam's norm grafted AdamW's lr (Anil et al. 2002.09018)",
-        kind="matrix",
     )
 
     def __init__(

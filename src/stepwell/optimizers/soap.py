@@ -126,7 +126,6 @@ class SOAP(Optimizer):
         lr_against_adamw=3.0,
         needs_warmup=True,
         source="Vyas et al. 2409.11321 (3e-3 at batches of 2M tokens, tuned over 1e-4 to 1e-2)",
-        kind="matrix",
     )
 
     def __init__(
