@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import peers
 import stepwell
@@ -97,7 +96,7 @@ def clipped(settings: Settings) -> Table:
 
     unclipped = torch.optim.AdamW(params, lr=LR, fused=True)
     actions = {
-        "stepwell": clipped_step(stepwell.AdamW(params, lr=LR, backend=settings.backend), params, 1.0),
+        "stepwell": clipped_step(stepwell.AdamW(params, lr=LR, backend=settings.backend), 1.0),
         "clip_grad_norm_ (foreach), torch fused": torch_step,
         "torch fused, not clipped": unclipped.step,
     }
@@ -106,13 +105,12 @@ def clipped(settings: Settings) -> Table:
     return _table(title, times, {"stepwell": most(0.75)}, "clip_grad_norm_ (foreach), torch fused", "x torch clipped")
 
 
-def clipped_step(optimizer: Any, params: list[Tensor], max_norm: float) -> Callable[[], None]:
+def clipped_step(optimizer: Any, max_norm: float) -> Callable[[], None]:
     """Lines 4 to 6 of `stepwell.Step` with `clip_norm`: the norm, its flag, the factor, the update."""
     clip = ClipNorm(max_norm)
-    fused_norm = getattr(optimizer, "gradient_norm", None)
 
     def step() -> None:
-        norm = global_norm([p.grad for p in params if p.grad is not None]) if fused_norm is None else fused_norm()
+        norm = optimizer.gradient_norm()
         found_inf = (~torch.isfinite(norm)).float()
         factor, _ = clip.clip([], 1.0, norm)
         optimizer.update(factor, found_inf)

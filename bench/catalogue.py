@@ -24,7 +24,7 @@ from measure import Times, alternate, scaling
 from memory import MIB, peak_extra_bytes, state_bytes
 from stepwell.engine import Optimizer
 from stepwell.errors import UsageError
-from stepwell.optimizers import TABLE, find
+from stepwell.optimizers import TABLE, create, find
 from stepwell.optimizers.facts import state_bytes as state_bytes_declared
 from table import Column, Table, decimals, milliseconds, percent, ratio
 from traffic import moved_bytes, passes
@@ -106,14 +106,14 @@ def workloads_of(name: str, scale: float) -> list[Workload]:
 
 
 def build(name: str, params: Any, options: Mapping[str, Any], state: str | None, backend: str) -> Any:
-    """An optimizer of ours; one that wraps another is given AdamW."""
+    """An optimizer of ours, as `stepwell.create` makes it."""
     cls = find(name)
     more: dict[str, Any] = {}
-    if issubclass(cls, Optimizer):
-        more = {"backend": backend, **({} if state is None else {"state": state})}
-    if _wraps(cls):
-        return cls(find("AdamW")(params, lr=LR, backend=backend), **options)
-    return cls(params, lr=LR, **options, **more)
+    if issubclass(cls, Optimizer) or _wraps(cls):
+        more["backend"] = backend
+    if state is not None:
+        more["state"] = state
+    return create(name, params, lr=LR, **options, **more)
 
 
 def _wraps(cls: type[Any]) -> bool:

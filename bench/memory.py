@@ -56,7 +56,8 @@ def forget_peak() -> None:
 def state_bytes(optimizer: Any) -> int:
     """Bytes of an optimizer's tensors of state, whoever wrote it; step counts and tables of codes are among them."""
     seen: dict[int, int] = {}
-    for state in optimizer.state.values():
+    own = getattr(optimizer, "own", {})  # what a wrapper of ours keeps beside the state of the optimizer inside
+    for state in [*optimizer.state.values(), *own.values()]:
         for value in state.values() if isinstance(state, dict) else ():
             for tensor in _plain(value):
                 storage = tensor.untyped_storage()

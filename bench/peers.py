@@ -40,7 +40,7 @@ WAYS_OF_TORCH = ("foreach", "fused")
 def peers(name: str, options: Mapping[str, Any], state: str | None, lr: float) -> dict[str, Make]:
     """Label -> how to make it, for the optimizer called `name` with its state in a format (None: its own name's)."""
     found = _wrapped(name, options, lr)
-    if found:
+    if found or "base" in options:
         return found
     if state in (None, "fp32"):
         found |= _of_torch(name, options, lr)
@@ -102,14 +102,18 @@ class _GradientsFirst:
 
 
 def _wrapped(name: str, options: Mapping[str, Any], lr: float) -> dict[str, Make]:
-    """Wrappers around AdamW: they are not made from parameters and a rate."""
+    """Wrappers, around the optimizer of torch that `base` names: they are not made from parameters and a rate."""
     module = load("pytorch_optimizer")
     if module is None or name not in ("SAM", "ASAM", "Lookahead"):
         return {}
+    inside = {key: value for key, value in options.items() if key != "base"}
+    base = _named(torch.optim, options.get("base", "AdamW"))
+    if base is None:
+        return {}
     if name == "Lookahead":
-        return {"pytorch-optimizer": lambda p: module.Lookahead(torch_fused_adamw(p, lr), **options)}
-    base = {"base_optimizer": torch.optim.AdamW, "lr": lr, "fused": True, "adaptive": name == "ASAM"}
-    return {"pytorch-optimizer": lambda p: _GradientsFirst(module.SAM(p, **base, **options))}
+        return {"pytorch-optimizer": lambda p: module.Lookahead(base(p, lr=lr, fused=True, **inside))}
+    given = {**inside, "base_optimizer": base, "lr": lr, "fused": True, "adaptive": name == "ASAM"}
+    return {"pytorch-optimizer": lambda p: _GradientsFirst(module.SAM(p, **given))}
 
 
 def _by_name(
