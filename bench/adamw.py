@@ -15,7 +15,6 @@ from catalogue import LR, Settings
 from goals import Goal, most
 from measure import Times, alternate, synchronize
 from memory import state_bytes
-from stepwell.engine.gradients import global_norm
 from stepwell.step.clipping import ClipNorm
 from table import Column, Table, decimals, milliseconds, ratio
 

@@ -50,12 +50,29 @@ def problem(
 
 def run(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], grads: list[list[Any]]) -> None:
     for row in grads:
-        for param, grad in zip(params, row, strict=True):
-            param.grad = None if grad is None else grad.clone()
-        if hasattr(optimizer, "add_hessian"):
-            estimates = zip(params, hessians([None if g is None else g.double().numpy() for g in row]), strict=True)
-            optimizer.add_hessian({p: torch.from_numpy(np.asarray(h)) for p, h in estimates if h is not None})
+        give(optimizer, params, row)
         optimizer.step()
+
+
+def give(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], row: list[Any]) -> None:
+    """The gradients of one step, and what else it takes (Sophia's estimates)."""
+    for param, grad in zip(params, row, strict=True):
+        param.grad = None if grad is None else grad.clone()
+    if hasattr(optimizer, "add_hessian"):
+        estimates = zip(params, hessians([None if g is None else g.double().numpy() for g in row]), strict=True)
+        optimizer.add_hessian({p: torch.from_numpy(np.asarray(h)) for p, h in estimates if h is not None})
+
+
+def run_with_bases(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], grads: list[list[Any]]) -> list[Any]:
+    """`run`; returns the bases that SOAP begins with, which its referee takes over, and None for all others."""
+    bases: list[Any] = [None] * len(params)
+    for row in grads:
+        run(optimizer, params, [row])
+        for i, p in enumerate(params):
+            if bases[i] is None and "q_left" in optimizer.state[p]:
+                sides = [optimizer.state[p][side].numpy().copy() for side in ("q_left", "q_right")]
+                bases[i] = [side if side.size else None for side in sides]
+    return bases
 
 
 def leaves(params: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -97,13 +114,7 @@ def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximiz
     params, grads = problem(torch.float64, name)
     ours = leaves(params)
     optimizer = find(name)(ours, maximize=maximize, backend=backends(name)[fast], **options)
-    bases: list[Any] = [None] * len(ours)
-    for row in grads:
-        run(optimizer, ours, [row])
-        for i, p in enumerate(ours):
-            if bases[i] is None and "q_left" in optimizer.state[p]:
-                sides = [optimizer.state[p][side].numpy().copy() for side in ("q_left", "q_right")]
-                bases[i] = [side if side.size else None for side in sides]
+    bases = run_with_bases(optimizer, ours, grads)
     arrays = [[None if g is None else g.numpy() for g in row] for row in grads]
     wanted = expected(name, options, [p.numpy() for p in params], arrays, bases, maximize)
     for got, want, start in zip(ours, wanted, params, strict=True):

@@ -36,8 +36,11 @@ def problem(dtype: torch.dtype, steps: int = 6) -> tuple[list[torch.Tensor], lis
     return params, grads
 
 
+FURTHER = [row for row in rows() if row.values[0] not in MATRIX and not row.id.endswith("-0")]  # first ones: matrix.py
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [row for row in rows() if row.values[0] not in MATRIX])
+@pytest.mark.parametrize(("name", "options"), FURTHER)
 @pytest.mark.parametrize("state", STATES[1:])
 def test_kernels_equal_the_definition_bit_for_bit(name: str, options: dict[str, Any], state: str) -> None:
     params, grads = problem(torch.float32)
@@ -79,24 +82,6 @@ def test_matrix_rules_hold_in_every_format(name: str, state: str) -> None:
     assert share <= {"fp32": 0.0, "bf16": 0.04, "int8": 0.1, "int4": 0.7}[state]
     by_element = any(slot.per == "element" and slot.exists(optimizer.param_groups[0]) for slot in optimizer.slots)
     assert (share > 0) == (state != "fp32" and (by_element or (state == "bf16" and name == "Shampoo")))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("weights", ["stochastic", "split"])
-@pytest.mark.parametrize("state", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("name", ["AdamW", "Lion"])
-def test_weights_of_16_bits_equal_the_definition_bit_for_bit(
-    name: str, dtype: torch.dtype, weights: str, state: str
-) -> None:
-    params, grads = problem(dtype)
-    results = []
-    for backend in ("eager", "cpu"):
-        ours = leaves(params)
-        optimizer = find(name)(ours, lr=1e-3, weight_decay=0.1, backend=backend, state=state, weights=weights, seed=5)
-        run(optimizer, ours, grads)
-        results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
-    assert_bits_equal(results[0][1], results[1][1])
-    assert_bits_equal(results[0][0], results[1][0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -1,0 +1,60 @@
+"""The cells of `docs/contract.md` hold, and the page says what was found. For `gpu`: `tests/interpreter`."""
+
+import pytest
+import torch
+
+from stepwell.optimizers import TABLE
+from tests.contract.matrix import (
+    BACKENDS,
+    COMMAND,
+    PAGE,
+    STATES,
+    WEIGHTS,
+    WHOLE,
+    committed_rows,
+    is_run,
+    marks,
+    page,
+)  # fmt: skip
+from tests.contract.table import MATRIX
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_every_cell_holds_and_is_printed(backend: str, name: str) -> None:
+    found = marks(backend, name)
+    assert committed_rows(PAGE.read_text())[backend].get(name) == found, f"run `{COMMAND}`"
+
+
+def test_the_page_is_what_its_rows_print() -> None:
+    text = PAGE.read_text()
+    rows = committed_rows(text)
+    assert list(rows) == list(BACKENDS)
+    assert all(list(rows[backend]) == list(TABLE) for backend in BACKENDS)
+    assert page(rows) == text, f"run `{COMMAND}`"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_pair_is_run(backend: str) -> None:
+    cells = [(n, w, s) for n in TABLE for w in WEIGHTS for s in STATES if is_run(backend, n, w, s)]
+    assert len({(name, weights) for name, weights, _ in cells}) == len(TABLE) * len(WEIGHTS)
+    assert len({(name, state) for name, _, state in cells}) == len(TABLE) * len(STATES)
+    assert len({(weights, state) for _, weights, state in cells}) == len(WEIGHTS) * len(STATES)
+    for name in (*WHOLE, *(MATRIX if backend != "eager" else ())):
+        assert sum(n == name for n, _, _ in cells) == len(WEIGHTS) * len(STATES)
+
+
+def test_a_cell_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stepwell.engine import formats
+    from tests.contract.matrix import cell
+
+    right = formats.round_stochastically
+    monkeypatch.setattr(formats, "round_stochastically", lambda v, r, dtype: right(v * 1.01, r, dtype))
+    with pytest.raises(AssertionError):
+        cell("eager", "Lion", "fp32", "bf16")
+    with pytest.raises(AssertionError):
+        cell("cpu", "Lion", "bf16 stochastic", "fp32")
+    monkeypatch.undo()
+    assert cell("eager", "Lion", "fp32", "bf16") == "r"
+    assert torch.get_default_dtype() == torch.float32
