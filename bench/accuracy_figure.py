@@ -56,12 +56,13 @@ def _column(axes: Any, groups: dict[tuple[str, float], Any], task: str, kind: st
             axis.plot(steps, losses - base, color=COLOURS[word], linewidth=1.6, label=word)
         axis.grid(alpha=0.25)
     top, bottom = axes
-    rate = f"lr {lr:g}" + (" (AdamW's default)" if lr == DEFAULT_RATE else " (best of a grid)")
+    rate = f"lr {lr:g}" + (" (the default)" if lr == DEFAULT_RATE else " (best of a grid)")
     top.set_title(f"{task}: {kind}, {rate}", fontsize=10)
     top.set_ylabel("held-out loss, nats")
-    top.set_yscale("log")
+    if high.max() > 10 * low.min():
+        top.set_yscale("log")
     top.legend(fontsize=8)
-    later = len(steps) // 3  # the first evaluations differ by far more than all others
+    later = len(steps) // 2  # the first evaluations differ by far more than all others
     shown = [(values - mean)[later:] for values in (*lines.values(), low, high)]
     least, most = min(v.min() for v in shown), max(v.max() for v in shown)
     bottom.set_ylim(least - 0.1 * (most - least), most + 0.1 * (most - least))
