@@ -22,7 +22,6 @@ from stepwell.engine import OneOf, Optimizer, Range, RuleSignature, Slot
 from stepwell.ops import lerp, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
 
-
 TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
 
 
