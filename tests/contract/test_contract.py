@@ -218,6 +218,26 @@ def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options:
     assert_bits_equal(plain, scaled)
 
 
+DEFAULTS = [pytest.param(name, {}, id=f"{name}-defaults") for name in TABLE]
+
+
+@pytest.mark.parametrize(("name", "options"), [*rows(), *DEFAULTS])
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_gradients_of_zero_are_harmless(name: str, options: dict[str, Any], weight: float) -> None:
+    """A layer that is not used, one that is used later, and a dead row that meets a dead column."""
+    used = torch.ones(6, 6)
+    used[2], used[:, 4] = 0, 0
+    unused = [torch.zeros(6, 6), torch.zeros(5)]
+    ends = []
+    for backend in backends(name):
+        ours = leaves([torch.full_like(g, weight) for g in (used, used, *unused)])
+        optimizer = find(name)(ours, backend=backend, **options)
+        run(optimizer, ours, [[used, torch.zeros(6, 6), *unused]] * 2 + [[torch.zeros(6, 6), used, *unused]] * 2)
+        assert all(bool(p.isfinite().all()) for p in ours)
+        ends.append(ours)
+    assert_equal(name, *ends, torch.float32)
+
+
 def _transposed(x: torch.Tensor) -> torch.Tensor:
     return x.t().contiguous().t()
 

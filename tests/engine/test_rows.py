@@ -165,6 +165,16 @@ def test_the_norm_of_all_gradients(backend: str, state: str, width: int) -> None
     assert bool(optimizer.gradient_norm().isnan())
 
 
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_the_norm_of_a_million_equal_numbers(backend: str) -> None:
+    """float32 sums in one go would be 4e-4 off; of a gradient whose elements are one number in memory, too."""
+    weight = torch.zeros(1000, 1001, requires_grad=True)
+    optimizer = stepwell.SGD([weight], backend=backend)
+    for gradient in (torch.full_like(weight, 0.68371), torch.tensor(0.68371).expand_as(weight)):
+        weight.grad = gradient
+        assert float(optimizer.gradient_norm()) == pytest.approx(0.68371 * weight.numel() ** 0.5, rel=3e-6)
+
+
 def test_torch_sparse_adam_is_adam_with_such_gradients() -> None:
     ours, theirs = table(dtype=torch.float64).requires_grad_(), table(dtype=torch.float64).requires_grad_()
     optimizer = stepwell.Adam([ours], lr=0.02, betas=(0.8, 0.95), eps=0.0)  # torch puts eps elsewhere

@@ -22,6 +22,8 @@ from stepwell.engine import OneOf, Optimizer, Range, RuleSignature, Slot
 from stepwell.ops import lerp, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
 
+TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
+
 
 def rate(t, lr, relative_step, warmup_init):  # type: ignore[no-untyped-def]
     """rho, the step before it is scaled."""
@@ -45,8 +47,10 @@ def update(  # type: ignore[no-untyped-def]
     row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True), weight)
     col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True), weight)
     mean = row_var.mean(dim=-2, keepdim=True)
-    variance = row_var * col_var / (mean if paper else mean.clamp(min=eps1))
-    u = g / (variance if paper else variance.clamp(min=eps1 * eps1)).sqrt()
+    if paper:  # root by root: where a row and a column had no gradient yet, V is 1e-30 * 1e-30, which is 0
+        u = g / (row_var / mean).sqrt() / col_var.sqrt()
+    else:
+        u = g / (row_var * col_var / mean.clamp(min=eps1)).clamp(min=max(eps1 * eps1, TINY)).sqrt()
     u = u / (rms(u) / d).clamp(min=1)
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
@@ -60,7 +64,7 @@ def update(  # type: ignore[no-untyped-def]
 def _direction(g, t, variance, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
     paper = variant == "shazeer"
     variance = lerp(variance, g * g + eps1 if paper else g * g, t**beta2_decay)
-    return g / sqrt(variance if paper else maximum(variance, eps1 * eps1)), variance
+    return g / sqrt(variance if paper else maximum(variance, maximum(eps1 * eps1, TINY))), variance
 
 
 def measure(g, p, t, variance, exp_avg, *, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]

@@ -41,8 +41,9 @@ def update(  # type: ignore[no-untyped-def]
     u, exp_avg, exp_avg_sq = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, decay, bias_correction)
     if exclude_vectors:
         return u, exp_avg, exp_avg_sq
-    ratio = minimum(sqrt(p_squared), max_weight_norm) / sqrt(u_squared)
-    return where((p_squared > 0) & (u_squared > 0), ratio, 1) * u, exp_avg, exp_avg_sq
+    moves = u_squared > 0
+    ratio = minimum(sqrt(p_squared), max_weight_norm) / where(moves, sqrt(u_squared), 1)
+    return where((p_squared > 0) & moves, ratio, 1) * u, exp_avg, exp_avg_sq
 
 
 class LAMB(Optimizer):
