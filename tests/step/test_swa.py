@@ -95,6 +95,21 @@ def test_a_group_that_comes_later_has_a_mean_of_its_own() -> None:
     assert set(step.average.counts) == {6, 2}  # type: ignore[union-attr]
 
 
+def test_averages_follow_their_weights_into_another_order() -> None:
+    a, b = torch.zeros(2), torch.zeros(3)
+    swa = SWA(start=1)
+    swa.update([a], 1)
+    swa.update([a + 1, b], 2)
+    swa.follow([1, 0])
+    swa.update([b + 2, a + 5], 3)
+    assert [average.tolist() for average in swa.averages] == [[1.0] * 3, [2.0] * 2]
+    late = SWA(start=1)
+    late.update([a], 1)
+    with pytest.raises(UsageError, match="some weights have come after its last point"):
+        late.follow([1, 0])
+    SWA(start=5).follow([1, 0])
+
+
 def _normed() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
