@@ -33,6 +33,8 @@ _DOOR = {
     "ClipNorm": "stepwell.step",
     "ClipValue": "stepwell.step",
     "Done": "stepwell.step",
+    "GaussNewtonBartlett": "stepwell.step",
+    "Hutchinson": "stepwell.step",
     "find_lr": "stepwell.finder",
 }
 _ROOMS = (
