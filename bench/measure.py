@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 
 def synchronize(device: str) -> None:
+    """Wait until the device has done what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def alternate(
-    actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds: int = 9, inner: int = 1
-) -> dict[str, float]:
-    """Seconds of each action, the median over `rounds`; in each round every action runs `inner` times in turn.
+@dataclass
+class Times:
+    """Seconds of several actions, by round."""
+
+    rounds: dict[str, dict[int, float]] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)  # the first call of each: compilation, state, pages
+
+    def seconds(self, name: str) -> float:
+        """The median of an action."""
+        return statistics.median(self.rounds[name].values())
+
+    def ratio(self, name: str, other: str) -> float:
+        """The median, over the rounds that both were in, of one action's time over the other's in the same round.
+
+        On a shared machine the speed of memory changes by a factor of two within a minute; less within a round.
+        """
+        mine, theirs = self.rounds[name], self.rounds[other]
+        return statistics.median(mine[turn] / theirs[turn] for turn in mine.keys() & theirs.keys())
+
+
+SLOW, SELDOM = 0.3, 3  # an action that takes longer than so many seconds is in every third round only
+
+
+def alternate(actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds: int = 9, inner: int = 1) -> Times:
+    """Time each action in each of `rounds` rounds, `inner` calls at a time, after two calls that do not count.
 
     The order is turned from round to round, so that none always runs after the same other.
     """
-    for action in actions.values():  # warm: compiled, state allocated, pages mapped
-        action()
-        action()
-    times: dict[str, list[float]] = {name: [] for name in actions}
+    times = Times({name: {} for name in actions})
+    slow = set()
+    for name, action in actions.items():
+        times.first[name] = _seconds(action, 1, device)
+        if inner * _seconds(action, 1, device) > SLOW:
+            slow.add(name)
     names = list(actions)
-    for turn in range(rounds):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            synchronize(device)
-            start = time.perf_counter()
-            for _ in range(inner):
-                actions[name]()
-            synchronize(device)
-            times[name].append((time.perf_counter() - start) / inner)
-    return {name: statistics.median(values) for name, values in times.items()}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            shift = turn % len(names)
+            for name in names[shift:] + names[:shift]:
+                if name not in slow or turn % SELDOM == 0:
+                    times.rounds[name][turn] = _seconds(actions[name], inner, device) / inner
+    finally:
+        if collects:
+            gc.enable()
+    return times
+
+
+def _seconds(action: Callable[[], Any], calls: int, device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        action()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def scaling(elements: int, device: str) -> Callable[[], Any]:

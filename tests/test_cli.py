@@ -179,7 +179,7 @@ def test_tasks_and_optimizers_are_listed(capsys: pytest.CaptureFixture[str]) -> 
 
     assert cli.main(["optimizers"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"]
+    assert lines[0].split() == ["name", "kind", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"]
     assert [line.split()[0] for line in lines[1:]] == list(optimizers.TABLE)
     assert cli.main(["tasks"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(tasks.TABLE)

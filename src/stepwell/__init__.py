@@ -30,12 +30,16 @@ _DOOR = {
     "AdaptiveClip": "stepwell.step",
     "AutoClip": "stepwell.step",
     "Average": "stepwell.step",
+    "SWA": "stepwell.step",
     "ClipNorm": "stepwell.step",
     "ClipValue": "stepwell.step",
     "Done": "stepwell.step",
     "GaussNewtonBartlett": "stepwell.step",
     "Hutchinson": "stepwell.step",
     "find_lr": "stepwell.finder",
+    "recalibrate": "stepwell.optimizers.batch_norm",
+    "switch": "stepwell.optimizers.switching",
+    "Swats": "stepwell.optimizers.swats",
 }
 _ROOMS = (
     "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",

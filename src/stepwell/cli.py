@@ -157,7 +157,7 @@ def _app() -> Callable[..., Any]:
         if family is not None and family not in families:
             raise unknown("family", family, families)
         facts = [record(find(name), family) for name in TABLE]
-        _list(facts, as_json, ("name", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"))
+        _list(facts, as_json, ("name", "kind", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"))
 
     @app.command()
     def schedule(

@@ -125,9 +125,10 @@ def atan2(y: Value, x: Value) -> Value:
     """
     rise, run = abs(y), abs(x)
     longer, shorter = maximum(rise, run), minimum(rise, run)
-    slope = shorter / where(longer == 0, longer + 1, longer)  # in [0, 1]
-    steep = slope > 0.66
-    u = where(steep, (slope - 1) / (slope + 1), slope)  # atan(slope) = pi/4 + atan(u)
+    steep = 1.5 * shorter > longer
+    # shorter / longer in [0, 2/3], or, with atan(slope) = pi/4 + atan(u), (slope - 1) / (slope + 1): one division
+    below = where(steep, longer + shorter, longer)
+    u = where(steep, shorter - longer, shorter) / where(below == 0, below + 1, below)
     square = u * u
     angle = u + u * (square * (_polynomial(square, _ATAN_P) / _polynomial(square, _ATAN_Q)))
     angle = where(steep, (angle + _LOST_OF_HALF_PI / 2) + math.pi / 4, angle)

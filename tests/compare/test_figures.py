@@ -130,6 +130,10 @@ def test_the_notes_are_honest() -> None:
     close = tuple(dataclasses.replace(s, values=(0.9, 0.91)) for s in result().scores)
     assert "C07" in {finding.code for finding in findings(result(scores=close))}
     lonely = dataclasses.replace(PLAN, seeds=1)
+    doubled = [dataclasses.replace(o, evaluations=2 * 20) for o in result().outcomes if o.optimizer == "SGD"]
+    doubled += [dataclasses.replace(o, evaluations=20) for o in result().outcomes if o.optimizer == "Lion"]
+    (note,) = [one for one in findings(result(outcomes=tuple(doubled))) if one.code == "C09"]
+    assert (note.where, note.seen) == ("SGD", "it takes 2 gradients per step")
     assert "C06" in {finding.code for finding in findings(result(plan=lonely))}
 
 

@@ -180,6 +180,10 @@ def test_contenders_take_ranges_and_options_of_the_family_unless_told() -> None:
     assert (sgd.low, sgd.high) == find("sgd").facts.lr_range("cnn")
     assert sgd.options == {"momentum": 0.9, "nesterov": True}
     assert (lion.low, lion.high) == (1e-3, 1e-2)
+    sam, lookahead = contenders(["sam", "lookahead"], "cnn", None, {"sam": {"base": "adamw", "rho": 0.1}})
+    assert (sam.low, sam.high) == find("adamw").facts.lr_range("cnn")  # the rates of what is inside
+    assert sam.options == {"base": "adamw", "rho": 0.1}  # SGD's momentum is not for AdamW
+    assert lookahead.options == {"base": "adamw"}
     (other,) = contenders(["sgd"], "a family of its own")
     assert (other.low, other.high) == find("sgd").facts.lr_range(None)
 

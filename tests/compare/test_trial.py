@@ -79,6 +79,70 @@ def test_the_learning_rate_follows_the_schedule_to_zero() -> None:
     assert moves[-1] < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "lr", "per_step"),
+    [
+        ("SAM", {"base": "sgd", "momentum": 0.9, "rho": 0.01}, 1e-3, 2.0),
+        ("ASAM", {"base": "adamw"}, 1e-2, 2.0),
+        ("Lookahead", {"base": "sgd", "momentum": 0.9}, 1e-3, 1.0),
+        ("LBFGS", {"line_search_fn": "strong_wolfe"}, 0.5, None),
+    ],
+)
+def test_optimizers_that_evaluate_the_loss_or_wrap_another(
+    name: str, options: dict[str, Any], lr: float, per_step: float | None
+) -> None:
+    task = tasks.find("ravine")
+    outcome = run_trial(task, Contender(name, lr / 10, lr * 10, options), tuning(lr, optimizer=name), 60)
+    assert outcome.status == "finished"
+    assert outcome.final is not None
+    assert outcome.final < 0.5 * outcome.metric[0]
+    if per_step is None:
+        assert outcome.evaluations > 60
+    else:
+        assert outcome.evaluations == 60 * per_step
+    assert outcome.state_bytes == {"SAM": 8, "ASAM": 16, "Lookahead": 16}.get(name, outcome.state_bytes)
+    assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+def test_the_metric_is_that_of_the_slow_weights() -> None:
+    task = tasks.find("ravine")
+    assert task.surface is not None
+    for k, slow in ((7, True), (1, False)):
+        inside = Contender("Lookahead", 1e-4, 1e-2, {"base": "sgd", "momentum": 0.9, "k": k})
+        outcome = run_trial(task, inside, tuning(1e-3, optimizer="Lookahead"), 40)
+        heights = [task.surface.height(*(torch.tensor(x) for x in place)).item() for place in outcome.path]
+        differs = [abs(a - b) > 1e-6 * abs(b) for a, b in zip(outcome.metric, heights, strict=True)]
+        assert any(differs) == slow
+
+
+def test_sam_takes_statistics_from_the_first_evaluation_only() -> None:
+    seen: list[int] = []
+    task = tasks.find("ravine")
+
+    class Normed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x)
+
+    def metric(model: Any) -> float:
+        seen.append(int(model.body[1].num_batches_tracked))
+        return 0.0
+
+    normed = dataclasses.replace(
+        task,
+        model=lambda seed: Normed(),
+        batches=lambda seed: [torch.randn(8, 2) for _ in range(5)],
+        loss=lambda model, batch: model(batch).pow(2).mean(),
+        metric=Metric("count", "min", metric),
+        surface=None,
+    )
+    run_trial(normed, Contender("SAM", 1e-3, 1.0, {"base": "sgd"}), tuning(1e-2, optimizer="SAM"), 10)
+    assert seen[-1] == 10
+
+
 def test_divergence_ends_the_trial_and_keeps_what_was_finite() -> None:
     outcome = run_trial(tasks.find("ravine"), SGD, tuning(1.0), 500)
     assert (outcome.status, outcome.final) == ("diverged", None)

@@ -8,6 +8,10 @@ import pytest
 
 from stepwell.optimizers import TABLE, find
 
+# Those that make a step of a given gradient. L-BFGS evaluates the loss, wrappers have their step from another one: they
+# have tests of their own.
+RULES = tuple(name for name in TABLE if find(name).facts.kind not in ("closure", "wrapper"))
+
 # optimizer -> option sets. Together they set every option of the optimizer off its default; `maximize` is set by the
 # test itself. `referee` options are those of tests/papers/<name>.py, which has the same names.
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -201,7 +205,7 @@ NOT_FOR_THE_REFEREE = ("exclude_vectors",)  # it treats every tensor alike
 # Optimizers with sums over a tensor or over all: kernels add them up in another order than the definition.
 SUMMED = ("LAMB", "LARS", "NovoGrad", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam", "Adafactor")
 # Optimizers of whole matrices: products of stacks of another size, or of another layout, are added up in another order.
-MATRIX = tuple(name for name in TABLE if find(name).view != "element")
+MATRIX = tuple(name for name in RULES if find(name).view != "element")
 
 
 # Optimizers that are another one under a name of their own.

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import stepwell
-from stepwell.optimizers import TABLE, find
+from stepwell.optimizers import find
 from tests.contract.table import (
     LATE,
     MATRIX,
     ROWS,
+    RULES,
     SHAPES,
     SHAPES_OF,
     STEPS,
@@ -24,7 +25,7 @@ from tests.contract.table import (
     expected,
     hessians,
     rows,
-)  # fmt: skip
+)
 
 # float64 against float64: the same arithmetic in another order of operations, 20 steps.
 FLOAT64 = {"rtol": 1e-11, "atol": 1e-13}
@@ -86,7 +87,7 @@ def assert_bits_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 
 def test_every_optimizer_has_rows() -> None:
-    assert set(ROWS) == set(TABLE)
+    assert set(ROWS) == set(RULES)
 
 
 @pytest.mark.parametrize(("name", "options"), rows())

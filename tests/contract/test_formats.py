@@ -197,6 +197,18 @@ def test_codes(values: list[float], name: str, signed: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
+@pytest.mark.parametrize("elements", [1, 127, 128, 256, 300, 5120])
+def test_a_constant_has_the_codes_of_its_elements(name: str, signed: bool, value: float, elements: int) -> None:
+    code = formats.CODES[name, signed]
+    value = value if signed else abs(value)
+    found = code.encode_constant(value, elements, torch.device("cpu"))
+    for mine, theirs in zip(found, code.encode(torch.full((elements,), value)), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_split_of_bf16_is_exact_for_every_number(bits: int) -> None:
     x = torch.tensor([bits - 2**32 if bits >= 2**31 else bits], dtype=torch.int32).view(torch.float32)

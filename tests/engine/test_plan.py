@@ -116,6 +116,26 @@ def test_a_model_cast_after_the_first_step_goes_on(dtype: torch.dtype) -> None:
     assert model.weight.dtype == dtype
 
 
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_a_number_of_the_whole_run_outlives_a_plan_of_several_launches(backend: str) -> None:
+    """The small tensor keeps fp32 beside int8: two launches, which share Prodigy's d."""
+    ends = []
+    for anew in (False, True):
+        params = [torch.full((size,), 1.0, requires_grad=True) for size in (5000, 7)]
+        optimizer = stepwell.Prodigy(params, d0=0.01, state="int8", backend=backend)
+        for step in range(6):
+            for p in params:
+                p.grad = p.detach() * (1 + 0.1 * step)
+            if step == 0:
+                params[1].grad = None  # it joins later, and takes over what the other has learnt
+            optimizer.step()
+            if anew:
+                optimizer.make_plan()
+        assert optimizer.state[params[0]]["d"] == optimizer.state[params[1]]["d"] > 0.01
+        ends.append(params)
+    assert all(map(torch.equal, *ends))
+
+
 def test_zero_grad() -> None:
     (p,) = weights(1)
     optimizer = stepwell.SGD([p])

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stepwell.errors import UsageError
 from stepwell.finder import find_lr
-from stepwell.optimizers import SGD, AdamW
+from stepwell.optimizers import LBFGS, SAM, SGD, AdamW, Lookahead
+from stepwell.optimizers.swats import Swats
 from stepwell.schedules import Scheduler, linear
 from stepwell.step import AutoClip, Step
 from tests.step.small import same
@@ -67,8 +68,24 @@ OPTIMIZERS: dict[str, Any] = {
     "AdamW int8": lambda p: AdamW(p, lr=0.1, state="int8"),
     "torch SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
     "torch AdamW": lambda p: torch.optim.AdamW(p, lr=0.1),
+    "SAM": lambda p: SAM(SGD(p, lr=0.1, momentum=0.9)),
+    "Lookahead": lambda p: Lookahead(AdamW(p, lr=0.1), k=3, pullback="pullback"),
+    "Lookahead of torch's": lambda p: Lookahead(torch.optim.SGD(p, lr=0.1), k=3),
+    "Lookahead of SAM": lambda p: Lookahead(SAM(SGD(p, lr=0.1, momentum=0.9)), k=3),
+    "Swats": lambda p: Swats(AdamW(p, lr=0.1)),
+    "L-BFGS": lambda p: LBFGS(p, lr=0.1, max_iter=2, history_size=3, line_search_fn="strong_wolfe"),
     "torch tensor lr": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.1), foreach=False, capturable=False),
 }
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
 
 
 def everything(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Any = None) -> dict[str, Any]:
@@ -84,12 +101,21 @@ def everything(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Any = 
         "groups": groups,
         "state": state,
         "states": len(optimizer.state),
+        "around": wrapped(optimizer),
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
         "python": random.getstate(),
         "extra": extra,
     }
     return _copied(content)
+
+
+def wrapped(optimizer: Any) -> list[Any]:
+    """What wrappers keep."""
+    if not hasattr(optimizer, "own"):
+        return []
+    own = list(optimizer.own.values())
+    return [own, {name: getattr(optimizer, name) for name in optimizer.settings}, *wrapped(optimizer.base)]
 
 
 def _copied(value: Any) -> Any:
@@ -110,8 +136,7 @@ def test_everything_is_put_back_bit_for_bit(make: Any, trained: bool) -> None:
     optimizer = make(model.parameters())
     batches = loader()
     if trained:
-        loss(model, next(iter(batches))).backward()
-        optimizer.step()
+        update(model, optimizer, next(iter(batches)))
         loss(model, next(iter(batches))).backward()  # gradients that somebody still needs
     model.eval()
     model.head.train()
@@ -135,9 +160,7 @@ def test_a_run_goes_on_as_if_the_finder_had_not_been(make: Any) -> None:
         for number in range(4):
             if number == interrupted_after:
                 find_lr(model, optimizer, batches, loss, iterations=20, orders=2)
-            optimizer.zero_grad()
-            loss(model, next(iter(batches))).backward()
-            optimizer.step()
+            update(model, optimizer, next(iter(batches)))
         return everything(model, optimizer)
 
     straight = run(None)
@@ -243,6 +266,21 @@ def test_the_same_seed_gives_the_same_answer_and_another_another() -> None:
     assert first == again
     assert first.curve != other.curve
     assert first.orders[0] != first.orders[1]
+
+
+def test_a_wrapper_has_the_rates_of_what_is_inside_and_its_own_steps() -> None:
+    found = {}
+    for make in (SGD, AdamW):
+        model = network()
+        result = find_lr(model, SAM(make(model.parameters(), lr=0.1), rho=0.0), loader(), loss)
+        plain = network()
+        alone = find_lr(plain, make(plain.parameters(), lr=0.1), loader(), loss)
+        assert result.curve.x[0] == alone.curve.x[0]
+        found[make] = result.suggestion, alone.suggestion
+    assert found[SGD][0] > 3 * found[AdamW][0]
+    model = network()
+    with pytest.raises(UsageError, match="does not go together with accumulate=2"):
+        find_lr(model, SAM(SGD(model.parameters(), lr=0.1)), loader(), loss, accumulate=2)
 
 
 def test_at_most_a_hundred_updates_by_default() -> None:

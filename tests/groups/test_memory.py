@@ -12,6 +12,7 @@ from stepwell import optimizers
 from stepwell.errors import UsageError
 from stepwell.groups import by_role, device_memory, find_roles, forecast, freeze, muon, rows
 from stepwell.groups.memory import bytes_text
+from stepwell.optimizers import SAM, Lookahead
 from tests.anatomy import lookalikes as look
 
 
@@ -56,6 +57,18 @@ def test_state_is_what_the_optimizers_allocate(name: str, options: dict[str, Any
             == foretold.weights
             == sum(p.numel() * p.element_size() for g in groups for p in g["params"])
         )
+
+
+def test_wrappers_are_counted_with_what_is_inside() -> None:
+    groups = by_role(look.torchvision_resnet(), no_decay=())
+    for make, copies in ((SAM, 0), (Lookahead, 1)):
+        optimizer = make(optimizers.find("adamw")(groups))
+        foretold = forecast(groups, optimizer=optimizer).state
+        assert foretold == forecast(groups, optimizer="adamw").state * (2 + copies) / 2
+        assert forecast(groups, optimizer=make).state == make.bytes_per_element(**make.facts.compare_options) * sum(
+            p.numel() for group in groups for p in group["params"]
+        )
+    assert forecast(groups, optimizer="Lookahead").state == forecast(groups, optimizer=Lookahead).state
 
 
 def test_muons_split_is_counted_by_each_ones_optimizer() -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from stepwell.optimizers import find
-from tests.contract.table import SUMMED, rows
+from tests.contract.table import MATRIX, SUMMED, rows
 from tests.contract.test_contract import assert_bits_equal, leaves, run
 from tests.engine.test_rows import sparse, steps, table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|divide by zero|invalid value).*:RuntimeWarning")
 
 SIZES = [(2, 2100), (7,)]  # four whole programs and a rest, one of which ends inside a block; a small tensor
-FIRST = [row for row in rows() if row.id.endswith("-0")]
+FIRST = [row for row in rows() if row.id.endswith("-0") and row.values[0] not in MATRIX]
 
 
 def problem(dtype: torch.dtype) -> tuple[list[torch.Tensor], list[list[Any]]]:

@@ -17,7 +17,7 @@ from stepwell.errors import UsageError
 from stepwell.optimizers import TABLE, create, find
 from stepwell.optimizers.facts import record, state_bytes
 from stepwell.tasks import find as find_task
-from tests.contract.table import ROWS, rows
+from tests.contract.table import ROWS, RULES, rows
 from tests.contract.test_contract import FLOAT64, assert_bits_equal, leaves, problem, run
 
 
@@ -146,7 +146,7 @@ def test_every_slot_moves_and_holds_copies_of_its_own(name: str, options: dict[s
     assert all(torch.equal(kept[key], state[key]) for key in kept)
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if name != "Rprop"])  # its lr is where step sizes start
+@pytest.mark.parametrize("name", [name for name in RULES if name != "Rprop"])  # its lr is where step sizes start
 def test_nothing_moves_at_lr_zero_decay_included(name: str) -> None:
     params, grads = problem()
     for options in ROWS[name]:
@@ -347,21 +347,25 @@ def lowest(name: str, task: str, lr: float, options: dict[str, Any], steps: int 
     """The height that is reached under a linear decay, as part of the height at the start."""
     point = find_task(task).build(0)
     surface = find_task(task).surface
-    optimizer = find(name)([point.position], lr=lr, backend="eager", **options)
+    eager = {} if find(name).facts.kind == "closure" else {"backend": "eager"}
+    optimizer = create(name, [point.position], lr=lr, **eager, **options)
 
     def height() -> Any:
         return surface.height(point.position[0], point.position[1])
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = height()
+        loss.backward()
+        return loss
 
     start = height().item()
     for step in range(steps):
         if name != "Rprop" and not optimizer.param_groups[0].get("train_mode"):
             optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
-        optimizer.zero_grad()
-        loss = height()
         if name == "Sophia":
             optimizer.hutchinson(height(), torch.Generator().manual_seed(step))
-        loss.backward()
-        optimizer.step()
+        optimizer.step(closure)
     if "train_mode" in optimizer.param_groups[0]:
         optimizer.eval()
     return height().item() / start
@@ -437,12 +441,12 @@ def test_documentation_is_complete(name: str) -> None:
     assert "<-" in formula or name.startswith("AdamW")
     model = torch.nn.Linear(3, 2)
     (first, *_) = [line.removeprefix(">>> ") for line in text.splitlines() if line.startswith(">>> optimizer")]
-    scope: dict[str, Any] = {name: cls, "model": model}
+    scope: dict[str, Any] = {**{other: find(other) for other in TABLE}, "model": model}
     exec(first, scope)
     assert type(scope["optimizer"]) is cls
 
 
-@pytest.mark.parametrize("name", list(TABLE))
+@pytest.mark.parametrize("name", RULES)
 def test_every_option_is_in_a_row_of_the_contract_off_its_default(name: str) -> None:
     parameters = inspect.signature(find(name).__init__).parameters
     elsewhere = {"self", "params", "options", "state"}
@@ -461,13 +465,16 @@ def test_facts_are_complete(name: str) -> None:
     assert set(facts.lr) == {"default", "cnn", "transformer", "toy"}
     assert all(0 < low < high for low, high in facts.lr.values())
     assert facts.lr_against_adamw is None or facts.lr_against_adamw > 0
-    assert facts.needs_modes == hasattr(cls, "evaluating")
+    assert facts.needs_modes == hasattr(cls, "eval")
+    if name in RULES:
+        assert facts.kind == ("matrix" if cls.view != "element" else "sums" if cls.sums else "elementwise")
+    assert facts.needs_closure == bool(getattr(cls, "evaluates", cls.__dict__.get("needs_closure", False)))
     listed = record(cls, "cnn")
     assert (listed["lr_low"], listed["lr_high"]) == facts.lr["cnn"]
     assert listed["summary"].endswith(".")
 
 
-@pytest.mark.parametrize("name", list(TABLE))
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("state", ["fp32", "int8"])
 def test_bytes_of_state_are_those_that_are_kept(name: str, state: str) -> None:
     for row in ROWS[name]:

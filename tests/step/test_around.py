@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from stepwell.errors import UsageError
 from stepwell.optimizers import SGD, AdamW
 from stepwell.schedules import Plateau, constant, linear
 from stepwell.step import Average, Step
@@ -71,6 +72,15 @@ def test_a_closure_whose_first_gradient_is_not_finite_is_skipped() -> None:
     assert done.skipped
     assert torch.equal(flat(network), before)
     assert not step.optimizer.state
+
+
+def test_an_optimizer_that_evaluates_the_loss_itself_is_not_stepped_with_a_loss() -> None:
+    network = model()
+    before = flat(network)
+    with pytest.raises(UsageError, match=r"LBFGS evaluates the loss at places of its own; call step\.closure\(lambda"):
+        Step(torch.optim.LBFGS(network.parameters()))(loss(network, *data()))
+    assert torch.equal(flat(network), before)
+    assert all(p.grad is None for p in network.parameters())
 
 
 def test_closures_clip_every_gradient() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from stepwell.engine.gradients import global_norm
 from stepwell.optimizers import SGD
 from stepwell.step import AdaptiveClip, AutoClip, Clip, ClipValue, Step
-from stepwell.step.gradients import global_norm
 from tests.step.small import data, flat, loss, model
 
 OPTIMIZERS = {"stepwell": SGD, "torch": torch.optim.SGD}

@@ -15,7 +15,7 @@ from torch.autograd.functional import hessian as second
 from torch.nn import functional
 
 from stepwell.errors import UsageError
-from stepwell.optimizers import AdamW, Sophia
+from stepwell.optimizers import AdamW, Lookahead, Sophia
 from stepwell.schedules import linear
 from stepwell.step import Estimator, GaussNewtonBartlett, Hutchinson, Step
 from tests.step.small import data, flat, model, same
@@ -358,6 +358,48 @@ def test_checkpoints_of_others_are_refused() -> None:
         Step(sophia(model()), estimator=GaussNewtonBartlett()).load_state_dict(saved)
     with pytest.raises(UsageError, match="the checkpoint has 'estimator'"):
         Step(AdamW(model().named_parameters())).load_state_dict(saved)
+
+
+def test_a_switch_leaves_the_estimator_off_and_takes_it_up_again(tmp_path: Path) -> None:
+    def begun() -> tuple[nn.Module, Step]:
+        network = model()
+        return network, Step(sophia(network), estimator=Hutchinson(every=2), model=network)
+
+    network, step = begun()
+    advance(step, network, *data())
+    step.switch("adamw", lr=0.01)
+    assert step.estimator is None
+    x, y = data()
+    step(functional.cross_entropy(network(x), y))
+    step.save(tmp_path / "run.pt")
+    again, other = begun()
+    other.load(tmp_path / "run.pt")
+    for one, net in ((step, network), (other, again)):
+        assert one.estimator is None
+        one(functional.cross_entropy(net(x), y))
+        one.switch("sophia", lr=0.01)
+        advance(one, net, x, y)
+        advance(one, net, x, y)
+        assert (hessian(one.optimizer) != 0).all()  # type: ignore[arg-type]
+    without = Step(AdamW(model().named_parameters()))
+    before = without.optimizer
+    with pytest.raises(UsageError, match="Sophia needs estimates of the Hessian and this Step makes none"):
+        without.switch("sophia", lr=0.01)
+    assert without.optimizer is before
+
+
+def test_a_wrapper_around_sophia_hands_estimates_on() -> None:
+    found = []
+    for wrapped in (False, True):
+        network = model()
+        inside = sophia(network)
+        step = Step(Lookahead(inside) if wrapped else inside, estimator=Hutchinson(every=1))
+        for seed in range(3):
+            advance(step, network, *data(seed=seed))
+        found.append(hessian(inside))
+    assert torch.equal(*found)
+    with pytest.raises(UsageError, match="Sophia needs estimates"):
+        Step(Lookahead(sophia(model())))
 
 
 # Two processes

@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, Any] = {
     "AdamW": lambda network: AdamW(network.named_parameters(), lr=0.05),
     "AdamW int8": lambda network: AdamW(network.named_parameters(), lr=0.05, state="int8"),
     "torch": lambda network: torch.optim.AdamW(network.parameters(), lr=0.05),
+    "torch's rows and columns": lambda network: torch.optim.Adafactor(network.parameters(), lr=0.05),
 }
 
 

@@ -19,6 +19,7 @@ def findings(result: Result) -> list[Finding]:
     for score in result.scores:
         found += _tuning(result, score)
         found += _seeds(result, score)
+        found += _evaluations(result, score)
     if not result.complete:
         found.append(
             Finding(
@@ -84,6 +85,22 @@ def _seeds(result: Result, score: Score) -> list[Finding]:
             "C05", "warning", score.optimizer, f"{lost} of {score.seeds} seeds did not finish",
             "its median is over the others only, which flatters it",
             "read its score as unstable at this learning rate; a lower one, or clipping, may hold",
+        )
+    ]  # fmt: skip
+
+
+def _evaluations(result: Result, score: Score) -> list[Finding]:
+    done = [o for o in result.outcomes if o.optimizer == score.optimizer and o.status == "finished"]
+    steps = sum(o.steps[-1] for o in done)
+    per_step = sum(o.evaluations for o in done) / steps if steps else 0.0
+    if per_step < 1.01:
+        return []
+    return [
+        Finding(
+            "C09", "note", score.optimizer, f"it takes {per_step:.3g} gradients per step",
+            "in the same number of steps it sees more gradients than the others, and takes longer",
+            "compare it by the seconds to the target, or give the others as many gradients: a run of their own with "
+            f"--steps times {per_step:.3g}",
         )
     ]  # fmt: skip
 

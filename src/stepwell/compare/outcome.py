@@ -27,6 +27,7 @@ class Outcome:
         state_bytes: memory held by the optimizer at the end. parameters: trainable elements of the model.
         path: [n] positions of a two-parameter model at every evaluation, else empty.
         threads: torch threads of the worker.
+        evaluations: of the loss with its gradients: one per step, more for SAM and L-BFGS.
     """
 
     optimizer: str
@@ -45,6 +46,7 @@ class Outcome:
     parameters: int = 0
     path: list[list[float]] = field(default_factory=list)
     threads: int = 1
+    evaluations: int = 0
 
     @property
     def key(self) -> str:

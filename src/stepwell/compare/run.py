@@ -86,11 +86,13 @@ def contenders(
     known = family if family in ("cnn", "transformer", "toy") else None
     chosen = []
     for cls, name in zip(classes, found, strict=True):
-        low, high = given_ranges.get(name) or cls.facts.lr_range(known)
+        mine = given_options.get(name, {})
+        inside = find(mine["base"]) if "base" in mine else cls  # what a wrapper is put around decides on its rates
+        low, high = given_ranges.get(name) or inside.facts.lr_range(known)
         if not 0 < low < high < float("inf"):
             raise UsageError(f"learning rates of {name} from {low:g} to {high:g}: 0 < low < high is needed")
-        usual = dict(getattr(cls.facts, "compare_options", None) or {})
-        chosen.append(Contender(name, float(low), float(high), {**usual, **given_options.get(name, {})}))
+        usual = dict(inside.facts.compare_options)
+        chosen.append(Contender(name, float(low), float(high), {**usual, **mine}))
     return tuple(chosen)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Trial
 from stepwell.compare.pruning import Judge
 from stepwell.compare.schedule import factor
 from stepwell.errors import UsageError
-from stepwell.optimizers import find
+from stepwell.optimizers import create, find
 from stepwell.tasks.task import Task, last_line
 
 
@@ -60,6 +61,7 @@ class _Log:
         self.loss: list[float | None] = []
         self.seconds: list[float] = []
         self.path: list[list[float]] = []
+        self.evaluations = 0
 
     def so_far(self) -> dict[str, Any]:
         return {**vars(self), "threads": torch.get_num_threads()}
@@ -86,21 +88,17 @@ def _train(
     model.train()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     parameters = sum(p.numel() for _, p in trained)
-    optimizer = find(contender.name)(trained, lr=trial.lr, **contender.options)
+    optimizer = _optimizer(contender, trained, trial.lr, model)
     judge = None if rivals is None else Judge(rivals, task.metric.direction, steps)
     stops = set(evaluated_steps(steps, task.evaluations))
     torch.manual_seed(trial.seed)  # dropout: the same draws however much the model's builder drew
 
     def measured() -> float:
-        """The metric, at the averaged weights if the optimizer keeps some (Schedule-Free): its `eval` and `train`."""
-        swaps = callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
-        if not swaps:
+        """The metric, at the weights that the optimizer means to be evaluated (Schedule-Free, Lookahead)."""
+        if not hasattr(optimizer, "evaluating"):
             return task.measure(model)
-        optimizer.eval()
-        try:
+        with optimizer.evaluating():
             return task.measure(model)
-        finally:
-            optimizer.train()
 
     def evaluate(step: int, losses: list[Tensor], seconds: float) -> bool:
         """Write one point of the curve; False if it is not finite."""
@@ -126,10 +124,7 @@ def _train(
         batch = to_device(next(stream), device)
         for group in optimizer.param_groups:
             group["lr"] = trial.lr * factor(step - 1, steps)
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(model, batch)
-        loss.backward()
-        optimizer.step()
+        loss = optimizer.step(_closure(task, model, batch, optimizer, log))
         losses.append(loss.detach().reshape(()))  # left on the device: nothing waits for it here
         if step not in stops:
             continue
@@ -152,9 +147,29 @@ def _warm_up(task: Task, contender: Contender, trial: Trial, device: str) -> Non
     Without it the first trial of AdamW in a fresh process took 2 s longer than the second, for 0.1 s of steps.
     """
     model = task.build(trial.seed).to(device)
-    optimizer = find(contender.name)([p for p in model.parameters() if p.requires_grad], lr=0.0, **contender.options)
-    task.loss(model, to_device(next(task.stream(trial.seed)), device)).backward()
-    optimizer.step()
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optimizer = _optimizer(contender, trained, 0.0, model)
+    optimizer.step(_closure(task, model, to_device(next(task.stream(trial.seed)), device), optimizer, _Log()))
+
+
+def _optimizer(contender: Contender, trained: Sequence[tuple[str, Tensor]], lr: float, model: nn.Module) -> Any:
+    options = dict(contender.options)
+    if "model" in inspect.signature(find(contender.name)).parameters:  # SAM: for the statistics of batch norm
+        options.setdefault("model", model)
+    return create(contender.name, trained, lr=lr, **options)
+
+
+def _closure(task: Task, model: nn.Module, batch: Any, optimizer: Any, log: _Log) -> Callable[[], Tensor]:
+    """One evaluation of loss and gradients, as often as the optimizer wants it."""
+
+    def closure() -> Tensor:
+        log.evaluations += 1
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(model, batch)
+        loss.backward()
+        return loss
+
+    return closure
 
 
 def evaluated_steps(steps: int, evaluations: int) -> list[int]:

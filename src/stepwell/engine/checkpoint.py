@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.errors import UsageError
 
 # What torch's optimizers keep in a group and stepwell has no use for.
@@ -105,7 +105,7 @@ def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
     slot = key.removesuffix("_largest")
     if slot not in given or f"{slot}_largest" not in given:
         return False
-    sizes = (given[slot].numel(), given[f"{slot}_largest"].numel())
+    sizes = (sharding.local(given[slot]).numel(), given[f"{slot}_largest"].numel())
     codes = [code for (name, _), code in formats.CODES.items() if _]
     return any(sizes == (code.code_bytes(elements), code.blocks(elements)) for code in codes)
 
@@ -136,7 +136,7 @@ def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]
             result[key] = torch.as_tensor(value, dtype=torch.float64).detach().clone().cpu()
             continue
         if f"{key}_largest" in given or key.endswith("_largest"):
-            if not _fits_blocks(key, given, tensor.numel()):
+            if not _fits_blocks(key, given, sharding.local(tensor).numel()):
                 raise UsageError(
                     f"{owner}: the blocks of '{key}' of {name} are those of another number of elements than "
                     f"{tensor.numel():,}; the checkpoint was saved from another model"

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager, formats, printed, threads
+from stepwell.engine import eager, printed, threads
+from stepwell.engine.addresses import Addresses
 from stepwell.engine.cpu_source import source, sums_source
-from stepwell.engine.plan import Launch, LaunchKind, Stale, norm_of
+from stepwell.engine.plan import Launch, LaunchKind, norm_of
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
 # elements. Measured on 400 tensors of 64 to 4,096 elements: anything from 100 to 1,000 balances two threads.
@@ -44,11 +45,12 @@ def prepare(launch: Launch) -> None:
     memory = launch.memory
     if not memory:
         memory.update(_memory(launch))
-    had_rows = memory["rows"] or memory["apart"]
-    _collect_addresses(launch)
-    active = memory["addresses"][:, 1] != 0
+    addresses: Addresses = memory["addresses"]
+    had_rows = addresses.has_rows
+    addresses.collect()
+    active = addresses.table[:, 1] != 0
     available = torch.get_num_threads()
-    again = had_rows or memory["rows"] or memory["apart"] or available != memory["available"]
+    again = had_rows or addresses.has_rows or available != memory["available"]
     if again or not np.array_equal(active, memory["active"]):
         memory["available"], memory["active"] = available, active
         _divide_work(launch)
@@ -64,19 +66,18 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     launch.steps -= memory["active"]
 
 
-def squared_norm(launch: Launch) -> torch.Tensor:
-    """The sum of the squares of all gradients, float64. `launch` is prepared."""
+def squares(launch: Launch) -> torch.Tensor:
+    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none. `launch` is prepared."""
     memory = launch.memory
     totals, signs = np.zeros((len(launch.tensors), 1)), np.ones((len(launch.param_groups), 1))
-    addresses = np.ascontiguousarray(memory["addresses"][:, :2])
+    addresses = np.ascontiguousarray(memory["addresses"].table[:, :2])
     _write_numbers(launch, signs, 1.0)
     memory["job"][4] = addresses.ctypes.data
     _add_up(launch, sums_kernel(norm_of(launch.kind)), totals)
-    memory["job"][4] = memory["addresses"].ctypes.data
-    total = totals.sum()
-    for index in memory["apart"]:
-        total += float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
-    return torch.tensor(total)
+    memory["job"][4] = memory["addresses"].table.ctypes.data
+    for index in memory["addresses"].apart:
+        totals[index] = float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
+    return torch.from_numpy(totals[:, 0])
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -87,24 +88,23 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     launch.steps += memory["active"]
     _write_numbers(launch, rows, gradient_factor)
     threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
-    for index in memory["apart"]:
+    for index in memory["addresses"].apart:
         eager.update(launch, index, rows, float(gradient_factor))
-    for tensor, copy in memory["staged"]:
+    for tensor, copy in memory["addresses"].staged:
         tensor.copy_(copy)
 
 
 def _divide_work(launch: Launch) -> None:
     """Pieces and spans of this step: whole tensors cut where threads part, and single rows of row-sparse gradients."""
-    memory, rows = launch.memory, launch.memory["rows"]
-    sizes, whole = memory["sizes"], memory["active"].copy()
-    whole[list(rows)] = False
-    whole[memory["apart"]] = False
+    memory, addresses = launch.memory, launch.memory["addresses"]
+    rows, sizes, whole = addresses.rows, addresses.sizes, memory["active"].copy()
+    whole[[*rows, *addresses.apart]] = False
     elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
     memory["threads"] = count = max(1, min(memory["available"], elements // FEWEST))
     wanted = 1 if count == 1 else count * SPANS
     pieces, spans = divide(sizes, whole, launch.groups, wanted)
     if rows:
-        parts = [row_pieces(i, int(launch.groups[i]), ids, length) for i, (ids, length) in rows.items()]
+        parts = [row_pieces(i, int(launch.groups[i]), ids.numpy(), length) for i, (ids, length) in rows.items()]
         more = np.concatenate(parts)
         cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
         pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
@@ -140,24 +140,17 @@ def _write_job(launch: Launch) -> None:
     """The words of the job that change with the division of the work (cpu_source.py reads them)."""
     memory = launch.memory
     steps = launch.step_counts.data_ptr()
-    spans, pieces, addresses = (memory[name].ctypes.data for name in ("spans", "pieces", "addresses"))
+    spans, pieces, addresses = (a.ctypes.data for a in (memory["spans"], memory["pieces"], memory["addresses"].table))
     memory["job"][1] = len(memory["spans"]) - 1
-    memory["job"][9:11] = [memory["totals"].ctypes.data, memory["sizes"].ctypes.data]
+    memory["job"][9:11] = [memory["totals"].ctypes.data, launch.elements.ctypes.data]
     memory["job"][2:7] = [spans, pieces, addresses, steps, launch.salts.ctypes.data]
 
 
 def _memory(launch: Launch) -> dict[str, Any]:
-    tensors = [tensor.detach() for tensor in launch.tensors]
     job = np.zeros(14, dtype=np.int64)
-    dense = [_is_dense(tensor) for tensor in tensors]
     return {
         "kernel": kernel(launch.kind),
-        "addresses": np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64),
-        "weights": [tensor.data_ptr() for tensor in tensors],
-        "sizes": np.array([tensor.numel() for tensor in tensors], dtype=np.int64),
-        "contiguous": all(tensor.is_contiguous() for tensor in tensors),
-        "dense": dense,
-        "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
+        "addresses": Addresses(launch),
         "salts": launch.salts,
         "totals": launch.totals.numpy(),
         "available": 0,
@@ -166,76 +159,7 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "job_numbers": job.view(np.float64),
         "job_address": job.ctypes.data,
         "active": None,
-        "block": max(map(formats.block_of, launch.kind.slot_formats), default=1),
-        "rows": {},  # tensor -> (ids, elements per row), of row-sparse gradients
-        "apart": [],  # tensors that the definition updates
-        "bound": np.zeros(len(tensors), dtype=bool),
-        "all_bound": False,
-        "staged": [],  # (tensor, copy): tensors with gaps are updated in a copy and written back
-        "keep": [],  # copies that a kernel reads live until the next step
     }
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether the elements fill their memory without gaps or overlap, in whatever order."""
-    return torch.empty_like(tensor).stride() == tensor.stride()
-
-
-def _collect_addresses(launch: Launch) -> None:
-    """Fill the table of addresses of parameters, gradients and slots; 0 for a gradient that is not there."""
-    memory, tensors, gradients = launch.memory, launch.tensors, launch.gradients
-    table = memory["addresses"]
-    if not memory["all_bound"]:
-        _bind_slots(launch)
-    weights = list(map(torch.Tensor.data_ptr, tensors))
-    if weights != memory["weights"]:
-        _check_moved(launch, weights)
-    memory["staged"], memory["keep"], memory["rows"], memory["apart"] = [], [], {}, []
-    if memory["contiguous"] and launch.complete and all(map(torch.Tensor.is_contiguous, gradients)):
-        table[:, 1] = list(map(torch.Tensor.data_ptr, gradients))
-        table[:, 0] = weights
-        return
-    for index, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
-        if gradient is None:
-            table[index, 1] = 0
-            continue
-        like = tensor.detach()
-        if not memory["dense"][index]:
-            like = torch.empty_like(like).copy_(like)
-            memory["staged"].append((tensor.detach(), like))
-        if gradient.is_sparse:
-            gradient = launch.gradient_of(index)
-        if gradient.is_sparse:
-            ids, values = gradient.indices()[0].numpy(), gradient.values().contiguous()
-            length = tensor[0].numel()
-            if length % memory["block"]:  # rows that cut blocks of codes
-                memory["apart"].append(index)
-            else:
-                memory["rows"][index] = (ids, length)
-            memory["keep"].append((gradient, values))
-            # a gradient without rows counts as a step, and has no address
-            table[index, 0], table[index, 1] = like.data_ptr(), values.data_ptr() or -1
-            continue
-        if gradient.dtype != like.dtype or gradient.stride() != like.stride():
-            gradient = torch.empty_like(like).copy_(gradient)
-        memory["keep"].append((like, gradient))
-        table[index, 0], table[index, 1] = like.data_ptr(), gradient.data_ptr()
-
-
-def _check_moved(launch: Launch, weights: list[int]) -> None:
-    """Parameters that lie elsewhere than at the last step are taken as they are, if only their address changed."""
-    for tensor, layout in zip(launch.tensors, launch.memory["layout"], strict=True):
-        if (tensor.dtype, tensor.device, tensor.shape, tensor.stride()) != layout:
-            raise Stale
-    launch.memory["weights"] = weights
-
-
-def _bind_slots(launch: Launch) -> None:
-    for index in np.flatnonzero(launch.started & ~launch.memory["bound"]).tolist():
-        addresses = [tensor.data_ptr() for tensor in launch.slot_tensors(index)]
-        launch.memory["addresses"][index, 2 : 2 + len(addresses)] = addresses
-        launch.memory["bound"][index] = True
-    launch.memory["all_bound"] = bool(launch.memory["bound"].all())
 
 
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,14 +24,15 @@ def prepare(launch: Launch) -> None:
 
 
 @torch.no_grad()
-def squared_norm(launch: Launch) -> Tensor:
-    """The sum of the squares of all gradients, float64."""
-    total = torch.zeros((), dtype=torch.float64, device=launch.tensors[0].device)
+def squares(launch: Launch) -> Tensor:
+    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none."""
+    result = torch.zeros(len(launch.tensors), dtype=torch.float64, device=launch.tensors[0].device)
     for index in launch.active():
         gradient = launch.gradient_of(index)
         values = gradient.values() if gradient.is_sparse else gradient
-        total += torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float32)).double() ** 2
-    return total
+        wide = torch.promote_types(values.dtype, torch.float32)
+        result[index] = torch.linalg.vector_norm(values, dtype=wide).double() ** 2
+    return result
 
 
 @torch.no_grad()
@@ -66,7 +67,7 @@ def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float)
     numbers = _numbers(launch, rows[launch.groups[index]].tolist(), gradient_factor)
     numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
     if kind.sizes:
-        numbers["elements"] = float(launch.tensors[index].numel())
+        numbers["elements"] = float(launch.elements[index])
     step = float(launch.steps[index])
     p, slots = frame(kind.rule, loaded.g, loaded.p, step, loaded.slots, cautious=kind.cautious, **numbers)
     store(launch, index, loaded, p, slots)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager, formats
-from stepwell.engine.plan import Launch, LaunchKind, Stale, norm_of
+from stepwell.engine import eager
+from stepwell.engine.addresses import Addresses
+from stepwell.engine.plan import Launch, LaunchKind, norm_of
 from stepwell.engine.printed import module_of
 
 
@@ -50,47 +51,18 @@ def prepare(launch: Launch) -> None:
     memory = launch.memory
     if not memory:
         memory.update(_memory(launch))
-    had_rows = memory["rows"] or memory["apart"]
-    memory["staged"], memory["keep"], memory["rows"], memory["apart"] = [], [], {}, []
-    rows = memory["rows"]
-    table = memory["addresses"]
-    for index, (tensor, gradient) in enumerate(zip(launch.tensors, launch.gradients, strict=True)):
-        if gradient is None:
-            table[index, 1] = 0
-            continue
-        if (tensor.dtype, tensor.device, tensor.shape, tensor.stride()) != memory["layout"][index]:
-            raise Stale
-        like = tensor.detach()
-        if not memory["dense"][index]:
-            like = torch.empty_like(like).copy_(like)
-            memory["staged"].append((tensor.detach(), like))
-        if gradient.is_sparse:
-            gradient = launch.gradient_of(index)
-        if gradient.is_sparse:
-            values, length = gradient.values().contiguous(), tensor[0].numel()
-            if length % memory["block"]:  # rows that cut blocks of codes
-                memory["apart"].append(index)
-            else:
-                rows[index] = (gradient.indices()[0], length)
-            memory["keep"].append((gradient, values))
-            table[index] = [
-                like.data_ptr(),
-                values.data_ptr() or -1,
-                *map(torch.Tensor.data_ptr, launch.slot_tensors(index)),
-            ]
-            continue
-        if gradient.dtype != like.dtype or gradient.stride() != like.stride():
-            gradient = torch.empty_like(like).copy_(gradient)
-        memory["keep"].append((like, gradient))
-        slots = launch.slot_tensors(index)
-        table[index] = [like.data_ptr(), gradient.data_ptr(), *(slot.data_ptr() for slot in slots)]
+    addresses: Addresses = memory["addresses"]
+    had_rows = addresses.has_rows
+    addresses.collect()
+    table, rows = addresses.table, addresses.rows
     active = table[:, 1] != 0
-    if had_rows or rows or memory["apart"] or memory["active"] is None or not np.array_equal(active, memory["active"]):
+    again = had_rows or addresses.has_rows or memory["active"] is None
+    if again or not np.array_equal(active, memory["active"]):
         memory["active"] = active
         memory["device_active"] = _upload(active.astype(np.float32), launch)
         whole = active.copy()
-        whole[[*rows, *memory["apart"]]] = False
-        table_of_chunks = chunks(memory["sizes"], whole)
+        whole[[*rows, *addresses.apart]] = False
+        table_of_chunks = chunks(addresses.sizes, whole)
         programs = np.bincount(table_of_chunks[:, 0], minlength=len(active))
         parts = [_upload(table_of_chunks, launch)]
         for index, (ids, length) in rows.items():
@@ -116,14 +88,17 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     )
 
 
-def squared_norm(launch: Launch) -> torch.Tensor:
-    """The sum of the squares of all gradients, float64, on the device. `launch` is prepared."""
+def squares(launch: Launch) -> torch.Tensor:
+    """Float64 (tensors,) that add up to the square of the norm of all gradients, on the device. `launch` is prepared.
+
+    Each is that of one gradient, unless some are row-sparse.
+    """
     memory = launch.memory
     addresses = memory["device_addresses"][:, :2].contiguous()
-    total = _sums(launch, norm_of(launch.kind), addresses, memory["signs"], launch.step_counts, 1.0).sum()
-    for index in memory["apart"]:
-        total += torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64) ** 2
-    return total
+    totals = _sums(launch, norm_of(launch.kind), addresses, memory["signs"], launch.step_counts, 1.0)[:, 0]
+    for index in memory["addresses"].apart:
+        totals[index] += torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64) ** 2
+    return totals
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
@@ -142,10 +117,10 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
         memory["kernel"], launch, memory["device_addresses"], memory["device_rows"], launch.step_counts,
         gradient_factor, flag, before, after, totals, flag,
     )  # fmt: skip
-    for index in memory["apart"]:
+    for index in memory["addresses"].apart:
         if found_inf is None or not bool(found_inf):  # waits
             eager.update(launch, index, rows, float(gradient_factor))
-    for tensor, copy in memory["staged"]:
+    for tensor, copy in memory["addresses"].staged:
         tensor.copy_(copy)
 
 
@@ -189,7 +164,7 @@ def _start(
     function[grid](
         memory["chunks"],
         addresses,
-        memory["device_sizes"],
+        memory["device_elements"],
         memory["device_groups"],
         steps,
         memory["device_salts"],
@@ -198,7 +173,7 @@ def _start(
         *tables,
         BLOCK=BLOCK,
         ALIGNED=memory["aligned"],
-        ROWS=bool(memory["rows"]),
+        ROWS=bool(memory["addresses"].rows),
         **options,
     )
 
@@ -211,28 +186,19 @@ def _upload_rows(launch: Launch, rows: np.ndarray) -> None:
 
 
 def _memory(launch: Launch) -> dict[str, Any]:
-    tensors = [tensor.detach() for tensor in launch.tensors]
-    sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
+    device = launch.tensors[0].device
     return {
         "kernel": kernel(launch.kind),
-        "addresses": np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64),
+        "addresses": Addresses(launch),
         "uploaded": None,
         "aligned": False,
-        "sizes": sizes,
-        "dense": [torch.empty_like(tensor).stride() == tensor.stride() for tensor in tensors],
-        "layout": [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors],
-        "device_sizes": _upload(sizes, launch),
+        "device_elements": _upload(launch.elements, launch),
         "device_groups": _upload(launch.groups, launch),
         "device_salts": _upload(launch.salts, launch),
-        "no_inf": torch.zeros((), device=tensors[0].device),
-        "signs": torch.ones(len(launch.param_groups), 1, dtype=torch.float64, device=tensors[0].device),
+        "no_inf": torch.zeros((), device=device),
+        "signs": torch.ones(len(launch.param_groups), 1, dtype=torch.float64, device=device),
         "active": None,
         "numbers": None,
-        "rows": {},  # tensor -> (ids, elements per row), of row-sparse gradients
-        "apart": [],  # tensors that the definition updates
-        "block": max(map(formats.block_of, launch.kind.slot_formats), default=1),
-        "staged": [],
-        "keep": [],
     }
 
 

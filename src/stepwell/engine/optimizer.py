@@ -244,10 +244,10 @@ class Optimizer(torch.optim.Optimizer):
 
         >>> float(optimizer.gradient_norm())
         """
-        _, ready = self._prepare()
-        if not ready:
+        plan, ready = self._prepare()
+        squared = plan.squared_norm(ready)
+        if not squared:
             return torch.zeros(())
-        squared = [launch.backend.squared_norm(launch) for launch in ready]
         norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
         return norm if any(launch.kind.weights == "fp64" for launch in ready) else norm.float()
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.engine.rule import Rule, RuleSignature, Slot
 from stepwell.errors import UsageError
 
@@ -105,7 +105,9 @@ class Launch:
         self.signature = signature
         self.backend = backend
         self.names: list[str] = []
-        self.tensors: list[Tensor] = []
+        self.owners: list[Tensor] = []  # the parameters
+        self.tensors: list[Tensor] = []  # what lies here of them: themselves, unless they are spread over a mesh
+        self.shards: list[sharding.Shards | None] = []
         self.group_list: list[int] = []
         self.places: list[int] = []  # of each tensor among all of the optimizer's: what random bits depend on
         self.states: list[Any] = []
@@ -117,6 +119,8 @@ class Launch:
         self.param_groups = groups
         self.together = together
         self.groups = np.array(self.group_list, dtype=np.int64)
+        self.elements = np.array([owner.numel() for owner in self.owners], dtype=np.int64)  # over the mesh
+        self.spread = any(map(sharding.is_spread, self.owners))
         self.seeds = np.array([groups[group]["seed"] for group in self.group_list], dtype=np.int64)
         places = np.array(self.places, dtype=np.int64)
         self.salts = self.seeds * formats.SEED_FACTOR + places * formats.PLACE_FACTOR
@@ -148,7 +152,13 @@ class Launch:
 
     def collect(self) -> bool:
         """Look at the gradients; give state to a tensor that has its first. False if there is none at all."""
-        self.gradients = [tensor.grad for tensor in self.tensors]
+        self.gradients = [owner.grad for owner in self.owners]
+        if self.spread:
+            self.tensors = [sharding.local(owner) for owner in self.owners]
+            self.gradients = [
+                None if gradient is None else sharding.local_gradient(gradient, owner)
+                for gradient, owner in zip(self.gradients, self.owners, strict=True)
+            ]
         if not self.all_started:
             for index, gradient in enumerate(self.gradients):
                 if gradient is not None and not self.started[index]:
@@ -179,7 +189,7 @@ class Launch:
         for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if self.numbers is not None and slot.name in self.kind.number_slots:
                 number = self.numbers[index, self.kind.number_slots.index(slot.name)]
-                start = state.get(slot.name, self._start_of_number(slot, group))
+                start = state[slot.name] if slot.name in state else self._start_of_number(slot, group)
                 number.copy_(torch.as_tensor(start, dtype=torch.float64))
                 dict.__setitem__(state, slot.name, number)
             if stored is None:
@@ -188,28 +198,36 @@ class Launch:
             if slot.per != "element":
                 like = torch.empty(slot.shape(tensor.shape, group), dtype=width, device=tensor.device)
             if slot.name in state:
-                stored[index] = formats.convert(state, slot.name, slot.signed, like, name)
+                found = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
+                stored[index] = formats.convert(found, slot.name, slot.signed, like, name)
             else:
                 stored[index] = formats.allocate(name, slot.signed, like, slot.start_value(group))
             dict.pop(state, f"{slot.name}_largest", None)
-            dict.update(state, zip(formats.state_names(slot.name, name), stored[index], strict=True))
+            for key, value in zip(formats.state_names(slot.name, name), stored[index], strict=True):
+                dict.__setitem__(state, key, self._shown(index, value))
         if self.low_bits is not None:
             low = state.get(formats.LOW_BITS)
+            low = None if low is None else sharding.local(low)
             if low is None:  # these weights have lost nothing yet: what they are now is their float32 value
                 low = torch.zeros_like(tensor, dtype=torch.int16, requires_grad=False)
             elif low.stride() != torch.empty_like(tensor).stride() or low.device != tensor.device:
                 low = torch.empty_like(tensor, dtype=torch.int16, requires_grad=False).copy_(low)
             self.low_bits[index] = low
-            dict.__setitem__(state, formats.LOW_BITS, low)
+            dict.__setitem__(state, formats.LOW_BITS, self._shown(index, low))
         self.started[index] = True
+
+    def _shown(self, index: int, part: Tensor) -> Tensor:
+        """What `optimizer.state` shows of a part of the state: it is spread where the parameter is."""
+        owner, tensor = self.owners[index], self.tensors[index]
+        return sharding.spread_like(owner, part) if owner is not tensor and part.shape == tensor.shape else part
 
     def _start_of_number(self, slot: Slot, group: Mapping[str, Any]) -> Any:
         """Of a number that all tensors share: what those have that began before."""
         if slot.per == "run":
             for launch in self.together:
-                started = np.flatnonzero(launch.started)
-                if launch.numbers is not None and len(started) > 0:
-                    return launch.numbers[started[0], launch.kind.number_slots.index(slot.name)]
+                for state in launch.states:
+                    if slot.name in state:
+                        return state[slot.name]
         return slot.start_value(group)
 
     def gradient_of(self, index: int) -> Tensor:
@@ -296,13 +314,19 @@ class Plan:
         self.sizes = [len(group["params"]) for group in self.groups]
         by_key: dict[Any, Launch] = {}
         place = -1
+        everywhere = (sharding.shards_of(tensor) for group in self.groups for tensor in group["params"])
+        self.shards: list[sharding.Shards] = sharding.ordered(everywhere)
+        self.has_sums = any(signature.sums for signature in self.rows.signatures) or any(
+            group["cautious"] for group in self.groups
+        )
         for position, group in enumerate(self.groups):
             names = group.get("param_names") or [
                 f"parameter {i} of group {position}" for i in range(self.sizes[position])
             ]
             for name, tensor in zip(names, group["params"], strict=True):
                 place += 1
-                if tensor.numel() == 0:
+                part = sharding.local(tensor)
+                if part.numel() == 0:
                     continue  # nothing to update, and no address to hand to a kernel
                 signature = optimizer.signature_for(group, tensor)
                 kind = self._kind(optimizer, signature, group, tensor, name)
@@ -314,7 +338,9 @@ class Plan:
                     self.launches.append(by_key[key])
                 launch = by_key[key]
                 launch.names.append(name)
-                launch.tensors.append(tensor)
+                launch.owners.append(tensor)
+                launch.tensors.append(part)
+                launch.shards.append(sharding.shards_of(tensor))
                 launch.group_list.append(position)
                 launch.places.append(place)
                 launch.states.append(optimizer.watched_state(tensor))
@@ -331,16 +357,51 @@ class Plan:
             and self.rows.refresh()
         )
 
-    @staticmethod
-    def pool(launches: list[Launch]) -> None:
-        """Make sums over the run of those over each tensor. `launches` are those of this step."""
-        summed = [launch for launch in launches if launch.kind.over == "run"]
-        if not summed:
+    def pool(self, launches: list[Launch]) -> None:
+        """Make sums over whole tensors of those over shards, and sums over the run of those over tensors.
+
+        `launches` are those of this step that have sums.
+        """
+        for shards in self.shards if self.has_sums else ():
+            self._reduce(launches, shards)
+        pooled = [launch for launch in launches if launch.kind.over == "run"]
+        if not pooled:
             return
-        device = summed[0].totals.device
-        total = torch.stack([launch.totals.sum(dim=0).to(device) for launch in summed]).sum(dim=0)
-        for launch in summed:
+        device = pooled[0].totals.device
+        total = torch.stack([launch.totals.sum(dim=0).to(device) for launch in pooled]).sum(dim=0)
+        for launch in pooled:
             launch.totals.copy_(total.expand_as(launch.totals))
+
+    def _reduce(self, launches: list[Launch], shards: sharding.Shards) -> None:
+        """One reduction of the sums of all tensors that are cut like this, a row for each."""
+        owners = [p for group in self.groups for p in group["params"] if sharding.shards_of(p) == shards]
+        row = {id(owner): k for k, owner in enumerate(owners)}
+        width = max(len(signature.sums) for signature in self.rows.signatures) or 1  # caution has one
+        values = torch.zeros((len(owners), width), dtype=torch.float64, device=shards[0].device_type)
+        mine = [(launch, i) for launch in launches for i, one in enumerate(launch.shards) if one == shards]
+        for launch, i in mine:
+            values[row[id(launch.owners[i])], : len(launch.kind.sums)] = launch.totals[i]
+        sharding.reduce(values, shards)
+        for launch, i in mine:
+            launch.totals[i] = values[row[id(launch.owners[i])], : len(launch.kind.sums)]
+
+    def squared_norm(self, launches: list[Launch]) -> list[Tensor]:
+        """Sums of squares that add up to that of all gradients; over the mesh where tensors are cut."""
+        parts: list[Tensor] = []
+        cut = {shards: torch.zeros((), dtype=torch.float64, device=shards[0].device_type) for shards in self.shards}
+        for launch in launches:
+            squares = launch.backend.squares(launch)
+            if not launch.spread:
+                parts.append(squares.sum())
+                continue
+            for square, shards in zip(squares, launch.shards, strict=True):
+                if shards is None:
+                    parts.append(square)
+                else:
+                    cut[shards] += square
+        for shards, value in cut.items():
+            sharding.reduce(value, shards)
+        return [*parts, *cut.values()]
 
     def share_numbers(self, launches: list[Launch]) -> None:
         """Give every tensor the numbers that all share, also those without a gradient this time."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import eager, formats
+from stepwell.engine import eager, formats, sharding
 from stepwell.engine.frame import frame
 from stepwell.engine.plan import Launch, LaunchKind
 from stepwell.engine.rule import as_matrix
@@ -25,7 +25,9 @@ LARGEST = 4_000_000
 
 
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
-    """Nothing is refused: torch multiplies matrices everywhere."""
+    """Why a tensor cannot be part of a stack, or None."""
+    if sharding.shards_of(tensor) is not None:
+        return "it is cut over a mesh of processes, and its rule needs the whole matrix; replicate it"
     return None
 
 
@@ -33,7 +35,7 @@ def prepare(launch: Launch) -> None:
     """Nothing is kept between steps."""
 
 
-squared_norm = eager.squared_norm
+squares = eager.squares
 
 
 @torch.no_grad()

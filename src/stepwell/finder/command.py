@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.errors import MissingExtra
 from stepwell.finder.find import find_lr
 from stepwell.finder.found import FoundLR
-from stepwell.optimizers import find
+from stepwell.optimizers import create
 
 if TYPE_CHECKING:
     from stepwell.tasks import Task
@@ -47,7 +47,7 @@ def found_for(
     model = task.build(seed)
     found = find_lr(
         model,
-        find(optimizer)(model.named_parameters(), **(options or {})),
+        create(optimizer, model, **(options or {})),
         task.batches,
         task.loss,
         low=low,

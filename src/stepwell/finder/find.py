@@ -6,6 +6,7 @@ Reference: Smith, "Cyclical learning rates for training neural networks", arXiv 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stepwell.engine.gradients import is_finite_number
 from stepwell.errors import UsageError, unknown
 from stepwell.finder import data
 from stepwell.finder.found import FoundLR, found
@@ -23,9 +25,9 @@ from stepwell.finder.progress import Progress, bar
 from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
 from stepwell.optimizers import TABLE, find
+from stepwell.optimizers.stepping import innermost, needs_closure
 from stepwell.step import Hutchinson, Step
 from stepwell.step.estimators import receiver
-from stepwell.step.gradients import is_finite_number
 
 LOW, HIGH = 1e-6, 10.0  # where no facts are known: from far too small for any to too large for most
 BEYOND = 10  # how far the sweep goes beyond the usual range of an optimizer, on both sides
@@ -253,9 +255,13 @@ def _checked(
 
     def train(stream: Iterator[Any]) -> float:
         for _ in range(inner.accumulate):
-            result = loss(modules[0], next(stream))
-            value, logits = result if isinstance(result, tuple) else (result, None)
-            done = inner(value, logits=logits)
+            batch = next(stream)
+            if needs_closure(optimizer):
+                done = inner.closure(functools.partial(loss, modules[0], batch))
+            else:
+                result = loss(modules[0], batch)
+                value, logits = result if isinstance(result, tuple) else (result, None)
+                done = inner(value, logits=logits)
         assert done.loss is not None
         return done.loss
 
@@ -279,8 +285,9 @@ def _number(value: Any) -> float:
 
 def _range(optimizer: torch.optim.Optimizer, low: Any, high: Any) -> tuple[float, float]:
     usual = (LOW, HIGH)
-    if type(optimizer).__name__ in TABLE:  # torch's of the same name as well
-        least, most = find(type(optimizer).__name__).facts.lr_range()
+    name = type(innermost(optimizer)).__name__  # a wrapper has the rates of what is inside
+    if name in TABLE:  # torch's of the same name as well
+        least, most = find(name).facts.lr_range()
         usual = (least / BEYOND, most * BEYOND)
     low, high = usual[0] if low is None else low, usual[1] if high is None else high
     for name, value in (("low", low), ("high", high)):

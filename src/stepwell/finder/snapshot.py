@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.errors import UsageError
+from stepwell.optimizers.stepping import takes_factor
 from stepwell.step.generators import generator_states, set_generator_states
 
 Restore = Callable[[], None]
@@ -91,9 +92,15 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Restore:
     state = {tensor: _contents(slots) for tensor, slots in optimizer.state.items()}
     groups = [_contents({k: v for k, v in group.items() if k != "params"}) for group in optimizer.param_groups]
     attributes = _attributes(optimizer)
+    own = {tensor: _contents(kept) for tensor, kept in getattr(optimizer, "own", {}).items()}  # a wrapper's
+    inside = _optimizer(optimizer.base) if takes_factor(optimizer) and hasattr(optimizer, "base") else None
 
     def restore() -> None:
         attributes()
+        if inside is not None:
+            inside()
+            optimizer.own = {tensor: _given_back(kept) for tensor, kept in own.items()}  # type: ignore[attr-defined]
+            return
         optimizer.state.clear()
         for tensor, slots in state.items():
             optimizer.state[tensor] = _given_back(slots)

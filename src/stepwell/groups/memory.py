@@ -56,7 +56,7 @@ STATE: dict[str, Callable[[Shape], float]] = {
     "asgd": _slots(1),
     "lamb": _slots(2),
     "lars": _slots(1),
-    "lbfgs": _slots(2 * 100 + 3),  # torch's history of 100 pairs
+    "lbfgs": _slots(2 * 100 + 2),  # torch's history of 100 pairs, a direction and a gradient
     "lion": _slots(1),
     "muon": _slots(1),
     "nadam": _slots(2),
@@ -64,6 +64,9 @@ STATE: dict[str, Callable[[Shape], float]] = {
     "rmsprop": _slots(1),
     "rprop": _slots(2),
     "sgd": _slots(1),  # with momentum
+    "sam": _slots(1),  # around SGD with momentum; its copy of the weights is gone after the step
+    "asam": _slots(1),
+    "lookahead": _slots(3),  # around AdamW
     "shampoo": _shampoo,
     "signum": _slots(1),
     "soap": _soap,
@@ -77,8 +80,11 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
         optimizer: a class or an optimizer (its declared slots count), or a name.
         group: the tensor's group; `momentum` of 0 means no buffer.
     """
+    if hasattr(optimizer, "base") and hasattr(optimizer, "copies"):  # one around another
+        return state_elements(optimizer.base, group, shape) + optimizer.copies * math.prod(shape)
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
-    settings = {**getattr(optimizer, "defaults", {}), **group}
+    defaults = {} if isinstance(optimizer, type) else getattr(optimizer, "defaults", {})
+    settings = {**defaults, **group}
     slots = getattr(optimizer, "slots", None)
     if slots:
         kept = [slot for slot in slots if getattr(slot, "per", "element") == "element"]
@@ -89,6 +95,8 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     if folded in ("sgd", "rmsprop") and "momentum" in settings:
         own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
         return (own + bool(settings["momentum"])) * math.prod(shape)
+    if folded == "lbfgs" and "history_size" in settings:
+        return (2 * settings["history_size"] + 2) * math.prod(shape)
     return STATE[folded](shape) + (math.prod(shape) if settings.get("amsgrad") else 0)
 
 

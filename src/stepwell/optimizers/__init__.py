@@ -45,6 +45,10 @@ TABLE = {
     "Muon": "muon",
     "Shampoo": "shampoo",
     "SOAP": "soap",
+    "LBFGS": "lbfgs",
+    "SAM": "sam",
+    "ASAM": "asam",
+    "Lookahead": "lookahead",
 }
 
 
@@ -70,10 +74,13 @@ def find(name: str) -> type[Any]:
 def create(name: str, model_or_params: Any, **options: Any) -> Any:
     """Build an optimizer by name: `create("adamw", model, lr=3e-4)`.
 
-    `model_or_params` is a module, or whatever `torch.optim` takes. Raises UsageError with the nearest right
-    name for an unknown one, and with the options there are for an unknown option.
+    `model_or_params` is a module, or whatever `torch.optim` takes. What wraps an optimizer takes the name of that as
+    `base`, and the options of both: `create("sam", model, base="sgd", rho=0.1, lr=0.3, momentum=0.9)`; an option that
+    both have goes to the wrapper. Raises UsageError with the nearest right name for an unknown one, and with the
+    options there are for an unknown option.
     """
-    return find(name)(model_or_params, **options)
+    cls = find(name)
+    return (cls.around if cls.facts.kind == "wrapper" else cls)(model_or_params, **options)
 
 
 def __getattr__(name: str) -> Any:

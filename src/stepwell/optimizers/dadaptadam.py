@@ -91,6 +91,7 @@ class DAdaptAdam(Optimizer):
         "growth_rate": Range(1, float("inf"), open_high=False),
     }
     facts = Facts(
+        kind="sums",
         lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
         lr_against_adamw=None,
         source="Defazio and Mishchenko 2301.07733 (1, everywhere)",

@@ -9,8 +9,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 # What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
-# iterates; an estimate of the curvature; products of whole matrices.
-Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "matrix"]
+# iterates; an estimate of the curvature; products of whole matrices; the gradient at a point beside the weights.
+Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "matrix", "perturbed"]
+
+# What the step looks at: one element; sums over a tensor, too; a whole matrix; the loss, which it evaluates itself; or
+# it is a wrapper, whose step is made by another optimizer.
+Kind = Literal["elementwise", "sums", "matrix", "closure", "wrapper"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Facts:
         source: where these ranges and the judgements below come from.
         compare_options: constructor options `compare` uses unless told otherwise.
         method: what makes the step.
+        kind: what the step looks at.
         lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where the two have
             no usual relation.
         needs_closure: the step evaluates the loss itself.
@@ -35,6 +40,7 @@ class Facts:
     source: str
     compare_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     method: Method = "adaptive"
+    kind: Kind = "elementwise"
     lr_against_adamw: float | None = 1.0
     needs_closure: bool = False
     needs_warmup: bool = False
@@ -61,8 +67,11 @@ class Facts:
 def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **options: Any) -> float:
     """Bytes of state per element of a float32 matrix, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
 
-    `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too.
+    `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too. An optimizer
+    without an update rule of its own (L-BFGS, those that wrap another) says it itself: `bytes_per_element`.
     """
+    if hasattr(optimizer, "bytes_per_element"):
+        return optimizer.bytes_per_element(**options)
     import torch
 
     from stepwell.engine import formats
@@ -87,6 +96,7 @@ def record(optimizer: type[Any], family: str | None = None) -> dict[str, Any]:
         "name": optimizer.__name__,
         "summary": lines[0].strip() if lines else "",
         "method": facts.method,
+        "kind": facts.kind,
         "lr_low": low,
         "lr_high": high,
         "lr_by_family": {name: list(span) for name, span in facts.lr.items()},

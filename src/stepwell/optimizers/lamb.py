@@ -79,6 +79,7 @@ class LAMB(Optimizer):
         needs_warmup=True,
         needs_large_batch=True,
         source="You et al. 1904.00962, Wightman et al. 2110.00476 (5e-3 at 2048), MLPerf BERT reference",
+        kind="sums",
     )
 
     def __init__(

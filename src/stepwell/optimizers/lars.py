@@ -84,6 +84,7 @@ class LARS(Optimizer):
         needs_large_batch=True,
         source="You et al. 1708.03888, Chen et al. 2002.05709 (4.8 at 4096), MLPerf ResNet-50 reference (7 to 25)",
         compare_options=MappingProxyType({"momentum": 0.9}),
+        kind="sums",
     )
 
     def __init__(

@@ -64,6 +64,7 @@ class MARS(Optimizer):
     slots = (*Adam.slots, Slot("last_grad"))
     ranges = {"gamma": Range(0)}
     facts = Facts(
+        kind="sums",
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (3e-4, 1e-2), "toy": (1e-3, 1.0)},
         lr_against_adamw=2.0,
         needs_warmup=True,

@@ -103,6 +103,7 @@ class Muon(Optimizer):
         "ns_dtype": OneOf(tuple(DTYPES)),
     }
     facts = Facts(
+        kind="matrix",
         lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 3e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
         method="matrix",
         lr_against_adamw=20.0,

@@ -57,6 +57,7 @@ class NovoGrad(Optimizer):
         method="layer-wise",
         lr_against_adamw=10.0,
         source="Ginsburg et al. 1905.11286, Li et al. 1904.03288",
+        kind="sums",
     )
 
     def __init__(

@@ -110,6 +110,7 @@ class Prodigy(Optimizer):
         "growth_rate": Range(1, float("inf"), open_high=False),
     }
     facts = Facts(
+        kind="sums",
         lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
         lr_against_adamw=None,
         source="Mishchenko and Defazio 2306.06101 (1, everywhere)",

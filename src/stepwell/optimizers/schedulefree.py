@@ -69,7 +69,7 @@ class ScheduleFree(Optimizer):
     def eval(self) -> None:
         """Go to the mean of the iterates, to evaluate or to save. Nothing happens in eval mode.
 
-        Statistics of batch norm belong to the other point: renew them with `torch.optim.swa_utils.update_bn`.
+        Statistics of batch norm belong to the other point: renew them with `stepwell.recalibrate(model, loader)`.
         """
         self._switch(False)
 

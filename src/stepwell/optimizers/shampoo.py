@@ -128,6 +128,7 @@ class Shampoo(Optimizer):
         "max_precond_dim": Range(0, math.inf, open_high=False),
     }
     facts = Facts(
+        kind="matrix",
         lr={"default": (1e-4, 1.0), "cnn": (1e-3, 1.0), "transformer": (1e-4, 1e-2), "toy": (1e-2, 1.0)},
         compare_options={"beta2": 0.99, "beta1": 0.9, "grafting": "adam", "bias_correction": True, "eps": 1e-6},
         method="matrix",

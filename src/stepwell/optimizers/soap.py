@@ -120,6 +120,7 @@ class SOAP(Optimizer):
         "max_precond_dim": Range(0, math.inf, open_high=False),
     }
     facts = Facts(
+        kind="matrix",
         lr={"default": (3e-4, 3e-2), "cnn": (3e-4, 3e-2), "transformer": (3e-4, 1e-2), "toy": (1e-3, 1.0)},
         method="matrix",
         lr_against_adamw=3.0,

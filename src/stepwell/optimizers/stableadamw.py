@@ -61,6 +61,7 @@ class StableAdamW(Optimizer):
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Wortsman et al. 2304.13013 (2e-3)",
+        kind="sums",
     )
 
     def __init__(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepwell.engine.gradients import Factor, is_finite_number
 from stepwell.errors import UsageError
-from stepwell.step.gradients import Factor, is_finite_number
 
 Weight = int | float | Tensor
 

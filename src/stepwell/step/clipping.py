@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepwell.engine.gradients import Factor, global_norm, is_finite_number, multiply
 from stepwell.errors import UsageError
-from stepwell.step.gradients import Factor, global_norm, is_finite_number, multiply
 
 ALMOST_ZERO = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm that it divides by
 

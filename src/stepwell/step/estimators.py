@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from stepwell.engine import formats
+from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError
 from stepwell.optimizers.sophia import hessian_products
+from stepwell.optimizers.stepping import innermost
 from stepwell.step.accumulation import Weight
-from stepwell.step.gradients import Factor
 
 Logits = Tensor | Callable[[], Tensor]
 STREAM = 1 << 16  # of the random bits: beyond those with which an optimizer rounds its slots
@@ -337,13 +338,10 @@ class GaussNewtonBartlett(Estimator):
         return {p: value * value for p, value in sums.items()}
 
 
-def receiver(optimizer: Any) -> Any:
+def receiver(optimizer: torch.optim.Optimizer) -> Any:
     """The optimizer that takes estimates, inside others that wrap it; None if none does."""
-    while not hasattr(optimizer, "add_hessian"):
-        optimizer = getattr(optimizer, "base", None)
-        if optimizer is None:
-            return None
-    return optimizer
+    inside = innermost(optimizer)
+    return inside if hasattr(inside, "add_hessian") else None
 
 
 def checked_estimator(estimator: Any, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
@@ -365,6 +363,21 @@ def checked_estimator(estimator: Any, optimizer: torch.optim.Optimizer, group: A
         raise UsageError(
             f"Step: {type(optimizer).__name__} has no use for estimates of the Hessian; leave estimator out"
         )
+    estimator.bind(optimizer, group)
+    return estimator
+
+
+def rebound(estimator: Estimator | None, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
+    """`estimator` for another optimizer of the same run; None where it has no use."""
+    wanted = receiver(optimizer)
+    if estimator is None and wanted is not None:
+        raise UsageError(
+            f"Step: {type(wanted).__name__} needs estimates of the Hessian and this Step makes none; make a Step of "
+            "its own for it, with stepwell.switch(step.optimizer, ...) and an estimator"
+        )
+    if estimator is None or wanted is None:
+        return None
+    estimator._optimizer = None
     estimator.bind(optimizer, group)
     return estimator
 

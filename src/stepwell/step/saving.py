@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from stepwell import engine
 from stepwell.errors import UsageError
+from stepwell.optimizers.stepping import takes_factor
+from stepwell.step import switching
 from stepwell.step.generators import generator_states, set_generator_states
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def state_dict(step: Step) -> dict[str, Any]:
         "number": step._number,
         "skipped": step._skipped,
         "optimizer": step.optimizer.state_dict(),
+        "switched": step._switched,
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
         "average": None if step.average is None else step.average.state_dict(),
         "clip": {} if step.clip is None else {"kind": type(step.clip).__name__, **step.clip.state_dict()},
@@ -45,12 +48,38 @@ def state_dict(step: Step) -> dict[str, Any]:
 
 def load_state_dict(step: Step, state: Mapping[str, Any]) -> None:
     """Take over a state, or raise UsageError and change nothing."""
+    before = step.optimizer, step._switched
+    _switch(step, state)
+    try:
+        _load(step, state)
+    except BaseException:
+        step._take(before[0])
+        step._switched = before[1]
+        raise
+
+
+def _switch(step: Step, state: Mapping[str, Any]) -> None:
+    """Where the checkpoint was saved after a switch to another optimizer, do as much."""
+    saved = state.get("switched") if isinstance(state, Mapping) else None
+    if saved == step._switched:
+        return
+    if saved is None:
+        raise UsageError(
+            f"Step: the checkpoint is from before the switch to {step._switched}; make the Step anew, with the "
+            "optimizer that it began with"
+        )
+    if saved != switching.name_of(step.optimizer):
+        step._take(switching.to_saved(step, saved))
+    step._switched = saved
+
+
+def _load(step: Step, state: Mapping[str, Any]) -> None:
     check(step, state)
     step.optimizer.load_state_dict(state["optimizer"])  # refuses what does not fit, before it changes anything
     if step.scaler is not None:
         step.scaler.load_state_dict(state["scaler"])
     if step.average is not None:
-        step.average.load_state_dict(state["average"])
+        step.average.load_state_dict(state["average"], [tensor for _, tensor in step._averaged()])
     if step.clip is not None:
         step.clip.load_state_dict(state["clip"])
     if step.plateau is not None:
@@ -84,14 +113,18 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     if step.estimator is not None:
         step.estimator.check_state(state["estimator"])
     if step.average is not None:
-        step.average.check(state["average"], [name for name, _ in step._averaged()])
+        averaged = step._averaged()
+        step.average.check(state["average"], [name for name, _ in averaged], [tensor for _, tensor in averaged])
     if step._horizon is not None and state["number"] > step._horizon:
         raise UsageError(
             f"Step: the checkpoint is from update {state['number']}, and the schedule has {step._horizon} steps; "
             "make it longer, or end it with .hold()"
         )
-    if not isinstance(step.optimizer, engine.Optimizer):
-        _check_torch_optimizer(step.optimizer, state["optimizer"])
+    inside, saved = step.optimizer, state["optimizer"]
+    while takes_factor(inside) and not isinstance(inside, engine.Optimizer) and "base" in saved:
+        inside, saved = inside.base, saved["base"]  # type: ignore[attr-defined]
+    if not takes_factor(inside):
+        _check_torch_optimizer(inside, saved)
     absent = [name for name in step.generators if name not in state["generators"]["given"]]
     if absent:
         raise UsageError(f"Step: the checkpoint has no generator '{absent[0]}'; it would not go on as it was")
@@ -100,6 +133,8 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
 def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """torch loads a state of other shapes without a word, and fails at a later step; this names the parameter."""
     owner = type(optimizer).__name__
+    if "param_groups" not in saved:
+        raise UsageError(f"Step: the checkpoint is of {saved.get('wrapper', 'another optimizer')}, not of {owner}")
     groups, theirs = optimizer.param_groups, saved["param_groups"]
     counts = [len(group["params"]) for group in groups], [len(group["params"]) for group in theirs]
     if counts[0] != counts[1]:
@@ -107,6 +142,9 @@ def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str,
             f"Step: {owner} has groups of {counts[0]} parameters, the checkpoint of {counts[1]}; "
             "it was saved from another model or with other groups"
         )
+    # L-BFGS keeps vectors over all parameters, as the state of the first.
+    whole = (sum(tensor.numel() for group in groups for tensor in group["params"]),)
+    vectors = (whole,) if isinstance(optimizer, torch.optim.LBFGS) else ()
     for place, (group, their) in enumerate(zip(groups, theirs, strict=True)):
         names = group.get("param_names") or [f"parameter {i} of group {place}" for i in range(len(group["params"]))]
         saved_names = their.get("param_names") or names
@@ -114,11 +152,18 @@ def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str,
             if "param_names" in group and name != saved_name:
                 raise UsageError(f"Step: the checkpoint has '{saved_name}' where {owner} has '{name}'; other model")
             for slot, value in saved["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and value.dim() and tensor.dim() and value.shape != tensor.shape:
+                if _misfit(slot, value, tensor) and value.shape not in vectors:
                     raise UsageError(
                         f"Step: '{slot}' of {name} has shape {tuple(value.shape)} in the checkpoint, the parameter "
                         f"{tuple(tensor.shape)}; it was saved from another model"
                     )
+
+
+def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
+    """Whether a slot that has a number for each element has other elements than the parameter."""
+    if not isinstance(value, Tensor) or slot in ("row_var", "col_var"):  # torch's Adafactor: one per row and column
+        return False
+    return bool(value.dim() and value.dim() == tensor.dim()) and value.shape != tensor.shape
 
 
 def check_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:

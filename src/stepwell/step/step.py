@@ -31,20 +31,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell import engine
+from stepwell.engine.gradients import Factor, multiply
+from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError
+from stepwell.optimizers.batch_norm import statistics_kept
+from stepwell.optimizers.stepping import gradient_norm, needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau
 from stepwell.schedules.smooth import constant
-from stepwell.step import saving
+from stepwell.step import saving, switching
 from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
-from stepwell.step.averages import Average
+from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
-from stepwell.step.done import Done, Reading
-from stepwell.step.estimators import Estimator, Logits, checked_estimator
+from stepwell.step.done import Done
+from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
 from stepwell.step.generators import checked_generators
-from stepwell.step.gradients import Factor, global_norm, multiply
 
 
 class Step:
@@ -59,7 +61,8 @@ class Step:
         accumulate: micro-batches per update, at least 1.
         clip: another way to clip: `ClipValue`, `AdaptiveClip`, `AutoClip`. Not together with `clip_norm`.
         scaler: a `torch.amp.GradScaler`, for fp16; bf16 needs none.
-        ema: decay of an average of the weights, such as 0.999, or an `Average`.
+        ema: decay of an average of the weights, such as 0.999: short for average=Average(0.999).
+        average: an average of the weights: `Average` (exponential), `SWA` (uniform).
         total_steps: updates of the run, if known: fractions of the schedule are resolved, and one that does not fit
             the run is refused.
         plateau: a `Plateau` whose factor multiplies lr; show it the metric with `observe`.
@@ -94,7 +97,8 @@ class Step:
         *,
         clip: Clip | None = None,
         scaler: Any = None,
-        ema: float | Average | None = None,
+        ema: float | Averages | None = None,
+        average: float | Averages | None = None,
         total_steps: int | None = None,
         plateau: Plateau | None = None,
         model: torch.nn.Module | None = None,
@@ -110,22 +114,21 @@ class Step:
         named = self._named()
         if self.clip is not None:
             self.clip.check([name for name, _ in named])
-        if ema is not None and not isinstance(ema, Average):
-            ema = Average(ema)
-        self.average = ema
+        self.average = _checked_average(ema, average)
         self.plateau = plateau
         self.schedules = self._checked_schedules(schedule, total_steps)
         self._initial = initial_values(self.schedules, optimizer.param_groups) if self.schedules else []
         self._horizon = _horizon(self.schedules)
         self._sync = Synchronisation(model)
         self._shares = Shares(self.accumulate, self._sync.group)
-        self.estimator = checked_estimator(estimator, optimizer, self._sync.group)
+        self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         self._number = 0
         self._skipped = 0
         self._pending: Reading | None = None
         self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
+        self._switched: str | None = None  # the class of the optimizer that the first was switched to
         if self.schedules:
             self._write_schedule()
         if self.average is not None:
@@ -148,7 +151,7 @@ class Step:
         return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
 
     def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
-        if self.average is None or self.model is None:
+        if self.average is None or self.model is None or not self.average.takes_buffers:
             return []
         return [(name, buffer) for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
 
@@ -177,10 +180,15 @@ class Step:
             logits: of this micro-batch, or a function that returns them, for an estimator that draws labels from them.
 
         Raises UsageError for a loss that is not a scalar with a graph, for a graph that was used up, where no parameter
-        gets a gradient, and past the horizon of the schedule. Weights, state and schedule are then what they were, and
-        the accumulation begins anew.
+        gets a gradient, past the horizon of the schedule, and for an optimizer that needs `closure`. Weights, state and
+        schedule are then what they were, and the accumulation begins anew.
         """
         self._refuse_inside_averaged("step")
+        if needs_closure(self.optimizer):
+            raise UsageError(
+                f"Step: {type(self.optimizer).__name__} evaluates the loss at places of its own; call "
+                "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
+            )
         _check_loss(loss)
         check_weight(weight)
         self._check_logits(logits)
@@ -251,7 +259,8 @@ class Step:
 
         Args:
             compute: computes the loss anew and returns it; without backward, which is done here each time, as is
-                clipping. Its first evaluation decides whether the update is skipped.
+                clipping. The update is skipped if the gradient of its first evaluation is not finite, or (SAM) that
+                of a later one. L-BFGS searches on instead.
 
         >>> done = step.closure(lambda: loss_fn(model(x), y))
 
@@ -273,12 +282,13 @@ class Step:
             raise
         lr = self._lr()
         if not found_inf:
-            first: list[Tensor] = [loss]
+            first: list[tuple[Tensor, Tensor]] = [(loss, found_inf)]
 
-            def evaluate() -> Tensor:
-                return first.pop() if first else self._evaluate(compute)[0]
+            def evaluate() -> tuple[Tensor, Tensor]:
+                return first.pop() if first else self._evaluate(compute)[:2]
 
-            self.optimizer.step(evaluate)  # type: ignore[arg-type]  # torch says float and takes tensors
+            _, late = update_with(self.optimizer, evaluate)
+            found_inf = found_inf if late is None else late
         return self._finish(lr, loss, found_inf, norm, clipped)
 
     def _evaluate(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -304,6 +314,8 @@ class Step:
                 "Step: this loss has been through backward already, which freed its graph; compute it anew for each "
                 "step, or keep the graph where it is used first (retain_graph=True)"
             ) from error
+        if self._sync.quiet:  # FSDP keeps what is not synchronised elsewhere
+            return
         if all(tensor.grad is None for group in self.optimizer.param_groups for tensor in group["params"]):
             released = any(tensor._post_accumulate_grad_hooks for _, tensor in self._named())
             raise UsageError(
@@ -321,10 +333,7 @@ class Step:
         factor = self._shares.rest() if self._shares.number else 1.0
         if self.scaler is not None:
             factor = factor * self.scaler._scale.double().reciprocal().float()
-        if isinstance(self.optimizer, engine.Optimizer):
-            raw = self.optimizer.gradient_norm()
-        else:
-            raw = global_norm([tensor.grad for _, tensor in named if tensor.grad is not None])
+        raw = gradient_norm(self.optimizer, [tensor.grad for _, tensor in named if tensor.grad is not None])
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
         found_inf = (~torch.isfinite(norm)).float()
         clipped = torch.zeros_like(found_inf)
@@ -341,11 +350,7 @@ class Step:
         lr = self._lr()
         if self.estimator is not None:
             self.estimator.hand_over(found_inf)
-        if isinstance(self.optimizer, engine.Optimizer):
-            _hooked(self.optimizer, lambda: self.optimizer.update(factor, found_inf))  # type: ignore[attr-defined]
-        else:
-            multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
-            _update_of_torch(self.optimizer, found_inf)
+        update(self.optimizer, factor, found_inf)
         if self.scaler is not None:
             state = self.scaler._per_optimizer_states[id(self.optimizer)]
             state["found_inf_per_device"] = {found_inf.device: found_inf}
@@ -423,6 +428,55 @@ class Step:
         lr = self.optimizer.param_groups[0]["lr"] if "lr" in self.optimizer.param_groups[0] else float("nan")
         return Reading(lr.detach().clone()) if isinstance(lr, Tensor) else float(lr)
 
+    # Another optimizer
+
+    def switch(self, to: str | type[Any], *, lr: Any, carry: bool = True, **options: Any) -> torch.optim.Optimizer:
+        """Go on with another optimizer over the same groups; number, schedules, averages and clipping go on, too.
+
+        Args:
+            to: name or class of the new one.
+            lr: its rate at the next update (of the first group); the schedule goes on from there in its shape. Or a
+                `Swats` that is ready.
+            carry, options: see `stepwell.switch`, which says what is carried over.
+
+        Returns the new optimizer, which is `step.optimizer` from now on. A run that is loaded from a checkpoint after
+        the switch needs no second one: `load` switches by itself.
+
+        >>> if step.number == 5_000:
+        ...     step.switch("sgd", lr=0.1, momentum=0.9)
+
+        Raises UsageError within an accumulation, for what `stepwell.switch` refuses, and where a schedule drives what
+        the new one does not have, or gives rates itself; nothing is changed then.
+        """
+        self._refuse_inside_averaged("switch")
+        if self._shares.number:
+            raise UsageError(
+                f"Step: {self._shares.number} of {self.accumulate} micro-batches of an update are in; switch after an "
+                "update (done.updated), or call flush() first"
+            )
+        self._settle()
+        optimizer, initial = switching.switched(self, to, lr, carry, options)
+        self._take(_checked_optimizer(optimizer))
+        self._initial = initial
+        self._switched = switching.name_of(optimizer)
+        if self.schedules:
+            self._write_schedule()
+        return self.optimizer
+
+    def _take(self, optimizer: torch.optim.Optimizer) -> None:
+        """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
+        before = [id(tensor) for _, tensor in self._averaged()]
+        estimator = rebound(self._estimator, optimizer, self._sync.group)
+        old, self.optimizer = self.optimizer, optimizer
+        try:
+            if self.average is not None:
+                self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
+        except BaseException:
+            self.optimizer = old
+            rebound(self._estimator, old, self._sync.group)
+            raise
+        self.estimator = estimator
+
     # What is known
 
     @property
@@ -454,14 +508,16 @@ class Step:
     def averaged(self) -> Iterator[None]:
         """The weights are their averages inside, for evaluating or exporting; bit for bit what they were afterwards.
 
+        With `model`, so are the running statistics of batch norm, also if they are taken anew inside.
+
         >>> with step.averaged():
         ...     accuracy = evaluate(model)
         """
         if self.average is None:
-            raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999)")
+            raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
         self._refuse_inside_averaged("averaged")
         self._settle()
-        with self.average.swapped_in([tensor for _, tensor in self._averaged()]):
+        with self.average.swapped_in([tensor for _, tensor in self._averaged()]), statistics_kept(self.model):
             self._swapped = True
             try:
                 yield
@@ -584,6 +640,13 @@ def _checked_clip(clip_norm: Any, clip: Any) -> Clip | None:
     return clip
 
 
+def _checked_average(ema: Any, average: Any) -> Averages | None:
+    if ema is not None and average is not None:
+        raise UsageError(f"Step: ema={ema!r} and average={average!r} are both given; give one")
+    given = ema if average is None else average
+    return given if given is None or isinstance(given, Averages) else Average(given)
+
+
 def _checked_scaler(scaler: Any) -> Any:
     if scaler is None:
         return None
@@ -618,25 +681,3 @@ def _length_of(loader: Any) -> int | None:
 
 def _on(factor: Factor, other: Tensor) -> Factor:
     return factor.to(other.device) if isinstance(factor, Tensor) else factor
-
-
-def _hooked(optimizer: torch.optim.Optimizer, update: Callable[[], None]) -> None:
-    """Run an update with the hooks that torch runs around `optimizer.step()`."""
-    for before in optimizer._optimizer_step_pre_hooks.values():
-        before(optimizer, (), {})
-    update()
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside the Step looks for it
-    for after in optimizer._optimizer_step_post_hooks.values():
-        after(optimizer, (), {})
-
-
-def _update_of_torch(optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
-    """`optimizer.step()` under the flag: inside the kernel where it is fused, else by waiting for the flag."""
-    if all(group.get("fused") for group in optimizer.param_groups):
-        optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
-        try:
-            optimizer.step()
-        finally:
-            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-    elif not found_inf:
-        optimizer.step()

@@ -1,4 +1,4 @@
-"""What a step does with all gradients at once: their norm, and multiplying them where the optimizer cannot."""
+"""What is done with all gradients at once: their norm, and multiplying them where the optimizer cannot."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""Adaptive sharpness-aware minimisation: SAM whose neighbourhood is measured relative to the size of each weight.
+
+T        = |p| + eta for weights, 1 for all else
+e        = rho * T * T * g / ||T * g||    (elementwise; one norm over all tensors)
+g_sharp  = gradient at p + e
+p       <- the step of the optimizer inside, at p, with g_sharp
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stepwell.engine.gradients import global_norm
+from stepwell.engine.rule import Range
+from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.sam import SAM, _inverse, _Moved
+from stepwell.optimizers.wrapper import wide
+
+
+class ASAM(SAM):
+    """ASAM, around any optimizer: SAM that does not depend on the scale in which layers are written.
+
+    Multiplying one layer by 10 and dividing the next by it changes no output of a network of ReLUs, but what SAM calls
+    sharp; not what ASAM does. rho is about ten times SAM's.
+
+    Args:
+        optimizer: what makes the step, of this package or of torch.
+        rho: how far aside, relative to the weights; at least 0. 0.5 to 2 are usual. In the groups it is `sam_rho`.
+        eta: added to |p|, so that weights near 0 move, too; at least 0.
+        model: whose running statistics of batch norm are to be taken from the first evaluation only.
+
+    Weights are what is named so ("layer.weight"), as in the authors' code: matrices, filters, and the scales of norms.
+    Biases and everything else have T = 1. Without names (build the optimizer inside with `model.named_parameters()`)
+    weights are what has two dimensions or more. All else is as in `SAM`.
+
+    Reference: Kwon, Kim, Park, Choi, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning of deep
+    neural networks", arXiv 2102.11600, algorithm 1 with p = 2 and the elementwise operator.
+
+    >>> optimizer = ASAM(SGD(model.named_parameters(), lr=0.1, momentum=0.9), rho=0.5, eta=0.01, model=model)
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ("rho", "eta")
+    ranges: ClassVar[dict[str, Range]] = {"rho": Range(0), "eta": Range(0)}
+    facts: ClassVar[Facts] = Facts(
+        lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
+        source="that of SGD inside; Kwon et al. 2102.11600, section 5 (rho 0.5 and eta 0.01 for CIFAR-10)",
+        compare_options=MappingProxyType({"base": "sgd", "momentum": 0.9}),
+        method="perturbed",
+        kind="wrapper",
+        lr_against_adamw=100.0,
+        needs_closure=True,
+    )
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, rho: float = 0.5, eta: float = 0.01, model: nn.Module | None = None
+    ) -> None:
+        super().__init__(optimizer, rho, model)
+        self._check({"eta": eta})
+        self.eta = float(eta)
+
+    def _move(self, moved: Sequence[_Moved]) -> None:
+        if not moved:
+            return
+        scales = [self._scale(item) for item in moved]
+        scaled: list[Any] = [
+            item.gradient if scale is None else item.gradient * scale for item, scale in zip(moved, scales, strict=True)
+        ]
+        inverse = _inverse(global_norm(scaled))
+        for item, scale, gradient in zip(moved, scales, scaled, strict=True):
+            direction = gradient if scale is None else gradient * scale
+            self._write(item, direction * inverse.to(item.tensor.device))
+
+    def _scale(self, item: _Moved) -> Tensor | None:
+        """T of a tensor, None for 1."""
+        is_weight = "weight" in item.name if item.name else item.tensor.dim() >= 2
+        return wide(item.tensor, self).abs() + self.eta if is_weight else None

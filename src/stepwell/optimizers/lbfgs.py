@@ -1,0 +1,299 @@
+"""L-BFGS: Newton's direction from the last pairs of steps and gradient changes, and a line search along it.
+
+s_i, y_i          = step i, and by how much it changed the gradient; kept for the last history_size steps
+direction         = H @ g by the two-loop recursion over (s_i, y_i), beginning with H0 = (s @ y) / (y @ y)
+p                <- p - t * direction, t by a line search (strong Wolfe conditions), or t = lr
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stepwell.engine.rule import OneOf, Range, check_hyperparameters
+from stepwell.errors import UsageError, nearest
+from stepwell.optimizers.facts import Facts
+
+# torch's step itself, without the hooks and the profiler's range that torch puts around it once an LBFGS of its own was
+# made: the class here has them around its own step.
+_steps: Callable[..., Any] = inspect.unwrap(torch.optim.LBFGS.step)
+
+_RANGES: Mapping[str, Range | OneOf] = {
+    "lr": Range(0),
+    "max_iter": Range(1),
+    "max_eval": Range(1, optional=True),
+    "tolerance_grad": Range(0),
+    "tolerance_change": Range(0),
+    "history_size": Range(1),
+    "line_search_fn": OneOf(("strong_wolfe", None)),
+}
+_WHOLE = ("max_iter", "max_eval", "history_size")
+_VECTORS = ("d", "prev_flat_grad", "old_dirs", "old_stps")  # of the state: as long as all weights together
+
+
+class LBFGS(torch.optim.LBFGS):
+    """L-BFGS, for problems whose whole data fits one evaluation: physics-informed networks, small fits, fine ends.
+
+    Each step evaluates the loss up to `max_eval` times, so it needs a closure; noise of small batches ruins its
+    estimate of the curvature. Memory: 2 * history_size + 2 copies of the weights. torch.optim.LBFGS does the work.
+
+    Args:
+        params: parameters or (name, parameter) pairs; one group, one dtype, one device.
+        lr: first trial of the line search, or the step itself without one; at least 0. 1 is Newton's step.
+        max_iter: directions per step, at least 1.
+        max_eval: evaluations of the loss per step, at least 1; max_iter * 1.25 where None.
+        tolerance_grad: a step ends where no element of the gradient is larger, at least 0.
+        tolerance_change: a step ends where loss or weights change by less, at least 0.
+        history_size: pairs that are kept, at least 1.
+        line_search_fn: "strong_wolfe", which deserves to be taken, or None (torch's default): t = lr.
+        options: there are no others; one is refused with the nearest right name.
+
+    Beyond torch: the line search turns back from a point where loss or gradient is not finite; a step that raises, is
+    interrupted, or ends at weights that are not finite changes nothing; gradients may have any layout; copies can be
+    stepped; a checkpoint of other parameters, or of the same in another order, is refused.
+
+    Reference: Liu, Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming
+    45, 1989; Nocedal, Wright, "Numerical optimization", algorithms 7.4, 7.5 and 3.5. For networks: Le et al., "On
+    optimization methods for deep learning", ICML 2011.
+
+    >>> optimizer = LBFGS(model.parameters(), line_search_fn="strong_wolfe")
+    >>> done = Step(optimizer).closure(lambda: loss_fn(model(x), y))
+    """
+
+    slots, decay = (), None
+    needs_closure: ClassVar[bool] = True
+    _nowhere = False  # whether the last evaluation was at a point without a loss
+    facts: ClassVar[Facts] = Facts(
+        lr={"default": (0.05, 1.0), "cnn": (0.01, 1.0), "transformer": (0.01, 1.0), "toy": (0.1, 1.0)},
+        source="Nocedal and Wright 2006, section 7.2 (1 is Newton's step); Le et al., ICML 2011 (large batches)",
+        compare_options=MappingProxyType({"line_search_fn": "strong_wolfe"}),
+        method="curvature",
+        kind="closure",
+        lr_against_adamw=None,
+        needs_closure=True,
+        needs_large_batch=True,
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        max_iter: int = 20,
+        max_eval: int | None = None,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+        history_size: int = 100,
+        line_search_fn: str | None = None,
+        **options: Any,
+    ) -> None:
+        given: dict[str, Any] = {
+            "lr": lr,
+            "max_iter": max_iter,
+            "max_eval": max_eval,
+            "tolerance_grad": tolerance_grad,
+            "tolerance_change": tolerance_change,
+            "history_size": history_size,
+            "line_search_fn": line_search_fn,
+        }
+        for option, value in options.items():
+            raise UsageError(f"LBFGS: unknown option {option}={value!r}: {nearest(option, given)}")
+        _check(given)
+        if isinstance(params, torch.nn.Module):
+            params = params.named_parameters()
+        params = [params] if isinstance(params, dict) else list(params) if hasattr(params, "__iter__") else params
+        if isinstance(params, list) and len(params) > 1 and isinstance(params[0], dict):
+            raise _several(params)
+        try:
+            super().__init__(params, **given)
+        except (TypeError, ValueError) as error:
+            raise error if isinstance(error, UsageError) else UsageError(f"LBFGS: {error}") from None
+        (group,) = self.param_groups
+        _check(group)
+        _check_alike(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """There is one group: a second one is refused."""
+        if self.param_groups:
+            raise _several([*self.param_groups, param_group])
+        strange = [key for key in param_group if key not in (*self.defaults, "params", "param_names", "name")]
+        if strange:
+            raise UsageError(
+                f"LBFGS: unknown option {strange[0]}={param_group[strange[0]]!r} in the parameter group: "
+                f"{nearest(strange[0], self.defaults)}"
+            )
+        super().add_param_group(param_group)
+
+    # The step
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Go along up to `max_iter` directions.
+
+        Args:
+            closure: drops the gradients, computes the loss anew, does backward and returns the loss.
+
+        Returns the loss before the step. Raises UsageError without a closure.
+        """
+        if closure is None:
+            raise UsageError(
+                "LBFGS: step() needs a closure that drops the gradients, computes the loss, does backward and returns "
+                "it, as step(closure); or use Step(optimizer).closure(lambda: loss_fn(model(x), y))"
+            )
+        if float(self.param_groups[0]["lr"]) == 0:  # where a schedule begins or ends: torch's search divides by it
+            with torch.enable_grad():
+                return closure()
+        losses: list[Any] = []
+
+        def evaluate() -> Any:
+            loss = closure()
+            losses.append(loss)
+            self._nowhere = len(losses) > 1 and not (math.isfinite(_number(loss)) and self._finite_gradients())
+            return math.inf if self._nowhere else loss
+
+        weights, state = self._clone_param(), self._held()
+        try:
+            with torch.no_grad():
+                _steps(self, evaluate)
+        except BaseException:
+            self._put_back(weights, state)
+            raise
+        finally:
+            self._nowhere = False
+        if not all(bool(torch.isfinite(p).all()) for p in self._params):
+            self._put_back(weights, {})  # what led there is no guide: begin anew with the gradient
+        return losses[0]
+
+    def _finite_gradients(self) -> bool:
+        return all(bool(torch.isfinite(p.grad).all()) for p in self._params if p.grad is not None)
+
+    def _gather_flat_grad(self) -> Tensor:
+        """All gradients as one vector. Where loss or gradient is not finite: NaN, with an infinite loss.
+
+        To a line search that compares with NaN nothing is true, and it goes on outwards. An infinite loss makes it turn
+        back, and a NaN slope makes it halve the interval instead of putting a cubic through infinity.
+        """
+        parts = []
+        for p in self._params:
+            gradient = p.grad
+            if gradient is None:
+                gradient = torch.zeros_like(p)
+            elif gradient.is_sparse:
+                gradient = gradient.to_dense()
+            parts.append(torch.view_as_real(gradient).reshape(-1) if gradient.is_complex() else gradient.reshape(-1))
+        flat = torch.cat(parts)
+        return torch.full_like(flat, math.nan) if self._nowhere else flat
+
+    def _held(self) -> dict[str, Any]:
+        """The state, with copies of what a step changes in place."""
+        held = dict(self.state.get(self._params[0], {}))
+        for key, value in held.items():
+            if isinstance(value, list):
+                held[key] = list(value)
+            elif key == "prev_flat_grad" and isinstance(value, Tensor):
+                held[key] = value.clone()
+        return held
+
+    @torch.no_grad()
+    def _put_back(self, weights: list[Tensor], state: dict[str, Any]) -> None:
+        self._set_param(weights)
+        self.state.pop(self._params[0], None)
+        if state:
+            self.state[self._params[0]] = state
+
+    # State
+
+    def state_bytes(self) -> int:
+        """Bytes held in the history."""
+        state = self.state.get(self._params[0], {})
+        held = [item for value in state.values() for item in (value if isinstance(value, list) else [value])]
+        return sum(item.numel() * item.element_size() for item in held if isinstance(item, Tensor) and item.dim())
+
+    @staticmethod
+    def bytes_per_element(history_size: int = 100, **options: Any) -> float:
+        """Bytes of state per float32 weight, once the history is full."""
+        return 4.0 * (2 * history_size + 2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in torch's layout. Its lists are copies: those of a run grow."""
+        result = super().state_dict()
+        for state in result["state"].values():
+            state.update({key: list(value) for key, value in state.items() if isinstance(value, list)})
+        return result
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state saved here or by torch.optim.LBFGS.
+
+        Raises UsageError for other parameters, or the same in another order: the history is one vector over all of
+        them. Then nothing has changed.
+        """
+        if len(state_dict.get("param_groups", ())) != 1 or "state" not in state_dict:
+            raise UsageError("LBFGS: this is no state of L-BFGS, which has one group; pass what state_dict() returned")
+        (group,), (saved,) = self.param_groups, state_dict["param_groups"]
+        names, theirs = group.get("param_names"), saved.get("param_names")
+        if names is not None and theirs is not None and names != theirs:
+            mine, other = next(
+                pair for pair in zip([*names, "nothing"], [*theirs, "nothing"], strict=False) if pair[0] != pair[1]
+            )
+            raise UsageError(
+                f"LBFGS: the checkpoint has '{other}' where this model has '{mine}', and the history is one vector of "
+                "all parameters in their order; it was saved from another model, or with another order"
+            )
+        if len(saved["params"]) != len(group["params"]):
+            raise UsageError(
+                f"LBFGS: the checkpoint has {len(saved['params'])} parameters, this model {len(group['params'])}; "
+                "it was saved from another model"
+            )
+        for state in state_dict["state"].values():
+            for key in _VECTORS:
+                value = state.get(key)
+                for vector in value if isinstance(value, list) else [value]:
+                    if isinstance(vector, Tensor) and vector.numel() != self._numel():
+                        raise UsageError(
+                            f"LBFGS: '{key}' of the checkpoint has {vector.numel():,} elements, the parameters have "
+                            f"{self._numel():,}; it was saved from another model"
+                        )
+        super().load_state_dict(copy.deepcopy(dict(state_dict)))  # torch would go on in the checkpoint's own tensors
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # from a pickle or a copy, torch's has forgotten these two
+        self._params = self.param_groups[0]["params"]
+        self._numel_cache = None
+
+
+def _number(loss: Any) -> float:
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    check_hyperparameters("LBFGS", given, _RANGES)
+    for name in _WHOLE:
+        value = given.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise UsageError(f"LBFGS: {name}={value!r}; it must be a whole number")
+
+
+def _several(groups: list[dict[str, Any]]) -> UsageError:
+    named = ", ".join(f"'{group['name']}'" for group in groups if "name" in group)
+    return UsageError(
+        f"LBFGS: {len(groups)} parameter groups{f' ({named})' if named else ''}; it sees all weights as one vector, so "
+        "there is one group: pass model.parameters()"
+    )
+
+
+def _check_alike(group: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first parameter that cannot lie in one vector with the others."""
+    names = group.get("param_names") or [f"number {place}" for place in range(len(group["params"]))]
+    first = group["params"][0]
+    for name, p in zip(names, group["params"], strict=True):
+        for what, mine, theirs in (("dtype", p.dtype, first.dtype), ("device", p.device, first.device)):
+            if mine != theirs:
+                raise UsageError(
+                    f"LBFGS: the parameter '{name}' has {what} {mine}, '{names[0]}' has {theirs}; all weights are one "
+                    "vector, so they must be alike"
+                )

@@ -1,0 +1,174 @@
+"""Sharpness-aware minimisation: the gradient is taken where the loss is highest nearby, and moves the weights here.
+
+g        = gradient at p
+e        = rho * g / ||g||                (one norm over all tensors)
+g_sharp  = gradient at p + e
+p       <- the step of the optimizer inside, at p, with g_sharp
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stepwell.engine.gradients import Factor, global_norm
+from stepwell.engine.rule import Range, check_hyperparameters
+from stepwell.errors import UsageError
+from stepwell.optimizers.batch_norm import statistics_kept
+from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.stepping import Evaluate, needs_closure, update
+from stepwell.optimizers.wrapper import Wrapper, copy_all, wide
+
+RHO = "sam_rho"  # in the groups: Adadelta and Sophia have a `rho` of their own
+
+
+class _Moved(NamedTuple):
+    """A tensor that is to be moved aside."""
+
+    name: str
+    tensor: Tensor
+    gradient: Tensor
+    rho: float  # negative where the objective is maximised: the worst nearby is then the lowest
+
+
+class SAM(Wrapper):
+    """SAM, around any optimizer: for flat minima, which often generalise better, at two gradients per step.
+
+    For vision models trained for long, small data sets and fine-tuning; usually around SGD with momentum, for vision
+    transformers around AdamW. Everything else (lr, schedule, decay) stays as it is tuned for the optimizer inside.
+
+    Args:
+        optimizer: what makes the step, of this package or of torch.
+        rho: how far aside, at least 0. 0.05 is usual, 0.1 to 0.2 for vision transformers, 0.02 for little noise. In
+            the groups it is called `sam_rho`: there it may differ, and schedules drive it by that name.
+        model: whose running statistics of batch norm are to be taken from the first evaluation only, as the authors
+            do. `create("sam", model, ...)` hands it on.
+
+    A step needs a closure. Between its two evaluations the gradients are dropped, so the second is that of the second
+    point alone. Afterwards the weights are put back from a copy, bit for bit, also if the second evaluation raises or
+    is interrupted; bf16 weights are moved as far as their precision shows, split ones keep their low bits.
+
+    The authors have weight decay inside the loss, so it turns e as well. Here e is made of the gradient of the loss
+    alone (algorithm 1), and decay is what the optimizer inside does with it, at the weights themselves.
+
+    Reference: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving
+    generalization", arXiv 2010.01412, algorithm 1 with p = 2.
+
+    >>> optimizer = SAM(SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05, model=model)
+    >>> done = Step(optimizer, cosine(9_500)).closure(lambda: loss_fn(model(x), y))
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ("rho",)
+    group_options: ClassVar[tuple[str, ...]] = (RHO,)
+    usual_base = "sgd"
+    evaluates = True
+    ranges: ClassVar[dict[str, Range]] = {"rho": Range(0)}
+    facts: ClassVar[Facts] = Facts(
+        lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
+        source="that of SGD inside; Foret et al. 2010.01412 (0.1 with rho 0.05), Chen et al. 2106.01548 (rho to 0.2)",
+        compare_options=MappingProxyType({"base": "sgd", "momentum": 0.9}),
+        method="perturbed",
+        kind="wrapper",
+        lr_against_adamw=100.0,
+        needs_closure=True,
+    )
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rho: float = 0.05, model: nn.Module | None = None) -> None:
+        super().__init__(optimizer)
+        if model is not None and not isinstance(model, nn.Module):
+            raise UsageError(f"{type(self).__name__}: model is a {type(model).__name__}; it must be a torch.nn.Module")
+        self._check({"rho": rho})
+        self.rho = float(rho)
+        self.model = model
+        for group in self.param_groups:
+            self._check({"rho": group.setdefault(RHO, self.rho)})
+
+    def _check(self, given: dict[str, Any]) -> None:
+        check_hyperparameters(type(self).__name__, given, self.ranges)
+
+    def _checked(self, optimizer: Any) -> torch.optim.Optimizer:
+        optimizer = super()._checked(optimizer)
+        if needs_closure(optimizer):
+            raise UsageError(
+                f"{type(self).__name__}: {type(optimizer).__name__} evaluates the loss at places of its own, and so "
+                f"does {type(self).__name__}; wrap an optimizer that takes one gradient per step"
+            )
+        return optimizer
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the optimizer inside; `sam_rho` may be among its options."""
+        rho = param_group.get(RHO, self.rho) if isinstance(param_group, dict) else self.rho
+        self._check({"rho": rho})
+        super().add_param_group({k: v for k, v in param_group.items() if k != RHO})
+        self.param_groups[-1][RHO] = rho
+
+    # The step
+
+    def update(self, gradient_factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
+        """Refused: the gradient that is there is not the one to step with."""
+        self._refuse_without_closure()
+
+    def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
+        """Evaluate here and aside, then let the optimizer inside step from here."""
+        self._refuse_inside("update")
+        loss, found_inf = evaluate()
+        moved = self._moved()
+        kept = [item.tensor.detach().clone() for item in moved]
+        try:
+            with torch.no_grad():
+                self._move(moved)
+            for _, tensor in self.named():
+                tensor.grad = None
+            with statistics_kept(self.model):
+                _, late = evaluate()
+        finally:
+            with torch.no_grad():
+                copy_all([item.tensor.detach() for item in moved], kept)
+        flags = [flag for flag in (found_inf, late) if flag is not None]
+        flag = torch.stack([one.to(flags[0].device) for one in flags]).amax(0) if flags else None
+        with torch.no_grad():
+            update(self.base, 1.0, flag)
+        return loss, flag
+
+    def _moved(self) -> list[_Moved]:
+        result = []
+        for group in self.param_groups:
+            rho = float(group.get(RHO, self.rho))
+            names = group.get("param_names") or [""] * len(group["params"])
+            for name, tensor in zip(names, group["params"], strict=True):
+                gradient = tensor.grad
+                if gradient is None or tensor.numel() == 0:
+                    continue
+                gradient = gradient.to_dense() if gradient.is_sparse else gradient
+                result.append(_Moved(name, tensor, gradient.detach(), -rho if group.get("maximize") else rho))
+        return result
+
+    def _move(self, moved: Sequence[_Moved]) -> None:
+        """p <- p + e."""
+        if not moved:
+            return
+        inverse = _inverse(global_norm([item.gradient for item in moved]))
+        plain: dict[Any, list[_Moved]] = {}
+        for item in moved:
+            if item.tensor.dtype in (torch.float32, torch.float64):
+                plain.setdefault((item.tensor.device, item.tensor.dtype, item.rho), []).append(item)
+            else:
+                self._write(item, item.gradient.to(inverse.dtype) * inverse.to(item.tensor.device))
+        for (device, dtype, rho), items in plain.items():
+            scale = (rho * inverse).to(device, dtype)
+            torch._foreach_add_(
+                [item.tensor.detach() for item in items], torch._foreach_mul([item.gradient for item in items], scale)
+            )
+
+    def _write(self, item: _Moved, direction: Tensor) -> None:
+        """p <- p + rho * direction, computed in fp32 or wider and rounded to the nearest."""
+        item.tensor.detach().copy_(wide(item.tensor, self) + item.rho * direction)
+
+
+def _inverse(norm: Tensor) -> Tensor:
+    """1 / norm, and 0 for 0: without a gradient nothing moves aside."""
+    return torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))

@@ -1,0 +1,91 @@
+"""One update of any optimizer: of stepwell, of torch.optim, and those that wrap another one.
+
+Three things can be handed to an update beside the gradients: a factor (unscaling, clipping), a flag (where it is not 0
+nothing changes), and a way to compute the gradients anew. What cannot take one of them itself is served here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell import engine
+from stepwell.engine.gradients import Factor, global_norm, multiply
+
+# Computes loss and gradients anew, and whether a gradient is not finite (1 or 0; None where nobody looks).
+Evaluate = Callable[[], tuple[Any, Tensor | None]]
+
+
+def takes_factor(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `optimizer.update(factor, found_inf)` is there: those of stepwell, and what wraps another."""
+    return isinstance(optimizer, engine.Optimizer) or getattr(optimizer, "takes_factor", False)
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step of it evaluates the loss itself, at places of its own."""
+    return isinstance(optimizer, torch.optim.LBFGS) or bool(getattr(optimizer, "needs_closure", False))
+
+
+def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that moves the weights, inside all that wrap it."""
+    while getattr(optimizer, "takes_factor", False):
+        optimizer = optimizer.base  # type: ignore[attr-defined]
+    return optimizer
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients as one vector: by one pass of a kernel where the weights are moved by one of ours."""
+    inner = innermost(optimizer)
+    return inner.gradient_norm() if isinstance(inner, engine.Optimizer) else global_norm(gradients)
+
+
+def update(optimizer: Any, factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
+    """Update with the gradients that are there, times `factor`; where `found_inf` is not 0, nothing changes.
+
+    Optimizers of torch cannot take the factor: their gradients are multiplied, in place. On a GPU one of them that is
+    not fused waits for the flag.
+    """
+    if takes_factor(optimizer):
+        hooked(optimizer, lambda: optimizer.update(factor, found_inf))
+        return
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    multiply([tensor.grad for tensor in tensors if tensor.grad is not None], factor)
+    if found_inf is None:
+        optimizer.step()
+    elif all(group.get("fused") for group in optimizer.param_groups):
+        optimizer.grad_scale, optimizer.found_inf = None, found_inf
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf
+    elif not found_inf:
+        optimizer.step()
+
+
+def update_with(optimizer: Any, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
+    """Update by computing the gradients as often and where the optimizer wants them.
+
+    Returns the loss of the first evaluation, and whether the update was left out (1 or 0) because the gradient that
+    decides was not finite; None where nobody looked, or where the optimizer judges by itself (L-BFGS).
+    """
+    if getattr(optimizer, "takes_factor", False):
+        return hooked(optimizer, lambda: optimizer.update_with(evaluate))
+    if isinstance(optimizer, engine.Optimizer):
+        loss, found_inf = evaluate()
+        update(optimizer, 1.0, found_inf)
+        return loss, found_inf
+    return optimizer.step(lambda: evaluate()[0]), None
+
+
+def hooked(optimizer: torch.optim.Optimizer, act: Callable[[], Any]) -> Any:
+    """Run `act` with the hooks that torch runs around `optimizer.step()`."""
+    for before in optimizer._optimizer_step_pre_hooks.values():
+        before(optimizer, (), {})
+    result = act()
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside a Step looks for it
+    for after in optimizer._optimizer_step_post_hooks.values():
+        after(optimizer, (), {})
+    return result

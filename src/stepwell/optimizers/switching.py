@@ -1,0 +1,377 @@
+"""Another optimizer in the middle of a run: over the same groups, with what the old one knows as far as it means the
+same.
+
+Two things are estimates that several optimizers keep: the mean of the gradients, m, and the mean of their squares, v.
+How each has them in its slots is in `MEMORIES`; with t steps of a tensor behind it,
+
+    slot = weight(t) * m    with weight  1 - beta**t for an average that begins at 0 (Adam's exp_avg)
+                                         1 for one that is corrected as it goes (StableAdamW)
+                                         sum_i of what is left of gradient i for a sum (SGD's momentum_buffer)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell import engine
+from stepwell.engine import formats, sharding
+from stepwell.engine.rule import Range, check_hyperparameters
+from stepwell.errors import UsageError
+from stepwell.optimizers.stepping import innermost
+
+# The weight of a mean in a slot, from the group's hyperparameters and the number of steps.
+Weight = Callable[[Mapping[str, Any], float], float]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How an optimizer keeps the mean of gradients and that of squares: (slot, weight), None where it does not."""
+
+    mean: tuple[str, Weight] | None
+    square: tuple[str, Weight] | None = None
+
+
+def _first(group: Mapping[str, Any], t: float) -> float:
+    return 1 - group["betas"][0] ** t
+
+
+def _second(group: Mapping[str, Any], t: float) -> float:
+    return 1 - group["betas"][1] ** t
+
+
+def _corrected(group: Mapping[str, Any], t: float) -> float:
+    return 1.0
+
+
+def _momentum(group: Mapping[str, Any], t: float) -> float:
+    return 1 - group["momentum"] ** t
+
+
+def _sum(group: Mapping[str, Any], t: float) -> float:
+    """SGD's: the first gradient enters whole, later ones with 1 - dampening."""
+    momentum = group["momentum"]
+    return momentum ** (t - 1) + (1 - group["dampening"]) * (1 - momentum ** (t - 1)) / (1 - momentum)
+
+
+_ADAM = Memory(("exp_avg", _first), ("exp_avg_sq", _second))
+MEMORIES: dict[str, Memory] = {
+    **dict.fromkeys(("Adam", "AdamW", "AdamW8bit", "AdamW4bit", "RAdam", "LAMB", "AdamAtan2", "NAdam"), _ADAM),
+    "StableAdamW": Memory(("exp_avg", _corrected), ("exp_avg_sq", _corrected)),
+    **dict.fromkeys(("Adamax", "AdaBelief", "Sophia", "Adan"), Memory(("exp_avg", _first))),
+    "Lion": Memory(("exp_avg", _second)),
+    "Signum": Memory(("exp_avg", _momentum)),
+    "SGD": Memory(("momentum_buffer", _sum)),
+    "RMSprop": Memory(None, ("square_avg", lambda group, t: 1 - group["alpha"] ** t)),
+}
+
+# How decay acts where the rule does it itself, see `Optimizer.decay_of`.
+_BY_THE_RULE = dict.fromkeys(("Adan", "StableAdamW", "ScheduleFreeSGD", "ScheduleFreeAdamW"), "decoupled")
+_BY_THE_RULE["ASGD"] = "coupled"
+# Where torch's optimizers do not say it in their groups.
+_OF_TORCH = {"AdamW": "decoupled", "Adafactor": "decoupled", "Muon": "decoupled"}
+
+_GROWN = 1e6  # torch's SGD counts no steps: its buffer is taken to be one that has forgotten its start
+
+_CARRIED = ("maximize", "state", "weights", "seed", "cautious")  # options that mean the same everywhere
+
+
+def switch(
+    optimizer: torch.optim.Optimizer, to: str | type[Any], *, lr: Any, carry: bool = True, **options: Any
+) -> Any:
+    """A new optimizer over the same groups, in the middle of a run.
+
+    Args:
+        optimizer: the old one, of this package or of torch; it is left as it is. What wraps it (SAM, Lookahead) is
+            put around the new one with all that it keeps; a `Swats` is left off.
+        to: name or class of the new one.
+        lr: learning rate of the first group, at least 0; or a `Swats` that is ready. The other groups keep their ratio
+            to it (of `initial_lr`, where a schedule drives them).
+        carry: whether to take over what the old one knows, see below; if not, the new one begins as if untrained.
+        options: of the new one; they win over what is carried.
+
+    Carried to the new one are, for each group: parameters, names, the ratio of lr, `maximize`, and the formats
+    `state` and `weights` with the low bits of split weights. Weight decay: where it is part of the loss (coupled), its
+    coefficient; where it shrinks the weights by lr * weight_decay (decoupled), that product. The kind stays; to an
+    optimizer that has only the other kind, `weight_decay` must be given. It is then that of the groups that had any.
+
+    For each parameter that has been stepped, if the new one's slots can all be filled, these and the step count:
+
+        SGD's momentum_buffer     from the mean of gradients, exp_avg / (1 - beta1**t), times 1 / (1 - momentum) in the
+                                  long run: the next step is about as long as if the new one had always been there
+        exp_avg and exp_avg_sq    among Adam, AdamW (8-bit, 4-bit), RAdam, LAMB, AdamAtan2 and StableAdamW, also from
+                                  NAdam; betas and eps go with them
+        exp_avg of Lion, Signum   from the mean of gradients of any of these, or of SGD
+        square_avg of RMSprop     from the mean of squares
+        everything                to the same optimizer
+
+    Otherwise the new one begins anew: an Adam cannot make its second moment out of SGD's buffer.
+
+    Schedulers and hooks belong to an optimizer: make new ones. `Step.switch` does all of it in the middle of a run.
+
+    >>> optimizer = switch(optimizer, "sgd", lr=0.1, momentum=0.9)
+
+    Raises UsageError for an unknown optimizer, a Swats that has not settled, decay that has no like, options that are
+    refused. Nothing is changed then.
+    """
+    cls = _class_of(to)
+    inside = innermost(optimizer)
+    facts = getattr(inside, "facts", None)
+    training = facts is not None and facts.needs_modes and any(group["train_mode"] for group in inside.param_groups)
+    if training and inside.state:
+        raise UsageError(
+            f"switch: {type(inside).__name__} is in train mode, where the weights are not the averaged ones; call "
+            "optimizer.eval() first, to go on from these"
+        )
+    rate = rate_for(cls, lr, options)
+    new = _built(cls, inside, rate, options, carry)
+    if carry:
+        _carry_state(inside, new)
+    else:
+        _carry_low_bits(inside, new)
+    result = around = _wrapped_again(optimizer, new)
+    while around is not new:
+        around.check_base()
+        around = around.base
+    return result
+
+
+def begun(optimizer: torch.optim.Optimizer, to: str) -> Any:
+    """An untrained optimizer called `to` over the same groups, with what is around, for a state to be loaded into."""
+    return _wrapped_again(optimizer, _built(_class_of(to), innermost(optimizer), 1.0, {"weight_decay": 0.0}, False))
+
+
+def rate_for(to: str | type[Any], lr: Any, options: Mapping[str, Any]) -> float:
+    """The learning rate that `lr` stands for: a number, or what a Swats has found for the new one's momentum."""
+    if hasattr(lr, "settled_at"):
+        momentum = options.get("momentum", 0.0) if "momentum" in _example(_class_of(to)).defaults else 0.0
+        return lr.lr(momentum)
+    check_hyperparameters("switch", {"lr": lr}, {"lr": Range(0)})
+    return float(lr)
+
+
+def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str | None:
+    """How weight decay acts in a group: "coupled" (in the gradient), "decoupled" (by lr * weight_decay), or None where
+    it is neither, or not known."""
+    name = type(optimizer).__name__
+    if isinstance(optimizer, engine.Optimizer):
+        return _BY_THE_RULE.get(name) or optimizer.decay_of(group)
+    if "decoupled_weight_decay" in group:
+        return "decoupled" if group["decoupled_weight_decay"] else "coupled"
+    if type(optimizer).__module__.startswith("torch.optim"):
+        return _OF_TORCH.get(name, "coupled")
+    return None
+
+
+# How it is done
+
+
+def _class_of(to: str | type[Any]) -> type[Any]:
+    from stepwell.optimizers import find
+
+    cls = find(to) if isinstance(to, str) else to
+    facts = getattr(cls, "facts", None)
+    if not isinstance(cls, type) or facts is None:
+        raise UsageError(f"switch: to={to!r}; it must be the name or the class of an optimizer of stepwell")
+    if facts.kind == "wrapper":
+        raise UsageError(
+            f"switch: {cls.__name__} wraps another optimizer and makes no step itself; wrap the one there is, as "
+            f"{cls.__name__}(optimizer), or the result of switch"
+        )
+    return cls
+
+
+def _example(cls: type[Any]) -> Any:
+    """An optimizer of this class, to be asked for its defaults."""
+    return cls([torch.zeros(1)])
+
+
+def _base(group: Mapping[str, Any], key: str, default: Any = 0.0) -> Any:
+    """A hyperparameter as it is without a schedule."""
+    return group.get(f"initial_{key}", group.get(key, default))
+
+
+def _built(cls: type[Any], old: torch.optim.Optimizer, lr: float, options: Mapping[str, Any], carry: bool) -> Any:
+    defaults = _example(cls).defaults
+    options = dict(options)
+    given = options.pop("weight_decay", None)
+    if given is not None:
+        check_hyperparameters("switch", {"weight_decay": given}, {"weight_decay": Range(0)})
+    reference = next((float(_base(g, "lr")) for g in old.param_groups if float(_base(g, "lr")) > 0), None)
+    decays = [float(_base(g, "weight_decay")) for g in old.param_groups]
+    largest = max(decays)
+    both = carry and _same_moments(old, cls)
+    groups = []
+    for group, decay in zip(old.param_groups, decays, strict=True):
+        made: dict[str, Any] = {key: group[key] for key in ("param_names", "name") if key in group}
+        made["params"] = list(group["params"])
+        made["lr"] = lr * (float(_base(group, "lr")) / reference if reference else 1.0)
+        kept = (*_CARRIED, "betas", "eps", "amsgrad") if both else _CARRIED
+        if type(old).__name__ == cls.__name__:
+            kept = tuple(key for key in defaults if key not in ("lr", "weight_decay"))
+        made.update({k: _base(group, k) for k in kept if k in group and k in defaults and k not in options})
+        if group.get("maximize") and "maximize" not in defaults:
+            raise UsageError(f"switch: {cls.__name__} cannot maximise, which the old optimizer does")
+        if given is not None:
+            decay = given if largest == 0 else given * decay / largest
+        elif decay:
+            decay = _carried_decay(cls, old, group, decay, reference or 0.0, lr, defaults, options, made)
+        if "weight_decay" in defaults:
+            made["weight_decay"] = decay
+        elif decay:
+            raise UsageError(f"switch: {cls.__name__} has no weight decay; pass weight_decay=0.0 to do without")
+        groups.append(made)
+    if "backend" not in options and isinstance(old, engine.Optimizer) and issubclass(cls, engine.Optimizer):
+        options["backend"] = old.backend
+    return cls(groups, **options)
+
+
+def _carried_decay(
+    cls: type[Any],
+    old: torch.optim.Optimizer,
+    group: Mapping[str, Any],
+    decay: float,
+    reference: float,
+    lr: float,
+    defaults: Mapping[str, Any],
+    options: Mapping[str, Any],
+    made: dict[str, Any],
+) -> float:
+    """The decay that does the same, and its kind in `made` where the new optimizer has both."""
+    if "weight_decay" not in defaults:
+        return decay
+    kind = decay_of(old, group)
+    if kind is None and type(old).__name__ == cls.__name__:
+        return decay
+    asked = options.get("decoupled_weight_decay")
+    if "decoupled_weight_decay" in defaults and asked is None and kind is not None:
+        made["decoupled_weight_decay"] = kind == "decoupled"
+        mine: str | None = kind
+    else:
+        example = _example(cls)
+        wish = {} if asked is None else {"decoupled_weight_decay": asked}
+        mine = decay_of(example, {**example.param_groups[0], **wish})
+    if kind is None or mine != kind:
+        words = {"coupled": "adds decay to the gradient", "decoupled": "shrinks the weights"}
+        own = "decays in its own way"
+        raise UsageError(
+            f"switch: {type(old).__name__} {words.get(kind or '', own)} and {cls.__name__} "
+            f"{words.get(mine or '', own)}, so no value does the same; give weight_decay (0.0 to do without)"
+        )
+    if kind == "decoupled":
+        return decay * reference / lr if lr > 0 else decay
+    return decay
+
+
+def _same_moments(old: torch.optim.Optimizer, cls: type[Any]) -> bool:
+    """Whether both keep m and v, so that betas and eps mean the same."""
+    memories = MEMORIES.get(type(old).__name__), MEMORIES.get(cls.__name__)
+    return all(memory is not None and memory.mean is not None and memory.square is not None for memory in memories)
+
+
+def _carry_low_bits(old: torch.optim.Optimizer, new: Any) -> None:
+    """What split weights have lost in their parameter is a part of the weights."""
+    for group in new.param_groups:
+        for tensor in group["params"]:
+            low = old.state.get(tensor, {}).get(formats.LOW_BITS)
+            if low is not None and group.get("weights") == "split":
+                new.state[tensor] = {"step": torch.zeros(()), formats.LOW_BITS: low.clone()}
+
+
+def _carry_state(old: torch.optim.Optimizer, new: Any) -> None:
+    _carry_low_bits(old, new)
+    if not isinstance(new, engine.Optimizer):
+        return
+    was_in = {id(tensor): group for group in old.param_groups for tensor in group["params"]}  # Muon parts groups
+    for group in new.param_groups:
+        for tensor in group["params"]:
+            filled = _filled(old, was_in[id(tensor)], old.state.get(tensor, {}), new, group, tensor)
+            if filled is not None:
+                low = new.state.get(tensor, {}).get(formats.LOW_BITS)
+                new.state[tensor] = {**filled, **({} if low is None else {formats.LOW_BITS: low})}
+
+
+def _filled(
+    old: torch.optim.Optimizer,
+    before: Mapping[str, Any],
+    state: Mapping[str, Any],
+    new: engine.Optimizer,
+    group: Mapping[str, Any],
+    tensor: Tensor,
+) -> dict[str, Any] | None:
+    """The state of one parameter for the new optimizer; None where it must begin anew."""
+    if not any(value is not None for key, value in state.items() if key != formats.LOW_BITS):
+        return None
+    needed = [slot.name for slot in new.signature_for(group, tensor).slots if slot.exists(group)]
+    filled = _converted(old, before, state, new, group, tensor, needed)
+    if filled is None and type(old).__name__ == type(new).__name__ and all(state.get(n) is not None for n in needed):
+        return {key: _cloned(value) for key, value in state.items() if value is not None and key != formats.LOW_BITS}
+    return filled
+
+
+def _converted(
+    old: torch.optim.Optimizer,
+    before: Mapping[str, Any],
+    state: Mapping[str, Any],
+    new: engine.Optimizer,
+    group: Mapping[str, Any],
+    tensor: Tensor,
+    needed: list[str],
+) -> dict[str, Any] | None:
+    """The slots that both optimizers have as estimates of the same; None unless these are all."""
+    theirs, ours = MEMORIES.get(type(old).__name__), MEMORIES.get(type(new).__name__)
+    if theirs is None or ours is None or not needed:
+        return None
+    t = float(state.get("step", _GROWN))
+    if t < 1:
+        return None
+    sources = {}
+    for mine, other in ((ours.mean, theirs.mean), (ours.square, theirs.square)):
+        if mine is not None and other is not None and state.get(other[0]) is not None:
+            sources[mine[0]] = (other, mine[1](group, t) / other[1](before, t))
+    if "max_exp_avg_sq" in needed and "exp_avg_sq" in sources:
+        other, ratio = sources["exp_avg_sq"]
+        name = "max_exp_avg_sq" if state.get("max_exp_avg_sq") is not None else other[0]
+        sources["max_exp_avg_sq"] = ((name, other[1]), ratio)
+    if set(needed) - sources.keys():
+        return None
+    filled: dict[str, Any] = {"step": torch.tensor(t, dtype=torch.float32)}
+    for name in needed:
+        (slot, _), ratio = sources[name]
+        signed = next(one.signed for one in new.signature_for(group, tensor).slots if one.name == name)
+        filled.update(_scaled(state, slot, name, signed, ratio, tensor))
+    return filled
+
+
+def _scaled(
+    state: Mapping[str, Any], slot: str, name: str, signed: bool, ratio: float, tensor: Tensor
+) -> dict[str, Tensor]:
+    """One slot under its new name, times `ratio`; unchanged in its format where that is 1."""
+    here = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
+    part = sharding.local(tensor)
+    found = formats.found_format(here, slot, part.numel())
+    if ratio == 1:
+        stored = tuple(state[key] for key in formats.state_names(slot, found))
+        return {key: value.clone() for key, value in zip(formats.state_names(name, found), stored, strict=True)}
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    if found not in ("int8", "int4"):
+        return {name: state[slot].to(wide) * ratio}
+    stored = tuple(here[key] for key in formats.state_names(slot, found))
+    shaped = torch.empty_like(part, dtype=wide, requires_grad=False)
+    formats.flat(shaped).copy_(formats.read(found, signed, stored, part.numel(), wide) * ratio)
+    return {name: sharding.spread_like(tensor, shaped) if sharding.is_spread(tensor) else shaped}
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _wrapped_again(outer: Any, new: Any) -> Any:
+    if outer is innermost(outer):
+        return new
+    inside = _wrapped_again(outer.base, new)
+    return inside if hasattr(outer, "settled_at") else outer.around_another(inside)

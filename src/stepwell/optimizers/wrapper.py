@@ -1,0 +1,391 @@
+"""The base of optimizers that wrap another one: what they share with it, and how both are saved.
+
+Groups, defaults and state are those of the optimizer inside, so schedules, `GradScaler` and trainers find what they
+look for. What a wrapper keeps for each parameter itself is in `own`, and is saved by name as everything else.
+
+    {"wrapper": class, "settings": {...}, "own": {index: {name: tensor}}, "base": the state of the optimizer inside}
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import checkpoint, formats, sharding
+from stepwell.engine.gradients import Factor
+from stepwell.errors import UsageError, nearest
+from stepwell.optimizers.facts import Facts, state_bytes
+from stepwell.optimizers.stepping import Evaluate, innermost, needs_closure, takes_factor, update, update_with
+
+# What torch's optimizers keep hooks in; a wrapper has its own, and they do not travel with a copy.
+_PLACES = ("step", "state_dict", "load_state_dict")
+_HOOKS = tuple(f"_optimizer_{place}_{when}_hooks" for place in _PLACES for when in ("pre", "post"))
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another one.
+
+    A subclass says in `_before` and `_after` what it does around an update, or overrides `update` and `update_with`.
+    Its own settings are plain attributes named in `settings`; its tensors per parameter are in `own`.
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ()  # attributes that are saved, each a number, text or a tensor
+    group_options: ClassVar[tuple[str, ...]] = ()  # what it reads from the groups, which the other one does not know
+    usual_base: ClassVar[str] = "sgd"  # what `create` puts inside unless told
+    evaluates: ClassVar[bool] = False  # whether its own step computes gradients at several places
+    copies: ClassVar[int] = 0  # of the weights, in `own`, from the first step on
+    facts: ClassVar[Facts]
+    slots, decay = (), None
+    takes_factor: ClassVar[bool] = True  # `update` takes a factor and a flag
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.base: Any = self._checked(optimizer)
+        self.own: dict[Tensor, dict[str, Tensor]] = {}
+        self._swapped = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """What torch's initialiser does beside making groups, which are there already."""
+        for hooks in _HOOKS:
+            setattr(self, hooks, OrderedDict())
+        self._patch_step_function()
+
+    def _checked(self, optimizer: Any) -> torch.optim.Optimizer:
+        name = type(self).__name__
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UsageError(
+                f"{name}: optimizer is a {type(optimizer).__name__}; it wraps an optimizer: "
+                f"{name}(SGD(model.parameters(), lr=0.1)), or create('{name.lower()}', model, base='sgd', lr=0.1)"
+            )
+        return optimizer
+
+    @classmethod
+    def around(cls, params: Any, base: str | None = None, **options: Any) -> Any:
+        """Build the optimizer inside and wrap it: what `create("sam", model, base="sgd", rho=0.1, lr=0.1)` calls.
+
+        `options` that the wrapper has are its own; all others go to the optimizer inside.
+        """
+        from stepwell.optimizers import create, find
+
+        name = cls.__name__
+        inside = find(cls.usual_base if base is None else base)
+        named = [option for option in inspect.signature(cls.__init__).parameters if option not in ("self", "optimizer")]
+        mine = {option: options.pop(option) for option in named if option in options}
+        if "model" in named and isinstance(params, torch.nn.Module):
+            mine.setdefault("model", params)
+        if not issubclass(inside, Wrapper):
+            known = {*inside([torch.zeros(1)]).defaults, *inspect.signature(inside.__init__).parameters, "backend"}
+            known -= {"self", "params", "options"}
+            for option, value in options.items():
+                if option not in known:
+                    raise UsageError(
+                        f"{name} around {inside.__name__}: unknown option {option}={value!r}: "
+                        f"{nearest(option, {*known, *named, 'base'})}"
+                    )
+        if cls.group_options and not hasattr(params, "named_parameters"):
+            params, taken = cls._without_own(params)
+        else:
+            taken = []
+        optimizer = create(inside.__name__, params, **options)
+        for group, values in zip(optimizer.param_groups, taken, strict=False):
+            group.update(values)
+        return cls(optimizer, **mine)
+
+    @classmethod
+    def _without_own(cls, params: Any) -> tuple[Any, list[dict[str, Any]]]:
+        """Groups without the wrapper's own options, and these."""
+        given = list(params)
+        if not given or not isinstance(given[0], dict):
+            return given, []
+        taken = [{key: group[key] for key in cls.group_options if key in group} for group in given]
+        return [{k: v for k, v in group.items() if k not in cls.group_options} for group in given], taken
+
+    @classmethod
+    def bytes_per_element(cls, base: str | None = None, **options: Any) -> float:
+        """Bytes of state per float32 weight, the usual optimizer inside included."""
+        from stepwell.optimizers import find
+
+        named = inspect.signature(cls.__init__).parameters
+        inside = {option: value for option, value in options.items() if option not in named}
+        return 4.0 * cls.copies + state_bytes(find(cls.usual_base if base is None else base), **inside)
+
+    def check_base(self) -> None:
+        """Raise UsageError where the settings do not go together with the optimizer inside."""
+
+    def around_another(self, optimizer: torch.optim.Optimizer) -> Wrapper:
+        """The same wrapper with all that it keeps, around another optimizer of the same parameters."""
+        other = object.__new__(type(self))
+        other.__setstate__({**self.__getstate__(), "base": other._checked(optimizer)})
+        other.own = {tensor: {k: value.clone() for k, value in kept.items()} for tensor, kept in self.own.items()}
+        mine = {id(tensor): group for group in self.param_groups for tensor in group["params"]}
+        for group in optimizer.param_groups:
+            before = mine[id(group["params"][0])] if group["params"] else self.param_groups[0]
+            group.update({key: before.get(f"initial_{key}", before[key]) for key in self.group_options})
+        return other
+
+    # What is the other one's
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of the optimizer inside."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The state of the optimizer inside; what the wrapper keeps itself is in `own`."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """The defaults of the optimizer inside."""
+        return self.base.defaults
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether a step evaluates the loss itself."""
+        return self.evaluates or needs_closure(self.base)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler may hand over grad_scale and found_inf."""
+        return takes_factor(self.base) or all(group.get("fused") for group in self.param_groups)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the optimizer inside."""
+        self.base.add_param_group(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients (or fill them with zeros)."""
+        self.base.zero_grad(set_to_none)
+
+    def named(self) -> list[tuple[str, Tensor]]:
+        """(name, parameter) of all groups; names are empty where there are none."""
+        pairs: list[tuple[str, Tensor]] = []
+        for group in self.param_groups:
+            names = group.get("param_names") or [""] * len(group["params"])
+            pairs += zip(names, group["params"], strict=True)
+        return pairs
+
+    # The step
+
+    def step(self, closure: Any = None) -> Any:
+        """One update.
+
+        Args:
+            closure: drops the gradients, computes the loss anew, does backward and returns the loss, which is what
+                `step` returns.
+        """
+        self._refuse_inside("step")
+        if closure is None:
+            self._refuse_without_closure()
+            scale = getattr(self, "grad_scale", None)
+            self.update(1.0 if scale is None else 1.0 / scale, getattr(self, "found_inf", None))
+            return None
+
+        def evaluate() -> tuple[Any, None]:
+            with torch.enable_grad():
+                return closure(), None
+
+        return self.update_with(evaluate)[0]
+
+    def update(self, gradient_factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
+        """Update with the gradients that are there, times `gradient_factor`; where `found_inf` is not 0, not at all."""
+        self._refuse_inside("update")
+        self._refuse_without_closure()
+        self._before()
+        update(self.base, gradient_factor, found_inf)
+        self._after(gradient_factor, found_inf)
+
+    def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
+        """Update by computing the gradients where the optimizer inside wants them (see `stepping.update_with`)."""
+        self._refuse_inside("update")
+        self._before()
+        loss, found_inf = update_with(self.base, evaluate)
+        self._after(1.0, found_inf)
+        return loss, found_inf
+
+    def _before(self) -> None:
+        """Before the weights move. They are the same when the gradients have been computed."""
+
+    def _after(self, factor: Factor, found_inf: Tensor | None) -> None:
+        """After the weights moved, unless `found_inf`; the gradients are still there, to be read times `factor`."""
+
+    def _refuse_without_closure(self) -> None:
+        if self.needs_closure:
+            name = type(self).__name__
+            raise UsageError(
+                f"{name}: a step evaluates the loss itself, so it needs a closure that drops the gradients, computes "
+                "the loss, does backward and returns it: step(closure), or Step(optimizer).closure(lambda: loss)"
+            )
+
+    # Evaluation
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """`with optimizer.evaluating():` the weights are those to be evaluated, and what they were afterwards."""
+        self._refuse_inside("evaluating")
+        with self._inside_evaluating():
+            self._swapped = True
+            try:
+                yield
+            finally:
+                self._swapped = False
+
+    def _inside_evaluating(self) -> AbstractContextManager[Any]:
+        return self.base.evaluating() if hasattr(self.base, "evaluating") else nullcontext()
+
+    def _refuse_inside(self, what: str) -> None:
+        if self._swapped:
+            raise UsageError(
+                f"{type(self).__name__}: {what}() inside `with optimizer.evaluating()` would act on other weights than "
+                "those that are trained; leave it first"
+            )
+
+    # State
+
+    def state_bytes(self) -> int:
+        """Bytes held in state, beside step counts: of the optimizer inside, and of the wrapper."""
+        mine = sum(value.numel() * value.element_size() for kept in self.own.values() for value in kept.values())
+        if hasattr(self.base, "state_bytes"):
+            return mine + self.base.state_bytes()
+        return mine + sum(
+            value.numel() * value.element_size()
+            for state in self.base.state.values()
+            for name, value in state.items()
+            if isinstance(value, Tensor) and name != "step"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the wrapper around that of the optimizer inside."""
+        self._refuse_inside("state_dict")
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        places = {id(tensor): place for place, (_, tensor) in enumerate(self.named())}
+        result = {
+            "wrapper": type(self).__name__,
+            "settings": {name: getattr(self, name) for name in self.settings},
+            "own": {places[id(tensor)]: dict(kept) for tensor, kept in self.own.items()},
+            "base": self.base.state_dict(),
+        }
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, result)
+            result = result if changed is None else changed
+        return result
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
+        """Take over a state that was saved with the same wrapper around the same optimizer, by name where both have
+        names. Settings and hyperparameters become those of the checkpoint.
+
+        Raises UsageError naming the first parameter that does not fit; then nothing has changed.
+        """
+        self._refuse_inside("load_state_dict")
+        content = dict(state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, content)
+            content = content if changed is None else dict(changed)
+        loaded = self._fitting(content)
+        self.base.load_state_dict(content["base"], **({"keep_formats": True} if keep_formats else {}))
+        self.own = loaded
+        for name in self.settings:
+            value = content["settings"][name]
+            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+        self._loaded()
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def _loaded(self) -> None:
+        """After a state was taken over."""
+
+    def _fitting(self, content: Mapping[str, Any]) -> dict[Tensor, dict[str, Tensor]]:
+        """`own` as it is in a checkpoint, on the devices of the parameters; or UsageError."""
+        name = type(self).__name__
+        if content.get("wrapper") != name or not {"settings", "own", "base"} <= content.keys():
+            saved = f"of {content['wrapper']}" if "wrapper" in content else "of an optimizer that wraps none"
+            raise UsageError(
+                f"{name}: the checkpoint is {saved}, not of {name}; load it into what saved it "
+                f"(the optimizer inside is optimizer.base), or wrap in the same order"
+            )
+        missing = [setting for setting in self.settings if setting not in content["settings"]]
+        if missing:
+            raise UsageError(f"{name}: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
+        inside = content
+        while "wrapper" in inside:
+            inside = inside["base"]
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        for label, tensor, index in checkpoint._match(name, self.param_groups, inside.get("param_groups", [])):
+            for key, value in content["own"].get(index, {}).items():
+                if value.shape != tensor.shape:
+                    raise UsageError(
+                        f"{name}: '{key}' of {label} has shape {tuple(value.shape)} in the checkpoint, the parameter "
+                        f"{tuple(tensor.shape)}; it was saved from another model"
+                    )
+                loaded.setdefault(tensor, {})[key] = torch.empty_like(
+                    tensor, dtype=value.dtype, requires_grad=False
+                ).copy_(value)
+        return loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        apart = (*_HOOKS, "_zero_grad_profile_name", "step")  # a scheduler of torch puts its counter around `step`
+        return {name: value for name, value in self.__dict__.items() if name not in apart}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    # What it says
+
+    def explain(self) -> str:
+        """What each group gets, of the optimizer inside."""
+        inside = self.base.explain() if hasattr(self.base, "explain") else repr(self.base)
+        return f"{self._shown()} around\n{inside}"
+
+    def _shown(self) -> str:
+        given = [name for name in inspect.signature(type(self).__init__).parameters if name in self.settings]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+
+    def __repr__(self) -> str:
+        inside = repr(self.base) if isinstance(self.base, Wrapper) else type(self.base).__name__
+        return f"{self._shown()} around {inside}"
+
+
+def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Write every value into its target, together where that is possible."""
+    if any(hasattr(target, "full_tensor") for target in targets):  # shards: torch has no such operation for them
+        for target, value in zip(targets, values, strict=True):
+            target.copy_(value)
+    else:
+        torch._foreach_copy_(targets, values)
+
+
+def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """The weights as exactly as the optimizer knows them: fp32 or wider, with the low bits of split weights."""
+    low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
+    if low is None:
+        return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    whole = formats.join(sharding.local(tensor.detach()), sharding.local(low))
+    return sharding.spread_like(tensor, whole) if sharding.is_spread(tensor) else whole
+
+
+def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Set the weights to fp32 values, rounded to the nearest; split weights keep what that loses."""
+    low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
+    if low is None:
+        tensor.detach().copy_(values)
+        return
+    held = sharding.local(tensor.detach()), sharding.local(low)
+    for kept, part in zip(held, formats.split(sharding.local(values), tensor.dtype), strict=True):
+        kept.copy_(part)

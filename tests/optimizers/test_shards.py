@@ -1,0 +1,74 @@
+"""Parameters that are sharded over two processes (DTensor): norms are of the whole, and whole weights come back."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from stepwell.optimizers import ASAM, SAM, Lookahead
+from stepwell.optimizers.swats import Swats
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "SAM": lambda p: SAM(torch.optim.SGD(p, lr=0.1), rho=0.5),
+    "ASAM": lambda p: ASAM(torch.optim.AdamW(p, lr=0.1), rho=0.5),
+    "Lookahead": lambda p: Lookahead(torch.optim.SGD(p, lr=0.1, momentum=0.9), k=2, pullback="pullback"),
+    "Swats": lambda p: Swats(torch.optim.Adam(p, lr=0.1)),
+}
+
+
+def train(name: str, params: list[torch.Tensor], whole: Callable[[torch.Tensor], torch.Tensor]) -> list[float]:
+    optimizer = WRAPPERS[name](params)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = whole(sum((p * p).sum() + 0.05 * p.sum() ** 2 for p in params))  # type: ignore[arg-type]
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimizer.step(closure)
+    extra = optimizer.estimate[:3].tolist() if name == "Swats" else []
+    return [x for p in params for x in whole(p.detach()).flatten().tolist()] + extra
+
+
+def start() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in ((6, 4), (5,))]
+
+
+def _process(rank: int, port: int, results: Any) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", world_size=2, rank=rank)
+    mesh = init_device_mesh("cpu", (2,))
+    found = {}
+    for name in WRAPPERS:
+        params = [torch.nn.Parameter(distribute_tensor(p, mesh, [Shard(0)])) for p in start()]
+        found[name] = train(name, params, lambda x: x.full_tensor())  # type: ignore[attr-defined]
+    results.put((rank, found))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_shards_end_where_whole_parameters_do() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    workers = [context.Process(target=_process, args=(rank, port, results)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    for name in WRAPPERS:
+        expected = torch.tensor(train(name, [p.requires_grad_() for p in start()], lambda x: x))
+        for rank in range(2):
+            torch.testing.assert_close(torch.tensor(found[rank][name]), expected, rtol=1e-5, atol=1e-6)
