@@ -34,6 +34,8 @@ _DOOR = {
     "ClipNorm": "stepwell.step",
     "ClipValue": "stepwell.step",
     "Done": "stepwell.step",
+    "GaussNewtonBartlett": "stepwell.step",
+    "Hutchinson": "stepwell.step",
     "find_lr": "stepwell.finder",
     "recalibrate": "stepwell.optimizers.batch_norm",
     "switch": "stepwell.optimizers.switching",

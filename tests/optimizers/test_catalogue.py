@@ -138,7 +138,7 @@ def test_every_slot_moves_and_holds_copies_of_its_own(name: str, options: dict[s
     run(optimizer, ours, grads[2:9])
     state = optimizer.state[ours[0]]
     steady = {"d", "d_max", "p0"}  # where they started: steps this wild give d no reason to grow
-    assert all(not torch.equal(kept[key], state[key]) for key in kept if key not in steady)
+    assert all(not torch.equal(kept[key], state[key]) for key in kept if key not in steady and kept[key].numel())
     assert torch.equal(ours[0].grad, grads[8][0])  # maximising does not write it
     kept = {key: value.clone() for key, value in state.items()}
     ours[0].grad.zero_()
@@ -338,19 +338,6 @@ def test_estimates_enter_every_format(state: str) -> None:
         optimizer.step()
     # int4 has one code per octave: h is off by a third at most, 1 / h by a half, before the average takes its share
     torch.testing.assert_close(before - p, 0.1 / estimate, rtol=0.6 if state == "int4" else 0.1, atol=0.0)
-
-
-def test_a_forgotten_hessian_is_noticed() -> None:
-    p = torch.ones(2, requires_grad=True)
-    optimizer = stepwell.Sophia([p])
-    p.grad = torch.ones(2)
-    for _ in range(60):
-        optimizer.step()
-    optimizer.add_hessian({p: torch.ones(2)})
-    for _ in range(99):
-        optimizer.step()
-    with pytest.warns(UserWarning, match="no estimate of the Hessian for 100 steps"):
-        optimizer.step()
 
 
 # They train

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from stepwell.optimizers import AdamW
+from stepwell.optimizers import AdamW, Sophia
 from stepwell.schedules import linear
-from stepwell.step import AutoClip, Clip, ClipNorm, Step
+from stepwell.step import AutoClip, Clip, ClipNorm, Estimator, GaussNewtonBartlett, Hutchinson, Step
 from tests.step.small import data, flat, loss, model
 
 pytestmark = [
@@ -37,6 +37,23 @@ def test_nothing_waits_for_the_device(clip: Clip | None, no_waiting: None) -> No
     torch.cuda.set_sync_debug_mode("default")
     assert [one.updated for one in done] == [False, True] * 3
     assert step.number == 5
+
+
+@pytest.mark.parametrize("estimator", [GaussNewtonBartlett(every=1), Hutchinson(every=1)], ids=repr)
+def test_estimates_do_not_wait_for_the_device_either(estimator: Estimator, no_waiting: None) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        network = model().to(device)
+        x, y = (part.to(device) for part in data())
+        step = Step(Sophia(network.named_parameters()), estimator=estimator.fresh(), accumulate=2)
+        for number in range(10):
+            torch.cuda.set_sync_debug_mode("error" if device == "cuda" and number > 3 else "default")
+            logits = network(x)
+            value = torch.nn.functional.cross_entropy(logits, y)
+            step(value, logits=logits if estimator.takes_logits else None)
+        torch.cuda.set_sync_debug_mode("default")
+        found.append(torch.cat([slots["hessian"].cpu().reshape(-1) for slots in step.optimizer.state.values()]))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)  # both draw the same
 
 
 def test_the_numbers_are_those_of_the_cpu() -> None:

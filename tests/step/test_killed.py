@@ -15,15 +15,17 @@ SCRIPT = Path(__file__).with_name("killed.py")
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["AdamW", "Sophia"])
+def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(method: str, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "whole"], check=True, capture_output=True)
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "whole", method], check=True, capture_output=True)
 
     chance = random.Random(0)
     reached: list[int] = []
     for number in (5, 14, 23):  # killed somewhere after this update
-        process = subprocess.Popen([sys.executable, SCRIPT, tmp_path / "killed"], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, str(SCRIPT), str(tmp_path / "killed"), method]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for line in process.stdout:
             if int(line) >= number:
@@ -35,7 +37,7 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> No
         process.stdout.close()
     assert not (tmp_path / "killed" / "end.pt").exists()
     assert reached[-1] >= 23
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "killed"], check=True, capture_output=True)
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "killed", method], check=True, capture_output=True)
 
     whole, killed = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed"))
     for one, other in zip(whole, killed, strict=True):

@@ -26,7 +26,8 @@ from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
 from stepwell.optimizers import TABLE, find
 from stepwell.optimizers.stepping import innermost, needs_closure
-from stepwell.step import Step
+from stepwell.step import Hutchinson, Step
+from stepwell.step.estimators import receiver
 
 LOW, HIGH = 1e-6, 10.0  # where no facts are known: from far too small for any to too large for most
 BEYOND = 10  # how far the sweep goes beyond the usual range of an optimizer, on both sides
@@ -68,7 +69,8 @@ def find_lr(
             put it); the rate that is found is the first group's.
         batches: a loader or another iterable that can be read again, or a function seed -> iterable. A list is shuffled
             for each order; a loader is, if it shuffles.
-        loss: (model, batch) -> scalar; may use `torch.autocast`. With several models it gets the first.
+        loss: (model, batch) -> scalar; may use `torch.autocast`. With several models it gets the first. For a Step
+            whose estimator draws labels (Sophia): -> (scalar, logits).
         train_step: instead of `loss`: batch -> loss, which trains on one batch all by itself (several losses, GANs,
             your own AMP). It must use `optimizer`, whose rate is set before each call. What it changes beside model and
             optimizer goes into `also`.
@@ -237,12 +239,18 @@ def _checked(
         options = {"accumulate": accumulate or 1, "scaler": scaler, "model": modules[0], "clip_norm": clip_norm}
     if accumulate is not None:
         options["accumulate"] = accumulate
+    if step is not None and step.estimator is not None:
+        options["estimator"] = step.estimator.fresh()
+    elif receiver(optimizer) is not None:
+        options["estimator"] = Hutchinson()
     inner = Step(optimizer, clip=None if step is None else copy.deepcopy(step.clip), **options)
     kept = copy.deepcopy(inner.clip)
     data.check(batches, inner.accumulate)
 
     def begin() -> None:
         inner.clip = copy.deepcopy(kept)
+        if inner.estimator is not None:
+            inner.estimator.updates = 0
         inner._begin_anew()
 
     def train(stream: Iterator[Any]) -> float:
@@ -251,7 +259,9 @@ def _checked(
             if needs_closure(optimizer):
                 done = inner.closure(functools.partial(loss, modules[0], batch))
             else:
-                done = inner(loss(modules[0], batch))
+                result = loss(modules[0], batch)
+                value, logits = result if isinstance(result, tuple) else (result, None)
+                done = inner(value, logits=logits)
         assert done.loss is not None
         return done.loss
 

@@ -8,18 +8,18 @@ p         <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from stepwell.engine import Optimizer, Range, Slot, formats
+from stepwell.errors import UsageError
 from stepwell.ops import clamp, lerp, maximum
 from stepwell.optimizers.facts import Facts
 
-FORGOTTEN = 100  # steps without an estimate after which something is wrong; the paper takes one in 10
+FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
 
 
 def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):  # type: ignore[no-untyped-def]
@@ -30,14 +30,15 @@ def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):  # type: ignore[no-un
 class Sophia(Optimizer):
     """Sophia. Steps shrink where the loss is curved; where it is flat or bends down every step is lr.
 
-    For language models, given an estimate of the Hessian's diagonal every 10 steps (without any it is Signum). Tune
-    rho until 10 to 50 % of the elements are not clipped. Against AdamW: the same lr or a little smaller.
+    For language models, given an estimate of the Hessian's diagonal every 10 steps: `stepwell.Step` makes it with
+    `estimator=GaussNewtonBartlett()` or `Hutchinson()`. Tune rho until 10 to 50 % of the elements are not clipped.
+    Against AdamW: the same lr or a little smaller.
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.
         lr: learning rate, at least 0: the largest step of one element.
         betas: decay of the averages of gradients and of estimates, each in [0, 1).
-        rho: scale of the curvature, above 0; 0.05 with `gauss_newton_bartlett`, 0.01 with `hutchinson`.
+        rho: scale of the curvature, above 0; 0.05 with Gauss-Newton-Bartlett estimates, 0.01 with Hutchinson's.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         eps: smallest divisor, above 0.
         options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
@@ -47,10 +48,14 @@ class Sophia(Optimizer):
     made for; the authors' loop makes it after the step, and their code divides by rho * batch * hessian + 1e-15.
 
     >>> optimizer = Sophia(model.parameters(), lr=3e-4, rho=0.05)
-    >>> if step % 10 == 0:  # labels drawn from the model's own predictions
-    ...     logits = model(x)
-    ...     drawn = torch.distributions.Categorical(logits=logits).sample()
-    ...     optimizer.gauss_newton_bartlett(cross_entropy(logits, drawn), batch=len(x))
+    >>> step = Step(optimizer, estimator=GaussNewtonBartlett(every=10))
+    >>> logits = model(x)
+    >>> done = step(cross_entropy(logits, y), logits=logits)
+
+    In a loop without `Step`, before the backward pass of every tenth step, `optimizer.hutchinson(loss)` or, for a loss
+    whose labels were drawn from the model's own predictions, `optimizer.gauss_newton_bartlett(drawn_loss, batch)`.
+
+    Raises UsageError at a step that follows 100 without any estimate: the method would be Signum.
     """
 
     rule, slots, decay = update, (Slot("exp_avg"), Slot("hessian")), "decoupled"
@@ -78,37 +83,44 @@ class Sophia(Optimizer):
         super().__init__(params, defaults, options)
 
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
-        self._since_estimate += 1
-        if self._since_estimate == FORGOTTEN:
-            warnings.warn(
-                f"Sophia: no estimate of the Hessian for {FORGOTTEN} steps, so this is Signum; call "
-                "optimizer.gauss_newton_bartlett(loss, batch) or optimizer.hutchinson(loss) every 10 steps",
-                stacklevel=3,
+        if self._since_estimate >= FORGOTTEN:
+            raise UsageError(
+                f"Sophia: no estimate of the Hessian for {FORGOTTEN} steps, and without one this is Signum; let "
+                "Step(optimizer, estimator=GaussNewtonBartlett()) or estimator=Hutchinson() make them, or call "
+                "optimizer.hutchinson(loss) before the backward pass of every tenth step"
             )
+        self._since_estimate += 1
         super().update(gradient_factor, found_inf)
 
     def gauss_newton_bartlett(self, loss: Tensor, batch: int) -> None:
-        """Estimate from a mean loss over `batch` examples whose labels were drawn from the model (algorithm 2)."""
+        """Estimate from a mean loss over `batch` predictions whose labels were drawn from the model (algorithm 2).
+
+        The graph stays, for the backward pass of the true loss.
+        """
         params = self._trained()
-        grads = torch.autograd.grad(loss, params, allow_unused=True)
+        grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
         self.add_hessian({p: batch * g * g for p, g in zip(params, grads, strict=True) if g is not None})
 
     def hutchinson(self, loss: Tensor, generator: torch.Generator | None = None) -> None:
-        """Estimate from the true loss, u * (H @ u) with random signs u (algorithm 1). Needs second derivatives."""
+        """Estimate from the true loss, u * (H @ u) with random signs u (algorithm 1). Needs second derivatives.
+
+        The graph stays, for the backward pass.
+        """
         params = self._trained()
-        grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
-        pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None and g.requires_grad]
-        signs = [
-            torch.randint(0, 2, p.shape, generator=generator, device=p.device).to(p.dtype) * 2 - 1 for p, _ in pairs
-        ]
-        products = torch.autograd.grad([g for _, g in pairs], [p for p, _ in pairs], signs, allow_unused=True)
-        found = zip(pairs, signs, products, strict=True)
-        self.add_hessian({p: u * hu for (p, _), u, hu in found if hu is not None})
+        signs = [torch.randint(0, 2, p.shape, generator=generator, device=p.device).to(p.dtype) * 2 - 1 for p in params]
+        found = zip(params, signs, hessian_products(loss, params, signs), strict=True)
+        self.add_hessian({p: u * hu for p, u, hu in found if hu is not None})
 
     @torch.no_grad()
-    def add_hessian(self, estimates: Mapping[Tensor, Tensor]) -> None:
-        """Average an estimate of the Hessian's diagonal, parameter -> tensor of its shape, into the slot `hessian`."""
+    def add_hessian(self, estimates: Mapping[Tensor, Tensor], found_inf: Tensor | None = None) -> None:
+        """Average an estimate of the Hessian's diagonal, parameter -> tensor of its shape, into the slot `hessian`.
+
+        Where `found_inf` is not 0, and where any number of the estimate is not finite, no slot changes a bit. Nothing
+        waits for a GPU, but for slots in bf16 (their random bits depend on the step).
+        """
         self._since_estimate = 0
+        estimates = {p: value.to_dense() if value.is_sparse else value for p, value in estimates.items()}
+        dropped = _not_finite(estimates.values(), found_inf)
         for group in self.param_groups:
             beta2 = group["betas"][1]
             for place, p in enumerate(group["params"]):
@@ -123,7 +135,7 @@ class Sophia(Optimizer):
                 stored = tuple(state[key] for key in formats.state_names("hessian", name))
                 old = formats.read(name, True, stored, p.numel(), torch.promote_types(p.dtype, torch.float32))
                 estimate = formats.flat(torch.empty_like(p, dtype=old.dtype).copy_(estimates[p]))
-                new = old + (1 - beta2) * (estimate - old)
+                new = torch.where(dropped.to(p.device), old, old + (1 - beta2) * (estimate - old))
                 random = None
                 if name == "bf16":  # not the bits with which the step rounds the slots
                     key = formats.key_of(group["seed"], place, float(state["step"]))
@@ -132,3 +144,39 @@ class Sophia(Optimizer):
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+
+def hessian_products(loss: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor | None]:
+    """H @ vectors of a loss, one tensor per parameter; None for one that the loss does not depend on.
+
+    The graph stays. Raises UsageError for a loss without a second derivative.
+    """
+    grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
+    bent = [(p, g, v) for p, g, v in zip(params, grads, vectors, strict=True) if g is not None and g.requires_grad]
+    products: dict[int, Tensor | None] = {}
+    if bent:
+        parts, directions = [g for _, g, _ in bent], [v.to(g.dtype) for _, g, v in bent]
+        inputs = [p for p, _, _ in bent]
+        try:
+            found = torch.autograd.grad(parts, inputs, directions, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if not any(said in str(error) for said in ("not implemented", "differentiate twice", "double backward")):
+                raise
+            raise UsageError(
+                f"Hutchinson: the loss has no second derivative here ({str(error).splitlines()[0]:.120}); take "
+                "GaussNewtonBartlett, or compute attention with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+            ) from error
+        products = {id(p): product for p, product in zip(inputs, found, strict=True)}
+    # a gradient that does not change with the weights has curvature 0
+    return [
+        None if g is None else torch.zeros_like(p) if products.get(id(p)) is None else products[id(p)]
+        for p, g in zip(params, grads, strict=True)
+    ]
+
+
+def _not_finite(values: Any, found_inf: Tensor | None) -> Tensor:
+    """A flag on the device of the first value: whether one is not finite, or `found_inf` is set."""
+    flags = [~torch.isfinite(value).all() for value in values]
+    if found_inf is not None:
+        flags.append(found_inf.reshape(()) != 0)
+    return torch.stack([flag.to(flags[0].device) for flag in flags]).any() if flags else torch.tensor(False)

@@ -10,6 +10,10 @@ The order is at the top of `stepwell.step.step`, and tests hold each of its line
 from stepwell.step.averages import SWA, Average
 from stepwell.step.clipping import AdaptiveClip, AutoClip, Clip, ClipNorm, ClipValue
 from stepwell.step.done import Done
+from stepwell.step.estimators import Estimator, GaussNewtonBartlett, Hutchinson
 from stepwell.step.step import Step
 
-__all__ = ["SWA", "AdaptiveClip", "AutoClip", "Average", "Clip", "ClipNorm", "ClipValue", "Done", "Step"]
+__all__ = [
+    "SWA", "AdaptiveClip", "AutoClip", "Average", "Clip", "ClipNorm", "ClipValue", "Done", "Estimator",
+    "GaussNewtonBartlett", "Hutchinson", "Step",
+]  # fmt: skip

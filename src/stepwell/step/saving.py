@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stepwell.step.step import Step
 
 FORMAT = "stepwell.step 1"
-_PARTS = ("format", "number", "skipped", "optimizer", "scaler", "average", "clip", "plateau", "generators")
+_PARTS = ("format", "number", "skipped", "optimizer", "scaler", "average", "clip", "plateau", "generators", "estimator")
 
 
 # The state of a run
@@ -42,6 +42,7 @@ def state_dict(step: Step) -> dict[str, Any]:
         "clip": {} if step.clip is None else {"kind": type(step.clip).__name__, **step.clip.state_dict()},
         "plateau": None if step.plateau is None else step.plateau.state_dict(),
         "generators": generator_states(step.generators),
+        "estimator": None if step.estimator is None else step.estimator.state_dict(),
     }
 
 
@@ -83,6 +84,8 @@ def _load(step: Step, state: Mapping[str, Any]) -> None:
         step.clip.load_state_dict(state["clip"])
     if step.plateau is not None:
         step.plateau.load_state_dict(state["plateau"])
+    if step.estimator is not None:
+        step.estimator.load_state_dict(state["estimator"])
     step._resume(state["number"], state["skipped"])
     set_generator_states(step.generators, state["generators"])
 
@@ -98,6 +101,7 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
         ("scaler", step.scaler, "scaler=GradScaler()"),
         ("average", step.average, "ema=0.999"),
         ("plateau", step.plateau, "plateau=Plateau()"),
+        ("estimator", step.estimator, "estimator=Hutchinson()"),
     ):
         theirs = state[part]
         if (mine is None) != (theirs is None):
@@ -106,6 +110,8 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     kind = type(step.clip).__name__ if step.clip is not None else None
     if step.clip is not None and state["clip"].get("kind") == kind:
         step.clip.check_state(state["clip"])
+    if step.estimator is not None:
+        step.estimator.check_state(state["estimator"])
     if step.average is not None:
         averaged = step._averaged()
         step.average.check(state["average"], [name for name, _ in averaged], [tensor for _, tensor in averaged])

@@ -1,6 +1,7 @@
 """One training step in the one right order:
 
- 1  backward, the loss weighted by its share of the accumulated batch
+ 1  backward, the loss weighted by its share of the accumulated batch; before it, every few updates, what an estimate of
+    the Hessian needs (Sophia)
  2  gradient synchronisation between processes only on the last micro-batch
  3  unscale (GradScaler): as a factor, not as a pass of its own
  4  the global norm and one flag, whether it is finite; both stay on the device
@@ -44,6 +45,7 @@ from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_we
 from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
+from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
 from stepwell.step.generators import checked_generators
 
 
@@ -68,6 +70,7 @@ class Step:
             model's floating-point buffers along (batch norm's statistics), and the default of `save` and `load`.
         generators: random generators by name, saved with the run beside the global ones: those of a DataLoader's
             shuffling, as {"data": generator} (torch.Generator, numpy.random.Generator or random.Random).
+        estimator: what estimates the Hessian's diagonal for Sophia, `GaussNewtonBartlett` or `Hutchinson`.
 
     >>> step = Step(optimizer, warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
     >>> for batch in step.batches(loader):
@@ -100,6 +103,7 @@ class Step:
         plateau: Plateau | None = None,
         model: torch.nn.Module | None = None,
         generators: Mapping[str, Any] | None = None,
+        estimator: Estimator | None = None,
     ) -> None:
         self.optimizer = _checked_optimizer(optimizer)
         self.accumulate = _checked_accumulate(accumulate)
@@ -117,6 +121,7 @@ class Step:
         self._horizon = _horizon(self.schedules)
         self._sync = Synchronisation(model)
         self._shares = Shares(self.accumulate, self._sync.group)
+        self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         self._number = 0
         self._skipped = 0
         self._pending: Reading | None = None
@@ -161,7 +166,9 @@ class Step:
 
     # The step
 
-    def __call__(self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False) -> Done:
+    def __call__(
+        self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False, logits: Logits | None = None
+    ) -> Done:
         """Take in the loss of one micro-batch; with the last of an accumulation, update.
 
         Args:
@@ -170,6 +177,7 @@ class Step:
             weight: of this micro-batch against the others: how many samples or tokens its loss is the mean of. A
                 number above 0, or a tensor of one number, which is not waited for.
             retain_graph: as in `Tensor.backward`, for a graph that is needed again.
+            logits: of this micro-batch, or a function that returns them, for an estimator that draws labels from them.
 
         Raises UsageError for a loss that is not a scalar with a graph, for a graph that was used up, where no parameter
         gets a gradient, past the horizon of the schedule, and for an optimizer that needs `closure`. Weights, state and
@@ -183,11 +191,14 @@ class Step:
             )
         _check_loss(loss)
         check_weight(weight)
+        self._check_logits(logits)
         if self._shares.number == 0:
             self._check_horizon()
             self._drop_gradients()
         share = self._shares.next(weight)
         try:
+            if self.estimator is not None:
+                self.estimator.take(loss, logits, weight, self.scaler)
             self._backward(loss, share, retain_graph)
         except BaseException:
             self._begin_anew()
@@ -259,6 +270,10 @@ class Step:
         if self.accumulate != 1 or self.scaler is not None:
             what = "a scaler" if self.scaler is not None else f"accumulate={self.accumulate}"
             raise UsageError(f"Step: closure() does not go together with {what}; let the closure see the whole batch")
+        if self.estimator is not None:
+            raise UsageError(
+                f"Step: closure() makes no estimates of the Hessian, which {self.estimator} is for; call step(loss)"
+            )
         self._check_horizon()
         try:
             loss, found_inf, norm, clipped = self._evaluate(compute)
@@ -333,6 +348,8 @@ class Step:
         named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
         factor, found_inf, norm, clipped = self._factor(named)
         lr = self._lr()
+        if self.estimator is not None:
+            self.estimator.hand_over(found_inf)
         update(self.optimizer, factor, found_inf)
         if self.scaler is not None:
             state = self.scaler._per_optimizer_states[id(self.optimizer)]
@@ -395,9 +412,17 @@ class Step:
 
     def _begin_anew(self) -> None:
         self._drop_gradients()
+        if self.estimator is not None:
+            self.estimator.drop()
         self._shares.start_anew()
         self._sync.missed = False
         self._sync.before(last=self.accumulate == 1 or self._last_of_pass)
+
+    def _check_logits(self, logits: Any) -> None:
+        if self.estimator is not None:
+            self.estimator.check(logits)
+        elif logits is not None:
+            raise UsageError("Step: logits have no effect without an estimator; leave them out")
 
     def _lr(self) -> float | Reading:
         lr = self.optimizer.param_groups[0]["lr"] if "lr" in self.optimizer.param_groups[0] else float("nan")
@@ -441,13 +466,16 @@ class Step:
     def _take(self, optimizer: torch.optim.Optimizer) -> None:
         """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
         before = [id(tensor) for _, tensor in self._averaged()]
+        estimator = rebound(self._estimator, optimizer, self._sync.group)
         old, self.optimizer = self.optimizer, optimizer
         try:
             if self.average is not None:
                 self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
         except BaseException:
             self.optimizer = old
+            rebound(self._estimator, old, self._sync.group)
             raise
+        self.estimator = estimator
 
     # What is known
 
@@ -506,8 +534,8 @@ class Step:
         """All that the run needs beside the model's weights, between two accumulations.
 
         The optimizer's state (by name, if it has names), the numbers of updates and skips, the scaler, the averages,
-        what clipping and the Plateau remember, and the random generators: Python's, NumPy's, torch's on the CPU and on
-        every GPU, and those given as `generators`.
+        what clipping, the Plateau and the estimator remember, and the random generators: Python's, NumPy's, torch's on
+        the CPU and on every GPU, and those given as `generators`.
 
         Raises UsageError within an accumulation (its gradients would be lost) and inside `averaged`.
         """
@@ -581,7 +609,7 @@ class Step:
     def __repr__(self) -> str:
         parts = [type(self.optimizer).__name__]
         parts += [f"{name}: {one}" for name, one in self.schedules.items()]
-        parts += [repr(part) for part in (self.clip, self.average) if part is not None]
+        parts += [repr(part) for part in (self.clip, self.average, self.estimator) if part is not None]
         parts += [f"accumulate={self.accumulate}"] if self.accumulate > 1 else []
         return f"Step({', '.join(parts)}, update {self._number})"
 

@@ -1,0 +1,390 @@
+"""Estimates of the Hessian's diagonal for optimizers that divide by it (Sophia), made by the step every few updates.
+
+The estimate of an update is that of its whole batch at the weights before it, however many micro-batches it comes in.
+With w_i the weight of micro-batch i and W their sum, the loss of the batch is sum_i w_i loss_i / W, and
+
+    Hutchinson                h = u * sum_i w_i (H_i u) / W                     u: random signs, the same for all i
+    Gauss-Newton-Bartlett     h = (sum_i sqrt(w_i b_i) g_i)^2 / W               g_i: gradient of the mean loss of its
+                                                                                b_i predictions under labels drawn
+                                                                                from the model
+
+The second is B * g^2 of one batch of B predictions, and is right in the mean for any weights: g_i has the mean 0, and
+b_i g_i^2 has the mean of the Gauss-Newton diagonal of micro-batch i.
+
+What is drawn is a function of the seed, the number of the update, the micro-batch and the process: no generator of the
+run moves, every device draws the same, and a resumed run needs nothing but the number.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stepwell.engine import formats
+from stepwell.engine.gradients import Factor
+from stepwell.errors import UsageError
+from stepwell.optimizers.sophia import hessian_products
+from stepwell.optimizers.stepping import innermost
+from stepwell.step.accumulation import Weight
+
+Logits = Tensor | Callable[[], Tensor]
+STREAM = 1 << 16  # of the random bits: beyond those with which an optimizer rounds its slots
+
+
+class Estimator:
+    """An estimate every `every` updates, the first included. A subclass adds up what a micro-batch says (`_add`) and
+    makes the estimate of it (`_estimate`).
+
+    Args:
+        every: updates from one estimate to the next, from 1 to 100.
+        micro_batches: how many of an update's micro-batches the estimate is made of, at least 1; None: all.
+        seed: of what is drawn, from 0 to 2**31 - 1.
+    """
+
+    takes_logits = False
+
+    def __init__(self, every: int = 10, *, micro_batches: int | None = None, seed: int = 0) -> None:
+        name = type(self).__name__
+        for option, value, low, high in (
+            ("every", every, 1, 100),
+            ("micro_batches", 1 if micro_batches is None else micro_batches, 1, None),
+            ("seed", seed, 0, 2**31 - 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < low or (high and value > high):
+                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise UsageError(f"{name}: {option}={value!r}; it must be a whole number, {allowed}")
+        self.every, self.micro_batches, self.seed = every, micro_batches, seed
+        self.updates = 0  # begun so far, skipped ones included: which one is due is known without waiting
+        self._number = 0  # of micro-batches in the update that is due
+        self._total: Weight = 0
+        self._sums: dict[Tensor, Tensor] = {}
+        self._params: list[Tensor] = []
+        self._optimizer: Any = None
+        self._group: Any = None  # processes over which the batch is spread
+
+    def fresh(self) -> Estimator:
+        """The same settings for another run, or another optimizer."""
+        other = copy.copy(self)
+        other.updates, other._optimizer = 0, None
+        other.drop()
+        return other
+
+    # Called by the step
+
+    def bind(self, optimizer: torch.optim.Optimizer, group: Any) -> None:
+        """Serve `optimizer`, over the process group of a distributed model."""
+        taker = receiver(optimizer)
+        if self._optimizer not in (None, taker):
+            raise UsageError(f"Step: this {type(self).__name__} serves another optimizer already; make one for each")
+        self._optimizer, self._group = taker, group
+
+    def check(self, logits: Any) -> None:
+        """Raise UsageError where `logits` are missing, or have no use."""
+        name = type(self).__name__
+        if self.takes_logits and logits is None:
+            raise UsageError(
+                f"Step: {name} draws labels from the model's predictions; pass them as step(loss, logits=logits), or "
+                "take estimator=Hutchinson(), which needs the loss alone"
+            )
+        if not self.takes_logits and logits is not None:
+            raise UsageError(f"Step: logits have no effect with {name}, which needs the loss alone; leave them out")
+
+    def take(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
+        """Take in a micro-batch before its backward pass. `.grad` is not touched."""
+        if self.updates % self.every:
+            return
+        if self._number == 0:
+            groups = self._optimizer.param_groups
+            self._params = [p for group in groups for p in group["params"] if p.requires_grad and p.numel()]
+            self._refresh()
+        self._number += 1
+        if self.micro_batches is None or self._number <= self.micro_batches:
+            with torch.enable_grad():
+                self._add(loss, logits, weight, scaler)
+
+    def hand_over(self, found_inf: Tensor) -> None:
+        """Give the optimizer the estimate, if this update has one; dropped where `found_inf` is set."""
+        if self._number:
+            estimates, total = self._estimates()
+            self._optimizer.add_hessian({p: value / total for p, value in estimates.items()}, found_inf)
+        self.updates += 1
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the micro-batches of an update that is not made."""
+        self._number, self._total, self._sums, self._params = 0, 0, {}, []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kind": type(self).__name__, "updates": self.updates, "seed": self.seed}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise UsageError if `load_state_dict` cannot take this."""
+        name = type(self).__name__
+        if state["kind"] != name:
+            raise UsageError(f"Step: the checkpoint is of estimator={state['kind']}(), this Step has {name}(); use one")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.updates, self.seed = state["updates"], state["seed"]
+        self.drop()
+
+    # For subclasses
+
+    def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
+        raise NotImplementedError
+
+    def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """The estimate times the sum of the weights, from the sums of this process."""
+        raise NotImplementedError
+
+    def _refresh(self) -> None:
+        """Called before the first micro-batch of an update that is due."""
+
+    def _accumulate(self, parts: Sequence[Tensor | None], factor: Weight, weight: Weight, scaler: Any) -> None:
+        """Add `factor` times each part, unscaled, to the sums: in fp32, or fp64 for fp64 parameters."""
+        if all(part is None for part in parts):
+            raise UsageError(
+                f"Step: {type(self).__name__} finds no parameter of the optimizer in the graph; do loss and logits "
+                "come from another model? (A model whose parameters are sharded, as by FSDP, cannot be asked.)"
+            )
+        self._total = self._total + weight
+        scale = 1.0 if scaler is None else scaler._scale
+        for p, part in zip(self._params, parts, strict=True):
+            if part is None:
+                continue
+            wide = torch.float64 if p.dtype == torch.float64 else torch.float32
+            dense = (part.to_dense() if part.is_sparse else part).detach().to(wide)
+            part_sum = dense * (_on(factor, dense) / _on(scale, dense))
+            self._sums[p] = self._sums[p] + part_sum if p in self._sums else part_sum
+
+    def _stream(self, place: int, number: int) -> int:
+        """The key of the random bits of one tensor, or of one micro-batch, in this update and process."""
+        processes, rank = 1, 0
+        if self._group is not None:
+            processes = torch.distributed.get_world_size(self._group)
+            rank = torch.distributed.get_rank(self._group)
+        key = formats.key_of(self.seed, place, self.updates)
+        return formats.stream(key, STREAM + number * processes + rank)
+
+    def _estimates(self) -> tuple[dict[Tensor, Tensor], Weight]:
+        return self._estimate(self._everywhere(self._sums)), self._total_everywhere()
+
+    def _everywhere(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """The sums over all processes; every process must have the same tensors."""
+        if self._group is None:
+            return sums
+        for p in self._params:
+            if p not in sums:
+                sums[p] = torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
+            torch.distributed.all_reduce(sums[p], group=self._group)
+        return sums
+
+    def _total_everywhere(self) -> Weight:
+        if self._group is None:
+            return self._total
+        device = self._params[0].device
+        total = torch.as_tensor(self._total, dtype=torch.float64, device=device).clone()
+        torch.distributed.all_reduce(total, group=self._group)
+        return total.float()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(every={self.every})"
+
+
+class Hutchinson(Estimator):
+    """Hutchinson's estimate of the Hessian's diagonal: u * (H u), u random signs. For any loss that can be
+    differentiated twice.
+
+    It costs a gradient with a graph of its own (`create_graph`), which lies beside that of the loss, and a pass back
+    through both. An update with an estimate takes 4 to 5 times as long as one without (bench/estimators.py): 30 to 40 %
+    of the run at every tenth update; with `micro_batches=1` of n, an n-th of that. Fused attention, cuDNN's recurrent
+    layers and compiled models have no second derivative; `GaussNewtonBartlett` needs none. Sophia's rho with it: 0.01.
+
+    Args:
+        every: updates from one estimate to the next, from 1 to 100.
+        micro_batches: how many of an update's micro-batches the estimate is made of, at least 1; None: all.
+        seed: of the signs, from 0 to 2**31 - 1.
+
+    Reference: Liu et al., arXiv 2305.14342, algorithm 1, which draws u from a normal distribution and takes 32 of 480
+    sequences; signs have the same mean and less variance (Hutchinson, 1989).
+
+    >>> step = Step(Sophia(model.parameters(), rho=0.01), estimator=Hutchinson(every=10))
+    >>> done = step(loss_fn(model(x), y))
+    """
+
+    def _refresh(self) -> None:
+        self._signs = [
+            (formats.random_bits(self._stream(place, 0), p.numel(), p.device) >> 31).view(p.shape).to(p.dtype) * 2 - 1
+            for place, p in enumerate(self._params)
+        ]
+
+    def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
+        self._accumulate(hessian_products(_scaled(loss, scaler), self._params, self._signs), weight, weight, scaler)
+
+    def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        return sums
+
+    def _everywhere(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        # each process has signs of its own, so the products with them are what is added up
+        signs = zip(self._params, self._signs, strict=True)
+        return super()._everywhere({p: u * sums[p] for p, u in signs if p in sums})
+
+    def drop(self) -> None:
+        super().drop()
+        self._signs = []
+
+
+class GaussNewtonBartlett(Estimator):
+    """The Gauss-Newton-Bartlett estimate: B * g^2 with g the gradient of the mean loss over B predictions whose labels
+    are drawn from the model. For classification and language models; never negative.
+
+    It costs one more backward pass through the graph of the loss: an update with an estimate takes 1.7 to 2 times as
+    long as one without (bench/estimators.py), 7 to 10 % of the run at every tenth update. Sophia's rho with it: 0.05.
+
+    Args:
+        every: updates from one estimate to the next, from 1 to 100.
+        likelihood: what the loss is: "categorical" (cross entropy; the last dimension of the logits are classes) or
+            "bernoulli" (binary cross entropy with logits; every element is a prediction).
+        micro_batches: how many of an update's micro-batches the estimate is made of, at least 1; None: all.
+        seed: of the labels, from 0 to 2**31 - 1.
+
+    Hand the logits to the step, those that count in the loss: `logits[mask]` without padding, `logits.movedim(1, -1)`
+    of images. They belong to the same forward pass as the loss, so nothing is computed twice. A function is called
+    when an estimate is due only: `logits=lambda: model(x[:32])` makes it of a part of the batch.
+
+    Reference: Liu et al., arXiv 2305.14342, algorithm 2.
+
+    >>> step = Step(Sophia(model.parameters(), rho=0.05), estimator=GaussNewtonBartlett(every=10))
+    >>> logits = model(x)
+    >>> done = step(cross_entropy(logits, y), logits=logits)
+
+    Raises UsageError at a step without logits.
+    """
+
+    takes_logits = True
+
+    def __init__(
+        self,
+        every: int = 10,
+        likelihood: str = "categorical",
+        *,
+        micro_batches: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every, micro_batches=micro_batches, seed=seed)
+        if likelihood not in ("categorical", "bernoulli"):
+            raise UsageError(
+                f"GaussNewtonBartlett: likelihood={likelihood!r}; it must be 'categorical' (cross entropy) or "
+                "'bernoulli' (binary cross entropy); for other losses take Hutchinson()"
+            )
+        self.likelihood = likelihood
+
+    def check(self, logits: Any) -> None:
+        super().check(logits)
+        if not callable(logits):
+            self._check_logits(logits)
+
+    def _check_logits(self, logits: Any) -> None:
+        if not isinstance(logits, Tensor):
+            raise UsageError(
+                f"Step: logits is a {type(logits).__name__}; it must be a tensor (output.logits of a Hugging Face "
+                "model), or a function that returns one"
+            )
+        if not logits.requires_grad:
+            raise UsageError("Step: logits have no graph; were they detached, or computed under no_grad?")
+        if self.likelihood == "categorical" and (logits.ndim < 2 or logits.shape[-1] < 2):
+            raise UsageError(
+                f"Step: logits have shape {tuple(logits.shape)}; they must be (..., classes) with two classes or more; "
+                "for one logit per prediction take GaussNewtonBartlett(likelihood='bernoulli')"
+            )
+
+    def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
+        if not isinstance(logits, Tensor):
+            assert logits is not None
+            logits = logits()
+            self._check_logits(logits)
+        if logits.numel() == 0:
+            return
+        mean, predictions = self._drawn_loss(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+        grads = torch.autograd.grad(_scaled(mean, scaler), self._params, retain_graph=True, allow_unused=True)
+        self._accumulate(grads, (weight * predictions) ** 0.5, weight, scaler)
+
+    def _drawn_loss(self, logits: Tensor) -> tuple[Tensor, int]:
+        """The mean loss under labels drawn from the model, and of how many predictions it is the mean."""
+        if self.likelihood == "bernoulli":
+            flat = logits.reshape(-1)
+            drawn = (self._uniform(len(flat), flat.device) < flat.detach().sigmoid()).to(flat.dtype)
+            return functional.binary_cross_entropy_with_logits(flat, drawn), len(flat)
+        rows = logits.reshape(-1, logits.shape[-1])
+        return functional.cross_entropy(rows, self._drawn(rows.detach())), len(rows)
+
+    def _drawn(self, rows: Tensor) -> Tensor:
+        """A class for each row of logits, by the inverse of the distribution function."""
+        reached = rows.softmax(dim=-1).cumsum(dim=-1)
+        # a part of the last sum, which may differ from 1: no class of probability 0 is drawn
+        point = self._uniform(len(rows), rows.device).to(rows.dtype)[:, None] * reached[:, -1:]
+        return torch.searchsorted(reached, point, right=True)[:, 0]
+
+    def _uniform(self, count: int, device: torch.device) -> Tensor:
+        """Numbers in [0, 1) with 24 bits, fp32, of this micro-batch."""
+        return (formats.random_bits(self._stream(0, self._number), count, device) >> 8).to(torch.float32) * 2.0**-24
+
+    def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        return {p: value * value for p, value in sums.items()}
+
+
+def receiver(optimizer: torch.optim.Optimizer) -> Any:
+    """The optimizer that takes estimates, inside others that wrap it; None if none does."""
+    inside = innermost(optimizer)
+    return inside if hasattr(inside, "add_hessian") else None
+
+
+def checked_estimator(estimator: Any, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
+    """`estimator`, bound to `optimizer`; UsageError if one is missing, or given for nothing."""
+    wanted = receiver(optimizer)
+    if estimator is None:
+        if wanted is not None:
+            raise UsageError(
+                f"Step: {type(wanted).__name__} needs estimates of the Hessian; pass estimator=GaussNewtonBartlett() "
+                "(classification, language models) or estimator=Hutchinson() (any loss)"
+            )
+        return None
+    if not isinstance(estimator, Estimator):
+        raise UsageError(
+            f"Step: estimator is a {type(estimator).__name__}; give GaussNewtonBartlett(every=10) or "
+            "Hutchinson(every=10) of stepwell.step"
+        )
+    if wanted is None:
+        raise UsageError(
+            f"Step: {type(optimizer).__name__} has no use for estimates of the Hessian; leave estimator out"
+        )
+    estimator.bind(optimizer, group)
+    return estimator
+
+
+def rebound(estimator: Estimator | None, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
+    """`estimator` for another optimizer of the same run; None where it has no use."""
+    wanted = receiver(optimizer)
+    if estimator is None and wanted is not None:
+        raise UsageError(
+            f"Step: {type(wanted).__name__} needs estimates of the Hessian and this Step makes none; make a Step of "
+            "its own for it, with stepwell.switch(step.optimizer, ...) and an estimator"
+        )
+    if estimator is None or wanted is None:
+        return None
+    estimator._optimizer = None
+    estimator.bind(optimizer, group)
+    return estimator
+
+
+def _scaled(loss: Tensor, scaler: Any) -> Tensor:
+    return loss if scaler is None else scaler.scale(loss)
+
+
+def _on(factor: Factor, other: Tensor) -> Factor:
+    return factor.to(other.device) if isinstance(factor, Tensor) else factor
