@@ -218,7 +218,7 @@ def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options:
     assert_bits_equal(plain, scaled)
 
 
-DEFAULTS = [pytest.param(name, {}, id=f"{name}-defaults") for name in TABLE]
+DEFAULTS = [pytest.param(name, {}, id=f"{name}-defaults") for name in RULES]
 
 
 @pytest.mark.parametrize(("name", "options"), [*rows(), *DEFAULTS])
