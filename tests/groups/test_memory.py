@@ -11,8 +11,8 @@ from torch import nn
 from stepwell import optimizers
 from stepwell.errors import UsageError
 from stepwell.groups import by_role, device_memory, find_roles, forecast, freeze, muon, rows
-from stepwell.groups.memory import bytes_text
-from stepwell.optimizers import SAM, Lookahead
+from stepwell.groups.memory import bytes_text, group_state_bytes
+from stepwell.optimizers import SAM, TABLE, Lookahead, find
 from tests.anatomy import lookalikes as look
 
 
@@ -187,3 +187,22 @@ def test_sizes_for_people() -> None:
         "1010 MiB",
         "3 TiB",
     ]
+
+
+BY_RULE = [name for name in TABLE if find(name).facts.kind not in ("closure", "wrapper")]
+
+
+@pytest.mark.parametrize("state", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("name", BY_RULE)
+def test_forecast_of_a_class_is_what_it_keeps(name: str, state: str) -> None:
+    """Matrices, vectors, a kernel, a small tensor and an embedding, after one step."""
+    cls = find(name)
+    if name in ("AdamW8bit", "AdamW4bit"):
+        state = cls([torch.zeros(1)]).param_groups[0]["state"]  # their name says it
+    shapes = ((80, 70), (5000,), (7,), (6, 4, 3, 3), (120, 40))
+    params = [torch.ones(shape, requires_grad=True) for shape in shapes]
+    optimizer = cls(params, **{"state": state, **cls.facts.compare_options})
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    assert round(group_state_bytes({"params": params}, cls, state)) == optimizer.state_bytes()

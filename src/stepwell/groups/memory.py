@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from stepwell.engine import formats
 from stepwell.errors import UsageError, nearest
 
 # Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block of 256 elements beside the codes.
@@ -85,10 +87,8 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
     defaults = {} if isinstance(optimizer, type) else getattr(optimizer, "defaults", {})
     settings = {**defaults, **group}
-    slots = getattr(optimizer, "slots", None)
-    if slots:
-        kept = [slot for slot in slots if getattr(slot, "per", "element") == "element"]
-        return sum(_exists(slot, settings) for slot in kept) * math.prod(shape)
+    if hasattr(optimizer, "signatures"):
+        return float(sum(math.prod(slot.shape(shape, kept)) for slot, kept in _slots_of(optimizer, group, shape)))
     folded = name.lower().replace("-", "").replace("_", "")
     if folded not in STATE:
         raise UsageError(f"the state of '{name}' is not known here: {nearest(name, STATE)}")
@@ -100,10 +100,37 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     return STATE[folded](shape) + (math.prod(shape) if settings.get("amsgrad") else 0)
 
 
-def _exists(slot: Any, settings: Mapping[str, Any]) -> bool:
-    if slot.when is not None and slot.when not in settings:
-        return slot.when not in ("amsgrad", "centered")  # at its usual settings
-    return bool(slot.exists(settings))
+def _slots_of(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> list[tuple[Any, dict[str, Any]]]:
+    """The slots that an optimizer of this package keeps for a tensor, with the settings that they depend on.
+
+    A class is taken at its usual settings: what it is compared with (SGD has momentum), else its defaults.
+    """
+    if isinstance(optimizer, type):
+        cls: Any = optimizer
+        given = inspect.signature(cls.__init__).parameters.values()
+        settings = {p.name: p.default for p in given if p.default is not p.empty} | dict(cls.facts.compare_options)
+    else:
+        cls, settings = type(optimizer), dict(optimizer.defaults)
+    settings = {"use_muon": len(shape) >= 2, "amsgrad": False, **settings, **group}  # what Muon asks of a group
+    method = cls.method_of(optimizer, settings, torch.empty(shape, device="meta"))
+    return [(slot, settings) for slot in cls.signatures[method].slots if slot.exists(settings)]
+
+
+def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tensor, state: str) -> float:
+    """Bytes of the declared slots of one tensor, each in the format that it will have."""
+    shape, weights = tuple(tensor.shape), DTYPES[tensor.dtype]
+    mine, _ = formats.state_format(state, weights, tensor.numel())
+    total = 0.0
+    for slot, settings in _slots_of(optimizer, group, shape):
+        elements, name = math.prod(slot.shape(shape, settings)), formats.slot_format(slot.per, slot.wide, mine, state)
+        if name == formats.NUMBER:
+            total += 8
+        elif name in ("int8", "int4"):
+            code = formats.CODES[name, slot.signed]
+            total += code.code_bytes(elements) + 4 * code.blocks(elements)
+        else:
+            total += formats.BYTES[name] * elements
+    return total
 
 
 @dataclass(frozen=True)
@@ -219,7 +246,9 @@ def group_state_bytes(group: Mapping[str, Any], optimizer: Any, state: str = "fp
     """Bytes of state that `optimizer` keeps for a group; frozen tensors have none."""
     total = 0.0
     for tensor in group["params"]:
-        if tensor.requires_grad:
+        if tensor.requires_grad and hasattr(optimizer, "signatures"):
+            total += _declared_bytes(optimizer, group, tensor, state)
+        elif tensor.requires_grad:
             size = 8.0 if tensor.dtype == torch.float64 else FORMATS[state]
             total += state_elements(optimizer, group, tuple(tensor.shape)) * size
     return total

@@ -95,7 +95,7 @@ class Shampoo(Optimizer):
         grafting: None, or whose norm the step takes: "sgd", "adagrad", "adam".
         grafting_beta2, grafting_eps: Adam's second decay, and both methods' eps, of the grafted norm.
         eps_at_root: add eps to L and R for the root only, instead of once at the start.
-        max_precond_dim: the longest side that is preconditioned, at least 0.
+        max_precond_dim: the longest side that is preconditioned, at least 0; eigenvalues cost its cube.
         options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`); state="bf16" stores L and R in
             16 bits, too.
 
@@ -153,7 +153,7 @@ class Shampoo(Optimizer):
         grafting_beta2: float = 0.999,
         grafting_eps: float = 1e-8,
         eps_at_root: bool = False,
-        max_precond_dim: int = 10_000,
+        max_precond_dim: int = 1024,
         **options: Any,
     ) -> None:
         defaults = {
