@@ -21,6 +21,12 @@ def test_digits_has_an_answer_inside_the_usual_range_times_three(optimizer: str,
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
+def test_sophia_is_given_second_derivatives_where_attention_would_be_fused() -> None:
+    found = found_for(tasks.find("bytes"), "sophia", iterations=10, orders=1)
+    assert len(found.curve.x) == 10
+
+
 def test_an_unknown_optimizer() -> None:
     with pytest.raises(UsageError, match="unknown optimizer 'adamv'"):
         found_for(tasks.find("digits"), "adamv")

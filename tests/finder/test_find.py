@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stepwell.errors import UsageError
 from stepwell.finder import find_lr
-from stepwell.optimizers import LBFGS, SAM, SGD, AdamW, Lookahead
+from stepwell.optimizers import LBFGS, SAM, SGD, AdamW, Lookahead, Sophia
 from stepwell.optimizers.swats import Swats
 from stepwell.schedules import Scheduler, linear
-from stepwell.step import AutoClip, Step
+from stepwell.step import AutoClip, GaussNewtonBartlett, Hutchinson, Step
 from tests.step.small import same
 
 
@@ -243,6 +243,27 @@ def test_schedulers_are_put_back_and_do_not_forbid_the_finder() -> None:
     ]
     assert (scheduler.state_dict(), optimizer.param_groups[0]["lr"]) == before
     assert results[0].curve == results[1].curve
+
+
+@pytest.mark.parametrize("estimator", [None, Hutchinson(every=3), GaussNewtonBartlett(every=3)], ids=repr)
+def test_estimates_of_the_hessian_are_made_and_leave_no_trace(estimator: Any) -> None:
+    model = network()
+    optimizer = Sophia(model.named_parameters())
+    given = optimizer if estimator is None else Step(optimizer, estimator=estimator)
+
+    def with_logits(model: Any, batch: Any) -> Any:
+        logits = model(*batch[:2])
+        return nn.functional.cross_entropy(logits, batch[2]), logits
+
+    before = everything(model, optimizer)
+    labels = estimator is not None and estimator.takes_logits
+    results = [find_lr(model, given, loader(), with_logits if labels else loss, iterations=30) for _ in range(2)]
+    assert results[0].curve == results[1].curve
+    assert same(everything(model, optimizer), before)
+    assert estimator is None or estimator.updates == 0
+    if labels:
+        with pytest.raises(UsageError, match="pass them as"):
+            find_lr(model, given, loader(), loss, iterations=30)
 
 
 def test_a_step_of_the_users_keeps_its_schedule_and_averages() -> None:

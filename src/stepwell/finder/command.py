@@ -10,6 +10,7 @@ from stepwell.errors import MissingExtra
 from stepwell.finder.find import find_lr
 from stepwell.finder.found import FoundLR
 from stepwell.optimizers import create
+from stepwell.step.estimators import twice_differentiable
 
 if TYPE_CHECKING:
     from stepwell.tasks import Task
@@ -45,11 +46,12 @@ def found_for(
             raise MissingExtra("matplotlib", "tools", "drawing the curve") from None
         matplotlib.use("Agg")
     model = task.build(seed)
+    chosen = create(optimizer, model, **(options or {}))
     found = find_lr(
         model,
-        create(optimizer, model, **(options or {})),
+        chosen,
         task.batches,
-        task.loss,
+        twice_differentiable(chosen, task.loss),
         low=low,
         high=high,
         iterations=iterations,

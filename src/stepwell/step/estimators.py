@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stepwell.engine import formats
 from stepwell.engine.gradients import Factor
@@ -342,6 +343,18 @@ def receiver(optimizer: torch.optim.Optimizer) -> Any:
     """The optimizer that takes estimates, inside others that wrap it; None if none does."""
     inside = innermost(optimizer)
     return inside if hasattr(inside, "add_hessian") else None
+
+
+def twice_differentiable(optimizer: torch.optim.Optimizer, loss: Callable[..., Any]) -> Callable[..., Any]:
+    """`loss`, computed without fused attention, which has no second derivative, where `optimizer` takes estimates."""
+    if receiver(optimizer) is None:
+        return loss
+
+    def plain(*arguments: Any) -> Any:
+        with sdpa_kernel(SDPBackend.MATH):
+            return loss(*arguments)
+
+    return plain
 
 
 def checked_estimator(estimator: Any, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
