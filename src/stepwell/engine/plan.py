@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
+from itertools import pairwise, repeat
 from operator import is_, itemgetter
 from typing import Any
 
@@ -344,6 +344,7 @@ class Plan:
                 launch.group_list.append(position)
                 launch.places.append(place)
                 launch.states.append(optimizer.watched_state(tensor))
+        _refuse_overlaps(self.launches)
         for launch in self.launches:
             launch.seal(self.groups, self.launches)
 
@@ -445,6 +446,23 @@ class Plan:
             view=signature.view,
             sizes=("elements",) if cautious or "elements" in signature.named else (),
         )
+
+
+def _refuse_overlaps(launches: list[Launch]) -> None:
+    """Raise UsageError where two parameters share memory: each step would move it twice, in any order."""
+    spans = []
+    for launch in launches:
+        for tensor, name in zip(launch.tensors, launch.names, strict=True):
+            if tensor.is_contiguous():  # others are looked at element by element: rows of one tensor may interleave
+                first = tensor.data_ptr()
+                spans.append((str(tensor.device), first, first + tensor.numel() * tensor.element_size(), name))
+    spans.sort()
+    for (device, _, end, name), (other, first, _, next_name) in pairwise(spans):
+        if device == other and first < end:
+            raise UsageError(
+                f"the parameters {name!r} and {next_name!r} share memory, so a step would move it twice; make them one "
+                "parameter, or clone one of them"
+            )
 
 
 def norm_of(kind: LaunchKind) -> LaunchKind:
