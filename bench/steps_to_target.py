@@ -8,7 +8,7 @@ tuned AdamW reaches: the highest of its final ones. Counted are the steps of a w
 target, to within one fiftieth of it; a seed that never is counts as later than all others. A shorter run with a decay
 of its own would be there sooner: this says how much sooner along one schedule.
 
-All optimizers: about 3 hours on 2 cores (11 runs each, 12 to 25 s a run). It can be interrupted; the same command goes
+All optimizers: 1 to 3 hours on 2 cores (11 runs each, of 12 to 40 s). It can be interrupted; the same command goes
 on from the folder `--out`.
 """
 
