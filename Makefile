@@ -38,7 +38,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(PEERS) ## speed and memory of every optimizer against the best installed peer (15 minutes)
+bench: $(PEERS) ## speed and memory of every optimizer against the best installed peer (half an hour)
 	$(BIN)/python bench/step.py $(BENCH)
 
 clean: ## remove the environment and what runs left behind

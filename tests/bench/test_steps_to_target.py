@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def test_the_target_is_what_every_seed_of_adamw_reaches() -> None:
     assert rows["SGD"]["steps"] is None  # one seed of two never is there
     assert rows["SGD"]["reached"] == "1 of 2"
     assert [seed["steps to target"] for seed in rows["SGD"]["each seed"]] == [None, 20]
+
+
+def test_runs_that_did_not_end_are_named() -> None:
+    found = result(AdamW=[[5.0, 2.0], [5.0, 2.1]], Lion=[[5.0, 2.0]])
+    lost = Outcome("Lion", "seed", 1, 1e-2, 2, "diverged", "loss or metric not finite by step 10")
+    found = dataclasses.replace(found, outcomes=(*found.outcomes, lost))
+    table = steps_to_target.tabulated(found, 2.1)
+    assert table.notes == ["Lion, seed 2: diverged (loss or metric not finite by step 10)"]
+    row = next(row for row in table.rows if row["optimizer"] == "Lion")
+    assert row["reached"] == "1 of 2"
+    assert row["steps"] is None
 
 
 def test_without_adamw_there_is_no_target() -> None:
