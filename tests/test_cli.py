@@ -249,6 +249,11 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "Traceback" not in capsys.readouterr().err
 
 
+def listen() -> None:
+    """A shell's background job ignores Ctrl-C, and so would all that it starts: these tests may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_real_run_shows_what_is_done_and_the_same_command_resumes_it(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW_TASK)
@@ -257,6 +262,7 @@ def test_ctrl_c_in_a_real_run_shows_what_is_done_and_the_same_command_resumes_it
     process = subprocess.Popen(
         [sys.executable, "-m", "stepwell.cli", *arguments, "--out", "parts"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=listen,
     )  # fmt: skip
     trials = tmp_path / "parts" / "trials.jsonl"
     until = time.monotonic() + 120

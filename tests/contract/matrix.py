@@ -23,8 +23,8 @@ from torch import Tensor
 from stepwell import UsageError
 from stepwell.engine import formats
 from stepwell.engine.statements import traced
-from stepwell.optimizers import TABLE, find
-from tests.contract.table import MATRIX, ROWS, SUMMED, expected
+from stepwell.optimizers import find
+from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, expected
 from tests.contract.test_contract import FLOAT64, give, leaves, run, run_with_bases
 
 PAGE = Path(__file__).parents[2] / "docs" / "contract.md"
@@ -73,7 +73,7 @@ def is_run(backend: str, name: str, weights: str, state: str) -> bool:
         return True
     if weights in ("bf16", "fp16"):
         return state == "fp32"
-    return state == STATES[(list(TABLE).index(name) + list(WEIGHTS).index(weights)) % len(STATES)]
+    return state == STATES[(list(RULES).index(name) + list(WEIGHTS).index(weights)) % len(STATES)]
 
 
 def marks(backend: str, name: str, full: bool = False) -> list[str]:
@@ -339,7 +339,7 @@ def main(arguments: list[str]) -> None:
     rows: dict[str, dict[str, list[str]]] = {}
     for backend in ("gpu",) if gpu else ("eager", "cpu"):
         rows[backend] = {}
-        for name in TABLE:
+        for name in RULES:
             rows[backend][name] = marks(backend, name, full)
             print(f"{backend:6}{name:20}{' '.join(rows[backend][name])}", file=sys.stderr)
     if gpu:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from stepwell.optimizers import TABLE
 from tests.contract.matrix import (
     BACKENDS,
     COMMAND,
@@ -16,11 +15,11 @@ from tests.contract.matrix import (
     marks,
     page,
 )  # fmt: skip
-from tests.contract.table import MATRIX
+from tests.contract.table import MATRIX, RULES
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("backend", ["eager", "cpu"])
 def test_every_cell_holds_and_is_printed(backend: str, name: str) -> None:
     found = marks(backend, name)
@@ -31,15 +30,15 @@ def test_the_page_is_what_its_rows_print() -> None:
     text = PAGE.read_text()
     rows = committed_rows(text)
     assert list(rows) == list(BACKENDS)
-    assert all(list(rows[backend]) == list(TABLE) for backend in BACKENDS)
+    assert all(list(rows[backend]) == list(RULES) for backend in BACKENDS)
     assert page(rows) == text, f"run `{COMMAND}`"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_pair_is_run(backend: str) -> None:
-    cells = [(n, w, s) for n in TABLE for w in WEIGHTS for s in STATES if is_run(backend, n, w, s)]
-    assert len({(name, weights) for name, weights, _ in cells}) == len(TABLE) * len(WEIGHTS)
-    assert len({(name, state) for name, _, state in cells}) == len(TABLE) * len(STATES)
+    cells = [(n, w, s) for n in RULES for w in WEIGHTS for s in STATES if is_run(backend, n, w, s)]
+    assert len({(name, weights) for name, weights, _ in cells}) == len(RULES) * len(WEIGHTS)
+    assert len({(name, state) for name, _, state in cells}) == len(RULES) * len(STATES)
     assert len({(weights, state) for _, weights, state in cells}) == len(WEIGHTS) * len(STATES)
     for name in (*WHOLE, *(MATRIX if backend != "eager" else ())):
         assert sum(n == name for n, _, _ in cells) == len(WEIGHTS) * len(STATES)
