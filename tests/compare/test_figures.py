@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from stepwell.compare import Contender, Outcome, Plan, Result
-from stepwell.compare.figures import headline, learning_curves, paths, rates, score_table, sections, settings_table
+from stepwell.compare.figures import (
+    headline,
+    learning_curves,
+    method,
+    paths,
+    rates,
+    score_table,
+    sections,
+    settings_table,
+)
 from stepwell.compare.judgement import findings
 from stepwell.compare.plan import learning_rates
 from stepwell.compare.scores import scores
@@ -139,7 +148,17 @@ def test_the_notes_are_honest() -> None:
 
 def test_the_settings_say_how_it_was_run() -> None:
     rows = {str(row[0]): str(row[1]) for row in settings_table(result()).rows}
-    assert rows["SGD"] == "lr from 0.001 to 1; momentum=0.9"
+    decay = "linear warmup over the first 5 % of the steps, then cosine decay to 0"
+    assert rows["SGD"] == f"lr from 0.001 to 1; momentum=0.9; schedule: {decay}"
     assert rows["torch"] == "2.0"
-    assert "cosine decay to 0" in rows["schedule"]
     assert rows["data"] == "made up"
+    assert f"All share one schedule: {decay}. The metric" in method(result())
+
+
+def test_a_schedule_of_its_own_is_said_by_name() -> None:
+    own = dataclasses.replace(PLAN.contenders[0], name="ScheduleFreeSGD", schedule="warmup")
+    mixed = result(plan=dataclasses.replace(PLAN, contenders=(own, PLAN.contenders[1])))
+    assert (
+        "run their own; ScheduleFreeSGD: linear warmup over the first 5 % of the steps, then constant. The"
+        in method(mixed)
+    )

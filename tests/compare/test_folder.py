@@ -75,6 +75,10 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
             {"contenders": (Contender("SGD", 1e-3, 1.0, {"momentum": 0.5}), PLAN.contenders[1])},
             "SGD.options.momentum is 0.9 there and 0.5 here",
         ),
+        (
+            {"contenders": (Contender("SGD", 1e-3, 1.0, {"momentum": 0.9}, "warmup"), PLAN.contenders[1])},
+            "SGD.schedule is 'decay' there and 'warmup' here",
+        ),
         ({"task_digest": "ab"}, "task_digest is '' there and 'ab' here"),
         ({"prune": False}, "prune is True there and False here"),
     ],

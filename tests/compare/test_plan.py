@@ -95,3 +95,5 @@ def test_the_schedule_rises_then_falls_and_wastes_no_step(steps: int) -> None:
     assert factors[top:] == sorted(factors[top:], reverse=True)
     if steps > 100:
         assert factors[-1] < 0.001
+    assert [factor(step, steps, "warmup") for step in range(steps)] == factors[: top + 1] + [1.0] * (steps - top - 1)
+    assert {factor(step, steps, "constant") for step in range(steps)} == {1.0}

@@ -184,6 +184,8 @@ def test_contenders_take_ranges_and_options_of_the_family_unless_told() -> None:
     assert (sam.low, sam.high) == find("adamw").facts.lr_range("cnn")  # the rates of what is inside
     assert sam.options == {"base": "adamw", "rho": 0.1}  # SGD's momentum is not for AdamW
     assert lookahead.options == {"base": "adamw"}
+    free, rprop, inside = contenders(["schedulefreesgd", "rprop", "sam"], "cnn", None, {"sam": {"base": "rprop"}})
+    assert (sgd.schedule, free.schedule, rprop.schedule, inside.schedule) == ("decay", "warmup", "constant", "constant")
     (other,) = contenders(["sgd"], "a family of its own")
     assert (other.low, other.high) == find("sgd").facts.lr_range(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,6 +78,14 @@ def test_the_learning_rate_follows_the_schedule_to_zero() -> None:
     assert moves[4] == pytest.approx(1e-2 * math.sqrt(2), rel=1e-3)
     assert moves[0] == pytest.approx(1e-2 * math.sqrt(2) / 5, rel=1e-3)
     assert moves[-1] < 1e-5
+
+
+def test_an_optimizer_without_a_decay_keeps_its_rate() -> None:
+    task = dataclasses.replace(tasks.find("ravine"), evaluations=100)
+    kept = dataclasses.replace(LION, schedule="constant")
+    path = run_trial(task, kept, tuning(1e-3, optimizer="Lion"), 100).path
+    moves = [math.dist(a, b) for a, b in itertools.pairwise(path)]
+    assert moves[0] == moves[-1] == pytest.approx(1e-3 * math.sqrt(2), rel=1e-3)
 
 
 @pytest.mark.parametrize(

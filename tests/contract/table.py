@@ -43,15 +43,15 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2},
     ],
     "LAMB": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude_vectors": False},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude_vectors": False,
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude": "none"},
+        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude": "none",
          "max_weight_norm": 2.0, "bias_correction": False},
     ],
     "LARS": [
         {"lr": 0.5, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.2, "trust_coefficient": 0.1, "eps": 1e-3,
-         "exclude_vectors": False},
+         "exclude": "none"},
         {"lr": 0.5, "momentum": 0.8, "weight_decay": 0.2, "nesterov": True, "trust_coefficient": 0.1, "eps": 1e-3,
-         "momentum_after_scaling": False, "exclude_vectors": False},
+         "momentum_after_scaling": False, "exclude": "none"},
     ],
     "NovoGrad": [
         {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2},
@@ -200,7 +200,7 @@ REFEREE_VALUES: dict[str, Any] = {
     "eps_at": {True: "root", False: "start"},
 }
 REFEREE_VALUES_OF: dict[str, dict[str, Any]] = {"LAMB": {"bias_correction": {True: "inside", False: "none"}}}
-NOT_FOR_THE_REFEREE = ("exclude_vectors",)  # it treats every tensor alike
+NOT_FOR_THE_REFEREE = ("exclude",)  # it treats every tensor alike
 
 # Optimizers with sums over a tensor or over all: kernels add them up in another order than the definition.
 SUMMED = ("LAMB", "LARS", "NovoGrad", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam", "Adafactor")

@@ -59,7 +59,7 @@ CASES: list[Any] = [
     ("AdamW", torch.float64, {}, "v2.b64", "v2.b64"),
     ("Lion", torch.float32, {}, "v4.b32", "v4.b32"),
     ("RMSprop", torch.float32, {"momentum": 0.9, "centered": True}, "v4.b32", "v4.b32"),
-    ("LAMB", torch.float32, {"exclude_vectors": False}, "v4.b32", "v4.b32"),
+    ("LAMB", torch.float32, {"exclude": "none"}, "v4.b32", "v4.b32"),
 ]  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_kernels_compile_for_sm_90_with_128_bit_access(
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter does not compile")
 def test_the_first_pass_only_reads() -> None:
     p = torch.zeros(5000, requires_grad=True)
-    text = ptx(stepwell.LAMB([p], backend="cpu", exclude_vectors=False), summing=True)
+    text = ptx(stepwell.LAMB([p], backend="cpu", exclude="none"), summing=True)
     assert "ld.global.v4.b32" in text
     assert "st.global.v4" not in text
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import stepwell as sw
 
-OPTIONS: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.1, "exclude_vectors": False}
+OPTIONS: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.1, "exclude": "none"}
 
 
 def model() -> nn.Sequential:

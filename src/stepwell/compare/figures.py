@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from stepwell.compare.judgement import findings, listed, planned
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.progress import duration
-from stepwell.compare.schedule import NAME as SCHEDULE
-from stepwell.compare.schedule import factor
+from stepwell.compare.schedule import NAMES as SCHEDULES
 from stepwell.curves import Cell, Chart, Curve, Mark, Section, Table
 
 if TYPE_CHECKING:
+    from stepwell.compare.plan import Plan
     from stepwell.compare.run import Result
 
 SETTLED = 0.3  # of the run: what is before may leave the picture; the start dwarfs all differences
@@ -251,10 +251,22 @@ def method(result: Result) -> str:
         f"on a log scale, all with seed 0. {cut}"
         f"The rate with the best final metric then ran with {plan.seeds} other seed{'s' if plan.seeds != 1 else ''}. "
         "Within a seed all optimizers start from the same weights and see the same batches in the same order. "
-        f"All share one schedule: {SCHEDULE}; the metric is compared after the last step. The rate is chosen on the "
+        f"{_schedules(plan)} The metric is compared after the last step. The rate is chosen on the "
         "same held-out data that the score is taken on, with the same number of looks for every optimizer. "
         "Hyperparameters other than the learning rate keep the values below."
     )
+
+
+def _schedules(plan: Plan) -> str:
+    """Who ran which schedule, in sentences."""
+    names = {contender.schedule for contender in plan.contenders}
+    if len(names) == 1:
+        return f"All share one schedule: {SCHEDULES[names.pop()]}."
+    said = [f"The schedule is {SCHEDULES['decay']}; optimizers that are defined without a decay run their own"]
+    for name in sorted(names - {"decay"}):
+        who = ", ".join(contender.name for contender in plan.contenders if contender.schedule == name)
+        said.append(f"{who}: {SCHEDULES[name]}")
+    return "; ".join(said) + "."
 
 
 def settings_table(result: Result) -> Table:
@@ -265,10 +277,10 @@ def settings_table(result: Result) -> Table:
     if task["batch_size"] is not None:
         rows.append(["batch size", task["batch_size"]])
     rows.append(["steps in a run", plan.steps])
-    rows.append(["schedule", f"{SCHEDULE} (factor {factor(plan.steps // 2, plan.steps):.2f} half way)"])
     for contender in plan.contenders:
         options = ", ".join(f"{key}={value}" for key, value in contender.options.items()) or "defaults"
-        rows.append([contender.name, f"lr from {contender.low:g} to {contender.high:g}; {options}"])
+        span = f"lr from {contender.low:g} to {contender.high:g}"
+        rows.append([contender.name, f"{span}; {options}; schedule: {SCHEDULES[contender.schedule]}"])
     rows.append(["device", plan.device])
     rows += [[key, text] for key, text in result.machine.items()]
     return Table(["setting", "value"], rows, title="Settings")

@@ -98,7 +98,7 @@ def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
     contenders = settings.get("contenders") or []
     flat = {key: value for key, value in settings.items() if key != "contenders"}
     flat["optimizers"] = ",".join(c["name"] for c in contenders)
-    return {**flat, **{c["name"]: {"low": c["low"], "high": c["high"], "options": c["options"]} for c in contenders}}
+    return {**flat, **{c["name"]: {key: c[key] for key in c if key != "name"} for c in contenders}}
 
 
 def write_whole(path: Path, content: str) -> Path:

@@ -23,13 +23,14 @@ class Contender:
 
     Attributes:
         name: the class name, `"AdamW"`. low, high: the learning rates to search, 0 < low < high.
-        options: constructor arguments besides lr.
+        options: constructor arguments besides lr. schedule: a name of `compare.schedule.NAMES`.
     """
 
     name: str
     low: float
     high: float
     options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "decay"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def contenders(
         if not 0 < low < high < float("inf"):
             raise UsageError(f"learning rates of {name} from {low:g} to {high:g}: 0 < low < high is needed")
         usual = dict(inside.facts.compare_options)
-        chosen.append(Contender(name, float(low), float(high), {**usual, **mine}))
+        chosen.append(Contender(name, float(low), float(high), {**usual, **mine}, inside.facts.schedule))
     return tuple(chosen)
 
 
@@ -126,9 +126,10 @@ def compare(
     """Compare optimizers on a task, each with the same tuning budget.
 
     Every optimizer gets `trials` learning rates from its own published range, then `seeds` runs at the best one,
-    all of `steps` steps (default: the task's budget) under one schedule. `jobs` worker processes share the work
-    (default: one per two cores). Everything is kept in the folder `out` (default: `runs/<task>`); the same call
-    resumes what an interruption left. Ctrl-C ends the call early with what is done (`complete` is False).
+    all of `steps` steps (default: the task's budget) under one schedule; those that are defined without a decay
+    (`Facts.schedule`) run their own. `jobs` worker processes share the work (default: one per two cores). Everything
+    is kept in the folder `out` (default: `runs/<task>`); the same call resumes what an interruption left. Ctrl-C ends
+    the call early with what is done (`complete` is False).
 
     Raises UsageError for anything a user can mend: unknown names, settings out of range, a faulty task file, a
     folder that holds another run.

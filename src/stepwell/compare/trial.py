@@ -86,9 +86,9 @@ def _train(
     _warm_up(task, contender, trial, device)
     model = task.build(trial.seed).to(device)
     model.train()
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    parameters = sum(p.numel() for _, p in trained)
-    optimizer = _optimizer(contender, trained, trial.lr, model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    parameters = sum(p.numel() for p in trained)
+    optimizer = _optimizer(contender, trial.lr, model)
     judge = None if rivals is None else Judge(rivals, task.metric.direction, steps)
     stops = set(evaluated_steps(steps, task.evaluations))
     torch.manual_seed(trial.seed)  # dropout: the same draws however much the model's builder drew
@@ -111,7 +111,7 @@ def _train(
         log.loss.append(loss)
         log.seconds.append(round(seconds, 6))
         if task.surface is not None:
-            log.path.append([x.item() for x in trained[0][1].detach().flatten()])
+            log.path.append([x.item() for x in trained[0].detach().flatten()])
         return True
 
     if not evaluate(0, [], 0.0):
@@ -123,7 +123,7 @@ def _train(
     for step in range(1, steps + 1):
         batch = to_device(next(stream), device)
         for group in optimizer.param_groups:
-            group["lr"] = trial.lr * factor(step - 1, steps)
+            group["lr"] = trial.lr * factor(step - 1, steps, contender.schedule)
         loss = optimizer.step(_closure(task, model, batch, optimizer, log))
         losses.append(loss.detach().reshape(()))  # left on the device: nothing waits for it here
         if step not in stops:
@@ -147,16 +147,16 @@ def _warm_up(task: Task, contender: Contender, trial: Trial, device: str) -> Non
     Without it the first trial of AdamW in a fresh process took 2 s longer than the second, for 0.1 s of steps.
     """
     model = task.build(trial.seed).to(device)
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = _optimizer(contender, trained, 0.0, model)
+    optimizer = _optimizer(contender, 0.0, model)
     optimizer.step(_closure(task, model, to_device(next(task.stream(trial.seed)), device), optimizer, _Log()))
 
 
-def _optimizer(contender: Contender, trained: Sequence[tuple[str, Tensor]], lr: float, model: nn.Module) -> Any:
+def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
+    """The optimizer of a trial, from the model and not from its parameters: some treat tensors by their role."""
     options = dict(contender.options)
     if "model" in inspect.signature(find(contender.name)).parameters:  # SAM: for the statistics of batch norm
         options.setdefault("model", model)
-    return create(contender.name, trained, lr=lr, **options)
+    return create(contender.name, model, lr=lr, **options)
 
 
 def _closure(task: Task, model: nn.Module, batch: Any, optimizer: Any, log: _Log) -> Callable[[], Tensor]:

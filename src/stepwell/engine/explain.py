@@ -73,9 +73,7 @@ def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name
         found.append(wide)
     if group["weights"] != "native" and kind.rounding == "native":
         found.append(f"weights={group['weights']!r} has nothing to do: {kind.weights} weights lose nothing")
-    for flag, value in kind.flags:
-        if flag == "exclude_vectors" and value:
-            found.append("fewer than two dimensions: no trust ratio and no decay")
+    found += optimizer.remarks(group, tensor)
     for label, backend in optimizer.backends_for(kind, tensor).items():
         reason = backend.refusal(kind, tensor)
         if reason is None:

@@ -295,6 +295,10 @@ class Optimizer(torch.optim.Optimizer):
         """The flags and the kind of decay of one tensor of a group. LAMB and LARS leave out vectors here."""
         return flags, decay
 
+    def remarks(self, group: Mapping[str, Any], tensor: Tensor) -> list[str]:
+        """What `explain()` should say of the rule for one tensor of a group."""
+        return []
+
     def backends_for(self, kind: LaunchKind, tensor: Tensor) -> dict[str, ModuleType]:
         """The backends that may update `tensor`, the fastest first."""
         if kind.view != "element" and self.backend in ("auto", "eager"):

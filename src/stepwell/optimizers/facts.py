@@ -16,6 +16,10 @@ Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer
 # it is a wrapper, whose step is made by another optimizer.
 Kind = Literal["elementwise", "sums", "matrix", "closure", "wrapper"]
 
+# What the learning rate should do: rise and decay; rise and stay, as averages of the iterates take the decay's place;
+# or stay from the start, as the rule finds the length of its steps itself.
+Schedule = Literal["decay", "warmup", "constant"]
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -27,6 +31,7 @@ class Facts:
         compare_options: constructor options `compare` uses unless told otherwise.
         method: what makes the step.
         kind: what the step looks at.
+        schedule: what the learning rate should do over a run.
         lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where the two have
             no usual relation.
         needs_closure: the step evaluates the loss itself.
@@ -41,6 +46,7 @@ class Facts:
     compare_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     method: Method = "adaptive"
     kind: Kind = "elementwise"
+    schedule: Schedule = "decay"
     lr_against_adamw: float | None = 1.0
     needs_closure: bool = False
     needs_warmup: bool = False
@@ -97,6 +103,7 @@ def record(optimizer: type[Any], family: str | None = None) -> dict[str, Any]:
         "summary": lines[0].strip() if lines else "",
         "method": facts.method,
         "kind": facts.kind,
+        "schedule": facts.schedule,
         "lr_low": low,
         "lr_high": high,
         "lr_by_family": {name: list(span) for name, span in facts.lr.items()},

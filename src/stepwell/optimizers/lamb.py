@@ -8,13 +8,13 @@ p     <- p - lr * ratio * u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from stepwell.engine import Optimizer, Range
+from stepwell.engine import Range
 from stepwell.ops import debias, lerp, minimum, sqrt, where
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 
 
 def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):  # type: ignore[no-untyped-def]
@@ -27,34 +27,34 @@ def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_corre
 
 
 def measure(  # type: ignore[no-untyped-def]
-    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, bias_correction, exclude_vectors
+    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, bias_correction, exclude
 ):
-    u, *_ = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, 0 if exclude_vectors else weight_decay, bias_correction)
+    u, *_ = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, 0 if exclude else weight_decay, bias_correction)
     return {"p_squared": p * p, "u_squared": u * u}
 
 
 def update(  # type: ignore[no-untyped-def]
     g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, max_weight_norm, bias_correction,
-    exclude_vectors, p_squared, u_squared,
+    exclude, p_squared, u_squared,
 ):  # fmt: skip
-    decay = 0 if exclude_vectors else weight_decay
+    decay = 0 if exclude else weight_decay
     u, exp_avg, exp_avg_sq = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, decay, bias_correction)
-    if exclude_vectors:
+    if exclude:
         return u, exp_avg, exp_avg_sq
     moves = u_squared > 0
     ratio = minimum(sqrt(p_squared), max_weight_norm) / where(moves, sqrt(u_squared), 1)
     return where((p_squared > 0) & moves, ratio, 1) * u, exp_avg, exp_avg_sq
 
 
-class LAMB(Optimizer):
+class LAMB(LayerWise):
     """LAMB. For very large batches of transformers and ResNets (the reference of MLPerf's BERT).
 
     Every tensor moves by lr times its own norm, so lr is about 10 times AdamW's and grows with the root of the batch.
-    Not for small batches: there it is AdamW with a detour. Biases and gains of norms (tensors with fewer than two
-    dimensions) get Adam's step without ratio and without decay, as in the authors' training code.
+    Not for small batches: there it is AdamW with a detour. Biases and gains of norms get Adam's step
+    without ratio and without decay, as in the authors' training code: `LAMB(model)` finds them.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params: a model; or parameters, (name, parameter) pairs, or groups of them.
         lr: learning rate, at least 0.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0.
@@ -62,7 +62,8 @@ class LAMB(Optimizer):
         max_weight_norm: the ratio counts a weight norm at most this large; above 0. Infinite in the paper, 10 in the
             first PyTorch ports.
         bias_correction: as in the paper's algorithm 2; its appendix leaves it out.
-        exclude_vectors: no ratio and no decay for tensors with fewer than two dimensions.
+        exclude: what gets no ratio and no decay. "vectors": norms, biases and scalars by role if `params` is a model or
+            was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
         options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", arXiv 1904.00962,
@@ -72,7 +73,7 @@ class LAMB(Optimizer):
     """
 
     rule, measure, sums, slots, decay = update, measure, ("p_squared", "u_squared"), Adam.slots[:2], None
-    ranges = {"max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
+    ranges = {"exclude": EXCLUDE, "max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
     facts = Facts(
         lr={"default": (5e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (5e-4, 5e-2), "toy": (1e-3, 1.0)},
         method="layer-wise",
@@ -93,7 +94,7 @@ class LAMB(Optimizer):
         *,
         max_weight_norm: float = float("inf"),
         bias_correction: bool = True,
-        exclude_vectors: bool = True,
+        exclude: str = "vectors",
         **options: Any,
     ) -> None:
         defaults = {
@@ -103,11 +104,6 @@ class LAMB(Optimizer):
             "weight_decay": weight_decay,
             "max_weight_norm": max_weight_norm,
             "bias_correction": bias_correction,
-            "exclude_vectors": exclude_vectors,
+            "exclude": exclude,
         }
         super().__init__(params, defaults, options)
-
-    def choose(
-        self, group: Mapping[str, Any], tensor: Any, flags: dict[str, Any], decay: str | None
-    ) -> tuple[dict[str, Any], str | None]:
-        return {**flags, "exclude_vectors": flags["exclude_vectors"] and tensor.ndim < 2}, decay

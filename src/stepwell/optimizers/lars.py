@@ -9,14 +9,14 @@ p               <- p - lr * direction
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Range, Slot
 from stepwell.errors import UsageError
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 
 
 def measure(g, p, t, momentum_buffer):  # type: ignore[no-untyped-def]
@@ -25,9 +25,9 @@ def measure(g, p, t, momentum_buffer):  # type: ignore[no-untyped-def]
 
 def update(  # type: ignore[no-untyped-def]
     g, p, t, momentum_buffer, *, momentum, dampening, weight_decay, nesterov, trust_coefficient, eps,
-    momentum_after_scaling, exclude_vectors, p_squared, g_squared,
+    momentum_after_scaling, exclude, p_squared, g_squared,
 ):  # fmt: skip
-    if exclude_vectors:
+    if exclude:
         ratio, decayed = 1, g
     else:
         norm = sqrt(p_squared)
@@ -42,14 +42,14 @@ def update(  # type: ignore[no-untyped-def]
     return direction if momentum_after_scaling else ratio * direction, momentum_buffer
 
 
-class LARS(Optimizer):
+class LARS(LayerWise):
     """LARS. For convolution networks at batches of thousands, and self-supervised ones (SimCLR, BYOL, Barlow Twins).
 
-    Every tensor moves by about lr * trust_coefficient times its own norm. Biases and gains of norms (tensors with fewer
-    than two dimensions) get momentum SGD without ratio and without decay, as in published training code.
+    Every tensor moves by about lr * trust_coefficient times its own norm. Biases and gains of norms
+    get momentum SGD without ratio and without decay, as in published training code.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params: a model; or parameters, (name, parameter) pairs, or groups of them.
         lr: learning rate, at least 0; published values run from 0.2 to 25, with a trust coefficient of 1e-3.
         momentum: decay of the buffer, in [0, 1).
         dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
@@ -59,7 +59,8 @@ class LARS(Optimizer):
         eps: keeps the division finite, at least 0.
         momentum_after_scaling: the buffer sums scaled gradients (the paper); else the present ratio scales what comes
             out of a buffer of plain gradients, a different method as soon as ratios change.
-        exclude_vectors: no ratio and no decay for tensors with fewer than two dimensions.
+        exclude: what gets no ratio and no decay. "vectors": norms, biases and scalars by role if `params` is a model or
+            was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
         options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv 1708.03888, algorithm 1.
@@ -70,7 +71,7 @@ class LARS(Optimizer):
 
     rule, measure, sums, decay = update, measure, ("p_squared", "g_squared"), None
     slots = (Slot("momentum_buffer", when="momentum"),)
-    ranges = {"trust_coefficient": Range(0, open_low=True)}
+    ranges = {"exclude": EXCLUDE, "trust_coefficient": Range(0, open_low=True)}
     facts = Facts(
         lr={
             "default": (0.1, 30.0),
@@ -99,7 +100,7 @@ class LARS(Optimizer):
         trust_coefficient: float = 1e-3,
         eps: float = 1e-8,
         momentum_after_scaling: bool = True,
-        exclude_vectors: bool = True,
+        exclude: str = "vectors",
         **options: Any,
     ) -> None:
         if nesterov and (momentum == 0 or dampening != 0):
@@ -116,11 +117,6 @@ class LARS(Optimizer):
             "trust_coefficient": trust_coefficient,
             "eps": eps,
             "momentum_after_scaling": momentum_after_scaling,
-            "exclude_vectors": exclude_vectors,
+            "exclude": exclude,
         }
         super().__init__(params, defaults, options)
-
-    def choose(
-        self, group: Mapping[str, Any], tensor: Any, flags: dict[str, Any], decay: str | None
-    ) -> tuple[dict[str, Any], str | None]:
-        return {**flags, "exclude_vectors": flags["exclude_vectors"] and tensor.ndim < 2}, decay

@@ -76,6 +76,7 @@ class LBFGS(torch.optim.LBFGS):
         compare_options=MappingProxyType({"line_search_fn": "strong_wolfe"}),
         method="curvature",
         kind="closure",
+        schedule="constant",
         lr_against_adamw=None,
         needs_closure=True,
         needs_large_batch=True,

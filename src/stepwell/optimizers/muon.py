@@ -21,6 +21,7 @@ from stepwell.engine import OneOf, Optimizer, Range, Slot, as_groups
 from stepwell.errors import UsageError
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.parted import named, parted
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -168,7 +169,7 @@ class Muon(Optimizer):
             super().add_param_group(group)
 
     def _check_matrices(self, group: Mapping[str, Any]) -> None:
-        for name, tensor in _named(group):
+        for name, tensor in named(group):
             if not _is_matrix(tensor):
                 raise UsageError(
                     f"Muon: {name or 'a parameter'} of shape {tuple(tensor.shape)} is no matrix, so it cannot be "
@@ -186,8 +187,8 @@ def _split(params: Any, inner: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Groups that say `use_muon`: hidden matrices, and the rest with the hyperparameters of AdamW."""
     if isinstance(params, nn.Module):
         hidden = {id(m.tensor) for m in find_roles(params).members if m.is_hidden_matrix}
-        named = list(params.named_parameters())
-        groups = _halves({"params": named}, inner, lambda name, tensor: id(tensor) in hidden)
+        pairs = list(params.named_parameters())
+        groups = _halves({"params": pairs}, inner, lambda name, tensor: id(tensor) in hidden)
     else:
         groups = []
         for group in as_groups(params, "Muon"):
@@ -200,23 +201,8 @@ def _split(params: Any, inner: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _halves(group: Mapping[str, Any], inner: Mapping[str, Any], is_hidden: Any = None) -> list[dict[str, Any]]:
     """The two groups a group falls into."""
-    is_hidden = is_hidden or (lambda name, tensor: _is_matrix(tensor) and role_by_name(name) is None)
-    chosen = [is_hidden(name, tensor) for name, tensor in _named(group)]
-
-    def part(use_muon: bool) -> dict[str, Any]:
-        result = dict(group)
-        for key in ("params", "param_names"):
-            if key in group:
-                result[key] = [one for one, mine in zip(group[key], chosen, strict=True) if mine is use_muon]
-        return result
-
-    return [{**part(True), "use_muon": True}, {**inner, **part(False), "use_muon": False}]
-
-
-def _named(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """(name, tensor) of a group; the name is empty where there is none."""
-    names = group.get("param_names") or [""] * len(group["params"])
-    return [one if isinstance(one, tuple) else (name, one) for name, one in zip(names, group["params"], strict=True)]
+    matrices, others = parted(group, is_hidden or (lambda name, tensor: _is_matrix(tensor) and not role_by_name(name)))
+    return [{**matrices, "use_muon": True}, {**inner, **others, "use_muon": False}]
 
 
 def _is_matrix(tensor: Any) -> bool:

@@ -56,6 +56,7 @@ class Rprop(Optimizer):
         lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-1), "toy": (1e-3, 1.0)},
         source="Riedmiller and Braun, ICNN 1993, section III (0.1; the choice is not critical)",
         method="sign",
+        schedule="constant",
         lr_against_adamw=None,
         needs_large_batch=True,
     )

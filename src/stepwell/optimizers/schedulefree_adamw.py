@@ -57,6 +57,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Defazio et al. 2405.15682, appendix, and the package's advice (1 to 10 times AdamW's)",
         method="averaged",
+        schedule="warmup",
         lr_against_adamw=3.0,
         needs_warmup=True,
         needs_modes=True,
