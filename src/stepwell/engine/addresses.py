@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats
-from stepwell.engine.plan import Launch, Stale
+from stepwell.engine.plan import Launch
 
-_dtype_of = attrgetter("dtype")
+_dtype_of, _bytes_of = attrgetter("dtype"), attrgetter("nbytes")
 
 
 class Addresses:
@@ -32,9 +32,10 @@ class Addresses:
         self.rows: dict[int, tuple[Tensor, int]] = {}  # row-sparse: tensor -> (ids of rows, elements per row)
         self.apart: list[int] = []  # row-sparse, with rows that cut blocks of codes: the definition updates them
         self._weights = [tensor.data_ptr() for tensor in tensors]
-        self._layout = [(tensor.dtype, tensor.device, tensor.shape, tensor.stride()) for tensor in tensors]
         self._dense = [torch.empty_like(tensor).stride() == tensor.stride() for tensor in tensors]
         self._contiguous = all(tensor.is_contiguous() for tensor in tensors)
+        self._bytes = [tensor.nbytes for tensor in tensors]
+        self._two_bytes = tensors[0].itemsize == 2  # bf16 and fp16 are told apart by name
         self._dtypes = {tensors[0].dtype}
         self._bound = np.zeros(len(tensors), dtype=bool)
         self._all_bound = False
@@ -47,17 +48,20 @@ class Addresses:
             self._bind_state()
         weights = list(map(Tensor.data_ptr, tensors))
         if weights != self._weights:
-            self._check_moved(weights)
+            launch.check_layout()
+            self._weights = weights
         self.staged, self.keep, self.rows, self.apart = [], [], {}, []
         if (
             self._contiguous
             and launch.complete
             and all(map(Tensor.is_contiguous, gradients))
-            and set(map(_dtype_of, gradients)) == self._dtypes
+            and list(map(_bytes_of, gradients)) == self._bytes
+            and (not self._two_bytes or set(map(_dtype_of, gradients)) == self._dtypes)
         ):
             table[:, 1] = list(map(Tensor.data_ptr, gradients))
             table[:, 0] = weights
             return
+        launch.check_layout()
         for index, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
             if gradient is None:
                 table[index, 1] = 0
@@ -76,8 +80,8 @@ class Addresses:
     def _gradient(self, index: int, like: Tensor) -> int:
         """The address of a gradient in the layout and dtype of its parameter."""
         gradient = self.launch.gradients[index]
-        if gradient.is_sparse:
-            gradient = self.launch.gradient_of(index)
+        if gradient.is_sparse or gradient.shape != like.shape:
+            gradient = self.launch.gradient_of(index)  # with its rows in order, or an error
         if gradient.is_sparse:
             values, length = gradient.values().to(like.dtype).contiguous(), like[0].numel()
             if length % self.block:
@@ -90,13 +94,6 @@ class Addresses:
             gradient = torch.empty_like(like).copy_(gradient)
         self.keep.append((like, gradient))
         return gradient.data_ptr()
-
-    def _check_moved(self, weights: list[int]) -> None:
-        """Parameters that lie elsewhere than at the last step are taken as they are, if only their address changed."""
-        for tensor, layout in zip(self.launch.tensors, self._layout, strict=True):
-            if (tensor.dtype, tensor.device, tensor.shape, tensor.stride()) != layout:
-                raise Stale
-        self._weights = weights
 
     def _bind_state(self) -> None:
         for index in np.flatnonzero(self.launch.started & ~self._bound).tolist():

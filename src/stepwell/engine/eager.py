@@ -24,7 +24,8 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 
 
 def prepare(launch: Launch) -> None:
-    """Nothing is kept between steps."""
+    """Nothing is kept between steps. Raises Stale where a parameter is no longer what the plan was made for."""
+    launch.check_layout()
 
 
 @torch.no_grad()

@@ -157,13 +157,14 @@ class Blockwise:
             return (codes[:, :half] | (codes[:, half:] << 4)).to(torch.uint8).flatten(), largest
         return codes.to(torch.uint8).flatten()[:elements], largest
 
-    def encode_constant(self, value: float, elements: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What `encode` gives for elements that are all `value`: one block is encoded and repeated.
+    def encode_constant(self, value: float, elements: int, codes: Tensor) -> Tensor:
+        """Fill `codes` with what `encode` gives for elements that are all `value`; returns the largest magnitudes.
 
-        Encoding all of them took 26 times the memory of a tensor's fp32 state for a moment, in every first step.
+        One block is encoded and repeated. Encoding all of them took 26 times the memory of a tensor's fp32 state for a
+        moment, in every first step.
         """
         blocks, rest = divmod(elements, self.block)
-        codes = torch.empty(self.code_bytes(elements), dtype=torch.uint8, device=device)
+        device = codes.device
         largest = torch.empty(self.blocks(elements), dtype=torch.float32, device=device)
         if blocks:
             block, top = self.encode(torch.full((self.block,), value, device=device))
@@ -173,7 +174,7 @@ class Blockwise:
             block, top = self.encode(torch.full((rest,), value, device=device))
             codes[codes.numel() - block.numel() :] = block
             largest[blocks:] = top
-        return codes, largest
+        return largest
 
     def decode(self, codes: Tensor, largest: Tensor, elements: int) -> Tensor:
         """The flat float32 values of `encode`'s result."""
@@ -222,16 +223,24 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
+def in_order(values: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
+    """Flat values in the order of memory of a tensor with `shape` and `stride`, as such a tensor without gaps."""
+    like = torch.empty_like(torch.empty_strided(shape, stride, device="meta"))
+    result = torch.empty_strided(shape, like.stride(), dtype=values.dtype, device=values.device)
+    flat(result).copy_(values)
+    return result
+
+
 def allocate(name: str, signed: bool, like: Tensor, value: float) -> tuple[Tensor, ...]:
     """The tensors that hold one slot of `like`, every element `value`."""
     if name not in ("int8", "int4"):
         return (torch.full_like(like, value, dtype=DTYPES[name], requires_grad=False),)
-    codes, largest = CODES[name, signed].encode_constant(value, like.numel(), like.device)
+    code = CODES[name, signed]
     if name == "int8":
-        shaped = torch.empty_like(like, dtype=torch.uint8, requires_grad=False)
-        flat(shaped).copy_(codes)
-        codes = shaped
-    return codes, largest
+        codes = torch.empty_like(like, dtype=torch.uint8, requires_grad=False)
+    else:
+        codes = torch.empty(code.code_bytes(like.numel()), dtype=torch.uint8, device=like.device)
+    return codes, code.encode_constant(value, like.numel(), flat(codes))
 
 
 def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int, dtype: torch.dtype) -> Tensor:

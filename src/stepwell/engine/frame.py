@@ -6,7 +6,8 @@ The frame is arithmetic like a rule and is traced together with it, so that one 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from stepwell.engine.rule import Rule
@@ -42,19 +43,63 @@ def frame(
     Cautious: Liang et al., arXiv 2411.16085, algorithm 1, with the mask scaled by its mean, at least 1e-3, as in the
     authors' later code; `kept` comes from a first pass over the tensor (`sums`).
     """
-    g = _gradient(g, p, gradient_factor, weight_decay, decay)
     if cautious:
         share = hyperparameters.pop("kept") / hyperparameters.pop("elements")
     numbers = {"lr": lr, "weight_decay": weight_decay}
-    hyperparameters |= {name: numbers[name] for name in shared}
-    wanted = inspect.signature(rule).parameters
-    arguments = {k: v for k, v in hyperparameters.items() if k in wanted}
-    direction, *new_slots = _as_tuple(rule(g, p, t, *slots, **arguments))
+    g = _gradient(g, p, gradient_factor, weight_decay, decay)
+    direction, new_slots = _direct(rule, g, p, t, slots, shared, numbers, hyperparameters)
     if cautious:
         direction = where(direction * g > 0, direction, 0) * (1 / maximum(share, 1e-3))
     if decay == "decoupled":
         p = p * (1 - lr * weight_decay)
     return p - (direction if "lr" in shared else lr * direction), new_slots
+
+
+def frame_in_place(
+    rule: Rule,
+    g: Any,
+    p: Any,
+    t: Any,
+    slots: Sequence[Any],
+    *,
+    lr: float,
+    weight_decay: float,
+    gradient_factor: float,
+    decay: str | None,
+    shared: Sequence[str] = (),
+    **hyperparameters: Any,
+) -> list[Any]:
+    """What `frame` does, on tensors, with the new parameters written over `p`: returns the new slots.
+
+    A stack of matrices is megabytes; each intermediate one costs as much in fresh pages as a pass over it.
+    """
+    if gradient_factor != 1.0 or decay == "coupled":
+        g = _gradient(g, p, gradient_factor, weight_decay, decay)
+    numbers = {"lr": lr, "weight_decay": weight_decay}
+    direction, new_slots = _direct(rule, g, p, t, slots, shared, numbers, hyperparameters)
+    if decay == "decoupled" and weight_decay:
+        p.mul_(1 - lr * weight_decay)
+    p.sub_(direction, alpha=1 if "lr" in shared else lr)
+    return new_slots
+
+
+def _direct(
+    rule: Rule,
+    g: Any,
+    p: Any,
+    t: Any,
+    slots: Sequence[Any],
+    shared: Sequence[str],
+    numbers: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+) -> tuple[Any, list[Any]]:
+    """The rule's direction and new slots; it is given those of the hyperparameters that it names."""
+    hyperparameters = {**hyperparameters, **{name: numbers[name] for name in shared}}
+    wanted = _named(rule)
+    direction, *new_slots = _as_tuple(
+        rule(g, p, t, *slots, **{k: v for k, v in hyperparameters.items() if k in wanted})
+    )
+    return direction, new_slots
 
 
 def sums(
@@ -77,7 +122,7 @@ def sums(
     numbers = {"lr": lr, "weight_decay": weight_decay}
     hyperparameters |= {name: numbers[name] for name in shared}
     if measure is not None:
-        wanted = inspect.signature(measure).parameters
+        wanted = _named(measure)
         return measure(g, p, t, *slots, **{k: v for k, v in hyperparameters.items() if k in wanted})
     direction = _as_tuple(rule(g, p, t, *slots, **hyperparameters))[0]
     return {"kept": where(direction * g > 0, abs(sign(g)), 0)}  # one each
@@ -86,6 +131,11 @@ def sums(
 def _gradient(g: Any, p: Any, gradient_factor: Any, weight_decay: Any, decay: str | None) -> Any:
     g = g * gradient_factor
     return g + weight_decay * p if decay == "coupled" else g
+
+
+@cache
+def _named(rule: Rule) -> frozenset[str]:
+    return frozenset(inspect.signature(rule).parameters)
 
 
 def _as_tuple(result: Any) -> tuple[Any, ...]:

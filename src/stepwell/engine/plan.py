@@ -119,6 +119,7 @@ class Launch:
         self.param_groups = groups
         self.together = together
         self.groups = np.array(self.group_list, dtype=np.int64)
+        self.layouts = [layout_of(tensor) for tensor in self.tensors]
         self.elements = np.array([owner.numel() for owner in self.owners], dtype=np.int64)  # over the mesh
         self.spread = any(map(sharding.is_spread, self.owners))
         self.seeds = np.array([groups[group]["seed"] for group in self.group_list], dtype=np.int64)
@@ -168,6 +169,15 @@ class Launch:
         self.complete = missing == 0
         return missing < len(self.gradients)
 
+    def check_layout(self) -> None:
+        """Raise Stale where a parameter is no longer what the plan was made for: moved, cast, of other strides or
+        sizes."""
+        changed = [i for i, (p, old) in enumerate(zip(self.tensors, self.layouts, strict=True)) if layout_of(p) != old]
+        for index in changed:
+            self._release(index)
+        if changed:
+            raise Stale
+
     def active(self) -> Iterable[int]:
         """The places of the tensors that have a gradient."""
         return (index for index, gradient in enumerate(self.gradients) if gradient is not None)
@@ -180,6 +190,8 @@ class Launch:
     def _bind(self, index: int) -> None:
         """Make the state of one tensor, or take over what is there (loaded, or from an earlier plan)."""
         state, tensor = self.states[index], self.tensors[index]
+        if layout_of(tensor) != self.layouts[index]:
+            raise Stale
         group = self.param_groups[self.group_list[index]]
         width = formats.working_dtype(self.kind.weights)
         # A buffer without a count comes from torch.optim.SGD, which keeps none: it has been stepped at least once.
@@ -199,6 +211,7 @@ class Launch:
                 like = torch.empty(slot.shape(tensor.shape, group), dtype=width, device=tensor.device)
             if slot.name in state:
                 found = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
+                self._check_shape(index, slot.name, found, like)
                 stored[index] = formats.convert(found, slot.name, slot.signed, like, name)
             else:
                 stored[index] = formats.allocate(name, slot.signed, like, slot.start_value(group))
@@ -210,11 +223,34 @@ class Launch:
             low = None if low is None else sharding.local(low)
             if low is None:  # these weights have lost nothing yet: what they are now is their float32 value
                 low = torch.zeros_like(tensor, dtype=torch.int16, requires_grad=False)
-            elif low.stride() != torch.empty_like(tensor).stride() or low.device != tensor.device:
+            else:
+                self._check_shape(index, formats.LOW_BITS, {formats.LOW_BITS: low}, tensor)
+            if low.stride() != torch.empty_like(tensor).stride() or low.device != tensor.device:
                 low = torch.empty_like(tensor, dtype=torch.int16, requires_grad=False).copy_(low)
             self.low_bits[index] = low
             dict.__setitem__(state, formats.LOW_BITS, self._shown(index, low))
         self.started[index] = True
+
+    def _release(self, index: int) -> None:
+        """Prepare the state of a tensor for another layout: 4-bit codes lie in the order of memory and do not say in
+        which, so they become float32."""
+        _, _, shape, stride = self.layouts[index]
+        for slot, stored, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
+            if name == "int4" and stored is not None and stored[index] is not None:
+                values = formats.read(name, slot.signed, stored[index], math.prod(shape), torch.float32)
+                unpacked = formats.in_order(values, shape, stride)
+                dict.pop(self.states[index], f"{slot.name}_largest", None)
+                dict.__setitem__(self.states[index], slot.name, unpacked)
+
+    def _check_shape(self, index: int, entry: str, found: Mapping[str, Tensor], like: Tensor) -> None:
+        """Raise UsageError where a tensor of the state is not that of the parameter: the parameter was resized."""
+        packed = f"{entry}_largest" in found and found[entry].ndim == 1  # 4-bit codes have no shape
+        if found[entry].shape != like.shape and not packed:
+            raise UsageError(
+                f"{self.names[index]!r} has shape {tuple(self.tensors[index].shape)} now, which its state {entry!r} of "
+                f"shape {tuple(found[entry].shape)} does not fit; delete optimizer.state[p] to begin anew with it, or "
+                "make a new optimizer"
+            )
 
     def _shown(self, index: int, part: Tensor) -> Tensor:
         """What `optimizer.state` shows of a part of the state: it is spread where the parameter is."""
@@ -234,6 +270,11 @@ class Launch:
         """The gradient of one tensor; row-sparse ones with their rows in order and once, or dense where the rule needs
         the whole tensor."""
         gradient = self.gradients[index].detach()
+        if gradient.shape != self.tensors[index].shape:
+            raise UsageError(
+                f"{self.names[index]!r} has shape {tuple(self.tensors[index].shape)}, its gradient "
+                f"{tuple(gradient.shape)}: it was resized after backward(); call zero_grad() and backward() again"
+            )
         if not gradient.is_sparse:
             return gradient
         if not self.kind.takes_rows:
@@ -463,6 +504,11 @@ def _refuse_overlaps(launches: list[Launch]) -> None:
                 f"the parameters {name!r} and {next_name!r} share memory, so a step would move it twice; make them one "
                 "parameter, or clone one of them"
             )
+
+
+def layout_of(tensor: Tensor) -> tuple[torch.dtype, torch.device, torch.Size, tuple[int, ...]]:
+    """What decides where the elements of a tensor and of its state lie, but for the address."""
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
 
 
 def norm_of(kind: LaunchKind) -> LaunchKind:

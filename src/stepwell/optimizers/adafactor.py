@@ -33,8 +33,9 @@ def rate(t, lr, relative_step, warmup_init):  # type: ignore[no-untyped-def]
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root of the mean square of each tensor of a stack, shaped to be divided by."""
-    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt()
+    """Root of the mean square of each tensor of a stack, shaped to be divided by: one product of a row and a column."""
+    row = x.reshape(len(x), 1, -1)
+    return (torch.bmm(row, row.mT) / row.shape[-1]).sqrt().view(-1, *[1] * (x.ndim - 1))
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -42,23 +43,24 @@ def update(  # type: ignore[no-untyped-def]
     scale_parameter, relative_step, warmup_init,
 ):  # fmt: skip
     paper = variant == "shazeer"
-    weight = t**beta2_decay
-    squared = g.square() + eps1 if paper else g.square()
-    row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True), weight)
-    col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True), weight)
+    weight, squared, added = t**beta2_decay, g.square(), eps1 if paper else 0
+    row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True) + added, weight)
+    col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True) + added, weight)
     mean = row_var.mean(dim=-2, keepdim=True)
     if paper:  # root by root: where a row and a column had no gradient yet, V is 1e-30 * 1e-30, which is 0
-        u = g / (row_var / mean).sqrt() / col_var.sqrt()
+        u = (g * (row_var / mean).rsqrt()).mul_(col_var.rsqrt())
     else:
-        u = g / (row_var * col_var / mean.clamp(min=eps1)).clamp(min=max(eps1 * eps1, TINY)).sqrt()
-    u = u / (rms(u) / d).clamp(min=1)
+        v = row_var * (col_var / mean.clamp(min=eps1))
+        u = v.clamp_(min=max(eps1 * eps1, TINY)).rsqrt_().mul_(g)
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
         alpha = alpha * rms(p).clamp(min=eps2)
-    step = alpha * u
+    step = u.mul_(alpha / (rms(u) / d).clamp(min=1))
     if exp_avg is not None:
         step = exp_avg = exp_avg.lerp(step, 1 - beta1)
-    return (alpha if paper else lr) * weight_decay * p + step, row_var, col_var, exp_avg
+    if weight_decay:
+        step = (alpha if paper else lr) * weight_decay * p + step
+    return step, row_var, col_var, exp_avg
 
 
 def _direction(g, t, variance, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]

@@ -47,7 +47,7 @@ def orthogonalised(
     x = u.mT if u.shape[-2] > u.shape[-1] else u
     x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)).to(dtype)
     for _ in range(steps):
-        gram = x @ x.mT
+        gram = torch.bmm(x, x.mT)  # as `@`, which first copies the transposed
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.to(u.dtype)
     return x.mT if u.shape[-2] > u.shape[-1] else x

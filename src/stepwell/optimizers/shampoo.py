@@ -22,7 +22,7 @@ def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
     if not second.numel():
         return second
     values, vectors = torch.linalg.eigh(second)
-    return (vectors * values.clamp(min=floor).pow(-power)[:, None, :]) @ vectors.mT
+    return torch.bmm(vectors * values.clamp(min=floor).pow(-power)[:, None, :], vectors.mT)
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -38,8 +38,8 @@ def update(  # type: ignore[no-untyped-def]
     if t == 1 and not eps_at_root:
         left, right = left + eps * eye[0], right + eps * eye[1]
     weight = 1.0 if beta2 == 1 else 1 - beta2
-    left = beta2 * left + weight * (g @ g.mT) if left.numel() else left
-    right = beta2 * right + weight * (g.mT @ g) if right.numel() else right
+    left = torch.baddbmm(left, g, g.mT, beta=beta2, alpha=weight) if left.numel() else left
+    right = torch.baddbmm(right, g.mT, g, beta=beta2, alpha=weight) if right.numel() else right
     if (t - 1) % precondition_frequency == 0 and sides:
         scale = 1 / (1 - beta2**t) if bias_correction and beta2 != 1 else 1.0
         power = 1 / (2 * len(sides)) if exponent is None else exponent
@@ -51,8 +51,8 @@ def update(  # type: ignore[no-untyped-def]
     if exp_avg is not None:
         exp_avg = exp_avg.lerp(g, 1 - beta1)
         mean = exp_avg / (1 - beta1**t)
-    direction = root_left @ mean if left.numel() else mean
-    direction = direction @ root_right if right.numel() else direction
+    direction = torch.bmm(root_left, mean) if left.numel() else mean
+    direction = torch.bmm(direction, root_right) if right.numel() else direction
     if grafting is not None:
         square, size = _size(mean, g, t, square, grafting, grafting_beta2, grafting_eps)
         norm = torch.linalg.matrix_norm(direction, keepdim=True)

@@ -27,8 +27,8 @@ MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
 
 def turned(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:
     """Q_L^T x Q_R; an empty Q is the identity. With Q^T in place of Q, the way back."""
-    x = q_left.mT @ x if q_left.numel() else x
-    return x @ q_right if q_right.numel() else x
+    x = torch.bmm(q_left.mT, x) if q_left.numel() else x  # `@` would copy what is transposed
+    return torch.bmm(x, q_right) if q_right.numel() else x
 
 
 def first_basis(second: Tensor) -> Tensor:
@@ -40,11 +40,11 @@ def turn_on(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[T
     """One step of orthogonal iteration: Q by falling Rayleigh quotient, exp_avg_sq in the same order, then QR."""
     if not q.numel():
         return q, exp_avg_sq
-    quotients = (q * (second @ q)).sum(dim=-2)
+    quotients = (q * torch.bmm(second, q)).sum(dim=-2)
     falling = quotients.argsort(dim=-1, descending=True, stable=True)
     q = q.take_along_dim(falling[:, None, :], dim=-1)
     order = falling[:, :, None] if side == -2 else falling[:, None, :]
-    return torch.linalg.qr(second @ q).Q, exp_avg_sq.take_along_dim(order, dim=side)
+    return torch.linalg.qr(torch.bmm(second, q)).Q, exp_avg_sq.take_along_dim(order, dim=side)
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -52,8 +52,8 @@ def update(  # type: ignore[no-untyped-def]
     *, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
 ):  # fmt: skip
     weight = 1 - (beta2 if shampoo_beta is None else shampoo_beta)
-    left = left.lerp(g @ g.mT, weight) if left.numel() else left
-    right = right.lerp(g.mT @ g, weight) if right.numel() else right
+    left = torch.baddbmm(left, g, g.mT, beta=1 - weight, alpha=weight) if left.numel() else left
+    right = torch.baddbmm(right, g.mT, g, beta=1 - weight, alpha=weight) if right.numel() else right
     if t == 1:
         q_left, q_right = first_basis(left), first_basis(right)
     exp_avg = exp_avg.lerp(g, 1 - beta1)
