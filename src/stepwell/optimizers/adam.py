@@ -53,7 +53,7 @@ class Adam(Optimizer):
     )
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
-        source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), Loshchilov and Hutter 1711.05101",
+        source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), RoBERTa 1907.11692 (1e-4 at 256)",
         needs_warmup=True,
     )
 

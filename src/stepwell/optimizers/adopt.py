@@ -56,7 +56,7 @@ class ADOPT(Optimizer):
     ranges: ClassVar = {"clip_power": Range(0, optional=True)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
-        source="Taniguchi et al. 2411.02853, section 5 and appendix (1e-3 ImageNet, 6e-4 GPT-2, as AdamW)",
+        source="Taniguchi et al. 2411.02853, section 5, appendix, code's page (1e-3 ImageNet, 6e-4 GPT-2, as Adam)",
         needs_warmup=True,
     )
 

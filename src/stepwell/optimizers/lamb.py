@@ -49,7 +49,7 @@ def update(  # type: ignore[no-untyped-def]
 class LAMB(LayerWise):
     """LAMB. For very large batches of transformers and ResNets (the reference of MLPerf's BERT).
 
-    Every tensor moves by lr times its own norm, so lr is about 10 times AdamW's and grows with the root of the batch.
+    Every tensor moves by lr times its own norm, so lr is about 4 times AdamW's and grows with the root of the batch.
     Not for small batches: there it is AdamW with a detour. Biases and gains of norms get Adam's step
     without ratio and without decay, as in the authors' training code: `LAMB(model)` finds them.
 
@@ -75,12 +75,13 @@ class LAMB(LayerWise):
     rule, measure, sums, slots, decay = update, measure, ("p_squared", "u_squared"), Adam.slots[:2], None
     ranges = {"exclude": EXCLUDE, "max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
     facts = Facts(
-        lr={"default": (5e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (5e-4, 5e-2), "toy": (1e-3, 1.0)},
+        lr={"default": (3e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (3e-4, 5e-2), "toy": (1e-3, 1.0)},
         method="layer-wise",
-        lr_against_adamw=10.0,
+        lr_against_adamw=4.0,
         needs_warmup=True,
         needs_large_batch=True,
-        source="You et al. 1904.00962, Wightman et al. 2110.00476 (5e-3 at 2048), MLPerf BERT reference",
+        source="You et al. 1904.00962, Wightman et al. 2110.00476 (5e-3 and 8e-3 at 2048), MLPerf BERT (3.5e-4 at 256 "
+        "to 3.5e-3 at 4608, where RoBERTa has 1e-4 at 256 and 7e-4 at 8192)",
         kind="sums",
     )
 

@@ -109,7 +109,8 @@ class Muon(Optimizer):
         method="matrix",
         lr_against_adamw=20.0,
         matrices_only=True,
-        source="Jordan et al. 2024 (0.02), Liu et al. 2502.16982 (AdamW's lr with match_rms_adamw)",
+        source="Jordan et al. 2024 (0.02 where AdamW has 3e-4), Wen et al. 2509.02046 (0.008 to 0.016 where a tuned "
+        "AdamW has 0.008; no warm-up), Liu et al. 2502.16982 (AdamW's lr with match_rms_adamw)",
     )
 
     def __init__(

@@ -49,7 +49,7 @@ class SGD(Optimizer):
     slots = (Slot("momentum_buffer", when="momentum"),)
     facts = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
-        source="He et al. 1512.03385 (0.1), Goyal et al. 1706.02677, Merity et al. 1708.02182 (30, clipped)",
+        source="He et al. 1512.03385 (0.1 at 256), Goyal et al. 1706.02677, Merity et al. 1708.02182 (30, clipped)",
         compare_options=MappingProxyType({"momentum": 0.9}),
         method="gradient",
         lr_against_adamw=100.0,

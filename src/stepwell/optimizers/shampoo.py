@@ -133,7 +133,8 @@ class Shampoo(Optimizer):
         compare_options={"beta2": 0.99, "beta1": 0.9, "grafting": "adam", "bias_correction": True, "eps": 1e-6},
         method="matrix",
         lr_against_adamw=None,
-        source="Gupta et al. 1802.09568; with Adam's norm grafted AdamW's lr (Anil et al. 2002.09018)",
+        source="Gupta et al. 1802.09568; with a norm grafted its method's lr (Anil et al. 2002.09018, Shi et al. "
+        "2309.06497)",
     )
 
     def __init__(

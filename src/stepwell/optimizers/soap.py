@@ -82,7 +82,7 @@ class SOAP(Optimizer):
 
     A matrix of n x m keeps 2 (n^2 + m^2) numbers beside Adam's 2 n m, and an eigenbasis is turned every
     `precondition_frequency` steps; sides longer than `max_precond_dim` (embeddings, heads) go without. Vectors get
-    Adam. lr, betas and decay as AdamW's, lr rather larger.
+    Adam. Betas and decay as AdamW's, lr the same or twice as large.
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them. Convolution kernels are matrices of the first
@@ -121,11 +121,12 @@ class SOAP(Optimizer):
     }
     facts = Facts(
         kind="matrix",
-        lr={"default": (3e-4, 3e-2), "cnn": (3e-4, 3e-2), "transformer": (3e-4, 1e-2), "toy": (1e-3, 1.0)},
+        lr={"default": (3e-4, 3e-2), "cnn": (3e-4, 3e-2), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         method="matrix",
-        lr_against_adamw=3.0,
+        lr_against_adamw=1.5,
         needs_warmup=True,
-        source="Vyas et al. 2409.11321 (3e-3 at batches of 2M tokens, tuned over 1e-4 to 1e-2)",
+        source="Vyas et al. 2409.11321 (3e-3 at batches of 2M tokens), Wen et al. 2509.02046 (8e-3 to 1.6e-2 where "
+        "AdamW has 8e-3)",
     )
 
     def __init__(

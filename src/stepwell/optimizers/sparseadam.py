@@ -45,7 +45,7 @@ class SparseAdam(Optimizer):
     rule, slots, decay = update, Adam.slots[:2], None
     facts = Facts(
         lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
-        source="torch.optim.SparseAdam; Adam's rates",
+        source="torch.optim.SparseAdam (1e-3), PyG's node2vec (1e-2); Adam's rates",
     )
 
     def __init__(

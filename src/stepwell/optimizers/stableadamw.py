@@ -60,7 +60,7 @@ class StableAdamW(Optimizer):
     ranges = {"eps": Range(0, open_low=True), "clip_threshold": Range(0, open_low=True)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
-        source="Wortsman et al. 2304.13013 (2e-3)",
+        source="Wortsman et al. 2304.13013 (CLIP 2e-3); otherwise AdamW's, as optimi's page has it",
         kind="sums",
     )
 
