@@ -32,7 +32,9 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
             indices.setdefault(id(tensor), len(indices))
         packed = {key: value for key, value in group.items() if key != "params"}
         groups.append({**packed, "params": [indices[id(tensor)] for tensor in group["params"]]})
-    state = {indices[id(tensor)]: dict(slots) for tensor, slots in optimizer.state.items() if slots}
+    state = {
+        indices[id(tensor)]: {**slots, **_order(tensor, slots)} for tensor, slots in optimizer.state.items() if slots
+    }
     return {"state": state, "param_groups": groups}
 
 
@@ -100,6 +102,31 @@ def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     return list(zip(names, group["params"], strict=True))
 
 
+def _packed(slots: Mapping[str, Any]) -> list[str]:
+    """The slots that are kept in 4-bit codes: a vector of bytes that does not say which element is which."""
+    return [key for key in slots if f"{key}_largest" in slots and slots[key].ndim == 1]
+
+
+def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What must be saved beside 4-bit codes of a tensor whose memory does not follow its dimensions."""
+    order = formats.order_of(sharding.local(tensor))
+    return {formats.ORDER: torch.tensor(order)} if _packed(slots) and list(order) != sorted(order) else {}
+
+
+def _unpacked(name: str, tensor: Tensor, given: dict[str, Any], signed: Mapping[str, bool]) -> dict[str, Any]:
+    """The slots, with 4-bit codes in another order of memory than the parameter's as float32."""
+    local = sharding.local(tensor)
+    saved = given.pop(formats.ORDER, None)
+    order = sorted(formats.order_of(local)) if saved is None else saved.tolist()
+    if tuple(order) != formats.order_of(local) and sorted(order) == sorted(formats.order_of(local)):
+        for key in _packed(given):
+            if _fits_blocks(key, given, local.numel()):
+                stored = (given[key].cpu(), given.pop(f"{key}_largest").cpu())
+                values = formats.read("int4", signed[key], stored, local.numel(), torch.float32)
+                given[key] = formats.in_order(values, local.shape, formats.stride_of(local.shape, order))
+    return given
+
+
 def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
     """Whether codes and largest magnitudes are those of `elements` elements, as int8 or as int4."""
     slot = key.removesuffix("_largest")
@@ -117,6 +144,7 @@ def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]
     group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
     slot_of = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
     known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")} | {formats.LOW_BITS}
+    given = _unpacked(name, tensor, given, {name: slot.signed for name, slot in slot_of.items()})
     numbers = {name for name, slot in slot_of.items() if slot.is_number}
     needed = {name for name, slot in slot_of.items() if slot.exists(group)}
     strange = sorted(set(given) - known - {"step"})

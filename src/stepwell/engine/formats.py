@@ -27,6 +27,7 @@ Formats of a weight (bf16 and fp16 parameters)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,6 +46,7 @@ NUMBER = "number"  # not a format of elements: one float64 per tensor (Slot.per)
 
 STATES = ("fp32", "bf16", "int8", "int4")
 WEIGHTS = ("native", "stochastic", "split")
+ORDER = "order"  # in a checkpoint, of a parameter whose 4-bit codes do not follow its dimensions: `order_of` it
 LOW_BITS = "low_bits"  # the slot of `split`
 SMALL = 4096  # tensors with fewer elements keep fp32 state under int8 and int4: blocks save nothing there
 
@@ -221,6 +223,21 @@ def slot_columns(kind: Any) -> int:
 def flat(tensor: Tensor) -> Tensor:
     """The elements in the order of memory, as a view. The tensor must have no gaps."""
     return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def order_of(tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions in which a tensor varies, the slowest first: how its elements follow one another in memory."""
+    stride = torch.empty_like(tensor, device="meta").stride()
+    return tuple(sorted((d for d in range(tensor.ndim) if tensor.shape[d] > 1), key=lambda d: -stride[d]))
+
+
+def stride_of(shape: torch.Size, order: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a tensor without gaps of that order."""
+    stride, step = [1] * len(shape), 1
+    for dimension in reversed(order):
+        stride[dimension] = step
+        step *= shape[dimension]
+    return tuple(stride)
 
 
 def in_order(values: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
