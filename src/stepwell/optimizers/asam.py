@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +67,17 @@ class ASAM(SAM):
         if not moved:
             return
         scales = [self._scale(item) for item in moved]
-        scaled: list[Any] = [
+        scaled = [
             item.gradient if scale is None else item.gradient * scale for item, scale in zip(moved, scales, strict=True)
         ]
         inverse = _inverse(global_norm(scaled))
         for item, scale, gradient in zip(moved, scales, scaled, strict=True):
-            direction = gradient if scale is None else gradient * scale
-            self._write(item, direction * inverse.to(item.tensor.device))
+            length = self._length(item, inverse)
+            self._write(
+                item, gradient.to(length.dtype) * length if scale is None else gradient.mul_(scale).mul_(length)
+            )
 
     def _scale(self, item: _Moved) -> Tensor | None:
         """T of a tensor, None for 1."""
         is_weight = "weight" in item.name if item.name else item.tensor.dim() >= 2
-        return wide(item.tensor, self).abs() + self.eta if is_weight else None
+        return wide(item.tensor, self).abs().add_(self.eta) if is_weight else None

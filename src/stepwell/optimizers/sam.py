@@ -157,16 +157,25 @@ class SAM(Wrapper):
             if item.tensor.dtype in (torch.float32, torch.float64):
                 plain.setdefault((item.tensor.device, item.tensor.dtype, item.rho), []).append(item)
             else:
-                self._write(item, item.gradient.to(inverse.dtype) * inverse.to(item.tensor.device))
+                length = self._length(item, inverse)
+                self._write(item, item.gradient.to(length.dtype) * length)
         for (device, dtype, rho), items in plain.items():
             scale = (rho * inverse).to(device, dtype)
             torch._foreach_add_(
                 [item.tensor.detach() for item in items], torch._foreach_mul([item.gradient for item in items], scale)
             )
 
-    def _write(self, item: _Moved, direction: Tensor) -> None:
-        """p <- p + rho * direction, computed in fp32 or wider and rounded to the nearest."""
-        item.tensor.detach().copy_(wide(item.tensor, self) + item.rho * direction)
+    def _length(self, item: _Moved, inverse: Tensor) -> Tensor:
+        """rho / norm, as a number beside a tensor in the precision that it is computed in."""
+        return (item.rho * inverse).to(item.tensor.device, torch.promote_types(item.tensor.dtype, torch.float32))
+
+    def _write(self, item: _Moved, step: Tensor) -> None:
+        """p <- p + step, computed in fp32 or wider and rounded to the nearest."""
+        tensor = item.tensor.detach()
+        if step.dtype == tensor.dtype:
+            tensor.add_(step)
+        else:
+            tensor.copy_(wide(item.tensor, self) + step)
 
 
 def _inverse(norm: Tensor) -> Tensor:
