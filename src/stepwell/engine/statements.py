@@ -87,7 +87,7 @@ def _trace(kind: LaunchKind, function: Callable[..., dict[str, Any]], extra: tup
         else:
             elements[f"slot_{i}"] = name
     names = ("t", "lr", "weight_decay", "gradient_sign", "gradient_factor", *kind.number_arguments, *extra)
-    return trace(function, elements, {**{n: Scalar(n) for n in names}, **scalars})
+    return trace(function, elements, {**{n: Scalar(n) for n in names}, **scalars}, double=kind.weights == "fp64")
 
 
 def statements(

@@ -35,6 +35,11 @@ class Symbol:
     def __init__(self, graph: Graph, index: int, op: str, args: tuple[Symbol, ...], value: Any, kind: Kind) -> None:
         self.graph, self.index, self.op, self.args, self.value, self.kind = graph, index, op, args, value, kind
 
+    @property
+    def is_double(self) -> bool:
+        """Whether it is computed in float64, as numbers are."""
+        return self.kind == "scalar" or self.graph.double
+
     def apply_op(self, op: str, args: tuple[Any, ...]) -> Symbol:
         return self.graph.add(op, *args)
 
@@ -112,7 +117,8 @@ class Symbol:
 class Graph:
     """The symbols of one trace; an expression that occurs twice is one symbol."""
 
-    def __init__(self) -> None:
+    def __init__(self, double: bool = False) -> None:
+        self.double = double  # whether elements are computed in float64
         self.symbols: list[Symbol] = []
         self._known: dict[tuple[Any, ...], Symbol] = {}
 
@@ -166,14 +172,19 @@ class Trace:
         return [s.value for s in self.needed() if s.op == "input" and s.kind == kind]
 
 
-def trace(function: Callable[..., dict[str, Any]], elements: dict[str, str | None], scalars: dict[str, Any]) -> Trace:
+def trace(
+    function: Callable[..., dict[str, Any]],
+    elements: dict[str, str | None],
+    scalars: dict[str, Any],
+    double: bool = False,
+) -> Trace:
     """Call `function` with symbols and return what it computes.
 
     `elements` maps its element arguments to their names in the trace (None: absent, passed on as None). `scalars`
     maps its other arguments to a name, or to the value itself where it is a flag. The function returns a dict of
-    outputs.
+    outputs. `double`: whether elements are computed in float64.
     """
-    graph = Graph()
+    graph = Graph(double)
     kwargs: dict[str, Any] = {
         arg: None if name is None else graph.input(name, "element") for arg, name in elements.items()
     }
