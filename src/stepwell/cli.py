@@ -144,6 +144,7 @@ def _app() -> Callable[..., Any]:
             str | None, typer.Option(help="Learning rates for this kind of model: cnn, transformer or toy.")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+        markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/optimizers.md.")] = False,
     ) -> None:
         """List the optimizers: learning rates worth trying, bytes of state per element, what each needs.
 
@@ -156,6 +157,11 @@ def _app() -> Callable[..., Any]:
         families = ("cnn", "transformer", "toy")
         if family is not None and family not in families:
             raise unknown("family", family, families)
+        if markdown:
+            from stepwell.optimizers.guide import page
+
+            print(page([find(name) for name in TABLE]), end="")
+            return
         facts = [record(find(name), family) for name in TABLE]
         _list(facts, as_json, ("name", "kind", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"))
 

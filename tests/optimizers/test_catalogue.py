@@ -5,6 +5,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 import stepwell
-from stepwell import optimizers
+from stepwell import cli, optimizers
 from stepwell.errors import UsageError
 from stepwell.optimizers import TABLE, create, find
 from stepwell.optimizers.facts import record, state_bytes
+from stepwell.optimizers.guide import METHODS
 from stepwell.tasks import find as find_task
 from tests.contract.table import ROWS, RULES, rows
 from tests.contract.test_contract import FLOAT64, assert_bits_equal, leaves, problem, run
@@ -493,3 +495,13 @@ def test_the_table_names_every_class_and_each_is_exported() -> None:
     chosen: Callable[..., Any] = find
     with pytest.raises(UsageError, match="did you mean 'Adamax'"):
         chosen("adamaxx")
+
+
+def test_the_page_of_the_catalogue_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """`stepwell optimizers --markdown > docs/optimizers.md`"""
+    assert cli.main(["optimizers", "--markdown"]) == 0
+    said = capsys.readouterr().out
+    assert said == (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text()
+    assert [line[4:] for line in said.splitlines() if line.startswith("### ")] == sorted(
+        TABLE, key=lambda name: (list(METHODS).index(find(name).facts.method), list(TABLE).index(name))
+    )
