@@ -10,13 +10,18 @@ p          <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from stepwell.engine import Optimizer, Range, Slot
+from torch import Tensor
+
+from stepwell.engine import Optimizer, Range, Slot, as_groups
 from stepwell.ops import maximum, sqrt, where
 from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
+from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.parted import parted
 
 
 def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
@@ -42,8 +47,7 @@ class MARS(Optimizer):
     This is MARS-approx: the gradient at the previous point is taken to be the previous gradient, on another batch.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them. The authors' code gives tensors that are not
-            2-D to AdamW; do so with a second optimizer, or leave it: the paper does not.
+        params: parameters, (name, parameter) pairs, or groups of them; a group may say `use_mars` itself.
         lr: learning rate, at least 0; 1 to 2 times a tuned AdamW's, 10 times that of the usual GPT-2 recipes.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0.
@@ -52,16 +56,21 @@ class MARS(Optimizer):
         amsgrad: divide by the largest second moment so far; one slot more.
         first_previous_zero: take the gradient before the first for zero, as the authors' code, so that the first is
             extrapolated by all of itself; the paper has no correction at the first step.
+        optimize_1d: all tensors, as in the paper; else those that are not 2-D go to AdamW in here, as in the authors'
+            code unless told.
+        adamw_lr, adamw_betas, adamw_weight_decay: AdamW's own; None: `lr`, and `weight_decay`.
         options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Yuan et al., "MARS: unleashing the power of variance reduction for training large models", arXiv
     2411.10438, algorithm 2. The second moment is that of c, as in paper and code; the code's page says g.
 
-    >>> optimizer = MARS(model.parameters(), lr=3e-3, weight_decay=0.01)
+    >>> optimizer = MARS(model.parameters(), lr=6e-3, weight_decay=0.01)
+    >>> optimizer = MARS(model.parameters(), lr=6e-3, weight_decay=0.1, optimize_1d=False, adamw_lr=3e-3)
     """
 
     rule, measure, sums, decay = update, measure, ("c_squared",), "decoupled"
     slots = (*Adam.slots, Slot("last_grad"))
+    others = {"adamw": AdamW.signature}
     ranges = {"gamma": Range(0)}
     facts = Facts(
         kind="sums",
@@ -83,6 +92,10 @@ class MARS(Optimizer):
         gamma: float = 0.025,
         *,
         first_previous_zero: bool = False,
+        optimize_1d: bool = True,
+        adamw_lr: float | None = None,
+        adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_weight_decay: float | None = None,
         **options: Any,
     ) -> None:
         defaults = {
@@ -93,5 +106,33 @@ class MARS(Optimizer):
             "amsgrad": amsgrad,
             "gamma": gamma,
             "first_previous_zero": first_previous_zero,
+            "use_mars": True,
         }
-        super().__init__(params, defaults, options)
+        self.inner = {
+            "lr": lr if adamw_lr is None else adamw_lr,
+            "betas": adamw_betas,
+            "weight_decay": weight_decay if adamw_weight_decay is None else adamw_weight_decay,
+        }
+        self.optimize_1d = optimize_1d
+        super().__init__(self._split(as_groups(params, "MARS")), defaults, options)
+
+    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+        return "" if group["use_mars"] else "adamw"
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; two, where a part of it is for AdamW."""
+        is_group = isinstance(param_group, dict) and "params" in param_group  # what is none is refused
+        for group in self._split(as_groups([param_group], "MARS")) if is_group else [param_group]:
+            super().add_param_group(group)
+
+    def _split(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Groups that say `use_mars`: what MARS updates, and the rest with the hyperparameters of AdamW."""
+        result: list[dict[str, Any]] = []
+        for group in groups:
+            if self.optimize_1d or "use_mars" in group:
+                result.append(group if group.get("use_mars", True) else {**self.inner, **group})
+                continue
+            mine, others = parted(group, lambda name, tensor: tensor.ndim == 2)
+            parts = ({**mine, "use_mars": True}, {**self.inner, **others, "use_mars": False})
+            result += [part for part in parts if part["params"]] or [group]
+        return result
