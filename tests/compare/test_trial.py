@@ -80,6 +80,18 @@ def test_the_learning_rate_follows_the_schedule_to_zero() -> None:
     assert moves[-1] < 1e-5
 
 
+@pytest.mark.parametrize("options", [{}, {"base": "sophia"}])
+def test_sophia_has_its_estimates(options: dict[str, Any]) -> None:
+    """Without any it warns that it is Signum, which is an error here."""
+    name = "Lookahead" if options else "Sophia"
+    task = tasks.find("ravine")
+    outcome = run_trial(task, Contender(name, 1e-3, 1.0, options), tuning(0.05, optimizer=name), 130)
+    assert outcome.status == "finished", outcome.error
+    assert outcome.evaluations == 130
+    assert outcome.final is not None
+    assert outcome.final < 0.5 * outcome.metric[0]
+
+
 def test_an_optimizer_without_a_decay_keeps_its_rate() -> None:
     task = dataclasses.replace(tasks.find("ravine"), evaluations=100)
     kept = dataclasses.replace(LION, schedule="constant")

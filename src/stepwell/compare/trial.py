@@ -17,6 +17,9 @@ from stepwell.compare.pruning import Judge
 from stepwell.compare.schedule import factor
 from stepwell.errors import UsageError
 from stepwell.optimizers import create, find
+from stepwell.optimizers.stepping import needs_closure
+from stepwell.step import Hutchinson, Step
+from stepwell.step.estimators import receiver, twice_differentiable
 from stepwell.tasks.task import Task, last_line
 
 
@@ -89,6 +92,7 @@ def _train(
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = sum(p.numel() for p in trained)
     optimizer = _optimizer(contender, trial.lr, model)
+    update = _update(task, model, optimizer, log)
     judge = None if rivals is None else Judge(rivals, task.metric.direction, steps)
     stops = set(evaluated_steps(steps, task.evaluations))
     torch.manual_seed(trial.seed)  # dropout: the same draws however much the model's builder drew
@@ -124,7 +128,7 @@ def _train(
         batch = to_device(next(stream), device)
         for group in optimizer.param_groups:
             group["lr"] = trial.lr * factor(step - 1, steps, contender.schedule)
-        loss = optimizer.step(_closure(task, model, batch, optimizer, log))
+        loss = update(batch)
         losses.append(loss.detach().reshape(()))  # left on the device: nothing waits for it here
         if step not in stops:
             continue
@@ -148,7 +152,7 @@ def _warm_up(task: Task, contender: Contender, trial: Trial, device: str) -> Non
     """
     model = task.build(trial.seed).to(device)
     optimizer = _optimizer(contender, 0.0, model)
-    optimizer.step(_closure(task, model, to_device(next(task.stream(trial.seed)), device), optimizer, _Log()))
+    _update(task, model, optimizer, _Log())(to_device(next(task.stream(trial.seed)), device))
 
 
 def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
@@ -159,17 +163,32 @@ def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
     return create(contender.name, model, lr=lr, **options)
 
 
-def _closure(task: Task, model: nn.Module, batch: Any, optimizer: Any, log: _Log) -> Callable[[], Tensor]:
-    """One evaluation of loss and gradients, as often as the optimizer wants it."""
+def _update(task: Task, model: nn.Module, optimizer: Any, log: _Log) -> Callable[[Any], Tensor]:
+    """One update on a batch, which returns the loss: with as many evaluations of loss and gradients as the optimizer
+    wants, or with estimates of the Hessian where it divides by them (Sophia: without any it would be Signum)."""
+    if receiver(optimizer) is not None and not needs_closure(optimizer):
+        step, loss_of = Step(optimizer, estimator=Hutchinson()), twice_differentiable(optimizer, task.loss)
 
-    def closure() -> Tensor:
-        log.evaluations += 1
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(model, batch)
-        loss.backward()
-        return loss
+        def estimated(batch: Any) -> Tensor:
+            log.evaluations += 1
+            loss: Tensor = loss_of(model, batch)
+            step(loss)
+            return loss
 
-    return closure
+        return estimated
+
+    def update(batch: Any) -> Tensor:
+        def closure() -> Tensor:
+            log.evaluations += 1
+            optimizer.zero_grad(set_to_none=True)
+            loss = task.loss(model, batch)
+            loss.backward()
+            return loss
+
+        result: Tensor = optimizer.step(closure)
+        return result
+
+    return update
 
 
 def evaluated_steps(steps: int, evaluations: int) -> list[int]:

@@ -117,7 +117,7 @@ class MARS(Optimizer):
         super().__init__(self._split(as_groups(params, "MARS")), defaults, options)
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
-        return "" if group["use_mars"] else "adamw"
+        return "" if group.get("use_mars", True) else "adamw"
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; two, where a part of it is for AdamW."""
