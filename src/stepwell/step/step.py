@@ -595,7 +595,7 @@ class Step:
         return saving.load(self, path, self._model_to_save(model))
 
     def _model_to_save(self, model: torch.nn.Module | None) -> torch.nn.Module:
-        model = self.model if model is None else model
+        model = self.model if model is None else _checked_model(model)
         if model is None:
             raise UsageError("Step: pass the model, as step.save(path, model), or make it with Step(..., model=model)")
         return getattr(model, "module", model) if self._sync.group is not None else model
