@@ -166,9 +166,10 @@ def test_what_a_module_adds_to_its_state_comes_back(tmp_path: Path) -> None:
     step.save(tmp_path / "run.pt", network)
     Step(SGD(second.named_parameters(), lr=0.1)).load(tmp_path / "run.pt", second)
     assert second.calls == 1
+    plain = nn.Linear(5, 3)
+    third = Step(SGD(plain.named_parameters(), lr=0.1))
     with pytest.raises(UsageError, match="has '_extra_state', which this model has not"):
-        plain = nn.Linear(5, 3)
-        Step(SGD(plain.named_parameters(), lr=0.1)).load(tmp_path / "run.pt", plain)
+        third.load(tmp_path / "run.pt", plain)
 
 
 def test_between_two_renames_the_one_before_is_found(tmp_path: Path) -> None:
