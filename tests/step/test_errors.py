@@ -125,6 +125,16 @@ LOSSES: dict[str, tuple[Callable[[nn.Module], Any], dict[str, Any], str]] = {
     "used up": (used_up, {}, "has been through backward already"),
     "another model": (lambda network: loss(model(), *data()), {}, "no parameter of the optimizer has a gradient"),
     "weight 0": (lambda network: loss(network, *data()), {"weight": 0}, "weight=0; it must be a finite number above 0"),
+    "weight below 0": (
+        lambda network: loss(network, *data()),
+        {"weight": torch.tensor(-3.0)},
+        r"weight=tensor\(-3.\); it must be a finite number above 0",
+    ),
+    "weight nan": (
+        lambda network: loss(network, *data()),
+        {"weight": torch.tensor(torch.nan)},
+        r"weight=tensor\(nan\); it must be a finite number above 0",
+    ),
     "weight vector": (
         lambda network: loss(network, *data()),
         {"weight": torch.ones(2)},

@@ -41,7 +41,7 @@ from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.schedules.smooth import constant
 from stepwell.step import saving, switching
-from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
+from stepwell.step.accumulation import Shares, Synchronisation, Weight, checked_weight
 from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
@@ -192,7 +192,7 @@ class Step:
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
             )
         _check_loss(loss)
-        check_weight(weight)
+        weight = checked_weight(weight)
         self._check_logits(logits)
         if self._shares.number == 0:
             self._check_horizon()
