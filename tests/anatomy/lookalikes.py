@@ -343,6 +343,49 @@ def mixture() -> nn.Module:
     return named(tok=nn.Embedding(20, D), layers=nn.ModuleList(MoELayer() for _ in range(2)), temperature=zeros(1))
 
 
+def convnext_of_the_paper() -> nn.Module:
+    """As its authors wrote it: the downsamplings of all stages in a list before that of the stages."""
+    downsample = [nn.Sequential(nn.Conv2d(3, D, 4), nn.LayerNorm(D))]
+    downsample += [nn.Sequential(nn.LayerNorm(D), nn.Conv2d(D, D, 2)) for _ in range(2)]
+    return named(
+        downsample_layers=nn.ModuleList(downsample),
+        stages=nn.ModuleList(nn.Sequential(*(TimmConvNeXtBlock() for _ in range(count))) for count in (1, 3, 2)),
+        norm=nn.LayerNorm(D),
+        head=nn.Linear(D, 10),
+    )
+
+
+def openai_clip() -> nn.Module:
+    """The text tower: its output layer is a parameter beside the positions and the temperature."""
+    return named(
+        positional_embedding=zeros(5, D),
+        text_projection=zeros(D, D),
+        logit_scale=nn.Parameter(torch.ones([])),
+        token_embedding=nn.Embedding(20, D),
+        transformer=named(resblocks=nn.Sequential(TimmBlock(), TimmBlock())),
+        ln_final=nn.LayerNorm(D),
+    )
+
+
+def stacked_experts() -> nn.Module:
+    """Experts as one tensor each; `b` without a `w` beside it is a matrix."""
+    return named(
+        embed=nn.Embedding(20, D),
+        layers=nn.ModuleList(
+            named(
+                router=nn.Linear(D, 3),
+                w1=zeros(3, D, 16),
+                b1=zeros(3, 16),
+                w2=zeros(3, 16, D),
+                b2=zeros(3, D),
+                b=zeros(4, D),
+            )
+            for _ in range(2)
+        ),
+        head=nn.Linear(D, 20),
+    )
+
+
 def wrapped() -> nn.Module:
     """A backbone and a new head in one Sequential."""
     return nn.Sequential(torchvision_resnet(), nn.Linear(10, 3))

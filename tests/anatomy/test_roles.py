@@ -110,6 +110,45 @@ TABLE: list[tuple[Callable[[], nn.Module], int, dict[str, tuple[str, int]]]] = [
         },
     ),
     (
+        look.convnext_of_the_paper,
+        6,
+        {
+            "downsample_layers.0.0.weight": ("convolution", 0),
+            "stages.0.0.conv_dw.weight": ("convolution", 1),
+            "downsample_layers.1.0.weight": ("norm", 2),
+            "downsample_layers.1.1.weight": ("convolution", 2),
+            "stages.1.0.gamma": ("scalar", 2),
+            "downsample_layers.2.1.weight": ("convolution", 5),
+            "stages.2.1.mlp.fc1.weight": ("matrix", 6),
+            "norm.weight": ("norm", 7),
+            "head.weight": ("head", 7),
+        },
+    ),
+    (
+        look.openai_clip,
+        2,
+        {
+            "positional_embedding": ("position", 0),
+            "logit_scale": ("scalar", 0),
+            "token_embedding.weight": ("embedding", 0),
+            "transformer.resblocks.1.attn.qkv.weight": ("matrix", 2),
+            "ln_final.weight": ("norm", 3),
+            "text_projection": ("head", 3),
+        },
+    ),
+    (
+        look.stacked_experts,
+        2,
+        {
+            "layers.0.router.weight": ("matrix", 1),
+            "layers.0.w1": ("matrix", 1),
+            "layers.0.b1": ("bias", 1),
+            "layers.1.b2": ("bias", 2),
+            "layers.1.b": ("matrix", 2),
+            "head.weight": ("head", 3),
+        },
+    ),
+    (
         look.timm_swin,
         4,
         {

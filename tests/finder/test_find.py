@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 from stepwell.errors import UsageError
 from stepwell.finder import find_lr
@@ -207,6 +209,116 @@ def test_a_loader_with_persistent_workers_goes_on_where_it_was() -> None:
     model = network()
     find_lr(model, SGD(model.parameters()), batches, loss, iterations=10, orders=1)
     assert sum(1 for _ in running) == 7
+
+
+class Augmented(Dataset[Any]):
+    """A data set with a generator of its own, as those that augment have, and a counter."""
+
+    def __init__(self) -> None:
+        self.inside = dataset()
+        self.generator, self.reads = np.random.default_rng(0), 0
+
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    def __getitem__(self, place: int) -> Any:
+        self.reads += 1
+        a, b, y = self.inside[place]
+        return a + float(self.generator.normal(0, 0.01)), b, y
+
+
+class Shuffled(Sampler[int]):
+    """A sampler that shuffles its list in place."""
+
+    def __init__(self, count: int) -> None:
+        self.order, self.drawn, self.passes = list(range(count)), random.Random(0), 0
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        self.passes += 1
+        self.drawn.shuffle(self.order)
+        return iter(list(self.order))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_samplers_and_data_sets_remember_is_put_back(interrupted: bool) -> None:
+    source, sampler = Augmented(), Shuffled(256)
+    batches = DataLoader(source, batch_size=32, sampler=sampler)
+    next(iter(batches))
+    before = copy.deepcopy((vars(sampler), source.generator.bit_generator.state, source.reads))
+    order, calls, model = sampler.order, 0, network()
+    starts = set()
+
+    def failing(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls % 10 == 1:
+            starts.add(float(batch[0][0, 0]))
+        if interrupted and calls == 15:
+            raise KeyboardInterrupt
+        return loss(model, batch)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        find_lr(model, SGD(model.parameters()), batches, failing, iterations=20, orders=2)
+    assert len(starts) == 2  # each order begins with other data
+    after = vars(sampler), source.generator.bit_generator.state, source.reads
+    assert sampler.order is order
+    assert sampler.drawn.getstate() == before[0].pop("drawn").getstate()
+    assert {k: v for k, v in after[0].items() if k != "drawn"} == before[0]
+    assert after[1:] == before[1:]
+
+
+class Remembering(nn.Module):
+    """A module with a counter, an average, a cache and a generator that are no buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.calls, self.mean, self.kept = 0, torch.zeros(3), torch.ones(1).expand(4)
+        self.noise = torch.Generator().manual_seed(0)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        self.calls += 1
+        result = self.body(a, b) + 0.01 * torch.rand(3, generator=self.noise)
+        self.mean.lerp_(result.detach().mean(0), 0.1)
+        self.cached = result.detach()
+        return result
+
+
+def test_what_modules_remember_beside_buffers_is_put_back() -> None:
+    model = Remembering()
+    mean, state = model.mean, model.noise.get_state()
+    find_lr(model, SGD(model.parameters()), loader(), loss, iterations=10, orders=1)
+    assert model.calls == 0
+    assert model.mean is mean
+    assert not mean.any()
+    assert torch.equal(model.noise.get_state(), state)
+    assert not hasattr(model, "cached")
+
+
+def test_a_scaler_that_was_interrupted_between_unscaling_and_its_update_unscales_again() -> None:
+    model = network()
+    optimizer, scaler, calls = SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu"), 0
+
+    def train(batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
+        if calls == 5:
+            raise KeyboardInterrupt
+        scaler.step(optimizer)
+        scaler.update()
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        find_lr(model, optimizer, loader(), train_step=train, also=[scaler])
+    calls = 10
+    train(next(iter(loader())))
 
 
 def test_a_scaler_is_put_back() -> None:
@@ -489,6 +601,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "orders 0": ({"orders": 0}, "orders=0; it must be a whole number of at least 1"),
     "stop 1": ({"stop": 1.0}, "stop=1.0; it must be above 1"),
     "beta 1": ({"beta": 1.0}, r"beta=1.0; it must be in \[0, 1\)"),
+    "beta a text": ({"beta": "x"}, r"beta='x'; it must be in \[0, 1\)"),
+    "seed": ({"seed": "a"}, "seed='a'; it must be a whole number"),
+    "large seed": ({"seed": 2**70}, "it must be a whole number below 2"),
+    "model a number": ({"model": 3, "optimizer": SGD(network().parameters())}, "model must be a torch.nn.Module"),
+    "also alone": ({"also": nn.Linear(1, 1)}, "also is a Linear; it must be a list"),
+    "loss no function": ({"loss": 3}, "loss is a int; it must be a function"),
+    "step no function": ({"loss": None, "train_step": 3}, "train_step is a int; it must be a function"),
+    "function without batches": ({"batches": lambda seed: None}, r"batches\(seed\) returned a NoneType"),
     "rule": ({"rule": "steepest"}, "unknown rule 'steepest': did you mean 'steep'"),
     "lr 0": ({"optimizer": SGD(network().parameters(), lr=0.0)}, "every group of the optimizer has lr 0"),
     "also": ({"also": [object()]}, "also has a object, which has no state_dict"),

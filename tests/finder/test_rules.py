@@ -126,7 +126,8 @@ def test_a_loss_that_is_not_finite_ends_the_curve_and_is_never_the_answer(end: f
 
 REFUSED: dict[str, tuple[list[list[float]], str]] = {
     "flat": ([[2.0 - 1e-3 * i / 70 for i in range(71)]], "flat"),
-    "constant": ([[2.0] * 71], "rises from the lowest|flat"),
+    "constant": ([[2.0] * 71], "flat"),
+    "constant 0": ([[0.0] * 71], "flat"),
     "noise": ([(2 + np.random.default_rng(0).normal(size=71)).tolist()], "noise"),
     "rises at once": ([[1.0 + i for i in range(71)]], "rises from the lowest rate on.*begin lower"),
     "nan at once": ([[math.nan]], "no longer finite.*begin lower"),
@@ -145,6 +146,23 @@ def test_a_curve_without_an_answer_is_refused_with_the_reason(case: str) -> None
     assert re.search(reason, result.finding.seen), result.finding.seen
     assert "no learning rate found" in str(result)
     result.chart()  # a refusal can be drawn, too
+
+
+@pytest.mark.parametrize(("orders", "points"), [(1, 99), (3, 33), (5, 60)])
+def test_noise_alone_gives_no_answer(orders: int, points: int) -> None:
+    """Its smoothed curve goes up and down, too, and has a lowest point; no more than 2 of 100 pass for a curve."""
+    generator = np.random.default_rng(0)
+    lrs = np.geomspace(1e-5, 1, points).tolist()
+    draws = [3 + generator.normal(size=(orders, points)) for _ in range(200)]
+    answers = [found(lrs, draw.tolist(), rule="between", ratios=[1.0]).suggestion for draw in draws]
+    assert sum(answer is not None for answer in answers) <= 4
+
+
+def test_a_curve_less_deep_than_its_noise_is_read_off_many_points() -> None:
+    generator = np.random.default_rng(0)
+    x = np.geomspace(LRS[0], LRS[-1], 400)
+    curves = [(0.5 * sigmoid_drop(x) + generator.normal(size=400)).tolist() for _ in range(5)]
+    assert found(x.tolist(), curves, rule="steep", ratios=[1.0]).suggestion is not None
 
 
 def test_a_range_that_ends_too_low_is_said() -> None:

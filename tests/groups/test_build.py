@@ -265,6 +265,12 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: by_role(linear(), roles={"heads": {}}), "unknown role 'heads': did you mean 'head'?"),
     (lambda: by_role(linear(), roles={"head": 3}), "roles['head']=3: give a dict"),  # type: ignore[dict-item]
     (lambda: by_role(linear(), roles={"head": {"params": []}}), "'head' sets 'params', which groups set themselves"),
+    (lambda: by_role(linear(), roles=["head"]), "give hyperparameters by role"),  # type: ignore[arg-type]
+    (lambda: by_role(linear(), roles={"head": {"lr": "1"}}), "by_role: lr of 'head'='1': must be a number"),
+    (lambda: by_pattern(linear(), {"0": {"weight_decay": -1}}), "weight_decay of '0'=-1: must be a number, at least 0"),
+    (lambda: by_role(linear(), no_decay=None), "give a list of roles"),  # type: ignore[arg-type]
+    (lambda: by_role(linear(), lr=10**400), "must be a number, at least 0 and finite"),
+    (lambda: muon(linear(), adamw=[3e-4]), "give the hyperparameters of the others"),  # type: ignore[arg-type]
     (lambda: by_role(linear(), lr=-1.0), "by_role: lr=-1.0: must be a number, at least 0"),
     (lambda: by_role(linear(), lr=float("nan")), "lr=nan: must be a number"),
     (lambda: by_role(linear(), layer_decay=0.5), "multiplies lr, which is not given"),

@@ -62,6 +62,13 @@ REFUSED = [
     ("cosine(5)" + ".hold()" * 2000, "at most 4000 are read"),
     ("cosine(5)\0", "null"),
     ("cosine(5)\n)", "is not an expression"),
+    ("cosine(5, to=0.1, to=0.2)", "gives 'to' twice"),
+    ("cosine(5).per_group({'a': 2, **{'b': 3}})", "cannot stand in a schedule"),
+    ("cosine(5).per_group(3)", "give a dict of factors by group"),
+    (f"cosine({'9' * 400})", "is larger than 2^53"),
+    (f"cosine(5) * {'9' * 400}", "is not a finite number"),
+    (f"cosine(5, to={'9' * 400})", "is not a finite number"),
+    (f"cosine(5, to={'9' * 400} * 9)", "is too large"),
 ]
 
 

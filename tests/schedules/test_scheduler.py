@@ -147,6 +147,17 @@ def test_momentum_is_beta1_where_there_is_no_momentum() -> None:
     assert adam.param_groups[0]["betas"] == pytest.approx((0.8, 0.999))
 
 
+def test_a_checkpoint_past_the_horizon_changes_nothing() -> None:
+    optimizer = adamw()
+    scheduler = Scheduler(optimizer, cosine(10), plateau=Plateau(patience=0))
+    before = copy.deepcopy((scheduler.state_dict(), optimizer.param_groups))
+    state = {"step": 50, "plateau": {"best": 1.0, "bad": 0, "cooling": 0, "factor": 0.1}}
+    with pytest.raises(UsageError, match="step 50 is past the horizon"):
+        scheduler.load_state_dict(state)
+    assert scheduler.state_dict() == before[0]
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in before[1]]
+
+
 def test_plateau_multiplies_and_is_saved() -> None:
     optimizer = adamw()
     scheduler = Scheduler(optimizer, RAMP, plateau=Plateau(factor=0.5, patience=0))

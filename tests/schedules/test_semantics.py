@@ -244,6 +244,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: cosine().over(0), "total_steps=0: must be at least 1"),
     (lambda: trapezoid(0.5), "the whole is steps (int) or None"),
     (lambda: constant().values(), "has no end of its own"),
+    (lambda: step(1, gamma=10)(1000), "a factor must be a finite number"),
+    (lambda: cyclic(3, mode="exp_range", gamma=10.0)(1000), "gives inf at step 1000"),
+    (lambda: cosine(5) * 10**400, "is not a finite number"),
+    (lambda: cosine(10**400), "steps is larger than 2^53"),
+    (lambda: cosine(5).per_group([2.0]), "give a dict of factors by group"),  # type: ignore[arg-type]
 ]
 
 

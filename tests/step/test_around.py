@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 from typing import Any
 
@@ -10,10 +11,10 @@ import torch
 from torch import nn
 
 from stepwell.errors import UsageError
-from stepwell.optimizers import SGD, AdamW
+from stepwell.optimizers import LBFGS, SGD, AdamW
 from stepwell.schedules import Plateau, constant, linear
 from stepwell.step import Average, Step
-from tests.step.small import data, flat, loss, model
+from tests.step.small import data, flat, loss, model, same
 
 
 class SAM(torch.optim.Optimizer):
@@ -72,6 +73,37 @@ def test_a_closure_whose_first_gradient_is_not_finite_is_skipped() -> None:
     assert done.skipped
     assert torch.equal(flat(network), before)
     assert not step.optimizer.state
+
+
+@pytest.mark.parametrize("make", [LBFGS, torch.optim.LBFGS], ids=["stepwell", "torch"])
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("fault", ["raises", "nan"])
+def test_a_later_evaluation_that_fails_leaves_no_half_step(make: Any, search: str | None, fault: str) -> None:
+    network, calls = model(), 0
+    optimizer = make(network.parameters(), lr=0.5, max_iter=5, line_search_fn=search)
+    step = Step(optimizer)
+    step.closure(lambda: loss(network, *data()))
+    before, state = flat(network), copy.deepcopy(optimizer.state_dict())
+
+    def compute() -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls >= 2 and fault == "raises":
+            raise ZeroDivisionError
+        return loss(network, *data()) * (torch.nan if calls >= 2 else 1.0)
+
+    if fault == "raises":
+        with pytest.raises(ZeroDivisionError):
+            step.closure(compute)
+        assert torch.equal(flat(network), before)
+        assert same(optimizer.state_dict(), state)
+        assert step.number == 1
+    else:
+        step.closure(compute)
+        assert torch.isfinite(flat(network)).all()
+    worst = loss(network, *data()).item()
+    assert step.closure(lambda: loss(network, *data())).updated
+    assert loss(network, *data()).item() < worst  # it goes on
 
 
 def test_an_optimizer_that_evaluates_the_loss_itself_is_not_stepped_with_a_loss() -> None:

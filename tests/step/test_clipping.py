@@ -101,6 +101,21 @@ def test_automatic_is_the_percentile_of_recent_norms(window: int) -> None:
         assert done.clipped is bool(history[-1] > limit)
 
 
+@every_optimizer
+def test_automatic_lets_a_batch_without_a_gradient_pass(make: Any) -> None:
+    """Its norm is 0, and so is the limit: their ratio would be NaN, and so would all weights."""
+    network = model()
+    before = flat(network)
+    step = Step(make(network.named_parameters(), lr=0.1), clip=AutoClip(90))
+    done = step(loss(network, *data()) * 0)
+    assert done.updated
+    assert not done.clipped
+    assert torch.equal(flat(network), before)
+    assert step(loss(network, *data())).updated
+    assert torch.isfinite(flat(network)).all()
+    assert not torch.equal(flat(network), before)
+
+
 def test_automatic_goes_on_where_it_was() -> None:
     def run(interrupted: bool) -> torch.Tensor:
         network = model()

@@ -11,8 +11,8 @@ from torch import nn
 
 from stepwell.errors import UsageError
 from stepwell.optimizers import SGD
-from stepwell.schedules import Plateau, cosine, linear, warmup
-from stepwell.step import AdaptiveClip, AutoClip, Average, ClipNorm, ClipValue, Step
+from stepwell.schedules import Plateau, Scheduler, cosine, linear, warmup
+from stepwell.step import AdaptiveClip, AutoClip, Average, ClipNorm, ClipValue, Hutchinson, Step
 from tests.step.small import data, flat, loss, model, same
 
 
@@ -56,6 +56,9 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
     "steps without schedule": (lambda: Step(sgd(), total_steps=5), "no effect without a schedule"),
     "unknown number": (lambda: Step(sgd(), {"beta": cosine(5)}), "no 'beta' to schedule"),
     "generator": (lambda: Step(sgd(), generators={"data": 3}), r"generators\['data'\] is a int"),
+    "generators without names": (lambda: Step(sgd(), generators=[torch.Generator()]), "generators is a list"),  # type: ignore[arg-type]
+    "no plateau at all": (lambda: Step(sgd(), plateau=3), "plateau=3; it must be a Plateau"),  # type: ignore[arg-type]
+    "model no module": (lambda: Step(sgd(), model=3), "model is a int; it must be the torch.nn.Module"),  # type: ignore[arg-type]
     "short loader": (
         lambda: Step(sgd(), accumulate=4).batches([1, 2]),
         "the loader has 2 batches, fewer than accumulate=4",
@@ -80,6 +83,31 @@ def test_arguments(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+REFUSED_SCHEDULES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown number": ({"schedule": {"lr": cosine(5), "beta": cosine(5)}}, "no 'beta' to schedule"),
+    "out of range": ({"schedule": {"lr": warmup(5), "momentum": 2 * cosine(5)}}, "makes momentum 1.8 at step 0"),
+    "estimator": ({"schedule": warmup(5), "estimator": Hutchinson()}, "no use for estimates"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_SCHEDULES)
+def test_a_refused_schedule_leaves_nothing_in_the_groups(case: str) -> None:
+    """An initial_lr that stayed behind would be the lr of the next schedule, whatever lr is by then."""
+    options, message = REFUSED_SCHEDULES[case]
+    network = model()
+    parts = [{"params": [p], "lr": torch.tensor(0.1) if i else 0.1} for i, p in enumerate(network.parameters())]
+    optimizer = torch.optim.SGD(parts, momentum=0.9)  # type: ignore[arg-type]
+    before = [{k: str(v) for k, v in group.items()} for group in optimizer.param_groups]
+    for make in (Step, Scheduler):
+        if make is Scheduler and "estimator" in options:
+            continue
+        with pytest.raises(UsageError, match=message):
+            make(optimizer, **options)
+        assert [{k: str(v) for k, v in group.items()} for group in optimizer.param_groups] == before
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert Step(optimizer, warmup(5))(loss(network, *data())).lr == 0.1  # a fifth of 0.5
+
+
 def used_up(network: nn.Module) -> torch.Tensor:
     value = loss(network, *data())
     value.backward()
@@ -97,6 +125,16 @@ LOSSES: dict[str, tuple[Callable[[nn.Module], Any], dict[str, Any], str]] = {
     "used up": (used_up, {}, "has been through backward already"),
     "another model": (lambda network: loss(model(), *data()), {}, "no parameter of the optimizer has a gradient"),
     "weight 0": (lambda network: loss(network, *data()), {"weight": 0}, "weight=0; it must be a finite number above 0"),
+    "weight below 0": (
+        lambda network: loss(network, *data()),
+        {"weight": torch.tensor(-3.0)},
+        r"weight=tensor\(-3.\); it must be a finite number above 0",
+    ),
+    "weight nan": (
+        lambda network: loss(network, *data()),
+        {"weight": torch.tensor(torch.nan)},
+        r"weight=tensor\(nan\); it must be a finite number above 0",
+    ),
     "weight vector": (
         lambda network: loss(network, *data()),
         {"weight": torch.ones(2)},

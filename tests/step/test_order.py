@@ -76,6 +76,16 @@ def test_weights_may_be_tensors() -> None:
     torch.testing.assert_close(recorder.seen[0], gradient(network, x, y), rtol=1e-6, atol=1e-9)  # the share is fp32
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.float32])
+def test_weights_may_be_numbers_of_numpy(kind: Any) -> None:
+    network, other = model(), model()
+    steps = [Step(SGD(one.named_parameters(), lr=0.1), accumulate=2) for one in (network, other)]
+    for step, one, made in zip(steps, (network, other), (kind, float), strict=True):
+        for number in (9, 3):
+            step(loss(one, *data(number)), weight=made(number))
+    assert torch.equal(flat(network), flat(other))
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_flush_weights_a_shorter_accumulation_by_what_it_holds(weighted: bool) -> None:
     network = model(dtype=torch.float64)

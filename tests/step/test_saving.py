@@ -129,6 +129,49 @@ def test_a_damaged_file_is_passed_over_with_a_warning(damage: Any, tmp_path: Pat
         step.load(path)
 
 
+def test_a_file_of_another_kind_is_said_to_be_that(tmp_path: Path) -> None:
+    torch.save({"model": model().state_dict()}, tmp_path / "run.pt")
+    with pytest.raises(UsageError, match=r"run\.pt was not written by step\.save$"):
+        Step(SGD(model().named_parameters(), lr=0.1)).load(tmp_path / "run.pt", model())
+
+
+def test_a_folder_is_not_moved_away(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="run is a folder; give the name of a file"):
+        Step(SGD(model().named_parameters(), lr=0.1)).save(tmp_path / "run", model())
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == ["run", "run/notes.txt"]
+
+
+class Counting(nn.Linear):
+    """A module with something beside tensors in its state."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+    def get_extra_state(self) -> Any:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.calls = state["calls"]
+
+
+def test_what_a_module_adds_to_its_state_comes_back(tmp_path: Path) -> None:
+    network, second = Counting(5, 3), Counting(5, 3)
+    step = Step(SGD(network.named_parameters(), lr=0.1))
+    step(loss(network, *data()))
+    step.save(tmp_path / "run.pt", network)
+    Step(SGD(second.named_parameters(), lr=0.1)).load(tmp_path / "run.pt", second)
+    assert second.calls == 1
+    plain = nn.Linear(5, 3)
+    third = Step(SGD(plain.named_parameters(), lr=0.1))
+    with pytest.raises(UsageError, match="has '_extra_state', which this model has not"):
+        third.load(tmp_path / "run.pt", plain)
+
+
 def test_between_two_renames_the_one_before_is_found(tmp_path: Path) -> None:
     network = model()
     step = Step(SGD(network.named_parameters(), lr=0.1), model=network)

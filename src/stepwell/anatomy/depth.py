@@ -3,7 +3,8 @@
 A block is what is repeated: a module of its own inside a Sequential or ModuleList (`blocks.3`, `encoder.layer.3`,
 `layer1.0`, `features.4.0`). Lists of lists are stages of blocks (`stages.2.blocks.1`), and are counted through. A model
 without blocks counts its layers with weights instead. What comes before the first block has depth 0, blocks are
-1 to n, what comes after has n + 1; what stands between two blocks (a downsampling) belongs to the one after it.
+1 to n, what comes after has n + 1; what stands between two blocks (a downsampling) belongs to the one after it, also
+where it lies in a list of its own beside the stages (`downsample_layers.2`).
 """
 
 from __future__ import annotations
@@ -44,8 +45,34 @@ def _descend(module: nn.Module, path: str, in_stack: bool) -> Iterator[Unit]:
     own = tuple(p for p in module.parameters(recurse=False))
     if own:
         yield Unit(path, False, own)
-    for name, child in children:
-        yield from _descend(child, f"{path}.{name}" if path else name, in_stack=stack)
+    for name, child in _in_order(children):
+        in_list = stack or "." in name  # an item of one of the lists that `_in_order` has opened
+        yield from _descend(child, f"{path}.{name}" if path else name, in_stack=in_list)
+
+
+def _in_order(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """The children in the order in which they run: where a list of stages has lists of as many layers beside it (the
+    `downsample_layers` of a ConvNeXt, the `patch_embeddings` of a pyramid), the first item of each comes before the
+    second of any."""
+    lists = {
+        name: list(child.named_children())
+        for name, child in children
+        if isinstance(child, nn.ModuleList) and not any(True for _ in child.parameters(recurse=False))
+    }
+    stages = [items for items in lists.values() if len(items) > 1 and all(_is_stage(item) for _, item in items)]
+    if len(stages) != 1:
+        return children
+    beside = [name for name, items in lists.items() if len(items) == len(stages[0])]
+    rows = [(f"{name}.{lists[name][i][0]}", lists[name][i][1]) for i in range(len(stages[0])) for name in beside]
+    names = [name for name, _ in children]
+    first = min(names.index(name) for name in beside)
+    others = [child for child in children if child[0] not in beside]
+    return [*others[:first], *rows, *others[first:]]
+
+
+def _is_stage(module: nn.Module) -> bool:
+    """Whether it is a list of blocks."""
+    return _is_stack(module, "") and all(any(True for _ in item.children()) for item in module.children())
 
 
 def _is_stack(module: nn.Module, path: str) -> bool:

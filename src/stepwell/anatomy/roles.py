@@ -193,13 +193,26 @@ def _role(model: nn.Module, name: str, tensor: torch.Tensor) -> str:
         return "bias" if local == "bias" else "scalar" if tensor.numel() < kernels else "convolution"
     if isinstance(owner, (nn.Linear, nn.Bilinear)):
         return "bias" if local == "bias" else "scalar" if flat and _is_scale(tensor, owner) else "matrix"
-    return _role_of_raw(kind, local, tensor, flat)
+    return "bias" if _is_bias_of_experts(owner, local, tensor) else _role_of_raw(kind, local, tensor, flat)
 
 
 def _is_scale(tensor: torch.Tensor, owner: nn.Module) -> bool:
     """A linear layer may have one output or one input; any other flat tensor of it is a scale (weight norm's)."""
     sizes = (getattr(owner, "in_features", 0), getattr(owner, "out_features", 0))
     return 1 not in sizes
+
+
+def _is_bias_of_experts(owner: nn.Module, local: str, tensor: torch.Tensor) -> bool:
+    """Whether it is `b1` beside a `w1` of [experts, in, out]: a row for each expert, and no matrix."""
+    if not re.fullmatch(r"b\d*", local):
+        return False
+    weight = getattr(owner, f"w{local[1:]}", None)
+    return (
+        isinstance(weight, torch.Tensor)
+        and weight.ndim == tensor.ndim + 1
+        and weight.shape[:1] == tensor.shape[:1]
+        and tensor.shape[-1] in weight.shape[1:]
+    )
 
 
 def _role_of_raw(kind: str, local: str, tensor: torch.Tensor, flat: bool) -> str:
@@ -221,6 +234,7 @@ def _heads(model: nn.Module, pieces: list[Unit], names: dict[int, list[str]], ro
     blocks = [i for i, piece in enumerate(pieces) if piece.is_block]
     last_block = blocks[-1] if blocks else -1
     named: dict[str, int] = {}
+    found_raw: set[int] = set()  # output layers that are a parameter by itself
     last: tuple[int, str] | None = None
     for index, piece in enumerate(pieces):
         if piece.is_block:
@@ -229,14 +243,23 @@ def _heads(model: nn.Module, pieces: list[Unit], names: dict[int, list[str]], ro
             role = roles[id(tensor)][-1] if "matrix" in roles[id(tensor)] else roles[id(tensor)][0]
             if role not in ("matrix", "convolution") or "pooler" in piece.path:
                 continue
+            if _is_projection(model, piece.path, names[id(tensor)][0]):
+                found_raw.add(id(tensor))
+                continue
             container = _head_container(model, piece.path)
             if container is not None:
                 named[container] = id(tensor)
             last = (id(tensor), role) if index > last_block else None
-    found |= set(named.values())
+    found |= set(named.values()) | found_raw
     if not found and last is not None and last[1] == "matrix":
         found = {last[0]}
     return found
+
+
+def _is_projection(model: nn.Module, path: str, name: str) -> bool:
+    """Whether it is the output layer of a tower, held as a parameter (OpenAI's CLIP: `text_projection`)."""
+    local = name.rpartition(".")[2]
+    return local != "weight" and bool(_HEAD_PART.match(local)) and not isinstance(model.get_submodule(path), nn.Linear)
 
 
 def _head_container(model: nn.Module, path: str) -> str | None:
@@ -292,7 +315,7 @@ def _depths(pieces: list[Unit], role: dict[int, str]) -> _Depths:
         for tensor in piece.parameters:
             if not outside[id(tensor)]:
                 continue
-            if is_head:  # its bias goes with it
+            if is_head and role[id(tensor)] in ("head", "bias"):  # its bias goes with it
                 of[id(tensor)] = count + 1
             elif role[id(tensor)] in ("embedding", "tied head", "position"):
                 of[id(tensor)] = 0

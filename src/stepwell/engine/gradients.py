@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,4 +58,4 @@ def multiply(gradients: Sequence[Tensor], factor: Factor) -> None:
 
 def is_finite_number(value: Any) -> bool:
     """Whether it is an int or float, not a bool, and finite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

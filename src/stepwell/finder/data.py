@@ -44,6 +44,22 @@ def generators_of(batches: Any) -> dict[str, torch.Generator]:
     return {str(i): g for i, g in enumerate(found) if isinstance(g, torch.Generator)}
 
 
+_INSIDE = ("sampler", "batch_sampler", "dataset", "transform")  # of a DataLoader, its samplers and data sets
+
+
+def sources_of(batches: Any) -> list[Any]:
+    """The loader, its samplers, its data set and transform, as far as they can remember anything."""
+    found: dict[int, Any] = {}
+    waiting = [batches]
+    while waiting:
+        source = waiting.pop()
+        if id(source) in found or not hasattr(source, "__dict__") or isinstance(source, (type, torch.nn.Module)):
+            continue
+        found[id(source)] = source
+        waiting += [vars(source).get(name) for name in _INSIDE]
+    return list(found.values())
+
+
 def stream(batches: Any, order: int) -> Iterator[Any]:
     """Endless batches: pass after pass, shuffled anew by `order` where the source shuffles, or is a list.
 
@@ -64,7 +80,12 @@ def _one_pass(batches: Any, seed: int) -> Iterable[Any]:
     if isinstance(batches, Sequence):
         return random.Random(seed).sample(batches, len(batches))
     if not isinstance(batches, Iterable):
-        return batches(seed)
+        given = batches(seed)
+        if not isinstance(given, Iterable):
+            raise UsageError(
+                f"find_lr: batches(seed) returned a {type(given).__name__}; it must return a loader or a list"
+            )
+        return given
     for generator in generators_of(batches).values():
         generator.manual_seed(seed)
     if getattr(batches, "persistent_workers", False):  # its iter() would start the user's own iterator over

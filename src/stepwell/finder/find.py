@@ -9,7 +9,7 @@ import copy
 import functools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,8 @@ def find_lr(
     Trains with a rate that grows exponentially, lr_t = low * (high / low)^(t / (n - 1)), until the smoothed loss is
     `stop` times the drop above its best, or not finite; again for each order of the data, from the same weights. All
     is put back bit for bit afterwards, also after Ctrl-C and after an exception: weights, buffers, gradients, training
-    modes, the optimizer's state and groups, scaler, and the random generators. The loader is read with an iterator of
+    modes, the optimizer's state and groups, scaler, and the random generators; also the numbers, lists and generators
+    that modules, the loader, its samplers and its data set keep as attributes. The loader is read with an iterator of
     the finder's own.
 
     Args:
@@ -106,9 +107,15 @@ def find_lr(
     )
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
-    if not 0 <= beta < 1:
+    if not is_finite_number(beta) or not 0 <= beta < 1:
         raise UsageError(f"find_lr: beta={beta!r}; it must be in [0, 1)")
-    snapshot = Snapshot(sweep.modules, sweep.optimizer, sweep.scaler, also, data.generators_of(batches))
+    if not isinstance(seed, int) or isinstance(seed, bool) or abs(seed) >= 2**32:
+        raise UsageError(f"find_lr: seed={seed!r}; it must be a whole number below 2^32")
+    if not isinstance(also, (list, tuple)):
+        raise UsageError(f"find_lr: also is a {type(also).__name__}; it must be a list, as [scheduler]")
+    snapshot = Snapshot(
+        sweep.modules, sweep.optimizer, sweep.scaler, also, data.generators_of(batches), data.sources_of(batches)
+    )
     curves: list[list[float]] = []
     length = len(sweep.lrs)
     with bar(orders * length, progress) as advance:
@@ -120,7 +127,7 @@ def find_lr(
                 curves.append(sweep.run(data.stream(batches, seed + order), beta, stop, _after(begun, advance)))
         finally:
             sweep.close()
-            snapshot.restore()
+            snapshot.close()
     return found(sweep.lrs, curves, rule=rule, ratios=sweep.ratios)
 
 
@@ -192,11 +199,14 @@ def _checked(
     stop: Any,
 ) -> Sweep:
     """The sweep that the arguments describe, or UsageError. Nothing is changed here."""
-    modules = [model] if isinstance(model, nn.Module) else list(model)
+    modules = [model] if isinstance(model, nn.Module) else list(model) if isinstance(model, Iterable) else []
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
         raise UsageError("find_lr: model must be a torch.nn.Module, or a list of them")
     if (loss is None) == (train_step is None):
         raise UsageError("find_lr: give either loss, a function (model, batch) -> scalar, or train_step, batch -> loss")
+    for name, function in (("loss", loss), ("train_step", train_step)):
+        if function is not None and not callable(function):
+            raise UsageError(f"find_lr: {name} is a {type(function).__name__}; it must be a function")
     step = given if isinstance(given, Step) else None
     optimizer = step.optimizer if step is not None else given
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -11,12 +11,13 @@ import numpy as np
 
 from stepwell.curves import Chart, Curve, Mark
 from stepwell.errors import MissingExtra
-from stepwell.finder.rules import RULES, Array, capped, smooth
+from stepwell.finder.rules import RULES, Array, capped, kernel, smooth
 from stepwell.findings import Finding
 
 FEWEST = 6  # finite points without which there is no curve to read
 WIDTH = 0.05  # of the smoothing, in parts of the sweep
 FLAT = 0.01  # a drop of less than this part of the first loss is none
+NOISE = 4.0  # standard errors that a drop must have: noise alone gets there in less than 1 of 100 sweeps as by default
 DISAGREE = 10.0  # orders whose answers are further apart than this factor say little
 
 PEAK = (
@@ -140,8 +141,8 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
         Curve(f"order {n + 1}", tuple(lrs[: len(c)]), tuple(c), x_label="learning rate", y_label="loss", style="points")
         for n, c in enumerate(finite)
     )
-    raw = capped(raw) if length else raw
-    smoothed = np.array([smooth(row, WIDTH * len(lrs)) for row in raw]) if length else raw
+    width = WIDTH * len(lrs)
+    smoothed = np.array([smooth(row, width) for row in capped(raw)]) if length else raw
     mean = smoothed.mean(0)
     curve = Curve(
         "loss, smoothed",
@@ -152,7 +153,7 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
         x_label="learning rate",
         y_label="loss",
     )
-    reasons = _reasons(x, raw, mean)
+    reasons = _reasons(x, raw, mean, width)
     if reasons:
         return FoundLR(None, rule, None, {}, reasons, (), (), curve, orders)
     suggestions = {name: reading(x, mean) for name, reading in RULES.items()}
@@ -172,25 +173,38 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
     )
 
 
-def _reasons(x: Array, raw: Array, mean: Array) -> tuple[str, ...]:
+def _reasons(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, ...]:
     """Why this curve gives no answer; empty if it does."""
     if len(x) < FEWEST:
         at = f"at {x[-1]:.2g}, " if len(x) else ""
         return (f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",)
     lowest = int(np.argmin(mean))
-    drop = float(mean[0] - mean[lowest])
-    before = raw.mean(0)[: lowest + 1] - mean[: lowest + 1]
-    noise = 1.4826 * float(np.median(np.abs(before - np.median(before))))
-    if lowest < 2 or drop <= 0:
-        return (f"the loss rises from the lowest rate on ({mean[0]:.3g} at {x[0]:.2g}): begin lower (low)",)
-    if drop < FLAT * abs(float(mean[0])):
+    began = float(mean[0])
+    drop = began - float(mean[lowest])
+    least = FLAT * abs(began)
+    if drop <= least and (lowest >= 2 or float(raw.mean(0).max()) - began <= least):
         return (
-            f"the curve is flat: the loss falls by {drop:.2g} of {mean[0]:.3g} at most; is the model connected to the "
+            f"the curve is flat: the loss falls by {drop:.2g} of {began:.3g} at most; is the model connected to the "
             "loss, is it trained already, or does the range end too low (high)?",
         )
-    if noise > drop:
+    if lowest < 2:
+        return (f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): begin lower (low)",)
+    scatter, error = _noise(raw, lowest, width)
+    if drop <= NOISE * error:
         return (
-            f"the curve is noise: single losses scatter by {noise:.2g} (median absolute deviation) and the loss falls "
-            f"by {drop:.2g}; take larger batches, accumulate, or more iterations",
+            f"the curve is noise: single losses scatter by {scatter:.2g} (median absolute deviation), which moves the "
+            f"smoothed curve by {error:.2g}, and the loss falls by {drop:.2g}, less than {NOISE:g} times as much; take "
+            "larger batches, accumulate, or more iterations",
         )
     return ()
+
+
+def _noise(raw: Array, lowest: int, width: float) -> tuple[float, float]:
+    """The standard deviation of a single loss, and that of the drop of the smoothed mean if there were noise alone.
+
+    The first from the differences between neighbours, where the curve itself hardly changes.
+    """
+    differences = np.diff(raw[:, : max(lowest + 1, min(raw.shape[1], 10))], axis=1)
+    scatter = 1.4826 * float(np.median(np.abs(differences))) / math.sqrt(2)
+    weights = kernel(raw.shape[1], width)
+    return scatter, scatter * math.sqrt(float(((weights[0] - weights[lowest]) ** 2).sum()) / len(raw))

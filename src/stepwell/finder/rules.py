@@ -23,6 +23,13 @@ def debiased(losses: Sequence[float], beta: float) -> Array:
     return np.array(result)
 
 
+def kernel(points: int, width: float) -> Array:
+    """Row i: by which weights `smooth` makes point i of the losses; they add up to 1."""
+    places = np.arange(points)
+    weights = np.exp(-0.5 * (np.subtract.outer(places, places) / width) ** 2)
+    return weights / weights.sum(1, keepdims=True)
+
+
 def smooth(losses: Array, width: float) -> Array:
     """The average of each loss with its neighbours on both sides, weights exp(-(distance / width)^2 / 2): no lag.
 
@@ -30,9 +37,7 @@ def smooth(losses: Array, width: float) -> Array:
     with a long tail, such as beta^distance, let the blow-up at the end into the middle: the lowest point of the task
     `bytes` with SGD came out 5 times too low.
     """
-    places = np.arange(len(losses))
-    weights = np.exp(-0.5 * (np.subtract.outer(places, places) / width) ** 2)
-    return weights @ losses / weights.sum(1)
+    return kernel(len(losses), width) @ losses
 
 
 def capped(losses: Array) -> Array:

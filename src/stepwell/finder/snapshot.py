@@ -1,16 +1,18 @@
 """Everything a sweep touches, and putting it back bit for bit, into the same tensors.
 
-Weights, buffers, gradients, what requires gradients and training modes of the modules; state (and its absence) and
-groups of the optimizer; the scaler; the random generators, those of the loader among them; and whatever else has
-`state_dict` and `load_state_dict`.
+Weights, buffers, gradients, what requires gradients and training modes of the modules, and what they keep beside (a
+counter, a generator); state (and its absence) and groups of the optimizer; the scaler; the random generators; the
+loader, its samplers and its data set; and whatever else has `state_dict` and `load_state_dict`.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class Snapshot:
         modules, optimizer, scaler: what is trained; the scaler may be None.
         others: schedulers and the like.
         generators: random generators by name, beside the global ones.
+        sources: the loader and what it reads from, put back by `close` alone: one that goes on from where it is gives
+            each order of the data another one.
     """
 
     def __init__(
@@ -37,19 +41,27 @@ class Snapshot:
         scaler: Any,
         others: Sequence[Any],
         generators: dict[str, Any],
+        sources: Sequence[Any] = (),
     ) -> None:
         self._parts: list[Restore] = [_optimizer(optimizer)]
         self._parts += [_module(module) for module in modules]
         self._parts += [_tensor(p) for group in optimizer.param_groups for p in group["params"]]
         if scaler is not None:
-            self._parts.append(_attributes(scaler))
+            self._parts.append(_scaler(scaler))
         self._parts += [_stateful(other) for other in others]
         states = generator_states(generators)
         self._parts.append(lambda: set_generator_states(generators, states))
+        self._sources = [_kept_beside(source, tensors=False) for source in sources]
 
     def restore(self) -> None:
         for part in self._parts:
             part()
+
+    def close(self) -> None:
+        """Put back all, once and for all."""
+        self.restore()
+        for source in self._sources:
+            source()
 
 
 def _tensor(tensor: Tensor) -> Restore:
@@ -72,6 +84,8 @@ def _module(module: nn.Module) -> Restore:
     """Parameters, buffers (also those that are no part of its state_dict, and those replaced) and training modes."""
     parameters = [_tensor(p) for p in module.parameters()]
     parts = [(part, part.training, dict(part._buffers)) for part in module.modules()]
+    # torch's own keep all in buffers, or what is no business of the finder's (DDP and FSDP: how they communicate).
+    beside = [_kept_beside(p, tensors=True) for p in module.modules() if not type(p).__module__.startswith("torch.")]
     buffers = {id(b): (b, b.detach().clone()) for _, _, held in parts for b in held.values() if b is not None}
 
     def restore() -> None:
@@ -80,6 +94,8 @@ def _module(module: nn.Module) -> Restore:
         with torch.no_grad():
             for buffer, values in buffers.values():
                 buffer.detach().copy_(values)
+        for put_back in beside:
+            put_back()
         for part, training, held in parts:
             part.training = training
             part._buffers.clear()
@@ -153,13 +169,78 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (*_PLAIN, Tensor))
 
 
+def _scaler(scaler: Any) -> Restore:
+    """Beside its scale, whether it has unscaled an optimizer's gradients since its last update: an interruption between
+    the two would leave that behind, and it would refuse to unscale again."""
+    attributes = _attributes(scaler)
+    stages = {key: dict(stage) for key, stage in getattr(scaler, "_per_optimizer_states", {}).items()}
+
+    def restore() -> None:
+        attributes()
+        states = getattr(scaler, "_per_optimizer_states", {})
+        states.clear()
+        states.update({key: dict(stage) for key, stage in stages.items()})
+
+    return restore
+
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+def _generator(generator: Any) -> Restore:
+    if isinstance(generator, random.Random):
+        drawn = generator.getstate()
+        return lambda: generator.setstate(drawn)
+    if isinstance(generator, np.random.Generator):
+        bits = copy.deepcopy(generator.bit_generator.state)
+        return lambda: setattr(generator.bit_generator, "state", copy.deepcopy(bits))
+    state = generator.get_state()
+    return lambda: generator.set_state(state)
+
+
+def _kept_beside(owner: Any, *, tensors: bool) -> Restore:
+    """Numbers, generators, lists (which items, not what is in them) and, if asked for, tensors among the attributes of
+    an object of the user's own class; attributes that come later are taken away."""
+    held = vars(owner)
+    names = set(held)
+    plain = {name: value for name, value in held.items() if _is_plain(value) or isinstance(value, list)}
+    if not tensors:
+        plain = {name: value for name, value in plain.items() if not isinstance(value, Tensor)}
+    copies = [(v, v.detach().clone()) for v in plain.values() if isinstance(v, Tensor) and _is_comparable(v)]
+    lists = [(value, list(value)) for value in plain.values() if isinstance(value, list)]
+    generators = [_generator(value) for value in held.values() if _has_state(value)]
+
+    def restore() -> None:
+        for name in held.keys() - names:
+            del held[name]
+        held.update(plain)
+        with torch.no_grad():
+            for tensor, values in copies:
+                if not torch.equal(tensor.detach(), values):  # what is expanded cannot be written to
+                    tensor.detach().copy_(values)
+        for items, before in lists:
+            items[:] = before
+        for put_back in generators:
+            put_back()
+
+    return restore
+
+
+def _is_comparable(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type != "meta"
+
+
+def _has_state(value: Any) -> bool:
+    return isinstance(value, _GENERATORS) and not isinstance(value, random.SystemRandom)
+
+
 def _stateful(other: Any) -> Restore:
     if isinstance(other, nn.Module):
         return _module(other)
     if isinstance(other, torch.optim.Optimizer):
         return _optimizer(other)
     if isinstance(other, torch.amp.GradScaler):
-        return _attributes(other)
+        return _scaler(other)
     if not (hasattr(other, "state_dict") and hasattr(other, "load_state_dict")):
         raise UsageError(
             f"find_lr: also has a {type(other).__name__}, which has no state_dict and load_state_dict; "

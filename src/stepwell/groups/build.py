@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -258,6 +259,8 @@ def muon(
             return id(member.tensor) in forced
         return member.is_hidden_matrix and (convolutions or member.role != "convolution")
 
+    if adamw is not None and not isinstance(adamw, Mapping):
+        raise UsageError(f"muon: adamw={adamw!r}: give the hyperparameters of the others, as {{'lr': 3e-4}}")
     other = dict(adamw or {})
     other_lr, other_decay = other.pop("lr", None), other.pop("weight_decay", None)
     mine = _Settings(anatomy, lr, weight_decay, (), {}, {}, None, "muon")
@@ -362,6 +365,9 @@ class _Settings:
                         raise UsageError(
                             f"{owner}: {text_of(where)!r} sets {key!r}, which groups set themselves; leave it out"
                         )
+                for key in ("lr", "weight_decay"):
+                    if key in given and not hasattr(given[key], "fill_"):  # torch allows a tensor for lr
+                        _check_number(owner, f"{key} of '{text_of(where)}'", given[key])
         self.anatomy, self.lr, self.weight_decay = anatomy, lr, weight_decay
         self.no_decay, self.roles, self.patterns, self.layer_decay = no_decay, roles, patterns, layer_decay
 
@@ -466,8 +472,10 @@ def _assemble(
 def _checked_roles(
     no_decay: Iterable[str], roles: Mapping[str, Mapping[str, Any]] | None
 ) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]:
-    if isinstance(no_decay, str):
+    if isinstance(no_decay, str) or not isinstance(no_decay, Iterable):
         raise UsageError(f"no_decay={no_decay!r}: give a list of roles, as ('norm', 'bias')")
+    if roles is not None and not isinstance(roles, Mapping):
+        raise UsageError(f"roles={roles!r}: give hyperparameters by role, as {{'embedding': {{'lr': 1e-3}}}}")
     exempt = tuple(no_decay)
     for role in (*exempt, *(roles or {})):
         if role not in ROLES:
@@ -481,7 +489,7 @@ def _checked_roles(
 def _check_number(owner: str, name: str, value: Any) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
         raise UsageError(f"{owner}: {name}={value!r}: must be a number, at least 0 and finite")
 
 

@@ -77,7 +77,40 @@ def update_with(optimizer: Any, evaluate: Evaluate) -> tuple[Any, Tensor | None]
         loss, found_inf = evaluate()
         update(optimizer, 1.0, found_inf)
         return loss, found_inf
+    if type(optimizer) is torch.optim.LBFGS:
+        return _torch_lbfgs(optimizer, lambda: evaluate()[0]), None
     return optimizer.step(lambda: evaluate()[0]), None
+
+
+def _torch_lbfgs(optimizer: Any, closure: Callable[[], Any]) -> Any:
+    """A step of torch's L-BFGS, which leaves the weights somewhere on its path if an evaluation raises, and makes all
+    of them NaN after a loss that is. As ours does: the first changes nothing, after the second it begins anew."""
+    weights = optimizer._clone_param()
+    state = {
+        tensor: {name: _held(name, value) for name, value in kept.items()} for tensor, kept in optimizer.state.items()
+    }
+    try:
+        loss = optimizer.step(closure)
+    except BaseException:
+        _put_back(optimizer, weights, state)
+        raise
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in optimizer._params):
+        _put_back(optimizer, weights, {})
+    return loss
+
+
+def _held(name: str, value: Any) -> Any:
+    """A copy of what a step of torch's L-BFGS changes in place; the tensors of its history it does not."""
+    if isinstance(value, list):
+        return list(value)
+    return value.clone() if name == "prev_flat_grad" and isinstance(value, Tensor) else value
+
+
+@torch.no_grad()
+def _put_back(optimizer: Any, weights: list[Tensor], state: dict[Any, Any]) -> None:
+    optimizer._set_param(weights)
+    optimizer.state.clear()
+    optimizer.state.update(state)
 
 
 def hooked(optimizer: torch.optim.Optimizer, act: Callable[[], Any]) -> Any:

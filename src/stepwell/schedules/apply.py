@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from stepwell.errors import UsageError, nearest
@@ -64,6 +65,8 @@ def initial_values(schedule: Schedules, groups: list[dict[str, Any]]) -> list[di
     for one in named.values():
         check_group_keys(one, [group.get("name") for group in groups])
     found = [_initial(named, group, position) for position, group in enumerate(groups)]
+    for group, values in zip(groups, found, strict=True):
+        group.update({f"initial_{name}": value for name, value in values.items()})
     for name, one in named.items():
         if found and not one.absolute and all(_is_zero(values[name]) for values in found):
             warnings.warn(
@@ -87,7 +90,7 @@ def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int
                 )
         driven[target] = name
         current = group[key] if place is None else group[key][place]
-        values[name] = group.setdefault(f"initial_{name}", _copied(current))
+        values[name] = group.get(f"initial_{name}", _copied(current))
     return values
 
 
@@ -116,6 +119,23 @@ def _is_zero(value: Any) -> bool:
 
 def _copied(value: Any) -> Any:
     return value.clone() if hasattr(value, "clone") else value
+
+
+@contextmanager
+def put_back_if_refused(groups: list[dict[str, Any]]) -> Iterator[None]:
+    """The groups are what they were if an exception leaves the block: an `initial_lr` that stayed behind would be the
+    lr of the next schedule, whatever lr had become meanwhile."""
+    before = [dict(group) for group in groups]
+    tensors = [(value, value.clone()) for group in groups for value in group.values() if hasattr(value, "fill_")]
+    try:
+        yield
+    except BaseException:
+        for group, values in zip(groups, before, strict=True):
+            group.clear()
+            group.update(values)
+        for tensor, value in tensors:
+            tensor.copy_(value)
+        raise
 
 
 def apply(

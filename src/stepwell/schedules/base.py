@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -21,6 +22,8 @@ from operator import index
 from typing import Any, ClassVar
 
 from stepwell.errors import UsageError, nearest
+
+_MOST = 2**53  # up to here a float counts steps exactly
 
 # How long a schedule is: steps (int), a fraction of the run (float in (0, 1]), what the other parts leave (None),
 # or without end (math.inf).
@@ -90,8 +93,11 @@ class Schedule:
         return schedule._value(step)
 
     def _value(self, step: int) -> float:
-        value = self._at(step if step < self._end else int(self._end))
-        if not math.isfinite(value):
+        try:
+            value = self._at(step if step < self._end else int(self._end))
+        except OverflowError:
+            value = math.inf
+        if not abs(value) <= sys.float_info.max:
             raise UsageError(f"{self} gives {value} at step {step}; a factor must be a finite number")
         return value
 
@@ -232,6 +238,8 @@ class Schedule:
         >>> s(0, "head"), s(500, "embedding"), s(500, "body")
         (10.0, 1.0, 0.5)
         """
+        if not isinstance(factors, Mapping):
+            raise UsageError(f"per_group({factors!r}): give a dict of factors by group, as {{'head': 10}}")
         return PerGroup(self, tuple(factors.items()))
 
     def for_group(self, group: int | str, position: int | None = None) -> Schedule:
@@ -680,6 +688,8 @@ def whole(name: str, value: Any, least: int = 0) -> int:
         raise UsageError(f"{name}={value!r}: must be a whole number, at least {least}") from None
     if result < least:
         raise UsageError(f"{name}={value!r}: must be at least {least}")
+    if result > _MOST:
+        raise UsageError(f"{name} is larger than 2^53: no run has so many steps")
     return result
 
 
@@ -687,7 +697,7 @@ def number(
     owner: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf, open_low: bool = False
 ) -> float:
     """`value` if it is a finite number in the range, or UsageError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise UsageError(f"{owner}: {name}={value!r} is not a finite number")
     if value < low or value > high or (open_low and value == low):
         if high == math.inf:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,7 +84,7 @@ def _read(node: ast.expr) -> Any:
             return node.value
     elif isinstance(node, (ast.List, ast.Tuple)):
         return tuple(_read(item) for item in node.elts)
-    elif isinstance(node, ast.Dict):
+    elif isinstance(node, ast.Dict) and None not in node.keys:  # None stands for **
         return {_read(key): _read(value) for key, value in zip(node.keys, node.values, strict=True) if key is not None}
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
         value = _read(node.operand)
@@ -121,7 +122,7 @@ def _operation(node: ast.BinOp) -> Any:
         result = _SIGNS[type(node.op)](left, right)
     except OverflowError:
         result = math.inf
-    if not math.isfinite(result):
+    if not abs(result) <= sys.float_info.max:
         raise UsageError(f"{shown} is too large")
     return result
 
@@ -147,6 +148,8 @@ def _call(node: ast.Call) -> Any:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise UsageError(f"'**{ast.unparse(keyword.value)}' cannot stand in a schedule")
+        if keyword.arg in named:
+            raise UsageError(f"'{ast.unparse(node)}' gives '{keyword.arg}' twice; give it once")
         named[keyword.arg] = _read(keyword.value)
     _check_arguments(name, function, arguments, named)
     try:

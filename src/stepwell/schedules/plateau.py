@@ -100,3 +100,12 @@ class Plateau:
 
     def __repr__(self) -> str:
         return f"Plateau(factor={self.by}, patience={self.patience}, mode={self.mode!r})"
+
+
+def checked_plateau(owner: str, plateau: Any) -> Plateau | None:
+    """`plateau`, or UsageError for what is none."""
+    if plateau is not None and not isinstance(plateau, Plateau):
+        raise UsageError(
+            f"{owner}: plateau={plateau!r}; it must be a Plateau of stepwell.schedules, as Plateau(factor=0.5)"
+        )
+    return plateau

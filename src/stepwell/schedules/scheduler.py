@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stepwell.errors import UsageError
-from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
+from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
 from stepwell.schedules.base import whole
-from stepwell.schedules.plateau import Plateau
+from stepwell.schedules.plateau import Plateau, checked_plateau
 
 
 class Scheduler(LRScheduler):
@@ -56,11 +56,13 @@ class Scheduler(LRScheduler):
                 "Scheduler: a Plateau has memory and is no schedule; pass constant(), plateau=Plateau(...)"
             )
         self.schedules = resolve(schedule, total_steps)
-        self.plateau = plateau
-        self.initial = initial_values(self.schedules, optimizer.param_groups)
+        self.plateau = checked_plateau("Scheduler", plateau)
         horizons = [one.horizon for one in self.schedules.values() if one.horizon is not None]
         if horizons:
             self.total_steps = horizons[0]  # where it is set, trainers do not step past it
+        with put_back_if_refused(optimizer.param_groups):
+            self.initial = initial_values(self.schedules, optimizer.param_groups)
+            apply(self.schedules, optimizer.param_groups, self.initial, 0)  # before torch wraps the optimizer's step
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
@@ -137,13 +139,22 @@ class Scheduler(LRScheduler):
                 "is it the state of a scheduler?"
             )
         step = whole("Scheduler: step of the checkpoint", step)
-        if self.plateau is not None:
+        if self.plateau is None:
+            if "plateau" in state_dict:
+                raise UsageError(
+                    "Scheduler: the checkpoint has a 'plateau'; make this one with plateau=Plateau(...) too"
+                )
+            self._write(step)
+        else:
             if "plateau" not in state_dict:
                 raise UsageError("Scheduler: the checkpoint has no 'plateau', so what the Plateau remembers is lost")
+            before = self.plateau.state_dict()
             self.plateau.load_state_dict(state_dict["plateau"])
-        elif "plateau" in state_dict:
-            raise UsageError("Scheduler: the checkpoint has a 'plateau'; make this one with plateau=Plateau(...) too")
-        self._write(step)
+            try:
+                self._write(step)
+            except BaseException:
+                self.plateau.load_state_dict(before)
+                raise
         self.last_epoch = step
         self._rewrite()
 

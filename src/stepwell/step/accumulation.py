@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,16 +88,21 @@ class Shares:
         self._equal = True
 
 
-def check_weight(weight: Any) -> None:
-    """Raise UsageError unless `weight` can be the weight of a micro-batch."""
+def checked_weight(weight: Any) -> Weight:
+    """The weight of a micro-batch, or UsageError. A tensor may be 0 (padding alone); on a GPU it is not waited for."""
+    if isinstance(weight, np.generic):
+        weight = weight.item()
     if isinstance(weight, Tensor):
         if weight.numel() != 1:
             raise UsageError(f"Step: weight has shape {tuple(weight.shape)}; it must be one number, as mask.sum()")
-    elif not is_finite_number(weight) or weight <= 0:
-        raise UsageError(
-            f"Step: weight={weight!r}; it must be a finite number above 0: the samples or tokens that the loss is the "
-            "mean of (leave a micro-batch without any out)"
-        )
+        if weight.device.type != "cpu" or 0 <= weight.item() < math.inf:
+            return weight
+    elif is_finite_number(weight) and weight > 0:
+        return weight
+    raise UsageError(
+        f"Step: weight={weight!r}; it must be a finite number above 0: the samples or tokens that the loss is the "
+        "mean of (leave a micro-batch without any out)"
+    )
 
 
 def _device_of(group: Any) -> str:

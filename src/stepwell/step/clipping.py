@@ -208,9 +208,10 @@ class AutoClip(Clip):
         ordered = norms.sort().values
         below, above = ordered[low], ordered[torch.minimum(low + 1, held - 1)]
         limit = torch.lerp(below, above, (position - low).to(norms.dtype)).reshape(())
-        # The norm it is compared with is the limit itself where the window holds one: ALMOST_ZERO must not clip that.
-        ratio = limit / norm
-        return factor * ratio.clamp(max=1.0), ratio < 1
+        # The norm it is compared with is the limit itself where the window holds one: ALMOST_ZERO must not clip that,
+        # and where both are 0 (a batch without a gradient) their ratio is no number.
+        clipped = norm > limit
+        return factor * torch.where(clipped, limit / norm, 1.0), clipped
 
     def state_dict(self) -> dict[str, Any]:
         return {"norms": self._norms, "count": self._count}

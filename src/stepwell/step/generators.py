@@ -14,6 +14,10 @@ from stepwell.errors import UsageError
 
 def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
     """The generators by name, or UsageError for what is none."""
+    if generators is not None and not isinstance(generators, Mapping):
+        raise UsageError(
+            f"Step: generators is a {type(generators).__name__}; give them by name, as {{'data': generator}}"
+        )
     for name, generator in (generators or {}).items():
         if not isinstance(generator, (torch.Generator, np.random.Generator, random.Random)):
             raise UsageError(

@@ -166,13 +166,15 @@ def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
     return bool(value.dim() and value.dim() == tensor.dim()) and value.shape != tensor.shape
 
 
-def check_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
     """Raise UsageError naming the first tensor of the model that is not in `saved` with its shape."""
-    mine = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    mine = model.state_dict()
     for name, value in mine.items():
         if name not in saved:
             near = f"; it has '{next(k for k in saved if k not in mine)}'" if saved.keys() - mine.keys() else ""
             raise UsageError(f"Step: the checkpoint has no '{name}' of this model{near}: it was saved from another one")
+        if not (isinstance(value, Tensor) and isinstance(saved[name], Tensor)):
+            continue  # what a module adds with get_extra_state
         if saved[name].shape != value.shape:
             raise UsageError(
                 f"Step: '{name}' has shape {tuple(saved[name].shape)} in the checkpoint, "
@@ -191,8 +193,10 @@ def save(step: Step, path: str | Path, model: nn.Module, keep: int, extra: Any) 
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
         raise UsageError(f"Step: keep={keep!r}; it must be a whole number of at least 1")
     _check_plain(extra, "extra")
-    content = {"step": step.state_dict(), "model": model.state_dict(), "extra": extra}
     path = Path(path)
+    if path.is_dir():  # renaming what was there before would move it, with all that is inside
+        raise UsageError(f"Step: {path} is a folder; give the name of a file, such as {path / 'checkpoint.pt'}")
+    content = {"step": step.state_dict(), "model": model.state_dict(), "extra": extra}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -241,6 +245,8 @@ def read(path: Path) -> dict[str, Any]:
         if candidate.exists():
             try:
                 content = _read_one(candidate)
+            except UsageError as error:
+                fault = str(error)
             except Exception as error:  # whatever a torn file makes zipfile or torch raise
                 fault = f"{candidate} is cut short or damaged ({type(error).__name__})"
             else:
@@ -258,7 +264,7 @@ def _read_one(path: Path) -> dict[str, Any]:
             raise ValueError(damaged)
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or content.keys() != {"step", "model", "extra"}:
-        raise UsageError(f"Step: {path} was not written by step.save")
+        raise UsageError(f"{path} was not written by step.save")
     return content
 
 

@@ -36,12 +36,12 @@ from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.stepping import gradient_norm, needs_closure, update, update_with
-from stepwell.schedules.apply import Schedules, apply, initial_values, resolve
+from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
 from stepwell.schedules.base import Schedule
-from stepwell.schedules.plateau import Plateau
+from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.schedules.smooth import constant
 from stepwell.step import saving, switching
-from stepwell.step.accumulation import Shares, Synchronisation, Weight, check_weight
+from stepwell.step.accumulation import Shares, Synchronisation, Weight, checked_weight
 from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
@@ -109,19 +109,18 @@ class Step:
         self.accumulate = _checked_accumulate(accumulate)
         self.clip = _checked_clip(clip_norm, clip)
         self.scaler = _checked_scaler(scaler)
-        self.model = model
+        self.model = _checked_model(model)
         self.generators = checked_generators(generators)
         named = self._named()
         if self.clip is not None:
             self.clip.check([name for name, _ in named])
         self.average = _checked_average(ema, average)
-        self.plateau = plateau
+        self.plateau = checked_plateau("Step", plateau)
         self.schedules = self._checked_schedules(schedule, total_steps)
-        self._initial = initial_values(self.schedules, optimizer.param_groups) if self.schedules else []
+        self._initial: list[dict[str, Any]] = []
         self._horizon = _horizon(self.schedules)
         self._sync = Synchronisation(model)
         self._shares = Shares(self.accumulate, self._sync.group)
-        self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         self._number = 0
         self._skipped = 0
         self._pending: Reading | None = None
@@ -129,8 +128,11 @@ class Step:
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
         self._switched: str | None = None  # the class of the optimizer that the first was switched to
-        if self.schedules:
-            self._write_schedule()
+        with put_back_if_refused(optimizer.param_groups):
+            if self.schedules:
+                self._initial = initial_values(self.schedules, optimizer.param_groups)
+                self._write_schedule()
+            self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         if self.average is not None:
             self.average.start([tensor for _, tensor in self._averaged()])
         self._sync.before(last=self.accumulate == 1)
@@ -190,7 +192,7 @@ class Step:
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
             )
         _check_loss(loss)
-        check_weight(weight)
+        weight = checked_weight(weight)
         self._check_logits(logits)
         if self._shares.number == 0:
             self._check_horizon()
@@ -593,7 +595,7 @@ class Step:
         return saving.load(self, path, self._model_to_save(model))
 
     def _model_to_save(self, model: torch.nn.Module | None) -> torch.nn.Module:
-        model = self.model if model is None else model
+        model = self.model if model is None else _checked_model(model)
         if model is None:
             raise UsageError("Step: pass the model, as step.save(path, model), or make it with Step(..., model=model)")
         return getattr(model, "module", model) if self._sync.group is not None else model
@@ -620,6 +622,12 @@ def _checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     if not any(tensor.requires_grad for group in optimizer.param_groups for tensor in group["params"]):
         raise UsageError("Step: no parameter of the optimizer requires a gradient; is the whole model frozen?")
     return optimizer
+
+
+def _checked_model(model: Any) -> torch.nn.Module | None:
+    if model is not None and not isinstance(model, torch.nn.Module):
+        raise UsageError(f"Step: model is a {type(model).__name__}; it must be the torch.nn.Module that is trained")
+    return model
 
 
 def _checked_accumulate(accumulate: Any) -> int:
