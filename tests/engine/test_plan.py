@@ -302,3 +302,18 @@ def test_a_checkpoint_is_read_into_another_layout(
     if saved_as == loaded_as:
         assert torch.equal(p, q)
     assert (p - q).abs().mean() < {"fp32": 1e-7, "int8": 5e-3, "int4": 0.03}[state]
+
+
+def test_names_that_two_parameters_share_are_no_key() -> None:
+    def built() -> tuple[list[torch.Tensor], stepwell.AdamW]:
+        params = weights(2)
+        # of two models, as in a GAN
+        return params, stepwell.AdamW([{"params": [("weight", params[0])]}, {"params": [("weight", params[1])]}])
+
+    params, optimizer = built()
+    params[1].grad = 2 * params[0].grad if params[0].grad is not None else torch.ones(5)
+    optimizer.step()
+    others, resumed = built()
+    resumed.load_state_dict(optimizer.state_dict())
+    for p, other in zip(params, others, strict=True):
+        assert torch.equal(resumed.state[other]["exp_avg"], optimizer.state[p]["exp_avg"])

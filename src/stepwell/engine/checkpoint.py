@@ -3,7 +3,8 @@
     {"state": {index: {"step": ..., slot: tensor, ...}}, "param_groups": [{..., "params": [index, ...]}]}
 
 Where the optimizer was built with names (`model.named_parameters()`), groups carry `param_names`, and a checkpoint is
-loaded by name: a layer that moved keeps its moments. Otherwise by position, as torch does. Tensors keep their dtype; a
+loaded by name: a layer that moved keeps its moments. Otherwise by position, as torch does, and where two parameters
+have the same name. Tensors keep their dtype; a
 slot that the optimizer keeps in another format is converted when it is next used. Nothing is changed if anything of
 the checkpoint does not fit.
 """
@@ -67,8 +68,8 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats:
 def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, int]]:
     """For every parameter: what it is called, itself, and its index in the checkpoint."""
     here = [(name, tensor) for group in groups for name, tensor in _named(group)]
-    by_name = all("param_names" in group for group in (*groups, *saved_groups))
-    if by_name:
+    # Names that two parameters share (of two models in one optimizer) tell nothing.
+    if _tells_names(groups) and _tells_names(saved_groups):
         saved = {n: i for group in saved_groups for n, i in zip(group["param_names"], group["params"], strict=True)}
         missing = [name for name, _ in here if name not in saved]
         extra = sorted(set(saved) - {name for name, _ in here})
@@ -95,6 +96,14 @@ def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple
             label = f"the parameter '{name}'" if "param_names" in group else f"parameter {place} of group {position}"
             result.append((label, tensor, index))
     return result
+
+
+def _tells_names(groups: list[Any]) -> bool:
+    """Whether every parameter has a name, and one of its own."""
+    if not all("param_names" in group for group in groups):
+        return False
+    names = [name for group in groups for name in group["param_names"]]
+    return len(set(names)) == len(names)
 
 
 def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
