@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, repeat
+from itertools import repeat
 from operator import is_, itemgetter
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats, sharding
+from stepwell.engine.overlaps import refuse_overlaps
 from stepwell.engine.rule import Rule, RuleSignature, Slot
 from stepwell.errors import UsageError
 
@@ -385,7 +386,7 @@ class Plan:
                 launch.group_list.append(position)
                 launch.places.append(place)
                 launch.states.append(optimizer.watched_state(tensor))
-        _refuse_overlaps(self.launches)
+        refuse_overlaps(pair for launch in self.launches for pair in zip(launch.names, launch.tensors, strict=True))
         for launch in self.launches:
             launch.seal(self.groups, self.launches)
 
@@ -487,23 +488,6 @@ class Plan:
             view=signature.view,
             sizes=("elements",) if cautious or "elements" in signature.named else (),
         )
-
-
-def _refuse_overlaps(launches: list[Launch]) -> None:
-    """Raise UsageError where two parameters share memory: each step would move it twice, in any order."""
-    spans = []
-    for launch in launches:
-        for tensor, name in zip(launch.tensors, launch.names, strict=True):
-            if tensor.is_contiguous():  # others are looked at element by element: rows of one tensor may interleave
-                first = tensor.data_ptr()
-                spans.append((str(tensor.device), first, first + tensor.numel() * tensor.element_size(), name))
-    spans.sort()
-    for (device, _, end, name), (other, first, _, next_name) in pairwise(spans):
-        if device == other and first < end:
-            raise UsageError(
-                f"the parameters {name!r} and {next_name!r} share memory, so a step would move it twice; make them one "
-                "parameter, or clone one of them"
-            )
 
 
 def layout_of(tensor: Tensor) -> tuple[torch.dtype, torch.device, torch.Size, tuple[int, ...]]:
