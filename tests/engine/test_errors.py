@@ -50,6 +50,19 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("a set", lambda: stepwell.AdamW({weight()}), ["set", "order", "list"]),
     ("a set in a group", lambda: stepwell.AdamW([{"params": {weight()}}]), ["group 0", "set", "list"]),
     ("no name", lambda: stepwell.create(None, [weight()]), ["None", "word"]),
+    ("nothing to load", lambda: stepwell.AdamW([weight()]).load_state_dict(None), ["NoneType", "state_dict()"]),
+    (
+        "nothing to load, wrapped",
+        lambda: stepwell.Lookahead(stepwell.AdamW([weight()])).load_state_dict([]),
+        ["Lookahead", "list", "state_dict()"],
+    ),
+    (
+        "a list for a slot",
+        lambda: stepwell.Lion([weight()]).load_state_dict(
+            {"state": {0: {"step": 1, "exp_avg": [0.0] * 3}}, "param_groups": [{"params": [0]}]}
+        ),
+        ["'exp_avg'", "parameter 0", "list"],
+    ),
     ("nesterov alone", lambda: stepwell.SGD([weight()], nesterov=True), ["nesterov=True", "momentum"]),
     ("no parameters", lambda: stepwell.AdamW([]), ["empty", "model.parameters()"]),
     ("used-up generator", lambda: stepwell.AdamW(p for p in ()), ["empty", "used up"]),

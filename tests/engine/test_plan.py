@@ -317,3 +317,29 @@ def test_names_that_two_parameters_share_are_no_key() -> None:
     resumed.load_state_dict(optimizer.state_dict())
     for p, other in zip(params, others, strict=True):
         assert torch.equal(resumed.state[other]["exp_avg"], optimizer.state[p]["exp_avg"])
+
+
+def test_the_options_of_a_checkpoint_decide_which_slots_it_must_have() -> None:
+    for there, here in ((False, True), (True, False)):
+        params, others = weights(2), weights(2)
+        saved, optimizer = stepwell.AdamW(params, amsgrad=there), stepwell.AdamW(others, amsgrad=here)
+        saved.step()
+        optimizer.load_state_dict(saved.state_dict())
+        for p, other in zip(params, others, strict=True):
+            other.data, other.grad = p.detach().clone(), p.grad
+        assert optimizer.param_groups[0]["amsgrad"] is there
+        for _ in range(2):
+            saved.step()
+            optimizer.step()
+        assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+        assert ("max_exp_avg_sq" in optimizer.state[others[0]]) is there
+
+
+def test_a_tensor_for_lr_is_not_shared_with_the_checkpoint() -> None:
+    saved = stepwell.SGD(weights(1), lr=torch.tensor(0.5)).state_dict()
+    first, second = stepwell.SGD(weights(1)), stepwell.SGD(weights(1))
+    for optimizer in (first, second):
+        optimizer.load_state_dict(saved)
+    first.param_groups[0]["lr"].zero_()
+    assert float(second.param_groups[0]["lr"]) == 0.5
+    assert float(saved["param_groups"][0]["lr"]) == 0.5

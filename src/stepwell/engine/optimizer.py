@@ -382,7 +382,7 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises UsageError naming the first parameter that does not fit; then nothing has changed.
         """
-        content = dict(state_dict)
+        content = checkpoint.content_of(type(self).__name__, state_dict)
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, content)
             content = content if changed is None else dict(changed)
