@@ -87,6 +87,12 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
 ]
 
 
+def test_a_group_that_is_none_is_refused_in_a_wrapper_as_without() -> None:
+    for optimizer in (stepwell.SGD([weight()]), stepwell.SAM(stepwell.SGD([weight()]))):
+        with pytest.raises(TypeError, match="must be a dict"):
+            optimizer.add_param_group([weight()])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("action", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
 def test_refusals(action: Any, words: list[str]) -> None:
     with pytest.raises(UsageError) as refused:

@@ -68,6 +68,10 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats:
             kept = {"params", "param_names"} & set(group) | ({"state", "weights"} if keep_formats else set())
             taken = {k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in kept}
             values.update(copy.deepcopy(taken))  # a tensor for lr is not shared with whoever else loads it
+    for mode in optimizer.modes:  # what the saved weights are, however they are grouped; a group added later has no say
+        found = [saved[mode] for saved in saved_groups if mode in saved]
+        for values in new if found else ():
+            values[mode] = all(found)
 
     as_loaded = {id(p): {**group, **values} for group, values in zip(groups, new, strict=True) for p in group["params"]}
     loaded: dict[Tensor, dict[str, Any]] = {}

@@ -79,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
     others: ClassVar[Mapping[str, RuleSignature]] = {}  # rules for tensors that `method_of` sends there
     decay: ClassVar[str | None] = "decoupled"
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
+    modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
     facts: ClassVar[Any]
 
     signature: ClassVar[RuleSignature]
