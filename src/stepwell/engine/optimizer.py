@@ -271,6 +271,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
+        if getattr(self.state, "changed", None) is not self._changed:  # replaced: `optimizer.state = defaultdict(dict)`
+            self.state, self._changed[0] = self._watched(self.state), True
         plan = self._plan
         if plan is None or self._changed[0] or not plan.fits(self):
             plan = self.make_plan()
@@ -357,7 +359,7 @@ class Optimizer(torch.optim.Optimizer):
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry of it makes the plan stale."""
         state = dict.get(self.state, tensor)
-        if not isinstance(state, Watched):
+        if not isinstance(state, Watched) or state.changed is not self._changed:
             state = Watched(state or {}, self._changed)
             dict.__setitem__(self.state, tensor, state)
         return state
