@@ -24,6 +24,45 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("beta of one", lambda: stepwell.Adam([weight()], betas=(0.9, 1.0)), ["betas=(0.9, 1.0)", "[0, 1)"]),
     ("negative eps", lambda: stepwell.Adam([weight()], eps=-1e-8), ["eps=-1e-08", "at least 0"]),
     ("negative decay", lambda: stepwell.Lion([weight()], weight_decay=-0.1), ["weight_decay=-0.1"]),
+    ("lr of a configuration file", lambda: stepwell.SGD([weight()], lr="1e-3"), ["lr='1e-3'", "number"]),
+    ("decay of a configuration file", lambda: stepwell.Adam([weight()], weight_decay="0.1"), ["'0.1'", "number"]),
+    ("lr in a list", lambda: stepwell.SGD([weight()], lr=[0.1]), ["lr=[0.1]", "one number"]),
+    ("lr a flag", lambda: stepwell.SGD([weight()], lr=True), ["lr=True", "number"]),
+    ("one beta", lambda: stepwell.AdamW([weight()], betas=(0.9,)), ["betas=(0.9,)", "2 numbers"]),
+    ("beta alone", lambda: stepwell.AdamW([weight()], betas=0.9), ["betas=0.9", "2 numbers"]),
+    ("Adan with two betas", lambda: stepwell.Adan([weight()], betas=(0.9, 0.9)), ["betas=(0.9, 0.9)", "3 numbers"]),
+    ("half a step", lambda: stepwell.Muon([weight(3, 3)], ns_steps=2.5), ["ns_steps=2.5", "whole number"]),
+    ("a word for a flag", lambda: stepwell.SGD([weight()], maximize="false"), ["maximize='false'", "True, False"]),
+    ("a number for a flag", lambda: stepwell.AdaBelief([weight()], rectify=1), ["rectify=1", "True, False"]),
+    ("flag of a group", lambda: stepwell.Adam([{"params": [weight()], "amsgrad": "no"}]), ["amsgrad='no'"]),
+    (
+        "nesterov of a group",
+        lambda: stepwell.SGD([{"params": [weight()], "nesterov": True}], momentum=0.9, dampening=0.5),
+        ["nesterov=True", "dampening=0.5"],
+    ),
+    (
+        "etas of a group",
+        lambda: stepwell.Rprop([{"params": [weight()], "etas": (1.5, 2.0)}]),
+        ["etas=(1.5, 2.0)", "below 1"],
+    ),
+    ("step sizes swapped", lambda: stepwell.Rprop([weight()], step_sizes=(1.0, 0.1)), ["step_sizes=(1.0, 0.1)"]),
+    ("no bound of the RMS", lambda: stepwell.Adafactor([weight()], eps=(None, None)), ["(None, None)", "number"]),
+    ("a set", lambda: stepwell.AdamW({weight()}), ["set", "order", "list"]),
+    ("a set in a group", lambda: stepwell.AdamW([{"params": {weight()}}]), ["group 0", "set", "list"]),
+    ("no name", lambda: stepwell.create(None, [weight()]), ["None", "word"]),
+    ("nothing to load", lambda: stepwell.AdamW([weight()]).load_state_dict(None), ["NoneType", "state_dict()"]),
+    (
+        "nothing to load, wrapped",
+        lambda: stepwell.Lookahead(stepwell.AdamW([weight()])).load_state_dict([]),
+        ["Lookahead", "list", "state_dict()"],
+    ),
+    (
+        "a list for a slot",
+        lambda: stepwell.Lion([weight()]).load_state_dict(
+            {"state": {0: {"step": 1, "exp_avg": [0.0] * 3}}, "param_groups": [{"params": [0]}]}
+        ),
+        ["'exp_avg'", "parameter 0", "list"],
+    ),
     ("nesterov alone", lambda: stepwell.SGD([weight()], nesterov=True), ["nesterov=True", "momentum"]),
     ("no parameters", lambda: stepwell.AdamW([]), ["empty", "model.parameters()"]),
     ("used-up generator", lambda: stepwell.AdamW(p for p in ()), ["empty", "used up"]),
@@ -46,6 +85,12 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("complex", lambda: stepwell.AdamW([("w", weight(dtype=torch.complex64))]), ["'w'", "complex64", "view_as_real"]),
     ("unknown name", lambda: stepwell.create("adamv", [weight()]), ["'adamv'", "Adam"]),
 ]
+
+
+def test_a_group_that_is_none_is_refused_in_a_wrapper_as_without() -> None:
+    for optimizer in (stepwell.SGD([weight()]), stepwell.SAM(stepwell.SGD([weight()]))):
+        with pytest.raises(TypeError, match="must be a dict"):
+            optimizer.add_param_group([weight()])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("action", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])

@@ -1,5 +1,6 @@
 """What a plan is made of, when it is made anew, and that groups do not multiply launches."""
 
+import collections
 import io
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stepwell
+from stepwell import UsageError
 from stepwell.engine.cpu import divide
 
 
@@ -302,3 +304,83 @@ def test_a_checkpoint_is_read_into_another_layout(
     if saved_as == loaded_as:
         assert torch.equal(p, q)
     assert (p - q).abs().mean() < {"fp32": 1e-7, "int8": 5e-3, "int4": 0.03}[state]
+
+
+def test_names_that_two_parameters_share_are_no_key() -> None:
+    def built() -> tuple[list[torch.Tensor], stepwell.AdamW]:
+        params = weights(2)
+        # of two models, as in a GAN
+        return params, stepwell.AdamW([{"params": [("weight", params[0])]}, {"params": [("weight", params[1])]}])
+
+    params, optimizer = built()
+    params[1].grad = 2 * params[0].grad if params[0].grad is not None else torch.ones(5)
+    optimizer.step()
+    others, resumed = built()
+    resumed.load_state_dict(optimizer.state_dict())
+    for p, other in zip(params, others, strict=True):
+        assert torch.equal(resumed.state[other]["exp_avg"], optimizer.state[p]["exp_avg"])
+
+
+def test_the_options_of_a_checkpoint_decide_which_slots_it_must_have() -> None:
+    for there, here in ((False, True), (True, False)):
+        params, others = weights(2), weights(2)
+        saved, optimizer = stepwell.AdamW(params, amsgrad=there), stepwell.AdamW(others, amsgrad=here)
+        saved.step()
+        optimizer.load_state_dict(saved.state_dict())
+        for p, other in zip(params, others, strict=True):
+            other.data, other.grad = p.detach().clone(), p.grad
+        assert optimizer.param_groups[0]["amsgrad"] is there
+        for _ in range(2):
+            saved.step()
+            optimizer.step()
+        assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+        assert ("max_exp_avg_sq" in optimizer.state[others[0]]) is there
+
+
+def test_a_tensor_for_lr_is_not_shared_with_the_checkpoint() -> None:
+    saved = stepwell.SGD(weights(1), lr=torch.tensor(0.5)).state_dict()
+    first, second = stepwell.SGD(weights(1)), stepwell.SGD(weights(1))
+    for optimizer in (first, second):
+        optimizer.load_state_dict(saved)
+    first.param_groups[0]["lr"].zero_()
+    assert float(second.param_groups[0]["lr"]) == 0.5
+    assert float(saved["param_groups"][0]["lr"]) == 0.5
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_a_state_that_was_replaced_begins_anew(backend: str) -> None:
+    params = weights(2)
+    optimizer = stepwell.SGD(params, lr=0.0, momentum=0.5, backend=backend)
+    optimizer.step()
+    optimizer.state = collections.defaultdict(dict)
+    optimizer.step()
+    for p in params:
+        assert float(optimizer.state[p]["step"]) == 1
+        assert torch.equal(optimizer.state[p]["momentum_buffer"], p.grad)  # the first gradient, whole
+    other = stepwell.SGD(params, lr=0.0, momentum=0.5, backend=backend)
+    other.state = optimizer.state
+    other.step()
+    assert float(other.state[params[0]]["step"]) == 2
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_a_parameter_put_in_the_place_of_another_is_the_one_that_moves(backend: str) -> None:
+    params, (new,) = weights(2), weights(1)
+    optimizer = stepwell.SGD(params, lr=0.1, backend=backend)
+    optimizer.step()
+    before = [p.detach().clone() for p in (params[0], new)]
+    optimizer.param_groups[0]["params"][0] = new
+    optimizer.step()
+    assert torch.equal(params[0], before[0])
+    assert not torch.equal(new, before[1])
+
+
+def test_a_word_that_is_put_into_a_group_is_refused_at_the_step() -> None:
+    (p,) = weights(1)
+    optimizer = stepwell.SGD([p], lr=0.1)
+    optimizer.step()
+    before = p.detach().clone()
+    optimizer.param_groups[0]["lr"] = "1e-3"
+    with pytest.raises(UsageError, match="lr='1e-3' in group 0"):
+        optimizer.step()
+    assert torch.equal(p, before)

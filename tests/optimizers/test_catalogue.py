@@ -506,3 +506,31 @@ def test_the_page_of_the_catalogue_is_what_the_command_prints(capsys: pytest.Cap
     assert [line[4:] for line in said.splitlines() if line.startswith("### ")] == sorted(
         TABLE, key=lambda name: (list(METHODS).index(find(name).facts.method), list(TABLE).index(name))
     )
+
+
+@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
+def test_the_mode_of_a_schedule_free_checkpoint_is_loaded_into_other_groups(name: str) -> None:
+    def built(parts: int) -> tuple[torch.nn.Module, Any]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        named = list(model.named_parameters())
+        groups = [{"params": named}] if parts == 1 else [{"params": [one]} for one in named]
+        return model, optimizers.find(name)(groups, lr=0.1, backend="eager")
+
+    def train(model: torch.nn.Module, optimizer: Any) -> None:
+        optimizer.zero_grad()
+        model(torch.linspace(-1, 1, 12).view(4, 3)).square().mean().backward()
+        optimizer.step()
+
+    model, optimizer = built(1)
+    for _ in range(3):
+        train(model, optimizer)
+    optimizer.eval()
+    resumed, other = built(2)
+    resumed.load_state_dict(model.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    for trained, its in ((model, optimizer), (resumed, other)):
+        its.train()
+        train(trained, its)
+        its.eval()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))

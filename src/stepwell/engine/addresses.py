@@ -32,8 +32,9 @@ class Addresses:
         self.rows: dict[int, tuple[Tensor, int]] = {}  # row-sparse: tensor -> (ids of rows, elements per row)
         self.apart: list[int] = []  # row-sparse, with rows that cut blocks of codes: the definition updates them
         self._weights = [tensor.data_ptr() for tensor in tensors]
-        self._dense = [torch.empty_like(tensor).stride() == tensor.stride() for tensor in tensors]
-        self._contiguous = all(tensor.is_contiguous() for tensor in tensors)
+        # What memory holds of a negated view (the imaginary part of a conjugate) has the other sign.
+        self._dense = [torch.empty_like(t).stride() == t.stride() and not t.is_neg() for t in tensors]
+        self._contiguous = all(tensor.is_contiguous() and not tensor.is_neg() for tensor in tensors)
         self._bytes = [tensor.nbytes for tensor in tensors]
         self._two_bytes = tensors[0].itemsize == 2  # bf16 and fp16 are told apart by name
         self._dtypes = {tensors[0].dtype}
@@ -55,6 +56,7 @@ class Addresses:
             self._contiguous
             and launch.complete
             and all(map(Tensor.is_contiguous, gradients))
+            and not any(map(Tensor.is_neg, gradients))
             and list(map(_bytes_of, gradients)) == self._bytes
             and (not self._two_bytes or set(map(_dtype_of, gradients)) == self._dtypes)
         ):
@@ -90,7 +92,7 @@ class Addresses:
                 self.rows[index] = (gradient.indices()[0], length)
             self.keep.append((like, values))
             return values.data_ptr() or -1  # one without rows counts as a step, and has no address
-        if gradient.dtype != like.dtype or gradient.stride() != like.stride():
+        if gradient.dtype != like.dtype or gradient.stride() != like.stride() or gradient.is_neg():
             gradient = torch.empty_like(like).copy_(gradient)
         self.keep.append((like, gradient))
         return gradient.data_ptr()

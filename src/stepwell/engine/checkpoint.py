@@ -3,13 +3,15 @@
     {"state": {index: {"step": ..., slot: tensor, ...}}, "param_groups": [{..., "params": [index, ...]}]}
 
 Where the optimizer was built with names (`model.named_parameters()`), groups carry `param_names`, and a checkpoint is
-loaded by name: a layer that moved keeps its moments. Otherwise by position, as torch does. Tensors keep their dtype; a
+loaded by name: a layer that moved keeps its moments. Otherwise by position, as torch does, and where two parameters
+have the same name. Tensors keep their dtype; a
 slot that the optimizer keeps in another format is converted when it is next used. Nothing is changed if anything of
 the checkpoint does not fit.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +40,15 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
+def content_of(owner: str, given: Any) -> dict[str, Any]:
+    """A checkpoint as a dict of its own, or UsageError where it is none."""
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"{owner}: the checkpoint is a {type(given).__name__}; pass what optimizer.state_dict() returned"
+        )
+    return dict(given)
+
+
 def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats: bool = False) -> None:
     """Take over `checkpoint`, or raise UsageError naming the first parameter that does not fit and change nothing."""
     owner = type(optimizer).__name__
@@ -51,24 +62,34 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats:
     groups = optimizer.param_groups
     origin = _match(owner, groups, saved_groups)
 
+    new: list[dict[str, Any]] = [{} for _ in groups]  # the hyperparameters that are taken over
+    if len(groups) == len(saved_groups):
+        for values, group, saved in zip(new, groups, saved_groups, strict=True):
+            kept = {"params", "param_names"} & set(group) | ({"state", "weights"} if keep_formats else set())
+            taken = {k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in kept}
+            values.update(copy.deepcopy(taken))  # a tensor for lr is not shared with whoever else loads it
+    for mode in optimizer.modes:  # what the saved weights are, however they are grouped; a group added later has no say
+        found = [saved[mode] for saved in saved_groups if mode in saved]
+        for values in new if found else ():
+            values[mode] = all(found)
+
+    as_loaded = {id(p): {**group, **values} for group, values in zip(groups, new, strict=True) for p in group["params"]}
     loaded: dict[Tensor, dict[str, Any]] = {}
     for name, tensor, index in origin:
         slots = checkpoint["state"].get(index)
         if slots:
-            loaded[tensor] = _checked(optimizer, name, tensor, slots)
+            loaded[tensor] = _checked(optimizer, name, tensor, slots, as_loaded[id(tensor)])
 
-    if len(groups) == len(saved_groups):
-        for group, saved in zip(groups, saved_groups, strict=True):
-            kept = {"params", "param_names"} & set(group) | ({"state", "weights"} if keep_formats else set())
-            group.update({k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in kept})
+    for group, values in zip(groups, new, strict=True):
+        group.update(values)
     optimizer.__setstate__({"state": loaded, "param_groups": groups})
 
 
 def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, int]]:
     """For every parameter: what it is called, itself, and its index in the checkpoint."""
     here = [(name, tensor) for group in groups for name, tensor in _named(group)]
-    by_name = all("param_names" in group for group in (*groups, *saved_groups))
-    if by_name:
+    # Names that two parameters share (of two models in one optimizer) tell nothing.
+    if _tells_names(groups) and _tells_names(saved_groups):
         saved = {n: i for group in saved_groups for n, i in zip(group["param_names"], group["params"], strict=True)}
         missing = [name for name, _ in here if name not in saved]
         extra = sorted(set(saved) - {name for name, _ in here})
@@ -95,6 +116,14 @@ def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple
             label = f"the parameter '{name}'" if "param_names" in group else f"parameter {place} of group {position}"
             result.append((label, tensor, index))
     return result
+
+
+def _tells_names(groups: list[Any]) -> bool:
+    """Whether every parameter has a name, and one of its own."""
+    if not all("param_names" in group for group in groups):
+        return False
+    names = [name for group in groups for name in group["param_names"]]
+    return len(set(names)) == len(names)
 
 
 def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
@@ -137,13 +166,20 @@ def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
     return any(sizes == (code.code_bytes(elements), code.blocks(elements)) for code in codes)
 
 
-def _checked(optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved slots of one parameter, on its device, or UsageError."""
+def _checked(
+    optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any], group: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The saved slots of one parameter of a group as it will be, on its device, or UsageError."""
     owner = type(optimizer).__name__
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
-    group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
     slot_of = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
     known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")} | {formats.LOW_BITS}
+    for key, value in given.items():
+        numeric = key == "step" or (key in slot_of and slot_of[key].is_number)
+        if not isinstance(value, (Tensor, int, float) if numeric else Tensor):
+            raise UsageError(
+                f"{owner}: '{key}' of {name} is a {type(value).__name__} in the checkpoint; it must be a tensor"
+            )
     given = _unpacked(name, tensor, given, {name: slot.signed for name, slot in slot_of.items()})
     numbers = {name for name, slot in slot_of.items() if slot.is_number}
     needed = {name for name, slot in slot_of.items() if slot.exists(group)}

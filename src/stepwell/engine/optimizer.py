@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks
 from stepwell.engine.plan import Launch, LaunchKind, Plan, Stale, Watched
-from stepwell.engine.rule import RANGES, OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters
+from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
 from stepwell.errors import UsageError, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
@@ -24,6 +24,19 @@ _TORCH_ONLY = {
     "fused": "choose with backend='cpu', 'gpu' or 'eager'; 'auto' takes the fastest",
     "capturable": "steps can be captured without an option",
     "differentiable": "stepwell does not differentiate through its step",
+}
+
+
+# What a copy of an optimizer does without: hooks, as torch has it; the plan; what a GradScaler hands over for one step;
+# the counter that a scheduler of torch puts around `step`.
+_LEFT_BEHIND = {
+    *(
+        f"_optimizer_{what}_{when}_hooks"
+        for what in ("step", "state_dict", "load_state_dict")
+        for when in ("pre", "post")
+    ),
+    *("_plan", "_changed", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
+    *("grad_scale", "found_inf", "step", "_opt_called"),
 }
 
 
@@ -66,10 +79,12 @@ class Optimizer(torch.optim.Optimizer):
     others: ClassVar[Mapping[str, RuleSignature]] = {}  # rules for tensors that `method_of` sends there
     decay: ClassVar[str | None] = "decoupled"
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
+    modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
     facts: ClassVar[Any]
 
     signature: ClassVar[RuleSignature]
     signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
+    all_ranges: ClassVar[Mapping[str, Range | OneOf]]  # `ranges`, and those of the field's hyperparameters
     _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over grad_scale and found_inf
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -80,6 +95,7 @@ class Optimizer(torch.optim.Optimizer):
         if hasattr(cls, "rule"):
             cls.signature = RuleSignature(cls.rule, cls.slots, cls.measure, cls.sums, cls.over, cls.view)
             cls.signatures = {"": cls.signature, **cls.others}
+        cls.all_ranges = ranges_of(cls.__init__, cls.ranges)
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
         name = type(self).__name__
@@ -94,7 +110,8 @@ class Optimizer(torch.optim.Optimizer):
         self._changed = [True]
         self._plan: Plan | None = None
         groups = as_groups(params, name)
-        check_hyperparameters(name, defaults, self._ranges())
+        check_hyperparameters(name, defaults, self.all_ranges)
+        self.check_together(defaults)
         self._check_formats(defaults)
         for group in groups:
             self._check_group(group, defaults)
@@ -143,15 +160,16 @@ class Optimizer(torch.optim.Optimizer):
     def _named(self) -> list[tuple[str, Tensor]]:
         return [pair for group in getattr(self, "param_groups", []) for pair in _labelled(group)]
 
-    def _ranges(self) -> dict[str, Range | OneOf]:
-        return {**RANGES, **self.ranges}
+    def check_together(self, group: Mapping[str, Any]) -> None:
+        """Raise UsageError where hyperparameters of a group, each inside its range, do not go together."""
 
     def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         name = type(self).__name__
         apart = {"params", "param_names", "name"} | {f"initial_{key}" for key in defaults}  # a scheduler's memory
         given = {key: value for key, value in group.items() if key not in apart}
         self._refuse_options({k: v for k, v in given.items() if k not in defaults}, defaults, "in a parameter group")
-        check_hyperparameters(name, given, self._ranges())
+        check_hyperparameters(name, given, self.all_ranges)
+        self.check_together({**defaults, **given})
         self._check_formats(given)
         for label, tensor in _labelled(group):
             if not isinstance(tensor, Tensor):
@@ -253,6 +271,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
+        if getattr(self.state, "changed", None) is not self._changed:  # replaced: `optimizer.state = defaultdict(dict)`
+            self.state, self._changed[0] = self._watched(self.state), True
         plan = self._plan
         if plan is None or self._changed[0] or not plan.fits(self):
             plan = self.make_plan()
@@ -339,7 +359,7 @@ class Optimizer(torch.optim.Optimizer):
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry of it makes the plan stale."""
         state = dict.get(self.state, tensor)
-        if not isinstance(state, Watched):
+        if not isinstance(state, Watched) or state.changed is not self._changed:
             state = Watched(state or {}, self._changed)
             dict.__setitem__(self.state, tensor, state)
         return state
@@ -365,7 +385,7 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises UsageError naming the first parameter that does not fit; then nothing has changed.
         """
-        content = dict(state_dict)
+        content = checkpoint.content_of(type(self).__name__, state_dict)
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, content)
             content = content if changed is None else dict(changed)
@@ -381,7 +401,8 @@ class Optimizer(torch.optim.Optimizer):
         self.state = self._watched(self.state)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "backend": self.backend}
+        # Torch hands on defaults, state and groups; a subclass has attributes of its own (Muon's `inner`).
+        return {name: value for name, value in self.__dict__.items() if name not in _LEFT_BEHIND}
 
 
 @torch.optim.Optimizer.profile_hook_step
@@ -396,6 +417,8 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         raise UsageError(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
     if isinstance(params, torch.nn.Module):
         params = params.named_parameters()
+    if isinstance(params, (set, frozenset)):
+        raise UsageError(f"{owner}: params is a set, whose order differs from run to run; pass a list of them")
     if not isinstance(params, Iterable):
         raise UsageError(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
     given = list(params)
@@ -409,6 +432,10 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         if not isinstance(group, dict) or "params" not in group:
             raise UsageError(f"{owner}: group {position} has no 'params'; each group is a dict with the key 'params'")
         members = group["params"]
+        if isinstance(members, (set, frozenset)):
+            raise UsageError(
+                f"{owner}: the params of group {position} are a set, whose order differs from run to run; pass a list"
+            )
         members = [members] if isinstance(members, Tensor) else list(members)
         result.append({**group, "params": members})
     seen: dict[int, str] = {}

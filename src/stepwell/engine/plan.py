@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, repeat
+from itertools import repeat
 from operator import is_, itemgetter
 from typing import Any
 
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats, sharding
-from stepwell.engine.rule import Rule, RuleSignature, Slot
+from stepwell.engine.overlaps import refuse_overlaps
+from stepwell.engine.rule import Range, Rule, RuleSignature, Slot
 from stepwell.errors import UsageError
 
 _SHARED = ("lr", "weight_decay")  # the frame's own numbers
@@ -324,6 +325,8 @@ class Rows:
         group = self.groups[index]
         for column, name in enumerate(self.names[:-1]):
             value = self.signatures[0].value(name, group)
+            if isinstance(value, str) and isinstance(self.optimizer.all_ranges.get(name), Range):
+                raise UsageError(f"{type(self.optimizer).__name__}: {name}={value!r} in group {index} is not a number")
             self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
         self.values[index, -1] = -1.0 if group["maximize"] else 1.0
 
@@ -352,7 +355,7 @@ class Plan:
         self.launches: list[Launch] = []
         self.groups: list[dict[str, Any]] = optimizer.param_groups
         self.rows = Rows(optimizer)
-        self.sizes = [len(group["params"]) for group in self.groups]
+        self.members = [list(group["params"]) for group in self.groups]
         by_key: dict[Any, Launch] = {}
         place = -1
         everywhere = (sharding.shards_of(tensor) for group in self.groups for tensor in group["params"])
@@ -362,7 +365,7 @@ class Plan:
         )
         for position, group in enumerate(self.groups):
             names = group.get("param_names") or [
-                f"parameter {i} of group {position}" for i in range(self.sizes[position])
+                f"parameter {i} of group {position}" for i in range(len(self.members[position]))
             ]
             for name, tensor in zip(names, group["params"], strict=True):
                 place += 1
@@ -385,7 +388,7 @@ class Plan:
                 launch.group_list.append(position)
                 launch.places.append(place)
                 launch.states.append(optimizer.watched_state(tensor))
-        _refuse_overlaps(self.launches)
+        refuse_overlaps(pair for launch in self.launches for pair in zip(launch.names, launch.tensors, strict=True))
         for launch in self.launches:
             launch.seal(self.groups, self.launches)
 
@@ -394,8 +397,8 @@ class Plan:
         groups = optimizer.param_groups
         return (
             groups is self.groups
-            and len(groups) == len(self.sizes)
-            and all(len(group["params"]) == size for group, size in zip(groups, self.sizes, strict=True))
+            and len(groups) == len(self.members)
+            and all(_same(group["params"], members) for group, members in zip(groups, self.members, strict=True))
             and self.rows.refresh()
         )
 
@@ -489,21 +492,9 @@ class Plan:
         )
 
 
-def _refuse_overlaps(launches: list[Launch]) -> None:
-    """Raise UsageError where two parameters share memory: each step would move it twice, in any order."""
-    spans = []
-    for launch in launches:
-        for tensor, name in zip(launch.tensors, launch.names, strict=True):
-            if tensor.is_contiguous():  # others are looked at element by element: rows of one tensor may interleave
-                first = tensor.data_ptr()
-                spans.append((str(tensor.device), first, first + tensor.numel() * tensor.element_size(), name))
-    spans.sort()
-    for (device, _, end, name), (other, first, _, next_name) in pairwise(spans):
-        if device == other and first < end:
-            raise UsageError(
-                f"the parameters {name!r} and {next_name!r} share memory, so a step would move it twice; make them one "
-                "parameter, or clone one of them"
-            )
+def _same(tensors: list[Tensor], others: list[Tensor]) -> bool:
+    """Whether two lists hold the same tensors: some put another parameter into a group in place."""
+    return len(tensors) == len(others) and all(map(is_, tensors, others))
 
 
 def layout_of(tensor: Tensor) -> tuple[torch.dtype, torch.device, torch.Size, tuple[int, ...]]:

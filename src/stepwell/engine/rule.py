@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -85,6 +85,8 @@ class Range:
     open_low: bool = False
     open_high: bool = True
     optional: bool = False  # None is allowed, too
+    count: int | None = None  # how many numbers there are, as of betas; None: one, and no list of it
+    whole: bool = False  # counts something
 
     def __contains__(self, value: float) -> bool:
         above = self.low < value if self.open_low else self.low <= value
@@ -92,28 +94,32 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
+        what = "a whole number " if self.whole else ""
         if self.high == math.inf:
-            return f"{'above' if self.open_low else 'at least'} {self.low:g} and finite"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+            return f"{what}{'above' if self.open_low else 'at least'} {self.low:g} and finite"
+        return f"{what}in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
 @dataclass(frozen=True)
 class OneOf:
     """The names a hyperparameter that chooses between variants may take."""
 
-    names: tuple[str | None, ...]
+    names: tuple[str | bool | None, ...]
 
     def __contains__(self, value: Any) -> bool:
-        return value in self.names
+        words = tuple(name for name in self.names if isinstance(name, str))
+        return any(value is name for name in self.names) or (isinstance(value, str) and value in words)
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(repr, self.names))}"
 
 
+FLAG = OneOf((True, False))  # "false" in a configuration file is true to Python
+
 # The field's hyperparameters; an optimizer that differs says so in its own `ranges`.
 RANGES: dict[str, Range | OneOf] = {
     "lr": Range(0),
-    "betas": Range(0, 1),
+    "betas": Range(0, 1, count=2),
     "eps": Range(0),
     "weight_decay": Range(0),
     "momentum": Range(0, 1),
@@ -121,7 +127,21 @@ RANGES: dict[str, Range | OneOf] = {
     "alpha": Range(0, 1),
     "lr_decay": Range(0),
     "initial_accumulator_value": Range(0),
+    **dict.fromkeys(("maximize", "cautious", "decoupled_weight_decay"), FLAG),
 }
+
+
+def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf]) -> dict[str, Range | OneOf]:
+    """The ranges of an optimizer. What need not be said in its `ranges` is read from the defaults of its arguments: a
+    flag takes nothing but a flag, and there are as many betas as in the default."""
+    ranges = {**RANGES, **own}
+    for name, parameter in inspect.signature(initialiser).parameters.items():
+        allowed = ranges.get(name)
+        if isinstance(parameter.default, bool):
+            ranges.setdefault(name, FLAG)
+        elif isinstance(parameter.default, tuple) and isinstance(allowed, Range):
+            ranges[name] = replace(allowed, count=len(parameter.default))
+    return ranges
 
 
 def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> None:
@@ -136,16 +156,22 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
             continue
         if value is None and allowed.optional:
             continue
-        numbers = value if isinstance(value, (tuple, list)) else (value,)
-        for number in numbers:
+        several = isinstance(value, (tuple, list))
+        if several != (allowed.count is not None) or (several and len(value) != allowed.count):
+            what = "one number" if allowed.count is None else f"{allowed.count} numbers"
+            each = "" if allowed.count is None else "each "
+            raise UsageError(f"{owner}: {name}={value!r} is not {what}; give {what}, {each}{allowed}")
+        for number in value if several else (value,):
             if number is None and allowed.optional:
                 continue
             try:
+                if isinstance(number, (str, bytes, bool)):  # '1e-3' of a YAML file, of which kernels would make nan
+                    raise TypeError
                 inside = float(number) in allowed
             except (TypeError, ValueError):
                 raise UsageError(f"{owner}: {name}={value!r} is not a number; it must be {allowed}") from None
-            if not inside:
-                each = " each" if len(numbers) > 1 else ""
+            if not inside or (allowed.whole and int(number) != number):
+                each = " each" if several else ""
                 raise UsageError(f"{owner}: {name}={value!r} is out of range; it must{each} be {allowed}")
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import OneOf, Optimizer, Range, RuleSignature, Slot
+from stepwell.errors import UsageError
 from stepwell.ops import lerp, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -175,6 +176,10 @@ class Adafactor(Optimizer):
             "warmup_init": warmup_init,
         }
         super().__init__(params, defaults, options)
+
+    def check_together(self, group: Mapping[str, Any]) -> None:
+        if group["eps"][1] is None:
+            raise UsageError(f"Adafactor: eps={group['eps']!r}; the second, which bounds RMS(p), must be a number")
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"

@@ -9,14 +9,15 @@ p               <- p - lr * direction
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from stepwell.engine import Range, Slot
-from stepwell.errors import UsageError
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
+from stepwell.optimizers.sgd import check_nesterov
 
 
 def measure(g, p, t, momentum_buffer):  # type: ignore[no-untyped-def]
@@ -103,11 +104,6 @@ class LARS(LayerWise):
         exclude: str = "vectors",
         **options: Any,
     ) -> None:
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise UsageError(
-                f"LARS: nesterov=True with momentum={momentum!r} and dampening={dampening!r}; "
-                "Nesterov's form needs momentum above 0 and dampening 0"
-            )
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -120,3 +116,6 @@ class LARS(LayerWise):
             "exclude": exclude,
         }
         super().__init__(params, defaults, options)
+
+    def check_together(self, group: Mapping[str, Any]) -> None:
+        check_nesterov("LARS", group)

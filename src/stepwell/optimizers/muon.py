@@ -99,7 +99,8 @@ class Muon(Optimizer):
     ranges = {
         "eps": Range(0, open_low=True),
         "ns_coefficients": Range(-math.inf),
-        "ns_steps": Range(1),
+        "ns_steps": Range(1, whole=True),
+        "use_muon": OneOf((True, False)),
         "adjust_lr_fn": OneOf((None, "original", "match_rms_adamw")),
         "ns_dtype": OneOf(tuple(DTYPES)),
     }

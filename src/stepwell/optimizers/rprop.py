@@ -7,6 +7,7 @@ where g * prev = 0:                                                 p <- p - sig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from stepwell.engine import OneOf, Optimizer, Range, Slot
@@ -70,7 +71,12 @@ class Rprop(Optimizer):
         variant: str = "torch",
         **options: Any,
     ) -> None:
-        if not etas[0] < 1 < etas[1]:
-            raise UsageError(f"Rprop: etas={etas!r}; the first must be below 1 and the second above 1")
         defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "variant": variant}
         super().__init__(params, defaults, options)
+
+    def check_together(self, group: Mapping[str, Any]) -> None:
+        etas, sizes = group["etas"], group["step_sizes"]
+        if not etas[0] < 1 < etas[1]:
+            raise UsageError(f"Rprop: etas={etas!r}; the first must be below 1 and the second above 1")
+        if sizes[0] > sizes[1]:
+            raise UsageError(f"Rprop: step_sizes={sizes!r}; the first is the smallest, the second the largest")

@@ -101,7 +101,9 @@ class SAM(Wrapper):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the optimizer inside; `sam_rho` may be among its options."""
-        rho = param_group.get(RHO, self.rho) if isinstance(param_group, dict) else self.rho
+        if not isinstance(param_group, dict):
+            return super().add_param_group(param_group)  # which refuses it
+        rho = param_group.get(RHO, self.rho)
         self._check({"rho": rho})
         super().add_param_group({k: v for k, v in param_group.items() if k != RHO})
         self.param_groups[-1][RHO] = rho

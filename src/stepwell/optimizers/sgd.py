@@ -7,6 +7,7 @@ p         <- p - lr * direction
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -65,11 +66,6 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **options: Any,
     ) -> None:
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise UsageError(
-                f"SGD: nesterov=True with momentum={momentum!r} and dampening={dampening!r}; "
-                "Nesterov's form needs momentum above 0 and dampening 0"
-            )
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -78,3 +74,16 @@ class SGD(Optimizer):
             "nesterov": nesterov,
         }
         super().__init__(params, defaults, options)
+
+    def check_together(self, group: Mapping[str, Any]) -> None:
+        check_nesterov("SGD", group)
+
+
+def check_nesterov(owner: str, group: Mapping[str, Any]) -> None:
+    """Raise UsageError for a Nesterov momentum without momentum, or with dampening."""
+    momentum, dampening = group["momentum"], group["dampening"]
+    if group["nesterov"] and (momentum == 0 or dampening != 0):
+        raise UsageError(
+            f"{owner}: nesterov=True with momentum={momentum!r} and dampening={dampening!r}; "
+            "Nesterov's form needs momentum above 0 and dampening 0"
+        )

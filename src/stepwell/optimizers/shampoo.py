@@ -122,7 +122,7 @@ class Shampoo(Optimizer):
         "beta2": Range(0, 1, open_low=True, open_high=False),
         "grafting_beta2": Range(0, 1),
         "grafting_eps": Range(0),
-        "precondition_frequency": Range(1),
+        "precondition_frequency": Range(1, whole=True),
         "exponent": Range(0, open_low=True, optional=True),
         "grafting": OneOf((None, "sgd", "adagrad", "adam")),
         "max_precond_dim": Range(0, math.inf, open_high=False),

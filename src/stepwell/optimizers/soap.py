@@ -116,7 +116,7 @@ class SOAP(Optimizer):
     others = {"vector": RuleSignature(vector_update, MOMENTS)}
     ranges = {
         "shampoo_beta": Range(0, 1, optional=True),
-        "precondition_frequency": Range(1),
+        "precondition_frequency": Range(1, whole=True),
         "max_precond_dim": Range(0, math.inf, open_high=False),
     }
     facts = Facts(

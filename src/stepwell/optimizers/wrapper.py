@@ -293,7 +293,7 @@ class Wrapper(torch.optim.Optimizer):
         Raises UsageError naming the first parameter that does not fit; then nothing has changed.
         """
         self._refuse_inside("load_state_dict")
-        content = dict(state_dict)
+        content = checkpoint.content_of(type(self).__name__, state_dict)
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, content)
             content = content if changed is None else dict(changed)
