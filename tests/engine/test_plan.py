@@ -384,3 +384,40 @@ def test_a_word_that_is_put_into_a_group_is_refused_at_the_step() -> None:
     with pytest.raises(UsageError, match="lr='1e-3' in group 0"):
         optimizer.step()
     assert torch.equal(p, before)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_a_checkpoint_goes_in_and_out_of_what_wraps_a_model(prefix: str) -> None:
+    """torch.compile and DistributedDataParallel put a word before each name."""
+    names, optimizers = (["0.weight", "0.bias"], [f"{prefix}{name}" for name in ("0.weight", "0.bias")]), []
+    for own in names:
+        params = [torch.ones(3, 2, requires_grad=True), torch.ones(3, requires_grad=True)]
+        for place, p in enumerate(params):
+            p.grad = torch.full_like(p, place + 1.0)
+        optimizer = stepwell.SGD(list(zip(own, params, strict=True)), lr=0.1, momentum=0.9)
+        optimizer.step()
+        optimizers.append((optimizer, params))
+    for (optimizer, params), (other, _) in (optimizers, optimizers[::-1]):
+        backwards = other.state_dict()
+        backwards["param_groups"][0]["params"].reverse()
+        backwards["param_groups"][0]["param_names"] = backwards["param_groups"][0]["param_names"][::-1]
+        optimizer.load_state_dict(backwards)  # by name, so the order does not matter
+        assert optimizer.state[params[1]]["momentum_buffer"].tolist() == [2.0] * 3
+
+
+def test_parameters_without_values_are_refused_at_the_step() -> None:
+    p = torch.ones(3, device="meta", requires_grad=True)
+    optimizer = stepwell.AdamW([("w", p)])
+    p.grad = torch.ones(3, device="meta")
+    with pytest.raises(stepwell.UsageError, match=r"'w' is on the meta device, .* model\.to_empty"):
+        optimizer.step()
+    assert "exp_avg" not in optimizer.state[p]
+
+
+def test_defaults_of_torch_that_ask_for_nothing_are_passed_over() -> None:
+    p = torch.ones(3, requires_grad=True)
+    theirs = torch.optim.AdamW([p], lr=0.1)
+    for optimizer in (stepwell.AdamW([p], **theirs.defaults), stepwell.AdamW(theirs.param_groups)):
+        assert optimizer.param_groups[0]["lr"] == 0.1
+    with pytest.raises(stepwell.UsageError, match="fused=True"):
+        stepwell.AdamW([p], fused=True)

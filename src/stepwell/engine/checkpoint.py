@@ -87,10 +87,17 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats:
 
 def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, int]]:
     """For every parameter: what it is called, itself, and its index in the checkpoint."""
-    here = [(name, tensor) for group in groups for name, tensor in _named(group)]
+    here = [(_bare(name), tensor) for group in groups for name, tensor in _named(group)]
     # Names that two parameters share (of two models in one optimizer) tell nothing.
     if _tells_names(groups) and _tells_names(saved_groups):
-        saved = {n: i for group in saved_groups for n, i in zip(group["param_names"], group["params"], strict=True)}
+        saved = {
+            _bare(n): i for group in saved_groups for n, i in zip(group["param_names"], group["params"], strict=True)
+        }
+        wrapped = [name.startswith("module.") for name in saved]  # by DistributedDataParallel
+        if wrapped and all(wrapped) and not all(name.startswith("module.") for name, _ in here):
+            saved = {name.removeprefix("module."): index for name, index in saved.items()}
+        elif here and not any(wrapped) and all(name.startswith("module.") for name, _ in here):
+            saved = {f"module.{name}": index for name, index in saved.items()}
         missing = [name for name, _ in here if name not in saved]
         extra = sorted(set(saved) - {name for name, _ in here})
         if missing or extra:
@@ -124,6 +131,11 @@ def _tells_names(groups: list[Any]) -> bool:
         return False
     names = [name for group in groups for name in group["param_names"]]
     return len(set(names)) == len(names)
+
+
+def _bare(name: str) -> str:
+    """The name of a parameter without what torch.compile puts into it."""
+    return name.replace("_orig_mod.", "")
 
 
 def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:

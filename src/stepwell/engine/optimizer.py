@@ -63,7 +63,7 @@ class Optimizer(torch.optim.Optimizer):
             (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4.
         weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
             the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
-            in 16 bits more).
+            in 16 bits more; of fp16 weights, where they are above 2**-16).
         cautious: leave out elements whose direction has not the sign of their gradient (arXiv 2411.16085); a second
             pass over each tensor (default False).
         seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
@@ -202,7 +202,11 @@ class Optimizer(torch.optim.Optimizer):
     def _refuse_options(self, options: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> None:
         for option, value in options.items():
             start = f"{type(self).__name__}: unknown option {option}={value!r}{' ' + place if place else ''}"
+            if option == "decoupled_weight_decay" and value is True and self.decay == "decoupled":
+                continue  # it is
             if option in _TORCH_ONLY:
+                if value is None or value is False:  # torch's defaults, handed on: they ask for nothing
+                    continue
                 raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
             raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
 

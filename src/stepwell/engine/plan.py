@@ -154,6 +154,11 @@ class Launch:
 
     def collect(self) -> bool:
         """Look at the gradients; give state to a tensor that has its first. False if there is none at all."""
+        if self.tensors[0].is_meta:
+            raise UsageError(
+                f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real with "
+                "model.to_empty(device=...), and initialise or load it, before the first step"
+            )
         self.gradients = [owner.grad for owner in self.owners]
         if self.spread:
             self.tensors = [sharding.local(owner) for owner in self.owners]
