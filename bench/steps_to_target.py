@@ -3,10 +3,11 @@
     python bench/steps_to_target.py [--optimizers adamw,lion] [--trials 8] [--seeds 3] [--jobs 2] [--json FILE]
 
 Every optimizer gets the same number of learning rates from its own published range, one seed for tuning and others for
-the result, 1,000 steps with warm-up and cosine decay, or the schedule it is defined for (`stepwell.compare`). The target is the loss that every seed of
-tuned AdamW reaches: the highest of its final ones. Counted are the steps of a whole run until its curve is first at the
-target, to within one fiftieth of it; a seed that never is counts as later than all others. A shorter run with a decay
-of its own would be there sooner: this says how much sooner along one schedule.
+the result, 1,000 steps with warm-up and cosine decay, or the schedule it is defined for (`stepwell.compare`). The
+target is the loss that every seed of tuned AdamW reaches: the highest of its final ones. Counted are the steps of a
+whole run until its curve is first at the target, to within one fiftieth of it; a seed that never is counts as later
+than all others. A shorter run with a decay of its own would be there sooner: this says how much sooner along one
+schedule.
 
 All optimizers: 1 to 3 hours on 2 cores (11 runs each, of 12 to 40 s). It can be interrupted; the same command goes
 on from the folder `--out`.
