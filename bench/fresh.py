@@ -47,6 +47,6 @@ def _answer(pipe: Any, function: Callable[..., Any], args: tuple[Any, ...], cach
     os.environ["STEPWELL_CACHE"] = cache
     try:
         pipe.send((True, function(*args)))
-    except Exception as error:
+    except Exception as error:  # whatever it is, the process that waits at the pipe must hear of it
         pipe.send((False, f"{type(error).__name__}: {error}"))
     pipe.close()

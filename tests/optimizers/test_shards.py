@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from stepwell.optimizers import ASAM, SAM, SGD, Adam, AdamW, Lookahead
 from stepwell.optimizers.swats import Swats
 from stepwell.optimizers.switching import switch
+from tests.processes import in_two_processes
 
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "SAM": lambda p: SAM(torch.optim.SGD(p, lr=0.1), rho=0.5),
@@ -84,17 +84,7 @@ def _process(rank: int, port: int, results: Any) -> None:
 
 @pytest.mark.slow
 def test_shards_end_where_whole_parameters_do() -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    workers = [context.Process(target=_process, args=(rank, port, results)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get() for _ in workers)
-    for worker in workers:
-        worker.join()
+    found = dict(in_two_processes(_process))
     for name in WRAPPERS:
         expected = torch.tensor(train(name, [p.requires_grad_() for p in start(name)], lambda x: x))
         for rank in range(2):

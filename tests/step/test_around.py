@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import socket
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from stepwell.errors import UsageError
 from stepwell.optimizers import LBFGS, SGD, AdamW
 from stepwell.schedules import Plateau, constant, linear
 from stepwell.step import Average, Step
+from tests.processes import in_two_processes
 from tests.step.small import data, flat, loss, model, same
 
 
@@ -264,17 +264,7 @@ def _process(rank: int, port: int, results: Any) -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_the_update_of_one_big_batch() -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    workers = [context.Process(target=_process, args=(rank, port, results)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get() for _ in workers)
-    for worker in workers:
-        worker.join()
+    found = dict(in_two_processes(_process))
 
     network = model()
     x, y = data(17)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from stepwell.errors import UsageError
 from stepwell.optimizers import AdamW, Lookahead, Sophia
 from stepwell.schedules import linear
 from stepwell.step import Estimator, GaussNewtonBartlett, Hutchinson, Step
+from tests.processes import in_two_processes
 from tests.step.small import data, flat, model, same
 
 BOTH = [GaussNewtonBartlett, Hutchinson]
@@ -437,17 +437,7 @@ def _process(rank: int, port: int, results: Any) -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_the_estimate_of_one_big_batch() -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    workers = [context.Process(target=_process, args=(rank, port, results)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    found = {(rank, name): rest for rank, name, *rest in (results.get() for _ in range(4))}
-    for worker in workers:
-        worker.join()
+    found = {(rank, name): rest for rank, name, *rest in in_two_processes(_process, answers=4)}
     for make in BOTH:
         with pytest.MonkeyPatch.context() as patch:
             _alike(patch)

@@ -38,7 +38,7 @@ def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:
     """The part of a gradient that belongs to the local part of its parameter."""
     if is_spread(gradient) and is_spread(owner):
         spread: Any = gradient
-        wanted = owner.placements  # type: ignore[attr-defined]
+        wanted = owner.placements  # type: ignore[attr-defined]  # a DTensor, as is_spread says
         if spread.placements != wanted:
             gradient = spread.redistribute(placements=wanted)
     return local(gradient)

@@ -115,6 +115,7 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Restore:
         attributes()
         if inside is not None:
             inside()
+            # only a wrapper has something inside, and it has `own`
             optimizer.own = {tensor: _given_back(kept) for tensor, kept in own.items()}  # type: ignore[attr-defined]
             return
         optimizer.state.clear()

@@ -32,7 +32,7 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimizer that moves the weights, inside all that wrap it."""
     while getattr(optimizer, "takes_factor", False):
-        optimizer = optimizer.base  # type: ignore[attr-defined]
+        optimizer = optimizer.base  # type: ignore[attr-defined]  # it is a wrapper
     return optimizer
 
 

@@ -150,7 +150,7 @@ class Wrapper(torch.optim.Optimizer):
         self.base.state = state
 
     @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute in torch
         """The defaults of the optimizer inside."""
         return self.base.defaults
 

@@ -46,6 +46,7 @@ class Schedule:
     _holds: ClassVar[bool] = False
 
     def _length(self) -> Length:
+        """Its own length, as it was given."""
         raise NotImplementedError
 
     def _at(self, step: int) -> float:

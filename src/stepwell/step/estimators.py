@@ -137,6 +137,7 @@ class Estimator:
     # For subclasses
 
     def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
+        """Add what one micro-batch says to the sums."""
         raise NotImplementedError
 
     def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:

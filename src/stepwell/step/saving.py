@@ -122,7 +122,7 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
         )
     inside, saved = step.optimizer, state["optimizer"]
     while takes_factor(inside) and not isinstance(inside, engine.Optimizer) and "base" in saved:
-        inside, saved = inside.base, saved["base"]  # type: ignore[attr-defined]
+        inside, saved = inside.base, saved["base"]  # type: ignore[attr-defined]  # it is a wrapper
     if not takes_factor(inside):
         _check_torch_optimizer(inside, saved)
     absent = [name for name in step.generators if name not in state["generators"]["given"]]
