@@ -134,6 +134,29 @@ def store_number(builder: Any, address: Any, index: Any, value: Any) -> None:
     builder.store(value, builder.gep(builder.inttoptr(address, ir.DoubleType().as_pointer()), [index]))
 
 
+@_llvm(types.void, types.int64, types.int64, types.int64)
+def store_word(builder: Any, address: Any, index: Any, value: Any) -> None:
+    builder.store(value, builder.gep(builder.inttoptr(address, ir.IntType(64).as_pointer()), [index]))
+
+
+# Calls of functions by their address (pointers.py). What they may have changed is read anew.
+
+
+@_llvm(types.int32, types.int64, types.int64, types.int64)
+def ask(builder: Any, function: Any, handle: Any, answer: Any) -> Any:
+    """`int32_t function(void *handle, void *answer)`: libtorch's question about a tensor; not 0 where it failed."""
+    kind = ir.FunctionType(_WORD, [ir.IntType(64), ir.IntType(64)])
+    return builder.call(builder.inttoptr(function, kind.as_pointer()), [handle, answer])
+
+
+@_llvm(types.int64, types.int64, types.int64)
+def pointer_in(builder: Any, function: Any, capsule: Any) -> Any:
+    """`PyCapsule_GetPointer(capsule, NULL)`, with the lock of Python's interpreter held."""
+    word = ir.IntType(64)
+    kind = ir.FunctionType(word, [word, word])
+    return builder.call(builder.inttoptr(function, kind.as_pointer()), [capsule, ir.Constant(word, 0)])
+
+
 @intrinsic
 def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     """a + b, where LLVM may add up a loop in vectors."""

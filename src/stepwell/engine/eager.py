@@ -50,7 +50,7 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     kind = launch.kind
     for index in launch.active():
         loaded = load(launch, index)
-        numbers = _numbers(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
+        numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
         step = float(launch.steps[index]) + 1
         parts = sums(kind.rule, kind.measure, loaded.g, loaded.p, step, loaded.slots, **numbers)
         for column, name in enumerate(kind.sums):
@@ -62,26 +62,41 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     """Update every tensor of `launch` that has a gradient."""
     if found_inf is not None and bool(found_inf):
         return
+    launch.began = True
     for index in launch.active():
-        launch.steps[index] += 1
-        update(launch, index, rows, float(gradient_factor))
+        if index not in launch.finished:
+            update(launch, index, rows, float(gradient_factor))
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted: what was computed is written again, then the rest."""
+    if launch.writing is not None:
+        launch.writing()
+    run(launch, rows, gradient_factor, None)
 
 
 @torch.no_grad()
 def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float) -> None:
-    """Update one tensor, whose step count is that of this step."""
+    """Update one tensor and count its step. Nothing is written before everything is computed."""
     kind = launch.kind
     loaded = load(launch, index)
-    numbers = _numbers(launch, rows[launch.groups[index]].tolist(), gradient_factor)
+    numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), gradient_factor)
     numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
     if kind.sizes:
         numbers["elements"] = float(launch.elements[index])
-    step = float(launch.steps[index])
+    step = float(launch.steps[index]) + 1
     p, slots = frame(kind.rule, loaded.g, loaded.p, step, loaded.slots, cautious=kind.cautious, **numbers)
-    store(launch, index, loaded, p, slots)
+
+    def write() -> None:
+        launch.steps[index] = step
+        store(launch, index, loaded, p, slots)
+        launch.finished.add(index)
+
+    launch.write(write)
 
 
-def _numbers(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
+def numbers_of(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
+    """What the frame is told of one group: numbers by name, and the facts of the kind."""
     kind = launch.kind
     row = dict(zip(kind.row_names, row_values, strict=True))
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Literal
@@ -10,13 +11,16 @@ import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
-from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks
+from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
 from stepwell.engine.plan import Launch, LaunchKind, Plan, Stale, Watched
+from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
+from stepwell.engine.tracing import refuse_tracing
 from stepwell.errors import UsageError, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
 STACKS = {"stacks": stacks}  # what runs matrix rules, on any device
+SUBCLASSES = {"subclasses": subclasses}  # what updates tensors that wrap others
 
 # Options that torch's optimizers have and these do not need, with what takes their place.
 _TORCH_ONLY = {
@@ -35,7 +39,7 @@ _LEFT_BEHIND = {
         for what in ("step", "state_dict", "load_state_dict")
         for when in ("pre", "post")
     ),
-    *("_plan", "_changed", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
+    *("_kept", "_lock", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
     *("grad_scale", "found_inf", "step", "_opt_called"),
 }
 
@@ -107,8 +111,8 @@ class Optimizer(torch.optim.Optimizer):
         if self.decay == "coupled":
             defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
         self._refuse_options(options, defaults)
-        self._changed = [True]
-        self._plan: Plan | None = None
+        self._kept: list[Plan | None] = [None]
+        self._lock = threading.RLock()
         groups = as_groups(params, name)
         check_hyperparameters(name, defaults, self.all_ranges)
         self.check_together(defaults)
@@ -142,7 +146,7 @@ class Optimizer(torch.optim.Optimizer):
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
         plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
         plain(self, param_group)
-        self._changed[0] = True
+        self._kept[0] = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
@@ -225,6 +229,10 @@ class Optimizer(torch.optim.Optimizer):
     # torch wraps `step` for its profiler and hooks unless it says that it has them already. The wrapper costs 0.3 ms
     # in a training loop: it opens a profiler range even where nothing profiles. Here it is used when something does.
     step.hooked = True  # type: ignore[attr-defined]
+    # What torch.compile meets here it leaves as it is (a break of its graph): the update is compiled already, and its
+    # addresses mean nothing to a tracer. This is the mark of torch.compiler.disable, whose import takes 1.4 s.
+    step._torchdynamo_disable = True  # type: ignore[attr-defined]
+    step._torchdynamo_disable_msg = "stepwell compiles its updates itself"  # type: ignore[attr-defined]
 
     def _is_observed(self) -> bool:
         return bool(
@@ -250,14 +258,19 @@ class Optimizer(torch.optim.Optimizer):
         Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
         nothing waits for them.
         """
-        plan, ready = self._prepare()
-        summed = [launch for launch in ready if launch.kind.sums]
-        for launch in summed:
-            launch.backend.measure(launch, plan.rows.values, gradient_factor)
-        plan.pool(summed)
-        for launch in ready:
-            launch.backend.run(launch, plan.rows.values, gradient_factor, found_inf)
-        plan.share_numbers(ready)
+        with self._lock:
+            plan, ready = self._prepare()
+            try:
+                summed = [launch for launch in ready if launch.kind.sums]
+                for launch in summed:
+                    launch.backend.measure(launch, plan.rows.values, gradient_factor)
+                plan.pool(summed)
+                plan.run(ready, gradient_factor, found_inf)
+            finally:
+                plan.done(ready)
+
+    update._torchdynamo_disable = True  # type: ignore[attr-defined]
+    update._torchdynamo_disable_msg = "stepwell compiles its updates itself"  # type: ignore[attr-defined]
 
     def gradient_norm(self) -> Tensor:
         """The Euclidean norm of all gradients together, as they are (not unscaled): sqrt(sum of g^2), 0-D.
@@ -266,38 +279,52 @@ class Optimizer(torch.optim.Optimizer):
 
         >>> float(optimizer.gradient_norm())
         """
-        plan, ready = self._prepare()
-        squared = plan.squared_norm(ready)
+        with self._lock:
+            plan, ready = self._prepare()
+            try:
+                squared = plan.squared_norm(ready)
+            finally:
+                plan.done(ready)
         if not squared:
             return torch.zeros(())
         norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
         return norm if any(launch.kind.weights == "fp64" for launch in ready) else norm.float()
 
+    gradient_norm._torchdynamo_disable = True  # type: ignore[attr-defined]
+    gradient_norm._torchdynamo_disable_msg = "stepwell compiles its updates itself"  # type: ignore[attr-defined]
+
     def _prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
-        if getattr(self.state, "changed", None) is not self._changed:  # replaced: `optimizer.state = defaultdict(dict)`
-            self.state, self._changed[0] = self._watched(self.state), True
+        refuse_tracing(type(self).__name__)
+        if getattr(self.state, "kept", None) is not self._kept:  # replaced: `optimizer.state = defaultdict(dict)`
+            self.state, self._kept[0] = self._watched(self.state), None
         plan = self._plan
-        if plan is None or self._changed[0] or not plan.fits(self):
+        if plan is None or not plan.fits(self):
             plan = self.make_plan()
         try:
             return plan, self._collected(plan)
-        except Stale:  # a parameter moved to another device, dtype or layout: its state follows it
+        except Stale:  # a tensor moved to another device, dtype or layout: the next plan follows it
             plan = self.make_plan()
             return plan, self._collected(plan)
 
     @staticmethod
     def _collected(plan: Plan) -> list[Launch]:
         ready = [launch for launch in plan.launches if launch.collect()]
+        plan.refuse_overlaps()
         for launch in ready:
             launch.backend.prepare(launch)
         return ready
 
+    @property
+    def _plan(self) -> Plan | None:
+        """The plan of the last step, while nothing that it depends on has changed."""
+        return self._kept[0]
+
     def make_plan(self) -> Plan:
         """Make the plan anew, from the parameters, groups and state as they are."""
-        self._plan = Plan(self)
-        self._changed[0] = False
-        return self._plan
+        plan = Plan(self)
+        self._kept[0] = plan
+        return plan
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
         """How weight decay acts in `group`: "coupled" (L2, through the gradient), "decoupled", or None."""
@@ -325,6 +352,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def backends_for(self, kind: LaunchKind, tensor: Tensor) -> dict[str, ModuleType]:
         """The backends that may update `tensor`, the fastest first."""
+        if is_wrapper(tensor) and self.backend in ("auto", "eager"):
+            return SUBCLASSES
         if kind.view != "element" and self.backend in ("auto", "eager"):
             return STACKS
         if self.backend != "auto":
@@ -363,13 +392,13 @@ class Optimizer(torch.optim.Optimizer):
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry of it makes the plan stale."""
         state = dict.get(self.state, tensor)
-        if not isinstance(state, Watched) or state.changed is not self._changed:
-            state = Watched(state or {}, self._changed)
+        if not isinstance(state, Watched) or state.kept is not self._kept:
+            state = Watched(state or {}, self._kept)
             dict.__setitem__(self.state, tensor, state)
         return state
 
     def _watched(self, state: Mapping[Any, Any]) -> Watched:
-        return Watched(state, self._changed, default=dict)
+        return Watched(state, self._kept, default=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's layout; `torch.optim` loads what is kept in fp32 (see `engine/checkpoint.py`)."""
@@ -400,8 +429,8 @@ class Optimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
-        self._changed = [True]
-        self._plan = None
+        self._kept = [None]
+        self._lock = threading.RLock()
         self.state = self._watched(self.state)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -46,14 +46,23 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     """Update every tensor of `launch` that has a gradient. Reads the step counts, which waits for a GPU."""
     if found_inf is not None and bool(found_inf):
         return
+    launch.began = True
     counts = launch.steps.tolist()
     by_step: dict[float, list[int]] = defaultdict(list)
     for index in launch.active():
-        by_step[counts[index]].append(index)
+        if index not in launch.finished:
+            by_step[counts[index]].append(index)
     most = max(1, LARGEST.get(launch.tensors[0].device.type, 2**22) // launch.tensors[0].numel())
     for step, members in by_step.items():
         for first in range(0, len(members), most):
             _update(launch, members[first : first + most], step + 1, float(gradient_factor))
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted: what was computed is written again, then the rest."""
+    if launch.writing is not None:
+        launch.writing()
+    run(launch, rows, gradient_factor, None)
 
 
 def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
@@ -76,9 +85,14 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
         shared=kind.shared,
         **numbers,
     )
-    for index in members:
-        launch.steps[index] += 1
-    stack.store(slots)
+
+    def write() -> None:
+        for index in members:
+            launch.steps[index] = step
+        stack.store(slots)
+        launch.finished.update(members)
+
+    launch.write(write)
 
 
 def _is_plain(launch: Launch, members: list[int]) -> bool:
@@ -101,7 +115,8 @@ def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
 
 
 class _Plain:
-    """A stack that is gathered and scattered by one call each."""
+    """A stack that is gathered and scattered by one call each. A rule writes over the stack, so one tensor is copied,
+    too: an update that is interrupted must not leave half of itself."""
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.tensors = [launch.tensors[index].detach() for index in members]
@@ -117,13 +132,12 @@ class _Plain:
         ]
 
     def _stacked(self, tensors: list[Tensor], per_element: bool) -> Tensor:
-        stack = torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
+        stack = torch.stack(tensors)
         return stack.reshape(len(tensors), *self.seen) if per_element else stack
 
     def store(self, slots: list[Any]) -> None:
-        """Write the new values back. A stack of one is the parameter itself."""
-        if len(self.tensors) > 1:
-            torch._foreach_copy_(self.tensors, list(self.p.reshape(len(self.tensors), *self.tensors[0].shape).unbind()))
+        """Write the new values back."""
+        torch._foreach_copy_(self.tensors, list(self.p.reshape(len(self.tensors), *self.tensors[0].shape).unbind()))
         for held, new in zip(self.states, slots, strict=True):
             if held is not None:
                 torch._foreach_copy_(held, list(new.reshape(len(held), *held[0].shape).unbind()))
