@@ -31,7 +31,7 @@ def compiled(function: Callable[[int], None], name: str, digest: str) -> Any:
         from numba.core.ccallback import CFunc
 
         kernel = CFunc(function, ((types.voidptr,), types.void), locals={}, options=options)
-        kernel._cache = _Kept(f"{name}.nbc", digest)
+        kernel._cache = _Kept(f"{name}.nbc", digest)  # type: ignore[attr-defined]
         kernel.compile()
         return kernel
     except Exception:  # machine code that this Numba cannot load, or a Numba whose insides have changed
