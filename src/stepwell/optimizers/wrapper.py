@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from stepwell.engine import checkpoint, formats, sharding
 from stepwell.engine.gradients import Factor
@@ -66,7 +67,7 @@ class Wrapper(torch.optim.Optimizer):
         return optimizer
 
     @classmethod
-    def around(cls, params: Any, base: str | None = None, **options: Any) -> Any:
+    def around(cls, params: Any, base: str | None = None, **options: Any) -> Self:
         """Build the optimizer inside and wrap it: what `create("sam", model, base="sgd", rho=0.1, lr=0.1)` calls.
 
         `options` that the wrapper has are its own; all others go to the optimizer inside.
