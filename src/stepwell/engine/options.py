@@ -52,4 +52,18 @@ class Options(_WithDecay, total=False):
     state: State
 
 
-__all__ = ["Backend", "Options", "OptionsButDecay", "OptionsButState", "Params", "State", "Unpack", "Weights"]
+class NoOptions(TypedDict):
+    """The options of an optimizer that takes none."""
+
+
+__all__ = [
+    "Backend",
+    "NoOptions",
+    "Options",
+    "OptionsButDecay",
+    "OptionsButState",
+    "Params",
+    "State",
+    "Unpack",
+    "Weights",
+]
