@@ -35,3 +35,11 @@ def nearest(given: str, known: Iterable[str]) -> str:
 def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a table."""
     return UsageError(f"unknown {kind} '{given}': {nearest(given, known)}")
+
+
+def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error for a name that a module does not have, with the nearest right one."""
+    names = {other.lower().replace("_", ""): other for other in known}
+    close = difflib.get_close_matches(name.lower().replace("_", ""), names, n=1, cutoff=0.6)
+    hint = f"; did you mean {names[close[0]]!r}?" if close else f"; dir({module}) lists what there is"
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

@@ -55,7 +55,7 @@ def test_a_cache_that_cannot_be_written_or_read_is_done_without(tmp_path: Path) 
     finish(start(a_file / "below"))
     broken = tmp_path / "broken"
     finish(start(broken))
-    (machine_code,) = broken.rglob("*.nbi")
+    (machine_code,) = broken.rglob("*.nbc")
     machine_code.write_bytes(b"from another version")
     machine_code.chmod(machine_code.stat().st_mode | stat.S_IWUSR)
     finish(start(broken))

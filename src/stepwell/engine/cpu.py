@@ -1,7 +1,7 @@
 """The backend `cpu`: one pass over all tensors of a launch, compiled by Numba from the traced rule.
 
-A kernel is printed as a small Python module into a cache folder (`engine/printed.py`) and imported from there, so that
-Numba keeps its machine code beside it and a second process starts warm.
+A kernel is printed as a small Python module (`engine/printed.py`) and compiled; its machine code is kept in a cache
+folder (`engine/machine_code.py`), so that a second process starts warm.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager, printed, threads
+from stepwell.engine import eager, machine_code, printed, threads
 from stepwell.engine.addresses import Addresses
 from stepwell.engine.cpu_source import source, sums_source
 from stepwell.engine.plan import Launch, LaunchKind, norm_of
@@ -227,18 +227,9 @@ def sums_kernel(kind: LaunchKind) -> Any:
 
 
 def compiled(text: str) -> Any:
-    path = printed.path_of(text, _environment())
-    try:
-        return _compiled(path)
-    except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise
-        for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
-            stale.unlink(missing_ok=True)
-        return _compiled(path)
-
-
-def _compiled(path: Path) -> Any:
-    """The kernel of a printed module; it is compiled as it is imported, so what fails, fails before any update."""
-    return printed.load(path).kernel
+    """The kernel of a printed text; it is compiled here, so what fails, fails before any update."""
+    digest = printed.digest_of(text, _environment())
+    return machine_code.compiled(printed.module_of(text, digest).kernel, printed.name_of(digest), digest)
 
 
 @cache

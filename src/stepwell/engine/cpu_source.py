@@ -120,14 +120,13 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
 import numpy as np
-from numba import cfunc, float32, float64, types
+from numba import float32, float64, types
 
 from stepwell.engine.cpu_intrinsics import *
 
 {indented(lines.bindings, 0)}
 
 
-@cfunc(types.void(types.voidptr), cache=True, error_model="numpy")
 def kernel(job):
     spans, pieces, addresses = job_word(job, 2), job_word(job, 3), job_word(job, 4)
     steps, salts, rows, gradient_factor = job_word(job, 5), job_word(job, 6), job_word(job, 7), job_number(job, 8)

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager
+from stepwell.engine import eager, printed
 from stepwell.engine.addresses import Addresses
 from stepwell.engine.plan import Launch, LaunchKind, norm_of
 from stepwell.engine.pointers import is_wrapper
-from stepwell.engine.printed import module_of
 
 
 def interpreted() -> bool:
@@ -46,7 +45,8 @@ def kernel(kind: LaunchKind, summing: bool = False) -> Any:
     """The Triton function of one kind of launch, or that of its first pass."""
     from stepwell.engine.gpu_source import source
 
-    return module_of(source(kind, summing), "gpu").kernel
+    text = source(kind, summing)
+    return printed.module_of(text, printed.digest_of(text, "gpu")).kernel
 
 
 def prepare(launch: Launch) -> None:

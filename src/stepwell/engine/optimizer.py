@@ -12,6 +12,7 @@ import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
 from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
+from stepwell.engine.options import Params
 from stepwell.engine.plan import Launch, LaunchKind, Plan, Stale, Watched
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
@@ -101,8 +102,8 @@ class Optimizer(torch.optim.Optimizer):
             cls.signatures = {"": cls.signature, **cls.others}
         cls.all_ranges = ranges_of(cls.__init__, cls.ranges)
 
-    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
-        name = type(self).__name__
+    def __init__(self, params: Params, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
+        name, options = type(self).__name__, dict(options)
         self.backend = options.pop("backend", "auto")
         if self.backend not in ("auto", *BACKENDS):
             raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")

@@ -39,18 +39,15 @@ _QUESTIONS = (
 )
 
 # Words of the job: 0 tensors, 1 handles, 2 whether these are PyCapsules of handles, which are to be deleted, 3 layouts,
-# 4 where the layout of each tensor begins, 5 addresses (written), 6 what was found (written), 7 a word to answer in,
+# 4 where the layout of each tensor begins, 5 addresses (written), 6 what was found (written), 7 a word to answer in (at last: how many are not `SAME`),
 # 8 PyCapsule_GetPointer, 9 and following the questions.
 # A layout: bytes from the first element to past the last, bytes of an element, dtype, device type, device index,
 # dimensions, sizes, strides.
 _TEXT = '''"""Printed by stepwell: asks tensors where they lie (engine/pointers.py)."""
 
-from numba import cfunc, types
-
 from stepwell.engine.cpu_intrinsics import ask, job_word, load_word, pointer_in, store_word
 
 
-@cfunc(types.int64(types.voidptr), cache=True, error_model="numpy")
 def kernel(job):
     handles, capsules, layouts, starts = job_word(job, 1), job_word(job, 2), job_word(job, 3), job_word(job, 4)
     addresses, found, answer = job_word(job, 5), job_word(job, 6), job_word(job, 7)
@@ -89,7 +86,7 @@ def kernel(job):
             ask(job_word(job, 18), handle, 0)
         store_word(found, k, result)
         strange += result != 0
-    return strange
+    store_word(answer, 0, strange)
 '''
 
 
@@ -130,7 +127,8 @@ class Pointers:
         if self._library is None:
             return self._read_from_python(self.tensors)
         self._job[:3] = [self.count, self._handles.addresses.ctypes.data, 0]
-        return not self._library.look(self._job_address)
+        self._library.look(self._job_address)
+        return not self._answer[0]
 
     def has_moved(self) -> bool:
         """Whether an address is another than when this was asked before; True for the first time."""
@@ -155,12 +153,12 @@ class Pointers:
         handles = np.array(list(map(id, capsules)), dtype=np.int64)
         self._job[:3] = [len(given), handles.ctypes.data, 1]
         self._job[4:7] = [starts.ctypes.data, addresses.ctypes.data, found.ctypes.data]
-        strange = self._library.look(self._job_address)
+        self._library.look(self._job_address)
         if addresses is not self.addresses:
             self._job[4:7] = [self._starts.ctypes.data, self.addresses.ctypes.data, self.found.ctypes.data]
             self.addresses[:], self.found[:] = 0, SAME
             self.addresses[present], self.found[present] = addresses, found
-        return not strange
+        return not self._answer[0]
 
     def _read_from_python(self, tensors: Sequence[Tensor | None]) -> bool:
         for k, tensor in enumerate(tensors):
@@ -238,8 +236,8 @@ class _Library:
         of = [ctypes.cast(function, ctypes.c_void_p).value for function in (self.pointer, *functions)]
         self.functions = np.array(of, dtype=np.int64)
         # The lock of Python's interpreter is kept meanwhile: PyCapsule_GetPointer needs it.
-        self.look = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compiled(_TEXT).address)
         self._compiled = compiled(_TEXT)  # while this lives, so does its machine code
+        self.look = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self._compiled.address)
         self._kinds: dict[Any, Any] = {}
 
     def kind_of(self, tensor: Tensor) -> tuple[int, int, int]:

@@ -8,9 +8,7 @@ p           <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.radam import rectification
@@ -69,7 +67,7 @@ class AdaBelief(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-16,
@@ -77,7 +75,7 @@ class AdaBelief(Optimizer):
         decoupled_weight_decay: bool = True,
         amsgrad: bool = False,
         rectify: bool = False,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

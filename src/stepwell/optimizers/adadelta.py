@@ -8,9 +8,9 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import lerp, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -52,11 +52,11 @@ class Adadelta(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}, options)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Range, RuleSignature, Slot
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
 from stepwell.errors import UsageError
 from stepwell.ops import lerp, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
@@ -149,7 +149,7 @@ class Adafactor(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         beta2_decay: float = -0.8,
         eps: tuple[float | None, float] = (None, 1e-3),
@@ -161,7 +161,7 @@ class Adafactor(Optimizer):
         scale_parameter: bool = True,
         relative_step: bool = True,
         warmup_init: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

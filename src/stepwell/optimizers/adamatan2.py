@@ -7,9 +7,9 @@ p        <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import atan2, lerp, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -54,12 +54,12 @@ class AdamAtan2(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         a: float = 1.0,
         b: float = 1.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "a": a, "b": b}, options)

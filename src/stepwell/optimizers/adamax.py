@@ -8,9 +8,7 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import abs, debias, lerp, maximum
 from stepwell.optimizers.facts import Facts
 
@@ -53,13 +51,13 @@ class Adamax(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         eps_outside: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "eps_outside": eps_outside}
         super().__init__(params, defaults, options)

@@ -6,9 +6,7 @@ p <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer
+from stepwell.engine import Optimizer, Options, Params, Unpack
 from stepwell.optimizers.adam import Adam, update
 from stepwell.optimizers.facts import Facts
 
@@ -41,13 +39,13 @@ class AdamW(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
         super().__init__(params, defaults, options)

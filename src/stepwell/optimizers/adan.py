@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -67,13 +67,13 @@ class Adan(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         no_prox: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "no_prox": no_prox}
         super().__init__(params, defaults, options)

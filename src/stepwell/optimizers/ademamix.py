@@ -12,9 +12,9 @@ b3 = beta3, but while t < beta3_warmup the beta whose half-life is that part of 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import debias, lerp, log, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -78,7 +78,7 @@ class AdEMAMix(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
         alpha: float = 2.0,
@@ -86,7 +86,7 @@ class AdEMAMix(Optimizer):
         alpha_warmup: int | None = None,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
 from stepwell.ops import clamp, lerp, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -62,14 +62,14 @@ class ADOPT(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.9999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = True,
         clip_power: float | None = 0.25,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.prodigy import corrected
@@ -99,7 +99,7 @@ class DAdaptAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -108,7 +108,7 @@ class DAdaptAdam(Optimizer):
         use_bias_correction: bool = False,
         d0: float = 1e-6,
         growth_rate: float = float("inf"),
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -8,9 +8,7 @@ p     <- p - lr * ratio * u
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Range
+from stepwell.engine import Options, Params, Range, Unpack
 from stepwell.ops import debias, lerp, minimum, sqrt, where
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
@@ -87,7 +85,7 @@ class LAMB(LayerWise):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
@@ -96,7 +94,7 @@ class LAMB(LayerWise):
         max_weight_norm: float = float("inf"),
         bias_correction: bool = True,
         exclude: str = "vectors",
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -8,9 +8,7 @@ p          <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -60,13 +58,13 @@ class LaProp(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 4e-4,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-15,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
         super().__init__(params, defaults, options)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from stepwell.engine.options import NoOptions, Params, Unpack
 from stepwell.engine.rule import OneOf, Range, check_hyperparameters
 from stepwell.errors import UsageError, nearest
 from stepwell.optimizers.facts import Facts
@@ -84,7 +85,7 @@ class LBFGS(torch.optim.LBFGS):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         max_iter: int = 20,
         max_eval: int | None = None,
@@ -92,7 +93,7 @@ class LBFGS(torch.optim.LBFGS):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
-        **options: Any,
+        **options: Unpack[NoOptions],
     ) -> None:
         given: dict[str, Any] = {
             "lr": lr,
@@ -106,13 +107,12 @@ class LBFGS(torch.optim.LBFGS):
         for option, value in options.items():
             raise UsageError(f"LBFGS: unknown option {option}={value!r}: {nearest(option, given)}")
         _check(given)
-        if isinstance(params, torch.nn.Module):
-            params = params.named_parameters()
-        params = [params] if isinstance(params, dict) else list(params) if hasattr(params, "__iter__") else params
-        if isinstance(params, list) and len(params) > 1 and isinstance(params[0], dict):
-            raise _several(params)
+        taken: Any = params.named_parameters() if isinstance(params, torch.nn.Module) else params
+        taken = [taken] if isinstance(taken, dict) else list(taken) if hasattr(taken, "__iter__") else taken
+        if isinstance(taken, list) and len(taken) > 1 and isinstance(taken[0], dict):
+            raise _several(taken)
         try:
-            super().__init__(params, **given)
+            super().__init__(taken, **given)
         except (TypeError, ValueError) as error:
             raise error if isinstance(error, UsageError) else UsageError(f"LBFGS: {error}") from None
         (group,) = self.param_groups

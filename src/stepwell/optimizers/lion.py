@@ -7,9 +7,7 @@ p         <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import lerp, sign
 from stepwell.optimizers.facts import Facts
 
@@ -50,10 +48,10 @@ class Lion(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay}, options)

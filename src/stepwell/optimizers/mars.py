@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, Slot, as_groups
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups
 from stepwell.ops import maximum, sqrt, where
 from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
@@ -83,7 +83,7 @@ class MARS(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.99),
         eps: float = 1e-8,
@@ -96,7 +96,7 @@ class MARS(Optimizer):
         adamw_lr: float | None = None,
         adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_weight_decay: float | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.anatomy import find_roles, role_by_name
-from stepwell.engine import OneOf, Optimizer, Range, Slot, as_groups
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, as_groups
 from stepwell.errors import UsageError
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
@@ -116,7 +116,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
@@ -132,7 +132,7 @@ class Muon(Optimizer):
         adamw_weight_decay: float | None = None,
         ns_dtype: str = "bf16",
         force: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -11,9 +11,9 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
 from stepwell.ops import debias, lerp, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -62,7 +62,7 @@ class NAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -70,7 +70,7 @@ class NAdam(Optimizer):
         momentum_decay: float = 4e-3,
         decoupled_weight_decay: bool = False,
         average_with_mu: bool = False,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

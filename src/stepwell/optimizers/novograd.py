@@ -8,9 +8,7 @@ p          <- p - lr * exp_avg
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -63,14 +61,14 @@ class NovoGrad(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,
         grad_averaging: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

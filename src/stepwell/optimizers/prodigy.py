@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -118,7 +118,7 @@ class Prodigy(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         betas: tuple[float, float] = (0.9, 0.999),
         beta3: float | None = None,
@@ -130,7 +130,7 @@ class Prodigy(Optimizer):
         d0: float = 1e-6,
         d_coef: float = 1.0,
         growth_rate: float = float("inf"),
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

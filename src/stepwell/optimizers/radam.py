@@ -11,9 +11,9 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import OneOf, Optimizer, Slot
+from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -70,14 +70,14 @@ class RAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
         rectify: str = "torch",
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rectify": rectify}
         super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})

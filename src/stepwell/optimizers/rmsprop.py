@@ -10,9 +10,7 @@ direction   = momentum_buffer, or scaled without momentum
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import lerp, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -63,7 +61,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -72,7 +70,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         eps_inside: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -17,7 +17,7 @@ y           = beta * x + (1 - beta) * z
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -60,7 +60,7 @@ class ScheduleFree(Optimizer):
         "weight_lr_power": Range(0),
     }
 
-    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(params, {**defaults, "train_mode": True}, options)
 
     def train(self) -> None:

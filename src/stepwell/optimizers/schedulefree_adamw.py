@@ -7,9 +7,7 @@ z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with b
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Slot
+from stepwell.engine import Options, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
@@ -65,7 +63,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 2.5e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -73,7 +71,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         warmup_steps: int = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.errors import UsageError
 from stepwell.ops import where
 from stepwell.optimizers.facts import Facts
@@ -58,13 +58,13 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

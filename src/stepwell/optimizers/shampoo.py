@@ -8,12 +8,11 @@ p         <- p - lr * direction
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Range, Slot
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.optimizers.facts import Facts
 
 
@@ -139,7 +138,7 @@ class Shampoo(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -155,7 +154,7 @@ class Shampoo(Optimizer):
         grafting_eps: float = 1e-8,
         eps_at_root: bool = False,
         max_precond_dim: int = 1024,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -7,9 +7,7 @@ p        <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import lerp, sign
 from stepwell.optimizers.facts import Facts
 
@@ -54,12 +52,12 @@ class Signum(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = True,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

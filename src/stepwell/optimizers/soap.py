@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, RuleSignature, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
 from stepwell.ops import lerp, sqrt
 from stepwell.optimizers.facts import Facts
 
@@ -131,7 +131,7 @@ class SOAP(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
         shampoo_beta: float | None = None,
@@ -141,7 +141,7 @@ class SOAP(Optimizer):
         max_precond_dim: int = 10_000,
         *,
         correct_bias: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, Slot, formats
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, formats
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, lerp, maximum
 from stepwell.optimizers.facts import Facts
@@ -71,13 +71,13 @@ class Sophia(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.965, 0.99),
         rho: float = 0.04,
         weight_decay: float = 0.1,
         eps: float = 1e-12,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         self._since_estimate = 0
         defaults = {"lr": lr, "betas": betas, "rho": rho, "weight_decay": weight_decay, "eps": eps}

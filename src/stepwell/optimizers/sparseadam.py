@@ -8,9 +8,7 @@ p          <- p - lr * sqrt(1 - beta2**t) / (1 - beta1**t) * exp_avg / (sqrt(exp
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer
+from stepwell.engine import Optimizer, Options, Params, Unpack
 from stepwell.ops import lerp, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
@@ -50,10 +48,10 @@ class SparseAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, options)

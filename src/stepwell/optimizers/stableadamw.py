@@ -8,9 +8,7 @@ p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Range
+from stepwell.engine import Optimizer, Options, Params, Range, Unpack
 from stepwell.ops import lerp, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
@@ -66,7 +64,7 @@ class StableAdamW(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
@@ -74,7 +72,7 @@ class StableAdamW(Optimizer):
         *,
         clip_threshold: float = 1.0,
         raw_decay: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from stepwell.engine import checkpoint, formats, sharding
+from stepwell.engine.explanation import Explanation
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, nearest
 from stepwell.optimizers.facts import Facts, state_bytes
@@ -66,7 +68,7 @@ class Wrapper(torch.optim.Optimizer):
         return optimizer
 
     @classmethod
-    def around(cls, params: Any, base: str | None = None, **options: Any) -> Any:
+    def around(cls, params: Any, base: str | None = None, **options: Any) -> Self:
         """Build the optimizer inside and wrap it: what `create("sam", model, base="sgd", rho=0.1, lr=0.1)` calls.
 
         `options` that the wrapper has are its own; all others go to the optimizer inside.
@@ -351,7 +353,7 @@ class Wrapper(torch.optim.Optimizer):
     def explain(self) -> str:
         """What each group gets, of the optimizer inside."""
         inside = self.base.explain() if hasattr(self.base, "explain") else repr(self.base)
-        return f"{self._shown()} around\n{inside}"
+        return (inside if isinstance(inside, Explanation) else Explanation(inside)).under(f"{self._shown()} around")
 
     def _shown(self) -> str:
         given = [name for name in inspect.signature(type(self).__init__).parameters if name in self.settings]

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,11 +42,14 @@ from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.schedules.smooth import constant
 from stepwell.step import saving, switching
 from stepwell.step.accumulation import Shares, Synchronisation, Weight, checked_weight
+from stepwell.step.attributes import check_name
 from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
 from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
 from stepwell.step.generators import checked_generators
+
+Batch = TypeVar("Batch")
 
 
 class Step:
@@ -136,6 +139,14 @@ class Step:
         if self.average is not None:
             self.average.start([tensor for _, tensor in self._averaged()])
         self._sync.before(last=self.accumulate == 1)
+        self._made = True
+
+    if not TYPE_CHECKING:  # a checker that saw this method would take any name
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if "_made" in self.__dict__:
+                check_name(self, name)
+            object.__setattr__(self, name, value)
 
     # What is trained
 
@@ -224,7 +235,7 @@ class Step:
         self._sync.catch_up([tensor for _, tensor in self._named() if tensor.requires_grad])
         return self._update(self._shares.mean_so_far())
 
-    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+    def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
         """The batches of one pass over `loader`; the last, perhaps shorter accumulation is updated with its last batch.
 
         Looks one batch ahead, so that a distributed model synchronises with the last one, too.
