@@ -172,7 +172,9 @@ def test_state_given_to_two_parameters_is_refused() -> None:
     p.grad, q.grad = torch.ones(8), torch.ones(8)
     optimizer.step()
     optimizer.state[q]["exp_avg"] = optimizer.state[p]["exp_avg"]
-    with pytest.raises(UsageError, match=r"the state 'exp_avg' of '[pq]' and the state 'exp_avg' of '[pq]' share memory"):
+    with pytest.raises(
+        UsageError, match=r"the state 'exp_avg' of '[pq]' and the state 'exp_avg' of '[pq]' share memory"
+    ):
         optimizer.step()
 
 
@@ -294,7 +296,13 @@ def test_pointers_read_from_python_say_the_same(monkeypatch: pytest.MonkeyPatch)
         tensors[2].data = torch.zeros(6, 4, dtype=torch.float64)
         tensors[3].untyped_storage().resize_(0)
         tensors[4].untyped_storage().resize_(40)
-        result = [(read.read(), read.found.tolist(), [a == t.data_ptr() for a, t in zip(read.addresses, tensors, strict=True)][:3])]
+        result = [
+            (
+                read.read(),
+                read.found.tolist(),
+                [a == t.data_ptr() for a, t in zip(read.addresses, tensors, strict=True)][:3],
+            )
+        ]
         these = [None, tensors[0], torch.zeros(5), None, tensors[3], tensors[5]]
         return [*result, (read.read_these(these), read.found.tolist(), [bool(a) for a in read.addresses])]  # type: ignore[list-item]
 

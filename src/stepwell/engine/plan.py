@@ -386,9 +386,7 @@ class Launch:
             for key in (slot.name, beside)
             if key in state
         }
-        format_found = stored.check(
-            self.owner, named, slot, found, like, values=False, edited=True, **_BY_HAND
-        )
+        format_found = stored.check(self.owner, named, slot, found, like, values=False, edited=True, **_BY_HAND)
         if format_found not in ("int8", "int4"):
             return formats.convert({slot.name: found[slot.name]}, slot.name, slot.signed, like, name)
         elements = _ELEMENTS.get(found[beside], like.numel())

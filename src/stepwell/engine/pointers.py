@@ -146,7 +146,11 @@ class Pointers:
         if any(tensor is None for tensor in given):
             present = [k for k, tensor in enumerate(given) if tensor is not None]
             given = [given[k] for k in present]
-            starts, addresses, found = self._starts[present], np.zeros(len(given), np.int64), np.zeros(len(given), np.int64)
+            starts, addresses, found = (
+                self._starts[present],
+                np.zeros(len(given), np.int64),
+                np.zeros(len(given), np.int64),
+            )
         else:
             starts, addresses, found = self._starts, self.addresses, self.found
         capsules = self._library.allocate(given)
