@@ -36,8 +36,8 @@ def _like(tensor: torch.Tensor, value: Value) -> torch.Tensor:
 def _correctly_rounded_sqrt(x: torch.Tensor) -> torch.Tensor:
     # torch.sqrt on a CPU calls a vector library that is one unit in the last place off for a fifth of all float32
     # values (torch 2.13, MKL). The processor's own square root is exact, and so are kernels; the definition too.
-    if x.device.type != "cpu":
-        return torch.sqrt(x)
+    if x.device.type != "cpu" or type(x) not in (torch.Tensor, torch.nn.Parameter):
+        return torch.sqrt(x)  # a subclass may keep its numbers where NumPy cannot read them
     result = torch.empty_like(x)
     with np.errstate(invalid="ignore"):
         np.sqrt(x.numpy(), out=result.numpy())

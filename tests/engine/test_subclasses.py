@@ -33,7 +33,7 @@ class Wrapper(torch.Tensor):
         if func in cls.refused:
             raise NotImplementedError(str(func))
         out = func(*tree_map(lambda t: t.inner if isinstance(t, Wrapper) else t, args), **(kwargs or {}))
-        return Wrapper(out) if func is torch.ops.aten.detach.default else out
+        return cls(out) if func is torch.ops.aten.detach.default else out
 
 
 class Stubborn(Wrapper):

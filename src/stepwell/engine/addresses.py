@@ -20,7 +20,6 @@ class Addresses:
 
     def __init__(self, launch: Launch) -> None:
         tensors = [tensor.detach() for tensor in launch.tensors]
-        self.launch = launch
         self.table = np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64)
         self.sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
         self.block = max(map(formats.block_of, launch.kind.slot_formats), default=1)
@@ -34,9 +33,9 @@ class Addresses:
         # A gradient is usual if it lies in memory as its parameter does.
         self._gradients = Pointers([torch.empty_like(tensor) for tensor in tensors])
 
-    def collect(self) -> None:
+    def collect(self, launch: Launch) -> None:
         """Fill the table for this step, from what `launch.collect` has just read."""
-        launch, table = self.launch, self.table
+        table = self.table
         pointers, gradients = launch.pointers, launch.gradients
         assert pointers is not None
         table[launch.columns] = pointers.addresses
@@ -54,7 +53,7 @@ class Addresses:
             if not self._dense[index]:
                 like = torch.empty_like(like).copy_(like)
                 self.staged.append((tensor.detach(), like))
-            table[index, 0], table[index, 1] = like.data_ptr(), self._gradient(index, like)
+            table[index, 0], table[index, 1] = like.data_ptr(), self._gradient(launch, index, like)
 
     def release(self) -> None:
         """Let go of the gradients of this step."""
@@ -65,9 +64,9 @@ class Addresses:
         """Whether some gradient is row-sparse: the division of the work is then that of this step alone."""
         return bool(self.rows or self.apart)
 
-    def _gradient(self, index: int, like: Tensor) -> int:
+    def _gradient(self, launch: Launch, index: int, like: Tensor) -> int:
         """The address of a gradient in the layout and dtype of its parameter."""
-        gradient = self.launch.gradient_of(index)  # with its rows in order, or an error
+        gradient = launch.gradient_of(index)  # with its rows in order, or an error
         if gradient.is_sparse:
             values, length = gradient.values().to(like.dtype).contiguous(), like[0].numel()
             if length % self.block:

@@ -50,7 +50,7 @@ def prepare(launch: Launch) -> None:
         memory.update(_memory(launch))
     addresses: Addresses = memory["addresses"]
     had_rows = addresses.has_rows
-    addresses.collect()
+    addresses.collect(launch)
     active = addresses.table[:, 1] != 0
     available = torch.get_num_threads()
     again = had_rows or addresses.has_rows or available != memory["available"]

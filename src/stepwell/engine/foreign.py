@@ -72,7 +72,7 @@ class Foreign:
 
 
 def _mappings() -> list[tuple[int, int, bool]]:
-    """(first address, end, whether it can be written) of each mapping of this process, in order; empty where unknown."""
+    """(first address, end, whether it can be written) of the mappings of this process, in order; empty if unknown."""
     try:
         with open("/proc/self/maps") as lines:
             fields = [line.split(maxsplit=2)[:2] for line in lines]

@@ -56,7 +56,7 @@ def prepare(launch: Launch) -> None:
         memory.update(_memory(launch))
     addresses: Addresses = memory["addresses"]
     had_rows = addresses.has_rows
-    addresses.collect()
+    addresses.collect(launch)
     table, rows = addresses.table, addresses.rows
     active = table[:, 1] != 0
     again = had_rows or addresses.has_rows or memory["active"] is None

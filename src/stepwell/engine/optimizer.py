@@ -13,10 +13,10 @@ from torch import Tensor
 
 from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
 from stepwell.engine.options import Params
-from stepwell.engine.plan import Launch, LaunchKind, Plan, Stale, Watched
+from stepwell.engine.plan import Kept, Launch, LaunchKind, Plan, Stale, Watched
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
-from stepwell.engine.tracing import refuse_tracing
+from stepwell.engine.tracing import refuse_tracing, untraced
 from stepwell.errors import UsageError, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
@@ -112,7 +112,7 @@ class Optimizer(torch.optim.Optimizer):
         if self.decay == "coupled":
             defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
         self._refuse_options(options, defaults)
-        self._kept: list[Plan | None] = [None]
+        self._kept = Kept()
         self._lock = threading.RLock()
         groups = as_groups(params, name)
         check_hyperparameters(name, defaults, self.all_ranges)
@@ -147,7 +147,7 @@ class Optimizer(torch.optim.Optimizer):
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
         plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
         plain(self, param_group)
-        self._kept[0] = None
+        self._kept.plan = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
@@ -217,6 +217,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # The step
 
+    @untraced
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
@@ -230,10 +231,6 @@ class Optimizer(torch.optim.Optimizer):
     # torch wraps `step` for its profiler and hooks unless it says that it has them already. The wrapper costs 0.3 ms
     # in a training loop: it opens a profiler range even where nothing profiles. Here it is used when something does.
     step.hooked = True  # type: ignore[attr-defined]
-    # What torch.compile meets here it leaves as it is (a break of its graph): the update is compiled already, and its
-    # addresses mean nothing to a tracer. This is the mark of torch.compiler.disable, whose import takes 1.4 s.
-    step._torchdynamo_disable = True  # type: ignore[attr-defined]
-    step._torchdynamo_disable_msg = "stepwell compiles its updates itself"  # type: ignore[attr-defined]
 
     def _is_observed(self) -> bool:
         return bool(
@@ -253,6 +250,7 @@ class Optimizer(torch.optim.Optimizer):
         self.update(1.0 if grad_scale is None else 1.0 / grad_scale, getattr(self, "found_inf", None))
         return loss
 
+    @untraced
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
         """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping).
 
@@ -270,9 +268,7 @@ class Optimizer(torch.optim.Optimizer):
             finally:
                 plan.done(ready)
 
-    update._torchdynamo_disable = True  # type: ignore[attr-defined]
-    update._torchdynamo_disable_msg = "stepwell compiles its updates itself"  # type: ignore[attr-defined]
-
+    @untraced
     def gradient_norm(self) -> Tensor:
         """The Euclidean norm of all gradients together, as they are (not unscaled): sqrt(sum of g^2), 0-D.
 
@@ -291,14 +287,11 @@ class Optimizer(torch.optim.Optimizer):
         norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
         return norm if any(launch.kind.weights == "fp64" for launch in ready) else norm.float()
 
-    gradient_norm._torchdynamo_disable = True  # type: ignore[attr-defined]
-    gradient_norm._torchdynamo_disable_msg = "stepwell compiles its updates itself"  # type: ignore[attr-defined]
-
     def _prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
         refuse_tracing(type(self).__name__)
-        if getattr(self.state, "kept", None) is not self._kept:  # replaced: `optimizer.state = defaultdict(dict)`
-            self.state, self._kept[0] = self._watched(self.state), None
+        if not (isinstance(self.state, Watched) and self.state.is_of(self._kept)):  # replaced: `optimizer.state = {}`
+            self.state, self._kept.plan = self._watched(self.state), None
         plan = self._plan
         if plan is None or not plan.fits(self):
             plan = self.make_plan()
@@ -319,12 +312,12 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def _plan(self) -> Plan | None:
         """The plan of the last step, while nothing that it depends on has changed."""
-        return self._kept[0]
+        return self._kept.plan
 
     def make_plan(self) -> Plan:
         """Make the plan anew, from the parameters, groups and state as they are."""
         plan = Plan(self)
-        self._kept[0] = plan
+        self._kept.plan = plan
         return plan
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
@@ -393,7 +386,7 @@ class Optimizer(torch.optim.Optimizer):
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry of it makes the plan stale."""
         state = dict.get(self.state, tensor)
-        if not isinstance(state, Watched) or state.kept is not self._kept:
+        if not isinstance(state, Watched) or not state.is_of(self._kept):
             state = Watched(state or {}, self._kept)
             dict.__setitem__(self.state, tensor, state)
         return state
@@ -430,7 +423,7 @@ class Optimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
-        self._kept = [None]
+        self._kept = Kept()
         self._lock = threading.RLock()
         self.state = self._watched(self.state)
 

@@ -44,44 +44,62 @@ class Stale(Exception):
     """A tensor is no longer what the plan was made for; the optimizer makes a new plan and goes on."""
 
 
+class Kept:
+    """The plan that an optimizer keeps from step to step, or None."""
+
+    plan: Plan | None = None
+
+
 class Watched(defaultdict[Any, Any]):
     """A dict that drops the plan when its entries are replaced, so that a plan need not look at them at every step,
-    and does not keep what was replaced in memory. `kept` is a list of one: the plan, or None."""
+    and does not keep what was replaced in memory.
 
-    def __init__(self, content: Mapping[Any, Any], kept: list[Any], default: Any = None) -> None:
+    It refers to what holds the plan weakly: a plan holds dicts like this, and memory in a circle is not freed at once.
+    """
+
+    def __init__(self, content: Mapping[Any, Any], kept: Kept, default: Any = None) -> None:
         super().__init__(default, content)
-        self.kept = kept
+        self._kept = weakref.ref(kept)
+
+    def is_of(self, kept: Kept) -> bool:
+        """Whether this is the plan that changes here drop."""
+        return self._kept() is kept
+
+    def _drop(self) -> None:
+        kept = self._kept()
+        if kept is not None:
+            kept.plan = None
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.kept[0] = None
+        self._drop()
         super().__setitem__(key, value)
 
     def __delitem__(self, key: Any) -> None:
-        self.kept[0] = None
+        self._drop()
         super().__delitem__(key)
 
     def clear(self) -> None:
-        self.kept[0] = None
+        self._drop()
         super().clear()
 
     def pop(self, *args: Any) -> Any:
-        self.kept[0] = None
+        self._drop()
         return super().pop(*args)
 
     def popitem(self) -> Any:
-        self.kept[0] = None
+        self._drop()
         return super().popitem()
 
     def setdefault(self, *args: Any) -> Any:
-        self.kept[0] = None
+        self._drop()
         return super().setdefault(*args)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        self.kept[0] = None
+        self._drop()
         super().update(*args, **kwargs)
 
     def __ior__(self, other: Any) -> Any:
-        self.kept[0] = None
+        self._drop()
         return super().__ior__(other)
 
     def __reduce__(self) -> Any:  # copies and pickles are plain: they belong to no plan yet
@@ -392,8 +410,8 @@ class Launch:
         elements = _ELEMENTS.get(found[beside], like.numel())
         if elements != like.numel():
             raise UsageError(
-                f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} has the block scales of {elements:,} elements, "
-                f"the parameter {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
+                f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are the block scales of {elements:,} "
+                f"elements, here there are {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
             )
         found[beside] = found[beside].to(torch.float32).contiguous()
         if format_found == "int4":

@@ -39,8 +39,8 @@ _QUESTIONS = (
 )
 
 # Words of the job: 0 tensors, 1 handles, 2 whether these are PyCapsules of handles, which are to be deleted, 3 layouts,
-# 4 where the layout of each tensor begins, 5 addresses (written), 6 what was found (written), 7 a word to answer in (at last: how many are not `SAME`),
-# 8 PyCapsule_GetPointer, 9 and following the questions.
+# 4 where the layout of each tensor begins, 5 addresses (written), 6 what was found (written), 7 a word to answer in, at
+# last how many are not `SAME`, 8 PyCapsule_GetPointer, 9 and following the questions.
 # A layout: bytes from the first element to past the last, bytes of an element, dtype, device type, device index,
 # dimensions, sizes, strides.
 _TEXT = '''"""Printed by stepwell: asks tensors where they lie (engine/pointers.py)."""
@@ -121,6 +121,11 @@ class Pointers:
         self._job[8:] = self._library.functions
         self._job_address = self._job.ctypes.data
         self._handles = _Handles(self.tensors, self._library)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code asks; kernels can then use `addresses` at once."""
+        return self._library is not None
 
     def read(self) -> bool:
         """Look at `tensors`. True if each has its layout and lies inside of its storage."""

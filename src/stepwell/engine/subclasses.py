@@ -30,7 +30,9 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
         return f"it is a {what}, whose numbers lie in other tensors, and its rule sees whole matrices"
     held = {name for slot, name in zip(kind.slots, kind.slot_formats, strict=True) if slot is not None}
     if held - {"fp32", "fp64", formats.NUMBER} or kind.rounding != "native":
-        return f"it is a {what}, whose numbers lie in other tensors: state='fp32' and weights='native' are what it can have"
+        return (
+            f"it is a {what}, whose numbers lie in other tensors: only state='fp32' and weights='native' are possible"
+        )
     return None
 
 
@@ -117,7 +119,7 @@ def _loaded(launch: Launch, index: int) -> tuple[Tensor, Tensor, list[Any]]:
     return launch.gradient_of(index).to(dtype), launch.tensors[index].detach().to(dtype), slots
 
 
-class _named:  # noqa: N801  # reads as a word in a with statement
+class _named:  # reads as a word in a with statement
     """What a class cannot do becomes a refusal that names the parameter."""
 
     def __init__(self, launch: Launch, index: int) -> None:
