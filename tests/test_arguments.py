@@ -89,23 +89,23 @@ def test_no_number(label: str) -> None:
 
 @pytest.mark.parametrize("value", [1.0, 1.5, np.float64(2), math.nan, math.inf, True, np.True_, torch.tensor(2.0), "2"])
 def test_no_whole_number(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"^Step: n=.*; it must be a whole number, at least 0"):
+    with pytest.raises(UsageError, match=r"^Step: n=.*; it must be a whole number of at least 0"):
         a.whole("Step", "n", value)
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: a.whole("Step", "n", 0, least=1), "Step: n=0; it must be a whole number, at least 1"),
+        (lambda: a.whole("Step", "n", 0, least=1), "Step: n=0; it must be a whole number of at least 1"),
         (lambda: a.whole("Step", "n", 9, most=8), "Step: n=9; it must be a whole number from 0 to 8"),
-        (lambda: a.whole("", "n", -1), "n=-1; it must be a whole number, at least 0"),
+        (lambda: a.whole("", "n", -1), "n=-1; it must be a whole number of at least 0"),
         (lambda: a.number("Step", "x", -1, least=0), "Step: x=-1; it must be a finite number, at least 0"),
         (lambda: a.number("Step", "x", 0, above=0), "Step: x=0; it must be a finite number above 0"),
-        (lambda: a.number("Step", "x", 2, least=0, most=1), "Step: x=2; it must be a number in [0, 1]"),
-        (lambda: a.number("Step", "x", 0, above=0, below=1), "Step: x=0; it must be a number in (0, 1)"),
+        (lambda: a.number("Step", "x", 2, least=0, most=1), "Step: x=2; it must be in [0, 1]"),
+        (lambda: a.number("Step", "x", 0, above=0, below=1), "Step: x=0; it must be in (0, 1)"),
         (lambda: a.number("Step", "x", 3, most=2), "Step: x=3; it must be a finite number, at most 2"),
         (lambda: a.number("Step", "x", 2, below=2), "Step: x=2; it must be a finite number below 2"),
-        (lambda: a.fraction("EMA", "decay", 1.0), "EMA: decay=1.0; it must be a number in [0, 1)"),
+        (lambda: a.fraction("EMA", "decay", 1.0), "EMA: decay=1.0; it must be in [0, 1)"),
         (lambda: a.flag("compare", "prune", 1), "compare: prune=1; it must be True or False"),
         (lambda: a.choice("w", "shape", "linaer", ("cosine", "linear")),
          "w: shape='linaer'; it must be one of cosine, linear; did you mean 'linear'?"),

@@ -4,7 +4,7 @@ Every refusal has the same shape, "Owner: name=value; it must be ...; do ...":
 
 >>> whole("Step", "accumulate", 1.5, least=1)
 Traceback (most recent call last):
-stepwell.errors.UsageError: Step: accumulate=1.5; it must be a whole number, at least 1
+stepwell.errors.UsageError: Step: accumulate=1.5; it must be a whole number of at least 1
 
 What counts as a number: Python's and NumPy's numbers, fractions, and an array or tensor without dimensions. Each is
 turned into a Python number. A bool is a flag and no number, NumPy's included; text is never read as a number.
@@ -76,7 +76,7 @@ def whole(owner: str, name: str, value: Any, *, least: int = 0, most: int = MOST
     if most < MOST:
         allowed = f"a whole number from {least} to {most}"
     else:
-        allowed = f"a whole number, at least {least}" + (
+        allowed = f"a whole number of at least {least}" + (
             ", at most 2^53" if type(plain) is int and plain > MOST else ""
         )
     raise refusal(owner, name, value, allowed, do)
@@ -112,7 +112,7 @@ def fraction(owner: str, name: str, value: Any, *, do: str = "") -> int | float:
 def _range(least: float, most: float, above: float, below: float) -> str:
     low, high = max(least, above), min(most, below)
     if low > -math.inf and high < math.inf:
-        return f"a number in {'(' if above >= least else '['}{low:g}, {high:g}{')' if below <= most else ']'}"
+        return f"in {'(' if above >= least else '['}{low:g}, {high:g}{')' if below <= most else ']'}"
     if low > -math.inf:
         return f"a finite number{' above' if above >= least else ', at least'} {low:g}"
     if high < math.inf:

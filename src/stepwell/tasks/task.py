@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stepwell.anatomy.modes import evaluating, put_into_training
 from stepwell.errors import UsageError
 
 Batch = Any  # whatever the task's loss understands; usually a tuple of tensors
@@ -24,8 +25,8 @@ class Metric:
     Attributes:
         name: with its unit, as an axis would say it: `"held-out accuracy"`, `"held-out loss, nats per byte"`.
         direction: `"max"` if more is better, `"min"` if less is.
-        evaluate: model -> number. It is called in evaluation mode and without gradients; the model is put
-            back into training mode afterwards.
+        evaluate: model -> number. It is called in evaluation mode and without gradients; each module is
+            put back into the mode that it had.
 
     >>> Metric("error", "min", lambda model: 0.0).better(0.1, 0.2)
     True
@@ -121,13 +122,9 @@ class Task:
             number += 1
 
     def measure(self, model: nn.Module) -> float:
-        """The metric of the model now; may be NaN or infinite. Leaves the model in training mode."""
-        model.eval()
-        try:
-            with torch.no_grad():
-                return float(self.metric.evaluate(model))
-        finally:
-            model.train()
+        """The metric of the model now; may be NaN or infinite. Leaves every module in the mode that it had."""
+        with evaluating(model), torch.no_grad():
+            return float(self.metric.evaluate(model))
 
 
 def probe(task: Task) -> None:
@@ -168,7 +165,7 @@ def probe(task: Task) -> None:
     if not trainable:
         raise fault("model(0) has no trainable parameters")
     batch = called("batches(0)", lambda: next(task.stream(0)))
-    model.train()
+    put_into_training(model)
     loss = called("loss(model, batch)", lambda: task.loss(model, batch))
     if not isinstance(loss, Tensor):
         raise fault(f"loss(model, batch) is a {type(loss).__name__}; a scalar tensor is needed")
@@ -187,8 +184,7 @@ def probe(task: Task) -> None:
 
 
 def _evaluated(task: Task, model: nn.Module) -> Any:
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         value = task.metric.evaluate(model)
     if isinstance(value, Tensor) and value.numel() == 1:  # forgiven: a tensor of one element is a number
         return float(value)
