@@ -65,13 +65,13 @@ class Heights:
 
     Attributes:
         x: [n] and y: [m] the grid's coordinates.
-        z: [m][n] the height at (x, y); `log` draws its logarithm, for valleys.
+        z: [m][n] the height at (x, y), None where it has none; `log` draws its logarithm, for valleys.
         points: places to mark, such as the minima: (x, y) each.
     """
 
     x: Sequence[float]
     y: Sequence[float]
-    z: Sequence[Sequence[float]]
+    z: Sequence[Sequence[float | None]]
     points: Sequence[tuple[float, float]] = ()
     log: bool = False
 
