@@ -22,7 +22,8 @@ from stepwell.anatomy.modes import put_into_training
 from stepwell.arguments import flag, fraction, number, plain_number, refusal, whole
 from stepwell.errors import UsageError, shown, unknown
 from stepwell.finder import data
-from stepwell.finder.found import FoundLR, found
+from stepwell.finder.attempts import Attempt
+from stepwell.finder.found import FoundLR, after, found
 from stepwell.finder.progress import Progress, bar
 from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
@@ -52,6 +53,7 @@ def find_lr(
     rule: str = "between",
     beta: float = 0.8,
     stop: float = 4.0,
+    attempts: int = 1,
     accumulate: int | None = None,
     scaler: Any = None,
     clip_norm: float | None = None,
@@ -84,13 +86,16 @@ def find_lr(
             optimizer goes into `also`.
         low, high: the range of rates; 1e-6 to 10 by default, for the optimizers of stepwell 10 times wider than their
             usual range on both sides. 0 < low < high.
-        iterations: updates in all, at least 10 for each order.
+        iterations: updates in all (of the first attempt), at least 10 for each order.
         orders: of the data, at least 1. The spread of their answers says how far to trust one.
         rule: which of the rules is the suggestion: between (half way from the steepest to the lowest point),
             steep, valley, slide or minimum. All are in the result.
         beta: of the running average that decides when to stop, in [0, 1).
         stop: how far above its best the smoothed loss may rise, above 1: in units of the best loss, or of the drop so
             far where that is larger (a loss may be 0 or negative).
+        attempts: how often to try, from 1 to 9. After one without an answer the next starts lower, ends higher or goes
+            slower and over more orders, as the reason says; each takes three times the updates of the one before. What
+            you gave for low and high stays.
         accumulate: micro-batches per update; the Step's, or 1.
         scaler: a `torch.amp.GradScaler`. clip_norm: as in `Step`. Both not with a Step, which has its own.
         also: what else must be put back: schedulers, modules, optimizers, anything with `state_dict` and
@@ -120,7 +125,7 @@ def find_lr(
     def prepared() -> tuple[Sweep, Snapshot]:
         sweep = _checked(
             modules, optimizer, chosen, batches, loss, train_step, accumulate, scaler, clip_norm, low, high,
-            iterations, orders, stop, together,
+            iterations, orders, stop, attempts, together,
         )  # fmt: skip
         if not isinstance(rule, str) or rule not in RULES:
             raise unknown("rule", rule, RULES)
@@ -134,25 +139,33 @@ def find_lr(
         return sweep, Snapshot(sweep.modules, sweep.optimizer, sweep.scaler, also, *sources)
 
     sweep, snapshot = together.all_or_none(prepared)
-    orders, seed, beta, stop = int(orders), int(seed), float(beta), float(stop)  # as plain numbers from here on
+    seed, beta = int(seed), float(beta)
     together.check_same(
-        {"the lowest rate": sweep.lrs[0], "the highest rate": sweep.lrs[-1], "iterations": iterations, "orders": orders,
-         "stop": stop, "beta": beta, "rule": list(RULES).index(rule), "accumulate": sweep.accumulate,
+        {"low": sweep.attempt.low, "high": sweep.attempt.high, "iterations": iterations, "orders": orders,
+         "attempts": attempts, "stop": stop, "beta": beta, "rule": list(RULES).index(rule),
+         "accumulate": sweep.accumulate,
          "number of groups": len(sweep.ratios), "ratios of the groups": sum(sweep.ratios)}
     )  # fmt: skip
-    curves: list[list[float]] = []
-    length = len(sweep.lrs)
-    with bar(orders * length, progress if together.lead else False) as advance:
-        try:
-            for order in range(orders):
-                snapshot.restore()
-                begun = order * length
-                _seed(seed + order)
-                curves.append(sweep.run(data.stream(batches, seed + order), beta, stop, _after(begun, advance)))
-        finally:
-            sweep.close()
-            snapshot.close()
-    return found(sweep.lrs, curves, rule=rule, ratios=sweep.ratios)
+    shows = progress if together.lead else False
+    tried: list[str] = []
+    try:
+        while True:
+            attempt = sweep.attempt
+            curves: list[list[float]] = []
+            with bar(attempt.orders * attempt.points, shows) as advance:
+                for order in range(attempt.orders):
+                    snapshot.restore()
+                    _seed(seed + order)
+                    told = _after(order * attempt.points, advance)
+                    curves.append(sweep.run(data.stream(batches, seed + order), beta, told))
+            result = found(attempt.lrs, curves, rule=rule, ratios=sweep.ratios)
+            if result.suggestion is not None or len(tried) + 1 == int(attempts):
+                return after(result, tried)
+            tried.append(f"{attempt}: {result.reasons[0]}")
+            sweep.attempt = attempt.after(result)
+    finally:
+        sweep.close()
+        snapshot.close()
 
 
 @dataclass
@@ -166,20 +179,20 @@ class Sweep:
     modules: list[nn.Module]
     optimizer: torch.optim.Optimizer
     scaler: Any
-    lrs: list[float]
+    attempt: Attempt
     ratios: list[float]  # of each group's rate to the one that is found
     train: Callable[[Iterator[Any]], float]
     begin: Callable[[], None]
     close: Callable[[], None]
     accumulate: int = 1
 
-    def run(self, batches: Iterator[Any], beta: float, stop: float, advance: Progress) -> list[float]:
+    def run(self, batches: Iterator[Any], beta: float, advance: Progress) -> list[float]:
         """The losses, one for each rate until it was stopped; the last may be not finite."""
         for module in self.modules:
             put_into_training(module)
         self.begin()
         losses: list[float] = []
-        for lr in self.lrs:
+        for lr in self.attempt.lrs:
             for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(lr * ratio)
@@ -187,7 +200,7 @@ class Sweep:
                     group["lr"] = lr * ratio
             losses.append(self.train(batches))
             advance(len(losses))
-            if not math.isfinite(losses[-1]) or _diverged(debiased(losses, beta).tolist(), stop):
+            if not math.isfinite(losses[-1]) or _diverged(debiased(losses, beta).tolist(), self.attempt.stop):
                 break
         return losses
 
@@ -244,6 +257,7 @@ def _checked(
     iterations: Any,
     orders: Any,
     stop: Any,
+    attempts: Any,
     together: Together,
 ) -> Sweep:
     """The sweep that the arguments describe, or UsageError. Nothing is changed here."""
@@ -267,14 +281,14 @@ def _checked(
             f"find_lr: iterations={iterations} are {iterations // orders} for each of orders={orders}; "
             "at least 10 are needed to see a curve"
         )
-    number("find_lr", "stop", stop, above=1)
-    low, high = _range(optimizer, low, high)
+    stop = float(number("find_lr", "stop", stop, above=1))
+    whole("find_lr", "attempts", attempts, least=1, most=9)
+    lowest, highest = _range(optimizer, low, high)
+    attempt = Attempt(lowest, highest, iterations // orders, orders, stop, low is not None, high is not None)
     bases = [_base(position, group) for position, group in enumerate(optimizer.param_groups)]
     reference = next((base for base in bases if base > 0), None)
     if reference is None:
         raise UsageError("find_lr: every group of the optimizer has lr 0; set the ratios that the groups shall keep")
-    points = iterations // orders
-    lrs = [low * (high / low) ** (t / (points - 1)) for t in range(points)]
     ratios = [base / reference for base in bases]
     scaler = step.scaler if step is not None else scaler
     if train_step is not None:
@@ -285,7 +299,7 @@ def _checked(
             return together.mean(lambda: _number(train_step(batch)))
 
         return Sweep(
-            modules, optimizer, scaler, lrs, ratios, trained, lambda: _drop_gradients(optimizer), lambda: None
+            modules, optimizer, scaler, attempt, ratios, trained, lambda: _drop_gradients(optimizer), lambda: None
         )  # fmt: skip
     if step is not None:
         options = {"accumulate": step.accumulate, "scaler": step.scaler, "model": step.model}
@@ -329,7 +343,7 @@ def _checked(
         return together.mean(lambda: reached(work()))
 
     return Sweep(
-        modules, optimizer, inner.scaler, lrs, ratios, train, begin, lambda: inner._sync.before(last=True),
+        modules, optimizer, inner.scaler, attempt, ratios, train, begin, lambda: inner._sync.before(last=True),
         inner.accumulate,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class FoundLR:
         group_lrs: the suggestion for each group of the optimizer, by their ratios.
         curve: loss over lr, the mean over the orders, with the band from the lowest to the highest, smoothed.
         orders: the raw losses of each order.
+        cause: why there is no answer, in a word: short (the loss blew up at once), rises, flat, noise; else empty.
+        tried: the attempts before this one, with what came of them.
     """
 
     suggestion: float | None
@@ -51,6 +53,8 @@ class FoundLR:
     group_lrs: tuple[float, ...]
     curve: Curve
     orders: tuple[Curve, ...]
+    cause: str = ""
+    tried: tuple[str, ...] = ()
 
     @property
     def finding(self) -> Finding | None:
@@ -70,7 +74,8 @@ class FoundLR:
     def text(self) -> str:
         """What a reader is told: the answer with its spread, the other rules, the notes; or the reasons against one."""
         if self.suggestion is None:
-            return "\n".join(["no learning rate found", *(f"  {reason}" for reason in self.reasons)])
+            tried = [f"  tried before: {one}" for one in self.tried]
+            return "\n".join(["no learning rate found", *(f"  {reason}" for reason in self.reasons), *tried])
         assert self.spread is not None
         lines = [f"learning rate {self.suggestion:.2g} ({self.rule}; orders of the data alone: "
                  f"{self.spread[0]:.2g} to {self.spread[1]:.2g})"]  # fmt: skip
@@ -78,7 +83,8 @@ class FoundLR:
         lines.append(f"  other rules: {others}")
         if len(self.group_lrs) > 1:
             lines.append(f"  by group: {', '.join(f'{lr:.2g}' for lr in self.group_lrs)}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        tried = [f"  found in attempt {len(self.tried) + 1}; before: {one}" for one in self.tried[-1:]]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes), *tried])
 
     def __str__(self) -> str:
         return self.text()
@@ -153,9 +159,10 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
         x_label="learning rate",
         y_label="loss",
     )
-    reasons = _reasons(x, raw, mean, width)
-    if reasons:
-        return FoundLR(None, rule, None, {}, reasons, (), (), curve, orders)
+    refused = _refusal(x, raw, mean, width)
+    if refused is not None:
+        cause, reason = refused
+        return FoundLR(None, rule, None, {}, (reason,), (), (), curve, orders, cause)
     suggestions = {name: reading(x, mean) for name, reading in RULES.items()}
     alone = [RULES[rule](x, row) for row in smoothed]
     spread = (min(alone), max(alone))
@@ -173,30 +180,43 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
     )
 
 
-def _reasons(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, ...]:
-    """Why this curve gives no answer; empty if it does."""
+def after(found: FoundLR, tried: Sequence[str]) -> FoundLR:
+    """The result with what was tried before it."""
+    return replace(found, tried=tuple(tried))
+
+
+def _refusal(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, str] | None:
+    """Why this curve gives no answer, in a word and in a sentence; None if it does."""
     if len(x) < FEWEST:
         at = f"at {x[-1]:.2g}, " if len(x) else ""
-        return (f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",)
+        return (
+            "short",
+            f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",
+        )
     lowest = int(np.argmin(mean))
     began = float(mean[0])
     drop = began - float(mean[lowest])
     least = FLAT * abs(began)
     if drop <= least and (lowest >= 2 or float(raw.mean(0).max()) - began <= least):
         return (
+            "flat",
             f"the curve is flat: the loss falls by {drop:.2g} of {began:.3g} at most; is the model connected to the "
             "loss, is it trained already, or does the range end too low (high)?",
         )
     if lowest < 2:
-        return (f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): begin lower (low)",)
+        return (
+            "rises",
+            f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): begin lower (low)",
+        )
     scatter, error = _noise(raw, lowest, width)
     if drop <= NOISE * error:
         return (
+            "noise",
             f"the curve is noise: single losses scatter by {scatter:.2g} (median absolute deviation), which moves the "
             f"smoothed curve by {error:.2g}, and the loss falls by {drop:.2g}, less than {NOISE:g} times as much; take "
-            "larger batches, accumulate, or more iterations",
+            "larger batches, accumulate, or more iterations and orders",
         )
-    return ()
+    return None
 
 
 def _noise(raw: Array, lowest: int, width: float) -> tuple[float, float]:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from stepwell import arguments
 from stepwell.errors import UsageError, nearest, printable, shown
@@ -18,8 +23,67 @@ def load(path: Path, name: str = "task") -> Task:
     Raises UsageError, in one line, if there is no such file, if importing it fails (with the last line of the
     exception), if the name is missing or is no Task, or if the probe finds a fault.
     """
-    path = arguments.path("tasks.load", "path", path)
     name = arguments.text("tasks.load", "name", name)
+    said, held = _imported(path)
+    if name not in held:
+        tasks = [known for known, value in held.items() if isinstance(value, Task)]
+        hint = nearest(name, tasks) if tasks else f"write {printable(name)} = stepwell.tasks.Task(...)"
+        raise UsageError(f"task file '{said}' defines no '{printable(name)}': {hint}")
+    task = held[name]
+    if not isinstance(task, Task):
+        raise UsageError(f"'{printable(name)}' in '{said}' is a {type(task).__name__}; a stepwell.tasks.Task is needed")
+    probe(task)
+    return task
+
+
+MAKERS = ("task", "make_model", "model")  # the names that are looked for where none is given
+
+
+def model(source: str) -> nn.Module:
+    """The model that a Python file holds or makes: `"module.py:make_model"`.
+
+    The name may be that of a module, of a class of modules or a function that makes one (called without arguments, or
+    with the seed 0), or of a Task. Without a name: task, make_model or model.
+
+    Raises UsageError, in one line, for what is not there, fails or makes something else.
+    """
+    source = arguments.text("tasks.load", "model", source)
+    file, _, name = source.partition(":")
+    said, held = _imported(Path(file))
+    name = name or next((known for known in MAKERS if known in held), MAKERS[1])
+    if name not in held:
+        made = [known for known, value in held.items() if isinstance(value, (Task, nn.Module)) or callable(value)]
+        raise UsageError(f"'{said}' defines no '{printable(name)}': {nearest(name, made) if made else 'it is empty'}")
+    found = held[name]
+    try:
+        if isinstance(found, Task):
+            found = found.build(0)
+        elif not isinstance(found, nn.Module) and callable(found):
+            found = found() if _takes_nothing(found) else found(0)
+    except Exception as error:
+        raise UsageError(f"'{printable(name)}' in '{said}' fails: {last_line(error)}") from error
+    except SystemExit as error:
+        raise UsageError(f"'{printable(name)}' in '{said}' calls sys.exit({shown(error.code)})") from error
+    if not isinstance(found, nn.Module):
+        raise UsageError(
+            f"'{printable(name)}' in '{said}' is or makes a {type(found).__name__}; a torch.nn.Module is needed"
+        )
+    return found
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # of a built-in, which says nothing of its arguments
+        return True
+    return True
+
+
+def _imported(path: Path) -> tuple[str, dict[str, Any]]:
+    """The file as a message names it, and what it defines."""
+    path = arguments.path("tasks.load", "path", path)
     said = printable(str(path))[:200]
     if not is_file(path):
         raise UsageError(f"task file '{said}' {'is not a file' if _is_there(path) else 'does not exist'}")
@@ -40,15 +104,7 @@ def load(path: Path, name: str = "task") -> Task:
         raise UsageError(f"task file '{said}' does not import: {last_line(error)}") from error
     except SystemExit as error:
         raise UsageError(f"task file '{said}' does not import: it calls sys.exit({shown(error.code)})") from error
-    if name not in vars(module):
-        tasks = [known for known, value in vars(module).items() if isinstance(value, Task)]
-        hint = nearest(name, tasks) if tasks else f"write {printable(name)} = stepwell.tasks.Task(...)"
-        raise UsageError(f"task file '{said}' defines no '{printable(name)}': {hint}")
-    task = vars(module)[name]
-    if not isinstance(task, Task):
-        raise UsageError(f"'{name}' in '{said}' is a {type(task).__name__}; a stepwell.tasks.Task is needed")
-    probe(task)
-    return task
+    return said, vars(module)
 
 
 def is_file(path: Path) -> bool:
