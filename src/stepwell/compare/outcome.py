@@ -38,14 +38,14 @@ class Outcome:
     seed: int
     status: Status
     error: str = ""
-    steps: list[int] = field(default_factory=list)
-    metric: list[float] = field(default_factory=list)
-    loss: list[float | None] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list, repr=False)
+    metric: list[float] = field(default_factory=list, repr=False)
+    loss: list[float | None] = field(default_factory=list, repr=False)
+    seconds: list[float] = field(default_factory=list, repr=False)
     final: float | None = None
     state_bytes: int = 0
     parameters: int = 0
-    path: list[list[float]] = field(default_factory=list)
+    path: list[list[float]] = field(default_factory=list, repr=False)
     threads: int = 1
     evaluations: int = 0
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from stepwell.tasks import Surface
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """A comparison, whole or as far as it came.
+    """A comparison, whole or as far as it came. `print(result)` shows its table; so does a notebook.
 
     Attributes:
         plan, outcomes, scores: what was asked, what was run, how it is scored.
@@ -51,6 +51,27 @@ class Result:
     seconds: float
     folder: Path
     surface: Heights | None = None
+
+    def __repr__(self) -> str:
+        best = next((score for score in self.scores if score.median is not None), None)
+        first = f"best {best.optimizer} at lr {best.best_lr:g}" if best and best.best_lr else "nothing finished"
+        state, runs = "complete" if self.complete else "not complete", len(self.outcomes)
+        return (
+            f"Result({self.task['name']!r}, {len(self.plan.contenders)} optimizers, {runs} runs, {state}: "
+            f"{first}; folder {str(self.folder)!r})"
+        )
+
+    def __str__(self) -> str:
+        from stepwell.compare.figures import headline, score_table
+
+        return f"{score_table(self).text()}\n{headline(self)}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from stepwell.compare.figures import headline, score_table
+
+        return f"{score_table(self).html()}<p><b>{escape(headline(self))}</b></p>"
 
     def to_json(self) -> dict[str, Any]:
         """What `results.json` holds: plain lists, dicts and finite numbers."""

@@ -44,14 +44,16 @@ class Attempt:
     def after(self, found: FoundLR) -> Attempt:
         """The attempt that follows one which gave this."""
         low, high, stop = self.low, self.high, self.stop
-        to_the_end = len(found.curve.x) == self.points
         if found.cause in ("short", "rises"):
             if not self.low_is_given:
                 low = max(LOWEST, low / DOWN)
             if found.cause == "short":
                 stop *= LOOSER
-        elif to_the_end and not self.high_is_given:
-            high = min(HIGHEST, high * UP)
+        elif len(found.curve.x) == self.points:
+            if not self.high_is_given:
+                high = min(HIGHEST, high * UP)
+        elif len(found.curve.x) < self.points / 2 and not self.low_is_given:  # most of the range was not reached
+            low = max(LOWEST, low / DOWN)
         return Attempt(
             low, high, round(self.points * SLOWER),
             self.orders * MORE, stop, self.low_is_given, self.high_is_given,

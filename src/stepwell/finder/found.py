@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ PEAK = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoundLR:
-    """The answer of a learning-rate range test.
+    """The answer of a learning-rate range test. `print(found)` says it in full; a notebook shows the curve, too.
 
     Attributes:
         suggestion: the rate of the first group (of the first whose rate is not 0), or None where the curve gives no
@@ -88,6 +89,19 @@ class FoundLR:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        rates = f"{len(self.curve.x)} rates, {len(self.orders)} orders"
+        if self.suggestion is None:
+            return f"FoundLR(None, cause={self.cause!r}, {rates})"
+        assert self.spread is not None
+        low, high = self.spread
+        return f"FoundLR({self.suggestion:.3g}, rule={self.rule!r}, spread=({low:.3g}, {high:.3g}), {rates})"
+
+    def _repr_html_(self) -> str:
+        from stepwell.finder.picture import svg
+
+        return f"<pre>{escape(self.text())}</pre>{svg(self)}"
 
     def chart(self) -> Chart:
         """The curve for a report, with a line at each suggestion."""
