@@ -84,7 +84,7 @@ MISTAKES = [
     (["compare", "ravine", "--optimizers", "adamv"], "unknown optimizer 'adamv': did you mean 'Adam"),
     (["compare", "ravine", "--optimizers", ","], "no optimizers to compare"),
     (["compare", "ravine", "--optimizers", "sgd,SGD"], "optimizer 'SGD' is given twice"),
-    (["compare", "ravine", "--trials", "0"], "trials=0: at least 1 is needed"),
+    (["compare", "ravine", "--trials", "0"], "compare: trials=0; it must be a whole number from 1 to 10000"),
     (["compare", "ravine", "--lr-range", "sgd"], "--lr-range 'sgd': write it as adamw=1e-4:1e-1"),
     (["compare", "ravine", "--lr-range", "sgd=1:x"], "--lr-range 'sgd=1:x': write it as"),
     (["compare", "ravine", "--lr-range", "sgd=2:1"], "learning rates of SGD from 2 to 1: 0 < low < high is needed"),

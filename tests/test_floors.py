@@ -15,7 +15,7 @@ HOUSE = Path(stepwell.__file__).parent
 
 # from the ground up; a part imports from lower rows, and from its own row only inside its own package
 ROWS = (
-    ("errors", "findings", "curves", "ops"),
+    ("errors", "arguments", "findings", "curves", "ops"),
     ("engine", "anatomy"),
     ("optimizers", "schedules", "groups"),
     ("step",),
@@ -24,7 +24,7 @@ ROWS = (
     ("cli",),
 )
 FLOOR = {part: row for row, parts in enumerate(ROWS) for part in parts}
-GROUND = {"errors", "findings", "curves", "ops"}  # single files that may use one another
+GROUND = {"errors", "arguments", "findings", "curves", "ops"}  # single files that may use one another
 FILES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 
 
@@ -76,7 +76,7 @@ def test_the_reader_of_imports_sees_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in FILES if part_of(path) in ("lint", "errors", "findings", "curves")],
+    [path for path in FILES if part_of(path) in ("lint", "errors", "arguments", "findings", "curves")],
     ids=lambda path: str(path.relative_to(HOUSE)),
 )
 def test_lint_and_what_it_stands_on_import_neither_torch_nor_numpy(path: Path) -> None:
@@ -84,7 +84,9 @@ def test_lint_and_what_it_stands_on_import_neither_torch_nor_numpy(path: Path) -
     assert not roots & {"torch", "numpy", "numba"}
 
 
-@pytest.mark.parametrize("module", ["stepwell", "stepwell.findings", "stepwell.curves", "stepwell.cli"])
+@pytest.mark.parametrize(
+    "module", ["stepwell", "stepwell.arguments", "stepwell.findings", "stepwell.curves", "stepwell.cli"]
+)
 def test_the_door_and_the_command_load_nothing_heavy(module: str) -> None:
     heavy = {"torch", "numpy", "numba", "typer", "rich", "plotly"}
     code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"

@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that `stepwell --help` answers at once.
 
 # No `from __future__ import annotations` here: typer reads the annotations, and they name a lazily imported module.
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,43 +14,83 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
-from stepwell.errors import MissingExtra, UsageError
+from stepwell.errors import MissingExtra, UsageError, printable, shown, unknown
 
 if TYPE_CHECKING:
     from stepwell.compare import Result
 
-USAGE, INTERRUPTED = 2, 130  # exit codes: a mistake that the user can mend; Ctrl-C
+# exit codes: no answer, or something went wrong; a mistake that the user can mend; Ctrl-C
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+TRACEBACK = "STEPWELL_TRACEBACK"  # set in the environment: exceptions are shown whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console entry point. Returns the exit code: 0 done, 2 a usage error (one line on stderr), 130 Ctrl-C."""
+    """The console entry point. Returns the exit code.
+
+    0 done; 1 nothing was found, or something else than the arguments went wrong; 2 a usage error; 130 Ctrl-C. What goes
+    wrong is said in one line on stderr; STEPWELL_TRACEBACK=1 in the environment shows where an exception came from.
+    """
+    _write_anything(sys.stdout)
+    _write_anything(sys.stderr)
     try:
         app = _app()
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # at exit it would be too late to say why it failed
         return code if isinstance(code, int) else 0
     except UsageError as error:
-        print(f"stepwell: {error}", file=sys.stderr)
+        _say(str(error))
         return USAGE
     except KeyboardInterrupt:
-        print("stepwell: interrupted", file=sys.stderr)
+        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `stepwell tasks | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 0
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # so click ends where the reader of a pipe has enough
+            _close_output()
+            return 0
+        _say(f"the task's code calls sys.exit({shown(error.code)})")
+        return FAILED
     except Exception as error:
         return _refused(error)
 
 
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens
+        print(f"stepwell: {printable(text)}", file=sys.stderr)
+
+
+def _write_anything(stream: Any) -> None:
+    """A terminal or a pipe that knows few characters gets escapes for the others."""
+    if callable(getattr(stream, "reconfigure", None)):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _close_output() -> None:
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refused(error: Exception) -> int:
-    """The code for what typer itself refuses (an unknown option, a value that is no number); others go on up."""
+    """The code for what typer itself refuses (an unknown option, a value that is no number), and for all else."""
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
     if callable(show) and isinstance(code, int):
         show()
         return code
     if type(error).__name__ == "Abort":  # how click words Ctrl-C
-        print("stepwell: interrupted", file=sys.stderr)
+        _say("interrupted")
         return INTERRUPTED
-    raise error
+    if os.environ.get(TRACEBACK):
+        raise error
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror}")
+        _close_output()  # a full disk: the rest of the output would fail again at exit
+        return FAILED
+    _say(f"{type(error).__name__}: {shown(str(error), 200)[1:-1]} ({TRACEBACK}=1 in the environment shows where)")
+    return FAILED
 
 
 def _app() -> Callable[..., Any]:
@@ -119,7 +160,8 @@ def _app() -> Callable[..., Any]:
             task,
             [name for name in (part.strip() for part in optimizers.split(",")) if name],
             trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune, device=device,
-            lr_ranges=_ranges(lr_range or []), options=_options(option or []), progress=suited(quiet),
+            lr_ranges=_ranges(lr_range or []), progress=suited(quiet),
+            options=_options(option or [], "compare chooses the lr; its range is --lr-range {name}=low:high"),
         )  # fmt: skip
         return _hand_over(result, as_json)
 
@@ -150,7 +192,6 @@ def _app() -> Callable[..., Any]:
 
         --json prints all that is known of each, with sources.
         """
-        from stepwell.errors import unknown
         from stepwell.optimizers import TABLE, find
         from stepwell.optimizers.facts import record
 
@@ -181,7 +222,9 @@ def _app() -> Callable[..., Any]:
 
     @app.command()
     def plan(
-        task: Annotated[str, typer.Argument(help="a task's name, or my_task.py:task")],
+        task: Annotated[
+            str, typer.Argument(help="a task's name, or module.py:name of a task, a model, or what makes one")
+        ],
         optimizer: Annotated[str, typer.Option(help="its name")] = "adamw",
         lr: Annotated[float | None, typer.Option(help="learning rate; the optimizer's default if left out")] = None,
         weight_decay: Annotated[float | None, typer.Option(help="weight decay; likewise")] = None,
@@ -190,12 +233,10 @@ def _app() -> Callable[..., Any]:
         averages: Annotated[int, typer.Option(help="copies of the weights that are kept (EMA)")] = 0,
         device: Annotated[str, typer.Option(help="whose memory it must fit: cpu, cuda, cuda:1")] = "cpu",
     ) -> None:
-        """Show what each tensor of a task's model gets, and the memory that training it will need."""
+        """Show what each tensor of a model gets, and the memory that training it will need."""
         from stepwell import optimizers
-        from stepwell.errors import UsageError
         from stepwell.groups.command import plan as planned
         from stepwell.groups.memory import STATE
-        from stepwell.tasks import find
 
         chosen: Any = optimizer
         try:
@@ -205,8 +246,9 @@ def _app() -> Callable[..., Any]:
                 raise
         print(
             planned(
-                find(task).build(0),
+                _model(task),
                 chosen,
+                defaults=_usual,
                 lr=lr,
                 weight_decay=weight_decay,
                 layer_decay=layer_decay,
@@ -221,25 +263,34 @@ def _app() -> Callable[..., Any]:
         task: Annotated[str, typer.Argument(help="A task's name, or my_task.py:task.")],
         optimizer: Annotated[str, typer.Option(help="Its name.")] = "adamw",
         option: Annotated[
-            list[str] | None, typer.Option(help="Set an argument: sgd.momentum=0.9. May be repeated.")
+            list[str] | None, typer.Option(help="Set an argument: sgd.momentum=0.8. May be repeated.")
         ] = None,
         low: Annotated[float | None, typer.Option(help="Lowest rate.")] = None,
         high: Annotated[float | None, typer.Option(help="Highest rate.")] = None,
         iterations: Annotated[int, typer.Option(help="Updates in all.")] = 99,
         orders: Annotated[int, typer.Option(help="Sweeps, each over the data in another order.")] = 3,
+        attempts: Annotated[int, typer.Option(help="Tries; each takes three times the updates of the last.")] = 3,
         accumulate: Annotated[int | None, typer.Option(help="Micro-batches per update.")] = None,
         seed: Annotated[int, typer.Option(help="Of the model and of the orders.")] = 0,
         out: Annotated[str | None, typer.Option(help="Also draw the curve: .png, .svg or .pdf.")] = None,
-    ) -> None:
-        """Find the learning rate by a range test: the peak for a schedule of warmup and decay."""
-        from stepwell.finder.command import found_for
+    ) -> int:
+        """Find the learning rate by a range test: the peak for a schedule of warmup and decay.
+
+        Where the curve gives no answer, it tries again: lower, higher, or slower over more orders of the data. Exits
+        with 1 if there is none in the end.
+        """
+        from stepwell.finder.command import check_out, found_for
         from stepwell.tasks import find
 
+        given = _options(option or [], "find-lr searches the lr; its range is --low and --high")
+        options = _of_optimizer(given, optimizer)
+        check_out(out)  # before a task file is read, and before anything is trained
         found = found_for(
-            find(task), optimizer, options=_options(option or []).get(optimizer, {}), low=low, high=high,
-            iterations=iterations, orders=orders, accumulate=accumulate, seed=seed, out=out,
+            find(task), optimizer, options=options, low=low, high=high, iterations=iterations, orders=orders,
+            attempts=attempts, accumulate=accumulate, seed=seed, out=out,
         )  # fmt: skip
         print(found)
+        return 0 if found.suggestion is not None else FAILED
 
     @app.command()
     def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -272,7 +323,7 @@ def _hand_over(result: "Result", as_json: bool) -> int:
     from stepwell.compare.folder import write_whole
     from stepwell.compare.terminal import show
 
-    data = json.dumps(result.to_json(), indent=1, allow_nan=False)
+    data = json.dumps(result.to_json(), indent=1, allow_nan=False)  # all of it was checked before the training
     write_whole(result.folder / "results.json", data + "\n")
     page = report.write(
         result.folder / "report.html",
@@ -302,12 +353,15 @@ def _ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
         try:
             ranges[name] = float(low), float(high)
         except ValueError:
-            raise UsageError(f"--lr-range {text!r}: write it as adamw=1e-4:1e-1") from None
+            raise UsageError(f"--lr-range {shown(text)}: write it as adamw=1e-4:1e-1") from None
     return ranges
 
 
-def _options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`["adamw.weight_decay=0.1"]` as nested dicts; a value is a Python literal, or else text."""
+def _options(given: Sequence[str], about_lr: str = "lr is chosen") -> dict[str, dict[str, Any]]:
+    """`["adamw.weight_decay=0.1"]` as nested dicts; a value is a Python literal, or else text.
+
+    `about_lr` is what is said of an lr: no command takes one here.
+    """
     import ast
 
     options: dict[str, dict[str, Any]] = {}
@@ -315,15 +369,54 @@ def _options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         target, equals, value = text.partition("=")
         name, dot, argument = target.partition(".")
         if not (name and dot and argument.isidentifier() and equals):
-            raise UsageError(f"--option {text!r}: write it as adamw.weight_decay=0.1")
+            raise UsageError(f"--option {shown(text)}: write it as adamw.weight_decay=0.1")
         if argument == "lr":
-            raise UsageError(f"--option {text!r}: compare chooses the lr; its range is --lr-range {name}=low:high")
+            raise UsageError(f"--option {shown(text)}: {about_lr.format(name=printable(name))}")
         mine = options.setdefault(name, {})
         try:
             mine[argument] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except Exception:  # text; or an expression that is too deep or too long to be read
             mine[argument] = value
     return options
+
+
+def _of_optimizer(given: dict[str, dict[str, Any]], optimizer: str) -> dict[str, Any]:
+    """The options of the one optimizer that a command is about. Raises UsageError for those of another."""
+    from stepwell.optimizers import find
+
+    cls, options = find(optimizer), {}
+    for name, mine in given.items():
+        if find(name) is not cls:
+            raise UsageError(f"--option names {find(name).__name__}, and the optimizer here is {cls.__name__}")
+        options.update(mine)
+    return options
+
+
+def _model(source: str) -> Any:
+    """The model of a task, or the one that a Python file holds or makes."""
+    if ":" in source or source.endswith(".py") or "/" in source:
+        from stepwell.tasks.load import model
+
+        return model(source)
+    from stepwell.tasks import find
+
+    return find(source).build(0)
+
+
+def _usual(optimizer: Any) -> dict[str, Any]:
+    """The default lr and weight decay of an optimizer, by class or name; those that are known."""
+    import inspect
+
+    from stepwell.optimizers import TABLE, find
+
+    known = not isinstance(optimizer, str) or optimizer.lower() in map(str.lower, TABLE)
+    if not known:  # to the forecast only
+        return {}
+    cls: Any = find(optimizer) if isinstance(optimizer, str) else optimizer
+    if "base" in cls.facts.compare_options:  # a wrapper's are those of what is inside
+        cls = find(cls.facts.compare_options["base"])
+    defaults = {name: one.default for name, one in inspect.signature(cls).parameters.items()}
+    return {name: defaults[name] for name in ("lr", "weight_decay") if isinstance(defaults.get(name), float)}
 
 
 def _list(facts: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
@@ -345,9 +438,9 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def _width() -> int:
     return max(40, min(100, shutil.get_terminal_size((78, 24)).columns))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

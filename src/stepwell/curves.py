@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from typing import Literal
 
 from stepwell.findings import Finding
@@ -32,14 +33,14 @@ class Curve:
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-    low: Sequence[float | None] | None = None
-    high: Sequence[float | None] | None = None
+    x: Sequence[float] = field(repr=False)
+    y: Sequence[float | None] = field(repr=False)
+    low: Sequence[float | None] | None = field(default=None, repr=False)
+    high: Sequence[float | None] | None = field(default=None, repr=False)
     x_label: str = ""
     y_label: str = ""
     style: Style = "line"
-    labels: Sequence[str] | None = None
+    labels: Sequence[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
@@ -65,13 +66,13 @@ class Heights:
 
     Attributes:
         x: [n] and y: [m] the grid's coordinates.
-        z: [m][n] the height at (x, y); `log` draws its logarithm, for valleys.
+        z: [m][n] the height at (x, y), None where it has none; `log` draws its logarithm, for valleys.
         points: places to mark, such as the minima: (x, y) each.
     """
 
     x: Sequence[float]
     y: Sequence[float]
-    z: Sequence[Sequence[float]]
+    z: Sequence[Sequence[float | None]]
     points: Sequence[tuple[float, float]] = ()
     log: bool = False
 
@@ -119,6 +120,32 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"table '{self.title}': a row of {len(row)} cells under {len(self.columns)} columns")
 
+    def text(self) -> str:
+        """The table as aligned plain text, the title above and the notes below.
+
+        >>> print(Table(["name", "lr"], [["sgd", 0.1], ["lion", None]]).text())
+        name   lr
+        sgd   0.1
+        lion    -
+        """
+        lines = [list(self.columns), *([_cell(cell) for cell in row] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = [
+            "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+            for line in lines
+        ]
+        return "\n".join([*([self.title] if self.title else []), *(line.rstrip() for line in aligned), *self.notes])
+
+    def html(self) -> str:
+        """The table as HTML for a notebook; all text is escaped."""
+        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(_cell(cell))}</td>" for cell in row) + "</tr>" for row in self.rows
+        )
+        title = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in self.notes)
+        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -127,3 +154,7 @@ class Section:
     title: str
     items: Sequence[Table | Chart | Finding] = ()
     text: str = ""
+
+
+def _cell(cell: Cell) -> str:
+    return "-" if cell is None else str(cell)

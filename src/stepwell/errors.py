@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST = 60  # characters of a value in a message
+_NAME = 100  # characters of a name that are compared with the known ones: difflib's time grows with the square
 
 
 class UsageError(ValueError):
@@ -19,22 +24,76 @@ class MissingExtra(UsageError, ImportError):
         )
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
+def shown(value: Any, longest: int = LONGEST) -> str:
+    """A value as a message shows it: its repr on one line, at most `longest` characters, whatever the value is.
+
+    A tensor or an array is named by its shape and dtype, a number of thousands of digits by its size. A repr that
+    raises gives the type. What a terminal or a file cannot take (lone surrogates, control characters) is escaped.
+
+    >>> shown("a" * 1000), shown(10**5000)
+    ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'an int of 16610 bits')
+    """
+    try:
+        text = _described(value, longest)
+    except Exception:  # repr() and the attributes of a stranger's object may raise anything
+        text = f"a {type(value).__name__}"
+    return _shortened(printable(text), longest)
+
+
+def _described(value: Any, longest: int) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 8 * longest:
+        return f"an int of {value.bit_length()} bits"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if dtype is not None and isinstance(shape, tuple) and (shape or type(value).__name__ in ("Tensor", "Parameter")):
+        return f"a {type(value).__name__} of shape {tuple(shape)}, {dtype}"
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = longest
+    short.maxlevel = 3
+    return short.repr(value)
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half]}...{text[len(text) - (longest - 3 - half) :]}"
+
+
+def printable(text: str) -> str:
+    """The text on one line; what cannot be printed (control characters, lone surrogates) as escapes.
+
+    >>> printable("two\\nlines \\ud800")
+    'two lines \\\\ud800'
+    """
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def nearest(given: Any, known: Iterable[str]) -> str:
     """The end of an unknown-name message: the nearest right name if one is near, then all of them.
 
     >>> nearest("adamv", ["adam", "adamw", "sgd"])
-    "did you mean 'adamw'? known: adam, adamw, sgd"
+    "did you mean 'adam'? known: adam, adamw, sgd"
     """
     names = sorted(known)
-    folded = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(given.lower(), folded, n=1, cutoff=0.5)
-    hint = f"did you mean '{folded[close[0]]}'? " if close else ""
-    return f"{hint}known: {', '.join(names)}"
+    close = closest(given, names)
+    return f"{f'did you mean {close!r}? ' if close else ''}known: {', '.join(names)}"
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
+def closest(given: Any, known: Iterable[str]) -> str | None:
+    """The known name that is most like the given one, or None if none is."""
+    if not isinstance(given, str):
+        return None
+    folded = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given[:_NAME].lower(), folded, n=1, cutoff=0.5)
+    return folded[near[0]] if near else None
+
+
+def unknown(kind: str, given: Any, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a table."""
-    return UsageError(f"unknown {kind} '{given}': {nearest(given, known)}")
+    return UsageError(f"unknown {kind} {shown(given)}: {nearest(given, known)}")
 
 
 def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:

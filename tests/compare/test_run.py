@@ -144,10 +144,10 @@ def test_when_no_rate_finishes_there_is_a_row_and_a_reason(tmp_path: Path, task_
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"trials": 0}, "trials=0: at least 1 is needed"),
-        ({"seeds": -1}, "seeds=-1: at least 1 is needed"),
-        ({"steps": 0}, "steps=0: at least 1 is needed"),
-        ({"jobs": 0}, "jobs=0: at least 1 is needed"),
+        ({"trials": 0}, "trials=0; it must be a whole number from 1 to 10000"),
+        ({"seeds": -1}, "seeds=-1; it must be a whole number from 1 to 10000"),
+        ({"steps": 0}, "steps=0; it must be a whole number of at least 1"),
+        ({"jobs": 0}, "jobs=0; it must be a whole number from 1 to 10000"),
         ({"optimizers": []}, "no optimizers to compare"),
         ({"optimizers": ["adam-v"]}, "unknown optimizer 'adam-v': did you mean 'Adam"),
         ({"optimizers": ["adamw", "Adam-W"]}, "optimizer 'AdamW' is given twice"),

@@ -78,7 +78,7 @@ def test_refusals(tmp_path: Path) -> None:
         draw(constant())
     with pytest.raises(UsageError, match="past the horizon"):
         draw(cosine(5), steps=7)
-    with pytest.raises(UsageError, match="width=5: must be at least 30"):
+    with pytest.raises(UsageError, match="width=5; it must be a whole number from 30 to 1000"):
         draw(cosine(5), width=5)
 
 

@@ -260,7 +260,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ({"betas": RAMP, "beta2": RAMP}, {}, "both drive 'betas'"),
     ({"lr": RAMP, "weight_decay": cosine(30)}, {}, "of lr has 20 steps and that of weight_decay has 30"),
     (RAMP, {"total_steps": 30}, "is 20 steps long and the run has 30"),
-    (RAMP, {"total_steps": 0}, "total_steps=0: must be at least 1"),
+    (RAMP, {"total_steps": 0}, "total_steps=0; it must be a whole number of at least 1"),
     (cosine(), {}, "say how long that is with .over(total_steps)"),
     (RAMP.per_group({"heat": 2}), {}, "no group is called 'heat': did you mean 'head'?"),
     (RAMP.per_group({7: 2}), {}, "there is no group 7; the optimizer has 2"),

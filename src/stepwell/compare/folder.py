@@ -13,7 +13,7 @@ from typing import Any
 
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Plan, difference
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, printable, shown
 
 FORMAT = 1  # of run.json and trials.jsonl; raised when an old folder could not be continued
 
@@ -34,6 +34,9 @@ class Folder:
         settings = path / "run.json"
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for file in (settings, self._trials):  # a pipe would be waited for without end
+                if file.exists() and not file.is_file():
+                    raise UsageError(f"{file} is not a file: give another --out, or delete it")
             if settings.exists() and self._trials.exists():
                 _same_run(path, settings, wanted)
             elif not settings.exists() and any(path.iterdir()):
@@ -41,12 +44,14 @@ class Folder:
             else:
                 write_whole(settings, json.dumps(wanted, indent=2) + "\n")
         except OSError as error:
-            raise UsageError(f"cannot write to {path}: {error.strerror or error}") from None
+            raise UsageError(f"cannot write to {printable(str(path))[:200]}: {error.strerror or error}") from None
+        self._known = {(c.name, phase): count for c in plan.contenders
+                       for phase, count in (("tune", plan.trials), ("seed", plan.seeds))}  # fmt: skip
 
     def outcomes(self) -> list[Outcome]:
         """What is done, in the order it was. A torn last line (the power went) is cut off the file.
 
-        Raises UsageError if an earlier line is not an outcome: then somebody edited the file.
+        Raises UsageError if an earlier line is not an outcome of this plan: then somebody edited the file.
         """
         if not self._trials.exists():
             return []
@@ -59,7 +64,9 @@ class Folder:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 outcome = Outcome.from_json(line.decode())
-            except ValueError:
+                if not outcome.index < self._known.get((outcome.optimizer, outcome.phase), 0):
+                    raise ValueError("of another plan")
+            except (ValueError, RecursionError):
                 raise UsageError(
                     f"{self._trials}, line {number} is damaged: delete that line to run its trial again"
                 ) from None
@@ -67,11 +74,14 @@ class Folder:
         return list(done.values())
 
     def append(self, outcome: Outcome) -> None:
-        """Write one outcome and wait until the disk has it."""
-        with self._trials.open("ab") as file:
-            file.write(outcome.to_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write one outcome and wait until the disk has it. Raises UsageError if it cannot be written."""
+        try:
+            with self._trials.open("ab") as file:
+                file.write(outcome.to_json().encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot write {self._trials}: {error.strerror or error}") from None
 
     def write(self, name: str, content: str) -> Path:
         """Write a file of the folder whole or not at all. Returns its path."""
@@ -81,14 +91,13 @@ class Folder:
 def _same_run(path: Path, settings: Path, wanted: dict[str, Any]) -> None:
     try:
         held = json.loads(settings.read_text())
-        assert isinstance(held, dict)
-    except (ValueError, AssertionError):
+        differs = difference(_by_name(held), _by_name(wanted))
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # somebody edited it
         raise UsageError(f"{settings} is damaged: give another --out, or delete {path}") from None
-    differs = difference(_by_name(held), _by_name(wanted))
     if differs is not None:
         name, before, now = differs
         raise UsageError(
-            f"{path} holds another run: {name} is {before!r} there and {now!r} here; "
+            f"{path} holds another run: {shown(name)[1:-1]} is {shown(before)} there and {shown(now)} here; "
             f"repeat that command to resume it, give another --out, or delete {path}"
         )
 
@@ -102,8 +111,16 @@ def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_whole(path: Path, content: str) -> Path:
-    """Write a text file so that a reader sees the old or the new content, never half of it."""
+    """Write a text file so that a reader sees the old or the new content, never half of it.
+
+    Raises UsageError if it cannot be written.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(content, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.unlink(missing_ok=True)  # left by a process that was killed; or a pipe, which would be waited for
+        with part.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(content)
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {printable(str(path))[:200]}: {error.strerror or error}") from None
     return path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from stepwell.arguments import MOST, is_finite_number, plain_number
 from stepwell.compare.plan import Phase, Trial
 
 Status = Literal["finished", "pruned", "diverged", "crashed"]
@@ -37,14 +38,14 @@ class Outcome:
     seed: int
     status: Status
     error: str = ""
-    steps: list[int] = field(default_factory=list)
-    metric: list[float] = field(default_factory=list)
-    loss: list[float | None] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list, repr=False)
+    metric: list[float] = field(default_factory=list, repr=False)
+    loss: list[float | None] = field(default_factory=list, repr=False)
+    seconds: list[float] = field(default_factory=list, repr=False)
     final: float | None = None
     state_bytes: int = 0
     parameters: int = 0
-    path: list[list[float]] = field(default_factory=list)
+    path: list[list[float]] = field(default_factory=list, repr=False)
     threads: int = 1
     evaluations: int = 0
 
@@ -65,11 +66,50 @@ class Outcome:
             raise ValueError("not an outcome")
         known = {f.name for f in fields(cls)}
         try:
-            return cls(**{key: item for key, item in value.items() if key in known})
+            outcome = cls(**{key: item for key, item in value.items() if key in known})
         except TypeError as error:
             raise ValueError(f"not an outcome: {error}") from None
+        wrong = _wrong(outcome)
+        if wrong:
+            raise ValueError(f"not an outcome: {wrong}")
+        return outcome
 
 
 def crashed(trial: Trial, error: str, **known: Any) -> Outcome:
     """The outcome of a trial that raised or whose process died."""
     return Outcome(trial.optimizer, trial.phase, trial.index, trial.lr, trial.seed, "crashed", error, **known)
+
+
+def _wrong(outcome: Outcome) -> str:
+    """The first field whose value no trial leaves behind, or nothing: files are edited by people, too."""
+    for name in ("optimizer", "error"):
+        if not isinstance(getattr(outcome, name), str):
+            return name
+    if outcome.phase not in get_args(Phase) or outcome.status not in get_args(Status):
+        return "phase or status"
+    for name in ("index", "seed", "state_bytes", "parameters", "threads", "evaluations"):
+        if not _is_whole(getattr(outcome, name)):
+            return name
+    if not is_finite_number(outcome.lr) or not (outcome.final is None or is_finite_number(outcome.final)):
+        return "lr or final"
+    points = len(outcome.steps) if isinstance(outcome.steps, list) else -1
+    for name in ("steps", "metric", "loss", "seconds"):
+        values = getattr(outcome, name)
+        gaps = name == "loss"  # there is none at the start
+        if not isinstance(values, list) or len(values) != points:
+            return name
+        if not all(is_finite_number(value) or (gaps and value is None) for value in values):
+            return name
+    if outcome.status == "finished" and (outcome.final is None or (points and outcome.steps[-1] < 1)):
+        return "final of a finished trial"
+    path = outcome.path
+    if not isinstance(path, list) or (path and len(path) != points):
+        return "path"
+    if not all(isinstance(at, list) and len(at) == 2 and all(map(is_finite_number, at)) for at in path):
+        return "path"
+    return ""
+
+
+def _is_whole(value: Any) -> bool:
+    plain = plain_number(value)
+    return type(plain) is int and 0 <= plain <= MOST

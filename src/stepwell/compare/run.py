@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepwell import __version__
+from stepwell import __version__, arguments
 from stepwell.compare.folder import Folder
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Contender, Plan, rivals, startable
@@ -18,15 +20,18 @@ from stepwell.compare.progress import Progress, Silent
 from stepwell.compare.scores import Score, scores, tuned
 from stepwell.compare.workers import Job, Step, Workers, available_cores, threads_per_worker
 from stepwell.curves import Heights
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, printable, shown
+
+MANY = 10_000  # trials, seeds or workers; more are a mistake
+FURTHEST = 1e100  # between the lowest and the highest rate
 
 if TYPE_CHECKING:
     from stepwell.tasks import Surface
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """A comparison, whole or as far as it came.
+    """A comparison, whole or as far as it came. `print(result)` shows its table; so does a notebook.
 
     Attributes:
         plan, outcomes, scores: what was asked, what was run, how it is scored.
@@ -46,6 +51,27 @@ class Result:
     seconds: float
     folder: Path
     surface: Heights | None = None
+
+    def __repr__(self) -> str:
+        best = next((score for score in self.scores if score.median is not None), None)
+        first = f"best {best.optimizer} at lr {best.best_lr:g}" if best and best.best_lr else "nothing finished"
+        state, runs = "complete" if self.complete else "not complete", len(self.outcomes)
+        return (
+            f"Result({self.task['name']!r}, {len(self.plan.contenders)} optimizers, {runs} runs, {state}: "
+            f"{first}; folder {str(self.folder)!r})"
+        )
+
+    def __str__(self) -> str:
+        from stepwell.compare.figures import headline, score_table
+
+        return f"{score_table(self).text()}\n{headline(self)}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from stepwell.compare.figures import headline, score_table
+
+        return f"{score_table(self).html()}<p><b>{escape(headline(self))}</b></p>"
 
     def to_json(self) -> dict[str, Any]:
         """What `results.json` holds: plain lists, dicts and finite numbers."""
@@ -74,6 +100,7 @@ def contenders(
     """
     from stepwell.optimizers import find
 
+    names = arguments.sequence("compare", "optimizers", names, "a list of names, as ['sgd', 'adamw']")
     if not names:
         raise UsageError("no optimizers to compare: give --optimizers adamw,lion")
     classes = [find(name) for name in names]
@@ -81,26 +108,53 @@ def contenders(
     for name in found:
         if found.count(name) > 1:
             raise UsageError(f"optimizer '{name}' is given twice")
-    given_ranges = _by_class("--lr-range", ranges or {}, found)
-    given_options = _by_class("--option", options or {}, found)
+    given_ranges = _by_class("--lr-range", {} if ranges is None else ranges, found)
+    given_options = _by_class("--option", {} if options is None else options, found)
     known = family if family in ("cnn", "transformer", "toy") else None
     chosen = []
     for cls, name in zip(classes, found, strict=True):
-        mine = given_options.get(name, {})
+        mine = _checked_options(name, given_options.get(name, {}))
         inside = find(mine["base"]) if "base" in mine else cls  # what a wrapper is put around decides on its rates
-        low, high = given_ranges.get(name) or inside.facts.lr_range(known)
-        if not 0 < low < high < float("inf"):
-            raise UsageError(f"learning rates of {name} from {low:g} to {high:g}: 0 < low < high is needed")
+        low, high = _checked_range(name, given_ranges[name]) if name in given_ranges else inside.facts.lr_range(known)
         usual = dict(inside.facts.compare_options)
         chosen.append(Contender(name, float(low), float(high), {**usual, **mine}, inside.facts.schedule))
     return tuple(chosen)
+
+
+def _checked_range(name: str, given: Any) -> tuple[float, float]:
+    span = arguments.sequence("compare", f"lr_ranges of {name}", given, "two numbers, (low, high)")
+    if len(span) != 2 or not all(map(arguments.is_finite_number, span)):
+        raise arguments.refusal("compare", f"lr_ranges of {name}", given, "two finite numbers, (low, high)")
+    low, high = (float(arguments.plain_number(end) or 0.0) for end in span)
+    if not 0 < low < high:
+        raise UsageError(f"learning rates of {name} from {low:g} to {high:g}: 0 < low < high is needed")
+    if high > FURTHEST * low:
+        raise UsageError(f"learning rates of {name} from {low:g} to {high:g} are more than {FURTHEST:g} times apart")
+    return low, high
+
+
+def _checked_options(name: str, given: Any) -> dict[str, Any]:
+    """The options as `run.json` keeps them, by which a later call knows the run again."""
+    options = arguments.mapping("compare", f"options of {name}", given, "a dict, as {'momentum': 0.9}")
+    for key, value in options.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            raise arguments.refusal("compare", f"an option of {name}", key, "the name of an argument, as momentum")
+        if key == "lr":
+            raise UsageError(f"compare: options of {name} have lr={shown(value)}; give a range of rates: lr_ranges")
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except Exception:  # a tensor, nan, a lone surrogate, a list inside itself
+            raise arguments.refusal(
+                "compare", f"{key} of {name}", value, "what a file can keep: finite numbers, words, lists, None"
+            ) from None
+    return options
 
 
 def _by_class(flag: str, given: Mapping[str, Any], found: Sequence[str]) -> dict[str, Any]:
     from stepwell.optimizers import find
 
     settled = {}
-    for name, value in given.items():
+    for name, value in arguments.mapping("compare", flag, given, "a dict by the names of optimizers").items():
         cls = find(name).__name__
         if cls not in found:
             raise UsageError(f"{flag} names {cls}, which is not compared here; compared: {', '.join(found)}")
@@ -138,27 +192,33 @@ def compare(
     >>> result.scores[0].optimizer
     'SGD'
     """
-    for label, number in (("trials", trials), ("seeds", seeds), ("steps", steps), ("jobs", jobs)):
-        if number is not None and number < 1:
-            raise UsageError(f"{label}={number}: at least 1 is needed")
+    trials = arguments.whole("compare", "trials", trials, least=1, most=MANY)
+    seeds = arguments.whole("compare", "seeds", seeds, least=1, most=MANY)
+    jobs = None if jobs is None else arguments.whole("compare", "jobs", jobs, least=1, most=MANY)
+    steps = None if steps is None else arguments.whole("compare", "steps", steps, least=1)
+    prune = arguments.flag("compare", "prune", prune)
+    _check_device(device)
+    _check_progress(progress)
     from stepwell.tasks import TABLE, find, probe
 
     problem = find(task)
     if task in TABLE:  # a user's file was probed when it was loaded; here a missing extra shows
         probe(problem)
-    _check_device(device)
+    task = str(task)
     path = Path(task.partition(":")[0])
+    place = _folder_of(problem.name) if out is None else arguments.path("compare", "out", out)
+    surface = _heights(problem.surface)  # before the training: a user's function may fail
     plan = Plan(
         task=task,
         contenders=contenders(optimizers, problem.family, lr_ranges, options),
         trials=trials,
         seeds=seeds,
-        steps=steps or problem.steps,
+        steps=steps or arguments.whole("compare", "steps of the task", problem.steps, least=1),
         prune=prune,
         device=device,
-        task_digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "",
+        task_digest=_digest(path) if task not in TABLE else "",
     )
-    folder = Folder(Path(out) if out is not None else Path("runs") / problem.name, plan)
+    folder = Folder(place, plan)
     jobs = jobs or max(1, available_cores() // 2)
     began = time.monotonic()
     outcomes = _run(plan, folder, problem.metric.direction, jobs, progress or Silent())
@@ -168,8 +228,8 @@ def compare(
         "family": problem.family,
         "metric": problem.metric.name,
         "direction": problem.metric.direction,
-        "target": problem.target,
-        "batch_size": problem.batch_size,
+        "target": arguments.plain_number(problem.target),
+        "batch_size": arguments.plain_number(problem.batch_size),
         "about": dict(problem.about),
     }
     return Result(
@@ -181,7 +241,7 @@ def compare(
         complete=_complete(plan, outcomes, problem.metric.direction),
         seconds=time.monotonic() - began,
         folder=folder.path,
-        surface=_heights(problem.surface),
+        surface=surface,
     )
 
 
@@ -222,14 +282,43 @@ def _complete(plan: Plan, outcomes: Sequence[Outcome], direction: Any) -> bool:
     return len(best) == len(plan.contenders) and not startable(plan, best, done, ())
 
 
-def _check_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"device '{device}' is neither 'cpu' nor 'cuda'")
+def _check_device(device: Any) -> None:
+    if not isinstance(device, str) or device not in ("cpu", "cuda"):
+        raise UsageError(f"device {shown(device)} is neither 'cpu' nor 'cuda'")
     if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise UsageError("device 'cuda' is not there: torch.cuda.is_available() is False; use --device cpu")
+
+
+def _check_progress(progress: Any) -> None:
+    if progress is None:
+        return
+    try:
+        right = all(callable(getattr(progress, name, None)) for name in ("begin", "step", "ended", "end"))
+    except Exception:
+        right = False
+    if not right:
+        raise arguments.refusal("compare", "progress", progress, "None or have begin, step, ended and end (`Lines()`)")
+
+
+def _folder_of(name: str) -> Path:
+    """Where a task's run is kept: inside `runs`, whatever the task is called."""
+    inside = Path(name)
+    if inside.is_absolute() or inside.drive or ".." in inside.parts or not inside.parts or "\\" in name:
+        raise UsageError(
+            f"compare: the task is called {shown(name)}, which names no folder inside runs; "
+            "give another name to the task, or say where to keep the run: --out FOLDER"
+        )
+    return Path("runs") / inside
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UsageError(f"cannot read {printable(str(path))[:200]}: {error.strerror or error}") from None
 
 
 def _heights(surface: Surface | None, points: int = 81) -> Heights | None:
@@ -244,7 +333,7 @@ def _heights(surface: Surface | None, points: int = 81) -> Heights | None:
     return Heights(
         x=[round(value, 5) for value in x.tolist()],
         y=[round(value, 5) for value in y.tolist()],
-        z=[[float(f"{value:.5g}") for value in row] for row in z.tolist()],
+        z=[[float(f"{value:.5g}") if math.isfinite(value) else None for value in row] for row in z.tolist()],
         points=tuple(surface.minima),
         log=surface.log,
     )

@@ -85,7 +85,7 @@ def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target
         tune = [o for o in mine if o.phase == "tune"]
         seeds = [o for o in mine if o.phase == "seed"]
         finals = [o.final for o in seeds if o.status == "finished" and o.final is not None]
-        whole = [o for o in seeds if o.status == "finished"]
+        whole = [o for o in seeds if o.status == "finished" and o.steps]
         lower, median, upper = quartiles(finals) if finals else (None, None, None)
         hits = [hit for o in seeds if (hit := hit_target(o, direction, target)) is not None]
         lr = best.get(contender.name)
@@ -102,7 +102,7 @@ def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target
                 trials=len(tune),
                 **counted,
                 seeds=len(seeds),
-                seeds_finished=len(whole),
+                seeds_finished=sum(o.status == "finished" for o in seeds),
                 median=median,
                 lower=lower,
                 upper=upper,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stepwell.anatomy.modes import put_into_training
 from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Trial
 from stepwell.compare.pruning import Judge
@@ -88,7 +89,7 @@ def _train(
 
     _warm_up(task, contender, trial, device)
     model = task.build(trial.seed).to(device)
-    model.train()
+    put_into_training(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = sum(p.numel() for p in trained)
     optimizer = _optimizer(contender, trial.lr, model)
@@ -151,6 +152,7 @@ def _warm_up(task: Task, contender: Contender, trial: Trial, device: str) -> Non
     Without it the first trial of AdamW in a fresh process took 2 s longer than the second, for 0.1 s of steps.
     """
     model = task.build(trial.seed).to(device)
+    put_into_training(model)
     optimizer = _optimizer(contender, 0.0, model)
     _update(task, model, optimizer, _Log())(to_device(next(task.stream(trial.seed)), device))
 

@@ -410,8 +410,8 @@ class Launch:
         elements = _ELEMENTS.get(found[beside], like.numel())
         if elements != like.numel():
             raise UsageError(
-                f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are the block scales of {elements:,} "
-                f"elements, here there are {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
+                f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are the block scales of {elements:,} elements, "
+                f"here there are {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
             )
         found[beside] = found[beside].to(torch.float32).contiguous()
         if format_found == "int4":

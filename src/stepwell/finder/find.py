@@ -5,11 +5,12 @@ Reference: Smith, "Cyclical learning rates for training neural networks", arXiv 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stepwell.engine.gradients import is_finite_number
-from stepwell.errors import UsageError, unknown
+from stepwell.anatomy.modes import put_into_training
+from stepwell.arguments import flag, fraction, number, plain_number, refusal, whole
+from stepwell.errors import UsageError, shown, unknown
 from stepwell.finder import data
-from stepwell.finder.found import FoundLR, found
+from stepwell.finder.attempts import Attempt
+from stepwell.finder.found import FoundLR, after, found
 from stepwell.finder.progress import Progress, bar
 from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
+from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
 from stepwell.optimizers.stepping import innermost, needs_closure
 from stepwell.step import Hutchinson, Step
+from stepwell.step.done import Done
 from stepwell.step.estimators import receiver
 
 LOW, HIGH = 1e-6, 10.0  # where no facts are known: from far too small for any to too large for most
+MANY, FURTHEST = 1_000_000, 1e100  # more updates, and a wider range, are a mistake
 BEYOND = 10  # how far the sweep goes beyond the usual range of an optimizer, on both sides
 
 
@@ -47,11 +53,13 @@ def find_lr(
     rule: str = "between",
     beta: float = 0.8,
     stop: float = 4.0,
+    attempts: int = 1,
     accumulate: int | None = None,
     scaler: Any = None,
     clip_norm: float | None = None,
     also: Sequence[Any] = (),
     seed: int = 0,
+    processes: bool | None = None,
     progress: bool | None = None,
 ) -> FoundLR:
     """Find a learning rate: the peak for a schedule of warmup and decay.
@@ -64,7 +72,8 @@ def find_lr(
     the finder's own.
 
     Args:
-        model: what is trained, or several modules. It is put into training mode where it is not.
+        model: what is trained, or several modules. A model that is in evaluation mode as a whole is put into training
+            mode; where a part of it is, as a frozen batch norm, all modes stay.
         optimizer: of stepwell or torch; or your `Step`, whose clipping, accumulation and scaler are then used (its
             schedule and averages rest). Its groups keep the ratios of their rates (`initial_lr` where a scheduler has
             put it); the rate that is found is the first group's.
@@ -77,18 +86,25 @@ def find_lr(
             optimizer goes into `also`.
         low, high: the range of rates; 1e-6 to 10 by default, for the optimizers of stepwell 10 times wider than their
             usual range on both sides. 0 < low < high.
-        iterations: updates in all, at least 10 for each order.
+        iterations: updates in all (of the first attempt), at least 10 for each order.
         orders: of the data, at least 1. The spread of their answers says how far to trust one.
         rule: which of the rules is the suggestion: between (half way from the steepest to the lowest point),
             steep, valley, slide or minimum. All are in the result.
         beta: of the running average that decides when to stop, in [0, 1).
         stop: how far above its best the smoothed loss may rise, above 1: in units of the best loss, or of the drop so
             far where that is larger (a loss may be 0 or negative).
+        attempts: how often to try, from 1 to 9. After one without an answer the next starts lower, ends higher or goes
+            slower and over more orders, as the reason says; each takes three times the updates of the one before. What
+            you gave for low and high stays.
         accumulate: micro-batches per update; the Step's, or 1.
         scaler: a `torch.amp.GradScaler`. clip_norm: as in `Step`. Both not with a Step, which has its own.
         also: what else must be put back: schedulers, modules, optimizers, anything with `state_dict` and
             `load_state_dict`.
         seed: of the orders and of all global generators while sweeping.
+        processes: whether all processes of torch.distributed sweep together; each must then make this call. All get
+            the same answer, read off the mean of their losses, and stop at the same update. By default yes where the
+            model is spread over them (DDP, FSDP); plain models wait 30 s for the call of the other processes, and
+            refuse without. False: this process alone.
         progress: a bar on the terminal; by default where there is one.
 
     For fine-tuning take the answer as an upper bound: the rate at which a curve falls fastest is often 10 to 100 times
@@ -102,33 +118,54 @@ def find_lr(
     Raises UsageError for bad arguments and for a loss that is no scalar. A curve that gives no answer raises nothing:
     `suggestion` is None and `reasons` say why.
     """
-    sweep = _checked(
-        model, optimizer, batches, loss, train_step, accumulate, scaler, clip_norm, low, high, iterations, orders, stop
-    )
-    if rule not in RULES:
-        raise unknown("rule", rule, RULES)
-    if not is_finite_number(beta) or not 0 <= beta < 1:
-        raise UsageError(f"find_lr: beta={beta!r}; it must be in [0, 1)")
-    if not isinstance(seed, int) or isinstance(seed, bool) or abs(seed) >= 2**32:
-        raise UsageError(f"find_lr: seed={seed!r}; it must be a whole number below 2^32")
-    if not isinstance(also, (list, tuple)):
-        raise UsageError(f"find_lr: also is a {type(also).__name__}; it must be a list, as [scheduler]")
-    snapshot = Snapshot(
-        sweep.modules, sweep.optimizer, sweep.scaler, also, data.generators_of(batches), data.sources_of(batches)
-    )
-    curves: list[list[float]] = []
-    length = len(sweep.lrs)
-    with bar(orders * length, progress) as advance:
-        try:
-            for order in range(orders):
-                snapshot.restore()
-                begun = order * length
-                _seed(seed + order)
-                curves.append(sweep.run(data.stream(batches, seed + order), beta, stop, _after(begun, advance)))
-        finally:
-            sweep.close()
-            snapshot.close()
-    return found(sweep.lrs, curves, rule=rule, ratios=sweep.ratios)
+    modules, chosen = _modules(model), _optimizer(optimizer)
+    spread = [*modules, *([optimizer.model] if isinstance(optimizer, Step) and optimizer.model is not None else [])]
+    together = together_with(spread, chosen, processes)
+
+    def prepared() -> tuple[Sweep, Snapshot]:
+        sweep = _checked(
+            modules, optimizer, chosen, batches, loss, train_step, accumulate, scaler, clip_norm, low, high,
+            iterations, orders, stop, attempts, together,
+        )  # fmt: skip
+        if not isinstance(rule, str) or rule not in RULES:
+            raise unknown("rule", rule, RULES)
+        fraction("find_lr", "beta", beta)
+        _checked_seed(seed)
+        if not isinstance(also, (list, tuple)):
+            raise UsageError(f"find_lr: also is a {type(also).__name__}; it must be a list, as [scheduler]")
+        if progress is not None:
+            flag("find_lr", "progress", progress)
+        sources = data.generators_of(batches), data.sources_of(batches)
+        return sweep, Snapshot(sweep.modules, sweep.optimizer, sweep.scaler, also, *sources)
+
+    sweep, snapshot = together.all_or_none(prepared)
+    seed, beta = int(seed), float(beta)
+    together.check_same(
+        {"low": sweep.attempt.low, "high": sweep.attempt.high, "iterations": iterations, "orders": orders,
+         "attempts": attempts, "stop": stop, "beta": beta, "rule": list(RULES).index(rule),
+         "accumulate": sweep.accumulate,
+         "number of groups": len(sweep.ratios), "ratios of the groups": sum(sweep.ratios)}
+    )  # fmt: skip
+    shows = progress if together.lead else False
+    tried: list[str] = []
+    try:
+        while True:
+            attempt = sweep.attempt
+            curves: list[list[float]] = []
+            with bar(attempt.orders * attempt.points, shows) as advance:
+                for order in range(attempt.orders):
+                    snapshot.restore()
+                    _seed(seed + order)
+                    told = _after(order * attempt.points, advance)
+                    curves.append(sweep.run(data.stream(batches, seed + order), beta, told))
+            result = found(attempt.lrs, curves, rule=rule, ratios=sweep.ratios)
+            if result.suggestion is not None or len(tried) + 1 == int(attempts):
+                return after(result, tried)
+            tried.append(f"{attempt}: {result.reasons[0]}")
+            sweep.attempt = attempt.after(result)
+    finally:
+        sweep.close()
+        snapshot.close()
 
 
 @dataclass
@@ -142,19 +179,20 @@ class Sweep:
     modules: list[nn.Module]
     optimizer: torch.optim.Optimizer
     scaler: Any
-    lrs: list[float]
+    attempt: Attempt
     ratios: list[float]  # of each group's rate to the one that is found
     train: Callable[[Iterator[Any]], float]
     begin: Callable[[], None]
     close: Callable[[], None]
+    accumulate: int = 1
 
-    def run(self, batches: Iterator[Any], beta: float, stop: float, advance: Progress) -> list[float]:
+    def run(self, batches: Iterator[Any], beta: float, advance: Progress) -> list[float]:
         """The losses, one for each rate until it was stopped; the last may be not finite."""
         for module in self.modules:
-            module.train()
+            put_into_training(module)
         self.begin()
         losses: list[float] = []
-        for lr in self.lrs:
+        for lr in self.attempt.lrs:
             for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(lr * ratio)
@@ -162,7 +200,7 @@ class Sweep:
                     group["lr"] = lr * ratio
             losses.append(self.train(batches))
             advance(len(losses))
-            if not math.isfinite(losses[-1]) or _diverged(debiased(losses, beta).tolist(), stop):
+            if not math.isfinite(losses[-1]) or _diverged(debiased(losses, beta).tolist(), self.attempt.stop):
                 break
         return losses
 
@@ -183,9 +221,31 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _modules(model: Any) -> list[nn.Module]:
+    modules = [model] if isinstance(model, nn.Module) else list(model) if isinstance(model, (list, tuple)) else []
+    if not modules or not all(isinstance(module, nn.Module) for module in modules):
+        raise UsageError(f"find_lr: model must be a torch.nn.Module, or a list of them, and not {shown(model)}")
+    return modules
+
+
+def _optimizer(given: Any) -> torch.optim.Optimizer:
+    optimizer = given.optimizer if isinstance(given, Step) else given
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(f"find_lr: optimizer is a {type(given).__name__}; pass a torch.optim.Optimizer or a Step")
+    return optimizer
+
+
+def _checked_seed(seed: Any) -> int:
+    plain = plain_number(seed)
+    if type(plain) is not int or abs(plain) >= 2**32:
+        raise refusal("find_lr", "seed", seed, "a whole number below 2^32")
+    return plain
+
+
 def _checked(
-    model: Any,
+    modules: list[nn.Module],
     given: Any,
+    optimizer: torch.optim.Optimizer,
     batches: Any,
     loss: Any,
     train_step: Any,
@@ -197,20 +257,16 @@ def _checked(
     iterations: Any,
     orders: Any,
     stop: Any,
+    attempts: Any,
+    together: Together,
 ) -> Sweep:
     """The sweep that the arguments describe, or UsageError. Nothing is changed here."""
-    modules = [model] if isinstance(model, nn.Module) else list(model) if isinstance(model, Iterable) else []
-    if not modules or not all(isinstance(module, nn.Module) for module in modules):
-        raise UsageError("find_lr: model must be a torch.nn.Module, or a list of them")
     if (loss is None) == (train_step is None):
         raise UsageError("find_lr: give either loss, a function (model, batch) -> scalar, or train_step, batch -> loss")
     for name, function in (("loss", loss), ("train_step", train_step)):
         if function is not None and not callable(function):
             raise UsageError(f"find_lr: {name} is a {type(function).__name__}; it must be a function")
     step = given if isinstance(given, Step) else None
-    optimizer = step.optimizer if step is not None else given
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise UsageError(f"find_lr: optimizer is a {type(given).__name__}; pass a torch.optim.Optimizer or a Step")
     own = {"accumulate": accumulate, "scaler": scaler, "clip_norm": clip_norm}
     doubled = [name for name, value in own.items() if value is not None]
     if doubled and (step is not None or train_step is not None):
@@ -218,35 +274,37 @@ def _checked(
         raise UsageError(f"find_lr: {doubled[0]} has no effect here, {owner}; leave it out")
     if step is not None and (step.accumulated or step._swapped):
         raise UsageError("find_lr: the Step is within an accumulation or inside averaged(); call it after an update")
-    for name, value, least in (("iterations", iterations, 10), ("orders", orders, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UsageError(f"find_lr: {name}={value!r}; it must be a whole number of at least {least}")
+    iterations = whole("find_lr", "iterations", iterations, least=10, most=MANY)
+    orders = whole("find_lr", "orders", orders, least=1)
     if iterations // orders < 10:
         raise UsageError(
             f"find_lr: iterations={iterations} are {iterations // orders} for each of orders={orders}; "
             "at least 10 are needed to see a curve"
         )
-    if not is_finite_number(stop) or stop <= 1:
-        raise UsageError(f"find_lr: stop={stop!r}; it must be above 1")
-    low, high = _range(optimizer, low, high)
-    bases = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    stop = float(number("find_lr", "stop", stop, above=1))
+    whole("find_lr", "attempts", attempts, least=1, most=9)
+    lowest, highest = _range(optimizer, low, high)
+    attempt = Attempt(lowest, highest, iterations // orders, orders, stop, low is not None, high is not None)
+    bases = [_base(position, group) for position, group in enumerate(optimizer.param_groups)]
     reference = next((base for base in bases if base > 0), None)
     if reference is None:
         raise UsageError("find_lr: every group of the optimizer has lr 0; set the ratios that the groups shall keep")
-    points = iterations // orders
-    lrs = [low * (high / low) ** (t / (points - 1)) for t in range(points)]
     ratios = [base / reference for base in bases]
     scaler = step.scaler if step is not None else scaler
     if train_step is not None:
         data.check(batches, 1)
+
+        def trained(stream: Iterator[Any]) -> float:
+            batch = together.all_or_none(lambda: next(stream))
+            return together.mean(lambda: _number(train_step(batch)))
+
         return Sweep(
-            modules, optimizer, scaler, lrs, ratios, lambda stream: _number(train_step(next(stream))),
-            lambda: _drop_gradients(optimizer), lambda: None,
+            modules, optimizer, scaler, attempt, ratios, trained, lambda: _drop_gradients(optimizer), lambda: None
         )  # fmt: skip
     if step is not None:
         options = {"accumulate": step.accumulate, "scaler": step.scaler, "model": step.model}
     else:
-        options = {"accumulate": accumulate or 1, "scaler": scaler, "model": modules[0], "clip_norm": clip_norm}
+        options = {"accumulate": 1, "scaler": scaler, "model": modules[0], "clip_norm": clip_norm}
     if accumulate is not None:
         options["accumulate"] = accumulate
     if step is not None and step.estimator is not None:
@@ -263,20 +321,30 @@ def _checked(
             inner.estimator.updates = 0
         inner._begin_anew()
 
-    def train(stream: Iterator[Any]) -> float:
-        for _ in range(inner.accumulate):
-            batch = next(stream)
-            if needs_closure(optimizer):
-                done = inner.closure(functools.partial(loss, modules[0], batch))
-            else:
-                result = loss(modules[0], batch)
-                value, logits = result if isinstance(result, tuple) else (result, None)
-                done = inner(value, logits=logits)
+    def forward(batch: Any) -> tuple[Any, Any]:
+        result = loss(modules[0], batch)
+        return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+
+    def reached(done: Done) -> float:
         assert done.loss is not None
         return done.loss
 
+    def train(stream: Iterator[Any]) -> float:
+        # Fetching and the forward pass are agreed on before the backward pass, in which processes wait for one another.
+        for left in reversed(range(inner.accumulate)):
+            batch = together.all_or_none(lambda: next(stream))
+            if needs_closure(optimizer):
+                work = functools.partial(inner.closure, functools.partial(loss, modules[0], batch))
+            else:
+                value, logits = together.all_or_none(functools.partial(forward, batch))
+                work = functools.partial(inner, value, logits=logits)
+            if left:
+                work()
+        return together.mean(lambda: reached(work()))
+
     return Sweep(
-        modules, optimizer, inner.scaler, lrs, ratios, train, begin, lambda: inner._sync.before(last=True)
+        modules, optimizer, inner.scaler, attempt, ratios, train, begin, lambda: inner._sync.before(last=True),
+        inner.accumulate,
     )  # fmt: skip
 
 
@@ -287,10 +355,26 @@ def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _number(value: Any) -> float:
-    try:
-        return value.item() if isinstance(value, Tensor) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise UsageError(f"find_lr: train_step returned {value!r:.80}; it must return the loss of its batch") from None
+    """The loss that `train_step` gave; nan and inf are losses, too."""
+    with contextlib.suppress(Exception):  # several elements, no values
+        value = value.item() if isinstance(value, Tensor) else value
+    plain = plain_number(value)
+    if plain is None:
+        raise UsageError(f"find_lr: train_step returned {shown(value)}; it must return the loss of its batch")
+    return float(plain)
+
+
+def _base(position: int, group: dict[str, Any]) -> float:
+    """The rate of a group before any schedule."""
+    name = "initial_lr" if "initial_lr" in group else "lr"
+    value = group.get(name)
+    plain = plain_number(value.squeeze() if isinstance(value, Tensor) else value)
+    if plain is None or not 0 <= plain < math.inf:
+        raise UsageError(
+            f"find_lr: {name} of group {position} of the optimizer is {shown(value)}; it must be a finite number, "
+            "at least 0"
+        )
+    return float(plain)
 
 
 def _range(optimizer: torch.optim.Optimizer, low: Any, high: Any) -> tuple[float, float]:
@@ -299,10 +383,10 @@ def _range(optimizer: torch.optim.Optimizer, low: Any, high: Any) -> tuple[float
     if name in TABLE:  # torch's of the same name as well
         least, most = find(name).facts.lr_range()
         usual = (least / BEYOND, most * BEYOND)
-    low, high = usual[0] if low is None else low, usual[1] if high is None else high
-    for name, value in (("low", low), ("high", high)):
-        if not is_finite_number(value) or value <= 0:
-            raise UsageError(f"find_lr: {name}={value!r}; it must be a finite number above 0")
+    low = usual[0] if low is None else number("find_lr", "low", low, above=0)
+    high = usual[1] if high is None else number("find_lr", "high", high, above=0)
     if low >= high:
         raise UsageError(f"find_lr: low={low:g} is not below high={high:g}")
+    if high > FURTHEST * low:
+        raise UsageError(f"find_lr: low={low:g} and high={high:g} are more than a factor of {FURTHEST:g} apart")
     return float(low), float(high)

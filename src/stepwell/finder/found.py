@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ PEAK = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoundLR:
-    """The answer of a learning-rate range test.
+    """The answer of a learning-rate range test. `print(found)` says it in full; a notebook shows the curve, too.
 
     Attributes:
         suggestion: the rate of the first group (of the first whose rate is not 0), or None where the curve gives no
@@ -40,6 +41,8 @@ class FoundLR:
         group_lrs: the suggestion for each group of the optimizer, by their ratios.
         curve: loss over lr, the mean over the orders, with the band from the lowest to the highest, smoothed.
         orders: the raw losses of each order.
+        cause: why there is no answer, in a word: short (the loss blew up at once), rises, flat, noise; else empty.
+        tried: the attempts before this one, with what came of them.
     """
 
     suggestion: float | None
@@ -51,6 +54,8 @@ class FoundLR:
     group_lrs: tuple[float, ...]
     curve: Curve
     orders: tuple[Curve, ...]
+    cause: str = ""
+    tried: tuple[str, ...] = ()
 
     @property
     def finding(self) -> Finding | None:
@@ -70,7 +75,8 @@ class FoundLR:
     def text(self) -> str:
         """What a reader is told: the answer with its spread, the other rules, the notes; or the reasons against one."""
         if self.suggestion is None:
-            return "\n".join(["no learning rate found", *(f"  {reason}" for reason in self.reasons)])
+            tried = [f"  tried before: {one}" for one in self.tried]
+            return "\n".join(["no learning rate found", *(f"  {reason}" for reason in self.reasons), *tried])
         assert self.spread is not None
         lines = [f"learning rate {self.suggestion:.2g} ({self.rule}; orders of the data alone: "
                  f"{self.spread[0]:.2g} to {self.spread[1]:.2g})"]  # fmt: skip
@@ -78,10 +84,24 @@ class FoundLR:
         lines.append(f"  other rules: {others}")
         if len(self.group_lrs) > 1:
             lines.append(f"  by group: {', '.join(f'{lr:.2g}' for lr in self.group_lrs)}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        tried = [f"  found in attempt {len(self.tried) + 1}; before: {one}" for one in self.tried[-1:]]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes), *tried])
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        rates = f"{len(self.curve.x)} rates, {len(self.orders)} orders"
+        if self.suggestion is None:
+            return f"FoundLR(None, cause={self.cause!r}, {rates})"
+        assert self.spread is not None
+        low, high = self.spread
+        return f"FoundLR({self.suggestion:.3g}, rule={self.rule!r}, spread=({low:.3g}, {high:.3g}), {rates})"
+
+    def _repr_html_(self) -> str:
+        from stepwell.finder.picture import svg
+
+        return f"<pre>{escape(self.text())}</pre>{svg(self)}"
 
     def chart(self) -> Chart:
         """The curve for a report, with a line at each suggestion."""
@@ -153,9 +173,10 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
         x_label="learning rate",
         y_label="loss",
     )
-    reasons = _reasons(x, raw, mean, width)
-    if reasons:
-        return FoundLR(None, rule, None, {}, reasons, (), (), curve, orders)
+    refused = _refusal(x, raw, mean, width)
+    if refused is not None:
+        cause, reason = refused
+        return FoundLR(None, rule, None, {}, (reason,), (), (), curve, orders, cause)
     suggestions = {name: reading(x, mean) for name, reading in RULES.items()}
     alone = [RULES[rule](x, row) for row in smoothed]
     spread = (min(alone), max(alone))
@@ -173,30 +194,43 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
     )
 
 
-def _reasons(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, ...]:
-    """Why this curve gives no answer; empty if it does."""
+def after(found: FoundLR, tried: Sequence[str]) -> FoundLR:
+    """The result with what was tried before it."""
+    return replace(found, tried=tuple(tried))
+
+
+def _refusal(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, str] | None:
+    """Why this curve gives no answer, in a word and in a sentence; None if it does."""
     if len(x) < FEWEST:
         at = f"at {x[-1]:.2g}, " if len(x) else ""
-        return (f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",)
+        return (
+            "short",
+            f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",
+        )
     lowest = int(np.argmin(mean))
     began = float(mean[0])
     drop = began - float(mean[lowest])
     least = FLAT * abs(began)
     if drop <= least and (lowest >= 2 or float(raw.mean(0).max()) - began <= least):
         return (
+            "flat",
             f"the curve is flat: the loss falls by {drop:.2g} of {began:.3g} at most; is the model connected to the "
             "loss, is it trained already, or does the range end too low (high)?",
         )
     if lowest < 2:
-        return (f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): begin lower (low)",)
+        return (
+            "rises",
+            f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): begin lower (low)",
+        )
     scatter, error = _noise(raw, lowest, width)
     if drop <= NOISE * error:
         return (
+            "noise",
             f"the curve is noise: single losses scatter by {scatter:.2g} (median absolute deviation), which moves the "
             f"smoothed curve by {error:.2g}, and the loss falls by {drop:.2g}, less than {NOISE:g} times as much; take "
-            "larger batches, accumulate, or more iterations",
+            "larger batches, accumulate, or more iterations and orders",
         )
-    return ()
+    return None
 
 
 def _noise(raw: Array, lowest: int, width: float) -> tuple[float, float]:

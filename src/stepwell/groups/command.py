@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,7 @@ def plan(
     averages: int = 0,
     device: str = "cpu",
     width: int | None = None,
+    defaults: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> str:
     """The table of groups and the forecast, as text.
 
@@ -33,6 +35,7 @@ def plan(
         averages: copies of the weights (EMA).
         device: what the forecast is compared with.
         width: at most so many characters a line.
+        defaults: the lr and the weight decay that a class, or a name of an optimizer, has where none is given.
 
     Raises UsageError for an unknown optimizer, format or device.
     """
@@ -47,6 +50,12 @@ def plan(
         available=available,
         where=where,
     )
+    if defaults is not None:  # the values, also where a group leaves them to the optimizer
+        filled = [
+            {**defaults(optimizer if own is None else own), **group}
+            for group, own in zip(groups, groups.optimizers, strict=True)
+        ]
+        groups = Groups(filled, groups.members, groups.notes, groups.optimizers)
     return f"{groups.table(optimizer=optimizer, state=state, width=width)}\n\n{needs}"
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from stepwell.anatomy.modes import is_frozen
 from stepwell.errors import UsageError
 
 
@@ -40,7 +41,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
     """Take the running statistics of batch norm anew, at the weights as they are: their means over `batches`.
 
     For weights that were averaged (SWA, EMA) or switched (Schedule-Free, Lookahead): the statistics in the model are
-    those of the training weights. Models without such norms are left alone, and no batch is read.
+    those of the training weights. Models without such norms are left alone, and no batch is read. So is a norm that
+    was frozen: one in evaluation mode while other modules train, or, in a model that is in evaluation mode as a whole,
+    one that has parameters of which none requires a gradient.
 
     Args:
         model: its norms see the batches in training mode, everything else in evaluation mode: unlike in
@@ -56,7 +59,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
     ...     recalibrate(model, loader)
     ...     accuracy = evaluate(model)
     """
-    norms = norms_of(model)
+    norms = [norm for norm in norms_of(model) if not is_frozen(norm, model)]
     if not norms:
         return 0
     run = _plain_forward(model) if forward is None else forward

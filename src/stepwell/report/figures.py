@@ -101,10 +101,13 @@ def _band(curve: Curve, slot: int) -> list[dict[str, Any]]:
 def _contours(chart: Chart) -> list[dict[str, Any]]:
     assert chart.heights is not None
     heights = chart.heights
-    z = [[math.log10(max(value, 1e-12)) if heights.log else value for value in row] for row in heights.z]
-    if heights.log:  # one cell at the very minimum must not take most of the scale
-        floor = sorted(value for row in z for value in row)[len(z) * len(z[0]) // 50]
-        z = [[round(max(value, floor), 4) for value in row] for row in z]
+    z: list[list[float | None]] = [list(row) for row in heights.z]
+    if heights.log:
+        z = [[None if value is None else math.log10(max(value, 1e-12)) for value in row] for row in z]
+        known = sorted(value for row in z for value in row if value is not None)
+        if known:  # one cell at the very minimum must not take most of the scale
+            floor = known[len(known) // 50]
+            z = [[None if value is None else round(max(value, floor), 4) for value in row] for row in z]
     return [
         {
             "type": "contour",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from stepwell import arguments
 from stepwell.curves import Cell, Chart, Section, Table
-from stepwell.errors import MissingExtra
+from stepwell.errors import MissingExtra, UsageError, printable
+from stepwell.findings import Finding
 from stepwell.report.figures import figure, slots
 
 SHORT = 28  # characters: a cell up to this long is kept on one line
@@ -39,6 +42,16 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
         import jinja2
     except ImportError:
         raise MissingExtra("jinja2", "tools", "an HTML report") from None
+    for name, said in (("title", title), ("lead", lead), ("foot", foot)):
+        if not isinstance(said, str):
+            raise arguments.refusal("report", name, said, "a text")
+    sections = arguments.sequence("report", "sections", sections, "a list of stepwell.curves.Section")
+    for section in sections:
+        if not isinstance(section, Section):
+            raise arguments.refusal("report", "a section", section, "a stepwell.curves.Section")
+        for item in arguments.sequence("report", "items of a section", section.items, "a list"):
+            if not isinstance(item, (Table, Chart, Finding)):
+                raise arguments.refusal("report", "an item of a section", item, "a Table, a Chart or a Finding")
     charts = [item for section in sections for item in section.items if isinstance(item, Chart)]
     colours = slots(charts)
     drawn = {
@@ -59,10 +72,20 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
 
 
 def write(path: Path, title: str, sections: Sequence[Section], lead: str = "", foot: str = "") -> Path:
-    """Render the page into a file, whole or not at all. Returns the path."""
+    """Render the page into a file, whole or not at all. Returns the path.
+
+    Raises UsageError for arguments of another type, and if the file cannot be written.
+    """
+    path = arguments.path("report.write", "path", path)
     part = path.with_name(path.name + ".part")
-    part.write_text(render(title, sections, lead, foot), encoding="utf-8")
-    part.replace(path)
+    page = render(title, sections, lead, foot)
+    try:
+        part.unlink(missing_ok=True)  # left by a process that was killed; or a pipe, which would be waited for
+        with part.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(page)
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {printable(str(path))[:200]}: {error.strerror or error}") from None
     return path
 
 
@@ -72,8 +95,17 @@ def embedded(value: Any) -> str:
     >>> embedded({"name": "</script>"})
     '{"name":"\\\\u003c/script\\\\u003e"}'
     """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    """The value with None, a gap in a curve, for every number that JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _columns(table: Table) -> list[str]:

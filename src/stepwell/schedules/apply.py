@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from stepwell.errors import UsageError, nearest
+from stepwell.arguments import plain_number
+from stepwell.errors import UsageError, nearest, shown
 from stepwell.schedules.base import Scaled, Schedule, check_group_keys
 
 # One schedule drives lr; a dict drives what it names.
@@ -24,12 +25,14 @@ def by_name(schedule: Schedules) -> dict[str, Schedule]:
         return {"lr": schedule}
     if not isinstance(schedule, Mapping) or not schedule:
         raise UsageError(
-            f"schedule={schedule!r}: give a schedule for lr, as warmup(500).then(cosine(9500)), or a dict of them, "
-            "as {'lr': ..., 'weight_decay': ...}"
+            f"schedule={shown(schedule)}: give a schedule for lr, as warmup(500).then(cosine(9500)), or a dict of "
+            "them, as {'lr': ..., 'weight_decay': ...}"
         )
     for name, one in schedule.items():
+        if not isinstance(name, str):
+            raise UsageError(f"schedule has the key {shown(name)}; it must be the name of a hyperparameter, as 'lr'")
         if not isinstance(one, Schedule):
-            raise UsageError(f"schedule[{name!r}]={one!r}: must be a schedule, as cosine(9500)")
+            raise UsageError(f"schedule[{shown(name)}]={shown(one)}: must be a schedule, as cosine(9500)")
     return dict(schedule)
 
 
@@ -90,7 +93,13 @@ def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int
                 )
         driven[target] = name
         current = group[key] if place is None else group[key][place]
-        values[name] = group.get(f"initial_{name}", _copied(current))
+        start = group.get(f"initial_{name}", current)
+        for item in start if isinstance(start, (tuple, list)) else (start,):
+            if plain_number(item.squeeze() if hasattr(item, "squeeze") else item) is None:
+                raise UsageError(
+                    f"group {position} of the optimizer has {name}={shown(start)}, which is no number to multiply"
+                )
+        values[name] = _copied(start)
     return values
 
 
@@ -106,7 +115,7 @@ def _target(name: str, group: Mapping[str, Any], position: int) -> tuple[str, in
             return "betas", int(name[4:]) - 1
     known = [key for key, value in group.items() if _is_number(value) and not key.startswith("initial_")]
     known += ["momentum", "betas", *(f"beta{i + 1}" for i in range(len(betas)))] if betas is not None else []
-    raise UsageError(f"group {position} of the optimizer has no {name!r} to schedule: {nearest(name, known)}")
+    raise UsageError(f"group {position} of the optimizer has no {shown(name)} to schedule: {nearest(name, known)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -15,15 +15,15 @@ import fnmatch
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from operator import index
 from typing import Any, ClassVar
 
-from stepwell.errors import UsageError, nearest
+from stepwell.arguments import MOST, choice, flag, mapping, number, plain_number, refusal, whole
+from stepwell.errors import UsageError, nearest, shown
 
-_MOST = 2**53  # up to here a float counts steps exactly
+_LISTED = 10_000_000  # values that are made at once; more are a mistake
 
 # How long a schedule is: steps (int), a fraction of the run (float in (0, 1]), what the other parts leave (None),
 # or without end (math.inf).
@@ -41,6 +41,8 @@ class Schedule:
     >>> s(0), s(499), s(500), s.horizon
     (0.002, 1.0, 1.0, 10000)
     """
+
+    __array_ufunc__ = None  # an array or a number of NumPy times a schedule is this class's business
 
     # What a subclass owns: its length, its maths, and whether it keeps its end value for ever after.
     _holds: ClassVar[bool] = False
@@ -99,7 +101,7 @@ class Schedule:
         except OverflowError:
             value = math.inf
         if not abs(value) <= sys.float_info.max:
-            raise UsageError(f"{self} gives {value} at step {step}; a factor must be a finite number")
+            raise UsageError(f"{self} gives {shown(value)} at step {step}; a factor must be a finite number")
         return value
 
     @cached_property
@@ -136,14 +138,14 @@ class Schedule:
 
         Raises UsageError if it does not fit the run (see `check`).
         """
-        total = whole("total_steps", total_steps, least=1)
+        total = whole("", "total_steps", total_steps, least=1)
         schedule = self._resolve(total, total)
         schedule.check(total)
         return schedule
 
     def check(self, total_steps: int) -> None:
         """Raise UsageError, naming both numbers, if this schedule does not fit a run of `total_steps` updates."""
-        total = whole("total_steps", total_steps, least=1)
+        total = whole("", "total_steps", total_steps, least=1)
         if not self.resolved:
             self.over(total)
             return
@@ -197,7 +199,7 @@ class Schedule:
         [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
         """
         if not isinstance(following, Schedule):
-            raise UsageError(f"then({following!r}): what follows must be a schedule, as in .then(cosine(9500))")
+            raise UsageError(f"then({shown(following)}): what follows must be a schedule, as in .then(cosine(9500))")
         mine = self.parts if isinstance(self, Sequence) else (self,)
         theirs = following.parts if isinstance(following, Sequence) else (following,)
         return Sequence((*mine, *theirs))
@@ -222,9 +224,7 @@ class Schedule:
         """The product, step by step, with a number or with another schedule."""
         if isinstance(other, Schedule):
             return Product((self, other))
-        if isinstance(other, (int, float)) and not isinstance(other, bool):
-            return Scaled(self, other)
-        return NotImplemented
+        return Scaled(self, other)
 
     __rmul__ = __mul__
 
@@ -240,8 +240,9 @@ class Schedule:
         (10.0, 1.0, 0.5)
         """
         if not isinstance(factors, Mapping):
-            raise UsageError(f"per_group({factors!r}): give a dict of factors by group, as {{'head': 10}}")
-        return PerGroup(self, tuple(factors.items()))
+            raise UsageError(f"per_group({shown(factors)}): give a dict of factors by group, as {{'head': 10}}")
+        given = mapping("per_group", "factors", factors, "a dict of factors by group, as {'head': 10}")
+        return PerGroup(self, tuple(given.items()))
 
     def for_group(self, group: int | str, position: int | None = None) -> Schedule:
         """What one group follows: without the factors of the others."""
@@ -273,12 +274,12 @@ class Schedule:
 
     def values(self, steps: int | None = None) -> list[float]:
         """The factors of the first `steps` updates (of all, if it has a horizon)."""
-        count = self._count(steps)
+        count = whole("values", "steps", self._count(steps), least=1, most=_LISTED)
         return [self(step) for step in range(count)]
 
     def _count(self, steps: int | None) -> int:
         if steps is not None:
-            return whole("steps", steps, least=1)
+            return whole("", "steps", steps, least=1)
         if not self.resolved or self.horizon is None:
             raise UsageError(f"{self} has no end of its own; say how many steps to show")
         return self.horizon
@@ -539,7 +540,7 @@ class Scaled(_Pointwise):
     by: float
 
     def __post_init__(self) -> None:
-        number("* ", "factor", self.by, low=0.0)
+        settle(self, "by", owner="*", name="factor", least=0)
 
     def _at(self, step: int) -> float:
         return self.schedule._value(step) * self.by
@@ -563,8 +564,8 @@ class Between(_Pointwise):
     high: float
 
     def __post_init__(self) -> None:
-        number("between", "low", self.low)
-        number("between", "high", self.high)
+        settle(self, "low", owner="between")
+        settle(self, "high", owner="between")
         if self.schedule.absolute:
             raise UsageError(f"{self.schedule} gives values already; between() takes factors")
 
@@ -596,15 +597,20 @@ class PerGroup(_Pointwise):
     def __post_init__(self) -> None:
         if not self.factors:
             raise UsageError("per_group({}): no group is named; leave it out")
+        settled = []
         for key, factor in self.factors:
             if isinstance(key, bool) or not isinstance(key, (int, str)):
-                raise UsageError(f"per_group: the key {key!r} is neither a group's name nor its position")
+                raise UsageError(f"per_group: the key {shown(key)} is neither a group's name nor its position")
             if not isinstance(factor, Schedule):
-                number("per_group", f"the factor of {key!r}", factor, low=0.0)
-            elif factor.absolute != self.schedule.absolute:
+                factor = number("per_group", f"the factor of {shown(key)}", factor, least=0)
+            settled.append((key, factor))
+            if not isinstance(factor, Schedule):
+                continue
+            if factor.absolute != self.schedule.absolute:
                 raise UsageError(
                     f"per_group: {factor} of {key!r} and {self.schedule} differ: one gives values, one factors"
                 )
+        object.__setattr__(self, "factors", tuple(settled))
         self._agree()
 
     def _at(self, step: int) -> float:
@@ -685,55 +691,58 @@ class Endless(Schedule):
         return math.inf
 
 
-def whole(name: str, value: Any, least: int = 0) -> int:
-    """`value` as an int that is at least `least`, or UsageError."""
+def settle(
+    schedule: Schedule, attribute: str, *, owner: str | None = None, name: str | None = None, **bounds: float
+) -> None:
+    """Check a number of a schedule and keep it as Python's: `repr` is read back by `parse`."""
+    value = getattr(schedule, attribute)
+    plain = number(owner or type(schedule).__name__, name or attribute, value, **bounds)  # type: ignore[arg-type]
+    object.__setattr__(schedule, attribute, plain)
+
+
+def settle_count(schedule: Schedule, attribute: str) -> None:
+    """Check a count of steps of a schedule, at least 1, and keep it as Python's."""
+    value = whole(type(schedule).__name__, attribute, getattr(schedule, attribute), least=1)
+    object.__setattr__(schedule, attribute, value)
+
+
+def settle_choice(schedule: Schedule, attribute: str, allowed: Iterable[str]) -> None:
+    """Check a word of a schedule and keep it as Python's."""
+    value = choice(type(schedule).__name__, attribute, getattr(schedule, attribute), allowed)
+    object.__setattr__(schedule, attribute, value)
+
+
+def settle_flag(schedule: Schedule, attribute: str) -> None:
+    """Check a flag of a schedule and keep it as Python's."""
+    object.__setattr__(schedule, attribute, flag(type(schedule).__name__, attribute, getattr(schedule, attribute)))
+
+
+def called(owner: Schedule, function: Callable[[int], Any], step: int) -> float:
+    """What a function of the user's gives at a step, as a float, or UsageError for what is no number."""
+    value = function(step)
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        result = index(value)
-    except TypeError:
-        raise UsageError(f"{name}={value!r}: must be a whole number, at least {least}") from None
-    if result < least:
-        raise UsageError(f"{name}={value!r}: must be at least {least}")
-    if result > _MOST:
-        raise UsageError(f"{name} is larger than 2^53: no run has so many steps")
-    return result
-
-
-def number(
-    owner: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf, open_low: bool = False
-) -> float:
-    """`value` if it is a finite number in the range, or UsageError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        raise UsageError(f"{owner}: {name}={value!r} is not a finite number")
-    if value < low or value > high or (open_low and value == low):
-        if high == math.inf:
-            allowed = f"{'above' if open_low else 'at least'} {low:g}"
-        else:
-            allowed = f"in {'(' if open_low else '['}{low:g}, {high:g}]"
-        raise UsageError(f"{owner}: {name}={value!r} is out of range; it must be {allowed}")
-    return value
-
-
-def choice(owner: str, name: str, value: Any, allowed: Iterable[str]) -> None:
-    """UsageError unless `value` is one of `allowed`."""
-    options = tuple(allowed)
-    if value not in options:
-        raise UsageError(f"{owner}: {name}={value!r}: {nearest(str(value), options)}")
+        if not isinstance(value, (str, bytes)):
+            return float(value)
+    except OverflowError:
+        return math.inf
+    except Exception:  # no number
+        pass
+    raise UsageError(f"{owner} gives {shown(value)} at step {step}; a factor must be a finite number")
 
 
 def length_of(owner: str, value: Any) -> int | float | None:
     """A length as the user gave it: steps, a fraction, or None; or UsageError."""
     if value is None:
         return None
-    if isinstance(value, float):
-        if not 0.0 < value <= 1.0:
+    plain = plain_number(value)
+    if type(plain) is float:
+        if not 0.0 < plain <= 1.0:
             raise UsageError(
-                f"{owner}({value!r}): a float is a fraction of the run, in (0, 1]; "
+                f"{owner}({shown(value)}): a float is a fraction of the run, in (0, 1]; "
                 f"for steps write an int, as {owner}(500)"
             )
-        return value
-    return whole(f"{owner}: steps", value, least=1)
+        return plain
+    return whole(owner, "steps", value, least=1)
 
 
 def steps_of(owner: Schedule, length: Length, total: int, rest: int, before: float = 0.0) -> int:
@@ -753,15 +762,14 @@ def _rounded(fraction: float, total: int) -> int:
 
 
 def _step(step: Any, owner: Schedule) -> int:
-    try:
-        if isinstance(step, bool):
-            raise TypeError
-        result = index(step)
-    except TypeError:
-        raise UsageError(f"step {step!r} of {owner} is not a whole number; updates are counted 0, 1, 2, ...") from None
-    if result < 0:
-        raise UsageError(f"step {result} of {owner} is below 0; the first update is number 0")
-    return result
+    plain = plain_number(step)
+    if type(plain) is not int:
+        raise UsageError(f"step {shown(step)} of {owner} is not a whole number; updates are counted 0, 1, 2, ...")
+    if plain < 0:
+        raise UsageError(f"step {shown(plain)} of {owner} is below 0; the first update is number 0")
+    if plain > MOST:
+        raise refusal("", f"step of {owner}", step, "at most 2^53", "no run has so many steps")
+    return plain
 
 
 def _literal(value: Any) -> str:

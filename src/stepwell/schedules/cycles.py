@@ -7,8 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from stepwell.errors import UsageError
-from stepwell.schedules.base import Endless, Schedule, Shape, choice, number, whole
+from stepwell.arguments import number
+from stepwell.errors import UsageError, shown
+from stepwell.schedules.base import (
+    Endless,
+    Schedule,
+    Shape,
+    called,
+    settle,
+    settle_choice,
+    settle_count,
+    settle_flag,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,10 +54,11 @@ class one_cycle(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("one_cycle", "peak", self.peak, 0.0, 0.5 if self.three_phase else 1.0, open_low=True)
-        number("one_cycle", "start", self.start, 0.0)
-        number("one_cycle", "end", self.end, 0.0)
-        choice("one_cycle", "shape", self.shape, ("cosine", "linear"))
+        settle_flag(self, "three_phase")
+        settle(self, "peak", above=0, most=0.5 if self.three_phase else 1)
+        settle(self, "start", least=0)
+        settle(self, "end", least=0)
+        settle_choice(self, "shape", ("cosine", "linear"))
         if isinstance(self.steps, int) and self.peak * self.steps < 1:
             raise UsageError(f"{self}: its peak is before the first update; use more steps or a later peak")
 
@@ -94,8 +105,8 @@ class one_cycle_momentum(one_cycle):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("one_cycle_momentum", "low", self.low, 0.0, 1.0)
-        number("one_cycle_momentum", "high", self.high, 0.0, 1.0)
+        settle(self, "low", least=0, most=1)
+        settle(self, "high", least=0, most=1)
 
     @property
     def absolute(self) -> bool:
@@ -136,19 +147,19 @@ class cyclic(Endless):
     height_of: str = "cycle"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "up", whole("cyclic: up", self.up, least=1))
+        settle_count(self, "up")
         if self.down is not None:
-            object.__setattr__(self, "down", whole("cyclic: down", self.down, least=1))
-        number("cyclic", "low", self.low, 0.0)
-        number("cyclic", "gamma", self.gamma, 0.0, open_low=True)
-        choice("cyclic", "mode", self.mode, ("triangular", "triangular2", "exp_range"))
-        choice("cyclic", "height_of", self.height_of, ("cycle", "step"))
+            settle_count(self, "down")
+        settle(self, "low", least=0)
+        settle(self, "gamma", above=0)
+        settle_choice(self, "mode", ("triangular", "triangular2", "exp_range"))
+        settle_choice(self, "height_of", ("cycle", "step"))
         if self.gamma != 1.0 and self.mode != "exp_range":
             raise UsageError(
                 f"cyclic: gamma={self.gamma!r} has no effect with mode={self.mode!r}; use mode='exp_range'"
             )
         if self.height is not None and not callable(self.height):
-            raise UsageError(f"cyclic: height={self.height!r} is not a function of the {self.height_of}")
+            raise UsageError(f"cyclic: height={shown(self.height)} is not a function of the {self.height_of}")
 
     def _at(self, step: int) -> float:
         down = self.up if self.down is None else self.down
@@ -158,18 +169,18 @@ class cyclic(Endless):
 
     def _height(self, step: int, cycle: int) -> float:
         if self.height is not None:
-            return float(self.height(cycle if self.height_of == "cycle" else step))
+            return called(self, self.height, cycle if self.height_of == "cycle" else step)
         if self.mode == "triangular2":
             return 0.5 ** (cycle - 1)
-        return self.gamma**step if self.mode == "exp_range" else 1.0
+        return float(self.gamma) ** step if self.mode == "exp_range" else 1.0
 
     def with_momentum(self, low: float = 0.8, high: float = 0.9) -> dict[str, Schedule]:
         """This schedule for lr, and momentum that is `high` at the bottom of the rate and `low` at its top.
 
         >>> scheduler = Scheduler(optimizer, cyclic(200).with_momentum())
         """
-        number("with_momentum", "low", low, 0.0, 1.0)
-        number("with_momentum", "high", high, 0.0, 1.0)
+        low = number("with_momentum", "low", low, least=0, most=1)
+        high = number("with_momentum", "high", high, least=0, most=1)
         return {"lr": self, "momentum": replace(self, low=0.0).between(high, low)}
 
 
@@ -197,10 +208,10 @@ class cosine_restarts(Endless):
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "first", whole("cosine_restarts: first", self.first, least=1))
-        object.__setattr__(self, "mult", whole("cosine_restarts: mult", self.mult, least=1))
-        number("cosine_restarts", "to", self.to, 0.0)
-        number("cosine_restarts", "decay", self.decay, 0.0, 1.0, open_low=True)
+        settle_count(self, "first")
+        settle_count(self, "mult")
+        settle(self, "to", least=0)
+        settle(self, "decay", above=0, most=1)
 
     def _at(self, step: int) -> float:
         length, cycle = self.first, 0

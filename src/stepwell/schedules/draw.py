@@ -7,10 +7,14 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
-from stepwell.errors import MissingExtra, UsageError
-from stepwell.schedules.base import Schedule, number, whole
+from stepwell import arguments
+from stepwell.arguments import flag, number, refusal, whole
+from stepwell.errors import MissingExtra, UsageError, printable
+from stepwell.schedules.base import Schedule
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: rows from the top, (left, right)
+_WIDEST = 1_000  # characters
+_HIGHEST, _LOWEST = 1e300, 1e-290  # of what is drawn; the ticks between must be numbers, too
 _MANY = 20_000  # points after which steps are left out; where parts join, none is
 
 
@@ -22,6 +26,9 @@ def points(schedule: Schedule, steps: int | None = None, most: int = _MANY) -> t
         steps: how many updates; the horizon by default.
         most: at least 2.
     """
+    if not isinstance(schedule, Schedule):
+        raise refusal("draw", "schedule", schedule, "a schedule, as cosine(9500)")
+    most = whole("draw", "most", most, least=2)
     count = schedule._count(steps)
     if steps is not None:
         schedule(count - 1)  # refuses here if it ends before
@@ -61,11 +68,12 @@ def draw(
            0               50               99
     first 0.005, peak 0.1 at step 19, last 0.002532, mean 0.0777
     """
-    number("draw", "lr", lr, 0.0)
-    whole("width", width, least=30)
-    whole("height", height, least=4)
+    lr = number("draw", "lr", lr, least=0)
+    width = whole("draw", "width", width, least=30, most=_WIDEST)
+    height = whole("draw", "height", height, least=4, most=_WIDEST)
+    plain = flag("draw", "plain", plain)
     at, factors = points(schedule, steps)
-    values = [lr * factor for factor in factors]
+    values = _multiplied(schedule, lr, factors)
     low, high = _limits(values)
     ticks = _ticks(low, high, 3 if height < 10 else 5)
     labels = _numbers(ticks)
@@ -86,6 +94,14 @@ def draw(
     axis, under = _bottom(at, columns, margin + 2, line, tee)
     picture += [f"{'':>{margin}} {corner}{axis}", under, summary(at, values, schedule)]
     return "\n".join(picture)
+
+
+def _multiplied(schedule: Schedule, lr: float, factors: list[float]) -> list[float]:
+    values = [float(lr) * factor for factor in factors]
+    high = max(values)
+    if not high <= _HIGHEST:
+        raise UsageError(f"{schedule} times lr={lr:g} reaches {high:g}, too large to draw; use a smaller lr")
+    return [value if value >= _LOWEST else 0.0 for value in values] if min(values) >= 0 else values
 
 
 def summary(at: list[int], values: list[float], schedule: Schedule) -> str:
@@ -190,12 +206,15 @@ def _numbers(values: list[float]) -> list[str]:
 
 def plot(schedule: Schedule, *, ax: Any = None, lr: float = 1.0, steps: int | None = None) -> Any:
     """Draw with matplotlib; see `Schedule.plot`."""
-    number("plot", "lr", lr, 0.0)
+    lr = number("plot", "lr", lr, least=0)
+    if ax is not None and not callable(getattr(ax, "set_ylim", None)):
+        raise refusal("plot", "ax", ax, "axes of matplotlib, or None")
+    at, factors = points(schedule, steps)
+    values = _multiplied(schedule, lr, factors)
     if ax is None:
         figure = _figure()
         ax = figure.add_subplot()
-    at, factors = points(schedule, steps)
-    ax.plot(at, [lr * factor for factor in factors], linewidth=1.8, label=str(schedule))
+    ax.plot(at, values, linewidth=1.8, label=printable(str(schedule)))
     kind = "value" if schedule.absolute else "factor" if lr == 1.0 else "learning rate"
     ax.set(xlabel="step", ylabel=kind, xlim=(0, max(1, at[-1])))
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
@@ -217,13 +236,19 @@ def save(schedule: Schedule, path: str | Path, *, lr: float = 1.0, steps: int | 
 
     Raises UsageError for another ending or a folder that is not there; MissingExtra without matplotlib.
     """
-    target = Path(path)
+    target = arguments.path("save", "path", path)
     if target.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise UsageError(f"{target}: pictures are written as .png, .svg or .pdf; give the file one of these endings")
     if not target.parent.is_dir():
         raise UsageError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target}: there is something else than a file at this place; give another name")
     ax = plot(schedule, lr=lr, steps=steps)
-    title = str(schedule)
-    ax.set_title(title if len(title) <= 90 else f"{title[:87]}...", fontsize=9, loc="left")
-    ax.figure.savefig(target, dpi=150)
+    title = printable(str(schedule))
+    title = title if len(title) <= 90 else f"{title[:87]}..."
+    ax.set_title(title, fontsize=9, loc="left", parse_math=False)  # a dollar sign in the name of a group is no formula
+    try:
+        ax.figure.savefig(target, dpi=150)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from None
     return target

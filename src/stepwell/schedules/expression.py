@@ -6,10 +6,11 @@ import ast
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stepwell.errors import UsageError, nearest
+from stepwell.errors import UsageError, nearest, shown
 from stepwell.schedules import cycles, smooth, stairs
 from stepwell.schedules.base import Schedule
 
@@ -37,6 +38,7 @@ NAMES: dict[str, Callable[..., Any]] = {
     "wsd": smooth.wsd,
 }
 METHODS = ("then", "hold", "until", "between", "per_group")
+_SHOWN = 200  # of them in a message
 _LONGEST = 4000  # characters; an expression of that length is a mistake
 
 _SIGNS: dict[type[ast.operator], Callable[[float, float], float]] = {
@@ -64,17 +66,21 @@ def parse(text: str) -> Schedule:
     if len(text) > _LONGEST:
         raise UsageError(f"the schedule has {len(text)} characters; at most {_LONGEST} are read")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the text, as an escape that Python does not know
+            tree = ast.parse(text.strip(), mode="eval").body
         schedule = _read(tree)
     except SyntaxError as error:
         where = f" at character {error.offset}" if error.offset else ""
-        raise UsageError(f"{text!r} is not an expression{where}: {error.msg}") from None
-    except (RecursionError, MemoryError, ValueError) as error:
+        raise UsageError(f"{shown(text, _SHOWN)} is not an expression{where}: {error.msg}") from None
+    except (RecursionError, MemoryError, ValueError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError("the schedule cannot be read: it is nested too deeply or holds a null character") from None
     if not isinstance(schedule, Schedule):
-        raise UsageError(f"{text!r} is {_kind(schedule)}, not a schedule; write one as in cosine(9500, to=0.1)")
+        raise UsageError(
+            f"{shown(text, _SHOWN)} is {_kind(schedule)}, not a schedule; write one as in cosine(9500, to=0.1)"
+        )
     return schedule
 
 

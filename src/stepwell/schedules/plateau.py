@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from stepwell.errors import UsageError
-from stepwell.schedules.base import choice, number, whole
+from stepwell.arguments import choice, number, plain_number, refusal, whole
+from stepwell.errors import UsageError, shown
 
 
 class Plateau:
@@ -45,16 +46,15 @@ class Plateau:
         least: float = 0.0,
         mode: str = "min",
     ) -> None:
-        self.by = number("Plateau", "factor", factor, 0.0, open_low=True)
+        self.by = number("Plateau", "factor", factor, above=0)
         if factor >= 1:
-            raise UsageError(f"Plateau: factor={factor!r} would not lower the rate; it must be in (0, 1)")
-        self.patience = whole("Plateau: patience", patience)
-        self.threshold = number("Plateau", "threshold", threshold, 0.0)
-        self.cooldown = whole("Plateau: cooldown", cooldown)
-        self.least = number("Plateau", "least", least, 0.0, 1.0)
-        choice("Plateau", "threshold_mode", threshold_mode, ("rel", "abs"))
-        choice("Plateau", "mode", mode, ("min", "max"))
-        self.threshold_mode, self.mode = threshold_mode, mode
+            raise UsageError(f"Plateau: factor={shown(factor)} would not lower the rate; it must be in (0, 1)")
+        self.patience = whole("Plateau", "patience", patience)
+        self.threshold = number("Plateau", "threshold", threshold, least=0)
+        self.cooldown = whole("Plateau", "cooldown", cooldown)
+        self.least = number("Plateau", "least", least, least=0, most=1)
+        self.threshold_mode = choice("Plateau", "threshold_mode", threshold_mode, ("rel", "abs"))
+        self.mode = choice("Plateau", "mode", mode, ("min", "max"))
         self.best: float | None = None
         self.bad = 0
         self.cooling = 0
@@ -65,7 +65,7 @@ class Plateau:
 
         A metric that is not a number counts as no improvement.
         """
-        value = float(metric)
+        value = _number(metric)
         if self._improves(value):
             self.best, self.bad = value, 0
         else:
@@ -91,21 +91,37 @@ class Plateau:
         return {"best": self.best, "bad": self.bad, "cooling": self.cooling, "factor": self.factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Continue from what `state_dict` gave. Nothing is changed if it is not that."""
+        if not isinstance(state, Mapping):
+            raise refusal("Plateau", "state", state, "what state_dict() gave")
         missing = {"best", "bad", "cooling", "factor"} - state.keys()
         if missing:
             raise UsageError(f"Plateau: the state has no {', '.join(sorted(missing))}; is it the state of a Plateau?")
-        self.best, self.bad = state["best"], state["bad"]
-        self.cooling, self.factor = state["cooling"], state["factor"]
+        best = None if state["best"] is None else number("Plateau", "best of the state", state["best"])
+        bad, cooling = (whole("Plateau", f"{name} of the state", state[name]) for name in ("bad", "cooling"))
+        factor = number("Plateau", "factor of the state", state["factor"], least=0, most=1)
+        self.best, self.bad, self.cooling, self.factor = best, bad, cooling, factor
 
     def __repr__(self) -> str:
         return f"Plateau(factor={self.by}, patience={self.patience}, mode={self.mode!r})"
+
+
+def _number(metric: Any) -> float:
+    try:
+        if callable(getattr(metric, "reshape", None)):  # a tensor or an array of one number, in any shape
+            metric = metric.reshape(())
+        plain = plain_number(metric)
+        if plain is not None:
+            return float(plain)
+    except Exception:  # several elements, no values, an int that no float holds
+        pass
+    raise refusal("Plateau", "metric", metric, "a number, or a tensor of one")
 
 
 def checked_plateau(owner: str, plateau: Any) -> Plateau | None:
     """`plateau`, or UsageError for what is none."""
     if plateau is not None and not isinstance(plateau, Plateau):
         raise UsageError(
-            f"{owner}: plateau={plateau!r}; it must be a Plateau of stepwell.schedules, as Plateau(factor=0.5)"
+            f"{owner}: plateau={shown(plateau)}; it must be a Plateau of stepwell.schedules, as Plateau(factor=0.5)"
         )
     return plateau

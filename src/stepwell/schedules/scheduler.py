@@ -8,9 +8,9 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stepwell.errors import UsageError
+from stepwell.arguments import refusal, whole
+from stepwell.errors import UsageError, shown
 from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
-from stepwell.schedules.base import whole
 from stepwell.schedules.plateau import Plateau, checked_plateau
 
 
@@ -91,13 +91,13 @@ class Scheduler(LRScheduler):
 
         Raises UsageError past the horizon, before anything is changed.
         """
-        step = self.last_epoch + 1 if epoch is None else whole("step", epoch)
+        step = self.last_epoch + 1 if epoch is None else whole("Scheduler", "step", epoch)
         self._write(step)
         super().step(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
         if epoch is not None:  # torch's SequentialLR comes in here when it hands over, past `step`
-            self._write(whole("step", epoch))
+            self._write(whole("Scheduler", "step", epoch))
         super()._update_lr(epoch)
 
     def _write(self, step: int) -> None:
@@ -132,13 +132,16 @@ class Scheduler(LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a checkpoint: of a Scheduler, or of a torch scheduler (its `last_epoch`)."""
+        if not isinstance(state_dict, Mapping):
+            raise refusal("Scheduler", "state_dict", state_dict, "what state_dict() gave")
         step = state_dict.get("step", state_dict.get("last_epoch"))
         if step is None:
+            keys = ", ".join(map(shown, list(state_dict)[:9]))
             raise UsageError(
-                f"Scheduler: the state has neither 'step' nor 'last_epoch', only {', '.join(map(repr, state_dict))}; "
+                f"Scheduler: the state has neither 'step' nor 'last_epoch', only {keys}; "
                 "is it the state of a scheduler?"
             )
-        step = whole("Scheduler: step of the checkpoint", step)
+        step = whole("Scheduler", "step of the checkpoint", step)
         if self.plateau is None:
             if "plateau" in state_dict:
                 raise UsageError(

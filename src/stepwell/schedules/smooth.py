@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from stepwell.errors import UsageError
-from stepwell.schedules.base import Endless, Length, Schedule, Shape, choice, length_of, number, steps_of
+from stepwell.arguments import fraction, number
+from stepwell.errors import UsageError, shown
+from stepwell.schedules.base import Endless, Length, Schedule, Shape, length_of, settle, settle_choice, steps_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,8 +39,8 @@ class warmup(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("warmup", "start", self.start, 0.0, 1.0)
-        choice("warmup", "shape", self.shape, ("linear", "cosine", "exponential"))
+        settle(self, "start", least=0, most=1)
+        settle_choice(self, "shape", ("linear", "cosine", "exponential"))
         if self.shape == "exponential" and self.start == 0:
             raise UsageError(
                 "warmup: shape='exponential' with start=0 never rises; give a start above 0, as start=0.01"
@@ -76,9 +77,7 @@ def untuned_warmup(beta2: float = 0.999) -> warmup:
     >>> untuned_warmup(0.95)
     warmup(40)
     """
-    number("untuned_warmup", "beta2", beta2, 0.0)
-    if beta2 >= 1:
-        raise UsageError(f"untuned_warmup: beta2={beta2!r} is out of range; it must be in [0, 1)")
+    beta2 = fraction("untuned_warmup", "beta2", beta2)
     return warmup(round(2 / (1 - beta2)))
 
 
@@ -98,7 +97,7 @@ class constant(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("constant", "factor", self.factor, 0.0)
+        settle(self, "factor", least=0)
 
     def _length(self) -> Length:
         return math.inf if self.steps is None else self.steps
@@ -118,7 +117,7 @@ class _Decay(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number(type(self).__name__, "to", self.to, 0.0)
+        settle(self, "to", least=0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,7 +141,7 @@ class linear(_Decay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("linear", "start", self.start, 0.0)
+        settle(self, "start", least=0)
 
     def _at(self, step: int) -> float:
         done = step / self._n
@@ -192,7 +191,7 @@ class polynomial(_Decay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("polynomial", "power", self.power, 0.0, open_low=True)
+        settle(self, "power", above=0)
 
     def _at(self, step: int) -> float:
         return self.to + (1 - self.to) * (1 - step / self._n) ** self.power
@@ -222,8 +221,8 @@ class cooldown(_Decay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("cooldown", "to", self.to, 0.0, 1.0)
-        choice("cooldown", "shape", self.shape, ("1-sqrt", "linear", "cosine"))
+        settle(self, "to", least=0, most=1)
+        settle_choice(self, "shape", ("1-sqrt", "linear", "cosine"))
 
     def _at(self, step: int) -> float:
         done = step / self._n
@@ -272,7 +271,7 @@ def _trapezoid(steps: int | float | None, rise: int | float, fall: int | float, 
     whole = length_of("trapezoid", steps)
     if isinstance(whole, float):
         raise UsageError(
-            f"trapezoid({steps!r}): its parts can be fractions of the run; the whole is steps (int) or None"
+            f"trapezoid({shown(steps)}): its parts can be fractions of the run; the whole is steps (int) or None"
         )
     schedule = first.then(stable()).then(last)
     return schedule if whole is None else schedule.over(whole)
@@ -315,11 +314,11 @@ class exponential(Endless):
     gamma: float
 
     def __post_init__(self) -> None:
-        number("exponential", "gamma", self.gamma, 0.0, open_low=True)
+        settle(self, "gamma", above=0)
 
     def _at(self, step: int) -> float:
         try:
-            return self.gamma**step
+            return float(self.gamma) ** step
         except OverflowError:
             raise UsageError(
                 f"{self} is larger than any number at step {step}; gamma above 1 grows without end"
@@ -344,7 +343,7 @@ class exponential_to(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("exponential_to", "to", self.to, 0.0, open_low=True)
+        settle(self, "to", above=0)
 
     def _at(self, step: int) -> float:
         return self.to ** (step / self._n)
@@ -402,6 +401,5 @@ def noam_peak(d_model: int, warmup: int) -> float:
     >>> round(noam_peak(512, 4000), 7)
     0.0006988
     """
-    number("noam_peak", "d_model", d_model, 1)
-    number("noam_peak", "warmup", warmup, 1)
-    return (d_model * warmup) ** -0.5
+    width, steps = number("noam_peak", "d_model", d_model, least=1), number("noam_peak", "warmup", warmup, least=1)
+    return float(width * float(steps)) ** -0.5

@@ -6,9 +6,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
-from stepwell.errors import UsageError
-from stepwell.schedules.base import Endless, number, whole
+from stepwell.arguments import whole
+from stepwell.errors import UsageError, shown
+from stepwell.schedules.base import Endless, called, settle, settle_count
+
+_MANY = 1_000_000  # milestones
+_CALLS = 10_000_000  # of a function whose products are asked for
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,11 +37,11 @@ class step(Endless):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "every", whole("step: every", self.every, least=1))
-        number("step", "gamma", self.gamma, 0.0, open_low=True)
+        settle_count(self, "every")
+        settle(self, "gamma", above=0)
 
     def _at(self, step: int) -> float:
-        return self.gamma ** (step // self.every)
+        return float(self.gamma) ** (step // self.every)
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,21 +63,27 @@ class multi_step(Endless):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.milestones, (str, bytes)) or not isinstance(self.milestones, Iterable):
+        try:
+            if isinstance(self.milestones, (str, bytes)):
+                raise TypeError
+            given = list(islice(iter(self.milestones), _MANY + 1))
+        except Exception:
             raise UsageError(
-                f"multi_step: milestones={self.milestones!r} is not a list of steps, as in multi_step([300, 600])"
-            )
-        milestones = tuple(whole("multi_step: milestone", m, least=1) for m in self.milestones)
+                f"multi_step: milestones={shown(self.milestones)} is not a list of steps, as in multi_step([300, 600])"
+            ) from None
+        if len(given) > _MANY:
+            raise UsageError(f"multi_step: milestones are more than {_MANY:,}; give the few at which the rate falls")
+        milestones = tuple(whole("multi_step", "a milestone", m, least=1) for m in given)
         if list(milestones) != sorted(milestones) or not milestones:
             raise UsageError(
-                f"multi_step: milestones={list(milestones)} must be steps in rising order, as in [300, 600]"
+                f"multi_step: milestones={shown(list(milestones))} must be steps in rising order, as in [300, 600]"
             )
         object.__setattr__(self, "milestones", milestones)
-        number("multi_step", "gamma", self.gamma, 0.0, open_low=True)
+        settle(self, "gamma", above=0)
 
     def _at(self, step: int) -> float:
         assert isinstance(self.milestones, tuple)
-        return self.gamma ** bisect_right(self.milestones, step)
+        return float(self.gamma) ** bisect_right(self.milestones, step)
 
     def _last_begins(self) -> int:
         assert isinstance(self.milestones, tuple)
@@ -101,14 +112,12 @@ class from_function(Endless):
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise UsageError(f"from_function({self.function!r}): give a function of the step, as in lambda k: 0.95**k")
+            raise UsageError(
+                f"from_function({shown(self.function)}): give a function of the step, as in lambda k: 0.95**k"
+            )
 
     def _at(self, step: int) -> float:
-        value = self.function(step)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise UsageError(f"{self} gives {value!r} at step {step}; a factor must be a finite number") from None
+        return called(self, self.function, step)
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +139,7 @@ class product_of(Endless):
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise UsageError(f"product_of({self.function!r}): give a function of the step, as in lambda k: 0.95")
+            raise UsageError(f"product_of({shown(self.function)}): give a function of the step, as in lambda k: 0.95")
 
     @cached_property
     def _known(self) -> list[float]:
@@ -138,6 +147,8 @@ class product_of(Endless):
 
     def _at(self, step: int) -> float:
         known = self._known
+        if step > _CALLS:
+            raise UsageError(f"{self}: step {step} takes as many calls of its function; at most {_CALLS:,} are made")
         while len(known) <= step:
-            known.append(known[-1] * float(self.function(len(known))))
+            known.append(known[-1] * called(self, self.function, len(known)))
         return known[step]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from stepwell.errors import UsageError, nearest
-from stepwell.tasks.load import load
+from stepwell.arguments import text
+from stepwell.errors import UsageError, nearest, shown
+from stepwell.tasks.load import is_file, load
 from stepwell.tasks.task import Batch, Metric, Surface, Task, probe
 
 __all__ = ["TABLE", "Batch", "Metric", "Surface", "Task", "find", "load", "probe"]
@@ -33,11 +34,12 @@ def find(name_or_path: str) -> Task:
     is `task` if left out), which is probed with one batch. Raises UsageError with the nearest right name, or
     with what is wrong in the file.
     """
+    name_or_path = text("tasks.find", "task", name_or_path, "the name of a task, or a file as my_task.py:task")
     if name_or_path in TABLE:
         return import_module(f"stepwell.tasks.{TABLE[name_or_path]}").task
     path, _, name = name_or_path.partition(":")
-    if path.endswith(".py") or ":" in name_or_path or "/" in name_or_path or Path(path).is_file():
+    if path.endswith(".py") or ":" in name_or_path or "/" in name_or_path or is_file(Path(path)):
         return load(Path(path), name or "task")
     raise UsageError(
-        f"unknown task '{name_or_path}': {nearest(name_or_path, TABLE)}; your own: path/to/my_task.py:task"
+        f"unknown task {shown(name_or_path)}: {nearest(name_or_path, TABLE)}; your own: path/to/my_task.py:task"
     )

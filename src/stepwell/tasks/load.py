@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from stepwell.errors import UsageError, nearest
+from torch import nn
+
+from stepwell import arguments
+from stepwell.errors import UsageError, nearest, printable, shown
 from stepwell.tasks.task import Task, last_line, probe
 
 
@@ -17,10 +23,72 @@ def load(path: Path, name: str = "task") -> Task:
     Raises UsageError, in one line, if there is no such file, if importing it fails (with the last line of the
     exception), if the name is missing or is no Task, or if the probe finds a fault.
     """
-    if not path.is_file():
-        raise UsageError(f"task file '{path}' {'is not a file' if path.exists() else 'does not exist'}")
+    name = arguments.text("tasks.load", "name", name)
+    said, held = _imported(path)
+    if name not in held:
+        tasks = [known for known, value in held.items() if isinstance(value, Task)]
+        hint = nearest(name, tasks) if tasks else f"write {printable(name)} = stepwell.tasks.Task(...)"
+        raise UsageError(f"task file '{said}' defines no '{printable(name)}': {hint}")
+    task = held[name]
+    if not isinstance(task, Task):
+        raise UsageError(f"'{printable(name)}' in '{said}' is a {type(task).__name__}; a stepwell.tasks.Task is needed")
+    probe(task)
+    return task
+
+
+MAKERS = ("task", "make_model", "model")  # the names that are looked for where none is given
+
+
+def model(source: str) -> nn.Module:
+    """The model that a Python file holds or makes: `"module.py:make_model"`.
+
+    The name may be that of a module, of a class of modules or a function that makes one (called without arguments, or
+    with the seed 0), or of a Task. Without a name: task, make_model or model.
+
+    Raises UsageError, in one line, for what is not there, fails or makes something else.
+    """
+    source = arguments.text("tasks.load", "model", source)
+    file, _, name = source.partition(":")
+    said, held = _imported(Path(file))
+    name = name or next((known for known in MAKERS if known in held), MAKERS[1])
+    if name not in held:
+        made = [known for known, value in held.items() if isinstance(value, (Task, nn.Module)) or callable(value)]
+        raise UsageError(f"'{said}' defines no '{printable(name)}': {nearest(name, made) if made else 'it is empty'}")
+    found = held[name]
+    try:
+        if isinstance(found, Task):
+            found = found.build(0)
+        elif not isinstance(found, nn.Module) and callable(found):
+            found = found() if _takes_nothing(found) else found(0)
+    except Exception as error:
+        raise UsageError(f"'{printable(name)}' in '{said}' fails: {last_line(error)}") from error
+    except SystemExit as error:
+        raise UsageError(f"'{printable(name)}' in '{said}' calls sys.exit({shown(error.code)})") from error
+    if not isinstance(found, nn.Module):
+        raise UsageError(
+            f"'{printable(name)}' in '{said}' is or makes a {type(found).__name__}; a torch.nn.Module is needed"
+        )
+    return found
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # of a built-in, which says nothing of its arguments
+        return True
+    return True
+
+
+def _imported(path: Path) -> tuple[str, dict[str, Any]]:
+    """The file as a message names it, and what it defines."""
+    path = arguments.path("tasks.load", "path", path)
+    said = printable(str(path))[:200]
+    if not is_file(path):
+        raise UsageError(f"task file '{said}' {'is not a file' if _is_there(path) else 'does not exist'}")
     if path.suffix != ".py":
-        raise UsageError(f"task file '{path}' is not a Python file: its name must end in .py")
+        raise UsageError(f"task file '{said}' is not a Python file: its name must end in .py")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -33,15 +101,22 @@ def load(path: Path, name: str = "task") -> Task:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"task file '{path}' does not import: {last_line(error)}") from error
+        raise UsageError(f"task file '{said}' does not import: {last_line(error)}") from error
     except SystemExit as error:
-        raise UsageError(f"task file '{path}' does not import: it calls sys.exit({error.code!r})") from error
-    if not hasattr(module, name):
-        tasks = [known for known, value in vars(module).items() if isinstance(value, Task)]
-        hint = nearest(name, tasks) if tasks else f"write {name} = stepwell.tasks.Task(...)"
-        raise UsageError(f"task file '{path}' defines no '{name}': {hint}")
-    task = getattr(module, name)
-    if not isinstance(task, Task):
-        raise UsageError(f"'{name}' in '{path}' is a {type(task).__name__}; a stepwell.tasks.Task is needed")
-    probe(task)
-    return task
+        raise UsageError(f"task file '{said}' does not import: it calls sys.exit({shown(error.code)})") from error
+    return said, vars(module)
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a regular file; False for a path that no file can have (too long, with a null character)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

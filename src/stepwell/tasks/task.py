@@ -10,10 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stepwell.errors import UsageError
+from stepwell.anatomy.modes import evaluating, put_into_training
+from stepwell.arguments import MOST, is_finite_number, plain_number, text
+from stepwell.errors import UsageError, printable, shown
 
 Batch = Any  # whatever the task's loss understands; usually a tuple of tensors
 
+NAME = 100  # characters of a task's name in a message
 PASS_STRIDE = 100_003  # a prime far above any number of seeds, so that (seed, pass) pairs do not meet
 
 
@@ -24,8 +27,8 @@ class Metric:
     Attributes:
         name: with its unit, as an axis would say it: `"held-out accuracy"`, `"held-out loss, nats per byte"`.
         direction: `"max"` if more is better, `"min"` if less is.
-        evaluate: model -> number. It is called in evaluation mode and without gradients; the model is put
-            back into training mode afterwards.
+        evaluate: model -> number. It is called in evaluation mode and without gradients; each module is
+            put back into the mode that it had.
 
     >>> Metric("error", "min", lambda model: 0.0).better(0.1, 0.2)
     True
@@ -36,8 +39,8 @@ class Metric:
     evaluate: Callable[[nn.Module], float]
 
     def __post_init__(self) -> None:
-        if self.direction not in ("min", "max"):
-            raise UsageError(f"metric '{self.name}': direction={self.direction!r} is neither 'min' nor 'max'")
+        if not isinstance(self.direction, str) or self.direction not in ("min", "max"):
+            raise UsageError(f"metric {shown(self.name)}: direction={shown(self.direction)} is neither 'min' nor 'max'")
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` is strictly better than `other`."""
@@ -121,13 +124,9 @@ class Task:
             number += 1
 
     def measure(self, model: nn.Module) -> float:
-        """The metric of the model now; may be NaN or infinite. Leaves the model in training mode."""
-        model.eval()
-        try:
-            with torch.no_grad():
-                return float(self.metric.evaluate(model))
-        finally:
-            model.train()
+        """The metric of the model now; may be NaN or infinite. Leaves every module in the mode that it had."""
+        with evaluating(model), torch.no_grad():
+            return float(self.metric.evaluate(model))
 
 
 def probe(task: Task) -> None:
@@ -138,20 +137,37 @@ def probe(task: Task) -> None:
     has a part in, a metric that is not a number.
     """
 
-    def fault(said: str) -> UsageError:
-        return UsageError(f"task '{task.name}': {said}")
+    if not isinstance(task, Task):
+        raise UsageError(f"probe: task={shown(task)}; it must be a stepwell.tasks.Task")
+    name = printable(task.name)[:NAME] if isinstance(task.name, str) else shown(task.name)
 
+    def fault(said: str) -> UsageError:
+        return UsageError(f"task '{name}': {said}")
+
+    for label in ("name", "summary", "family"):
+        _check_text(fault, label, getattr(task, label), empty=label != "name")
     for label in ("model", "batches", "loss"):
         if not callable(getattr(task, label)):
             raise fault(f"{label} is a {type(getattr(task, label)).__name__}; a function is needed")
     if not isinstance(task.metric, Metric):
         raise fault(f"metric is a {type(task.metric).__name__}; a stepwell.tasks.Metric is needed")
+    _check_text(fault, "metric.name", task.metric.name)
+    if not callable(task.metric.evaluate):
+        raise fault(f"metric.evaluate={shown(task.metric.evaluate)}; a function is needed")
     for label in ("steps", "evaluations"):
-        number = getattr(task, label)
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise fault(f"{label}={number!r}; a whole number of at least 1 is needed")
-    if task.target is not None and not _is_number(task.target):
-        raise fault(f"target={task.target!r}; a finite number or None is needed")
+        if not _is_count(getattr(task, label)):
+            raise fault(f"{label}={shown(getattr(task, label))}; a whole number of at least 1 is needed")
+    if task.target is not None and not is_finite_number(task.target):
+        raise fault(f"target={shown(task.target)}; a finite number or None is needed")
+    if task.batch_size is not None and not _is_count(task.batch_size):
+        raise fault(f"batch_size={shown(task.batch_size)}; a whole number of at least 1, or None, is needed")
+    if not isinstance(task.about, Mapping):
+        raise fault(f"about={shown(task.about)}; a dict of texts is needed")
+    for key, value in task.about.items():
+        _check_text(fault, "a name in about", key)
+        _check_text(fault, f"about {key!r}", value, empty=True)
+    if task.surface is not None and not isinstance(task.surface, Surface):
+        raise fault(f"surface={shown(task.surface)}; a stepwell.tasks.Surface or None is needed")
 
     def called(what: str, run: Callable[[], Any]) -> Any:
         try:
@@ -160,6 +176,8 @@ def probe(task: Task) -> None:
             raise
         except Exception as error:
             raise fault(f"{what} fails: {last_line(error)}") from error
+        except SystemExit as error:
+            raise fault(f"{what} fails: it calls sys.exit({shown(error.code)})") from error
 
     model = called("model(0)", lambda: task.build(0))
     if not isinstance(model, nn.Module):
@@ -167,11 +185,17 @@ def probe(task: Task) -> None:
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise fault("model(0) has no trainable parameters")
+    if task.surface is not None:
+        if trainable[0].numel() != 2:
+            raise fault(f"surface is for two parameters; the first of model(0) has {trainable[0].numel()} elements")
+        _check_surface(fault, called, task.surface)
     batch = called("batches(0)", lambda: next(task.stream(0)))
-    model.train()
+    put_into_training(model)
     loss = called("loss(model, batch)", lambda: task.loss(model, batch))
     if not isinstance(loss, Tensor):
         raise fault(f"loss(model, batch) is a {type(loss).__name__}; a scalar tensor is needed")
+    if loss.is_complex():
+        raise fault(f"loss(model, batch) is complex, {loss.dtype}; a real scalar is needed, such as loss.abs()")
     if loss.numel() != 1:
         raise fault(f"loss(model, batch) has shape {tuple(loss.shape)}; a scalar is needed, such as loss.mean()")
     if not math.isfinite(loss.item()):
@@ -183,12 +207,11 @@ def probe(task: Task) -> None:
         raise fault("no trainable parameter gets a gradient from loss(model, batch)")
     value = called("metric.evaluate(model)", lambda: _evaluated(task, model))
     if not _is_number(value):
-        raise fault(f"metric.evaluate(model) gives {value!r}; a finite number is needed, such as tensor.item()")
+        raise fault(f"metric.evaluate(model) gives {shown(value)}; a finite number is needed, such as tensor.item()")
 
 
 def _evaluated(task: Task, model: nn.Module) -> Any:
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         value = task.metric.evaluate(model)
     if isinstance(value, Tensor) and value.numel() == 1:  # forgiven: a tensor of one element is a number
         return float(value)
@@ -197,12 +220,41 @@ def _evaluated(task: Task, model: nn.Module) -> Any:
 
 def _is_number(value: Any) -> bool:
     try:
-        return not isinstance(value, str | bytes) and math.isfinite(float(value))
-    except (TypeError, ValueError):
+        return not isinstance(value, str | bytes | bool) and math.isfinite(float(value))
+    except Exception:
         return False
+
+
+def _is_count(value: Any) -> bool:
+    plain = plain_number(value)
+    return type(plain) is int and 1 <= plain <= MOST
+
+
+def _check_surface(fault: Callable[[str], UsageError], called: Callable[..., Any], surface: Surface) -> None:
+    for axis, window in (("x", surface.x), ("y", surface.y), *(("minima", at) for at in surface.minima)):
+        if not isinstance(window, (tuple, list)) or len(window) != 2 or not all(map(is_finite_number, window)):
+            raise fault(f"surface.{axis}={shown(window)}; two finite numbers are needed")
+        if axis != "minima" and window[0] >= window[1]:
+            raise fault(f"surface.{axis}={shown(window)}; the first must be below the second")
+    ends = [torch.linspace(*window, 3) for window in (surface.x, surface.y)]
+    height = called("surface.height(x, y)", lambda: surface.height(ends[0][None, :], ends[1][:, None]))
+    if not isinstance(height, Tensor) or height.shape != (3, 3) or height.is_complex():
+        raise fault(f"surface.height(x [1, 3], y [3, 1]) is {shown(height)}; a real tensor [3, 3] is needed")
+
+
+def _check_text(fault: Callable[[str], UsageError], label: str, value: Any, empty: bool = False) -> None:
+    """Raise the fault unless `value` is text that a file and a terminal take."""
+    try:
+        if not (empty and value == ""):
+            text("", label, value)
+    except Exception:
+        raise fault(f"{label}={shown(value)}; a text{'' if empty else ' that is not empty'} is needed") from None
 
 
 def last_line(error: BaseException) -> str:
     """An exception in one line: its type and the last line of what it says."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[-1].strip()}" if said else type(error).__name__
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # an exception of the user's own, whose text cannot be made
+        said = []
+    return f"{type(error).__name__}: {printable(said[-1])}" if said else type(error).__name__
