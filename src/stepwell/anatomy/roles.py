@@ -46,7 +46,7 @@ _TOKEN = re.compile(
 _LOOKED_UP = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte)(_|$)|^(tok|tokens?|tok_embeddings?|shared)$", re.I)
 _COMPUTES = re.compile(r"(proj|project|projection|projector|linear|conv\d*d?|attn|attention|mlp|mixer)$|^linear_", re.I)
 _ONE_TOKEN = re.compile(r"token|(^|_)(cls|class|mask|masked|spec)_emb|(^|_)probe$", re.IGNORECASE)  # one row of one
-_LOGARITHM = re.compile(r"(^|_)log(_|$)", re.IGNORECASE)
+LOGARITHM = re.compile(r"(^|_)log(_|$)", re.IGNORECASE)
 _FINAL = re.compile(r"(^|_)(final|ln_f|norm_f)(_|$)", re.IGNORECASE)
 _BIAS = re.compile(r"(^|_)bias(es)?\d*(_|$)|^b\d*$")
 _HEAD_PART = re.compile(
@@ -223,7 +223,7 @@ def _role_of_raw(kind: str, local: str, tensor: torch.Tensor, flat: bool) -> str
         return "bias"
     if (tensor.ndim >= 2 and _TOKEN.search(local)) or (tensor.numel() > 1 and _ONE_TOKEN.search(local)):
         return "embedding"
-    if flat or _LOGARITHM.search(local):  # a logarithm of rates, as of a state space
+    if flat or LOGARITHM.search(local):  # a logarithm of rates, as of a state space
         return "scalar"
     return "convolution" if "conv" in kind.lower() and tensor.ndim > 2 else "matrix"
 
