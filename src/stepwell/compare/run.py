@@ -141,6 +141,7 @@ def compare(
     for label, number in (("trials", trials), ("seeds", seeds), ("steps", steps), ("jobs", jobs)):
         if number is not None and number < 1:
             raise UsageError(f"{label}={number}: at least 1 is needed")
+    from stepwell.compare.trial import check_takes
     from stepwell.tasks import TABLE, find, probe
 
     problem = find(task)
@@ -158,6 +159,8 @@ def compare(
         device=device,
         task_digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "",
     )
+    for contender in plan.contenders:
+        check_takes(problem, contender)
     folder = Folder(Path(out) if out is not None else Path("runs") / problem.name, plan)
     jobs = jobs or max(1, available_cores() // 2)
     began = time.monotonic()

@@ -73,9 +73,10 @@ class Muon(Optimizer):
     percent of a training step where batches are large) and one slot. Give it the model: `Muon(model)` splits by role.
 
     Args:
-        params: a model; or parameters, (name, parameter) pairs, or groups of them. Without a model, tensors of two and
-            more dimensions are matrices unless their name is that of an embedding or a head. A group may say
-            `use_muon` itself. Convolution kernels are matrices of the first dimension by all others.
+        params: a model, or groups of `stepwell.groups`: tensors are told by their role (see `stepwell.groups.muon`: which
+            layers it counts as hidden, which as input and output), and what `groups.muon` split stays split so. Or
+            (name, parameter) pairs, told by name and shape; or parameters, told by their shape alone, with a warning. A
+            group may say `use_muon` itself. Convolution kernels are matrices of the first dimension by all others.
         lr: learning rate, at least 0.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         momentum: decay of the average, in [0, 1).
@@ -95,9 +96,12 @@ class Muon(Optimizer):
     Muon); "match_rms_adamw" is Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982. As in torch, the
     norm is bounded below by eps (Jordan adds it), sides are those of the matrix, and a missing gradient is left out.
 
-    >>> optimizer = Muon(model, lr=0.02, weight_decay=0.1, adamw_lr=3e-4)
+    >>> muon = Muon(model, lr=0.02, weight_decay=0.1, adamw_lr=3e-4)
+    >>> muon = Muon(stepwell.groups.muon(model, lr=0.02, adamw={"lr": 3e-4}, keep_out=["pooler"]))
+    >>> optimizer = Muon(model.named_parameters(), lr=0.02, adamw_lr=3e-4)  # by names: a model tells more
 
-    Raises UsageError for a vector, an embedding or a head in a group with `use_muon`.
+    Raises UsageError where no tensor is a trained hidden matrix (AdamW would update them all), and for a vector, an
+    embedding or a head in a group with `use_muon`. Warns, once, where tensors without names are told by their shape.
     """
 
     rule, slots, decay, view = update, (Slot("momentum_buffer"),), "decoupled", "matrix"
