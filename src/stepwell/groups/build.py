@@ -132,7 +132,7 @@ def _by_role(
     keep_frozen: bool,
 ) -> Groups:
     no_decay, roles = _checked_roles(no_decay, roles)
-    anatomy = find_roles(model)
+    anatomy = find_roles(model, frozen=keep_frozen)
     settings = _Settings(anatomy, lr, weight_decay, no_decay, roles, dict(patterns or {}), layer_decay, owner)
     return _assemble(anatomy, settings, merge=merge, keep_frozen=keep_frozen)
 
@@ -375,7 +375,7 @@ class _Settings:
         values: dict[str, Any] = {}
         if self.lr is not None:
             values["lr"] = self.lr
-        if member.role in self.no_decay:
+        if member.role in self.no_decay or (member.exempt and self.no_decay):
             values["weight_decay"] = 0.0
         elif self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay
@@ -393,8 +393,8 @@ class _Settings:
         return _Label(None, ", ".join(prefix)), values
 
     def notes(self, trained: Sequence[Member]) -> list[str]:
-        """What the patterns did that the user may not expect."""
-        said = []
+        """How depth was counted, and what the patterns did that the user may not expect."""
+        said = [self.anatomy.how] if self.layer_decay is not None else []
         taken: dict[int, str] = {}
         for pattern in self.patterns:
             text = text_of(pattern)
