@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stepwell.anatomy.parts import Node, Towers, Unit, has_blocks, units
+from stepwell.anatomy.parts import Node, Towers, Unit, units
 
 _FINAL = re.compile(r"(^|_)(final|ln_f|norm_f)(_|$)", re.IGNORECASE)
 _LAYERS = ("matrix", "convolution", "recurrent")
@@ -100,14 +100,18 @@ class _Count:
         live = [tensor for _, tensor in unit.parameters if self.trains(tensor)]
         return any(self.role[id(tensor)] in _LAYERS for tensor in live) if plain else unit.is_block and bool(live)
 
-    def _is_plain(self, branch: list[Node], plain: bool) -> bool:
-        return plain or not has_trained_blocks(branch, self.trains)
+    def _rows(self, towers: Towers, plain: bool) -> list[tuple[list[Node], bool]]:
+        """The towers, and whether layers count in each: where no block is in one, but in one beside it."""
+        blocks = [has_trained_blocks(branch, self.trains) for branch in towers.branches]
+        return [
+            (branch, plain or (any(blocks) and not mine)) for branch, mine in zip(towers.branches, blocks, strict=True)
+        ]
 
     def blocks_in(self, row: list[Node], plain: bool) -> int:
         return sum(
             self.counts(node, plain)
             if isinstance(node, Unit)
-            else max(self.blocks_in(branch, self._is_plain(branch, plain)) for branch in node.branches)
+            else max(self.blocks_in(branch, layers) for branch, layers in self._rows(node, plain))
             for node in row
         )
 
@@ -118,8 +122,8 @@ class _Count:
         for node in row:
             if isinstance(node, Towers):
                 left -= self.blocks_in([node], plain)
-                for branch in node.branches:
-                    self.place(branch, left, seen, self._is_plain(branch, plain))
+                for branch, layers in self._rows(node, plain):
+                    self.place(branch, left, seen, layers)
                 seen = seen or self.blocks_in([node], plain) > 0
             elif self.counts(node, plain):
                 self.places[id(node)] = _Place(left, inputs, above)
@@ -133,15 +137,18 @@ def _words(row: list[Node], count: _Count, trains: Callable[[nn.Parameter], bool
     if not has_trained_blocks(row, trains):
         layers = f"{total} layer{'' if total == 1 else 's'} with weights"
         return f"no repeated block was found: depth counts the {layers} instead, each as a block"
-    return f"depth counts {total} block{'' if total == 1 else 's'}: {_listed(row, count)}"
+    frozen = sum(unit.is_block and not count.counts(unit, plain=False) for unit in units(row))
+    left_out = f"; {frozen} frozen block{' does' if frozen == 1 else 's do'} not count" if frozen else ""
+    return f"depth counts {total} block{'' if total == 1 else 's'}: {_listed(row, count)}{left_out}"
 
 
 def _listed(row: list[Node], count: _Count) -> str:
     found: list[tuple[str, int]] = []
     for node in row:
         if isinstance(node, Towers):
-            towers = [_listed(branch, count) for branch in node.branches]
-            found.append((f"side by side ({' | '.join(tower for tower in towers if tower)})", 0))
+            towers = [said for said in (_listed(branch, count) for branch in node.branches) if said]
+            if towers:
+                found.append((f"side by side [{' | '.join(towers)}]" if len(towers) > 1 else towers[0], 0))
         elif count.counts(node, plain=False):
             stack = node.path.rpartition(".")[0] or node.path
             if found and found[-1][0] == stack:
