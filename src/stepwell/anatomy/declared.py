@@ -71,8 +71,10 @@ def groups(module: nn.Module, path: str) -> list[Group] | None:
         if is_block:
             found.append(Group(_common([owner for owner, _ in owners]), True, tuple(owners)))
         else:
-            for owner in dict.fromkeys(owner for owner, _ in owners):
-                found.append(Group(owner, False, tuple(pair for pair in owners if pair[0] == owner)))
+            found += [
+                Group(path, False, tuple(pair for pair in owners if pair[0] == path))
+                for path in dict.fromkeys(owner for owner, _ in owners)
+            ]
     return found
 
 

@@ -60,7 +60,9 @@ def hidden_by_name(pairs: Sequence[tuple[str, torch.Tensor]], whole: bool = True
             if tensor.shape[1] == 1:  # a filter per channel, or the kernel that reads a gray image
                 first_kernel = first_kernel or not taken
                 continue
-            reads = name and not first_kernel and not taken and (tensor.shape[1] <= _RAW_CHANNELS or not _in_block(name))
+            reads = (
+                name and not first_kernel and not taken and (tensor.shape[1] <= _RAW_CHANNELS or not _in_block(name))
+            )
             first_kernel = True
             if reads:
                 continue

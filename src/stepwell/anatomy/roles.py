@@ -47,7 +47,10 @@ _TOKEN = re.compile(
 )
 # In a name, without its module: what is made of rows, and what computes though its name speaks of rows or positions
 # (`attention.self.query`, `pos_key_proj`, `rel_attn`).
-_LOOKED_UP = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte)(_|$)|^(tok|tokens?|tok_embeddings?|shared|codebooks?|codevectors)$", re.I)
+_LOOKED_UP = re.compile(
+    r"(^|_)(emb|embed|embedding|embeddings|wte)(_|$)|^(tok|tokens?|tok_embeddings?|shared|codebooks?|codevectors)$",
+    re.I,
+)
 _COMPUTES = re.compile(r"(proj|project|projection|projector|linear|conv\d*d?|attn|attention|mlp|mixer)$|^linear_", re.I)
 _ONE_TOKEN = re.compile(r"token|(^|_)(cls|class|mask|masked|spec)_emb|(^|_)probe$", re.IGNORECASE)  # one row of one
 LOGARITHM = re.compile(r"(^|_)log(_|$)", re.IGNORECASE)
@@ -280,8 +283,8 @@ def _role_of_raw(kind: str, local: str, tensor: torch.Tensor, flat: bool) -> str
 def _heads(
     model: nn.Module, row: list[Node], names: dict[int, list[str]], roles: dict[int, list[str]], counts: set[int]
 ) -> set[int]:
-    """The output layers: those called so, and where none is, the last layer of each tower, if nothing with weights comes
-    after it."""
+    """The output layers: those called so, and where none is, the last layer of each tower, if nothing with weights
+    comes after it."""
     found = {id(weight) for weight in _declared(model) if id(weight) in names}
     named: dict[str, int] = {}
     found_raw: set[int] = set()  # output layers that are a parameter by itself
@@ -320,7 +323,9 @@ def _last(row: list[Node], roles: dict[int, list[str]], counts: set[int], found:
             return set()
         layers = [tensor for path, tensor in live if _weight_role(roles[id(tensor)]) and "pooler" not in path]
         if layers:
-            is_output = _weight_role(roles[id(layers[-1])]) == "matrix" or not normed  # a kernel and its norm are hidden
+            is_output = (
+                _weight_role(roles[id(layers[-1])]) == "matrix" or not normed
+            )  # a kernel and its norm are hidden
             return {id(layers[-1])} if is_output else set()
         if any("recurrent" in roles[id(tensor)] for _, tensor in live):
             return set()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from stepwell.anatomy.parts import Node, Towers, has_blocks, weights
 
@@ -23,13 +23,12 @@ _LEARNED = re.compile(r"quer|latent|prompt|regist|slot|pos|time|(^|_)(rel|relati
 _READS_ANOTHER = re.compile(r"cross|encoder_attn|EncDecAttention|encdec", re.IGNORECASE)
 _WORDS = re.compile(r"[a-z]+|[A-Z][a-z]*")
 _BESIDE = frozenset(
-    ("actor", "critic", "policy", "value", "generator", "discriminator", "student", "teacher")
-    + ("online", "target", "ema", "momentum")
+    "actor critic policy value generator discriminator student teacher online target ema momentum".split()
 )
 _SENSES = frozenset(("audio", "speech", "sound", "vision", "visual", "image", "video", "text", "language", "depth"))
 _SAYS_NOTHING = frozenset(
-    ("embed", "embedding", "embeddings", "patch", "token", "tok", "block", "blocks", "layer", "layers", "stem", "conv")
-    + ("encoder", "model", "net", "tower", "branch", "transformer", "proj", "input", "stack", "norm", "emb", "the")
+    "embed embedding embeddings emb patch token tok block blocks layer layers stem conv encoder model net tower branch "
+    "transformer proj input stack norm the".split()
 )
 
 
@@ -94,7 +93,7 @@ def side_by_side(parts: list[Part], items: set[str]) -> list[Node]:
         if beside is not None:
             whole.stand_beside(beside, part, [*tables, *row])
         else:
-            whole.append(part, [*tables, *row], has_blocks(row) or not among_blocks and _has_input(part, set(), lent))
+            whole.append(part, [*tables, *row], has_blocks(row) or (not among_blocks and _has_input(part, set(), lent)))
         sizes |= _gives(module)
     return whole.nodes
 
@@ -147,7 +146,7 @@ def _words(name: str) -> set[str]:
     return {word.lower() for word in _WORDS.findall(name)}
 
 
-def _own_tables(module: nn.Module) -> list[nn.Parameter]:
+def _own_tables(module: nn.Module) -> list[Tensor]:
     """The tables of tokens in it, without those of positions and learned queries."""
     return [
         inner.weight
@@ -216,5 +215,3 @@ def _gives(module: nn.Module) -> set[int]:
         if isinstance(inner, nn.LayerNorm):
             sizes.add(int(inner.normalized_shape[-1]))
     return sizes
-
-

@@ -1,9 +1,9 @@
 """The parts of a model in the order in which they run: blocks, what stands around them, and towers side by side.
 
 A block is what is repeated, one residual unit as a rule: a module of its own in a Sequential or ModuleList
-(`blocks.3`, `layer1.0`), in a ModuleDict, or one of several attributes that are numbered alike (`block0`, `s2.b1`) or of
-one kind. What lies inside of a block is never a block. Lists of lists are stages of blocks (`stages.2.blocks.1`) and are
-counted through. A model that says itself what its blocks are is believed (`declared.py`).
+(`blocks.3`, `layer1.0`), in a ModuleDict, or one of several attributes that are numbered alike (`block0`, `s2.b1`) or
+of one kind. What lies inside of a block is never a block. Lists of lists are stages of blocks (`stages.2.blocks.1`) and
+are counted through. A model that says itself what its blocks are is believed (`declared.py`).
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class _Builder:
     def _items(self, module: nn.Module, path: str, children: list[tuple[str, nn.Module]]) -> set[str]:
         """The children that are items of a stack: blocks, or stages of them."""
         if is_stack(module, path):
-            kinds = Counter(type(child) for _, child in children if not is_list(child))
-            repeated = {kind for kind, count in kinds.items() if count > 1}
-            composite = {type(child) for _, child in children if weights(child) > 1}
-            if len(kinds) > 1 and repeated & composite:  # of several kinds: a layer by itself is no block there
-                return {name for name, child in children if weights(child) > 1}
+            kinds = Counter(_kind(child) for _, child in children if not is_list(child))
+            several = {name for name, child in children if _layers_in(child) > 1}
+            repeated = any(name in several and kinds[_kind(child)] > 1 for name, child in children)
+            if len(kinds) > 1 and repeated:  # of several kinds: a layer by itself is no block there
+                return several
             return {name for name, _ in children}
         if isinstance(module, (nn.Sequential, nn.ModuleList)) or _lies_beside(path):
             return set()
@@ -114,6 +114,14 @@ def _lies_beside(path: str) -> bool:
 
 def _is_composite(module: nn.Module) -> bool:
     return weights(module) > 1 and any(True for _ in module.children())
+
+
+def _layers_in(module: nn.Module) -> int:
+    """How many modules in it have weights of their own."""
+    return sum(
+        any(sum(size > 1 for size in parameter.shape) > 1 for parameter in inner.parameters(recurse=False))
+        for inner in module.modules()
+    )
 
 
 def _numbered(children: list[tuple[str, nn.Module]]) -> set[str]:

@@ -85,6 +85,22 @@ class Groups(list[dict[str, Any]]):
     def __str__(self) -> str:
         return self.table()
 
+    def __repr__(self) -> str:
+        """One line: a list would print every tensor."""
+        tensors = [tensor for group in self for tensor in group["params"]]
+        counted = " and ".join(
+            f"{count:,} {what}{'' if count == 1 else 's'}"
+            for count, what in ((len(self), "group"), (len(tensors), "tensor"))
+        )
+        elements = sum(tensor.numel() for tensor in tensors)
+        return f"<Groups: {counted}, {elements:,} elements; print() shows them as a table>"
+
+    def _repr_html_(self) -> str:
+        """The table, in notebooks."""
+        from stepwell.groups.show import html
+
+        return html(self)
+
 
 def by_role(
     model: nn.Module,

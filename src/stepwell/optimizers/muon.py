@@ -73,10 +73,10 @@ class Muon(Optimizer):
     percent of a training step where batches are large) and one slot. Give it the model: `Muon(model)` splits by role.
 
     Args:
-        params: a model, or groups of `stepwell.groups`: tensors are told by their role (see `stepwell.groups.muon`: which
-            layers it counts as hidden, which as input and output), and what `groups.muon` split stays split so. Or
-            (name, parameter) pairs, told by name and shape; or parameters, told by their shape alone, with a warning. A
-            group may say `use_muon` itself. Convolution kernels are matrices of the first dimension by all others.
+        params: a model, or groups of `stepwell.groups`: tensors are told by their role (`stepwell.groups.muon` says
+            which layers count as hidden), and what `groups.muon` has split stays split so. Or (name, parameter) pairs,
+            told by name and shape; or parameters, told by their shape alone, with a warning. A group may say `use_muon`
+            itself. Convolution kernels are matrices of the first dimension by all others.
         lr: learning rate, at least 0.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         momentum: decay of the average, in [0, 1).
@@ -249,8 +249,8 @@ def _told_by_names(groups: Sequence[Mapping[str, Any]], whole: bool) -> set[int]
         listed = ", ".join(f"{name or 'unnamed'} {list(tensor.shape)}" for name, tensor in told.doubted[:_SHOWN])
         warnings.warn(
             f"Muon: {count} tensor{'' if count == 1 else 's'} taken for hidden matrices by shape alone, embeddings and "
-            f"output layers among them if there are any: {listed}{', ...' if count > _SHOWN else ''}; pass the model or "
-            "stepwell.groups.muon(model), or say use_muon in each group",
+            f"output layers among them if there are any: {listed}{', ...' if count > _SHOWN else ''}; pass the model "
+            "or stepwell.groups.muon(model), or say use_muon in each group",
             UserWarning,
             stacklevel=4,
         )

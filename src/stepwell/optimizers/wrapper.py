@@ -81,7 +81,8 @@ class Wrapper(torch.optim.Optimizer):
         if "model" in named and isinstance(params, torch.nn.Module):
             mine.setdefault("model", params)
         if not issubclass(inside, Wrapper):
-            known = {*inside([("weight", torch.zeros(2, 2))]).defaults, *inspect.signature(inside.__init__).parameters, "backend"}
+            example = inside([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
+            known = {*example.defaults, *inspect.signature(inside.__init__).parameters, "backend"}
             known -= {"self", "params", "options"}
             for option, value in options.items():
                 if option not in known:
