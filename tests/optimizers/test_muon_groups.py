@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 import stepwell
@@ -194,8 +193,9 @@ DECIDED: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
         {"inc.3", "down1.0", "down1.3", "down2.0", "down2.3", "up1", "conv1.0", "conv1.3", "up2", "conv2.0", "conv2.3"},
     ),
     "a generator's last convolution": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(16, 32, 4), nn.BatchNorm2d(32), nn.ReLU(), nn.ConvTranspose2d(32, 16, 4),
-                              nn.BatchNorm2d(16), nn.ConvTranspose2d(16, 3, 4), nn.Tanh()),
+        lambda: nn.Sequential(nn.ConvTranspose2d(16, 32, 4), nn.BatchNorm2d(32), nn.ReLU(),
+                              nn.ConvTranspose2d(32, 16, 4), nn.BatchNorm2d(16),
+                              nn.ConvTranspose2d(16, 3, 4), nn.Tanh()),
         {"3"},
     ),
     "a discriminator's last convolution": (

@@ -22,14 +22,22 @@ _RAW_CHANNELS = 4  # a convolution over so few channels reads images or sound
 _LEARNED = re.compile(r"quer|latent|prompt|regist|slot|pos|time|(^|_)(rel|relative|cls|class|mask)", re.IGNORECASE)
 _READS_ANOTHER = re.compile(r"cross|encoder_attn|EncDecAttention|encdec", re.IGNORECASE)
 _WORDS = re.compile(r"[a-z]+|[A-Z][a-z]*")
+# fmt: off
 _BESIDE = frozenset(
-    "actor critic policy value generator discriminator student teacher online target ema momentum".split()
+    (
+        "actor", "critic", "policy", "value", "generator", "discriminator", "student", "teacher", "online", "target",
+        "ema", "momentum",
+    )
 )
 _SENSES = frozenset(("audio", "speech", "sound", "vision", "visual", "image", "video", "text", "language", "depth"))
 _SAYS_NOTHING = frozenset(
-    "embed embedding embeddings emb patch token tok block blocks layer layers stem conv encoder model net tower branch "
-    "transformer proj input stack norm the".split()
+    (
+        "embed", "embedding", "embeddings", "emb", "patch", "token", "tok", "block", "blocks", "layer", "layers",
+        "stem", "conv", "encoder", "model", "net", "tower", "branch", "transformer", "proj", "input", "stack", "norm",
+        "the",
+    )
 )
+# fmt: on
 
 
 @dataclass

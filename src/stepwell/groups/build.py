@@ -120,8 +120,8 @@ def by_role(
         model: its parameters, each once; tied ones under their first name.
         lr: the rate; the optimizer's own where None.
         weight_decay: the decay; the optimizer's own where None.
-        no_decay: roles (see `ROLES`) that get a weight_decay of 0; if there are any, so do the parameters that the model
-            itself keeps from it, see `by_layer`.
+        no_decay: roles (see `ROLES`) that get a weight_decay of 0; if there are any, so do the parameters that the
+            model itself keeps from it, see `by_layer`.
         roles: hyperparameters by role, as {"embedding": {"lr": 1e-2}}; they win over lr, weight_decay and no_decay.
         patterns: hyperparameters by pattern, see `by_pattern`; they win over all others.
         layer_decay: multiplies lr per block from the top, in (0, 1], see `by_layer`.
@@ -254,8 +254,8 @@ def muon(
     - depthwise convolutions (no matrix: each channel has its own filter), recurrent weights (several gates stacked in
       one tensor), norms, biases, scalars, and logarithms of rates (`A_log`).
 
-    For Muon is the rest: also routers of experts and stacks of experts (as in Liu et al. 2502.16982), projections between
-    towers, the means and variances of a VAE. `also` and `keep_out` decide otherwise. `stepwell.Muon` takes the groups
+    For Muon is the rest: also routers and stacks of experts (as in Liu et al. 2502.16982), projections between towers,
+    the means and variances of a VAE. `also` and `keep_out` decide otherwise. `stepwell.Muon` takes the groups
     as they are: what is split here stays split.
 
     Args:

@@ -71,6 +71,8 @@ class Muon(Optimizer):
 
     The fastest known optimizer for hidden layers of transformers at most scales; it costs matrix products (a few
     percent of a training step where batches are large) and one slot. Give it the model: `Muon(model)` splits by role.
+    AdamW also gets output convolutions, what reads the raw input, depthwise convolutions, recurrent weights and
+    codebooks; Muon gets the rest, routers of experts among it (`stepwell.groups.muon` says more, and lets you decide).
 
     Args:
         params: a model, or groups of `stepwell.groups`: tensors are told by their role (`stepwell.groups.muon` says
