@@ -297,6 +297,10 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, dict[str, int]]] = {
     "lists of lists": (lambda: named(patch=nn.Conv2d(3, D, 4), stages=nn.ModuleList(
         nn.ModuleList(look.TimmBlock() for _ in range(n)) for n in (1, 3)), head=nn.Linear(D, 2)), 4,
         {"stages.1.0.attn.qkv.weight": 2}),
+    "a pyramid": (lambda: named(
+        patch_embeddings=nn.ModuleList(named(proj=nn.Conv2d(i, D, 3), norm=nn.LayerNorm(D)) for i in (3, D)),
+        block=nn.ModuleList(nn.ModuleList(look.TimmBlock() for _ in range(2)) for _ in range(2)), head=nn.Linear(D, 2)),
+        4, {"patch_embeddings.0.proj.weight": 0, "patch_embeddings.1.proj.weight": 3, "block.1.1.attn.qkv.weight": 4}),
     "U-Net": (unet, 5, {"inc.0.weight": 1, "up1.weight": 4, "conv2.3.weight": 5, "outc.weight": 6}),
     "U-Net of milesial": (milesial_unet, 6, {"up3.conv.conv.0.weight": 6, "outc.conv.weight": 7}),
     "two attentions in a block": (lambda: nn.ModuleList(AttentionTwice() for _ in range(3)), 3,

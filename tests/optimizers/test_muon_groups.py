@@ -216,6 +216,24 @@ DECIDED: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
                       baseline=nn.Linear(64, 1)),
         {"body.2"},
     ),
+    "three heads that are not called so": (
+        lambda: named(layers=nn.ModuleList(look.TimmBlock() for _ in range(1)), state=nn.Linear(D, 17),
+                      action=nn.Sequential(nn.Linear(D, 4), nn.Tanh()), ret=nn.Linear(D, 1)),
+        {"layers.0.attn.qkv", "layers.0.attn.proj", "layers.0.mlp.fc1", "layers.0.mlp.fc2"},
+    ),
+    "pixels from channels": (
+        lambda: named(first=nn.Conv2d(3, 16, 3), up=nn.Sequential(nn.Conv2d(16, 64, 3), nn.PixelShuffle(2)),
+                      last=nn.Conv2d(16, 3, 3)),
+        {"up.0"},
+    ),
+    "a quantizer is made after the decoder, as in DAC": (
+        lambda: named(encoder=named(conv1=nn.Conv1d(1, 16, 7), conv2=nn.Conv1d(16, 32, 7)),
+                      decoder=named(conv1=nn.Conv1d(32, 16, 7), conv2=nn.Conv1d(16, 1, 7)),
+                      quantizer=named(quantizers=nn.ModuleList(named(in_proj=nn.Conv1d(32, 8, 1),
+                      codebook=nn.Embedding(9, 8), out_proj=nn.Conv1d(8, 32, 1)) for _ in range(2)))),
+        {"encoder.conv2", "decoder.conv1", "quantizer.quantizers.0.in_proj", "quantizer.quantizers.0.out_proj",
+         "quantizer.quantizers.1.in_proj", "quantizer.quantizers.1.out_proj"},
+    ),
     "an actor and a critic of their own": (
         lambda: named(pi=nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 64), nn.Linear(64, 2)),
                       vf=nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 64), nn.Linear(64, 1))),

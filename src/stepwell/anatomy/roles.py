@@ -311,9 +311,8 @@ def _weight_role(roles: list[str]) -> str | None:
 
 def _last(row: list[Node], roles: dict[int, list[str]], counts: set[int], found: set[int]) -> set[int]:
     """The last layer of a row, of each tower at its end; none where an output layer is known already."""
-    mine = [tensor for node in row if not isinstance(node, Towers) for _, tensor in node.parameters]
-    if any(id(tensor) in found for tensor in mine):
-        row = row[-1:] if isinstance(row[-1], Towers) else []
+    if any(id(tensor) in found for unit in units(row) for _, tensor in unit.parameters):
+        row = row[-1:] if row and isinstance(row[-1], Towers) else []
     normed = False  # whether a norm comes after
     for node in reversed(row):
         if isinstance(node, Towers):

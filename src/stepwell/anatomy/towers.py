@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from stepwell.anatomy.parts import Node, Towers, has_blocks, weights
+from stepwell.anatomy.parts import Node, Towers, has_blocks
 
 Part = tuple[str, nn.Module, list[Node]]
 
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
 _RAW_CHANNELS = 4  # a convolution over so few channels reads images or sound
 _LEARNED = re.compile(r"quer|latent|prompt|regist|slot|pos|time|(^|_)(rel|relative|cls|class|mask)", re.IGNORECASE)
 _READS_ANOTHER = re.compile(r"cross|encoder_attn|EncDecAttention|encdec", re.IGNORECASE)
@@ -109,7 +110,7 @@ def side_by_side(parts: list[Part], items: set[str]) -> list[Node]:
 def _is_body(part: Part, items: set[str]) -> bool:
     """Whether it is more than an embedding or a norm: it has blocks, or layers."""
     name, module, row = part
-    return has_blocks(row) or (name not in items and weights(module) > len(_own_tables(module)))
+    return has_blocks(row) or (name not in items and any(not isinstance(layer, _TABLES) for layer in _layers(module)))
 
 
 def _in_turn(one: Part, other: Part) -> bool:
@@ -123,26 +124,26 @@ def _in_turn(one: Part, other: Part) -> bool:
 def _twins(one: Part, other: Part, items: set[str]) -> bool:
     """Whether the names say so (actor and critic), or plain layers whose sizes do not fit one after the other do."""
     (name, module, row), (later, after, later_row) = one, other
-    if _in_turn(one, other) or name in items or later in items:
+    if name in items or later in items:
         return False
     words, later_words = _words(name) & _BESIDE, _words(later) & _BESIDE
-    if words and later_words and words != later_words:
+    if words and later_words and words != later_words and not _in_turn(one, other):
         return True
     ends, ends_after = _ends(module), _ends(after)
     if has_blocks(row) or has_blocks(later_row) or ends is None or ends_after is None:
         return False
     (reads, gives, features), (reads_too, _, features_too) = ends, ends_after
-    if features != features_too or reads != reads_too:
+    if features != features_too or reads != reads_too or _in_turn(one, other):
         return False
-    return reads != gives if features else reads % gives > 0  # channels may be joined to those of a shortcut
+    # channels may be joined to those of a shortcut, or become pixels
+    return reads != gives if features else reads % gives > 0 and gives % reads > 0
 
 
 def _towers(one: Part, other: Part, sizes: set[int], lent: dict[str, str]) -> bool:
     """Whether both have an input of their own."""
-    if _in_turn(one, other):
+    if not (_has_input(other, sizes, lent) and _has_input(one, set(), lent)) or _in_turn(one, other):
         return False
-    shared = {id(table) for table in _own_tables(one[1])} & {id(table) for table in _own_tables(other[1])}
-    return _has_input(one, set(), lent) and _has_input(other, sizes, lent) and not shared
+    return not {id(table) for table in _own_tables(one[1])} & {id(table) for table in _own_tables(other[1])}
 
 
 def _has_input(part: Part, sizes: set[int], lent: dict[str, str]) -> bool:
@@ -159,9 +160,7 @@ def _own_tables(module: nn.Module) -> list[Tensor]:
     return [
         inner.weight
         for path, inner in module.named_modules()
-        if isinstance(inner, (nn.Embedding, nn.EmbeddingBag))
-        and not _LEARNED.search(path.rpartition(".")[2])
-        and not _in_a_list(path)
+        if isinstance(inner, _TABLES) and not _LEARNED.search(path.rpartition(".")[2]) and not _in_a_list(path)
     ]
 
 
@@ -196,7 +195,7 @@ def _reads_raw(name: str, module: nn.Module, sizes: set[int]) -> bool:
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, *_TABLES)
     return [inner for inner in module.modules() if isinstance(inner, kinds)]
 
 

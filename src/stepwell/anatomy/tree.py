@@ -18,7 +18,7 @@ from stepwell.anatomy.parts import Node, Unit, weights
 from stepwell.anatomy.towers import side_by_side
 
 # Lists that lie beside one another in a layer, not one after another; no depth in them.
-_BESIDE = ("expert", "head", "branch", "adapter", "lora")
+_BESIDE = ("expert", "head", "branch", "adapter", "lora", "quantize")
 _IN_HEAD = re.compile(r"(^|[._])heads?[._]", re.IGNORECASE)  # so do the lists of an output part, whatever their names
 _NUMBERED = re.compile(r"(.*?)[_.-]?(\d+)(?:[_.-]?\d+)?[a-z]?")  # block0, layer_1, block1-0, inception3a
 # Numbered attributes that are parts of one layer, not layers in a row.
@@ -56,7 +56,7 @@ class _Builder:
         items = self._items(module, path, children)
         parts = []
         for name, child in _in_order(children):
-            in_list = name in items or "." in name  # an item of one of the lists that `_in_order` has opened
+            in_list = name in items or ("." in name and _is_stage(child))  # of a list that `_in_order` has opened
             parts.append((name, child, self.row(child, f"{path}.{name}" if path else name, in_list)))
         if isinstance(module, nn.Sequential):
             return [*found, *(node for _, _, row in parts for node in row)]
@@ -144,7 +144,12 @@ def _kind(module: nn.Module) -> object:
 def _in_order(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
     """The children in the order in which they run: where a list of stages has lists of as many layers beside it (the
     `downsample_layers` of a ConvNeXt, the `patch_embeddings` of a pyramid), the first item of each comes before the
-    second of any."""
+    second of any. A quantizer comes before the decoder that reads its codes."""
+    quantizers = [child for child in children if "quantize" in child[0].lower()]
+    rest = [child for child in children if "quantize" not in child[0].lower()]
+    decoder = next((place for place, (name, _) in enumerate(rest) if name.lower().startswith("dec")), None)
+    if quantizers and decoder is not None:
+        children = [*rest[:decoder], *quantizers, *rest[decoder:]]
     lists = {
         name: list(child.named_children())
         for name, child in children
