@@ -82,7 +82,7 @@ def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **opt
 
     from stepwell.engine import formats
 
-    group = optimizer([torch.zeros(1)], **options).param_groups[0]
+    group = optimizer([("weight", torch.zeros(2, 2))], **options).param_groups[0]
     total = 0.0
     for slot in optimizer.slots:
         if slot.exists(group) and not slot.is_number:

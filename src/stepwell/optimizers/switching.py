@@ -187,7 +187,7 @@ def _class_of(to: str | type[Any]) -> type[Any]:
 
 def _example(cls: type[Any]) -> Any:
     """An optimizer of this class, to be asked for its defaults."""
-    return cls([torch.zeros(1)])
+    return cls([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
 
 
 def _base(group: Mapping[str, Any], key: str, default: Any = 0.0) -> Any:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from stepwell.engine import checkpoint, formats, sharding
+from stepwell.engine import as_groups, checkpoint, formats, sharding
 from stepwell.engine.explanation import Explanation
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, nearest
+from stepwell.optimizers import parted
 from stepwell.optimizers.facts import Facts, state_bytes
 from stepwell.optimizers.stepping import Evaluate, innermost, needs_closure, takes_factor, update, update_with
 
@@ -82,7 +83,8 @@ class Wrapper(torch.optim.Optimizer):
         if "model" in named and isinstance(params, torch.nn.Module):
             mine.setdefault("model", params)
         if not issubclass(inside, Wrapper):
-            known = {*inside([torch.zeros(1)]).defaults, *inspect.signature(inside.__init__).parameters, "backend"}
+            example = inside([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
+            known = {*example.defaults, *inspect.signature(inside.__init__).parameters, "backend"}
             known -= {"self", "params", "options"}
             for option, value in options.items():
                 if option not in known:
@@ -95,8 +97,10 @@ class Wrapper(torch.optim.Optimizer):
         else:
             taken = []
         optimizer = create(inside.__name__, params, **options)
-        for group, values in zip(optimizer.param_groups, taken, strict=False):
-            group.update(values)
+        pairs = list(zip(params, taken, strict=True)) if taken else []
+        own = {id(tensor): values for group, values in pairs for _, tensor in parted.named(group)}
+        for group in optimizer.param_groups:  # which may be more than were given: Muon parts them
+            group.update(own.get(id(group["params"][0]), {}) if group["params"] else {})
         return cls(optimizer, **mine)
 
     @classmethod
@@ -105,6 +109,9 @@ class Wrapper(torch.optim.Optimizer):
         given = list(params)
         if not given or not isinstance(given[0], dict):
             return given, []
+        if not any(key in group for group in given for key in cls.group_options):
+            return (params if isinstance(params, list) else given), []  # `stepwell.groups` know more than their dicts
+        given = as_groups(given, cls.__name__)
         taken = [{key: group[key] for key in cls.group_options if key in group} for group in given]
         return [{k: v for k, v in group.items() if k not in cls.group_options} for group in given], taken
 
