@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer, Slot
-from stepwell.ops import debias, lerp, maximum, sqrt, where
+from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.radam import rectification
 
@@ -19,7 +19,7 @@ from stepwell.optimizers.radam import rectification
 def update(g, p, t, exp_avg, exp_avg_var, max_exp_avg_var, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
     surprise = g - exp_avg
-    exp_avg_var = lerp(exp_avg_var, surprise * surprise, 1 - beta2) + eps
+    exp_avg_var = lerp_square(exp_avg_var, surprise, 1 - beta2) + eps
     largest = exp_avg_var
     if max_exp_avg_var is not None:
         largest = max_exp_avg_var = maximum(max_exp_avg_var, exp_avg_var)

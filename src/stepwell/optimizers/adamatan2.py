@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import atan2, lerp, sqrt
+from stepwell.ops import atan2, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, a, b):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     scale = b * (1 - beta1**t) / sqrt(1 - beta2**t)  # an angle knows ratios only: both corrections are one factor
     return a * atan2(exp_avg, scale * sqrt(exp_avg_sq)), exp_avg, exp_avg_sq
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepwell.engine import Optimizer, Slot
-from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -26,7 +26,7 @@ def update(  # type: ignore[no-untyped-def]
     ahead = g + beta2 * change
     exp_avg = lerp(exp_avg, g, 1 - beta1)
     exp_avg_diff = lerp(exp_avg_diff, change, 1 - beta2)
-    exp_avg_sq = lerp(exp_avg_sq, ahead * ahead, 1 - beta3)
+    exp_avg_sq = lerp_square(exp_avg_sq, ahead, 1 - beta3)
     direction = debias(exp_avg, beta1, t) + beta2 * debias(exp_avg_diff, beta2, t)
     direction = direction / (sqrt(debias(exp_avg_sq, beta3, t)) + eps)
     # (p - lr * direction) / (1 + lr * weight_decay), as a step from p

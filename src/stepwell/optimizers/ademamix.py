@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import debias, lerp, log, maximum, minimum, sqrt, where
+from stepwell.ops import debias, lerp, lerp_square, log, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -35,7 +35,7 @@ def update(  # type: ignore[no-untyped-def]
         beta3 = where(part < 1, 0.5 ** (1 / mixed), beta3)
     exp_avg_fast = lerp(exp_avg_fast, g, 1 - beta1)
     exp_avg_slow = lerp(exp_avg_slow, g, 1 - beta3)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     momentum = debias(exp_avg_fast, beta1, t) + alpha * exp_avg_slow
     return momentum / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg_fast, exp_avg_slow, exp_avg_sq
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Range
-from stepwell.ops import debias, lerp, minimum, sqrt, where
+from stepwell.ops import debias, lerp, lerp_square, minimum, sqrt, where
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
@@ -19,7 +19,7 @@ from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 
 def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     m, v = exp_avg, exp_avg_sq
     if bias_correction:
         m, v = debias(m, beta1, t), debias(v, beta2, t)

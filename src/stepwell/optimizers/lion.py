@@ -15,8 +15,8 @@ from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, exp_avg, *, beta1, beta2):  # type: ignore[no-untyped-def]
-    direction = sign(lerp(g, exp_avg, beta1))
-    return direction, lerp(g, exp_avg, beta2)
+    direction = sign(lerp(exp_avg, g, 1 - beta1))
+    return direction, lerp(exp_avg, g, 1 - beta2)
 
 
 class Lion(Optimizer):

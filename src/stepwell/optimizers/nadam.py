@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import debias, lerp, sqrt
+from stepwell.ops import debias, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
 
 
@@ -23,7 +23,7 @@ def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momen
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
     mu_product = mu_product * mu
     exp_avg = lerp(exp_avg, g, 1 - (mu if average_with_mu else beta1))
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     ahead = mu_next / (1 - mu_product * mu_next) * exp_avg + (1 - mu) / (1 - mu_product) * g
     return ahead / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg, exp_avg_sq, mu_product
 

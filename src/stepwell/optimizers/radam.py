@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from stepwell.engine import OneOf, Optimizer, Slot
-from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -29,7 +29,7 @@ def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     trusted, r = rectification(t, beta2, 5 if rectify == "torch" else 4)
     m = debias(exp_avg, beta1, t)
     adaptive = m * (r * sqrt(1 - beta2**t)) / (sqrt(exp_avg_sq) + eps)

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer, Slot
-from stepwell.ops import lerp, maximum, sqrt
+from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, square_avg, grad_avg, momentum_buffer, *, alpha, eps, momentum, eps_inside):  # type: ignore[no-untyped-def]
-    square_avg = lerp(square_avg, g * g, 1 - alpha)
+    square_avg = lerp_square(square_avg, g, 1 - alpha)
     variance = square_avg
     if grad_avg is not None:
         grad_avg = lerp(grad_avg, g, 1 - alpha)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import Optimizer, Range, RuleSignature, Slot
-from stepwell.ops import lerp, sqrt
+from stepwell.ops import lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
 
 MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
@@ -72,7 +72,7 @@ def correction(beta1: Any, beta2: Any, t: Any) -> Any:
 
 
 def vector_update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, correct_bias):  # type: ignore[no-untyped-def]
-    exp_avg, exp_avg_sq = lerp(exp_avg, g, 1 - beta1), lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg, exp_avg_sq = lerp(exp_avg, g, 1 - beta1), lerp_square(exp_avg_sq, g, 1 - beta2)
     factor = correction(beta1, beta2, t) if correct_bias else 1.0
     return factor * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer
-from stepwell.ops import lerp, sqrt
+from stepwell.ops import lerp, lerp_square, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     return sqrt(1 - beta2**t) / (1 - beta1**t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer, Range
-from stepwell.ops import lerp, maximum, sqrt
+from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 
 
 def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, (1 - beta1) / (1 - beta1**t))
-    return exp_avg, lerp(exp_avg_sq, g * g, (1 - beta2) / (1 - beta2**t))
+    return exp_avg, lerp_square(exp_avg_sq, g, (1 - beta2) / (1 - beta2**t))
 
 
 def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
