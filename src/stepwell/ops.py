@@ -25,7 +25,8 @@ def _op(name: str, of_tensors: Callable[..., Any], of_numbers: Callable[..., flo
     for arg in args:
         if isinstance(arg, torch.Tensor):
             return of_tensors(*(_like(arg, other) for other in args))
-    return of_numbers(*args)
+    kind = next((type(arg) for arg in args if isinstance(arg, float)), float)  # also one that divides by zero
+    return kind(of_numbers(*args))
 
 
 def _like(tensor: torch.Tensor, value: Value) -> torch.Tensor:
@@ -60,13 +61,13 @@ def abs(x: Value) -> Value:
 
 
 def maximum(a: Value, b: Value) -> Value:
-    """The larger of two."""
-    return _op("maximum", torch.maximum, max, a, b)
+    """The larger of two; NaN where either is."""
+    return _op("maximum", torch.maximum, lambda v, w: v if v > w or v != v else w, a, b)
 
 
 def minimum(a: Value, b: Value) -> Value:
-    """The smaller of two."""
-    return _op("minimum", torch.minimum, min, a, b)
+    """The smaller of two; NaN where either is."""
+    return _op("minimum", torch.minimum, lambda v, w: v if v < w or v != v else w, a, b)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:

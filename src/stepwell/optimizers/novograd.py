@@ -23,7 +23,8 @@ def update(  # type: ignore[no-untyped-def]
     g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, grad_averaging, g_squared
 ):
     exp_avg_sq = where(t == 1, g_squared, beta2 * exp_avg_sq + (1 - beta2) * g_squared)
-    u = g * (1 / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
+    size = sqrt(exp_avg_sq) + eps
+    u = g * (1 / where(size > 0, size, 1)) + weight_decay * p  # with eps 0 and no gradient yet: nothing to scale
     if grad_averaging:
         u = where(t == 1, 1, 1 - beta1) * u
     exp_avg = where(t == 1, 0, beta1) * exp_avg + u

@@ -1,7 +1,7 @@
 """StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment lags behind the gradient.
 
 exp_avg, exp_avg_sq as in Adam, with betas that need no correction afterwards: beta * (1 - beta**(t-1)) / (1 - beta**t)
-rms  = sqrt(mean(g * g / max(exp_avg_sq, eps * eps)))
+rms  = sqrt(mean((g / max(sqrt(exp_avg_sq), eps))**2))
 eta  = lr / max(1, rms / clip_threshold)
 p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
 """
@@ -23,7 +23,8 @@ def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):  # type: ignore[no-untype
 
 def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
     _, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
-    return {"lag": g * g / maximum(exp_avg_sq, eps * eps)}
+    behind = g / maximum(sqrt(exp_avg_sq), eps)
+    return {"lag": behind * behind}  # not g * g / exp_avg_sq, which overflows sooner
 
 
 def update(  # type: ignore[no-untyped-def]
