@@ -234,7 +234,7 @@ def expected(
     if name in ("Shampoo", "SOAP"):
         params, grads = _each(params, grads, lambda x: x.reshape(len(x), -1) if x.ndim > 2 else x)
     if name == "SOAP":
-        extra |= {"first_step": "use", "basis": bases}
+        extra["basis"] = bases
     if name == "Adafactor" and given.pop("relative_step", True) and given.get("variant") == "shazeer":
         del given["lr"]
     if name != "Muon":

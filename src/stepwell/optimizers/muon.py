@@ -45,7 +45,11 @@ def orthogonalised(
     """
     a, b, c = coefficients
     x = u.mT if u.shape[-2] > u.shape[-1] else u
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)).to(dtype)
+    # Times a power of two, which rounds nothing: the squares of a norm overflow above 1e19 and vanish below 1e-23.
+    exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)
+    scale = torch.ldexp(torch.ones_like(exponent, dtype=x.dtype), -exponent)
+    x = x * scale
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).maximum(eps * scale)).to(dtype)
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)  # as `@`, which first copies the transposed
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -14,15 +14,23 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import OneOf, Optimizer, Range, Slot
+from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
 
 def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
-    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix."""
+    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix.
+
+    Nor for less than their rounding: side * machine epsilon of the largest, and what the lowest is below 0. Directions
+    without a gradient have eigenvalues of that size, of either sign. A root as large as `floor` alone makes it, once
+    beta2**t has taken that away, multiplies the rounding of the gradient along them until nothing else is left.
+    """
     if not second.numel():
         return second
-    values, vectors = torch.linalg.eigh(second)
-    return torch.bmm(vectors * values.clamp(min=floor).pow(-power)[:, None, :], vectors.mT)
+    values, vectors = eigh(second)
+    rounding = second.shape[-1] * torch.finfo(second.dtype).eps * values[:, -1:]
+    values = values.maximum(rounding).maximum(-values[:, :1]).clamp(min=floor)
+    return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)
 
 
 def update(  # type: ignore[no-untyped-def]
