@@ -81,6 +81,8 @@ class Optimizer(torch.optim.Optimizer):
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
     facts: ClassVar[Any]
+    memory: ClassVar[Any] = None  # what its slots mean to another optimizer (`stepwell.optimizers.memory`)
+    decay_by_rule: ClassVar[str | None] = None  # how the rule decays where `decay_of` is None, if like another's
 
     signature: ClassVar[RuleSignature]
     signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
@@ -195,7 +197,7 @@ class Optimizer(torch.optim.Optimizer):
             return "its rule needs sums itself"
         if any(signature.view != "element" for signature in self.signatures.values()):
             return "it is for rules of single elements"
-        if any("lr" in signature.named for signature in self.signatures.values()):
+        if "lr" in self.signature.named:
             return "its rule returns a whole step, not a direction"
         return None
 

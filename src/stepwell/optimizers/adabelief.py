@@ -13,6 +13,7 @@ from typing import Any
 from stepwell.engine import Optimizer, Slot
 from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 from stepwell.optimizers.radam import rectification
 
 
@@ -61,6 +62,7 @@ class AdaBelief(Optimizer):
         Slot("exp_avg_var", signed=False),
         Slot("max_exp_avg_var", when="amsgrad", signed=False),
     )
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Zhuang et al. 2010.07468, the code's page (images 1e-3, LSTM 1e-3 or 1e-2, transformer 5e-4, GAN 2e-4)",

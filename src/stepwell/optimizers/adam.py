@@ -13,6 +13,7 @@ from typing import Any
 from stepwell.engine import Optimizer, Slot
 from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
@@ -51,6 +52,7 @@ class Adam(Optimizer):
         Slot("exp_avg_sq", signed=False),
         Slot("max_exp_avg_sq", when="amsgrad", signed=False),
     )
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), RoBERTa 1907.11692 (1e-4 at 256)",

@@ -13,6 +13,7 @@ from typing import Any
 from stepwell.engine import Optimizer, Slot
 from stepwell.ops import abs, debias, lerp, maximum
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 
 def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):  # type: ignore[no-untyped-def]
@@ -44,6 +45,7 @@ class Adamax(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg"), Slot("exp_inf", signed=False))
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980, section 7.1 (2e-3, twice Adam's)",

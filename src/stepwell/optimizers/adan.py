@@ -17,6 +17,7 @@ from typing import Any
 from stepwell.engine import Optimizer, Slot
 from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -57,7 +58,9 @@ class Adan(Optimizer):
     """
 
     rule, decay = update, None
+    decay_by_rule = "decoupled"
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("exp_avg_diff"), Slot("pre_grad"))
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Xie et al. 2208.06677, its code (5 to 10 times AdamW's: ResNet-50 3e-2, ViT 1.5e-2; BERT 1e-3)",

@@ -52,6 +52,7 @@ class ADOPT(Optimizer):
     """
 
     rule, decay = update, "decoupled"
+    decay_by_rule = "decoupled"
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
     ranges: ClassVar = {"clip_power": Range(0, optional=True)}
     facts = Facts(

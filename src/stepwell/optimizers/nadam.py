@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from stepwell.engine import Optimizer, Range, Slot
 from stepwell.ops import debias, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momentum_decay, average_with_mu):  # type: ignore[no-untyped-def]
@@ -54,6 +55,7 @@ class NAdam(Optimizer):
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("mu_product", per="tensor", start=1.0))
     ranges: ClassVar = {"momentum_decay": Range(0)}
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Dozat, ICLR workshop 2016, section 4 (2e-3); Schmidt et al. 2007.01547 (1e-4 to 1e-2)",

@@ -51,6 +51,7 @@ class ScheduleFree(Optimizer):
     """
 
     decay = None  # taken at y and put into z, by the rule
+    decay_by_rule = "decoupled"
     modes = ("train_mode",)
     ranges: ClassVar = {
         "betas": Range(0, 1, open_low=True),

@@ -119,6 +119,7 @@ class SOAP(Optimizer):
     """
 
     rule, decay, view = update, "decoupled", "matrix"
+    decay_by_rule = "decoupled"
     slots = (
         *MOMENTS,
         Slot("left", per="left", limit="max_precond_dim"),

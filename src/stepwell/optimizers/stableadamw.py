@@ -14,6 +14,7 @@ from stepwell.engine import Optimizer, Range
 from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory, corrected
 
 
 def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):  # type: ignore[no-untyped-def]
@@ -58,7 +59,9 @@ class StableAdamW(Optimizer):
     """
 
     rule, measure, sums, slots, decay = update, measure, ("lag",), Adam.slots[:2], None
+    decay_by_rule = "decoupled"
     ranges = {"eps": Range(0, open_low=True), "clip_threshold": Range(0, open_low=True)}
+    memory = Memory(("exp_avg", corrected), ("exp_avg_sq", corrected))
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Wortsman et al. 2304.13013 (CLIP 2e-3); otherwise AdamW's, as optimi's page has it",
