@@ -110,8 +110,8 @@ def _say_left_out(launch: Launch, index: int) -> None:
         memory["said_left_out"] = True
         warnings.warn(
             f"the gradient of {launch.names[index]!r} is not finite, or too large for its second moments in "
-            f"{launch.kind.weights if launch.kind.weights == 'fp64' else 'fp32'}: its step is left out, and its weights "
-            "and state stay as they are. This is said once; clip_norm keeps gradients in range",
+            f"{'fp64' if launch.kind.weights == 'fp64' else 'fp32'}: its step is left out, its weights and state stay "
+            "as they are. This is said once; clip_norm keeps gradients in range",
             UserWarning,
             stacklevel=2,
         )

@@ -52,6 +52,8 @@ class AdaBelief(Optimizer):
 
     Reference: Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", arXiv
     2010.07468, algorithm 2. The authors' `fixed_decay` (not multiplied by lr) is weight_decay / lr here.
+    With `rectify`, `amsgrad` still divides by the largest variance; the authors' code then divides by the present one,
+    so that amsgrad has no effect there.
 
     >>> optimizer = AdaBelief(model.parameters(), lr=1e-3, eps=1e-8, weight_decay=1e-2)
     """

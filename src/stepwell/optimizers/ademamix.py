@@ -67,8 +67,8 @@ class AdEMAMix(Optimizer):
     slots = (Slot("exp_avg_fast"), Slot("exp_avg_slow"), Slot("exp_avg_sq", signed=False))
     ranges: ClassVar = {
         "alpha": Range(0),
-        "beta3_warmup": Range(1, optional=True),
-        "alpha_warmup": Range(1, optional=True),
+        "beta3_warmup": Range(1, optional=True, whole=True),
+        "alpha_warmup": Range(1, optional=True, whole=True),
     }
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},

@@ -71,7 +71,8 @@ class DAdaptAdam(Optimizer):
 
     Reference: Defazio, Mishchenko, "Learning-rate-free learning by D-adaptation", arXiv 2301.07733, the Adam version of
     its experiments. As in the authors' package, gradients are weighed with the second moment before them (paper:
-    after), and a tensor without a gradient is left out of the sums.
+    after), and a tensor without a gradient is left out of the sums. At lr 0 (a schedule that begins there) d may still
+    grow by what earlier gradients say; that package leaves d where it is.
 
     >>> optimizer = DAdaptAdam(model.parameters(), decouple=True, weight_decay=0.01)
     """

@@ -80,7 +80,7 @@ class Muon(Optimizer):
         nesterov: look one gradient ahead.
         ns_coefficients: (a, b', c) of the iteration.
         eps: the least norm that is divided by, above 0.
-        ns_steps: iterations, at least 1.
+        ns_steps: iterations, from 1 to 100; more than 10 only turn rounding errors over.
         adjust_lr_fn: "original" or None: sqrt(max(1, rows / columns)), for an lr of Muon's own, around 0.02.
             "match_rms_adamw": 0.2 * sqrt(max(rows, columns)), steps as large as AdamW's, for AdamW's lr and decay.
         adamw_lr: lr of what AdamW updates; None: `lr`, which suits "match_rms_adamw".
@@ -103,7 +103,7 @@ class Muon(Optimizer):
     ranges = {
         "eps": Range(0, open_low=True),
         "ns_coefficients": Range(-math.inf),
-        "ns_steps": Range(1, whole=True),
+        "ns_steps": Range(1, 100, open_high=False, whole=True),
         "use_muon": OneOf((True, False)),
         "adjust_lr_fn": OneOf((None, "original", "match_rms_adamw")),
         "ns_dtype": OneOf(tuple(DTYPES)),

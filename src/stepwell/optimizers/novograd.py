@@ -47,6 +47,8 @@ class NovoGrad(Optimizer):
 
     Reference: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep
     networks", arXiv 1905.11286, algorithm 1. The paper's first step has no eps; here it always stands.
+    The first gradient starts the average, as in the paper, also where it is zero: the next step is then 1 / sqrt(1 -
+    beta2) times as long, 7 times with beta2 0.98. In the authors' code the first that is not zero starts it.
 
     >>> optimizer = NovoGrad(model.parameters(), lr=1e-2, weight_decay=1e-3)
     """

@@ -87,7 +87,8 @@ class Prodigy(Optimizer):
 
     Reference: Mishchenko, Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", arXiv 2306.06101,
     algorithm 4. As in the authors' package, eps is multiplied by the new d (paper: the old), and a tensor without a
-    gradient is left out of the sums.
+    gradient is left out of the sums. At lr 0 (a schedule that begins there) the averages take the gradient in and what
+    d is made of fades, as in the paper; that package passes over the gradients of groups whose lr is 0.
 
     >>> optimizer = Prodigy(model.parameters(), weight_decay=0.01, use_bias_correction=True, safeguard_warmup=True)
     """

@@ -134,8 +134,8 @@ class RMSprop(Optimizer):
     def check_together(self, group: Mapping[str, Any]) -> None:
         if group["variant"] == "tensorflow" and group["cautious"]:
             raise UsageError(
-                "RMSprop: cautious=True with variant='tensorflow' is not available: its rule returns a whole step, not a "
-                "direction; leave out one of them"
+                "RMSprop: cautious=True with variant='tensorflow' is not available: its rule returns a whole step, not "
+                "a direction; leave out one of them"
             )
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:

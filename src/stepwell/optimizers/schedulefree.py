@@ -56,7 +56,7 @@ class ScheduleFree(Optimizer):
     ranges: ClassVar = {
         "betas": Range(0, 1, open_low=True),
         "momentum": Range(0, 1, open_low=True),
-        "warmup_steps": Range(0),
+        "warmup_steps": Range(0, whole=True),
         "r": Range(0),
         "weight_lr_power": Range(0),
     }

@@ -109,7 +109,10 @@ class Shampoo(Optimizer):
 
     Reference: Gupta, Koren, Singer, "Shampoo: preconditioned stochastic tensor optimization", arXiv 1802.09568,
     algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. A
-    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here.
+    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here. With beta2
+    below 1 the start eps fades; what L and R say of directions without gradients is then rounding, and counts as that.
+
+    Warns once where a matrix's gradient is not finite or its second moments overflow; its step is then left out.
 
     >>> optimizer = Shampoo(model.parameters(), lr=1e-3, beta2=0.999, grafting="adam", precondition_frequency=20)
     """
@@ -133,7 +136,7 @@ class Shampoo(Optimizer):
         "precondition_frequency": Range(1, whole=True),
         "exponent": Range(0, open_low=True, optional=True),
         "grafting": OneOf((None, "sgd", "adagrad", "adam")),
-        "max_precond_dim": Range(0, math.inf, open_high=False),
+        "max_precond_dim": Range(0, math.inf, open_high=False, whole=True),
     }
     facts = Facts(
         kind="matrix",

@@ -131,7 +131,7 @@ class SOAP(Optimizer):
     ranges = {
         "shampoo_beta": Range(0, 1, optional=True),
         "precondition_frequency": Range(1, whole=True),
-        "max_precond_dim": Range(0, math.inf, open_high=False),
+        "max_precond_dim": Range(0, math.inf, open_high=False, whole=True),
     }
     facts = Facts(
         kind="matrix",
