@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stepwell.engine import formats
 from stepwell.engine.frame import frame, sums
+from stepwell.engine.numbers import Number
 from stepwell.engine.plan import Launch, LaunchKind
 
 # Elements whose squares torch adds up in float32. It does so one after the other: over 10 million elements the norm is
@@ -51,7 +52,7 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     for index in launch.active():
         loaded = load(launch, index)
         numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
-        step = float(launch.steps[index]) + 1
+        step = Number(launch.steps[index]) + 1
         parts = sums(kind.rule, kind.measure, loaded.g, loaded.p, step, loaded.slots, **numbers)
         for column, name in enumerate(kind.sums):
             launch.totals[index, column] = as_tensor(parts[name], loaded.p).double().sum()
@@ -81,10 +82,10 @@ def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float)
     kind = launch.kind
     loaded = load(launch, index)
     numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), gradient_factor)
-    numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
+    numbers |= zip(kind.sums, map(Number, launch.totals[index].tolist()), strict=True)
     if kind.sizes:
-        numbers["elements"] = float(launch.elements[index])
-    step = float(launch.steps[index]) + 1
+        numbers["elements"] = Number(launch.elements[index])
+    step = Number(launch.steps[index]) + 1
     p, slots = frame(kind.rule, loaded.g, loaded.p, step, loaded.slots, cautious=kind.cautious, **numbers)
 
     def write() -> None:
@@ -98,7 +99,7 @@ def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float)
 def numbers_of(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
     """What the frame is told of one group: numbers by name, and the facts of the kind."""
     kind = launch.kind
-    row = dict(zip(kind.row_names, row_values, strict=True))
+    row = dict(zip(kind.row_names, map(Number, row_values), strict=True))
     return {
         "lr": row["lr"],
         "weight_decay": row["weight_decay"],
@@ -156,7 +157,7 @@ def load(launch: Launch, index: int) -> Loaded:
             slots.append(stored[index][0].to(dtype))
     if launch.numbers is not None:
         for name, number in zip(kind.number_slots, launch.numbers[index].tolist(), strict=True):
-            slots[kind.slots.index(name)] = number
+            slots[kind.slots.index(name)] = Number(number)
     return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
 
 

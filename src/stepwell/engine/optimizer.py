@@ -40,7 +40,7 @@ _LEFT_BEHIND = {
         for what in ("step", "state_dict", "load_state_dict")
         for when in ("pre", "post")
     ),
-    *("_kept", "_lock", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
+    *("_kept", "_lock", "said", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
     *("grad_scale", "found_inf", "step", "_opt_called"),
 }
 
@@ -86,6 +86,8 @@ class Optimizer(torch.optim.Optimizer):
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
     facts: ClassVar[Any]
+    memory: ClassVar[Any] = None  # what its slots mean to another optimizer (`stepwell.optimizers.memory`)
+    decay_by_rule: ClassVar[str | None] = None  # how the rule decays where `decay_of` is None, if like another's
 
     signature: ClassVar[RuleSignature]
     signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
@@ -114,6 +116,7 @@ class Optimizer(torch.optim.Optimizer):
         self._refuse_options(options, defaults)
         self._kept = Kept()
         self._lock = threading.RLock()
+        self.said: set[str] = set()  # warnings that are given once
         groups = as_groups(params, name)
         check_hyperparameters(name, defaults, self.all_ranges)
         self.check_together(defaults)
@@ -200,7 +203,7 @@ class Optimizer(torch.optim.Optimizer):
             return "its rule needs sums itself"
         if any(signature.view != "element" for signature in self.signatures.values()):
             return "it is for rules of single elements"
-        if any("lr" in signature.named for signature in self.signatures.values()):
+        if "lr" in self.signature.named:
             return "its rule returns a whole step, not a direction"
         return None
 
@@ -425,6 +428,7 @@ class Optimizer(torch.optim.Optimizer):
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
         self._kept = Kept()
         self._lock = threading.RLock()
+        self.said: set[str] = set()  # warnings that are given once
         self.state = self._watched(self.state)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -144,8 +144,9 @@ class LaunchKind:
 class Launch:
     """The tensors that one kernel updates, and where their state lies."""
 
-    def __init__(self, kind: LaunchKind, signature: RuleSignature, backend: Any, owner: str) -> None:
+    def __init__(self, kind: LaunchKind, signature: RuleSignature, backend: Any, owner: str, said: set[str]) -> None:
         self.kind = kind
+        self.said = said  # what the optimizer has warned of already
         self.owner = owner  # the class of the optimizer
         self.signature = signature
         self.backend = backend
@@ -410,7 +411,7 @@ class Launch:
         elements = _ELEMENTS.get(found[beside], like.numel())
         if elements != like.numel():
             raise UsageError(
-                f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are the block scales of {elements:,} elements, "
+                f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are block scales of {elements:,} elements, "
                 f"here there are {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
             )
         found[beside] = found[beside].to(torch.float32).contiguous()
@@ -582,7 +583,7 @@ class Plan:
                 stack = None if kind.view == "element" else (tuple(tensor.shape), position)
                 key = (kind, tensor.device, backend.__name__, stack)
                 if key not in by_key:
-                    by_key[key] = Launch(kind, signature, backend, type(optimizer).__name__)
+                    by_key[key] = Launch(kind, signature, backend, type(optimizer).__name__, optimizer.said)
                     self.launches.append(by_key[key])
                 launch = by_key[key]
                 launch.names.append(name)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from stepwell.errors import UsageError
 
 # Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots). The frame multiplies the direction by the
@@ -96,7 +98,8 @@ class Range:
     def __str__(self) -> str:
         what = "a whole number " if self.whole else ""
         if self.high == math.inf:
-            return f"{what}{'above' if self.open_low else 'at least'} {self.low:g} and finite"
+            limit = "and finite" if self.open_high else "or infinite"
+            return f"{what}{'above' if self.open_low else 'at least'} {self.low:g} {limit}"
         return f"{what}in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
@@ -165,12 +168,14 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
             if number is None and allowed.optional:
                 continue
             try:
-                if isinstance(number, (str, bytes, bool)):  # '1e-3' of a YAML file, of which kernels would make nan
+                if isinstance(
+                    number, (str, bytes, bool, np.bool_)
+                ):  # '1e-3' of a YAML file, of which kernels would make nan
                     raise TypeError
                 inside = float(number) in allowed
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise UsageError(f"{owner}: {name}={value!r} is not a number; it must be {allowed}") from None
-            if not inside or (allowed.whole and int(number) != number):
+            if not inside or (allowed.whole and float(number) % 1 != 0 and not math.isinf(number)):
                 each = " each" if several else ""
                 raise UsageError(f"{owner}: {name}={value!r} is out of range; it must{each} be {allowed}")
 

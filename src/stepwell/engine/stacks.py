@@ -3,11 +3,15 @@
 Such a rule is a function like every other, (g, p, t, *slots, **hyperparameters) -> (direction, *new slots), written
 with torch's operations on (n, rows, columns): ten equal layers are one batched product. `t` is a number; tensors of
 another step are another stack. The frame around it, formats, clipping and skipping are those of all other rules.
+
+One element that is not finite spoils a whole matrix: products, norms and eigenvectors mix all of them. A matrix whose
+step or new state would not be finite is left as it is, bit for bit, and a warning says so once.
 """
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import defaultdict
 from typing import Any
 
@@ -73,26 +77,57 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
     numbers |= {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0)), **dict(kind.flags)}
     if "shape" in inspect.signature(kind.rule).parameters:
         numbers["shape"] = tuple(launch.tensors[0].shape)
+    if kind.view == "matrix":
+        numbers["is_sound"] = _is_sound
     sign = -1.0 if group["maximize"] else 1.0
-    slots = frame_in_place(
-        kind.rule,
-        stack.g,
-        stack.p,
-        step,
-        stack.slots,
-        gradient_factor=sign * gradient_factor,
-        decay=kind.decay,
-        shared=kind.shared,
-        **numbers,
-    )
-
-    def write() -> None:
+    try:
+        slots = frame_in_place(
+            kind.rule,
+            stack.g,
+            stack.p,
+            step,
+            stack.slots,
+            gradient_factor=sign * gradient_factor,
+            decay=kind.decay,
+            shared=kind.shared,
+            **numbers,
+        )
+    except torch.linalg.LinAlgError:  # raised for the whole stack
+        slots = None
+    if slots is None and len(members) > 1:
         for index in members:
-            launch.steps[index] = step
-        stack.store(slots)
-        launch.finished.update(members)
+            _update(launch, [index], step, gradient_factor)
+    elif slots is None:
+        _say_left_out(launch, members[0])
+    else:
 
-    launch.write(write)
+        def write() -> None:
+            for index in members:
+                launch.steps[index] = step
+            stack.store(slots)
+            launch.finished.update(members)
+
+        launch.write(write)
+
+
+def _is_sound(direction: Tensor, slots: list[Any]) -> bool:
+    """Whether a step and what is kept of it are finite; waits for a GPU."""
+    made = [tensor for tensor in (direction, *slots) if tensor is not None]
+    # Sums are one pass and no memory; one that is not finite may also be of numbers close to the largest.
+    sums = torch.stack([tensor.sum() for tensor in made])
+    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(tensor).all()) for tensor in made)
+
+
+def _say_left_out(launch: Launch, index: int) -> None:
+    if "left out" not in launch.said:
+        launch.said.add("left out")
+        warnings.warn(
+            f"the gradient of {launch.names[index]!r} is not finite, or too large for its second moments in "
+            f"{'fp64' if launch.kind.weights == 'fp64' else 'fp32'}: its step is left out, its weights and state stay "
+            "as they are. This is said once; clip_norm keeps gradients in range",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _is_plain(launch: Launch, members: list[int]) -> bool:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import lerp, sqrt
+from stepwell.ops import lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, square_avg, acc_delta, *, rho, eps):  # type: ignore[no-untyped-def]
-    square_avg = lerp(square_avg, g * g, 1 - rho)
+    square_avg = lerp_square(square_avg, g, 1 - rho)
     direction = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * g
-    return direction, square_avg, lerp(acc_delta, direction * direction, 1 - rho)
+    return direction, square_avg, lerp_square(acc_delta, direction, 1 - rho)
 
 
 class Adadelta(Optimizer):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
 from stepwell.errors import UsageError
-from stepwell.ops import lerp, maximum, minimum, sqrt
+from stepwell.ops import lerp, lerp_square, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
 
 TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
@@ -66,7 +66,8 @@ def update(  # type: ignore[no-untyped-def]
 
 def _direction(g, t, variance, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
     paper = variant == "shazeer"
-    variance = lerp(variance, g * g + eps1 if paper else g * g, t**beta2_decay)
+    variance = lerp_square(variance, g, t**beta2_decay)
+    variance = variance + t**beta2_decay * eps1 if paper else variance
     return g / sqrt(variance if paper else maximum(variance, maximum(eps1 * eps1, TINY))), variance
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import abs, debias, lerp, maximum
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 
 def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):  # type: ignore[no-untyped-def]
@@ -42,6 +43,7 @@ class Adamax(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg"), Slot("exp_inf", signed=False))
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980, section 7.1 (2e-3, twice Adam's)",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
-from stepwell.ops import clamp, lerp, maximum, sqrt, where
+from stepwell.ops import clamp, lerp, lerp_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -23,7 +23,7 @@ def update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps,
         limit = (t - 1) ** clip_power
         scaled = clamp(scaled, -limit, limit)
     exp_avg = where(t == 1, exp_avg, lerp(exp_avg, scaled, 1 - beta1))
-    exp_avg_sq = where(t == 1, g * g, lerp(exp_avg_sq, g * g, 1 - beta2))
+    exp_avg_sq = where(t == 1, g * g, lerp_square(exp_avg_sq, g, 1 - beta2))
     direction = exp_avg + weight_decay * p if decoupled_weight_decay else exp_avg
     return where(t == 1, 0, lr) * direction, exp_avg, exp_avg_sq
 
@@ -52,6 +52,7 @@ class ADOPT(Optimizer):
     """
 
     rule, decay = update, "decoupled"
+    decay_by_rule = "decoupled"
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
     ranges: ClassVar = {"clip_power": Range(0, optional=True)}
     facts = Facts(

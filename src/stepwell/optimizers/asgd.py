@@ -45,6 +45,7 @@ class ASGD(Optimizer):
     """
 
     rule, decay = update, None
+    decay_by_rule = "coupled"
     slots = (
         Slot("eta", per="tensor", start=lambda group: float(group["lr"])),
         Slot("mu", per="tensor", start=1.0),

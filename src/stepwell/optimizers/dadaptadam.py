@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
+from stepwell.ops import abs, lerp, lerp_square, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.prodigy import corrected
 
@@ -37,7 +37,7 @@ def update(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     rate, q = corrected(d * lr, k, beta1, beta2, use_bias_correction), sqrt(beta2)
     exp_avg = lerp(exp_avg, rate * g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     s = lerp(s, rate * g, 1 - q)
 
     moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
@@ -71,7 +71,8 @@ class DAdaptAdam(Optimizer):
 
     Reference: Defazio, Mishchenko, "Learning-rate-free learning by D-adaptation", arXiv 2301.07733, the Adam version of
     its experiments. As in the authors' package, gradients are weighed with the second moment before them (paper:
-    after), and a tensor without a gradient is left out of the sums.
+    after), and a tensor without a gradient is left out of the sums. At lr 0 (a schedule that begins there) d may still
+    grow by what earlier gradients say; that package leaves d where it is.
 
     >>> optimizer = DAdaptAdam(model.parameters(), decouple=True, weight_decay=0.01)
     """

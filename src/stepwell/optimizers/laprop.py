@@ -9,12 +9,12 @@ p          <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, maximum, sqrt
+from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     largest = exp_avg_sq
     if max_exp_avg_sq is not None:
         largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)

@@ -51,7 +51,11 @@ def orthogonalised(
     """
     a, b, c = coefficients
     x = u.mT if u.shape[-2] > u.shape[-1] else u
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)).to(dtype)
+    # Times a power of two, which rounds nothing: the squares of a norm overflow above 1e19 and vanish below 1e-23.
+    exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)
+    scale = torch.ldexp(torch.ones_like(exponent, dtype=x.dtype), -exponent)
+    x = x * scale
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).maximum(eps * scale)).to(dtype)
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)  # as `@`, which first copies the transposed
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -85,7 +89,7 @@ class Muon(Optimizer):
         nesterov: look one gradient ahead.
         ns_coefficients: (a, b', c) of the iteration.
         eps: the least norm that is divided by, above 0.
-        ns_steps: iterations, at least 1.
+        ns_steps: iterations, from 1 to 100; more than 10 only turn rounding errors over.
         adjust_lr_fn: "original" or None: sqrt(max(1, rows / columns)), for an lr of Muon's own, around 0.02.
             "match_rms_adamw": 0.2 * sqrt(max(rows, columns)), steps as large as AdamW's, for AdamW's lr and decay.
         adamw_lr: lr of what AdamW updates; None: `lr`, which suits "match_rms_adamw".
@@ -111,7 +115,7 @@ class Muon(Optimizer):
     ranges = {
         "eps": Range(0, open_low=True),
         "ns_coefficients": Range(-math.inf),
-        "ns_steps": Range(1, whole=True),
+        "ns_steps": Range(1, 100, open_high=False, whole=True),
         "use_muon": OneOf((True, False)),
         "adjust_lr_fn": OneOf((None, "original", "match_rms_adamw")),
         "ns_dtype": OneOf(tuple(DTYPES)),

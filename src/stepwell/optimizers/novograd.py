@@ -21,7 +21,8 @@ def update(  # type: ignore[no-untyped-def]
     g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, grad_averaging, g_squared
 ):
     exp_avg_sq = where(t == 1, g_squared, beta2 * exp_avg_sq + (1 - beta2) * g_squared)
-    u = g * (1 / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
+    size = sqrt(exp_avg_sq) + eps
+    u = g * (1 / where(size > 0, size, 1)) + weight_decay * p  # with eps 0 and no gradient yet: nothing to scale
     if grad_averaging:
         u = where(t == 1, 1, 1 - beta1) * u
     exp_avg = where(t == 1, 0, beta1) * exp_avg + u
@@ -44,6 +45,8 @@ class NovoGrad(Optimizer):
 
     Reference: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep
     networks", arXiv 1905.11286, algorithm 1. The paper's first step has no eps; here it always stands.
+    The first gradient starts the average, as in the paper, also where it is zero: the next step is then 1 / sqrt(1 -
+    beta2) times as long, 7 times with beta2 0.98. In the authors' code the first that is not zero starts it.
 
     >>> optimizer = NovoGrad(model.parameters(), lr=1e-2, weight_decay=1e-3)
     """

@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
@@ -29,7 +30,7 @@ def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     trusted, r = rectification(t, beta2, 5 if rectify == "torch" else 4)
     m = debias(exp_avg, beta1, t)
     adaptive = m * (r * sqrt(1 - beta2**t)) / (sqrt(exp_avg_sq) + eps)
@@ -63,6 +64,7 @@ class RAdam(Optimizer):
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},
         source="Liu et al. 1908.03265, section 5 (1e-3 for language models; 3e-3 to 1e-1 for images)",

@@ -51,11 +51,12 @@ class ScheduleFree(Optimizer):
     """
 
     decay = None  # taken at y and put into z, by the rule
+    decay_by_rule = "decoupled"
     modes = ("train_mode",)
     ranges: ClassVar = {
         "betas": Range(0, 1, open_low=True),
         "momentum": Range(0, 1, open_low=True),
-        "warmup_steps": Range(0),
+        "warmup_steps": Range(0, whole=True),
         "r": Range(0),
         "weight_lr_power": Range(0),
     }

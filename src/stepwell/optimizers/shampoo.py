@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
 
 def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
-    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix."""
+    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix.
+
+    Nor for less than their rounding: side * machine epsilon of the largest, and what the lowest is below 0. Directions
+    without a gradient have eigenvalues of that size, of either sign. A root as large as `floor` alone makes it, once
+    beta2**t has taken that away, multiplies the rounding of the gradient along them until nothing else is left.
+    """
     if not second.numel():
         return second
-    values, vectors = torch.linalg.eigh(second)
-    return torch.bmm(vectors * values.clamp(min=floor).pow(-power)[:, None, :], vectors.mT)
+    values, vectors = eigh(second)
+    rounding = second.shape[-1] * torch.finfo(second.dtype).eps * values[:, -1:]
+    values = values.maximum(rounding).maximum(-values[:, :1]).clamp(min=floor)
+    return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -100,7 +108,10 @@ class Shampoo(Optimizer):
 
     Reference: Gupta, Koren, Singer, "Shampoo: preconditioned stochastic tensor optimization", arXiv 1802.09568,
     algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. A
-    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here.
+    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here. With beta2
+    below 1 the start eps fades; what L and R say of directions without gradients is then rounding, and counts as that.
+
+    Warns once where a matrix's gradient is not finite or its second moments overflow; its step is then left out.
 
     >>> optimizer = Shampoo(model.parameters(), lr=1e-3, beta2=0.999, grafting="adam", precondition_frequency=20)
     """
@@ -124,7 +135,7 @@ class Shampoo(Optimizer):
         "precondition_frequency": Range(1, whole=True),
         "exponent": Range(0, open_low=True, optional=True),
         "grafting": OneOf((None, "sgd", "adagrad", "adam")),
-        "max_precond_dim": Range(0, math.inf, open_high=False),
+        "max_precond_dim": Range(0, math.inf, open_high=False, whole=True),
     }
     facts = Facts(
         kind="matrix",

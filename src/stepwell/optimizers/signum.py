@@ -10,6 +10,7 @@ from __future__ import annotations
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import lerp, sign
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory
 
 
 def update(g, p, t, exp_avg, *, momentum):  # type: ignore[no-untyped-def]
@@ -41,6 +42,7 @@ class Signum(Optimizer):
     """
 
     rule, slots, decay = update, (Slot("exp_avg", when="momentum"),), "decoupled"
+    memory = Memory(("exp_avg", lambda group, t: 1 - group["momentum"] ** t))
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
         source="Bernstein et al. 1802.04434, its code's pages (ImageNet 1e-4, CIFAR-10 1e-3; a tenth of Adam's there)",

@@ -18,6 +18,7 @@ from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, for
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, lerp, maximum
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
 
@@ -60,6 +61,7 @@ class Sophia(Optimizer):
 
     rule, slots, decay = update, (Slot("exp_avg"), Slot("hessian")), "decoupled"
     ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (3e-5, 3e-3), "cnn": (1e-4, 1e-2), "transformer": (3e-5, 1e-2), "toy": (1e-4, 1e-1)},
         source="Liu et al. 2305.14342, its code's page (6e-4, 5e-4, 3e-4 where AdamW has 6e-4, 3e-4, 2e-4; elsewhere a "
