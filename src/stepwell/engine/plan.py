@@ -156,8 +156,9 @@ class Launch:
         """Look at the gradients; give state to a tensor that has its first. False if there is none at all."""
         if self.tensors[0].is_meta:
             raise UsageError(
-                f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real with "
-                "model.to_empty(device=...), and initialise or load it, before the first step"
+                f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real "
+                "with model.to_empty(device=...), initialise or load it, and then make a new optimizer: to_empty "
+                "replaces the parameters that this one has"
             )
         self.gradients = [owner.grad for owner in self.owners]
         if self.spread:
@@ -306,7 +307,8 @@ class Rows:
         self.names = (*numbers, "gradient_sign")
         self.groups: list[dict[str, Any]] = optimizer.param_groups
         self.values = np.zeros((len(self.groups), len(self.names)))
-        self._read = itemgetter(*optimizer.defaults)  # as tuples: quick to compare with the last step's
+        named = [name for name in optimizer.defaults if name not in optimizer.construction]
+        self._read = itemgetter(*named)  # as tuples: quick to compare with the last step's
         self._raw: list[Any] = [self._read(group) for group in self.groups]
         self._flags = [self._group_flags(group) for group in self.groups]
         for index in range(len(self.groups)):
@@ -330,9 +332,16 @@ class Rows:
         group = self.groups[index]
         for column, name in enumerate(self.names[:-1]):
             value = self.signatures[0].value(name, group)
-            if isinstance(value, str) and isinstance(self.optimizer.all_ranges.get(name), Range):
+            allowed = self.optimizer.all_ranges.get(name)
+            is_none = value is None and not getattr(allowed, "optional", True)
+            if (isinstance(value, str) or is_none) and isinstance(allowed, Range):
                 raise UsageError(f"{type(self.optimizer).__name__}: {name}={value!r} in group {index} is not a number")
-            self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
+            try:
+                self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
+            except (TypeError, ValueError, RuntimeError, OverflowError):
+                raise UsageError(
+                    f"{type(self.optimizer).__name__}: {name}={value!r} in group {index} is not a number"
+                ) from None
         self.values[index, -1] = -1.0 if group["maximize"] else 1.0
 
     @staticmethod

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from stepwell.errors import UsageError
 
 # Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots). The frame multiplies the direction by the
@@ -144,6 +146,57 @@ def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf])
     return ranges
 
 
+def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> dict[str, Any]:
+    """The hyperparameters of `group` that have a range, as Python's own numbers and tuples of them.
+
+    Configurations bring betas as a list, a ListConfig of OmegaConf or an array, and numbers as those of numpy. A list
+    could be changed without anybody seeing it, and numpy's numbers cannot be loaded with `weights_only`. What is not
+    understood stays as it is, for `check_hyperparameters` to refuse.
+    """
+    result = {}
+    for name, allowed in ranges.items():
+        if name not in group:
+            continue
+        value = group[name]
+        if isinstance(allowed, Range) and allowed.count is not None and _is_sequence(value):
+            result[name] = tuple(map(_plain, value))
+        else:
+            result[name] = _plain(value)
+    return result
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether there are numbers in an order: a tuple, list, ListConfig, array or tensor of one dimension."""
+    if isinstance(value, (str, bytes)):
+        return False
+    return isinstance(value, Sequence) or getattr(value, "ndim", None) == 1
+
+
+def _plain(value: Any) -> Any:
+    """A number or flag of numpy as Python's own; anything else as it is (a tensor for lr stays one)."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in one line of a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
+
+
+def _as_float(number: Any) -> float:
+    """A number as a float; TypeError or ValueError where it is none, and inf where it is too large for one."""
+    if isinstance(number, (str, bytes, bool, np.bool_)):  # '1e-3' of a YAML file, of which kernels would make nan
+        raise TypeError
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+    except RuntimeError:  # torch's, of a tensor that is complex, has several elements or no values
+        raise TypeError from None
+
+
 def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> None:
     """Raise UsageError for the first hyperparameter of `group` that is outside its range."""
     for name, allowed in ranges.items():
@@ -152,27 +205,25 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
         value = group[name]
         if isinstance(allowed, OneOf):
             if value not in allowed:
-                raise UsageError(f"{owner}: {name}={value!r}; it must be {allowed}")
+                raise UsageError(f"{owner}: {name}={_shown(value)}; it must be {allowed}")
             continue
         if value is None and allowed.optional:
             continue
-        several = isinstance(value, (tuple, list))
+        several = _is_sequence(value)
         if several != (allowed.count is not None) or (several and len(value) != allowed.count):
             what = "one number" if allowed.count is None else f"{allowed.count} numbers"
             each = "" if allowed.count is None else "each "
-            raise UsageError(f"{owner}: {name}={value!r} is not {what}; give {what}, {each}{allowed}")
+            raise UsageError(f"{owner}: {name}={_shown(value)} is not {what}; give {what}, {each}{allowed}")
         for number in value if several else (value,):
             if number is None and allowed.optional:
                 continue
             try:
-                if isinstance(number, (str, bytes, bool)):  # '1e-3' of a YAML file, of which kernels would make nan
-                    raise TypeError
-                inside = float(number) in allowed
+                as_float = _as_float(number)
             except (TypeError, ValueError):
-                raise UsageError(f"{owner}: {name}={value!r} is not a number; it must be {allowed}") from None
-            if not inside or (allowed.whole and int(number) != number):
+                raise UsageError(f"{owner}: {name}={_shown(value)} is not a number; it must be {allowed}") from None
+            if as_float not in allowed or (allowed.whole and int(as_float) != as_float):
                 each = " each" if several else ""
-                raise UsageError(f"{owner}: {name}={value!r} is out of range; it must{each} be {allowed}")
+                raise UsageError(f"{owner}: {name}={_shown(value)} is out of range; it must{each} be {allowed}")
 
 
 @dataclass(frozen=True)

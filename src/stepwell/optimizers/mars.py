@@ -71,6 +71,7 @@ class MARS(Optimizer):
     rule, measure, sums, decay = update, measure, ("c_squared",), "decoupled"
     slots = (*Adam.slots, Slot("last_grad"))
     others = {"adamw": AdamW.signature}
+    construction = ("adamw_lr", "adamw_betas", "adamw_weight_decay", "optimize_1d")
     ranges = {"gamma": Range(0)}
     facts = Facts(
         kind="sums",
@@ -107,6 +108,10 @@ class MARS(Optimizer):
             "gamma": gamma,
             "first_previous_zero": first_previous_zero,
             "use_mars": True,
+            "adamw_lr": adamw_lr,
+            "adamw_betas": adamw_betas,
+            "adamw_weight_decay": adamw_weight_decay,
+            "optimize_1d": optimize_1d,
         }
         self.inner = {
             "lr": lr if adamw_lr is None else adamw_lr,

@@ -96,6 +96,7 @@ class Muon(Optimizer):
 
     rule, slots, decay, view = update, (Slot("momentum_buffer"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
+    construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {
         "eps": Range(0, open_low=True),
         "ns_coefficients": Range(-math.inf),
@@ -147,6 +148,10 @@ class Muon(Optimizer):
             "betas": adamw_betas,
             "amsgrad": False,
             "use_muon": True,
+            "adamw_lr": adamw_lr,
+            "adamw_eps": adamw_eps,
+            "adamw_weight_decay": adamw_weight_decay,
+            "force": force,
         }
         inner = {
             "lr": lr if adamw_lr is None else adamw_lr,
