@@ -140,6 +140,9 @@ def parts_of(owner: str, checkpoint: Mapping[str, Any]) -> tuple[Mapping[Any, An
             is_list = isinstance(names, Sequence) and not isinstance(names, str)
             if not is_list or not all(isinstance(name, str) for name in names) or len(names) != len(indices):
                 raise UsageError(f"{start}: 'param_names' must be a list of {len(indices)} names, one for each index")
+        settings = group.get(WRAPPERS)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise UsageError(f"{start}: '{WRAPPERS}' is a {type(settings).__name__}; it must be a dict of settings")
         result.append(dict(group))
     for key, value in state.items():
         if isinstance(key, Tensor):

@@ -383,10 +383,10 @@ class Wrapper(torch.optim.Optimizer):
         everywhere = [group[checkpoint.WRAPPERS] for group in saved_groups if group.get(checkpoint.WRAPPERS)]
         if not everywhere:
             return None
-        if not all(isinstance(one, Mapping) for one in everywhere):
-            raise UsageError(f"{name}: '{checkpoint.WRAPPERS}' in the groups of the checkpoint is no dict of settings")
         outermost = str(next(iter(everywhere[0])))
         if outermost != name:
+            if isinstance(self.base, Wrapper) and name not in everywhere[0]:
+                return None  # it is a state of what is inside, or that refuses it
             raise UsageError(
                 f"{name}: the checkpoint is of {outermost}, not of {name}; load it into what saved it "
                 f"(the optimizer inside is optimizer.base), or wrap in the same order"
@@ -407,7 +407,7 @@ class Wrapper(torch.optim.Optimizer):
         stored.check(name, label, Slot(shown), {shown: sharding.local(value)}, like)
         if sharding.is_spread(value) != sharding.is_spread(tensor):
             raise UsageError(f"{name}: '{shown}' of {label} is spread over a mesh on one side only; save it whole")
-        return torch.empty_like(tensor, dtype=value.dtype, requires_grad=False).copy_(value.detach())
+        return torch.empty_like(tensor, dtype=like.dtype, requires_grad=False).copy_(value.detach())
 
     def __getstate__(self) -> dict[str, Any]:
         apart = (*_HOOKS, "_zero_grad_profile_name", "step")  # a scheduler of torch puts its counter around `step`
