@@ -147,7 +147,7 @@ def parts_of(owner: str, checkpoint: Mapping[str, Any]) -> tuple[Mapping[Any, An
     for key, value in state.items():
         if isinstance(key, Tensor):
             raise UsageError(f"{owner}: the state in the checkpoint has a tensor as a key; pass optimizer.state_dict()")
-        if key in seen and value is not None and not isinstance(value, Mapping):
+        if key in seen and not isinstance(value, Mapping):
             raise UsageError(f"{owner}: the state of {key!r} in the checkpoint is a {type(value).__name__}, not a dict")
         if isinstance(key, int) and not isinstance(key, bool) and key not in seen and isinstance(value, Mapping):
             raise UsageError(
