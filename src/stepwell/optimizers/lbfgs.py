@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -240,7 +240,8 @@ class LBFGS(torch.optim.LBFGS):
         them. Then nothing has changed.
         """
         content = checkpoint.content_of("LBFGS", state_dict)
-        if len(content.get("param_groups") or ()) != 1 or "state" not in content:
+        groups = content.get("param_groups")
+        if not isinstance(groups, Sequence) or len(groups) != 1 or "state" not in content:
             raise UsageError("LBFGS: this is no state of L-BFGS, which has one group; pass what state_dict() returned")
         states, (saved,) = checkpoint.parts_of("LBFGS", content)
         (group,) = self.param_groups
@@ -284,11 +285,13 @@ class LBFGS(torch.optim.LBFGS):
         for key in ("func_evals", "n_iter"):
             result[key] = int(stored.number("LBFGS", "all parameters", Slot(key, signed=False), kept.get(key, 0)))
         missing = [key for key in (*_VECTORS, *_NUMBERS, "ro") if key not in kept or kept[key] is None]
-        if result["n_iter"] and missing:
+        has_history = len(missing) < len(_VECTORS) + len(_NUMBERS) + 1
+        if (missing and result["n_iter"]) or (has_history and not result["n_iter"]):
             raise UsageError(
-                f"LBFGS: the checkpoint lacks '{missing[0]}'; it was saved by another optimizer, or changed"
+                f"LBFGS: the checkpoint lacks '{missing[0] if missing else 'n_iter'}'; it was saved by another "
+                "optimizer, or changed"
             )
-        for key in set(_VECTORS) & set(kept):
+        for key in (key for key in _VECTORS if key in kept):
             value = kept[key]
             if key in _LISTS and (not isinstance(value, list) or len(value) != len(pairs)):
                 raise UsageError(f"LBFGS: '{key}' of the checkpoint is no list of {len(pairs)} vectors; it was changed")
