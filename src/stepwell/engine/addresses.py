@@ -6,6 +6,7 @@ here is paid at every step: one look at each parameter and each gradient where b
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 
 import numpy as np
@@ -85,7 +86,7 @@ class Addresses:
         if gradient.is_sparse or gradient.shape != like.shape:
             gradient = self.launch.gradient_of(index)  # with its rows in order, or an error
         if gradient.is_sparse:
-            values, length = gradient.values().to(like.dtype).contiguous(), like[0].numel()
+            values, length = gradient.values().to(like.dtype).contiguous(), math.prod(gradient.shape[1:])
             if length % self.block:
                 self.apart.append(index)
             else:

@@ -215,6 +215,9 @@ class Optimizer(torch.optim.Optimizer):
         name = type(self).__name__
         apart = {"params", "param_names", "name"} | {f"initial_{key}" for key in defaults}  # a scheduler's memory
         group.update(as_plain_numbers(group, self.all_ranges))
+        for key in self.construction:  # a ZeroRedundancyOptimizer puts all arguments into its groups
+            if key in group and group[key] == defaults[key]:
+                del group[key]
         given = {key: value for key, value in group.items() if key not in apart}
         arguments = inspect.signature(type(self).__init__).parameters.keys() - {"self", "params", "options"}
         own = {key for key in given.keys() - defaults.keys() if is_own_key(key, {*defaults, *arguments})}
@@ -265,6 +268,10 @@ class Optimizer(torch.optim.Optimizer):
                 if value is None or value is False:  # torch's defaults, handed on: they ask for nothing
                     continue
                 raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
+            if option in self.construction:
+                raise UsageError(
+                    f"{start}: it is an argument of {type(self).__name__} itself; groups say lr and others"
+                )
             raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
 
     # The step

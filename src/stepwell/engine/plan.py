@@ -286,14 +286,12 @@ class Launch:
             return gradient
         if not self.kind.takes_rows:
             return gradient.to_dense()
-        if gradient.sparse_dim() != 1 or not self.tensors[index].is_contiguous():
-            what = f"sparse in {gradient.sparse_dim()} dimensions" if gradient.sparse_dim() != 1 else "row-sparse"
+        if not self.tensors[index].is_contiguous():
             raise UsageError(
-                f"the gradient of {self.names[index]!r} is {what}, its parameter of shape "
-                f"{tuple(gradient.shape)}{'' if self.tensors[index].is_contiguous() else ' is not contiguous'}; "
-                "row-sparse gradients (one sparse dimension) of contiguous parameters are supported"
+                f"the gradient of {self.names[index]!r} is row-sparse, its parameter of shape {tuple(gradient.shape)} "
+                "is not contiguous; sparse gradients of contiguous parameters are supported"
             )
-        return gradient.coalesce()
+        return by_rows(gradient)
 
 
 class Rows:
@@ -504,6 +502,20 @@ class Plan:
             view=signature.view,
             sizes=("elements",) if cautious or "elements" in signature.named else (),
         )
+
+
+def by_rows(gradient: Tensor) -> Tensor:
+    """A sparse gradient, coalesced, with one sparse dimension: of one that is sparse in several, each place of these
+    is a row, as in a view of the parameter where they are one dimension."""
+    gradient, depth = gradient.coalesce(), gradient.sparse_dim()
+    if depth == 1:
+        return gradient
+    lengths = gradient.shape[:depth]
+    rows = torch.zeros(gradient._nnz(), dtype=torch.int64, device=gradient.device)
+    for length, places in zip(lengths, gradient.indices(), strict=True):
+        rows = rows * length + places
+    shape = (math.prod(lengths), *gradient.shape[depth:])
+    return torch.sparse_coo_tensor(rows[None], gradient.values(), shape, is_coalesced=True, check_invariants=False)
 
 
 def _same(tensors: list[Tensor], others: list[Tensor]) -> bool:

@@ -159,7 +159,7 @@ def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneO
             continue
         value = group[name]
         if isinstance(allowed, Range) and allowed.count is not None and _is_sequence(value):
-            result[name] = tuple(map(_plain, value))
+            result[name] = tuple(_plain(number.item() if _is_one_number(number) else number) for number in value)
         else:
             result[name] = _plain(value)
     return result
@@ -170,6 +170,11 @@ def _is_sequence(value: Any) -> bool:
     if isinstance(value, (str, bytes)):
         return False
     return isinstance(value, Sequence) or getattr(value, "ndim", None) == 1
+
+
+def _is_one_number(value: Any) -> bool:
+    """Whether a member of a sequence is a tensor of one number."""
+    return getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False) and hasattr(value, "item")
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import parted
+from stepwell.optimizers.parted import parted, refuse_inside_zero
 
 
 def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
@@ -137,6 +137,7 @@ class MARS(Optimizer):
             if self.optimize_1d or "use_mars" in group:
                 result.append(group if group.get("use_mars", True) else {**self.inner, **group})
                 continue
+            refuse_inside_zero("MARS", "use_mars")
             mine, others = parted(group, lambda name, tensor: tensor.ndim == 2)
             parts = ({**mine, "use_mars": True}, {**self.inner, **others, "use_mars": False})
             result += [part for part in parts if part["params"]] or [group]

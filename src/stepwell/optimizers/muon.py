@@ -21,7 +21,7 @@ from stepwell.engine import OneOf, Optimizer, Range, Slot, as_groups
 from stepwell.errors import UsageError
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import named, parted
+from stepwell.optimizers.parted import named, parted, refuse_inside_zero
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -202,6 +202,7 @@ def _split(params: Any, inner: Mapping[str, Any]) -> list[dict[str, Any]]:
             if "use_muon" in group:
                 groups.append(group if group["use_muon"] else {**inner, **group})
             else:
+                refuse_inside_zero("Muon", "use_muon")
                 groups += _halves(group, inner)
     return [group for group in groups if group["params"] or len(groups) == 1]
 

@@ -127,10 +127,9 @@ class SAM(Wrapper):
         self._refuse_without_closure()
         update(self.base, gradient_factor, found_inf)
 
-    def _refuse_without_closure(self) -> None:
+    def _evaluates_nothing(self) -> bool:
         found = [tensor.grad for _, tensor in self.named() if tensor.grad is not None]
-        if not found or any(bool(values(gradient).any()) for gradient in found):
-            super()._refuse_without_closure()
+        return bool(found) and not any(bool(values(gradient).any()) for gradient in found)
 
     def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
         """Evaluate here and aside, then let the optimizer inside step from here."""

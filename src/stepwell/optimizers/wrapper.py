@@ -236,12 +236,16 @@ class Wrapper(torch.optim.Optimizer):
         """After the weights moved, unless `found_inf`; the gradients are still there, to be read times `factor`."""
 
     def _refuse_without_closure(self) -> None:
-        if self.needs_closure:
+        if self.needs_closure and not self._evaluates_nothing():
             name = type(self).__name__
             raise UsageError(
                 f"{name}: a step evaluates the loss itself, so it needs a closure that drops the gradients, computes "
                 "the loss, does backward and returns it: step(closure), or Step(optimizer).closure(lambda: loss)"
             )
+
+    def _evaluates_nothing(self) -> bool:
+        """Whether this step needs no other gradient than those that are there, unlike others of this optimizer."""
+        return not self.evaluates and isinstance(self.base, Wrapper) and self.base._evaluates_nothing()
 
     # Evaluation
 
