@@ -141,6 +141,7 @@ def test_what_cannot_be_done_by_rows_is_refused_by_name(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of torch.optim.Adagrad
 @pytest.mark.parametrize("sparse_dimensions", [1, 2, 3])
 @pytest.mark.parametrize("name", ["SGD", "Adagrad", "SparseAdam"])
 def test_gradients_that_are_sparse_in_several_dimensions_are_as_in_torch(

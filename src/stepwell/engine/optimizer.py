@@ -269,9 +269,7 @@ class Optimizer(torch.optim.Optimizer):
                     continue
                 raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
             if option in self.construction:
-                raise UsageError(
-                    f"{start}: it is an argument of {type(self).__name__} itself; groups say lr and others"
-                )
+                raise UsageError(f"{start}: it is an argument of {type(self).__name__} itself, not of a group")
             raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
 
     # The step

@@ -55,4 +55,4 @@ def is_own_key(key: Any, known: Iterable[str]) -> bool:
 
 def _extends(key: str, name: str) -> bool:
     """Whether a key is a whole name with whole words around it."""
-    return f"_{name}_" in f"_{key}_" and key != name
+    return f"_{name}_" in f"_{key}_" and key.strip("_") != name
