@@ -90,6 +90,8 @@ def test_a_checkpoint_of_what_is_inside_loads(around: str, inside: str) -> None:
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("full", [False, True])
 def test_distributed_checkpoints_hold_all(around: str, inside: str, full: bool) -> None:
+    if full and inside == "torch's SGD" and "Lookahead" not in around:
+        pytest.skip("torch cannot gather a state without any tensor")
     options = StateDictOptions(full_state_dict=full)
     network, optimizer = begun(around, inside)
     saved = copy.deepcopy(get_optimizer_state_dict(network, optimizer, options=options))
@@ -172,12 +174,12 @@ def test_hooks_see_the_closure_as_it_was_passed() -> None:
         p = torch.ones(3, requires_grad=True)
         optimizer = cls([p], lr=0.1)
         calls: list[Any] = []
-        optimizer.register_step_pre_hook(
-            lambda optimizer, args, kwargs, calls=calls: calls.append((len(args), [*kwargs]))
-        )  # type: ignore[misc]
-        optimizer.register_step_post_hook(
-            lambda optimizer, args, kwargs, calls=calls: calls.append((len(args), [*kwargs]))
-        )  # type: ignore[misc]
+
+        def note(optimizer: Any, args: Any, kwargs: Any, calls: list[Any] = calls) -> None:
+            calls.append((len(args), list(kwargs)))
+
+        optimizer.register_step_pre_hook(note)
+        optimizer.register_step_post_hook(note)
         optimizer.step()
         optimizer.step(lambda: 1.0)
         optimizer.step(closure=lambda: 1.0)
@@ -229,6 +231,7 @@ def test_the_advice_for_complex_parameters_can_be_followed() -> None:
     optimizer.step()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of the import
 def test_muon_says_what_a_zero_redundancy_optimizer_needs() -> None:
     from torch import distributed
     from torch.distributed.optim import ZeroRedundancyOptimizer
