@@ -231,7 +231,7 @@ def test_the_advice_for_complex_parameters_can_be_followed() -> None:
     optimizer.step()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of the import
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of the import
 def test_muon_says_what_a_zero_redundancy_optimizer_needs() -> None:
     from torch import distributed
     from torch.distributed.optim import ZeroRedundancyOptimizer
