@@ -15,6 +15,10 @@ class UsageError(ValueError):
     """Something that a user can mend. Commands print its message and exit with 2; no traceback."""
 
 
+class WrongType(UsageError, TypeError):
+    """An argument of a type that cannot serve, where torch promises a TypeError."""
+
+
 class MissingExtra(UsageError, ImportError):
     """A package of an optional extra is needed and not installed."""
 

@@ -6,6 +6,8 @@ read from the tensors in the step that uses them (`pointers.py`).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,7 +70,7 @@ class Addresses:
         """The address of a gradient in the layout and dtype of its parameter."""
         gradient = launch.gradient_of(index)  # with its rows in order, or an error
         if gradient.is_sparse:
-            values, length = gradient.values().to(like.dtype).contiguous(), like[0].numel()
+            values, length = gradient.values().to(like.dtype).contiguous(), math.prod(gradient.shape[1:])
             if length % self.block:
                 self.apart.append(index)
             else:

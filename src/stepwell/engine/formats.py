@@ -56,12 +56,19 @@ def format_of(tensor: Tensor, owner: str) -> str:
     try:
         return NAMES[tensor.dtype]
     except KeyError:
-        kind = "complex" if tensor.is_complex() else "integer"
-        hint = (
-            "pass torch.view_as_real(parameter) instead"
-            if tensor.is_complex()
-            else "only floating-point tensors are trained"
-        )
+        kind, hint = "integer", "only floating-point tensors are trained"
+        if tensor.is_complex():
+            kind = "complex"
+            hint = (
+                "train the two real parts: nn.Parameter(torch.view_as_real(w.detach()).clone()), and "
+                "torch.view_as_complex(parameter) in forward"
+            )
+        elif tensor.is_floating_point():
+            kind, hint = "a float of few bits", "keep a float32 or bfloat16 parameter and cast it in forward"
+        elif tensor.dtype == torch.bool:
+            kind = "boolean"
+        elif tensor.is_quantized:
+            kind = "quantized"
         raise UsageError(
             f"{owner} is {kind} ({str(tensor.dtype).removeprefix('torch.')}), which is not supported; "
             f"allowed: {', '.join(str(d).removeprefix('torch.') for d in NAMES)}; {hint}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from stepwell.engine.pointers import has_memory
 from stepwell.errors import UsageError
+
+
+_MOST_WORK: Any = 10**6  # candidates that NumPy tries; its type stubs know of -1 and 0 alone
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def _meet(a: _Span, b: _Span) -> bool:
     if not a.has_gaps and not b.has_gaps:
         return True
     try:  # an exact answer from strides alone; no memory is read, so any device will do
-        return bool(np.shares_memory(_as_array(a), _as_array(b), max_work=10**6))
+        return bool(np.shares_memory(_as_array(a), _as_array(b), max_work=_MOST_WORK))
     except np.exceptions.TooHardError:  # strides that make it a puzzle; no slice of a tensor does
         return True
 

@@ -98,7 +98,7 @@ class Watched(defaultdict[Any, Any]):
         self._drop()
         super().update(*args, **kwargs)
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]  # `|` makes a plain dict, which is right
         self._drop()
         return super().__ior__(other)
 
@@ -222,9 +222,9 @@ class Launch:
         first gradient. False if there is none at all."""
         if self.tensors[0].is_meta:
             raise UsageError(
-                f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real with "
-                "model.to_empty(device=...), initialise or load it, and make the optimizer anew: to_empty() replaces "
-                "the parameters"
+                f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real "
+                "with model.to_empty(device=...), initialise or load it, and then make a new optimizer: to_empty "
+                "replaces the parameters that this one has"
             )
         self.gradients = [owner.grad for owner in self.owners]
         if self.spread:
@@ -467,14 +467,12 @@ class Launch:
         self._check_rows(gradient, name)
         if not self.kind.takes_rows:
             return gradient.to_dense()
-        if gradient.sparse_dim() != 1 or not self.tensors[index].is_contiguous():
-            what = f"sparse in {gradient.sparse_dim()} dimensions" if gradient.sparse_dim() != 1 else "row-sparse"
+        if not self.tensors[index].is_contiguous():
             raise UsageError(
-                f"the gradient of {name!r} is {what}, its parameter of shape "
-                f"{shape}{'' if self.tensors[index].is_contiguous() else ' is not contiguous'}; "
-                "row-sparse gradients (one sparse dimension) of contiguous parameters are supported"
+                f"the gradient of {name!r} is row-sparse, its parameter of shape {shape} is not contiguous; "
+                "sparse gradients of contiguous parameters are supported"
             )
-        return gradient.coalesce()
+        return by_rows(gradient)
 
     @staticmethod
     def _check_rows(gradient: Tensor, name: str) -> None:
@@ -498,14 +496,15 @@ class Rows:
 
     def __init__(self, optimizer: Any) -> None:
         # A weak one: the optimizer holds this, and what is in a circle stays in memory until the next collection.
-        self.optimizer = weakref.ref(optimizer)
+        self.optimizer: Callable[[], Any] = weakref.ref(optimizer)
         self.signatures: tuple[RuleSignature, ...] = tuple(optimizer.signatures.values())
         by_element = [signature for signature in self.signatures if signature.view == "element"]
         numbers = dict.fromkeys(("lr", "weight_decay", *(n for s in by_element for n in s.numbers)))
         self.names = (*numbers, "gradient_sign")
         self.groups: list[dict[str, Any]] = optimizer.param_groups
         self.values = np.zeros((len(self.groups), len(self.names)))
-        self._read = itemgetter(*optimizer.defaults)  # as tuples: quick to compare with the last step's
+        named = [name for name in optimizer.defaults if name not in optimizer.construction]
+        self._read = itemgetter(*named)  # as tuples: quick to compare with the last step's
         self._raw: list[Any] = [self._read(group) for group in self.groups]
         self._flags = [self._group_flags(group) for group in self.groups]
         for index in range(len(self.groups)):
@@ -529,9 +528,16 @@ class Rows:
         group, optimizer = self.groups[index], self.optimizer()
         for column, name in enumerate(self.names[:-1]):
             value = self.signatures[0].value(name, group)
-            if isinstance(value, str) and isinstance(optimizer.all_ranges.get(name), Range):
+            allowed = optimizer.all_ranges.get(name)
+            is_none = value is None and not getattr(allowed, "optional", True)
+            if (isinstance(value, str) or is_none) and isinstance(allowed, Range):
                 raise UsageError(f"{type(optimizer).__name__}: {name}={value!r} in group {index} is not a number")
-            self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
+            try:
+                self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
+            except (TypeError, ValueError, RuntimeError, OverflowError):
+                raise UsageError(
+                    f"{type(optimizer).__name__}: {name}={value!r} in group {index} is not a number"
+                ) from None
         self.values[index, -1] = -1.0 if group["maximize"] else 1.0
 
     @staticmethod
@@ -743,6 +749,20 @@ class Plan:
             view=signature.view,
             sizes=("elements",) if cautious or "elements" in signature.named else (),
         )
+
+
+def by_rows(gradient: Tensor) -> Tensor:
+    """A sparse gradient, coalesced, with one sparse dimension: of one that is sparse in several, each place of these
+    is a row, as in a view of the parameter where they are one dimension."""
+    gradient, depth = gradient.coalesce(), gradient.sparse_dim()
+    if depth == 1:
+        return gradient
+    lengths = gradient.shape[:depth]
+    rows = torch.zeros(gradient._nnz(), dtype=torch.int64, device=gradient.device)
+    for length, places in zip(lengths, gradient.indices(), strict=True):
+        rows = rows * length + places
+    shape = (math.prod(lengths), *gradient.shape[depth:])
+    return torch.sparse_coo_tensor(rows[None], gradient.values(), shape, is_coalesced=True, check_invariants=False)
 
 
 def _same(tensors: list[Tensor], others: list[Tensor]) -> bool:

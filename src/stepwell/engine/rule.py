@@ -147,6 +147,62 @@ def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf])
     return ranges
 
 
+def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> dict[str, Any]:
+    """The hyperparameters of `group` that have a range, as Python's own numbers and tuples of them.
+
+    Configurations bring betas as a list, a ListConfig of OmegaConf or an array, and numbers as those of numpy. A list
+    could be changed without anybody seeing it, and numpy's numbers cannot be loaded with `weights_only`. What is not
+    understood stays as it is, for `check_hyperparameters` to refuse.
+    """
+    result = {}
+    for name, allowed in ranges.items():
+        if name not in group:
+            continue
+        value = group[name]
+        if isinstance(allowed, Range) and allowed.count is not None and _is_sequence(value):
+            result[name] = tuple(_plain(number.item() if _is_one_number(number) else number) for number in value)
+        else:
+            result[name] = _plain(value)
+    return result
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether there are numbers in an order: a tuple, list, ListConfig, array or tensor of one dimension."""
+    if isinstance(value, (str, bytes)):
+        return False
+    return isinstance(value, Sequence) or getattr(value, "ndim", None) == 1
+
+
+def _is_one_number(value: Any) -> bool:
+    """Whether a member of a sequence is a tensor of one number."""
+    return getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False) and hasattr(value, "item")
+
+
+def _plain(value: Any) -> Any:
+    """A number or flag of numpy as Python's own; anything else as it is (a tensor for lr stays one)."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in one line of a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
+
+
+def _as_float(number: Any) -> float:
+    """A number as a float; TypeError or ValueError where it is none, and inf where it is too large for one."""
+    if isinstance(number, (str, bytes, bool, np.bool_)):  # '1e-3' of a YAML file, of which kernels would make nan
+        raise TypeError
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+    except RuntimeError:  # torch's, of a tensor that is complex, has several elements or no values
+        raise TypeError from None
+
+
 def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> None:
     """Raise UsageError for the first hyperparameter of `group` that is outside its range."""
     for name, allowed in ranges.items():
@@ -155,29 +211,25 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
         value = group[name]
         if isinstance(allowed, OneOf):
             if value not in allowed:
-                raise UsageError(f"{owner}: {name}={value!r}; it must be {allowed}")
+                raise UsageError(f"{owner}: {name}={_shown(value)}; it must be {allowed}")
             continue
         if value is None and allowed.optional:
             continue
-        several = isinstance(value, (tuple, list))
+        several = _is_sequence(value)
         if several != (allowed.count is not None) or (several and len(value) != allowed.count):
             what = "one number" if allowed.count is None else f"{allowed.count} numbers"
             each = "" if allowed.count is None else "each "
-            raise UsageError(f"{owner}: {name}={value!r} is not {what}; give {what}, {each}{allowed}")
+            raise UsageError(f"{owner}: {name}={_shown(value)} is not {what}; give {what}, {each}{allowed}")
         for number in value if several else (value,):
             if number is None and allowed.optional:
                 continue
             try:
-                if isinstance(
-                    number, (str, bytes, bool, np.bool_)
-                ):  # '1e-3' of a YAML file, of which kernels would make nan
-                    raise TypeError
-                inside = float(number) in allowed
-            except (TypeError, ValueError, OverflowError):
-                raise UsageError(f"{owner}: {name}={value!r} is not a number; it must be {allowed}") from None
-            if not inside or (allowed.whole and float(number) % 1 != 0 and not math.isinf(number)):
+                as_float = _as_float(number)
+            except (TypeError, ValueError):
+                raise UsageError(f"{owner}: {name}={_shown(value)} is not a number; it must be {allowed}") from None
+            if as_float not in allowed or (allowed.whole and as_float % 1 != 0 and not math.isinf(as_float)):
                 each = " each" if several else ""
-                raise UsageError(f"{owner}: {name}={value!r} is out of range; it must{each} be {allowed}")
+                raise UsageError(f"{owner}: {name}={_shown(value)} is out of range; it must{each} be {allowed}")
 
 
 @dataclass(frozen=True)

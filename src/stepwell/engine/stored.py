@@ -34,6 +34,7 @@ _About: TypeAlias = tuple[str, str, str, str]  # owner, label, where, mend
 _MANY_STEPS = 2.0**31  # a float32 counts to 2**24; kernels read a count as a whole number of 32 bits
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 
+_OTHER = "it was saved from another model, or with other options"
 _MEND = "load one that was not changed, or delete the state of this parameter there, which begins it anew"
 
 
@@ -79,7 +80,7 @@ def check(
             scales = f" without block scales '{beside}'" if value.dtype == torch.uint8 else ""
             raise _refusal(about, key, f"is {_dtype(value)}{scales}", f"allowed: {_ALLOWED}")
         if value.shape != like.shape:
-            raise _refusal(about, key, f"has shape {tuple(value.shape)}", f"here it has {tuple(like.shape)}")
+            raise _misfit(about, key, f"has shape {tuple(value.shape)}", f"here it has {tuple(like.shape)}")
         if values:
             _check_values(about, key, value, signed=slot.signed, wide=like.dtype == torch.float64)
         return formats.NAMES[value.dtype]
@@ -89,7 +90,7 @@ def check(
     found = coded_format(value, largest, slot.signed, like.shape)
     if found is None:
         fault = f"has {tuple(value.shape)} codes in {tuple(largest.shape)} blocks"
-        raise _refusal(about, key, fault, f"these are not the blocks of {like.numel():,} elements")
+        raise _misfit(about, key, fault, f"these are not the blocks of {like.numel():,} elements")
     if largest.dtype not in formats.NAMES:
         raise _refusal(about, beside, f"is {_dtype(largest)}", f"allowed: {_ALLOWED}")
     if values:
@@ -119,7 +120,7 @@ def check_low_bits(
         raise _refusal(about, formats.LOW_BITS, f"is {_dtype(low)}", "low bits are int16")
     if low.shape != like.shape:
         fault = f"has shape {tuple(low.shape)}"
-        raise _refusal(about, formats.LOW_BITS, fault, f"here it has {tuple(like.shape)}")
+        raise _misfit(about, formats.LOW_BITS, fault, f"here it has {tuple(like.shape)}")
 
 
 def plain(owner: str, label: str, key: str, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> Tensor:
@@ -224,6 +225,12 @@ def _check_values(about: _About, key: str, value: Tensor, signed: bool, wide: bo
 def _refusal(about: _About, key: str, fault: str, wanted: str) -> UsageError:
     owner, label, where, mend = about
     return UsageError(f"{owner}: '{key}' of {label} {fault} {where}; {wanted}; {mend}")
+
+
+def _misfit(about: _About, key: str, fault: str, wanted: str) -> UsageError:
+    """The refusal of other shapes: a checkpoint has them from another model."""
+    owner, label, where, mend = about
+    return _refusal((owner, label, where, _OTHER if mend == _MEND else mend), key, fault, wanted)
 
 
 def _dtype(value: Tensor) -> str:

@@ -23,7 +23,7 @@ from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpa
 from stepwell.errors import UsageError
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import named, parted
+from stepwell.optimizers.parted import named, parted, refuse_inside_zero
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -112,6 +112,7 @@ class Muon(Optimizer):
 
     rule, slots, decay, view = update, (Slot("momentum_buffer"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
+    construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {
         "eps": Range(0, open_low=True),
         "ns_coefficients": Range(-math.inf),
@@ -163,6 +164,10 @@ class Muon(Optimizer):
             "betas": adamw_betas,
             "amsgrad": False,
             "use_muon": True,
+            "adamw_lr": adamw_lr,
+            "adamw_eps": adamw_eps,
+            "adamw_weight_decay": adamw_weight_decay,
+            "force": force,
         }
         inner = {
             "lr": lr if adamw_lr is None else adamw_lr,
@@ -211,6 +216,7 @@ class Muon(Optimizer):
         found: list[dict[str, Any]] = []
         for group, use in zip(groups, said, strict=True):
             if use is None:
+                refuse_inside_zero("Muon", "use_muon")
                 matrices, others = parted(group, lambda name, tensor: id(tensor) in hidden)
                 found += [{**matrices, "use_muon": True}, {**self.inner, **others, "use_muon": False}]
             elif use:

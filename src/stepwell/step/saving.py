@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from stepwell import engine
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import takes_factor
+from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step import switching
 from stepwell.step.generators import generator_states, set_generator_states
 
@@ -120,9 +119,9 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
             f"Step: the checkpoint is from update {state['number']}, and the schedule has {step._horizon} steps; "
             "make it longer, or end it with .hold()"
         )
-    inside, saved = step.optimizer, state["optimizer"]
-    while takes_factor(inside) and not isinstance(inside, engine.Optimizer) and "base" in saved:
-        inside, saved = inside.base, saved["base"]  # type: ignore[attr-defined]  # it is a wrapper
+    inside, saved = innermost(step.optimizer), state["optimizer"]
+    while "param_groups" not in saved and "base" in saved:  # wrappers once saved what is inside so
+        saved = saved["base"]
     if not takes_factor(inside):
         _check_torch_optimizer(inside, saved)
     absent = [name for name in step.generators if name not in state["generators"]["given"]]
