@@ -14,7 +14,6 @@ from torch import Tensor
 from stepwell.engine.pointers import has_memory
 from stepwell.errors import UsageError
 
-
 _MOST_WORK: Any = 10**6  # candidates that NumPy tries; its type stubs know of -1 and 0 alone
 
 
