@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from stepwell.errors import UsageError, unknown
+from stepwell.errors import UsageError, shown, unknown
 
 # class name -> the file that defines it: the one line that a new optimizer adds
 TABLE = {
@@ -66,7 +66,7 @@ def find(name: str) -> type[Any]:
     'AdamW'
     """
     if not isinstance(name, str):
-        raise UsageError(f"the name of an optimizer is {name!r}; it must be a word, as in create('adamw', model)")
+        raise UsageError(f"the name of an optimizer is {shown(name)}; it must be a word, as in create('adamw', model)")
     try:
         return __getattr__(_BY_FOLDED[_folded(name)])
     except KeyError:
