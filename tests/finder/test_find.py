@@ -593,7 +593,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "empty unsized": ({"batches": lambda seed: []}, "the loader gives no batch"),
     "short": ({"batches": [1, 2], "accumulate": 3}, "the loader has 2 batches, fewer than one accumulation of 3"),
     "accumulate 0": ({"accumulate": 0}, "accumulate=0; it must be a whole number of at least 1"),
-    "clip 0": ({"clip_norm": 0.0}, "max_norm=0.0; it must be a finite number above 0"),
+    "clip 0": ({"clip_norm": 0.0}, "clip_norm=0.0; it must be a finite number above 0"),
     "low 0": ({"low": 0.0}, "low=0.0; it must be a finite number above 0"),
     "low above high": ({"low": 1.0, "high": 0.1}, "low=1 is not below high=0.1"),
     "few": ({"iterations": 20}, "iterations=20 are 6 for each of orders=3; at least 10"),

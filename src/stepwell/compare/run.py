@@ -110,7 +110,7 @@ def contenders(
             raise UsageError(f"optimizer '{name}' is given twice")
     given_ranges = _by_class("--lr-range", {} if ranges is None else ranges, found)
     given_options = _by_class("--option", {} if options is None else options, found)
-    known = family if family in ("cnn", "transformer", "toy") else None
+    known = family if isinstance(family, str) and family in ("cnn", "transformer", "toy") else None
     chosen = []
     for cls, name in zip(classes, found, strict=True):
         mine = _checked_options(name, given_options.get(name, {}))

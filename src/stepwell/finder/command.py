@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.arguments import mapping, path, text, whole
-from stepwell.errors import MissingExtra, UsageError
+from stepwell.errors import MissingExtra, UsageError, printable
 from stepwell.finder.find import find_lr
 from stepwell.finder.found import FoundLR
 from stepwell.optimizers import create, find
@@ -77,7 +77,7 @@ def found_for(
         try:
             figure.savefig(target)
         except OSError as error:
-            raise UsageError(f"--out {target}: cannot be written: {error.strerror or error}") from None
+            raise UsageError(f"--out {printable(str(target))}: cannot be written: {error.strerror or error}") from None
     return found
 
 
@@ -86,16 +86,17 @@ def check_out(out: Any) -> Path | None:
     if out is None:
         return None
     target = path("find-lr", "out", out)
+    said = printable(str(target))[:200]
     if target.suffix.lower() not in ENDINGS:
-        raise UsageError(
-            f"--out {target}: pictures are written as {', '.join(ENDINGS)}; end the name with one of these"
-        )
+        raise UsageError(f"--out {said}: pictures are written as {', '.join(ENDINGS)}; end the name with one of these")
     if not target.parent.is_dir():
-        raise UsageError(f"--out {target}: the folder {target.parent} does not exist; make it first")
+        raise UsageError(
+            f"--out {said}: the folder {printable(str(target.parent))[:200]} does not exist; make it first"
+        )
     if target.exists() and not target.is_file():
-        raise UsageError(f"--out {target}: there is something else than a file at this place; give another name")
+        raise UsageError(f"--out {said}: there is something else than a file at this place; give another name")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise UsageError(f"--out {target}: you may not write there; give another place")
+        raise UsageError(f"--out {said}: you may not write there; give another place")
     if find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "tools", "drawing the curve")
     return target

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
 
+from stepwell.arguments import refusal
 from stepwell.errors import UsageError
 
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
 
+MANY = 10**12  # batches; a list that claims more is broken
 _PASS = 1_000_003  # a prime: (order, pass) pairs give different seeds
 
 
@@ -22,7 +24,8 @@ def check(batches: Any, accumulate: int) -> None:
             f"find_lr: batches is a {type(batches).__name__}, which the finder would use up; pass the loader itself, "
             "or a function seed -> batches"
         )
-    if not callable(batches) and not isinstance(batches, Iterable):
+    no_batches = isinstance(batches, (str, bytes, bytearray, memoryview, Mapping, Set, type, torch.nn.Module))
+    if no_batches or (not callable(batches) and not isinstance(batches, Iterable)):
         raise UsageError(
             f"find_lr: batches is a {type(batches).__name__}; pass a loader, or a function seed -> batches"
         )
@@ -30,6 +33,10 @@ def check(batches: Any, accumulate: int) -> None:
         length = len(batches)
     except TypeError:
         return
+    except Exception as error:  # a loader whose length cannot be told: the message is its own
+        raise refusal("find_lr", "batches", batches, f"a loader or a list ({type(error).__name__} of len())") from error
+    if length > MANY:
+        raise UsageError(f"find_lr: batches claims to have {length} batches; give a loader or a list with fewer")
     if length < accumulate:
         raise UsageError(
             f"find_lr: the loader has {length} batches, fewer than one accumulation of {accumulate}; give it more data"
@@ -88,6 +95,11 @@ def _one_pass(batches: Any, seed: int) -> Iterable[Any]:
         return given
     for generator in generators_of(batches).values():
         generator.manual_seed(seed)
+    if not hasattr(batches, "dataset"):  # no DataLoader, whose iter() starts workers
+        try:
+            return iter(batches)
+        except TypeError as error:
+            raise refusal("find_lr", "batches", batches, "a loader, a list, or a function seed -> batches") from error
     if getattr(batches, "persistent_workers", False):  # its iter() would start the user's own iterator over
         return batches._get_iterator()  # type: ignore[attr-defined]
     return batches

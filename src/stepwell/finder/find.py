@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.anatomy.modes import put_into_training
-from stepwell.arguments import flag, fraction, number, plain_number, refusal, whole
+from stepwell.arguments import flag, fraction, number, plain_number, refusal, sequence, whole
 from stepwell.errors import UsageError, shown, unknown
 from stepwell.finder import data
 from stepwell.finder.attempts import Attempt
@@ -222,7 +222,8 @@ def _seed(seed: int) -> None:
 
 
 def _modules(model: Any) -> list[nn.Module]:
-    modules = [model] if isinstance(model, nn.Module) else list(model) if isinstance(model, (list, tuple)) else []
+    must = "a torch.nn.Module, or a list of them"
+    modules = [model] if isinstance(model, nn.Module) else sequence("find_lr", "model", model, must)
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
         raise UsageError(f"find_lr: model must be a torch.nn.Module, or a list of them, and not {shown(model)}")
     return modules
@@ -282,6 +283,12 @@ def _checked(
             "at least 10 are needed to see a curve"
         )
     stop = float(number("find_lr", "stop", stop, above=1))
+    if accumulate is not None:
+        accumulate = whole("find_lr", "accumulate", accumulate, least=1)
+        if accumulate > MANY:
+            raise refusal("find_lr", "accumulate", accumulate, f"a whole number from 1 to {MANY}")
+    if clip_norm is not None:
+        clip_norm = float(number("find_lr", "clip_norm", clip_norm, above=0))
     whole("find_lr", "attempts", attempts, least=1, most=9)
     lowest, highest = _range(optimizer, low, high)
     attempt = Attempt(lowest, highest, iterations // orders, orders, stop, low is not None, high is not None)

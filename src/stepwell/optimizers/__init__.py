@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from stepwell.errors import UsageError, missing, unknown
+from stepwell.errors import UsageError, missing, shown, unknown
 
 if TYPE_CHECKING:
     from stepwell.engine import Optimizer, Params
@@ -109,7 +109,7 @@ def find(name: str) -> type[Any]:
     'AdamW'
     """
     if not isinstance(name, str):
-        raise UsageError(f"the name of an optimizer is {name!r}; it must be a word, as in create('adamw', model)")
+        raise UsageError(f"the name of an optimizer is {shown(name)}; it must be a word, as in create('adamw', model)")
     try:
         return _loaded(_BY_FOLDED[_folded(name)])
     except KeyError:

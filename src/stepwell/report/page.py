@@ -49,6 +49,9 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
     for section in sections:
         if not isinstance(section, Section):
             raise arguments.refusal("report", "a section", section, "a stepwell.curves.Section")
+        for name, said in (("title of a section", section.title), ("text of a section", section.text)):
+            if not isinstance(said, str):
+                raise arguments.refusal("report", name, said, "a text")
         for item in arguments.sequence("report", "items of a section", section.items, "a list"):
             if not isinstance(item, (Table, Chart, Finding)):
                 raise arguments.refusal("report", "an item of a section", item, "a Table, a Chart or a Finding")

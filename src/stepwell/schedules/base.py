@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from stepwell.arguments import MOST, choice, flag, mapping, number, plain_number, refusal, whole
-from stepwell.errors import UsageError, nearest, shown
+from stepwell.errors import UsageError, nearest, printable, shown
 
 _LISTED = 10_000_000  # values that are made at once; more are a mistake
 
@@ -312,7 +312,7 @@ class Schedule:
         shown: list[str] = []
         for position, field in enumerate(fields(self)):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if value is field.default or (value == field.default and type(value) is type(field.default)):
+            if value is field.default or (type(value) is type(field.default) and value == field.default):
                 continue
             text = _literal(value)
             shown.append(text if len(shown) == position == 0 else f"{field.name}={text}")
@@ -719,7 +719,11 @@ def settle_flag(schedule: Schedule, attribute: str) -> None:
 
 def called(owner: Schedule, function: Callable[[int], Any], step: int) -> float:
     """What a function of the user's gives at a step, as a float, or UsageError for what is no number."""
-    value = function(step)
+    try:
+        value = function(step)
+    except Exception as error:
+        said = printable(f"{type(error).__name__}: {error}")[:200]
+        raise UsageError(f"{owner} fails at step {step}: {said}") from error
     try:
         if not isinstance(value, (str, bytes)):
             return float(value)
@@ -776,7 +780,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_literal(item) for item in value)}]"
     if callable(value) and not isinstance(value, Schedule):
-        return getattr(value, "__qualname__", repr(value))
+        name = getattr(value, "__qualname__", None)
+        return name if isinstance(name, str) else shown(value)
     return repr(value)
 
 

@@ -207,7 +207,7 @@ def _numbers(values: list[float]) -> list[str]:
 def plot(schedule: Schedule, *, ax: Any = None, lr: float = 1.0, steps: int | None = None) -> Any:
     """Draw with matplotlib; see `Schedule.plot`."""
     lr = number("plot", "lr", lr, least=0)
-    if ax is not None and not callable(getattr(ax, "set_ylim", None)):
+    if ax is not None and not _is_axes(ax):
         raise refusal("plot", "ax", ax, "axes of matplotlib, or None")
     at, factors = points(schedule, steps)
     values = _multiplied(schedule, lr, factors)
@@ -221,6 +221,13 @@ def plot(schedule: Schedule, *, ax: Any = None, lr: float = 1.0, steps: int | No
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(True, alpha=0.3)
     return ax
+
+
+def _is_axes(ax: Any) -> bool:
+    try:
+        return callable(getattr(ax, "set_ylim", None)) and not isinstance(ax, type)
+    except Exception:
+        return False
 
 
 def _figure() -> Any:
@@ -237,12 +244,13 @@ def save(schedule: Schedule, path: str | Path, *, lr: float = 1.0, steps: int | 
     Raises UsageError for another ending or a folder that is not there; MissingExtra without matplotlib.
     """
     target = arguments.path("save", "path", path)
+    said = printable(str(target))[:200]
     if target.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"{target}: pictures are written as .png, .svg or .pdf; give the file one of these endings")
+        raise UsageError(f"{said}: pictures are written as .png, .svg or .pdf; give the file one of these endings")
     if not target.parent.is_dir():
-        raise UsageError(f"{target}: the folder {target.parent} does not exist; make it first")
+        raise UsageError(f"{said}: the folder {printable(str(target.parent))[:200]} does not exist; make it first")
     if target.exists() and not target.is_file():
-        raise UsageError(f"{target}: there is something else than a file at this place; give another name")
+        raise UsageError(f"{said}: there is something else than a file at this place; give another name")
     ax = plot(schedule, lr=lr, steps=steps)
     title = printable(str(schedule))
     title = title if len(title) <= 90 else f"{title[:87]}..."
@@ -250,5 +258,5 @@ def save(schedule: Schedule, path: str | Path, *, lr: float = 1.0, steps: int | 
     try:
         ax.figure.savefig(target, dpi=150)
     except OSError as error:
-        raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise UsageError(f"{said}: cannot be written: {error.strerror or error}") from None
     return target

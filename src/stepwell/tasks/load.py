@@ -27,15 +27,18 @@ def load(path: Path, name: str = "task") -> Task:
     said, held = _imported(path)
     if name not in held:
         tasks = [known for known, value in held.items() if isinstance(value, Task)]
-        hint = nearest(name, tasks) if tasks else f"write {printable(name)} = stepwell.tasks.Task(...)"
-        raise UsageError(f"task file '{said}' defines no '{printable(name)}': {hint}")
+        hint = nearest(name, tasks) if tasks else f"write {printable(name)[:_NAME]} = stepwell.tasks.Task(...)"
+        raise UsageError(f"task file '{said}' defines no '{printable(name)[:_NAME]}': {hint}")
     task = held[name]
     if not isinstance(task, Task):
-        raise UsageError(f"'{printable(name)}' in '{said}' is a {type(task).__name__}; a stepwell.tasks.Task is needed")
+        raise UsageError(
+            f"'{printable(name)[:_NAME]}' in '{said}' is a {type(task).__name__}; a stepwell.tasks.Task is needed"
+        )
     probe(task)
     return task
 
 
+_NAME = 100  # characters of a name in a message
 MAKERS = ("task", "make_model", "model")  # the names that are looked for where none is given
 
 
@@ -53,7 +56,9 @@ def model(source: str) -> nn.Module:
     name = name or next((known for known in MAKERS if known in held), MAKERS[1])
     if name not in held:
         made = [known for known, value in held.items() if isinstance(value, (Task, nn.Module)) or callable(value)]
-        raise UsageError(f"'{said}' defines no '{printable(name)}': {nearest(name, made) if made else 'it is empty'}")
+        raise UsageError(
+            f"'{said}' defines no '{printable(name)[:_NAME]}': {nearest(name, made) if made else 'it is empty'}"
+        )
     found = held[name]
     try:
         if isinstance(found, Task):
@@ -61,12 +66,12 @@ def model(source: str) -> nn.Module:
         elif not isinstance(found, nn.Module) and callable(found):
             found = found() if _takes_nothing(found) else found(0)
     except Exception as error:
-        raise UsageError(f"'{printable(name)}' in '{said}' fails: {last_line(error)}") from error
+        raise UsageError(f"'{printable(name)[:_NAME]}' in '{said}' fails: {last_line(error)}") from error
     except SystemExit as error:
-        raise UsageError(f"'{printable(name)}' in '{said}' calls sys.exit({shown(error.code)})") from error
+        raise UsageError(f"'{printable(name)[:_NAME]}' in '{said}' calls sys.exit({shown(error.code)})") from error
     if not isinstance(found, nn.Module):
         raise UsageError(
-            f"'{printable(name)}' in '{said}' is or makes a {type(found).__name__}; a torch.nn.Module is needed"
+            f"'{printable(name)[:_NAME]}' in '{said}' is or makes a {type(found).__name__}; a torch.nn.Module is needed"
         )
     return found
 

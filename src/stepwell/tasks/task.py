@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.anatomy.modes import evaluating, put_into_training
-from stepwell.arguments import MOST, is_finite_number, plain_number, text
+from stepwell.arguments import MOST, is_finite_number, plain_number, sequence, text
 from stepwell.errors import UsageError, printable, shown
 
 Batch = Any  # whatever the task's loss understands; usually a tuple of tensors
@@ -198,8 +198,9 @@ def probe(task: Task) -> None:
         raise fault(f"loss(model, batch) is complex, {loss.dtype}; a real scalar is needed, such as loss.abs()")
     if loss.numel() != 1:
         raise fault(f"loss(model, batch) has shape {tuple(loss.shape)}; a scalar is needed, such as loss.mean()")
-    if not math.isfinite(loss.item()):
-        raise fault(f"loss(model, batch) is {loss.item()} before the first step")
+    first = called("loss(model, batch).item()", loss.item)
+    if not math.isfinite(first):
+        raise fault(f"loss(model, batch) is {first} before the first step")
     if not loss.requires_grad:
         raise fault("loss(model, batch) has no gradient; is it detached, or computed without the model?")
     called("the backward pass", loss.backward)
@@ -231,7 +232,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _check_surface(fault: Callable[[str], UsageError], called: Callable[..., Any], surface: Surface) -> None:
-    for axis, window in (("x", surface.x), ("y", surface.y), *(("minima", at) for at in surface.minima)):
+    try:
+        minima = sequence("", "surface.minima", surface.minima, "a list of points")
+    except UsageError:
+        raise fault(f"surface.minima={shown(surface.minima)}; a list of points (x, y) is needed") from None
+    for axis, window in (("x", surface.x), ("y", surface.y), *(("minima", at) for at in minima)):
         if not isinstance(window, (tuple, list)) or len(window) != 2 or not all(map(is_finite_number, window)):
             raise fault(f"surface.{axis}={shown(window)}; two finite numbers are needed")
         if axis != "minima" and window[0] >= window[1]:
