@@ -24,6 +24,7 @@ class Scaling:
     def __init__(self, scaler: torch.amp.GradScaler) -> None:
         self._scaler: Any = scaler
         self._held: Tensor | None = None  # the scale of this accumulation
+        self.recorded: Tensor | None = None  # the flag that came last: an interrupted call hands it over again
         self._round = _ROUNDS.setdefault(scaler, _Round())
         self._round.expected.add(self)
         self._round.before.add(self)
@@ -69,6 +70,15 @@ class _Round:
 
     def record(self, one: Scaling, scaler: Any, optimizer: Any, found_inf: Tensor) -> None:
         self._look(scaler)
+        if one.recorded is not found_inf:
+            self._take(one, scaler, optimizer, found_inf)
+        if id(optimizer) not in scaler._per_optimizer_states:  # an interrupted call had come so far as to end the round
+            return
+        self.came.add(one)
+        if self.expected <= self.came:
+            self._end(scaler)
+
+    def _take(self, one: Scaling, scaler: Any, optimizer: Any, found_inf: Tensor) -> None:
         if one in self.came:  # the others are slower
             self._end(scaler)
             self._look(scaler)
@@ -79,15 +89,13 @@ class _Round:
         found[found_inf.device] = found_inf.clone() if earlier is None else torch.maximum(earlier, found_inf)
         state["stage"] = OptState.STEPPED
         self._mine.add(id(optimizer))
-        self.came.add(one)
-        if self.expected <= self.came:
-            self._end(scaler)
+        one.recorded = found_inf
 
     def _look(self, scaler: Any) -> None:
         if scaler._per_optimizer_states is not self._states:
-            self._states = scaler._per_optimizer_states
             self._mine.clear()
             self.came.clear()
+            self._states = scaler._per_optimizer_states  # last: an interrupted call comes here again
 
     def _end(self, scaler: Any) -> None:
         both = [one for one in self.came if one in self.before]

@@ -160,9 +160,11 @@ class Step:
         self._inside = False  # a call is running
         self._made: Reading | None = None  # the outcome of an update that has begun, until it is pending
         self._unrecorded: Tensor | None = None  # the flag of that update, until the scaler has it
-        self._clip_before: dict[str, Any] = {}  # what clipping remembered before that update
+        self._sample: tuple[Tensor, Tensor] | None = None  # some weights, and what they were before that update
+        self._clip_before: dict[str, Any] | None = None  # what clipping remembered before that update
         self._pending: Reading | None = None
         self._averaged_at = 0  # the number of the update that the averages have taken in
+        self._average_before: Tensor | None = None  # some of the averages, before an update of them that has begun
         self._schedule_at = 0  # the number of updates that stands in the groups
         self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
         self._pass: Pass | None = None  # over a loader, by `batches`
@@ -369,7 +371,8 @@ class Step:
             def evaluate() -> tuple[Tensor, Tensor]:
                 return first.pop() if first else self._evaluate(compute, held)[:2]
 
-            self._made = outcome
+            named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
+            self._expect(outcome, None, named)
             with self._inside_update():
                 _, late = update_with(self.optimizer, evaluate)
             outcome = outcome if late is None else Reading(late, norm, clipped)
@@ -447,7 +450,7 @@ class Step:
         self._settle()
         with Held():
             named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
-            self._clip_before = {} if self.clip is None else _copied(self.clip.state_dict())
+            self._clip_before = None if self.clip is None else _copied(self.clip.state_dict())
             factor, found_inf, norm, clipped = self._factor(named)
             outcome = Reading(found_inf, norm, clipped)
             lr = self._lr()
@@ -458,7 +461,7 @@ class Step:
                     factor = torch.where(found_inf.to(factor.device) != 0, 1.0, factor)
                 multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
                 factor = 1.0
-            self._made, self._unrecorded = outcome, found_inf
+            self._expect(outcome, found_inf, named)
             with self._inside_update():
                 update(self.optimizer, factor, found_inf)
             return self._finish(lr, loss, outcome)
@@ -472,16 +475,35 @@ class Step:
         self._begin_anew()
         return done
 
+    def _expect(self, outcome: Reading, found_inf: Tensor | None, named: list[tuple[str, Tensor]]) -> None:
+        """The update is about to be made."""
+        if self._watch is not None:
+            self._watch.happened = False
+        last = named[-1][1] if named else None  # the weights that move last
+        plain = last is not None and last.device.type == "cpu" and type(last) in (Tensor, torch.nn.Parameter)
+        self._sample = (last, _few(last).clone()) if last is not None and plain else None
+        self._unrecorded = found_inf
+        self._made = outcome
+
+    def _was_made(self) -> bool:
+        """Whether the update that was expected has been made: a hook has seen its end, or the last weights moved."""
+        if self._made is None:
+            return False
+        if self._watch is not None and self._watch.happened:
+            return True
+        return self._sample is not None and not torch.equal(_few(self._sample[0]), self._sample[1])
+
     def _count(self, outcome: Reading) -> None:
         """The update was made, or skipped; whether it was is known later."""
         self._pending = outcome
-        self._made = None
         if self._unrecorded is not None:
             if self._scaling is not None:
                 self._scaling.record(self.optimizer, self._unrecorded)
             self._unrecorded = None
         if outcome.waits and self.average is not None:  # the next forward pass changes them before line 9 is done
             self._buffers = [buffer.detach().clone() for _, buffer in self._averaged_buffers()]
+        self._clip_before = None
+        self._made = self._sample = None
 
     def _settle(self) -> None:
         """Lines 8 and 9 of the last update, once it is known whether it happened."""
@@ -495,18 +517,29 @@ class Step:
                 return
             number = self._number + 1
             if self.average is not None and self._averaged_at != number:
-                averaged = [tensor for _, tensor in self._averaged()]
-                if self._buffers is not None:
-                    averaged[: len(self._buffers)] = self._buffers
-                self.average.update(averaged, number)
+                self._average(self.average, number)
             self._averaged_at = number
-            self._pending, self._number = None, number
+            self._pending = None  # from here on `_repair` takes the number from the line above
+            self._number = number
             self._skips.updated()
+            self._average_before = None
         self._write_schedule()
+
+    def _average(self, average: Averages, number: int) -> None:
+        """Line 9, unless an interrupted call has done it."""
+        last = average.averages[-1] if average.averages else None
+        if self._average_before is not None and last is not None and not torch.equal(_few(last), self._average_before):
+            return
+        self._average_before = _few(last).clone() if last is not None and last.device.type == "cpu" else None
+        averaged = [tensor for _, tensor in self._averaged()]
+        if self._buffers is not None:
+            averaged[: len(self._buffers)] = self._buffers
+        average.update(averaged, number)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
         """Around what changes the run: after an exception the run is before the update, or after it."""
+        self._made = self._clip_before = None
         self._busy = self._inside = True
         try:
             yield
@@ -525,13 +558,17 @@ class Step:
         if not self._busy or (self._inside and not stuck):
             return
         with Held():
-            if self._made is not None:
-                happened = self._watch is not None and self._watch.happened
-                if happened:
-                    self._count(self._made)
-                elif self.clip is not None and self._clip_before:
-                    self.clip.load_state_dict(self._clip_before)
+            if self._was_made():
+                assert self._made is not None
+                self._count(self._made)
+            elif self.clip is not None and self._clip_before is not None:
+                self.clip.load_state_dict(self._clip_before)
+            if self._pending is not None and not self._pending.waits:
+                self._settle()
+            self._number = max(self._number, self._averaged_at)
             self._begin_anew()
+            if self._schedule_at != self._number:
+                self._write_schedule()
 
     def _write_schedule(self) -> None:
         if not self.schedules:
@@ -543,6 +580,7 @@ class Step:
             without = {name: one.for_group("") for name, one in self.schedules.items()}
             self._initial += initial_values(without, groups[len(self._initial) :])
         factor = 1.0 if self.plateau is None else self.plateau.factor
+        forget(self.optimizer)  # what an interrupted call wrote was not set by hand
         apply(self.schedules, groups, self._initial, self._number, lr_factor=factor)
         note(self.optimizer, self.schedules)
         self._schedule_at = self._number
@@ -573,7 +611,7 @@ class Step:
         self._left.drop()
         self._sync.drop()
         self._before_next()
-        self._made = self._unrecorded = None
+        self._made = self._unrecorded = self._clip_before = self._sample = None
         self._busy = False
 
     def _notice_step_beside(self, optimizer: torch.optim.Optimizer) -> None:
@@ -885,6 +923,11 @@ def _check_loss(loss: Any) -> None:
             "Step: loss has no graph; was it detached, computed under no_grad, or without a parameter that requires "
             "a gradient?"
         )
+
+
+def _few(tensor: Tensor) -> Tensor:
+    """Some of the weights, which tell whether an update was made."""
+    return tensor.detach().reshape(-1)[:64]
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
