@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ KINDS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "stepwell": lambda network: AdamW(network.named_parameters(), lr=0.1),
     "torch": lambda network: torch.optim.AdamW(network.parameters(), lr=0.1),
 }
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_raises() -> Iterator[None]:
+    """In a shell's background SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Run:
@@ -86,9 +94,9 @@ def interrupted(act: Callable[[], Any], at: int, files: set[str] = TRACED) -> bo
     return False
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["stepwell", pytest.param("torch", marks=pytest.mark.slow)])
 def test_an_interrupt_at_any_byte_code_is_before_the_update_or_after_it(kind: str) -> None:
-    """At every 37th byte code of a call that updates; every one was tried."""
+    """At every 101st byte code of a call that updates."""
     whole = Run(kind)
     whole.micro_batch(9)
     after, begun, before = whole.seen(), Run(kind).seen(), Run(kind).seen()
@@ -104,9 +112,9 @@ def test_an_interrupt_at_any_byte_code_is_before_the_update_or_after_it(kind: st
         sides.add(side)
         run.step.flush()
         run.step.state_dict()
-        at += 37
+        at += 101
     assert {"before", "after"} <= sides
-    assert at > 1000  # it came through the whole call
+    assert at > 2000  # it came through the whole call
 
 
 def named_states(*states: Any) -> list[tuple[str, Any]]:
