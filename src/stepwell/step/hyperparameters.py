@@ -57,7 +57,8 @@ def taken_by_hand(step: Step) -> bool:
                     f"Step: {name} was set to {_shown(value)} by hand, but the schedule {one} gives values itself; "
                     "make a Step with another schedule"
                 )
-            _say_base(step, name, value, place)
+            if groups[place].get(f"initial_{name}") is not value:  # else it says itself that it is the base
+                _say_base(step, name, value, place)
             kept = value.clone() if isinstance(value, Tensor) else value
             step._initial[place] = {**step._initial[place], name: kept}
             groups[place][f"initial_{name}"] = kept
@@ -92,7 +93,10 @@ def _refuse_scheduler(step: Step) -> None:
         return
     now = [float(group["lr"]) for group in optimizer.param_groups]
     for one in gc.get_objects():
-        if not isinstance(one, torch.optim.lr_scheduler.LRScheduler) or one.optimizer is not optimizer:
+        # not isinstance, which asks some objects for their __class__ and so makes them do things
+        if not issubclass(type(one), torch.optim.lr_scheduler.LRScheduler):
+            continue
+        if getattr(one, "optimizer", None) is not optimizer:
             continue
         if [float(rate) for rate in getattr(one, "_last_lr", ())] == now:
             _write_back(step)
