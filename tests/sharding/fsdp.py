@@ -40,7 +40,9 @@ def around(network: nn.Module) -> list[float]:
         raise MemoryError
 
     kept = sw.Step(sw.SGD(network.named_parameters(), lr=0.01), accumulate=2, model=network)
-    batches = [(torch.randn(6, 7, generator=g), torch.randn(6, 1, generator=g)) for g in [torch.Generator().manual_seed(2)]]
+    batches = [
+        (torch.randn(6, 7, generator=g), torch.randn(6, 1, generator=g)) for g in [torch.Generator().manual_seed(2)]
+    ]
     batches *= 6
 
     def value(number: int) -> Tensor:

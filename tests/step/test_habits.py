@@ -37,7 +37,9 @@ def test_zero_grad_between_micro_batches_is_refused(kind: str, to_none: bool) ->
     weights = flat(network)
     step(loss(network, *data()))
     step.optimizer.zero_grad(set_to_none=to_none)
-    with pytest.raises(UsageError, match=r"the gradients of 1 micro-batches .* were dropped .* leave zero_grad\(\) out"):
+    with pytest.raises(
+        UsageError, match=r"the gradients of 1 micro-batches .* were dropped .* leave zero_grad\(\) out"
+    ):
         step(loss(network, *data()))
     assert step.accumulated == 0
     assert torch.equal(flat(network), weights)

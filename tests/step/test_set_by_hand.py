@@ -50,7 +50,9 @@ def test_a_rate_set_in_the_middle_is_the_base_and_says_so() -> None:
     step = Step(SGD(network.parameters(), lr=0.1), linear(10, to=0.0))
     rates(step, network, 5)
     set_lr(step.optimizer, 0.4)
-    with pytest.warns(UserWarning, match=r"lr was set to 0.4 by hand: that is the new base .* makes it 0.2 at update 5"):
+    with pytest.warns(
+        UserWarning, match=r"lr was set to 0.4 by hand: that is the new base .* makes it 0.2 at update 5"
+    ):
         assert step(loss(network, *data())).lr == pytest.approx(0.2)
     assert rates(step, network, 2) == pytest.approx([0.4 * linear(10, to=0.0)(k) for k in (6, 7)])
 
@@ -238,7 +240,9 @@ def test_refused_overrides_load_nothing(tmp_path: Path, case: str) -> None:
 def test_a_longer_schedule_at_a_resume_is_said(tmp_path: Path) -> None:
     path = saved(tmp_path)
     network, step = fresh(length=100)
-    with pytest.warns(UserWarning, match=r"multiplies lr by 0.95 at update 5, the run .* by 0.5: lr jumps \(1.9 times\)"):
+    with pytest.warns(
+        UserWarning, match=r"multiplies lr by 0.95 at update 5, the run .* by 0.5: lr jumps \(1.9 times\)"
+    ):
         step.load(path)
     assert rates(step, network, 1) == pytest.approx([0.095])
 

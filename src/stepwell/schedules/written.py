@@ -54,7 +54,10 @@ def set_by_hand(optimizer: Any, names: Iterable[str]) -> list[dict[str, Any]] | 
         if name not in written.values:
             continue
         now, initial = _values(groups, name), _marks([group.get(f"initial_{name}") for group in groups])
-        if now[: len(written.groups)] == written.values[name] and initial[: len(written.groups)] == written.initial[name]:
+        if (
+            now[: len(written.groups)] == written.values[name]
+            and initial[: len(written.groups)] == written.initial[name]
+        ):
             continue
         found = found or [{} for _ in groups]
         pairs = zip(written.values[name], written.initial[name], strict=True)

@@ -226,12 +226,16 @@ def checked_overrides(step: Step, overrides: Any) -> dict[str, Any]:
     if overrides is None:
         return {}
     if not isinstance(overrides, Mapping):
-        raise UsageError(f"Step: overrides is a {type(overrides).__name__}; give hyperparameters by name: {{'lr': 1e-4}}")
+        raise UsageError(
+            f"Step: overrides is a {type(overrides).__name__}; give hyperparameters by name: {{'lr': 1e-4}}"
+        )
     groups, inner = step.optimizer.param_groups, innermost(step.optimizer)
     for name, value in overrides.items():
         known = [key for key, v in groups[0].items() if key not in _APART and not _initial_name(key) and _is_numeric(v)]
         if name not in known and name not in step.schedules:
-            raise UsageError(f"Step: overrides={{{name!r}: ...}}: the optimizer has no such number: {nearest(str(name), known)}")
+            raise UsageError(
+                f"Step: overrides={{{name!r}: ...}}: the optimizer has no such number: {nearest(str(name), known)}"
+            )
         if name in step.schedules and step.schedules[name].absolute:
             raise UsageError(
                 f"Step: overrides={{{name!r}: {value!r}}} has no effect: the schedule {step.schedules[name]} gives "
@@ -246,7 +250,9 @@ def checked_overrides(step: Step, overrides: Any) -> dict[str, Any]:
         if isinstance(like, (tuple, list)) and isinstance(value, (tuple, list)) and len(like) != len(value):
             fits = False
         if not fits:
-            raise UsageError(f"Step: overrides={{{name!r}: {value!r}}}; it must be like {_shown(like)}, finite and at least 0")
+            raise UsageError(
+                f"Step: overrides={{{name!r}: {value!r}}}; it must be like {_shown(like)}, finite and at least 0"
+            )
         if isinstance(inner, engine.Optimizer) and name in groups[0]:
             check_hyperparameters(type(inner).__name__, {name: value}, inner.all_ranges)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}

@@ -61,6 +61,7 @@ from stepwell.step.not_finite import Skips, checked_warn_skipped
 from stepwell.step.passes import Pass
 from stepwell.step.scaling import Scaling
 from stepwell.step.synchronisation import Synchronisation
+from stepwell.step.trainer import Counted, unwrapped
 
 
 class Step:
@@ -69,7 +70,8 @@ class Step:
     Args:
         optimizer: of stepwell (clipping and unscaling are then a factor inside its kernel), or any of `torch.optim`
             (the factor is then applied by one pass over the gradients, `torch._foreach_mul_`, and on a GPU an
-            optimizer that is not fused waits for the flag of line 4).
+            optimizer that is not fused waits for the flag of line 4). Lightning's `self.optimizers()` is unwrapped,
+            and its `global_step` counts the updates of every Step.
         schedule: of lr, or a dict of schedules (see `stepwell.schedules.apply`). It counts updates that happened.
         clip_norm: largest Euclidean norm of the whole gradient, above 0; None does not clip.
         accumulate: micro-batches per update, at least 1.
@@ -135,7 +137,7 @@ class Step:
         estimator: Estimator | None = None,
         warn_skipped: int | None = 20,
     ) -> None:
-        self.optimizer = _checked_optimizer(optimizer)
+        self.optimizer = optimizer = _checked_optimizer(unwrapped(optimizer))
         self.accumulate = _checked_accumulate(accumulate)
         self.clip = _checked_clip(clip_norm, clip)
         self.scaler = _checked_scaler(scaler)
@@ -183,6 +185,7 @@ class Step:
         if self.average is not None:
             self.average.start([tensor for _, tensor in self._averaged()])
         self._watch = watch(optimizer, self)
+        self._counted = Counted()
         self._sync.before(last=self.accumulate == 1)
 
     # What is trained
@@ -381,14 +384,15 @@ class Step:
     @contextmanager
     def _inside_update(self) -> Iterator[None]:
         """Around the update: calls of `optimizer.step` are the Step's own, and whether it was made is known."""
-        if self._watch is None:
-            yield
-            return
-        self._watch.begin(self.optimizer)
+        self._counted.begin(self.optimizer)
+        if self._watch is not None:
+            self._watch.begin(self.optimizer)
         try:
             yield
         finally:
-            self._watch.end()
+            if self._watch is not None:
+                self._watch.end()
+        self._counted.end()
 
     def _evaluate(self, compute: Callable[[], Tensor], held: Held) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, flag, norm and whether it was clipped, with the clipped gradients in place."""
@@ -692,6 +696,7 @@ class Step:
             raise
         self.estimator = estimator
         self._watch = watch(optimizer, self)
+        self._counted = Counted()
 
     # What is known
 
