@@ -46,7 +46,10 @@ from stepwell.step.averages import Average, Averages
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
 from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
+from stepwell.step.files import Files
 from stepwell.step.generators import checked_generators
+from stepwell.step.names import averaged
+from stepwell.step.passes import Passes, length_of
 
 
 class Step:
@@ -124,7 +127,8 @@ class Step:
         self._number = 0
         self._skipped = 0
         self._pending: Reading | None = None
-        self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
+        self._buffers: dict[str, Tensor] | None = None  # the model's, as they were at the update that is pending
+        self._passes, self._files = Passes(self), Files()
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
         self._switched: str | None = None  # the class of the optimizer that the first was switched to
@@ -134,7 +138,7 @@ class Step:
                 self._write_schedule()
             self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         if self.average is not None:
-            self.average.start([tensor for _, tensor in self._averaged()])
+            self.average.start(dict(self._averaged()))
         self._sync.before(last=self.accumulate == 1)
 
     # What is trained
@@ -149,8 +153,7 @@ class Step:
 
     def _averaged(self) -> list[tuple[str, Tensor]]:
         """What is averaged: the model's floating-point buffers, then the parameters (to which some may be added)."""
-        named = [(f"'{name}'" if name else f"number {i}", p) for i, (name, p) in enumerate(self._named())]
-        return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
+        return averaged(self._averaged_buffers(), self._named())
 
     def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
         if self.average is None or self.model is None or not self.average.takes_buffers:
@@ -224,37 +227,33 @@ class Step:
         self._sync.catch_up([tensor for _, tensor in self._named() if tensor.requires_grad])
         return self._update(self._shares.mean_so_far())
 
-    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+    def batches(self, loader: Iterable[Any], *, resume: bool = True) -> Iterator[Any]:
         """The batches of one pass over `loader`; the last, perhaps shorter accumulation is updated with its last batch.
 
         Looks one batch ahead, so that a distributed model synchronises with the last one, too.
 
-        Raises UsageError for a loader that is shorter than one accumulation.
+        A checkpoint that is saved inside the loop goes on there: after `load`, the first call of `batches` gives the
+        batches that were not stepped on yet, in the order of the saved pass, and training goes on bit for bit. A
+        DataLoader draws the indices again and loads no batch twice (what its workers draw at random is drawn anew); a
+        loader with `load_state_dict` (torchdata's StatefulDataLoader) is asked; the batches of any other iterable are
+        drawn again and passed over. Give the Step every generator that the loader draws from, as generators={...}. A
+        loop that skips by itself as many batches as it has seen is understood.
+
+        Args:
+            loader: pass the same one, as at the beginning of its pass, after a checkpoint was loaded.
+            resume: whether to go on with the pass of the checkpoint; False begins a new one.
+
+        Raises UsageError for a loader that is shorter than one accumulation, and for one that differs from that of
+        the checkpoint's pass. `save` raises it inside a pass that could not go on: over an iterator, and over batches
+        that are drawn from a generator from which training draws in between.
         """
-        length = _length_of(loader)
+        length = length_of(loader)
         if length is not None and length < self.accumulate:
             raise UsageError(
                 f"Step: the loader has {length} batches, fewer than accumulate={self.accumulate}; "
                 f"set accumulate to at most {max(length, 1)}, or make the batches smaller"
             )
-        return self._look_ahead(iter(loader))
-
-    def _look_ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        nothing = object()
-        batch = next(iterator, nothing)
-        try:
-            while batch is not nothing:
-                following = next(iterator, nothing)
-                if following is nothing:
-                    self._last_of_pass = True
-                    self._sync.before(last=True)
-                yield batch
-                batch = following
-        finally:
-            self._last_of_pass = False
-            if self._shares.number == 0:
-                self._sync.before(last=self.accumulate == 1)
-        self.flush()  # the last batch was left out in the loop
+        return self._passes.over(self, loader, resume)
 
     def closure(self, compute: Callable[[], Tensor]) -> Done:
         """One update of an optimizer that takes gradients at several places (L-BFGS, SAM).
@@ -366,7 +365,9 @@ class Step:
         if not outcome.waits:
             self._settle()
         elif self.average is not None:  # the next forward pass changes them before line 9 is done
-            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged_buffers()]
+            self._buffers = {
+                name: buffer.detach().clone() for name, buffer in averaged(self._averaged_buffers(), [])
+            }
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
         self._begin_anew()
         return done
@@ -383,10 +384,11 @@ class Step:
         if self.schedules:
             self._write_schedule()
         if self.average is not None:
-            averaged = [tensor for _, tensor in self._averaged()]
+            weights = dict(self._averaged())
             if self._buffers is not None:
-                averaged[: len(self._buffers)] = self._buffers
-            self.average.update(averaged, self._number)
+                weights.update({name: one for name, one in self._buffers.items() if name in weights})
+                self._buffers = None
+            self.average.update(weights, self._number)
 
     def _write_schedule(self) -> None:
         groups = self.optimizer.param_groups
@@ -467,12 +469,13 @@ class Step:
 
     def _take(self, optimizer: torch.optim.Optimizer) -> None:
         """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
-        before = [id(tensor) for _, tensor in self._averaged()]
+        names, before = [name for name, _ in self._averaged()], [id(tensor) for _, tensor in self._averaged()]
         estimator = rebound(self._estimator, optimizer, self._sync.group)
         old, self.optimizer = self.optimizer, optimizer
         try:
             if self.average is not None:
-                self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
+                order = [before.index(id(tensor)) for _, tensor in self._averaged()]
+                self.average.follow(order, names, [name for name, _ in self._averaged()])
         except BaseException:
             self.optimizer = old
             rebound(self._estimator, old, self._sync.group)
@@ -492,6 +495,16 @@ class Step:
         """How many updates were skipped because a gradient was not finite. Waits for the last one."""
         self._settle()
         return self._skipped
+
+    @property
+    def passes(self) -> int:
+        """How many passes of `batches` have ended, those before the checkpoint that was loaded included.
+
+        >>> for epoch in range(step.passes, epochs):
+        ...     for batch in step.batches(loader):
+        ...         step(loss_fn(model(batch.x), batch.y))
+        """
+        return self._passes.finished
 
     @property
     def accumulated(self) -> int:
@@ -519,7 +532,7 @@ class Step:
             raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
         self._refuse_inside_averaged("averaged")
         self._settle()
-        with self.average.swapped_in([tensor for _, tensor in self._averaged()]), statistics_kept(self.model):
+        with self.average.swapped_in(dict(self._averaged())), statistics_kept(self.model):
             self._swapped = True
             try:
                 yield
@@ -678,13 +691,6 @@ def _check_loss(loss: Any) -> None:
             "Step: loss has no graph; was it detached, computed under no_grad, or without a parameter that requires "
             "a gradient?"
         )
-
-
-def _length_of(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def _on(factor: Factor, other: Tensor) -> Factor:
