@@ -42,6 +42,7 @@ class Files:
 
     def __init__(self, run: str | None = None) -> None:
         self.run = run or uuid.uuid4().hex
+        self.fresh = True  # whether nothing was saved or loaded yet
         self._last: dict[str, str] = {}  # path: the save that this process has put there, or loaded from there
         self._inodes: dict[str, tuple[int, int, int]] = {}  # path: what this process has put there
         self._adopted: dict[str, tuple[int, int, int]] = {}  # path: loaded from there, or found damaged on the way
@@ -50,6 +51,7 @@ class Files:
 
     def adopt(self, path: Path, taken: Path, damaged: list[Path]) -> None:
         """The run goes on from what was saved to `path`. The file taken is now its own, as are the damaged ones."""
+        self.fresh = False
         label = read_label(path)
         if label is not None:
             self._last[_full(path)] = label["save"]
@@ -79,12 +81,13 @@ class Files:
         """Let `write` fill a file and put it at `path`, with the ones before behind it."""
         try:
             refuse_strangers(path)
-            self._check_last(path)  # before the long work; once more when no other process can come between
+            self._check_last(path, rank)  # before the long work; once more when no other process can come between
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._written(path, write, rank) as (temporary, save), _alone(path.parent):
-                aside = self._check_last(path)
+                aside = self._check_last(path, rank)
                 self._move_up(path, keep, aside)
                 os.replace(temporary, path)
+                self.fresh = False
                 self._last[_full(path)] = save
                 self._inodes[_full(path)] = _identity(path)
                 self._remove_older(path, keep)
@@ -132,14 +135,15 @@ class Files:
             raise watched.fault from error
         return save
 
-    def _check_last(self, path: Path) -> Path | None:
+    def _check_last(self, path: Path, rank: int | None) -> Path | None:
         """Raise UsageError where another process saves to `path`, too; else where a checkpoint of another run, which
         stands there, is kept."""
         if not path.exists():
             return None
         label = read_label(path)
         known = self._last.get(_full(path))
-        if label is not None and label["save"] != known:
+        another_rank = label is not None and label["run"] == self.run and label.get("rank") not in (None, rank)
+        if label is not None and label["save"] != known and not another_rank:
             elsewhere = label["process"] != processes.mark()
             if known is not None or (elsewhere and processes.ended(label["process"]) is False):
                 who = f"process {label['process'].split('-')[1]}" if elsewhere else "another Step of this process"
