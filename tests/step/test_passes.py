@@ -80,6 +80,9 @@ class Stateful:
             self.order, self.at = torch.randperm(SAMPLES).tolist(), 0
         else:
             self.order, self.at, self.loaded = self.loaded["order"], self.loaded["at"], None
+        return self._batches()
+
+    def _batches(self) -> Iterator[Any]:
         while self.at < LENGTH:
             here = torch.tensor(self.order[self.at * BATCH : (self.at + 1) * BATCH])
             self.at += 1
@@ -286,11 +289,12 @@ def test_a_break_ends_a_pass_and_an_exception_does_not(tmp_path: Path) -> None:
         first.train(batch)
         break
     first.step.save(tmp_path / "run.pt")
+    for batch in first.step.batches(first.loader):
+        first.train(batch)
     second = Run(LOADERS["shuffled"], seed=9)
     second.step.load(tmp_path / "run.pt")
-    for run in (first, second):
-        for batch in run.step.batches(run.loader):
-            run.train(batch)
+    for batch in second.step.batches(second.loader):
+        second.train(batch)
     assert first.seen[1:] == second.seen
     assert len(second.seen) == LENGTH
 

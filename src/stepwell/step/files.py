@@ -44,9 +44,9 @@ class Files:
         self.run = run or uuid.uuid4().hex
         self.fresh = True  # whether nothing was saved or loaded yet
         self._last: dict[str, str] = {}  # path: the save that this process has put there, or loaded from there
-        # path: what this process has put there, has loaded from there, or found damaged on the way. Some network file
+        # (path of the saves, file): what this process has put there, has loaded from there, or found damaged on the way. Some network file
         # systems number their files anew, and files of an earlier version have no label
-        self._known: dict[str, tuple[int, int, int]] = {}
+        self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     # What is whose
 
@@ -61,14 +61,14 @@ class Files:
             damaged = [*damaged, taken]
         for one in damaged:
             if one.is_file() and not one.is_symlink():
-                self._known[_full(one)] = _identity(one)
+                self._known[_full(path), _full(one)] = _identity(one)
 
     def owns(self, candidate: Path, path: Path) -> bool:
         """Whether `candidate` was put there by a save of this run to `path`."""
         if candidate.is_symlink() or not candidate.is_file():
             return False
         identity = _identity(candidate)
-        if self._known.get(_full(candidate)) == identity:
+        if self._known.get((_full(path), _full(candidate))) == identity:
             return True
         label = read_label(candidate)
         if label is None or label["run"] != self.run or label["name"] != path.name:
@@ -89,7 +89,7 @@ class Files:
                 os.replace(temporary, path)
                 self.fresh = False
                 self._last[_full(path)] = save
-                self._known[_full(path)] = _identity(path)
+                self._known[_full(path), _full(path)] = _identity(path)
                 self._remove_older(path, keep)
             _sync_folder(path.parent)
         except OSError as error:
@@ -173,10 +173,10 @@ class Files:
         for source, target in reversed(list(zip(mine, slots[1:], strict=False))):
             if source != target:
                 os.replace(source, target)
-                self._known[_full(target)] = _identity(target)
-                self._known.pop(_full(source), None)
+                self._known[_full(path), _full(target)] = _identity(target)
+                self._known.pop((_full(path), _full(source)), None)
         _second_name(path, slots[0])
-        self._known[_full(slots[0])] = _identity(slots[0])
+        self._known[_full(path), _full(slots[0])] = _identity(slots[0])
 
     def _remove_older(self, path: Path, keep: int) -> None:
         slots, mine = self._slots(path, keep)

@@ -131,6 +131,8 @@ class _Pass:
         try:
             self._put_back(saved["began"])
             self._go_to(saved, skip, None if cut else saved["order"])
+            if cut:  # with its first batch it passes over the others: that needs the first states
+                self.queue.append(self._again(saved["held"][0]))
             for one in saved["held"]:
                 self._draw_again(one)
             if saved["digest"] is not None and _digest(self.queue[-1].batch) != saved["digest"]:
@@ -161,12 +163,13 @@ class _Pass:
     def _go_to(self, saved: Mapping[str, Any], skip: int, expected: list[int] | None) -> None:
         first = saved["held"][0]
         if self.kind == "stateful":
-            self.loader.load_state_dict(first["loader"])
+            if self.taken:  # before its first batch it may still tell of the pass before
+                self.loader.load_state_dict(first["loader"])
             self.iterator = iter(self.loader)
         elif self.kind == "order":
             loader, self.order = without(self.loader, skip, expected)
             self.iterator = iter(loader)
-            if not self.order.pass_over():  # it begins with its first batch only: draw that with the first states
+            if not self.order.pass_over() and skip:  # it begins with its first batch only: draw that with the first states
                 self.queue.append(self._again(first))
         else:
             self.iterator = iter(self.loader)
@@ -176,13 +179,13 @@ class _Pass:
                         f"Step: the checkpoint is from after {skip} batches of a pass, and this loader has {number}; "
                         "pass the same loader, or begin a new pass: step.batches(loader, resume=False)"
                     )
-            self._check_states(first["before"])
+            self._check_states(first["before"], set(saved["outside"]))
 
-    def _check_states(self, wanted: Mapping[str, Any]) -> None:
-        """The generators that were drawn from must have come to where they were."""
+    def _check_states(self, wanted: Mapping[str, Any], outside: set[str]) -> None:
+        """The generators that only the loader draws from must have come to where they were."""
         here = captured(self.given)
         drew = changed(self.began, here)
-        wrong = drew & changed(_unpacked(wanted, self.given), here)
+        wrong = drew & changed(_unpacked(wanted, self.given), here) - outside
         if wrong:
             raise UsageError(
                 f"Step: the loader draws otherwise from {min(wrong)} than in the pass that was saved; pass the loader "
