@@ -28,6 +28,8 @@ class Order:
         self._inner: Iterator[Any] | None = None
 
     def __iter__(self) -> Order:
+        if self._inner is not None:  # the next pass, of workers that stay
+            self.skip, self.expected = 0, None
         self._inner, self.number = iter(self.sampler), 0
         return self
 
@@ -77,11 +79,34 @@ def watched(iterator: Any) -> Order | None:
     return order
 
 
+def begins_workers(loader: Any) -> bool:
+    """Whether the next pass would start the workers; they draw a seed then, and not again if they stay."""
+    return not (has_order(loader) and loader.persistent_workers and loader._iterator is not None)
+
+
+def prepare(loader: DataLoader[Any], begins: bool) -> None:
+    """Let the workers stand as when the saved pass began: about to start (`begins`), or started by an earlier pass."""
+    if not loader.persistent_workers:
+        return
+    if begins:
+        loader._iterator = None
+    elif loader._iterator is None:
+        iter(loader)
+
+
 def without(loader: DataLoader[Any], skip: int, expected: list[int] | None) -> tuple[Any, Order]:
-    """A loader for one pass that leaves out the first batches, and its order."""
+    """A pass that leaves out the first batches, and its order."""
     key = "sampler" if loader.batch_sampler is None else "batch_sampler"
     order = Order(getattr(loader, key), skip, expected)
-    clone = copy.copy(loader)
-    clone.__dict__[key] = order  # DataLoader refuses the assignment, for passes that have begun
-    clone.__dict__["_iterator"] = None  # workers that stay belong to the other one
-    return clone, order
+    if not loader.persistent_workers:
+        clone = copy.copy(loader)
+        clone.__dict__[key] = order  # DataLoader refuses the assignment
+        return iter(clone), order
+    before = loader.__dict__[key]
+    if loader._iterator is not None:
+        loader._iterator._index_sampler = order  # type: ignore[attr-defined]  # torch's own, of both kinds
+    loader.__dict__[key] = order
+    try:
+        return iter(loader), order
+    finally:
+        loader.__dict__[key] = before

@@ -21,14 +21,14 @@ from torch import nn
 
 from stepwell.errors import UsageError
 from stepwell.step.generators import captured, changed, check_generator_states, packed, set_generator_states
-from stepwell.step.order import Order, has_order, watched, without
+from stepwell.step.order import Order, begins_workers, has_order, prepare, watched, without
 
 if TYPE_CHECKING:
     from stepwell.step.step import Step
 
 _STEPS: weakref.WeakSet[Any] = weakref.WeakSet()  # a GAN's two take turns on one batch
 _NOTHING = object()
-_RECORD = {"kind", "length", "taken", "began", "held", "order", "digest", "outside", "stepwise"}
+_RECORD = {"kind", "length", "taken", "began", "held", "order", "digest", "outside", "stepwise", "starts"}
 
 
 class _Drawn:
@@ -46,6 +46,7 @@ class _Pass:
         self.kind = _kind(loader)
         self.length = length_of(loader)
         self.began: Any = None
+        self.starts = True  # whether the loader's workers were started with this pass
         self.iterator: Any = None
         self.order: Order | None = None
         self.taken = 0
@@ -62,6 +63,7 @@ class _Pass:
         self._after: Any = None
 
     def begin(self) -> None:
+        self.starts = begins_workers(self.loader)
         self.began = captured(self.given)
         self.iterator = iter(self.loader)
         self.order = watched(self.iterator) if self.kind == "order" else None
@@ -103,6 +105,7 @@ class _Pass:
             "digest": _digest(self.held[1].batch) if checked else None,
             "outside": sorted(self.outside),
             "stepwise": self.stepwise,
+            "starts": self.starts,
         }
 
     def _check_again(self) -> None:
@@ -126,9 +129,11 @@ class _Pass:
         cut = saved["length"] is not None and self.length is not None and self.length != saved["length"]
         if cut:  # the user has left out what was seen (skip_first_batches)
             skip, self.length = 0, saved["length"]
-        now = captured(self.given)
+        now, self.starts = captured(self.given), saved["starts"]
         self.began = _unpacked(saved["began"], self.given)
         try:
+            if self.kind == "order":
+                prepare(self.loader, self.starts)
             self._put_back(saved["began"])
             self._go_to(saved, skip, None if cut else saved["order"])
             if cut:  # with its first batch it passes over the others: that needs the first states
@@ -167,8 +172,7 @@ class _Pass:
                 self.loader.load_state_dict(first["loader"])
             self.iterator = iter(self.loader)
         elif self.kind == "order":
-            loader, self.order = without(self.loader, skip, expected)
-            self.iterator = iter(loader)
+            self.iterator, self.order = without(self.loader, skip, expected)
             if not self.order.pass_over() and skip:  # it begins with its first batch only: draw that with the first states
                 self.queue.append(self._again(first))
         else:
