@@ -28,7 +28,7 @@ class Order:
         self._inner: Iterator[Any] | None = None
 
     def __iter__(self) -> Order:
-        if self._inner is not None:  # the next pass, of workers that stay
+        if self.number:  # the next pass, of workers that stay (torch calls this twice before the first)
             self.skip, self.expected = 0, None
         self._inner, self.number = iter(self.sampler), 0
         return self
