@@ -41,9 +41,11 @@ def resumed(path: Path, rank: int) -> dict[str, Any]:
         warnings.simplefilter("always")
         extra = step.load(path)
     drawn = torch.rand(4)
-    step.load(path) if not said else None
+    if not said:
+        step.load(path)
     train(network, step, rank, SAVED, END)
-    return {"flat": flat(network), "said": [str(one.message) for one in said], "drawn": drawn, "extra": extra}
+    said_words = [str(one.message) for one in said]
+    return {"flat": flat(network).tolist(), "said": said_words, "drawn": drawn.tolist(), "extra": extra}
 
 
 def worker(rank: int, port: int, queue: Any) -> None:
@@ -61,7 +63,7 @@ def worker(rank: int, port: int, queue: Any) -> None:
         torch.distributed.barrier()
         step.save(folder / "all.pt", extra=number)
     train(network, step, rank, SAVED, END)
-    found["whole"] = flat(network)
+    found["whole"] = flat(network).tolist()
     torch.distributed.barrier()
     found["names"] = sorted(file.name for file in folder.iterdir())
     for name in ("all.pt", f"own{rank}.pt", "first.pt"):
@@ -72,7 +74,7 @@ def worker(rank: int, port: int, queue: Any) -> None:
     step.save(folder / "all.pt", extra="after")
     torch.distributed.barrier()
     found["after"] = torch.load(folder / "all.pt")["extra"], sorted(file.name for file in folder.glob("all*"))
-    queue.put((rank, {key: value for key, value in found.items()}))
+    queue.put((rank, found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -88,20 +90,20 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]
 @pytest.mark.parametrize("name", ["all.pt", "own.pt"])
 def test_every_rank_goes_on_bit_for_bit(name: str, found: dict[int, dict[str, Any]]) -> None:
     for rank in range(2):
-        assert torch.equal(found[rank][name]["flat"], found[rank]["whole"])
+        assert found[rank][name]["flat"] == found[rank]["whole"]
         assert found[rank][name]["said"] == []
-    assert not torch.equal(found[0][name]["drawn"], found[1][name]["drawn"])
-    assert torch.equal(found[0]["whole"], found[1]["whole"])
+    assert found[0][name]["drawn"] != found[1][name]["drawn"]
+    assert found[0]["whole"] == found[1]["whole"]
 
 
 @pytest.mark.slow
 def test_what_rank_0_saved_alone_gives_each_rank_a_dropout_of_its_own(found: dict[int, dict[str, Any]]) -> None:
     first = [found[rank]["first.pt"] for rank in range(2)]
-    assert not torch.equal(first[0]["drawn"], first[1]["drawn"])
+    assert first[0]["drawn"] != first[1]["drawn"]
     assert first[0]["said"] == []
     assert len(first[1]["said"]) == 1
     assert "rank 1 has none of its own beside it" in first[1]["said"][0]
-    assert torch.equal(first[0]["flat"], first[1]["flat"])
+    assert first[0]["flat"] == first[1]["flat"]
 
 
 @pytest.mark.slow
