@@ -214,13 +214,15 @@ def candidates(path: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         numbers = [int(found[1]) for name in os.listdir(path.parent) if (found := pattern.fullmatch(name))]
     label = read_label(path)
-    found = []
+    older: list[tuple[int, int]] = []
     for number in sorted(numbers):
         theirs = read_label(before(path, number))
-        if theirs is not None and (theirs["name"] != path.name or (label is not None and label["run"] != theirs["run"])):
+        if theirs is not None and (
+            theirs["name"] != path.name or (label is not None and label["run"] != theirs["run"])
+        ):
             continue  # another file that has a number by chance, or another run
-        found.append((-theirs["time"] if theirs is not None else 0, number))
-    return [path, *(before(path, number) for _, number in sorted(found))]
+        older.append((-theirs["time"] if theirs is not None else 0, number))
+    return [path, *(before(path, number) for _, number in sorted(older))]
 
 
 def refuse_strangers(path: Path) -> None:

@@ -68,7 +68,9 @@ def check_generator_states(given: Mapping[str, Any], states: Any) -> None:
     if not isinstance(states, Mapping) or not {"torch", "cuda", "numpy", "python", "given"} <= states.keys():
         raise UsageError("Step: the 'generators' of the checkpoint are incomplete; was it changed after it was saved?")
     if not isinstance(states["given"], Mapping):
-        raise UsageError("Step: the 'given' generators of the checkpoint are no dict; was it changed after it was saved?")
+        raise UsageError(
+            "Step: the 'given' generators of the checkpoint are no dict; was it changed after it was saved?"
+        )
     absent = [name for name in given if name not in states["given"]]
     if absent:
         raise UsageError(f"Step: the checkpoint has no generator '{absent[0]}'; it would not go on as it was")

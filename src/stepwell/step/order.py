@@ -104,7 +104,7 @@ def without(loader: DataLoader[Any], skip: int, expected: list[int] | None) -> t
         return iter(clone), order
     before = loader.__dict__[key]
     if loader._iterator is not None:
-        loader._iterator._index_sampler = order  # type: ignore[attr-defined]  # torch's own, of both kinds
+        loader._iterator._index_sampler = order
     loader.__dict__[key] = order
     try:
         return iter(loader), order

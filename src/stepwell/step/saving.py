@@ -18,7 +18,7 @@ from stepwell.optimizers.stepping import takes_factor
 from stepwell.step import files, ranks, switching
 from stepwell.step.generators import check_generator_states, generator_states, set_generator_states
 from stepwell.step.names import bare, matched
-from stepwell.step.passes import check_passes
+from stepwell.step.places import check_passes
 
 if TYPE_CHECKING:
     from stepwell.step.step import Step
@@ -44,7 +44,7 @@ def state_dict(step: Step) -> dict[str, Any]:
         "plateau": None if step.plateau is None else step.plateau.state_dict(),
         "generators": generator_states(step.generators),
         "estimator": None if step.estimator is None else step.estimator.state_dict(),
-        "passes": step._passes.state(step),
+        "passes": step._places.state(step),
         "run": step._files.run,
     }
 
@@ -61,7 +61,7 @@ def load_state_dict(step: Step, state: Mapping[str, Any], then: Callable[[], Non
             if then is not None:
                 then()
             step._resume(state["number"], state["skipped"])
-            step._passes.load(step, state.get("passes"))
+            step._places.load(step, state.get("passes"))
             set_generator_states(step.generators, state["generators"])
         except BaseException:
             kept.put_back(step)
@@ -144,7 +144,9 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
         raise UsageError(f"Step: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
     for part in ("number", "skipped"):
         if not isinstance(state[part], int) or isinstance(state[part], bool) or state[part] < 0:
-            raise UsageError(f"Step: '{part}' is {state[part]!r} in the checkpoint; it must be a whole number from 0 on")
+            raise UsageError(
+                f"Step: '{part}' is {state[part]!r} in the checkpoint; it must be a whole number from 0 on"
+            )
     for part, mine, made in (
         ("scaler", step.scaler, "scaler=GradScaler()"),
         ("average", step.average, "ema=0.999"),
@@ -219,7 +221,9 @@ def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
 def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
     """Raise UsageError naming the first tensor of the model that is not in `saved` with its shape."""
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
-        raise UsageError("Step: the 'model' of the checkpoint is no state of a model; was it changed after it was saved?")
+        raise UsageError(
+            "Step: the 'model' of the checkpoint is no state of a model; was it changed after it was saved?"
+        )
     mine = model.state_dict()
     saved = {new: saved[old] for old, new in matched(saved, mine).items()}
     for name, value in mine.items():

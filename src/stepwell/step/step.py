@@ -49,7 +49,7 @@ from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebou
 from stepwell.step.files import Files
 from stepwell.step.generators import checked_generators
 from stepwell.step.names import averaged
-from stepwell.step.passes import Passes, length_of
+from stepwell.step.places import Place, Places, length_of
 
 
 class Step:
@@ -128,7 +128,7 @@ class Step:
         self._skipped = 0
         self._pending: Reading | None = None
         self._buffers: dict[str, Tensor] | None = None  # the model's, as they were at the update that is pending
-        self._passes, self._files = Passes(self), Files()
+        self._places, self._files = Places(self), Files()
         self._last_of_pass = False  # `batches` has seen that no micro-batch follows
         self._swapped = False
         self._switched: str | None = None  # the class of the optimizer that the first was switched to
@@ -253,7 +253,26 @@ class Step:
                 f"Step: the loader has {length} batches, fewer than accumulate={self.accumulate}; "
                 f"set accumulate to at most {max(length, 1)}, or make the batches smaller"
             )
-        return self._passes.over(self, loader, resume)
+        return self._look_ahead(self._places.begin(self, loader, resume))
+
+    def _look_ahead(self, place: Place) -> Iterator[Any]:
+        ended = False
+        batch = place.draw()
+        try:
+            while batch is not None:
+                following = place.draw()
+                if following is None:
+                    self._last_of_pass = True
+                    self._sync.before(last=True)
+                yield from self._places.hand_out(place, batch, following)
+                batch = following
+            ended = True
+        finally:
+            self._last_of_pass = False
+            if self._shares.number == 0:
+                self._sync.before(last=self.accumulate == 1)
+            self._places.close(place, ended)
+        self.flush()  # the last batch was left out in the loop
 
     def closure(self, compute: Callable[[], Tensor]) -> Done:
         """One update of an optimizer that takes gradients at several places (L-BFGS, SAM).
@@ -365,9 +384,7 @@ class Step:
         if not outcome.waits:
             self._settle()
         elif self.average is not None:  # the next forward pass changes them before line 9 is done
-            self._buffers = {
-                name: buffer.detach().clone() for name, buffer in averaged(self._averaged_buffers(), [])
-            }
+            self._buffers = {name: buffer.detach().clone() for name, buffer in averaged(self._averaged_buffers(), [])}
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
         self._begin_anew()
         return done
@@ -504,7 +521,7 @@ class Step:
         ...     for batch in step.batches(loader):
         ...         step(loss_fn(model(batch.x), batch.y))
         """
-        return self._passes.finished
+        return self._places.finished
 
     @property
     def accumulated(self) -> int:

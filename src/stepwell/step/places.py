@@ -31,14 +31,14 @@ _NOTHING = object()
 _RECORD = {"kind", "length", "taken", "began", "held", "order", "digest", "outside", "stepwise", "starts"}
 
 
-class _Drawn:
+class Drawn:
     """A batch that was drawn and not stepped on, and what the generators were before."""
 
     def __init__(self, batch: Any, before: Any, loader: Any) -> None:
         self.batch, self.before, self.loader = batch, before, loader
 
 
-class _Pass:
+class Place:
     """One pass, as far as it has come."""
 
     def __init__(self, loader: Any, given: Mapping[str, Any]) -> None:
@@ -50,8 +50,8 @@ class _Pass:
         self.iterator: Any = None
         self.order: Order | None = None
         self.taken = 0
-        self.held: list[_Drawn] = []  # what is in the loop, and what is looked ahead
-        self.queue: list[_Drawn] = []  # drawn again for a pass that goes on
+        self.held: list[Drawn] = []  # what is in the loop, and what is looked ahead
+        self.queue: list[Drawn] = []  # drawn again for a pass that goes on
         self.mark: Any = None  # the counts of all steps when the newest batch was handed out
         self.stepwise = True  # whether a step has followed on every batch
         self.repeats = 0  # how often the first batch may be handed out again, to a loop that skips by itself
@@ -69,7 +69,7 @@ class _Pass:
         self.order = watched(self.iterator) if self.kind == "order" else None
         self._after = captured(self.given)
 
-    def draw(self) -> _Drawn | None:
+    def draw(self) -> Drawn | None:
         """The next batch, or None at the end."""
         if self.queue:
             return self.queue.pop(0)
@@ -78,7 +78,7 @@ class _Pass:
         batch = next(self.iterator, _NOTHING)
         if self.kind in ("drawn", "iterator"):
             self._look(before, captured(self.given), batch is _NOTHING)
-        return None if batch is _NOTHING else _Drawn(batch, before, state)
+        return None if batch is _NOTHING else Drawn(batch, before, state)
 
     def _look(self, before: Any, after: Any, end: bool) -> None:
         self.outside |= changed(self._after, before)
@@ -118,7 +118,9 @@ class _Pass:
         elif self.kind == "iterator" and not self.always:
             fault = "it is over an iterator, which cannot be begun again; pass the loader that the iterator is made of"
         if fault is not None:
-            raise UsageError(f"Step: a checkpoint inside this pass could not go on: {fault}, or save between two passes")
+            raise UsageError(
+                f"Step: a checkpoint inside this pass could not go on: {fault}, or save between two passes"
+            )
 
     # Going on
 
@@ -173,7 +175,9 @@ class _Pass:
             self.iterator = iter(self.loader)
         elif self.kind == "order":
             self.iterator, self.order = without(self.loader, skip, expected)
-            if not self.order.pass_over() and skip:  # it begins with its first batch only: draw that with the first states
+            if (
+                not self.order.pass_over() and skip
+            ):  # it begins with its first batch only: draw that with the first states
                 self.queue.append(self._again(first))
         else:
             self.iterator = iter(self.loader)
@@ -206,7 +210,7 @@ class _Pass:
         self.queue.append(one)
         self._after = captured(self.given)
 
-    def _again(self, saved: Mapping[str, Any]) -> _Drawn:
+    def _again(self, saved: Mapping[str, Any]) -> Drawn:
         state = self.loader.state_dict() if self.kind == "stateful" else None
         try:
             batch = next(self.iterator)
@@ -215,20 +219,20 @@ class _Pass:
                 "Step: the loader has fewer batches than in the pass that was saved; pass the same loader, or begin "
                 "a new pass: step.batches(loader, resume=False)"
             ) from None
-        return _Drawn(batch, saved, state)
+        return Drawn(batch, saved, state)
 
     def _put_back(self, states: Mapping[str, Any]) -> None:
         set_generator_states(self.given, states)
 
 
-class Passes:
+class Places:
     """The passes of a Step: how many have ended, which is open, and which is to be gone on with."""
 
     def __init__(self, step: Step) -> None:
         _STEPS.add(step)
         self.finished = 0
-        self._open: _Pass | None = None
-        self._left: tuple[_Pass, bool] | None = None  # a pass that the loop left before its end
+        self._open: Place | None = None
+        self._left: Place | None = None  # a pass that the loop left before its end
         self._saved: Mapping[str, Any] | None = None
         self._at_end = False
         self._since: Any = None  # how far the step was when the checkpoint was loaded
@@ -236,9 +240,9 @@ class Passes:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None, "_left": None}  # a pass cannot be copied
 
-    def over(self, step: Step, loader: Iterable[Any], resume: bool) -> Iterator[Any]:
-        """The batches of one pass."""
-        one = _Pass(loader, step.generators)
+    def begin(self, step: Step, loader: Iterable[Any], resume: bool) -> Place:
+        """A pass over the loader, or the rest of the one that was saved."""
+        one = Place(loader, step.generators)
         if self._saved is not None and self._since != _count(step):
             self._saved = None  # steps have been made outside of it: the place is over
         if self._at_end and resume:
@@ -253,39 +257,28 @@ class Passes:
         else:
             one.begin()
         self._saved, self._left, self._at_end, self._open = None, None, False, one
-        return self._run(step, one)
+        return one
 
-    def _run(self, step: Step, one: _Pass) -> Iterator[Any]:
-        ended = False
-        try:
-            current = one.draw()
-            while current is not None:
-                following = one.draw()
-                if following is None:
-                    step._last_of_pass = True
-                    step._sync.before(last=True)
-                self._hand_out(one, current, following)
-                yield current.batch
-                while one.repeats and _untouched(one):  # a loop that counts the batches it has seen skips them itself
-                    one.repeats -= 1
-                    self._hand_out(one, current, following)
-                    yield current.batch
-                one.repeats = 0
-                one.stepwise = one.stepwise and _moved(one.mark)
-                one.taken += 1
-                current = following
-            ended = True
-        finally:
-            step._last_of_pass = False
-            if step._shares.number == 0:
-                step._sync.before(last=step.accumulate == 1)
-            self.finished += 1
-            if self._open is one:
-                self._open = None
-                self._left = None if ended or not one.held else (one, _moved(one.mark))
-        step.flush()  # the last batch was left out in the loop
+    def hand_out(self, one: Place, current: Drawn, following: Drawn | None) -> Iterator[Any]:
+        """The batch that is next in the loop: once, or (to a loop that skips what it has seen) some times more."""
+        self._note(one, current, following)
+        yield current.batch
+        while one.repeats and _untouched(one):
+            one.repeats -= 1
+            self._note(one, current, following)
+            yield current.batch
+        one.repeats = 0
+        one.stepwise = one.stepwise and _moved(one.mark)
+        one.taken += 1
 
-    def _hand_out(self, one: _Pass, current: _Drawn, following: _Drawn | None) -> None:
+    def close(self, one: Place, ended: bool) -> None:
+        """The loop is over: at the end of the pass, or before."""
+        self.finished += 1
+        if self._open is one:
+            self._open = None
+            self._left = None if ended or not one.held else one
+
+    def _note(self, one: Place, current: Drawn, following: Drawn | None) -> None:
         if self._open is not one and self._open is not None:
             one.fault = self._open.fault = "two passes are open at once"
         self._open, self._saved, self._at_end = one, None, False
@@ -301,7 +294,7 @@ class Passes:
             return {"finished": self.finished, "open": self._saved, "at_end": False}
         one, finished = self._open, self.finished
         if one is None and self._left is not None and sys.exc_info()[0] is not None:
-            one, finished = self._left[0], finished - 1  # the loop was left by the exception that is being handled
+            one, finished = self._left, finished - 1  # the loop was left by the exception that is being handled
         if one is None or not one.held:
             return {"finished": finished, "open": None, "at_end": self._at_end}
         found = one.state()
@@ -316,7 +309,7 @@ class Passes:
 
 
 def check_passes(saved: Any, given: Mapping[str, Any]) -> None:
-    """Raise UsageError for what `Passes.load` could not go on with."""
+    """Raise UsageError for what `Places.load` could not go on with."""
     if saved is None:  # of an earlier version
         return
     record = saved.get("open") if isinstance(saved, Mapping) else None
@@ -372,7 +365,7 @@ def _moved(since: Mapping[int, tuple[int, int]]) -> bool:
     return any(now.get(one, count) != count for one, count in since.items())
 
 
-def _untouched(one: _Pass) -> bool:
+def _untouched(one: Place) -> bool:
     """Whether nothing was computed with the batch that was handed out."""
     return not _moved(one.mark) and not changed(one.seen, captured(one.given))
 

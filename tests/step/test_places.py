@@ -140,9 +140,7 @@ class Run:
         g = torch.Generator().manual_seed(3)
         self.loader = make(g)
         optimizer = AdamW(self.network.named_parameters(), lr=1e-2, backend="eager")
-        self.step = Step(
-            optimizer, accumulate=accumulate, ema=0.9, model=self.network, generators={"data": g}
-        )
+        self.step = Step(optimizer, accumulate=accumulate, ema=0.9, model=self.network, generators={"data": g})
         self.seen: list[list[int]] = []
 
     def train(self, batch: Any) -> None:
@@ -204,8 +202,7 @@ def test_saved_twice_in_one_pass(tmp_path: Path) -> None:
         if number == 0:
             run = Run(LOADERS["shuffled"])
         else:
-            with pytest.MonkeyPatch.context():
-                run.step.load(tmp_path / "run.pt")
+            run.step.load(tmp_path / "run.pt")
         with_note = number and number % LENGTH == 0
         if with_note:
             with pytest.warns(UserWarning, match="saved with the last batch of a pass"):
@@ -445,7 +442,7 @@ def test_a_damaged_record_of_a_pass_is_refused(change: str) -> None:
     state["passes"]["open"][change] = wrong
     other = Run(LOADERS["shuffled"], seed=1)
     before = flat(other.network)
-    with pytest.raises(UsageError, match="of the checkpoint are (damaged|incomplete)"):
+    with pytest.raises(UsageError, match=r"of the checkpoint are (damaged|incomplete)"):
         other.step.load_state_dict(state)
     assert torch.equal(flat(other.network), before)
     assert other.step.number == 0
