@@ -70,10 +70,10 @@ def test_a_buffer_that_goes_or_changes_its_shape() -> None:
 
 
 def test_averages_of_an_earlier_version_have_no_names() -> None:
-    network, step = trained(Average(0.5))
+    _, step = trained(Average(0.5))
     state = step.state_dict()
     state["average"] = {key: value for key, value in state["average"].items() if key != "names"}
-    other, other_step = trained(Average(0.5))
+    _, other_step = trained(Average(0.5))
     other_step.load_state_dict(state)
     for one, another in zip(step.average.averages, other_step.average.averages, strict=True):  # type: ignore[union-attr]
         assert torch.equal(one, another)

@@ -101,7 +101,7 @@ def test_checkpoints_of_an_earlier_run_are_kept_and_a_run_that_goes_on_replaces_
     kept = extras(tmp_path)
     assert set(kept.values()) == {"first 0", "first 1", "second 2", "second 3"}
     assert kept["run.pt"] == "second 3"
-    with pytest.raises(UsageError, match="was saved by another Step of this process .*a path of its own"):
+    with pytest.raises(UsageError, match=r"was saved by another Step of this process .*a path of its own"):
         first.save(path)
     gone_on = make()
     assert gone_on.load(path) == "second 3"
@@ -299,7 +299,7 @@ def test_a_write_that_fails_is_one_line_and_an_oserror(tmp_path: Path) -> None:
     step.save(tmp_path / "run.pt", keep=1, extra=1)
     before = (tmp_path / "run.pt").read_bytes()
     for limit in (1_000, 60_000, len(before) - 30):
-        with full_disk(limit), pytest.raises(OSError, match="was not saved: File too large .*MiB are free") as caught:
+        with full_disk(limit), pytest.raises(OSError, match=r"was not saved: File too large .*MiB are free") as caught:
             step.save(tmp_path / "run.pt", keep=1, extra=2)
         assert isinstance(caught.value, UsageError)
         assert caught.value.errno is not None

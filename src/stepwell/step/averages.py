@@ -15,7 +15,6 @@ from torch import Tensor
 from stepwell.engine.gradients import is_finite_number
 from stepwell.errors import UsageError
 
-
 Weights = Mapping[str, Tensor] | Sequence[Tensor]  # by name, or by place
 
 

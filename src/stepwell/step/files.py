@@ -1,7 +1,7 @@
 """Checkpoint files: whole or not there, and never in the place of a file that this run did not write.
 
-A save writes `.NAME.….part` beside `path`, forces it to the disk, moves the earlier checkpoints up (path.1, path.2, ...)
-and renames the new file to `path`, which exists all the time: the old one gets its second name by a hard link.
+A save writes `.NAME.….part` beside `path`, forces it to the disk, moves the earlier checkpoints up (path.1, path.2,
+...) and renames the new file to `path`, which exists all the time: the old one gets its second name by a hard link.
 
 Each file says in the comment of its zip whose it is: of which run, for which path, and with which inode. A file is
 replaced or deleted only if all three agree. The number of a user's own `ck.1.pt`, of a copy, and of another run's
@@ -44,8 +44,8 @@ class Files:
         self.run = run or uuid.uuid4().hex
         self.fresh = True  # whether nothing was saved or loaded yet
         self._last: dict[str, str] = {}  # path: the save that this process has put there, or loaded from there
-        # (path of the saves, file): what this process has put there, has loaded from there, or found damaged on the way. Some network file
-        # systems number their files anew, and files of an earlier version have no label
+        # (path of the saves, file): what this process has put there, has loaded from there, or found damaged on the way.
+        # Some network file systems number their files anew, and files of an earlier version have no label
         self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     # What is whose

@@ -29,7 +29,7 @@ def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def captured(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The states as the generators give them: quick (about 30 us), for every batch; `packed` makes them fit for a file."""
+    """The states as the generators give them, quickly, for every batch; `packed` makes them fit for a file."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else [],
@@ -87,7 +87,7 @@ def check_generator_states(given: Mapping[str, Any], states: Any) -> None:
         torch.Generator().set_state(_bytes(states["torch"]))
         if not all(isinstance(state, torch.Tensor) for state in states["cuda"]):
             raise TypeError
-        np.random.RandomState().set_state(_numpy(states["numpy"]))  # noqa: NPY002
+        np.random.RandomState().set_state(_numpy(states["numpy"]))
         random.Random().setstate(_tupled(states["python"]))
     except Exception as error:
         raise UsageError(
@@ -116,7 +116,7 @@ def differ_by_rank(states: Mapping[str, Any], rank: int) -> dict[str, Any]:
     digest = hashlib.sha256(text).digest()
     seeds = [int.from_bytes(digest[at : at + 4], "little") for at in (0, 4, 8, 12)]
     devices = [torch.cuda.default_generators[at] for at in range(len(states["cuda"]))] if _as_many(states) else []
-    legacy = np.random.RandomState(seeds[2]).get_state()  # noqa: NPY002
+    legacy = np.random.RandomState(seeds[2]).get_state()
     result = packed(
         {
             "torch": torch.Generator().manual_seed(seeds[0]).get_state(),

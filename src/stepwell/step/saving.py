@@ -159,6 +159,9 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
             raise UsageError(f"Step: {has} has '{part}' ({made}) and {lacks} has none; make them alike")
     kind = type(step.clip).__name__ if step.clip is not None else None
     if step.clip is not None and state["clip"].get("kind") == kind:
+        lost = sorted(step.clip.state_dict().keys() - state["clip"].keys())
+        if lost:
+            raise UsageError(f"Step: the checkpoint has no '{lost[0]}' of {kind}; was it changed after it was saved?")
         step.clip.check_state(state["clip"])
     if step.estimator is not None:
         step.estimator.check_state(state["estimator"])

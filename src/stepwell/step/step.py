@@ -600,14 +600,25 @@ class Step:
     ) -> Path:
         """Write a checkpoint of the run: `state_dict()`, the model's and what you add.
 
-        It is written to a temporary file, forced to the disk and renamed, so that `path` is always whole. The ones
-        before become `path` with `.1`, `.2`, ... before the suffix.
+        It is written to a temporary file, forced to the disk and renamed, so that `path` is always there and whole. The
+        ones before become `path` with `.1`, `.2`, ... before the suffix. Only what the saves of this run (continued by
+        `load`) have made is ever replaced or deleted: numbers that other files have are passed over, and the checkpoint
+        of another run that stands at `path` gets the first free number and is kept.
+
+        Inside a loop over `batches` it is taken where the loop is. Several processes may all call this with one path:
+        rank 0 writes the checkpoint, every other rank its random generators, to `path` with `.rank1`, `.rank2`, ...
+        behind it; nobody waits. Where only rank 0 calls it, `load` seeds the other ranks anew, each differently.
 
         Args:
             path: such as "runs/a/checkpoint.pt"; its folder is made.
             model: whose weights and buffers are saved; the Step's own by default.
-            keep: how many checkpoints stay, this one included, at least 1.
+            keep: how many checkpoints stay, this one included, at least 1. With 1 there is nothing to fall back to
+                should the file be damaged.
             extra: what else you need (the epoch, the place in the data): numbers, text, tensors, in lists and dicts.
+
+        Raises UsageError where `path` is a file that no Step wrote or that another process saves to, within an
+        accumulation, and inside a pass that could not be gone on with. Where the disk is full or cannot be written,
+        the UsageError is an OSError, too. The checkpoints before stay as they are.
         """
         return saving.save(self, path, self._model_to_save(model), keep, extra)
 
