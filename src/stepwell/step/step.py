@@ -38,6 +38,7 @@ from torch import Tensor
 
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
+from stepwell.engine.tracing import untraced
 from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.stepping import gradient_norm, has_hooks_before, needs_closure, update, update_with
@@ -54,12 +55,15 @@ from stepwell.step.beside import watch
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
 from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
+from stepwell.step.files import Files
 from stepwell.step.generators import checked_generators
 from stepwell.step.gradients_between import Left
 from stepwell.step.hyperparameters import checked_overrides, say_of_factors, say_of_loaded, taken_by_hand
 from stepwell.step.interrupts import Held
+from stepwell.step.names import averaged
 from stepwell.step.not_finite import Skips, checked_warn_skipped
 from stepwell.step.passes import Pass
+from stepwell.step.places import Place, Places, length_of
 from stepwell.step.scaling import Scaling
 from stepwell.step.synchronisation import Synchronisation
 from stepwell.step.trainer import Counted, unwrapped
@@ -171,7 +175,8 @@ class Step:
         self._averaged_at = 0  # the number of the update that the averages have taken in
         self._average_before: Tensor | None = None  # some of the averages, before an update of them that has begun
         self._schedule_at = 0  # the number of updates that stands in the groups
-        self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
+        self._buffers: dict[str, Tensor] | None = None  # the model's, as they were at the update that is pending
+        self._places, self._files = Places(self), Files()
         self._pass: Pass | None = None  # over a loader, by `batches`
         self._calls_per_batch: int | None = None  # in the passes before
         self._overrides: Mapping[str, Any] = {}  # of a checkpoint that is being loaded
@@ -186,16 +191,16 @@ class Step:
                 self._write_schedule()
             self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         if self.average is not None:
-            self.average.start([tensor for _, tensor in self._averaged()])
+            self.average.start(dict(self._averaged()))
         self._watch = watch(optimizer, self)
         self._counted = Counted()
         self._sync.before(last=self.accumulate == 1)
-        self._made = True
+        self._complete = True
 
     if not TYPE_CHECKING:  # a checker that saw this method would take any name
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if "_made" in self.__dict__:
+            if "_complete" in self.__dict__:
                 check_name(self, name)
             object.__setattr__(self, name, value)
 
@@ -211,8 +216,7 @@ class Step:
 
     def _averaged(self) -> list[tuple[str, Tensor]]:
         """What is averaged: the model's floating-point buffers, then the parameters (to which some may be added)."""
-        named = [(f"'{name}'" if name else f"number {i}", p) for i, (name, p) in enumerate(self._named())]
-        return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
+        return averaged(self._averaged_buffers(), self._named())
 
     def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
         if self.average is None or self.model is None or not self.average.takes_buffers:
@@ -230,6 +234,7 @@ class Step:
 
     # The step
 
+    @untraced
     def __call__(
         self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False, logits: Logits | None = None
     ) -> Done:
@@ -292,11 +297,10 @@ class Step:
         """At the beginning of every call: what an interrupt left, and what was set by hand."""
         self._repair(stuck=what in ("step", "flush", "closure"))
         self._refuse_inside_averaged(what)
-        if self._schedule_at != self._number:
-            self._write_schedule()
-        elif self.schedules and taken_by_hand(self):
+        if self._schedule_at != self._number or (self.schedules and taken_by_hand(self)):
             self._write_schedule()
 
+    @untraced
     def flush(self) -> Done:
         """Update with an accumulation that is not complete, weighted by what it holds; without one, do nothing.
 
@@ -312,43 +316,59 @@ class Step:
             self._sync.catch_up([tensor for _, tensor in self._named() if tensor.requires_grad])
             return self._update(self._shares.mean_so_far())
 
-    def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+    def batches(self, loader: Iterable[Batch], *, resume: bool = True) -> Iterator[Batch]:
         """The batches of one pass over `loader`; the last, perhaps shorter accumulation is updated with its last batch.
 
         Looks one batch ahead, so that a distributed model synchronises with the last one, too. A batch may be given
         to the Step in several chunks, each a micro-batch: as many of the last batch as of those before, or the pass
         ends with a `flush()` of what is left.
 
-        Raises UsageError for a loader that is shorter than one accumulation.
+        A checkpoint that is saved inside the loop goes on there: after `load`, the first call of `batches` gives the
+        batches that were not stepped on yet, in the order of the saved pass, and training goes on bit for bit. A
+        DataLoader draws the indices again and loads no batch twice (what its workers draw at random is drawn anew); a
+        loader with `load_state_dict` (torchdata's StatefulDataLoader) is asked; the batches of any other iterable are
+        drawn again and passed over. Give the Step every generator that the loader draws from, as generators={...}. A
+        loop that skips by itself as many batches as it has seen is understood.
+
+        Args:
+            loader: pass the same one, as at the beginning of its pass, after a checkpoint was loaded.
+            resume: whether to go on with the pass of the checkpoint; False begins a new one.
+
+        Raises UsageError for a loader that is shorter than one accumulation, and for one that differs from that of
+        the checkpoint's pass. `save` raises it inside a pass that could not go on: over an iterator, and over batches
+        that are drawn from a generator from which training draws in between.
         """
-        length = _length_of(loader)
+        length = length_of(loader)
         if length is not None and length < self.accumulate:
             raise UsageError(
                 f"Step: the loader has {length} batches, fewer than accumulate={self.accumulate}; "
                 f"set accumulate to at most {max(length, 1)}, or make the batches smaller"
             )
-        return self._look_ahead(iter(loader))
+        return self._look_ahead(self._places.begin(self, loader, resume))
 
-    def _look_ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        nothing = object()
-        batch = next(iterator, nothing)
+    def _look_ahead(self, place: Place) -> Iterator[Any]:
+        ended = False
+        batch = place.draw()
         mine = Pass(self._calls_per_batch)
         try:
-            while batch is not nothing:
-                following = next(iterator, nothing)
+            while batch is not None:
+                following = place.draw()
                 self._repair()
                 self._pass = mine
-                mine.begin(last=following is nothing)
+                mine.begin(last=following is None)
                 self._before_next()
-                yield batch
+                yield from self._places.hand_out(place, batch, following)
                 batch = following
+            ended = True
         finally:
             self._calls_per_batch = mine.usual()
             if self._pass is mine:
                 self._pass = None
                 self._before_next()
+            self._places.close(place, ended)
         self.flush()  # what the last batch left
 
+    @untraced
     def closure(self, compute: Callable[[], Tensor]) -> Done:
         """One update of an optimizer that takes gradients at several places (L-BFGS, SAM).
 
@@ -516,7 +536,7 @@ class Step:
                 self._scaling.record(self.optimizer, self._unrecorded)
             self._unrecorded = None
         if outcome.waits and self.average is not None:  # the next forward pass changes them before line 9 is done
-            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged_buffers()]
+            self._buffers = {name: buffer.detach().clone() for name, buffer in averaged(self._averaged_buffers(), [])}
         self._clip_before = None
         self._made = self._sample = None
 
@@ -546,10 +566,11 @@ class Step:
         if self._average_before is not None and last is not None and not torch.equal(_few(last), self._average_before):
             return
         self._average_before = _few(last).clone() if last is not None and last.device.type == "cpu" else None
-        averaged = [tensor for _, tensor in self._averaged()]
+        weights = dict(self._averaged())
         if self._buffers is not None:
-            averaged[: len(self._buffers)] = self._buffers
-        average.update(averaged, number)
+            weights.update({name: one for name, one in self._buffers.items() if name in weights})
+            self._buffers = None
+        average.update(weights, number)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -695,12 +716,13 @@ class Step:
 
     def _take(self, optimizer: torch.optim.Optimizer) -> None:
         """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
-        before = [id(tensor) for _, tensor in self._averaged()]
+        names, before = [name for name, _ in self._averaged()], [id(tensor) for _, tensor in self._averaged()]
         estimator = rebound(self._estimator, optimizer, self._sync.group)
         old, self.optimizer = self.optimizer, optimizer
         try:
             if self.average is not None:
-                self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
+                order = [before.index(id(tensor)) for _, tensor in self._averaged()]
+                self.average.follow(order, names, [name for name, _ in self._averaged()])
         except BaseException:
             self.optimizer = old
             rebound(self._estimator, old, self._sync.group)
@@ -724,6 +746,16 @@ class Step:
         self._repair()
         self._settle()
         return self._skipped
+
+    @property
+    def passes(self) -> int:
+        """How many passes of `batches` have ended, those before the checkpoint that was loaded included.
+
+        >>> for epoch in range(step.passes, epochs):
+        ...     for batch in step.batches(loader):
+        ...         step(loss_fn(model(batch.x), batch.y))
+        """
+        return self._places.finished
 
     @property
     def accumulated(self) -> int:
@@ -753,7 +785,7 @@ class Step:
             raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
         self._begin("averaged")
         self._settle()
-        with self.average.swapped_in([tensor for _, tensor in self._averaged()]), statistics_kept(self.model):
+        with self.average.swapped_in(dict(self._averaged())), statistics_kept(self.model):
             self._swapped = True
             try:
                 yield
@@ -806,14 +838,25 @@ class Step:
     ) -> Path:
         """Write a checkpoint of the run: `state_dict()`, the model's and what you add.
 
-        It is written to a temporary file, forced to the disk and renamed, so that `path` is always whole. The ones
-        before become `path` with `.1`, `.2`, ... before the suffix.
+        It is written to a temporary file, forced to the disk and renamed, so that `path` is always there and whole. The
+        ones before become `path` with `.1`, `.2`, ... before the suffix. Only what the saves of this run (continued by
+        `load`) have made is ever replaced or deleted: numbers that other files have are passed over, and the checkpoint
+        of another run that stands at `path` gets the first free number and is kept.
+
+        Inside a loop over `batches` it is taken where the loop is. Several processes may all call this with one path:
+        rank 0 writes the checkpoint, every other rank its random generators, to `path` with `.rank1`, `.rank2`, ...
+        behind it; nobody waits. Where only rank 0 calls it, `load` seeds the other ranks anew, each differently.
 
         Args:
             path: such as "runs/a/checkpoint.pt"; its folder is made.
             model: whose weights and buffers are saved; the Step's own by default.
-            keep: how many checkpoints stay, this one included, at least 1.
+            keep: how many checkpoints stay, this one included, at least 1. With 1 there is nothing to fall back to
+                should the file be damaged.
             extra: what else you need (the epoch, the place in the data): numbers, text, tensors, in lists and dicts.
+
+        Raises UsageError where `path` is a file that no Step wrote or that another process saves to, within an
+        accumulation, and inside a pass that could not be gone on with. Where the disk is full or cannot be written,
+        the UsageError is an OSError, too. The checkpoints before stay as they are.
         """
         return saving.save(self, path, self._model_to_save(model), keep, extra)
 
