@@ -225,25 +225,34 @@ def fp16_stochastic(builder: Any, value: Any, random: Any) -> Any:
 @_llvm(types.float32, types.uint16, types.uint16)
 def join_bf16(builder: Any, high: Any, low: Any) -> Any:
     bits = builder.shl(builder.zext(high, _WORD), _word(16))
-    return builder.bitcast(builder.add(bits, builder.sext(low, _WORD)), _F32)
+    joined = builder.bitcast(builder.add(bits, builder.sext(low, _WORD)), _F32)
+    return builder.select(builder.fcmp_unordered("uno", joined, joined), builder.bitcast(bits, _F32), joined)
+
+
+def _bits_of(builder: Any, value: Any) -> Any:
+    """The bits of a float32, those of a quiet NaN for every NaN."""
+    bits = builder.bitcast(value, _WORD)
+    return builder.select(builder.fcmp_unordered("uno", value, value), _word(0x7FC00000), bits)
 
 
 @_llvm(types.uint16, types.float32)
 def split_high_bf16(builder: Any, value: Any) -> Any:
-    bits = builder.add(builder.bitcast(value, _WORD), _word(0x8000))
+    bits = builder.add(_bits_of(builder, value), _word(0x8000))
     return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
 
 
 @_llvm(types.uint16, types.float32)
 def split_low_bf16(builder: Any, value: Any) -> Any:
-    return builder.trunc(builder.bitcast(value, _WORD), _HALF)  # the carry into the high half makes it signed
+    return builder.trunc(_bits_of(builder, value), _HALF)  # the carry into the high half makes it signed
 
 
 @_llvm(types.float32, types.uint16, types.uint16)
 def join_fp16(builder: Any, high: Any, low: Any) -> Any:
     half = builder.fpext(builder.bitcast(high, _F16), _F32)
     unit = _power_of_two(builder, half, 127 - 15, 24)
-    return builder.fadd(half, builder.fmul(builder.sitofp(low, _F32), unit))
+    joined = builder.fadd(half, builder.fmul(builder.sitofp(low, _F32), unit))
+    same = builder.fcmp_ordered("==", builder.fptrunc(joined, _F16), builder.bitcast(high, _F16))
+    return builder.select(same, joined, half)
 
 
 @_llvm(types.uint16, types.float32)

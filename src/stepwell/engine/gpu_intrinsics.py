@@ -122,23 +122,31 @@ def fp16_stochastic(value, random):
 @triton.jit
 def join_bf16(high, low):
     signed = low.to(tl.int16, bitcast=True).to(tl.int32).to(tl.uint32, bitcast=True)
-    return ((high.to(tl.uint32) << 16) + signed).to(tl.float32, bitcast=True)
+    joined = ((high.to(tl.uint32) << 16) + signed).to(tl.float32, bitcast=True)
+    return tl.where(joined != joined, f32_of_bf16(high), joined)
+
+
+@triton.jit
+def _bits_of(value):
+    """The bits of a float32, those of a quiet NaN for every NaN."""
+    return tl.where(value != value, 0x7FC00000, value.to(tl.uint32, bitcast=True)).to(tl.uint32)
 
 
 @triton.jit
 def split_high_bf16(value):
-    return ((value.to(tl.uint32, bitcast=True) + 0x8000) >> 16).to(tl.uint16)
+    return ((_bits_of(value) + 0x8000) >> 16).to(tl.uint16)
 
 
 @triton.jit
 def split_low_bf16(value):
-    return (value.to(tl.uint32, bitcast=True) & 0xFFFF).to(tl.uint16)
+    return (_bits_of(value) & 0xFFFF).to(tl.uint16)
 
 
 @triton.jit
 def join_fp16(high, low):
     half = f32_of_fp16(high)
-    return half + low.to(tl.int16, bitcast=True).to(tl.float32) * _power_of_two(half, 112, 24)
+    joined = half + low.to(tl.int16, bitcast=True).to(tl.float32) * _power_of_two(half, 112, 24)
+    return tl.where(f32_of_fp16(fp16_of_f32(joined)) == half, joined, half)
 
 
 @triton.jit
