@@ -44,7 +44,7 @@ class AdamAtan2(Optimizer):
     """
 
     rule, decay = update, "decoupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},

@@ -43,7 +43,7 @@ class Adamax(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_inf", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_inf", signed=False, memory="beta2"))
     facts = Facts(
         lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980, section 7.1 (2e-3, twice Adam's)",

@@ -57,7 +57,12 @@ class Adan(Optimizer):
     """
 
     rule, decay = update, None
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("exp_avg_diff"), Slot("pre_grad"))
+    slots = (
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta3"),
+        Slot("exp_avg_diff", memory="beta2"),
+        Slot("pre_grad"),
+    )
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Xie et al. 2208.06677, its code (5 to 10 times AdamW's: ResNet-50 3e-2, ViT 1.5e-2; BERT 1e-3)",

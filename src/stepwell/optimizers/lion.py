@@ -37,7 +37,7 @@ class Lion(Optimizer):
     >>> optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
 
-    rule, slots, decay = update, (Slot("exp_avg"),), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", memory="beta2"),), "decoupled"
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
         source="Chen et al. 2302.06675, section 5 (ViT-B and LM 1e-4, diffusion 3e-5; 3 to 10 times below AdamW's), "

@@ -94,7 +94,7 @@ class Muon(Optimizer):
     Raises UsageError for a vector, an embedding or a head in a group with `use_muon`.
     """
 
-    rule, slots, decay, view = update, (Slot("momentum_buffer"),), "decoupled", "matrix"
+    rule, slots, decay, view = update, (Slot("momentum_buffer", memory="momentum"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
     ranges = {
         "eps": Range(0, open_low=True),

@@ -52,7 +52,11 @@ class NAdam(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("mu_product", per="tensor", start=1.0))
+    slots = (
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("mu_product", per="tensor", start=1.0),
+    )
     ranges: ClassVar = {"momentum_decay": Range(0)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},

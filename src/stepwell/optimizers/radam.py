@@ -61,7 +61,7 @@ class RAdam(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},

@@ -51,9 +51,9 @@ class RMSprop(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (
-        Slot("square_avg", signed=False),
-        Slot("grad_avg", when="centered"),
-        Slot("momentum_buffer", when="momentum"),
+        Slot("square_avg", signed=False, memory="alpha"),
+        Slot("grad_avg", when="centered", memory="alpha"),
+        Slot("momentum_buffer", when="momentum", memory="momentum"),
     )
     facts = Facts(
         lr={"default": (5e-5, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 1e-1)},

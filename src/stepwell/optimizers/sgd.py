@@ -47,7 +47,7 @@ class SGD(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("momentum_buffer", when="momentum"),)
+    slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
     facts = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
         source="He et al. 1512.03385 (0.1 at 256), Goyal et al. 1706.02677, Merity et al. 1708.02182 (30, clipped)",

@@ -42,7 +42,7 @@ class Signum(Optimizer):
     >>> optimizer = Signum(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
 
-    rule, slots, decay = update, (Slot("exp_avg", when="momentum"),), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", when="momentum", memory="momentum"),), "decoupled"
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
         source="Bernstein et al. 1802.04434, its code's pages (ImageNet 1e-4, CIFAR-10 1e-3; a tenth of Adam's there)",

@@ -22,7 +22,7 @@ from stepwell.engine import Optimizer, Range, RuleSignature, Slot
 from stepwell.ops import lerp, sqrt
 from stepwell.optimizers.facts import Facts
 
-MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+MOMENTS = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
 
 
 def turned(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:

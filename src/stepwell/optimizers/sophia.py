@@ -58,7 +58,7 @@ class Sophia(Optimizer):
     Raises UsageError at a step that follows 100 without any estimate: the method would be Signum.
     """
 
-    rule, slots, decay = update, (Slot("exp_avg"), Slot("hessian")), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
     ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
     facts = Facts(
         lr={"default": (3e-5, 3e-3), "cnn": (1e-4, 1e-2), "transformer": (3e-5, 1e-2), "toy": (1e-4, 1e-1)},
