@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from stepwell.engine.formats import CODES, DITHERED, HUGE, TINY, Blockwise
+from stepwell.engine.formats import CODES, DITHERED, HUGE, TINY, TURN, Blockwise
 
 SCOPES = 16  # arrays of one kernel that are told apart
 _CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2  # of all slots: each is read and written in loops of its own
@@ -334,6 +334,13 @@ def high_half(builder: Any, random: Any) -> Any:
     return builder.lshr(random, _word(16))
 
 
+@_llvm(types.uint32, types.uint32, types.int64)
+def turned(builder: Any, half: Any, step: Any) -> Any:
+    """The 16 random bits of formats.code_bits at a step."""
+    turn = builder.mul(builder.trunc(step, _WORD), _word(TURN))
+    return builder.and_(builder.add(half, turn), _word(0xFFFF))
+
+
 # Blocks of codes. A block is decoded into a buffer of float32, updated there, and encoded again: the loop over its
 # elements is the same as for fp32, and both conversions are loops of their own that stay in the first-level cache.
 
@@ -582,14 +589,15 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
 
     find_scale = _compiled(block_scale, name, signed, scope)
 
-    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any) -> None:
+    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
         scale = find_scale(buffer, 0, count)
         store_largest(largest_at, 0, scale)
         inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
         for i in range(count):
-            store(codes, i, _byte(encode(load(buffer, i), inverse, taken(random_bits(key, place + i)))))
+            random = turned(taken(random_bits(key, place + i)), step)
+            store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
 
-    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any) -> None:
+    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
         parts = (count + block - 1) // block
         for i in range(count, parts * block):
             store_value(buffer, i, types.float32(0))
@@ -599,12 +607,13 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
             store_largest(largest_at, part, scale)
             inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
             for i in range(half):
-                low = encode(load(buffer, first + i), inverse, taken(random_bits(key, place + first + i)))
-                there = taken(random_bits(key, place + first + half + i))
+                here = turned(taken(random_bits(key, place + first + i)), step)
+                there = turned(taken(random_bits(key, place + first + half + i)), step)
+                low = encode(load(buffer, first + i), inverse, here)
                 high = encode(load(buffer, first + half + i), inverse, there)
                 store(codes, at + i, _pair(low, high))
 
-    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any) -> None:
+    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
         parts = (count + block - 1) // block
         for i in range(count, parts * block):
             store_value(buffer, i, types.float32(0))

@@ -21,7 +21,7 @@ class _Lines:
     writes: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     random: set[int] = field(default_factory=set)  # the words of random bits that the loop over elements makes
-    keys: set[int] = field(default_factory=set)  # those that are made elsewhere
+    code_keys: set[int] = field(default_factory=set)  # those that the encoders make
     sums: list[str] = field(default_factory=list)
     buffers: int = 0
 
@@ -102,10 +102,13 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         if not lines.sums
     ]
     keys, bits = [], []
-    if lines.random | lines.keys:
+    if lines.random:
         keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
-        keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random | lines.keys)]
+        keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
+    if lines.code_keys:
+        keys.append(f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {formats.TURNS}) * 0x27D4EB2F)")
+        keys += [f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})" for n in sorted(lines.code_keys)]
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
@@ -250,6 +253,7 @@ def _blockwise(
     lines.buffers += 1
     if new is None:
         return
-    lines.keys.add(word)
+    lines.code_keys.add(word)
     lines.writes.append(f"store_{name}(at_{name}, i, {new})")
-    lines.after.append(f"encode_{name}(codes_{name}, largest_{name}, at_{name}, count, key_{word}, first + start)")
+    where = f"codes_{name}, largest_{name}, at_{name}, count, code_key_{word}, first + start, types.int64(t)"
+    lines.after.append(f"encode_{name}({where})")

@@ -166,7 +166,12 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
             formats.write(name, signed, tensors, values, random(consumer, values.numel()) if name == "bf16" else None)
             continue
         values = as_tensor(new, p)
-        rounded = random(consumer) if name in ("bf16", "int8", "int4") else None
+        rounded = None
+        if name in ("int8", "int4"):
+            seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.steps[index])
+            rounded = formats.code_bits(seed, place, step, consumer, elements, whole.device)
+        elif name == "bf16":
+            rounded = random(consumer)
         if places is None:
             formats.write(name, signed, tensors, values, rounded)
             continue
