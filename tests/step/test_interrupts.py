@@ -207,7 +207,7 @@ def test_a_signal_during_an_update_waits_until_it_is_whole() -> None:
 
 
 def test_the_third_ctrl_c_gets_through() -> None:
-    with pytest.raises(KeyboardInterrupt), Held():
+    with pytest.raises(KeyboardInterrupt), Held():  # noqa: PT012
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("held")

@@ -182,9 +182,20 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
             formats.write(name, signed, tensors, values, random(consumer, values.numel()) if name == "bf16" else None)
             continue
         values = as_tensor(new, p)
-        if places is not None:  # numbers that were stored once are stored again as they are
-            values = formats.read(name, signed, tensors, elements, dtype).index_copy(0, places, values)
-        formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
+        rounded = None
+        if name in ("int8", "int4"):
+            seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.steps[index])
+            rounded = formats.code_bits(seed, place, step, consumer, elements, whole.device)
+        elif name == "bf16":
+            rounded = random(consumer)
+        if places is None:
+            formats.write(name, signed, tensors, values, rounded)
+            continue
+        values = formats.read(name, signed, tensors, elements, dtype).index_copy(0, places, values)
+        if name in ("int8", "int4"):  # blocks without a touched element keep their codes
+            formats.write_blocks(name, signed, tensors, values, rounded, places)
+        else:  # numbers that were stored once are stored again as they are
+            formats.write(name, signed, tensors, values, rounded)
     if launch.numbers is not None:
         numbers = [slots[kind.slots.index(name)] for name in kind.number_slots]
         launch.numbers[index] = torch.tensor(numbers, dtype=torch.float64)

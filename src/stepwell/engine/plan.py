@@ -550,6 +550,7 @@ class Rows:
         return (
             tuple(tuple(sorted(signature.flags(group).items())) for signature in self.signatures),
             tuple(slot.exists(group) for signature in self.signatures for slot in signature.slots),
+            tuple(slot.format(group, group["state"]) for signature in self.signatures for slot in signature.slots),
             self.optimizer().decay_of(group),
             group["state"],
             group["weights"],
@@ -732,9 +733,7 @@ class Plan:
             decay=decay,
             flags=tuple(sorted(flags.items())),
             slots=present,
-            slot_formats=tuple(
-                formats.slot_format(slot.per, slot.wide, state, group["state"]) for slot in signature.slots
-            ),
+            slot_formats=tuple(slot.format(group, state) for slot in signature.slots),
             signed=tuple(slot.signed for slot in signature.slots),
             weights=weights,
             rounding=formats.weight_rounding(group["weights"], weights),

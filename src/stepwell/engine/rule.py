@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stepwell.engine import formats
 from stepwell.errors import UsageError
 
 # Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots). The frame multiplies the direction by the
@@ -34,6 +35,9 @@ class Slot:
         wide: a weight rather than a statistic of gradients: stays fp32 in every format.
         limit: of "left" and "right", the hyperparameter with the longest side that has one; longer sides get an
             empty matrix.
+        memory: of a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), or a
+            function of the group; None for what holds nothing older than the last step. Signed averages with a long
+            memory are kept in a wider format than int8 and int4 (`formats.slot_format`).
     """
 
     name: str
@@ -43,6 +47,7 @@ class Slot:
     per: Literal["element", "tensor", "run", "row", "column", "left", "right"] = "element"
     wide: bool = False
     limit: str | None = None
+    memory: str | Callable[[Mapping[str, Any]], float] | None = None
 
     def exists(self, group: Mapping[str, Any]) -> bool:
         if callable(self.when):
@@ -51,6 +56,14 @@ class Slot:
 
     def start_value(self, group: Mapping[str, Any]) -> float:
         return self.start(group) if callable(self.start) else self.start
+
+    def format(self, group: Mapping[str, Any], state: str) -> str:
+        """How it is stored where the elements of a tensor have the format `state` (see `formats.slot_format`)."""
+        beta = 0.0
+        if self.signed and self.memory is not None and state in formats.LONGEST:
+            decay = self.memory(group) if callable(self.memory) else argument(self.memory, group)
+            beta = float(decay or 0.0)  # Adafactor's beta1 may be None
+        return formats.slot_format(self.per, self.wide, state, group["state"], beta)
 
     @property
     def is_number(self) -> bool:
@@ -69,6 +82,20 @@ class Slot:
         side = as_matrix(shape)[self.per == "right"]
         left_out = self.limit is not None and side > group[self.limit]
         return (0, 0) if left_out else (side, side)
+
+
+def argument(name: str, group: Mapping[str, Any]) -> Any:
+    """The value of an argument of a rule in `group`: `beta1` is the first of `betas`."""
+    if name in group:
+        return group[name]
+    stem, place = name[:-1], name[-1:]
+    if place.isdigit() and f"{stem}s" in group:
+        return group[f"{stem}s"][int(place) - 1]
+    if place.isdigit() and stem in group:
+        return group[stem][int(place) - 1]
+    if name == "weight_decay":
+        return 0.0
+    raise AssertionError(f"a rule wants {name!r}, which no group has")
 
 
 def as_matrix(shape: Sequence[int]) -> tuple[int, int]:
@@ -270,16 +297,7 @@ class RuleSignature:
 
     def value(self, name: str, group: Mapping[str, Any]) -> Any:
         """The value of one of the rule's arguments in `group`."""
-        if name in group:
-            return group[name]
-        stem, place = name[:-1], name[-1:]
-        if place.isdigit() and f"{stem}s" in group:
-            return group[f"{stem}s"][int(place) - 1]
-        if place.isdigit() and stem in group:
-            return group[stem][int(place) - 1]
-        if name == "weight_decay":
-            return 0.0
-        raise AssertionError(f"the rule {self.rule.__module__} wants {name!r}, which no group has")
+        return argument(name, group)
 
     def flags(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are not numbers: they choose a kernel instead of being handed to it."""

@@ -58,8 +58,8 @@ class AdaBelief(Optimizer):
 
     rule, decay = update, "decoupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_var", signed=False),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_var", signed=False, memory="beta2"),
         Slot("max_exp_avg_var", when="amsgrad", signed=False),
     )
     memory = ONLY_MEAN

@@ -42,7 +42,7 @@ class Adadelta(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("square_avg", signed=False), Slot("acc_delta", signed=False))
+    slots = (Slot("square_avg", signed=False, memory="rho"), Slot("acc_delta", signed=False, memory="rho"))
     ranges: ClassVar = {"rho": Range(0, 1)}
     facts = Facts(
         lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 1e1), "toy": (1e-1, 1e2)},

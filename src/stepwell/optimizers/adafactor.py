@@ -124,12 +124,12 @@ class Adafactor(Optimizer):
     slots = (
         Slot("row_var", per="row", signed=False),
         Slot("col_var", per="column", signed=False),
-        Slot("exp_avg", when="beta1"),
+        Slot("exp_avg", when="beta1", memory="beta1"),
     )
     others = {
         "vector": RuleSignature(
             vector_update,
-            (Slot("variance", signed=False), Slot("exp_avg", when="beta1")),
+            (Slot("variance", signed=False), Slot("exp_avg", when="beta1", memory="beta1")),
             measure,
             ("p_squared", "u_squared"),
         )

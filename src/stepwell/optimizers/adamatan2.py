@@ -45,7 +45,7 @@ class AdamAtan2(Optimizer):
     """
 
     rule, decay = update, "decoupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
     memory = ADAM
     facts = Facts(

@@ -42,7 +42,7 @@ class Adamax(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_inf", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_inf", signed=False, memory="beta2"))
     memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},

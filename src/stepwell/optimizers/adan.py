@@ -58,8 +58,13 @@ class Adan(Optimizer):
     """
 
     rule, decay = update, None
+    slots = (
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta3"),
+        Slot("exp_avg_diff", memory="beta2"),
+        Slot("pre_grad"),
+    )
     decay_by_rule = "decoupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("exp_avg_diff"), Slot("pre_grad"))
     memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},

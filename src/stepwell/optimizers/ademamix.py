@@ -64,7 +64,11 @@ class AdEMAMix(Optimizer):
     """
 
     rule, decay = update, "decoupled"
-    slots = (Slot("exp_avg_fast"), Slot("exp_avg_slow"), Slot("exp_avg_sq", signed=False))
+    slots = (
+        Slot("exp_avg_fast", memory="beta1"),
+        Slot("exp_avg_slow", memory="beta3"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+    )
     ranges: ClassVar = {
         "alpha": Range(0),
         "beta3_warmup": Range(1, optional=True, whole=True),

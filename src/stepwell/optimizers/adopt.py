@@ -52,8 +52,8 @@ class ADOPT(Optimizer):
     """
 
     rule, decay = update, "decoupled"
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     decay_by_rule = "decoupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
     ranges: ClassVar = {"clip_power": Range(0, optional=True)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},

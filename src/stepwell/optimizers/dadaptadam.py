@@ -79,9 +79,9 @@ class DAdaptAdam(Optimizer):
 
     rule, measure, sums, over, decay = update, measure, ("along", "s_sum"), "run", "coupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
-        Slot("s"),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("s", memory=lambda group: group["betas"][1] ** 0.5),
         Slot("d", start=lambda group: group["d0"], per="run"),
         Slot("d_numerator", per="run"),
         Slot("k", per="run"),

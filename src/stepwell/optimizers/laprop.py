@@ -46,8 +46,8 @@ class LaProp(Optimizer):
 
     rule, decay = update, "decoupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("max_exp_avg_sq", when="amsgrad", signed=False),
     )
     facts = Facts(

@@ -71,7 +71,7 @@ class LARS(LayerWise):
     """
 
     rule, measure, sums, decay = update, measure, ("p_squared", "g_squared"), None
-    slots = (Slot("momentum_buffer", when="momentum"),)
+    slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
     ranges = {"exclude": EXCLUDE, "trust_coefficient": Range(0, open_low=True)}
     facts = Facts(
         lr={

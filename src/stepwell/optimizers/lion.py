@@ -36,7 +36,7 @@ class Lion(Optimizer):
     >>> optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
 
-    rule, slots, decay = update, (Slot("exp_avg"),), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", memory="beta2"),), "decoupled"
     memory = Memory(("exp_avg", beta2_average))
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},

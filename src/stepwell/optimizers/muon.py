@@ -110,7 +110,7 @@ class Muon(Optimizer):
     embedding or a head in a group with `use_muon`. Warns, once, where tensors without names are told by their shape.
     """
 
-    rule, slots, decay, view = update, (Slot("momentum_buffer"),), "decoupled", "matrix"
+    rule, slots, decay, view = update, (Slot("momentum_buffer", memory="momentum"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
     construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {

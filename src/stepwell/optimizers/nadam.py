@@ -53,7 +53,11 @@ class NAdam(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("mu_product", per="tensor", start=1.0))
+    slots = (
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("mu_product", per="tensor", start=1.0),
+    )
     ranges: ClassVar = {"momentum_decay": Range(0)}
     memory = ADAM
     facts = Facts(

@@ -52,7 +52,7 @@ class NovoGrad(Optimizer):
     """
 
     rule, measure, sums, decay = update, measure, ("g_squared",), None
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False, per="tensor"))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, per="tensor"))
     facts = Facts(
         lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 1e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
         method="layer-wise",

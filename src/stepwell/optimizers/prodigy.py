@@ -95,9 +95,9 @@ class Prodigy(Optimizer):
 
     rule, measure, sums, over, decay = update, measure, ("back", "s_sum"), "run", "coupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
-        Slot("s"),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("s", memory=lambda group: group["betas"][1] ** 0.5 if group["beta3"] is None else group["beta3"]),
         Slot("p0", wide=True),
         Slot("d", start=lambda group: group["d0"], per="run"),
         Slot("d_max", start=lambda group: group["d0"], per="run"),

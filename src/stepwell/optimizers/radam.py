@@ -62,7 +62,7 @@ class RAdam(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
     memory = ADAM
     facts = Facts(

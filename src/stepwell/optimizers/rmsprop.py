@@ -52,7 +52,10 @@ def tensorflow_update(g, p, t, square_avg, grad_avg, momentum_buffer, *, lr, alp
     return step, square_avg, grad_avg, momentum_buffer
 
 
-AVERAGES = (Slot("grad_avg", when="centered"), Slot("momentum_buffer", when="momentum"))
+AVERAGES = (
+    Slot("grad_avg", when="centered", memory="alpha"),
+    Slot("momentum_buffer", when="momentum", memory="momentum"),
+)
 
 
 def weight_of_square(group: Mapping[str, Any], t: float) -> float | None:
@@ -93,9 +96,11 @@ class RMSprop(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("square_avg", signed=False), *AVERAGES)
+    slots = (Slot("square_avg", signed=False, memory="alpha"), *AVERAGES)
     others: ClassVar = {
-        "tensorflow": RuleSignature(tensorflow_update, (Slot("square_avg", start=1.0, signed=False), *AVERAGES))
+        "tensorflow": RuleSignature(
+            tensorflow_update, (Slot("square_avg", start=1.0, signed=False, memory="alpha"), *AVERAGES)
+        )
     }
     ranges: ClassVar = {"variant": OneOf(("torch", "tensorflow"))}
     memory = Memory(None, ("square_avg", weight_of_square))

@@ -50,7 +50,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     ...     accuracy = evaluate(model)
     """
 
-    rule, slots = update, (Z, Slot("exp_avg_sq", signed=False), WEIGHT_SUM, LR_MAX)
+    rule, slots = update, (Z, Slot("exp_avg_sq", signed=False, memory="beta2"), WEIGHT_SUM, LR_MAX)
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Defazio et al. 2405.15682, its code's page (1 to 10 times AdamW's, with warm-up; AlgoPerf 2.5e-3)",

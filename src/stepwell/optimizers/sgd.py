@@ -54,7 +54,7 @@ class SGD(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("momentum_buffer", when="momentum"),)
+    slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
     memory = Memory(("momentum_buffer", weight_of_sum))
     facts = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},

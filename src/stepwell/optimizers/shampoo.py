@@ -122,9 +122,9 @@ class Shampoo(Optimizer):
         Slot("right", per="right", limit="max_precond_dim"),
         Slot("root_left", per="left", limit="max_precond_dim", wide=True),
         Slot("root_right", per="right", limit="max_precond_dim", wide=True),
-        Slot("exp_avg", when="beta1"),
+        Slot("exp_avg", when="beta1", memory="beta1"),
         Slot("square", when=lambda group: group["grafting"] in ("adagrad", "adam"), signed=False),
-        Slot("momentum_buffer", when="momentum"),
+        Slot("momentum_buffer", when="momentum", memory="momentum"),
     )
     ranges = {
         "eps": Range(0, open_low=True),

@@ -41,7 +41,7 @@ class Signum(Optimizer):
     >>> optimizer = Signum(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
 
-    rule, slots, decay = update, (Slot("exp_avg", when="momentum"),), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", when="momentum", memory="momentum"),), "decoupled"
     memory = Memory(("exp_avg", lambda group, t: 1 - group["momentum"] ** t))
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},

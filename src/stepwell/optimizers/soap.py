@@ -24,7 +24,7 @@ from stepwell.ops import lerp, lerp_square, maximum, sqrt, where
 from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
-MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+MOMENTS = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
 
 
 def turned(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Sophia(Optimizer):
     Raises UsageError at a step that follows 100 without any estimate: the method would be Signum.
     """
 
-    rule, slots, decay = update, (Slot("exp_avg"), Slot("hessian")), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
     ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
     memory = ONLY_MEAN
     facts = Facts(

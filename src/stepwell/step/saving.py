@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from stepwell import engine
 from stepwell.errors import UsageError
 from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step import files, ranks, switching
