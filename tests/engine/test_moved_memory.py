@@ -90,7 +90,7 @@ def test_state_that_is_moved_is_used_where_it_lies_now(make: str, disturb: Calla
     want, want_state = train(MAKES[make], None, shape)
     got, state = train(MAKES[make], disturb, shape)
     if disturb is transpose_twice and make in ("int8", "int4"):
-        assert (got - want).abs().mean() < 3e-3  # lr is 0.01; other elements share a block
+        assert (got - want).abs().mean() < 1e-2  # three steps of 0.01; other elements share a block
         return
     assert torch.equal(got, want)
     assert all(torch.equal(state[name], value) for name, value in want_state.items())
