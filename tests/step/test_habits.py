@@ -158,8 +158,8 @@ def test_several_calls_for_one_batch(chunks: int) -> None:
     updated = []
     for seed in step.batches(range(4)):
         x, y = data(12, seed, dtype=torch.float64)
-        for part in zip(x.chunk(chunks), y.chunk(chunks), strict=True):
-            updated.append(step(loss(network, *part)).updated)
+        parts = zip(x.chunk(chunks), y.chunk(chunks), strict=True)
+        updated += [step(loss(network, *part)).updated for part in parts]
     assert updated == ([False] * (chunks - 1) + [True]) * 4
     for seed, found in enumerate(recorder.seen):
         torch.testing.assert_close(found, gradient(network, *data(12, seed, dtype=torch.float64)))
@@ -246,7 +246,7 @@ def test_the_normal_start_of_a_scaler_is_not_counted() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, True, "5"])
 def test_warn_skipped_is_checked(limit: Any) -> None:
-    with pytest.raises(UsageError, match="warn_skipped=.*; it must be a whole number of at least 1"):
+    with pytest.raises(UsageError, match=r"warn_skipped=.*; it must be a whole number of at least 1"):
         Step(KINDS["stepwell"](model()), warn_skipped=limit)
 
 

@@ -281,9 +281,7 @@ class Step:
         """At the beginning of every call: what an interrupt left, and what was set by hand."""
         self._repair(stuck=what in ("step", "flush", "closure"))
         self._refuse_inside_averaged(what)
-        if self._schedule_at != self._number:
-            self._write_schedule()
-        elif self.schedules and taken_by_hand(self):
+        if self._schedule_at != self._number or (self.schedules and taken_by_hand(self)):
             self._write_schedule()
 
     def flush(self) -> Done:

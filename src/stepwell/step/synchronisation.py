@@ -2,7 +2,7 @@
 
 Nothing is left switched off between the calls of a Step. What is switched off, and for how long, depends on the model:
 
-    FSDP2   `set_requires_gradient_sync` is read in the backward pass: off during a backward pass that a Step runs itself
+    FSDP2   `set_requires_gradient_sync` is read in the backward pass: off during one that a Step runs itself
     FSDP1   `no_sync` is read in the backward pass: likewise
     DDP     `no_sync` is read in the forward pass, before anybody knows who will run the backward pass. A hook on the
             model asks the Step that was made or called last, and leaves `no_sync` again when the forward pass ends.
@@ -152,7 +152,7 @@ class _Gate:
 
     def switched_off(self) -> AbstractContextManager[Any]:
         """Not synchronised inside."""
-        return self.module.no_sync()  # type: ignore[no-any-return]
+        return self.module.no_sync()
 
     def drop(self) -> None:
         """Forget gradients that are kept outside of `grad`."""
@@ -182,7 +182,7 @@ class _Sharded(_Gate):
 
 
 class _Other(_Gate):
-    """A model with `no_sync` of another kind (FSDP1). It is entered in the forward pass, too, in case it is read there."""
+    """A model with `no_sync` of another kind (FSDP1). Entered in the forward pass, too: it may be read there."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
