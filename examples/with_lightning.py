@@ -1,7 +1,7 @@
 """PyTorch Lightning: `python examples/with_lightning.py`. Manual optimization, with the Step as the whole of it.
 
-`with_lightning_two.py` has two optimizers. The Step is in Lightning's checkpoints: `trainer.fit(model, loader,
-ckpt_path="last")` resumes from the last one.
+The Step is in Lightning's checkpoints: `trainer.fit(model, loader, ckpt_path="last")` goes on where they were written.
+`with_lightning_two.py` has two optimizers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A rate that is set by hand is the new base of the schedule, or is refused; a checkpoint's changes are said."""
+"""A learning rate that is set by hand is the new base of the schedule, or refused; a checkpoint's changes are said."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_an_absolute_schedule_refuses_it_and_goes_on() -> None:
     step = Step(SGD(network.parameters(), lr=0.1), linear(10, to=0.0).between(0.0, 0.3))
     before = rates(step, network, 2)
     set_lr(step.optimizer, 0.4)
-    with pytest.raises(UsageError, match=r"lr was set to 0.4 by hand, but the schedule .* gives values itself"):
+    with pytest.raises(UsageError, match=r"lr was set to 0\.4 by hand, but the schedule .* gives values itself"):
         step(loss(network, *data()))
     assert step(loss(network, *data())).lr < before[1]
 
@@ -192,7 +192,7 @@ def fresh(lr: float = 0.1, length: int = 10, **options: Any) -> tuple[nn.Module,
 def test_what_a_checkpoint_overrode_is_said(tmp_path: Path) -> None:
     path = saved(tmp_path, weight_decay=0.01)
     network, step = fresh(0.4, weight_decay=0.3)
-    with pytest.warns(UserWarning, match="lr") as caught:
+    with pytest.warns(UserWarning, match="the checkpoint has brought") as caught:
         step.load(path)
     (said,) = [str(one.message) for one in caught]
     assert "weight_decay 0.01 (here it was 0.3), lr 0.1 (here it was 0.4)" in said

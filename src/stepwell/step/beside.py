@@ -33,8 +33,8 @@ class Watch:
         """A Step begins an update."""
         if not self._handles or any(handle.id not in (handle.hooks_dict_ref() or ()) for handle in self._handles):
             self._register(optimizer)  # a loaded or copied optimizer may have lost them
-        hooks: Any = optimizer._optimizer_step_post_hooks  # an OrderedDict, whatever its annotation says
-        hooks.move_to_end(self._handles[1].id, last=False)  # before one that may raise
+        after: Any = optimizer._optimizer_step_post_hooks
+        after.move_to_end(self._handles[1].id, last=False)  # before one that may raise
         self.happened = False
         self.updating = True
 

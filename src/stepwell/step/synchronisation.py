@@ -182,7 +182,7 @@ class _Sharded(_Gate):
 
 
 class _Other(_Gate):
-    """A model with `no_sync` of another kind (FSDP1), entered in the forward pass, too, in case it is read there."""
+    """A model with `no_sync` of another kind (FSDP1). Entered in the forward pass, too: it may be read there."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
