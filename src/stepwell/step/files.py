@@ -44,7 +44,7 @@ class Files:
         self.run = run or uuid.uuid4().hex
         self.fresh = True  # whether nothing was saved or loaded yet
         self._last: dict[str, str] = {}  # path: the save that this process has put there, or loaded from there
-        # (path of the saves, file): what this process has put there, has loaded from there, or found damaged on the way.
+        # (path of the saves, file): what this process has put there, loaded from there, or found damaged on the way.
         # Some network file systems number their files anew, and files of an earlier version have no label
         self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
 
