@@ -79,3 +79,14 @@ def test_a_step_under_fsdp_is_that_of_one_process(tmp_path: Path) -> None:
     assert norms == pytest.approx(found["norms"], rel=1e-5)
     for ours, expected in zip(found["params"], whole.parameters(), strict=True):
         torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_each_rank_of_a_sharded_model_has_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    """In one file there would be the part of rank 0 alone."""
+    found = in_two_processes("saved", tmp_path)
+    assert torch.equal(found["one"], found["other"])
+    assert found["said"][0] == []
+    assert len(found["said"][1]) == 2
+    assert "let each rank save to a path of its own, such as" in found["said"][1][0]
+    assert "is rank 0's part of a sharded model, and this is rank 1" in found["said"][1][1]

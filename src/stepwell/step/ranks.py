@@ -74,6 +74,17 @@ def check_whole(content: Mapping[str, Any], path: Path, mine: int) -> None:
         )
 
 
+def check_same_rank(content: Mapping[str, Any], taken: Path) -> None:
+    """Raise UsageError where the parts of a sharded model are another rank's."""
+    mine, theirs = rank() or 0, (files.read_label(taken) or {}).get("rank") or 0
+    name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
+    if name is not None and mine != theirs:
+        raise UsageError(
+            f"Step: '{name}' in {taken} is rank {theirs}'s part of a sharded model, and this is rank {mine}; let each "
+            "rank save to a path of its own and load it from there"
+        )
+
+
 def is_sharded(value: Any) -> bool:
     return isinstance(value, Tensor) and hasattr(value, "placements")
 

@@ -274,6 +274,7 @@ def load(step: Step, path: str | Path, model: nn.Module) -> Any:
     """Load the newest whole checkpoint into step and model, or raise UsageError and change nothing."""
     path = _checked(path)
     content, taken, damaged = read(path)
+    ranks.check_same_rank(content, taken)
     _in_words("'model'", check_model, model, content["model"])
     state = _in_words("generators", ranks.with_own, content["step"], path, taken)
     load_state_dict(step, state, lambda: _load_model(model, content["model"]))
