@@ -52,7 +52,10 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Step(sgd(), warmup(200).then(cosine()), total_steps=100),
         "the warmup of .* is 200 steps long and the run has 100",
     ),
-    "steps below zero": (lambda: Step(sgd(), cosine(), total_steps=-1), "total_steps=-1; it must be a whole number of at least 1"),
+    "steps below zero": (
+        lambda: Step(sgd(), cosine(), total_steps=-1),
+        "total_steps=-1; it must be a whole number of at least 1",
+    ),
     "steps without schedule": (lambda: Step(sgd(), total_steps=5), "no effect without a schedule"),
     "unknown number": (lambda: Step(sgd(), {"beta": cosine(5)}), "no 'beta' to schedule"),
     "generator": (lambda: Step(sgd(), generators={"data": 3}), r"generators\['data'\] is a int"),
