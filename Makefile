@@ -5,7 +5,7 @@ READY := .venv/.ready
 PEERS := .venv/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types bench clean
+.PHONY: help demo test test-fast fuzz lint types bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,9 @@ test: $(READY) lint types ## everything that continuous integration runs
 
 test-fast: $(READY) ## the tests that take a second or less
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+fuzz: $(READY) ## thousands of changed checkpoints and the like, of which `make test` takes a sample
+	STEPWELL_FUZZ=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/engine/test_state_fuzz.py
 
 lint: $(READY)
 	$(BIN)/ruff check src tests bench examples

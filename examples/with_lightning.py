@@ -1,6 +1,7 @@
 """PyTorch Lightning: `python examples/with_lightning.py`. Manual optimization, with the Step as the whole of it.
 
-The Step is in Lightning's checkpoints: `trainer.fit(model, loader, ckpt_path="last")` goes on where they were written.
+`with_lightning_two.py` has two optimizers. The Step is in Lightning's checkpoints: `trainer.fit(model, loader,
+ckpt_path="last")` resumes from the last one.
 """
 
 from __future__ import annotations
@@ -30,14 +31,11 @@ class Quadrants(lightning.LightningModule):
         return sw.AdamW(self.net.named_parameters(), lr=1e-2)
 
     def on_fit_start(self) -> None:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        # `global_step`, by which `max_steps` and ModelCheckpoint go, counts what passes through Lightning's own wrapper
-        # of the optimizer; the Step calls the optimizer itself. Without this no checkpoint is written.
-        counted = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        optimizer.register_step_pre_hook(lambda *_: counted.increment_ready())
-        optimizer.register_step_post_hook(lambda *_: counted.increment_completed())
+        # `global_step`, by which `max_steps` and ModelCheckpoint go, counts the Step's updates.
         updates = int(self.trainer.estimated_stepping_batches)
-        self.step = Step(optimizer, sw.warmup(0.1).then(sw.cosine()), clip_norm=1.0, ema=0.9, total_steps=updates)
+        self.step = Step(
+            self.optimizers(), sw.warmup(0.1).then(sw.cosine()), clip_norm=1.0, ema=0.9, total_steps=updates
+        )
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         x, y = batch

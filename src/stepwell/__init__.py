@@ -1,13 +1,96 @@
 """stepwell: choose, build, run, tune and debug the optimizer of a PyTorch training run.
 
 The door is lazy: `import stepwell` costs milliseconds and imports neither torch nor numpy. A name is
-loaded from its module the first time it is used.
+loaded from its module the first time it is used. Type checkers and editors read the imports below, which
+never run; a test holds the two lists together.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepwell import compare as compare
+    from stepwell import curves as curves
+    from stepwell import engine as engine
+    from stepwell import errors as errors
+    from stepwell import finder as finder
+    from stepwell import findings as findings
+    from stepwell import groups as groups
+    from stepwell import ops as ops
+    from stepwell import optimizers as optimizers
+    from stepwell import report as report
+    from stepwell import schedules as schedules
+    from stepwell import step as step
+    from stepwell import tasks as tasks
+    from stepwell.engine import Optimizer as Optimizer
+    from stepwell.engine import Slot as Slot
+    from stepwell.errors import UsageError as UsageError
+    from stepwell.finder import find_lr as find_lr
+    from stepwell.findings import Finding as Finding
+    from stepwell.optimizers import ADOPT as ADOPT
+    from stepwell.optimizers import ASAM as ASAM
+    from stepwell.optimizers import ASGD as ASGD
+    from stepwell.optimizers import LAMB as LAMB
+    from stepwell.optimizers import LARS as LARS
+    from stepwell.optimizers import LBFGS as LBFGS
+    from stepwell.optimizers import MARS as MARS
+    from stepwell.optimizers import SAM as SAM
+    from stepwell.optimizers import SGD as SGD
+    from stepwell.optimizers import SOAP as SOAP
+    from stepwell.optimizers import AdaBelief as AdaBelief
+    from stepwell.optimizers import Adadelta as Adadelta
+    from stepwell.optimizers import Adafactor as Adafactor
+    from stepwell.optimizers import Adagrad as Adagrad
+    from stepwell.optimizers import Adam as Adam
+    from stepwell.optimizers import AdamAtan2 as AdamAtan2
+    from stepwell.optimizers import Adamax as Adamax
+    from stepwell.optimizers import AdamW as AdamW
+    from stepwell.optimizers import AdamW4bit as AdamW4bit
+    from stepwell.optimizers import AdamW8bit as AdamW8bit
+    from stepwell.optimizers import Adan as Adan
+    from stepwell.optimizers import AdEMAMix as AdEMAMix
+    from stepwell.optimizers import DAdaptAdam as DAdaptAdam
+    from stepwell.optimizers import LaProp as LaProp
+    from stepwell.optimizers import Lion as Lion
+    from stepwell.optimizers import Lookahead as Lookahead
+    from stepwell.optimizers import Muon as Muon
+    from stepwell.optimizers import NAdam as NAdam
+    from stepwell.optimizers import NovoGrad as NovoGrad
+    from stepwell.optimizers import Prodigy as Prodigy
+    from stepwell.optimizers import RAdam as RAdam
+    from stepwell.optimizers import RMSprop as RMSprop
+    from stepwell.optimizers import Rprop as Rprop
+    from stepwell.optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
+    from stepwell.optimizers import ScheduleFreeSGD as ScheduleFreeSGD
+    from stepwell.optimizers import Shampoo as Shampoo
+    from stepwell.optimizers import Signum as Signum
+    from stepwell.optimizers import Sophia as Sophia
+    from stepwell.optimizers import SparseAdam as SparseAdam
+    from stepwell.optimizers import StableAdamW as StableAdamW
+    from stepwell.optimizers import create as create
+    from stepwell.optimizers.batch_norm import recalibrate as recalibrate
+    from stepwell.optimizers.swats import Swats as Swats
+    from stepwell.optimizers.switching import switch as switch
+    from stepwell.schedules import Plateau as Plateau
+    from stepwell.schedules import Schedule as Schedule
+    from stepwell.schedules import Scheduler as Scheduler
+    from stepwell.schedules import constant as constant
+    from stepwell.schedules import cosine as cosine
+    from stepwell.schedules import linear as linear
+    from stepwell.schedules import untuned_warmup as untuned_warmup
+    from stepwell.schedules import warmup as warmup
+    from stepwell.step import SWA as SWA
+    from stepwell.step import AdaptiveClip as AdaptiveClip
+    from stepwell.step import AutoClip as AutoClip
+    from stepwell.step import Average as Average
+    from stepwell.step import ClipNorm as ClipNorm
+    from stepwell.step import ClipValue as ClipValue
+    from stepwell.step import Done as Done
+    from stepwell.step import GaussNewtonBartlett as GaussNewtonBartlett
+    from stepwell.step import Hutchinson as Hutchinson
+    from stepwell.step import Step as Step
 
 __version__ = "0.1.0"
 
@@ -47,18 +130,25 @@ _ROOMS = (
 )  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name in _DOOR:
-        return getattr(import_module(_DOOR[name]), name)
-    if name in _ROOMS:
-        return import_module(f"stepwell.{name}")
-    if name[:1].isupper():  # an optimizer's class: AdamW, SGD, ...
+if not TYPE_CHECKING:  # a checker that saw this function would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _DOOR:
+            return getattr(import_module(_DOOR[name]), name)
+        if name in _ROOMS:
+            return import_module(f"stepwell.{name}")
+        if name.startswith("__"):  # what Python and its tools ask any module for
+            raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
         from stepwell.optimizers import TABLE
 
         if name in TABLE:
             return getattr(import_module("stepwell.optimizers"), name)
-    raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
+        from stepwell.errors import missing
+
+        raise missing("stepwell", name, [*_DOOR, *_ROOMS, *TABLE])
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_DOOR, *_ROOMS})
+    from stepwell.optimizers import TABLE
+
+    return sorted({*globals(), *_DOOR, *_ROOMS, *TABLE})

@@ -15,6 +15,10 @@ class UsageError(ValueError):
     """Something that a user can mend. Commands print its message and exit with 2; no traceback."""
 
 
+class WrongType(UsageError, TypeError):
+    """An argument of a type that cannot serve, where torch promises a TypeError."""
+
+
 class MissingExtra(UsageError, ImportError):
     """A package of an optional extra is needed and not installed."""
 
@@ -94,3 +98,11 @@ def closest(given: Any, known: Iterable[str]) -> str | None:
 def unknown(kind: str, given: Any, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a table."""
     return UsageError(f"unknown {kind} {shown(given)}: {nearest(given, known)}")
+
+
+def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error for a name that a module does not have, with the nearest right one."""
+    names = {other.lower().replace("_", ""): other for other in known}
+    close = difflib.get_close_matches(name.lower().replace("_", ""), names, n=1, cutoff=0.6)
+    hint = f"; did you mean {names[close[0]]!r}?" if close else f"; dir({module}) lists what there is"
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

@@ -344,26 +344,28 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int, dict[str, tuple[str, int]]
     ),
     "DETR": (
         _detr,
-        7,
+        5,  # the two of the backbone are frozen, as DETR's configuration has it
         {
             "model.query_position_embeddings.weight": ("position", 0),
-            "model.decoder.layers.2.encoder_attn.q_proj.weight": ("matrix", 7),
-            "class_labels_classifier.weight": ("head", 8),
-            "bbox_predictor.layers.0.weight": ("matrix", 8),
-            "bbox_predictor.layers.2.weight": ("head", 8),
+            "model.decoder.layers.2.encoder_attn.q_proj.weight": ("matrix", 5),
+            "class_labels_classifier.weight": ("head", 6),
+            "bbox_predictor.layers.0.weight": ("matrix", 6),
+            "bbox_predictor.layers.2.weight": ("head", 6),
         },
     ),
     "CLIP": (
         _clip,
-        6,
+        3,  # each of the two towers has three
         {
             "logit_scale": ("scalar", 0),
             "text_model.embeddings.token_embedding.weight": ("embedding", 0),
             "text_model.embeddings.position_embedding.weight": ("position", 0),
             "vision_model.embeddings.class_embedding": ("embedding", 0),
             "vision_model.embeddings.position_embedding.weight": ("position", 0),
-            "text_projection.weight": ("head", 7),
-            "visual_projection.weight": ("head", 7),
+            "text_model.encoder.layers.2.mlp.fc1.weight": ("matrix", 3),
+            "vision_model.encoder.layers.0.mlp.fc1.weight": ("matrix", 1),
+            "text_projection.weight": ("head", 4),
+            "visual_projection.weight": ("head", 4),
         },
     ),
 }

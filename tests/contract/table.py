@@ -34,6 +34,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2},
         {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True},
         {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "eps_inside": True},
+        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True,
+         "variant": "tensorflow"},
+        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "variant": "tensorflow",
+         "decoupled_weight_decay": True},
     ],
     "Adagrad": [
         {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.2, "initial_accumulator_value": 0.3, "eps": 1e-3},
@@ -215,6 +219,8 @@ REFEREE_MODULES = {"AdamW8bit": "adamw", "AdamW4bit": "adamw"}
 def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """`options` as the referee has them."""
     given = {key: value for key, value in options.items() if key not in NOT_FOR_THE_REFEREE}
+    if name == "RMSprop" and given.pop("variant", "torch") == "tensorflow":
+        given |= {"eps_inside": True, "initial_square_avg": 1.0, "lr_in_momentum": True}
     named = {REFEREE_NAMES.get(name, {}).get(key, key): value for key, value in given.items()}
     values = {**REFEREE_VALUES, **REFEREE_VALUES_OF.get(name, {})}
     return {key: values[key][value] if key in values else value for key, value in named.items()}
@@ -234,7 +240,7 @@ def expected(
     if name in ("Shampoo", "SOAP"):
         params, grads = _each(params, grads, lambda x: x.reshape(len(x), -1) if x.ndim > 2 else x)
     if name == "SOAP":
-        extra |= {"first_step": "use", "basis": bases}
+        extra["basis"] = bases
     if name == "Adafactor" and given.pop("relative_step", True) and given.get("variant") == "shazeer":
         del given["lr"]
     if name != "Muon":

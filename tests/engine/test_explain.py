@@ -1,6 +1,8 @@
 """`explain()` says what each tensor gets, and why it is not what was asked for."""
 
 import json
+import pickle
+import xml.etree.ElementTree as ET
 
 import pytest
 import torch
@@ -57,3 +59,38 @@ def test_explaining_in_the_middle_of_a_run_changes_nothing() -> None:
         assert int(optimizer.state[p]["step"]) == 6
         ends.append(p.detach())
     assert torch.equal(*ends)
+
+
+def explained() -> str:
+    big, small = torch.zeros(300, 40, requires_grad=True), torch.zeros(40, requires_grad=True)
+    return stepwell.LAMB([{"params": [("<weight>", big)]}, {"params": [("<bias>", small)]}], state="int8").explain()
+
+
+def test_explain_is_a_text_that_a_prompt_shows_as_it_is_printed() -> None:
+    text = explained()
+    assert isinstance(text, str)
+    assert repr(text) == str(text) == f"{text}"
+    assert text.splitlines()[0] == "LAMB"
+    assert json.loads(json.dumps(text)) == text
+    assert pickle.loads(pickle.dumps(text))._repr_html_() == text._repr_html_()  # type: ignore[attr-defined]
+
+
+def test_a_notebook_shows_a_table() -> None:
+    page = explained()._repr_html_()  # type: ignore[attr-defined]
+    table = ET.fromstring(page)
+    assert [cell.text for cell in table.iter("th")][:3] == ["group", "tensors", "elements"]
+    rows = [[cell.text for cell in row.iter("td")] for row in table.iter("tr")][1:]
+    assert [row[2] for row in rows] == ["12,000", "40"]
+    assert "&lt;bias&gt;" in page
+    assert "<bias>" not in page
+
+
+def test_a_wrapper_shows_the_table_of_what_is_inside() -> None:
+    model = torch.nn.Linear(4, 2)
+    text = stepwell.SAM(stepwell.SGD(model.parameters(), lr=0.1), rho=0.05).explain()
+    assert text.startswith("SAM(rho=0.05) around\nSGD\ngroup")
+    page = text._repr_html_()  # type: ignore[attr-defined]
+    assert "SAM(rho=0.05) around" in page
+    assert "<table>" in page
+    around_torch = stepwell.SAM(torch.optim.SGD(model.parameters(), lr=0.1)).explain()
+    assert "<pre>SAM(rho=0.05) around" in around_torch._repr_html_()  # type: ignore[attr-defined]

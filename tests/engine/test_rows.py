@@ -138,11 +138,30 @@ def test_what_cannot_be_done_by_rows_is_refused_by_name(backend: str) -> None:
     weight.grad = sparse([1], torch.ones(1, WIDTH))
     with pytest.raises(UsageError, match=r"'embed.weight' is row-sparse.*not contiguous"):
         optimizer.step()
-    weight = table().requires_grad_()
-    optimizer = stepwell.AdamW([("embed.weight", weight)], backend=backend)
-    weight.grad = torch.eye(ROWS_OF_TABLE, WIDTH).to_sparse()
-    with pytest.raises(UsageError, match=r"'embed.weight' is sparse in 2 dimensions"):
-        optimizer.step()
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of torch.optim.Adagrad
+@pytest.mark.parametrize("sparse_dimensions", [1, 2, 3])
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "SparseAdam"])
+def test_gradients_that_are_sparse_in_several_dimensions_are_as_in_torch(
+    name: str, sparse_dimensions: int, backend: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (7, 5, 3)
+    start = torch.randn(shape, generator=generator)
+    mine, theirs = (start.clone().requires_grad_() for _ in range(2))
+    both = (
+        getattr(stepwell, name)([mine], lr=0.1, backend=backend),
+        getattr(torch.optim, name)([theirs], lr=0.1),
+    )
+    for _ in range(4):
+        places = [torch.randint(n, (6,), generator=generator) for n in shape[:sparse_dimensions]]
+        values = torch.randn(6, *shape[sparse_dimensions:], generator=generator)
+        for p, optimizer in zip((mine, theirs), both, strict=True):
+            p.grad = torch.sparse_coo_tensor(torch.stack(places), values, shape, check_invariants=False)
+            optimizer.step()
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["eager", "cpu"])

@@ -302,3 +302,22 @@ def test_refused_in_one_line(call: Callable[[], Any], message: str) -> None:
         call()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# How groups are shown
+
+
+def test_groups_are_shown_in_a_line_and_as_a_table() -> None:
+    groups = by_layer(look.Llama(), lr=1.0)
+    assert repr(groups) == "<Groups: 11 groups and 39 tensors, 2,184 elements; print() shows them as a table>"
+    assert str(groups).splitlines()[0].startswith("group")
+    assert "tensor(" not in repr([groups])
+
+
+def test_groups_in_a_notebook() -> None:
+    groups = by_pattern(look.torchvision_resnet(), {re.compile("(?P<part>fc)"): {"lr": 1e-3}}, lr=1e-2)
+    html = groups._repr_html_()
+    assert html.count("<tr>") == len(groups) + 2
+    assert "(?P&lt;part&gt;fc)" in html
+    assert "<li>no pattern matches" in html
+    assert "(?P<part>" not in html

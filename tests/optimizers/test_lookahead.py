@@ -358,12 +358,14 @@ def test_what_does_not_fit_is_named_and_changes_nothing() -> None:
     wide = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
     other = Lookahead(torch.optim.SGD(wide.named_parameters(), lr=0.7), k=4)
     with pytest.raises(
-        UsageError, match=r"'slow' of the parameter '0.weight' has shape \(7, 5\) in the checkpoint.*\(8, 5\)"
+        UsageError, match=r"'lookahead_slow' of the parameter '0.weight' has shape \(7, 5\) in the checkpoint.*\(8, 5\)"
     ):
         other.load_state_dict(saved)
     assert (other.k, other.clock, other.param_groups[0]["lr"], other.own) == (4, 0, 0.7, {})
+    (group,) = saved["param_groups"]
+    settings = {"Lookahead": {"k": 2, "alpha": 0.5, "pullback": "none"}}
     with pytest.raises(UsageError, match="Lookahead: the checkpoint has no 'clock'"):
-        optimizer.load_state_dict({**saved, "settings": {"k": 2, "alpha": 0.5, "pullback": "none"}})
+        optimizer.load_state_dict({**saved, "param_groups": [{**group, "wrappers": settings}]})
 
 
 # Names, options, facts

@@ -421,12 +421,8 @@ def test_another_optimizers_checkpoint_is_refused() -> None:
     network = model()
     sam, plain = SAM(AdamW(network.named_parameters())), AdamW(network.named_parameters())
     sam.step(lambda: _backward(sam, network))
-    with pytest.raises(UsageError, match="SAM: the checkpoint is of an optimizer that wraps none, not of SAM"):
-        sam.load_state_dict(plain.state_dict())
     with pytest.raises(UsageError, match="ASAM: the checkpoint is of SAM, not of ASAM"):
         ASAM(plain).load_state_dict(sam.state_dict())
-    with pytest.raises(UsageError, match="has no 'state'"):
-        plain.load_state_dict(sam.state_dict())
     before = copy.deepcopy(sam.state_dict())
     other = SAM(AdamW(nn.Linear(2, 2).named_parameters()), rho=0.7)
     with pytest.raises(UsageError, match="it was saved from another model"):

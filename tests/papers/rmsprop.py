@@ -14,7 +14,7 @@ Where paper and usual code differ
   (default): outside.
 - TensorFlow starts v at ones: `initial_square_avg=1.0`. torch (default): zeros, and no bias correction in either.
 - Graves and TensorFlow keep the lr in the momentum buffer (b = momentum * b + lr * d; p = p - b), the same while lr
-  is constant, so there is no keyword.
+  is constant: `lrs` gives the lr of every step, `lr_in_momentum=True` is theirs.
 - The lecture's numbers (alpha 0.9, lr 1e-3) are not torch's (0.99, 1e-2), which are the defaults here.
 - `decoupled_weight_decay=True`: p = p - lr * weight_decay * p first (timm offers it, torch does not).
 """
@@ -36,12 +36,15 @@ def trajectory(
     decoupled_weight_decay: bool = False,
     eps_inside_sqrt: bool = False,
     initial_square_avg: float = 0.0,
+    lr_in_momentum: bool = False,
+    lrs: list[float] | None = None,
 ) -> list[np.ndarray]:
     params = [np.array(p, dtype=np.float64) for p in params]
     square_avg = [np.full_like(p, initial_square_avg) for p in params]
     grad_avg = [np.zeros_like(p) for p in params]
     buffers = [np.zeros_like(p) for p in params]
-    for row in grads:
+    for step, row in enumerate(grads):
+        lr = lr if lrs is None else lrs[step]
         for i, given in enumerate(row):
             if given is None:
                 continue
@@ -60,8 +63,10 @@ def trajectory(
                 d = g / np.sqrt(variance + eps)
             else:
                 d = g / (np.sqrt(variance) + eps)
+            if lr_in_momentum:
+                d = lr * d
             if momentum > 0:
                 buffers[i] = momentum * buffers[i] + d
                 d = buffers[i]
-            params[i] = p - lr * d
+            params[i] = p - (d if lr_in_momentum else lr * d)
     return [np.asarray(p) for p in params]

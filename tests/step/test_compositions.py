@@ -121,7 +121,7 @@ def test_the_order_of_the_two_matters_to_the_state_only(one: str) -> None:
         orders[-1].updates(range(UPDATES))
     assert torch.equal(flat(orders[0].network), flat(orders[1].network))
     saved = orders[0].step.optimizer.state_dict()
-    assert [saved["wrapper"], saved["base"]["wrapper"]] == one.removesuffix("(SGD))").split("(")
+    assert list(saved["param_groups"][0]["wrappers"]) == one.removesuffix("(SGD))").split("(")
 
 
 def test_averages_of_the_path_of_a_lookahead_are_of_the_weights_that_it_leaves() -> None:

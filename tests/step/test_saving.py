@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from stepwell.errors import UsageError
 from stepwell.optimizers import SGD, AdamW
 from stepwell.schedules import Plateau, linear
 from stepwell.step import AutoClip, Step
-from tests.step.small import data, flat, loss, model
+from tests.step.small import data, flat, loss, model, same
 
 OPTIMIZERS: dict[str, Any] = {
     "AdamW": lambda network: AdamW(network.named_parameters(), lr=0.05),
@@ -260,3 +261,170 @@ def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
     network, step = _other()
     with pytest.raises(UsageError, match="no checkpoint to load"):
         step.load(tmp_path / "run.pt", network)
+
+
+KINDS: dict[str, Any] = {
+    "torch": lambda: torch.Generator(),
+    "numpy": lambda: np.random.default_rng(0),
+    "old numpy": lambda: np.random.Generator(np.random.MT19937(0)),
+    "python": lambda: random.Random(0),
+}
+
+
+def _drawing(kind: str, seed: int) -> tuple[nn.Module, Step]:
+    network = nn.Sequential(model(seed), nn.BatchNorm1d(3))
+    optimizer = AdamW(network.named_parameters(), lr=0.1)
+    step = Step(
+        optimizer,
+        linear(50),
+        clip=AutoClip(50),
+        scaler=torch.amp.GradScaler("cpu", init_scale=256.0),
+        ema=0.9,
+        plateau=Plateau(patience=0),
+        model=network,
+        generators={"data": KINDS[kind]()},
+    )
+    for number in range(2):
+        step(loss(network, *data(seed=number)))
+    return network, step
+
+
+def _everything(network: nn.Module, step: Step) -> Any:
+    state = step.state_dict()
+    return copy.deepcopy([state, network.state_dict(), step.optimizer.param_groups[0]["lr"]])
+
+
+@pytest.mark.parametrize("here", KINDS)
+@pytest.mark.parametrize("there", KINDS)
+def test_a_generator_of_another_kind_changes_nothing(here: str, there: str, tmp_path: Path) -> None:
+    first, first_step = _drawing(there, 0)
+    first_step.save(tmp_path / "run.pt")
+    network, step = _drawing(here, 1)
+    before = _everything(network, step)
+    if here == there:
+        step.load(tmp_path / "run.pt")
+        assert torch.equal(flat(network), flat(first))
+        return
+    with pytest.raises(
+        UsageError, match=r"generator 'data' is a .*, and its state in the checkpoint is of another kind"
+    ):
+        step.load(tmp_path / "run.pt")
+    assert same(_everything(network, step), before)
+
+
+DAMAGED_PARTS: dict[str, Any] = {
+    "number": "three",
+    "skipped": -1,
+    "scaler": {},
+    "average": {"kind": "Average", "averages": 3, "names": []},
+    "clip": {"kind": "AutoClip", "norms": torch.zeros(3), "count": torch.zeros(1)},
+    "clip without a part": {"kind": "AutoClip"},
+    "plateau": {"best": 1},
+    "generators": {"torch": torch.zeros(3)},
+    "optimizer": {"state": 3, "param_groups": []},
+    "passes": 7,
+}
+
+
+@pytest.mark.parametrize("part", DAMAGED_PARTS)
+def test_a_part_that_does_not_fit_changes_nothing(part: str, tmp_path: Path) -> None:
+    _, first_step = _drawing("torch", 0)
+    first_step(loss(first_step.model, *data(seed=3)))  # type: ignore[arg-type]
+    state = {**first_step.state_dict(), part.split()[0]: DAMAGED_PARTS[part]}
+    network, step = _drawing("torch", 1)
+    before = _everything(network, step)
+    with pytest.raises(UsageError) as caught:
+        step.load_state_dict(state)
+    assert "\n" not in str(caught.value)
+    assert same(_everything(network, step), before)
+
+
+class Refusing(nn.Linear):
+    """A module that fails when its state is loaded, after a part of the model has been."""
+
+    def set_extra_state(self, state: Any) -> None:
+        if state["fails"] and not self.willing:
+            raise RuntimeError("not this one")
+
+    def get_extra_state(self) -> Any:
+        return {"fails": True}
+
+    willing = False
+
+
+def test_a_model_that_refuses_its_state_half_way_is_put_back(tmp_path: Path) -> None:
+    def made(seed: int) -> tuple[nn.Module, Step]:
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(5, 5), Refusing(5, 3))
+        step = Step(AdamW(network.named_parameters(), lr=0.1), ema=0.9, model=network)
+        step(loss(network, *data(seed=seed)))
+        return network, step
+
+    made(0)[1].save(tmp_path / "run.pt")
+    network, step = made(1)
+    before = _everything(network, step)
+
+    class Once:
+        def __get__(self, instance: Any, owner: Any) -> bool:
+            calls.append(1)
+            return len(calls) > 1  # what is put back is taken
+
+    calls: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Refusing, "willing", Once())
+        with pytest.raises(UsageError, match="'model' of the checkpoint does not fit"):
+            step.load(tmp_path / "run.pt")
+    assert same(_everything(network, step), before)
+
+
+class Parallel(nn.Module):
+    """The prefix of DataParallel and DistributedDataParallel."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.module = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module(x)  # type: ignore[no-any-return]
+
+
+WRAPS: dict[str, Any] = {
+    "plain": lambda network: network,
+    "compiled": lambda network: torch.compile(network, backend="eager"),
+    "parallel": Parallel,
+    "compiled parallel": lambda network: torch.compile(Parallel(network), backend="eager"),
+    "parallel compiled": lambda network: Parallel(torch.compile(network, backend="eager")),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("names", ["outer", "inner"])
+@pytest.mark.parametrize("there", WRAPS)
+@pytest.mark.parametrize("here", WRAPS)
+def test_prefixes_of_wrappers_are_seen_through(here: str, there: str, names: str, tmp_path: Path) -> None:
+    def made(wrap: str, seed: int) -> tuple[nn.Module, Step]:
+        inner = nn.Sequential(model(seed), nn.BatchNorm1d(3))
+        outer = WRAPS[wrap](inner)
+        named = (outer if names == "outer" else inner).named_parameters()
+        return inner, Step(torch.optim.AdamW(named, lr=0.1), ema=0.9, model=outer)
+
+    first, first_step = made(there, 0)
+    for number in range(2):
+        first_step(loss(first, *data(seed=number)))
+    first_step.save(tmp_path / "run.pt")
+    second, second_step = made(here, 1)
+    second_step.load(tmp_path / "run.pt")
+    for network, step in ((first, first_step), (second, second_step)):
+        step(loss(network, *data(seed=7)))
+    assert same(first.state_dict(), second.state_dict())
+    with first_step.averaged(), second_step.averaged():
+        assert same(first.state_dict(), second.state_dict())
+
+
+def test_a_module_of_the_model_that_is_called_module_is_none(tmp_path: Path) -> None:
+    """Only where everything lies in it, it is a wrapper."""
+    network = nn.ModuleDict({"module": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    step = Step(SGD(network.named_parameters(), lr=0.1), model=network)
+    step.save(tmp_path / "run.pt")
+    other = nn.ModuleDict({"head": nn.Linear(2, 2)})
+    with pytest.raises(UsageError, match=r"has 'module\.weight', which this model has not"):
+        Step(SGD(other.named_parameters(), lr=0.1), model=other).load(tmp_path / "run.pt")

@@ -38,6 +38,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+EXAMPLE_FILES = ["with_accelerate.py", "with_lightning.py", "with_lightning_two.py", "with_trainer.py"]
 CHANCE = 1.386  # nats: the loss of four equally likely classes
 
 # Trainer -> what it multiplies the loss with where an accumulation ends with the data, after one of two micro-batches.
@@ -99,7 +100,7 @@ def test_a_killed_process_goes_on_bit_for_bit_in_another(trainer: str, tmp_path:
     check_that_it_went_on(whole, resumed)
 
 
-@pytest.mark.parametrize("example", ["with_accelerate.py", "with_lightning.py", "with_trainer.py"])
+@pytest.mark.parametrize("example", EXAMPLE_FILES)
 def test_an_example_learns(example: str) -> None:
     assert float(runpy.run_path(str(EXAMPLES / example))["main"]()) < 0.4 * CHANCE
 
@@ -150,6 +151,38 @@ def test_the_step_of_the_example_goes_on_from_lightnings_checkpoint(tmp_path: Pa
     assert whole.step.number == resumed.step.number == resumed.trainer.global_step == 21
     assert same(list(whole.state_dict().values()), list(resumed.state_dict().values()))
     assert same(averages(whole.step), averages(resumed.step))
+
+
+@pytest.mark.parametrize("hooked", ["none", "one", "both"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_lightning_counts_the_updates_of_two_steps_once(hooked: str, wrapped: bool, tmp_path: Path) -> None:
+    """Whether its counter is told by hand, as for one optimizer, for both or for none: `max_steps` counts updates."""
+    import pytorch_lightning as lightning
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    class Two(runpy.run_path(str(EXAMPLES / "with_lightning_two.py"))["Gan"]):  # type: ignore[misc]
+        def on_fit_start(self) -> None:
+            optimizers = self.optimizers(use_pl_optimizer=wrapped)
+            self.steps = [Step(one, ema=0.9) for one in optimizers]
+            counted = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+            for step in self.steps[: {"none": 0, "one": 1, "both": 2}[hooked]]:
+                step.optimizer.register_step_pre_hook(lambda *_: counted.increment_ready())
+                step.optimizer.register_step_post_hook(lambda *_: counted.increment_completed())
+
+    model = Two()
+    trainer = lightning.Trainer(
+        max_steps=10,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = torch.utils.data.TensorDataset(torch.randn(512, 2))
+    trainer.fit(model, torch.utils.data.DataLoader(data, 8))
+    assert trainer.global_step == 10
+    assert [step.number for step in model.steps] == [5, 5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch=0-step=4.ckpt", "epoch=0-step=8.ckpt"]
 
 
 def test_a_step_goes_on_from_accelerates_checkpoint(tmp_path: Path) -> None:

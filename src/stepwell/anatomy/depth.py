@@ -1,100 +1,159 @@
-"""How deep in the model a parameter is: the number of its block, found in the tree of modules.
+"""How deep in the model a parameter is: the number of its block, counted from the top of what trains.
 
-A block is what is repeated: a module of its own inside a Sequential or ModuleList (`blocks.3`, `encoder.layer.3`,
-`layer1.0`, `features.4.0`). Lists of lists are stages of blocks (`stages.2.blocks.1`), and are counted through. A model
-without blocks counts its layers with weights instead. What comes before the first block has depth 0, blocks are
-1 to n, what comes after has n + 1; what stands between two blocks (a downsampling) belongs to the one after it, also
-where it lies in a list of its own beside the stages (`downsample_layers.2`).
+What comes before the first block has depth 0, blocks are 1 to n, what comes after has n + 1; what stands between two
+blocks (a downsampling) belongs to the one after it. A model without blocks counts its layers with weights instead. Only
+blocks that have a parameter to train count: a frozen copy, or a frozen network beside, adds nothing. Towers that run
+side by side end at the same depth: each has the rates that it would have alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-# Lists that lie beside one another in a layer, not one after another; no depth in them.
-_BESIDE = ("expert", "head", "branch", "adapter", "lora")
-_IN_HEAD = re.compile(r"(^|[._])heads?[._]", re.IGNORECASE)  # so do the lists of an output part, whatever their names
+from stepwell.anatomy.parts import Node, Towers, Unit, units
+
+_FINAL = re.compile(r"(^|_)(final|ln_f|norm_f)(_|$)", re.IGNORECASE)
+_LAYERS = ("matrix", "convolution", "recurrent")
+_SHOWN = 6  # stacks that a note lists
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A piece of the model in the order in which it was put together: a block, or one module outside of blocks."""
+class Depths:
+    """Args:
+    of: depth by the id of a tensor.
+    outside: by the same, whether it lies outside of blocks.
+    blocks: how many blocks lie on the longest way through the model.
+    how: what was counted, in words.
+    """
 
-    path: str
-    is_block: bool
-    parameters: tuple[nn.Parameter, ...]
-
-
-def units(model: nn.Module) -> list[Unit]:
-    """The blocks of `model`, and the modules outside of them that have parameters."""
-    return list(_descend(model, "", in_stack=False))
-
-
-def _descend(module: nn.Module, path: str, in_stack: bool) -> Iterator[Unit]:
-    children = list(module.named_children())
-    stack = _is_stack(module, path)
-    if in_stack and children and not stack and not _holds_blocks(module):
-        parameters = tuple(module.parameters())
-        if parameters:
-            yield Unit(path, True, parameters)
-        return
-    own = tuple(p for p in module.parameters(recurse=False))
-    if own:
-        yield Unit(path, False, own)
-    for name, child in _in_order(children):
-        in_list = stack or "." in name  # an item of one of the lists that `_in_order` has opened
-        yield from _descend(child, f"{path}.{name}" if path else name, in_stack=in_list)
+    of: dict[int, int]
+    outside: dict[int, bool]
+    blocks: int
+    how: str
 
 
-def _in_order(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """The children in the order in which they run: where a list of stages has lists of as many layers beside it (the
-    `downsample_layers` of a ConvNeXt, the `patch_embeddings` of a pyramid), the first item of each comes before the
-    second of any."""
-    lists = {
-        name: list(child.named_children())
-        for name, child in children
-        if isinstance(child, nn.ModuleList) and not any(True for _ in child.parameters(recurse=False))
-    }
-    stages = [items for items in lists.values() if len(items) > 1 and all(_is_stage(item) for _, item in items)]
-    if len(stages) != 1:
-        return children
-    beside = [name for name, items in lists.items() if len(items) == len(stages[0])]
-    rows = [(f"{name}.{lists[name][i][0]}", lists[name][i][1]) for i in range(len(stages[0])) for name in beside]
-    names = [name for name, _ in children]
-    first = min(names.index(name) for name in beside)
-    others = [child for child in children if child[0] not in beside]
-    return [*others[:first], *rows, *others[first:]]
+@dataclass(frozen=True)
+class _Place:
+    """How many blocks below the output a unit lies, and so the inputs and the outputs of its tower."""
+
+    height: int
+    inputs: int
+    outputs: int
 
 
-def _is_stage(module: nn.Module) -> bool:
-    """Whether it is a list of blocks."""
-    return _is_stack(module, "") and all(any(True for _ in item.children()) for item in module.children())
+def find_depths(row: list[Node], role: dict[int, str], trains: Callable[[nn.Parameter], bool]) -> Depths:
+    """The depths of all tensors of a model that is made of `row`.
+
+    Args:
+        row: the parts of the model.
+        role: the role of each tensor, by its id.
+        trains: whether a tensor counts.
+    """
+    count = _Count(role, trains)
+    total = count.blocks_in(row, plain=not has_trained_blocks(row, trains))
+    count.place(row, 0, seen=False, plain=not has_trained_blocks(row, trains))
+    of: dict[int, int] = {}
+    outside: dict[int, bool] = {}
+    for unit in units(row):
+        place = count.places[id(unit)]
+        is_head = any(role[id(tensor)] == "head" for _, tensor in unit.parameters)
+        for _, tensor in unit.parameters:
+            if id(tensor) not in of:
+                height = place.height if unit.is_block or unit.declared else _moved(unit, tensor, role, is_head, place)
+                of[id(tensor)] = max(0, total + 1 - height)
+                outside[id(tensor)] = not unit.is_block
+    return Depths(of, outside, total, _words(row, count, trains, total))
 
 
-def _is_stack(module: nn.Module, path: str) -> bool:
-    name = path.rpartition(".")[2].lower()
-    beside = any(word in name for word in _BESIDE) or _IN_HEAD.search(path)
-    return isinstance(module, (nn.Sequential, nn.ModuleList)) and not beside
+def has_trained_blocks(row: list[Node], trains: Callable[[nn.Parameter], bool]) -> bool:
+    return any(unit.is_block and any(trains(tensor) for _, tensor in unit.parameters) for unit in units(row))
 
 
-def _holds_blocks(module: nn.Module) -> bool:
-    """Whether `module` is a stage: it holds a list of two or more blocks of one kind, or a list so called."""
-    for path, inner in module.named_modules():
-        if inner is module or not _is_stack(inner, path) or any(word in path.lower() for word in _BESIDE):
-            continue
-        items = [item for item in inner.children() if any(True for _ in item.parameters())]
-        kinds = {type(item) for item in items}
-        blocks = all(any(True for _ in item.children()) and not _is_stack(item, "") for item in items)
-        called = path in ("blocks", "layers", "layer", "block")
-        if blocks and len(kinds) == 1 and (len(items) >= 2 or called) and any(_weights(item) > 1 for item in items):
-            return True
-    return False
+def _moved(unit: Unit, tensor: nn.Parameter, role: dict[int, str], is_head: bool, place: _Place) -> int:
+    """Where it belongs by its role: some libraries make modules in another order than that in which they run."""
+    mine = role[id(tensor)]
+    if is_head and mine in ("head", "bias"):  # its bias goes with it
+        return place.outputs
+    if mine in ("embedding", "tied head", "position"):
+        return place.inputs
+    if mine == "norm":
+        name = unit.path.rpartition(".")[2]
+        if "embedding" in name:
+            return place.inputs
+        if place.height == place.inputs and _FINAL.search(name):
+            return place.outputs
+    return place.height
 
 
-def _weights(module: nn.Module) -> int:
-    """How many weights it has; what has one, such as a convolution with its norm, is a layer of a block."""
-    return sum(sum(size > 1 for size in parameter.shape) > 1 for parameter in module.parameters())
+class _Count:
+    """Counts blocks, or layers where there are none (`plain`)."""
+
+    def __init__(self, role: dict[int, str], trains: Callable[[nn.Parameter], bool]) -> None:
+        self.role, self.trains = role, trains
+        self.places: dict[int, _Place] = {}
+
+    def counts(self, unit: Unit, plain: bool) -> bool:
+        live = [tensor for _, tensor in unit.parameters if self.trains(tensor)]
+        return any(self.role[id(tensor)] in _LAYERS for tensor in live) if plain else unit.is_block and bool(live)
+
+    def _rows(self, towers: Towers, plain: bool) -> list[tuple[list[Node], bool]]:
+        """The towers, and whether layers count in each: where no block is in one, but in one beside it."""
+        blocks = [has_trained_blocks(branch, self.trains) for branch in towers.branches]
+        return [
+            (branch, plain or (any(blocks) and not mine)) for branch, mine in zip(towers.branches, blocks, strict=True)
+        ]
+
+    def blocks_in(self, row: list[Node], plain: bool) -> int:
+        return sum(
+            self.counts(node, plain)
+            if isinstance(node, Unit)
+            else max(self.blocks_in(branch, layers) for branch, layers in self._rows(node, plain))
+            for node in row
+        )
+
+    def place(self, row: list[Node], above: int, seen: bool, plain: bool) -> None:
+        """Give each unit its place; `above` is how many blocks come after the row, `seen` whether one came before."""
+        left = above + self.blocks_in(row, plain)
+        inputs = left + 1
+        for node in row:
+            if isinstance(node, Towers):
+                left -= self.blocks_in([node], plain)
+                for branch, layers in self._rows(node, plain):
+                    self.place(branch, left, seen, layers)
+                seen = seen or self.blocks_in([node], plain) > 0
+            elif self.counts(node, plain):
+                self.places[id(node)] = _Place(left, inputs, above)
+                left, seen = left - 1, True
+            else:  # of layers, what follows one, its norm, belongs to it; of blocks, what precedes
+                self.places[id(node)] = _Place(left + (plain or not seen), inputs, above)
+
+
+def _words(row: list[Node], count: _Count, trains: Callable[[nn.Parameter], bool], total: int) -> str:
+    """What was counted, for the notes under a table."""
+    if not has_trained_blocks(row, trains):
+        layers = f"{total} layer{'' if total == 1 else 's'} with weights"
+        return f"no repeated block was found: depth counts the {layers} instead, each as a block"
+    frozen = sum(unit.is_block and not count.counts(unit, plain=False) for unit in units(row))
+    left_out = f"; {frozen} frozen block{' does' if frozen == 1 else 's do'} not count" if frozen else ""
+    return f"depth counts {total} block{'' if total == 1 else 's'}: {_listed(row, count)}{left_out}"
+
+
+def _listed(row: list[Node], count: _Count) -> str:
+    found: list[tuple[str, int]] = []
+    for node in row:
+        if isinstance(node, Towers):
+            towers = [said for said in (_listed(branch, count) for branch in node.branches) if said]
+            if towers:
+                found.append((f"side by side [{' | '.join(towers)}]" if len(towers) > 1 else towers[0], 0))
+        elif count.counts(node, plain=False):
+            stack = node.path.rpartition(".")[0] or node.path
+            if found and found[-1][0] == stack:
+                found[-1] = (stack, found[-1][1] + 1)
+            else:
+                found.append((stack, 1))
+    said = [f"{stack} ({number})" if number else stack for stack, number in found if stack]
+    return ", then ".join(said[:_SHOWN]) + (f", and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from stepwell.anatomy.depth import Unit, units
+from stepwell.anatomy import declared
+from stepwell.anatomy.depth import find_depths
+from stepwell.anatomy.parts import Node, Towers, units
+from stepwell.anatomy.tree import tree
 from stepwell.errors import UsageError
 
 ROLES = {
     "matrix": "weight of a hidden linear layer, or a stack of them",
     "convolution": "kernel of a convolution",
-    "embedding": "rows that are looked up, and learned tokens (class, mask)",
+    "embedding": "rows that are looked up, learned tokens (class, mask), and codebooks",
     "tied head": "an embedding that is the output layer too",
     "head": "weight of the output layer",
     "norm": "scale and shift of a normalisation",
@@ -38,16 +41,19 @@ _POSITION = re.compile(
     r"(^|[._])(pos|position|positions|positional|wpe|rel|relative)(?=[._]|$)|posemb|posembed", re.IGNORECASE
 )
 _TOKEN = re.compile(
-    r"(^|_)(token|tokens|cls|embed|embedding|embeddings|query|queries|prompt|registers?|latents?|probe)(_|$)",
+    r"(^|_)(token|tokens|cls|embed|embedding|embeddings|query|queries|prompt|registers?|latents?|probe"
+    r"|codebooks?|codevectors?|codewords?|centroids?|prototypes?|slots?)(_|$)",
     re.IGNORECASE,
 )
 # In a name, without its module: what is made of rows, and what computes though its name speaks of rows or positions
 # (`attention.self.query`, `pos_key_proj`, `rel_attn`).
-_LOOKED_UP = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte)(_|$)|^(tok|tokens?|tok_embeddings?|shared)$", re.I)
+_LOOKED_UP = re.compile(
+    r"(^|_)(emb|embed|embedding|embeddings|wte)(_|$)|^(tok|tokens?|tok_embeddings?|shared|codebooks?|codevectors)$",
+    re.I,
+)
 _COMPUTES = re.compile(r"(proj|project|projection|projector|linear|conv\d*d?|attn|attention|mlp|mixer)$|^linear_", re.I)
 _ONE_TOKEN = re.compile(r"token|(^|_)(cls|class|mask|masked|spec)_emb|(^|_)probe$", re.IGNORECASE)  # one row of one
-_LOGARITHM = re.compile(r"(^|_)log(_|$)", re.IGNORECASE)
-_FINAL = re.compile(r"(^|_)(final|ln_f|norm_f)(_|$)", re.IGNORECASE)
+LOGARITHM = re.compile(r"(^|_)log(_|$)", re.IGNORECASE)
 _BIAS = re.compile(r"(^|_)bias(es)?\d*(_|$)|^b\d*$")
 _HEAD_PART = re.compile(
     r"^(\w+_)?heads?(_\w+)?\d*$"
@@ -56,7 +62,10 @@ _HEAD_PART = re.compile(
     r"|^(bbox_predictor|(text|visual|audio)_projection)$",
     re.IGNORECASE,
 )
-_HEAD_AT_TOP = ("fc", "output", "out", "proj_out", "output_layer")
+_HEAD_AT_TOP = (
+    *("fc", "output", "out", "proj_out", "output_layer", "actor", "critic", "outc", "conv_out", "conv_last"),
+    *("final_conv", "to_rgb"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,10 @@ class Member:
         names: all its names.
         role: one of `ROLES`.
         depth: number of its block, 0 before the first, one more than there are after the last (`depth.py`).
-        first_convolution: whether it is the convolution that reads the input.
+        first_convolution: whether it is the convolution that reads the input (of its tower, where there are several).
         depthwise: whether it is a convolution of single channels.
+        first_matrix: whether it is the linear layer that reads the raw input.
+        exempt: whether the model itself keeps it from weight decay (`no_weight_decay` of timm, or the like).
     """
 
     name: str
@@ -79,6 +90,8 @@ class Member:
     depth: int
     first_convolution: bool = False
     depthwise: bool = False
+    first_matrix: bool = False
+    exempt: bool = False
 
     @property
     def trained(self) -> bool:
@@ -86,19 +99,20 @@ class Member:
 
     @property
     def is_hidden_matrix(self) -> bool:
-        """Whether it is what Muon is for: a hidden matrix, or the kernel of a convolution that mixes channels and does
-        not read the input. Embeddings, heads and tables of positions are matrices by shape only."""
+        """Whether it is what Muon is for: a hidden matrix, or the kernel of a convolution that mixes channels, which
+        does not read the input. Embeddings, heads and tables of positions are matrices by shape only."""
         if self.role == "convolution":
             return not self.first_convolution and not self.depthwise
-        return self.role == "matrix" and sum(size > 1 for size in self.tensor.shape) >= 2
+        return self.role == "matrix" and not self.first_matrix and sum(size > 1 for size in self.tensor.shape) >= 2
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The tensors of a model in order, and how many blocks it has."""
+    """The tensors of a model in order, how many blocks it has on its longest way, and in words what was counted."""
 
     members: tuple[Member, ...]
     blocks: int
+    how: str = ""
 
 
 def role_by_name(name: str) -> str | None:
@@ -123,8 +137,12 @@ def role_by_name(name: str) -> str | None:
     return None
 
 
-def find_roles(model: nn.Module) -> Anatomy:
+def find_roles(model: nn.Module, *, frozen: bool = False) -> Anatomy:
     """Every parameter of `model` once, with its role and depth.
+
+    Args:
+        model: any module.
+        frozen: count blocks that are frozen, too: for a model that is to be unfrozen by stages.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
     >>> {m.name: m.role for m in find_roles(model).members if m.name.endswith("weight")}
@@ -143,22 +161,56 @@ def find_roles(model: nn.Module) -> Anatomy:
         tensors[id(tensor)] = tensor
     if not tensors:
         raise UsageError(f"the model ({type(model).__name__}) has no parameters")
-    pieces = units(model)
+    row = tree(model)
+    copies = _averaged(model)
+    counts = {key for key, tensor in tensors.items() if (tensor.requires_grad or frozen) and key not in copies}
+    counts = counts or set(tensors)  # of a model that is frozen as a whole, all
     roles = {key: [_role(model, name, tensors[key]) for name in given] for key, given in names.items()}
-    heads = _heads(model, pieces, names, roles)
+    heads = _heads(model, row, names, roles, counts)
+    role = {key: _one(roles[key], key in heads) for key in names}
+    depths = find_depths(row, role, lambda tensor: id(tensor) in counts)
+    readers = _readers(row, role)
+    exempt = declared.exempt(model)
     members = []
-    depths = _depths(pieces, {key: _one(roles[key], key in heads) for key in names})
-    first = fresh = True  # whether no convolution came so far, and nothing at all that could read the input
     for key, given in names.items():
-        member = Member(given[0], tuple(given), tensors[key], _one(roles[key], key in heads), depths.of[key])
+        member = Member(given[0], tuple(given), tensors[key], role[key], depths.of[key], exempt=key in exempt)
         if member.role == "convolution":
-            reads = first and (fresh or depths.outside[key])
-            member = replace(member, first_convolution=reads, depthwise=_depthwise(model, member))
-            first = False
-        reader = member.role in ("matrix", "recurrent", "embedding", "tied head")
-        fresh = fresh and not (reader and sum(size > 1 for size in member.tensor.shape) > 1)
-        members.append(member)
-    return Anatomy(tuple(members), depths.blocks)
+            member = replace(member, first_convolution=key in readers, depthwise=_depthwise(model, member))
+        members.append(replace(member, first_matrix=member.role == "matrix" and key in readers))
+    if not any(member.is_hidden_matrix and id(member.tensor) in counts for member in members):
+        members = [replace(member, first_matrix=False) for member in members]  # a hidden layer that is the only one
+    return Anatomy(tuple(members), depths.blocks, depths.how)
+
+
+def _averaged(model: nn.Module) -> set[int]:
+    """The tensors of averaged copies (torch's AveragedModel) inside of the model, which no optimizer trains."""
+    found: set[int] = set()
+    for module in model.modules():
+        if type(module).__name__ == "AveragedModel" and module is not model:
+            found |= {id(tensor) for tensor in module.parameters()}
+    return found
+
+
+def _readers(row: list[Node], role: dict[int, str], fresh: bool = True, first: bool = True) -> set[int]:
+    """The weights that read the raw input: of each tower the first convolution, if it lies outside of blocks or nothing
+    comes before it, and the first linear layer, if it lies outside of blocks and nothing comes before it."""
+    found: set[int] = set()
+    for node in row:
+        if isinstance(node, Towers):
+            for branch in node.branches:
+                found |= _readers(branch, role, fresh, first)
+            fresh = first = False
+            continue
+        for _, tensor in node.parameters:
+            kind, wide = role[id(tensor)], sum(size > 1 for size in tensor.shape) > 1
+            if kind == "convolution":
+                if first and (fresh or not node.is_block):
+                    found.add(id(tensor))
+                first = False
+            elif kind == "matrix" and wide and fresh and first and not node.is_block:
+                found.add(id(tensor))
+            fresh = fresh and not (wide and kind in ("matrix", "recurrent", "embedding", "tied head"))
+    return found
 
 
 def _depthwise(model: nn.Module, member: Member) -> bool:
@@ -223,37 +275,61 @@ def _role_of_raw(kind: str, local: str, tensor: torch.Tensor, flat: bool) -> str
         return "bias"
     if (tensor.ndim >= 2 and _TOKEN.search(local)) or (tensor.numel() > 1 and _ONE_TOKEN.search(local)):
         return "embedding"
-    if flat or _LOGARITHM.search(local):  # a logarithm of rates, as of a state space
+    if flat or LOGARITHM.search(local):  # a logarithm of rates, as of a state space
         return "scalar"
     return "convolution" if "conv" in kind.lower() and tensor.ndim > 2 else "matrix"
 
 
-def _heads(model: nn.Module, pieces: list[Unit], names: dict[int, list[str]], roles: dict[int, list[str]]) -> set[int]:
-    """The output layers: those called so, else the last linear layer if nothing with weights comes after it."""
+def _heads(
+    model: nn.Module, row: list[Node], names: dict[int, list[str]], roles: dict[int, list[str]], counts: set[int]
+) -> set[int]:
+    """The output layers: those called so, and where none is, the last layer of each tower, if nothing with weights
+    comes after it."""
     found = {id(weight) for weight in _declared(model) if id(weight) in names}
-    blocks = [i for i, piece in enumerate(pieces) if piece.is_block]
-    last_block = blocks[-1] if blocks else -1
     named: dict[str, int] = {}
     found_raw: set[int] = set()  # output layers that are a parameter by itself
-    last: tuple[int, str] | None = None
-    for index, piece in enumerate(pieces):
-        if piece.is_block:
+    for unit in units(row):
+        if unit.is_block:
             continue
-        for tensor in piece.parameters:
-            role = roles[id(tensor)][-1] if "matrix" in roles[id(tensor)] else roles[id(tensor)][0]
-            if role not in ("matrix", "convolution") or "pooler" in piece.path:
+        for path, tensor in unit.parameters:
+            if _weight_role(roles[id(tensor)]) is None or "pooler" in path:
                 continue
-            if _is_projection(model, piece.path, names[id(tensor)][0]):
+            if _is_projection(model, path, names[id(tensor)][0]):
                 found_raw.add(id(tensor))
                 continue
-            container = _head_container(model, piece.path)
+            container = _head_container(model, path)
             if container is not None:
                 named[container] = id(tensor)
-            last = (id(tensor), role) if index > last_block else None
     found |= set(named.values()) | found_raw
-    if not found and last is not None and last[1] == "matrix":
-        found = {last[0]}
-    return found
+    return found | _last(row, roles, counts, found)
+
+
+def _weight_role(roles: list[str]) -> str | None:
+    role = "matrix" if "matrix" in roles else roles[0]
+    return role if role in ("matrix", "convolution") else None
+
+
+def _last(row: list[Node], roles: dict[int, list[str]], counts: set[int], found: set[int]) -> set[int]:
+    """The last layer of a row, of each tower at its end; none where an output layer is known already."""
+    if any(id(tensor) in found for unit in units(row) for _, tensor in unit.parameters):
+        row = row[-1:] if row and isinstance(row[-1], Towers) else []
+    normed = False  # whether a norm comes after
+    for node in reversed(row):
+        if isinstance(node, Towers):
+            return set().union(*(_last(branch, roles, counts, found) for branch in node.branches))
+        live = [(path, tensor) for path, tensor in node.parameters if id(tensor) in counts]
+        if node.is_block and live:
+            return set()
+        layers = [tensor for path, tensor in live if _weight_role(roles[id(tensor)]) and "pooler" not in path]
+        if layers:
+            is_output = (
+                _weight_role(roles[id(layers[-1])]) == "matrix" or not normed
+            )  # a kernel and its norm are hidden
+            return {id(layers[-1])} if is_output else set()
+        if any("recurrent" in roles[id(tensor)] for _, tensor in live):
+            return set()
+        normed = normed or any("norm" in roles[id(tensor)] for _, tensor in live)
+    return set()
 
 
 def _is_projection(model: nn.Module, path: str, name: str) -> bool:
@@ -283,46 +359,3 @@ def _declared(model: nn.Module) -> list[nn.Parameter]:
         return []
     weight = getattr(layer, "weight", None)
     return [weight] if isinstance(weight, nn.Parameter) else []
-
-
-@dataclass(frozen=True)
-class _Depths:
-    of: dict[int, int]
-    outside: dict[int, bool]  # whether it lies outside of blocks
-    blocks: int
-
-
-def _depths(pieces: list[Unit], role: dict[int, str]) -> _Depths:
-    of: dict[int, int] = {}
-    outside: dict[int, bool] = {}
-    counted = [piece.is_block for piece in pieces]
-    if not any(counted):  # no blocks: layers with weights count
-        weights = ("matrix", "convolution", "recurrent")
-        counted = [any(role[id(t)] in weights for t in piece.parameters) for piece in pieces]
-        between = 0  # what follows a layer, its norm, belongs to it
-    else:
-        between = 1
-    count = sum(counted)
-    at = 0
-    for piece, counts in zip(pieces, counted, strict=True):
-        at += counts
-        depth = at if counts or at == 0 else at + between
-        for tensor in piece.parameters:
-            of.setdefault(id(tensor), depth)
-            outside.setdefault(id(tensor), not piece.is_block)
-    for piece in pieces:
-        is_head = any(role[id(tensor)] == "head" for tensor in piece.parameters)
-        for tensor in piece.parameters:
-            if not outside[id(tensor)]:
-                continue
-            if is_head and role[id(tensor)] in ("head", "bias"):  # its bias goes with it
-                of[id(tensor)] = count + 1
-            elif role[id(tensor)] in ("embedding", "tied head", "position"):
-                of[id(tensor)] = 0
-            elif role[id(tensor)] == "norm":  # some libraries make them out of order
-                name = piece.path.rpartition(".")[2]
-                if "embedding" in name:
-                    of[id(tensor)] = 0
-                elif of[id(tensor)] == 0 and _FINAL.search(name):
-                    of[id(tensor)] = count + 1
-    return _Depths(of, outside, count)

@@ -199,6 +199,7 @@ def compare(
     prune = arguments.flag("compare", "prune", prune)
     _check_device(device)
     _check_progress(progress)
+    from stepwell.compare.trial import check_takes
     from stepwell.tasks import TABLE, find, probe
 
     problem = find(task)
@@ -218,6 +219,8 @@ def compare(
         device=device,
         task_digest=_digest(path) if task not in TABLE else "",
     )
+    for contender in plan.contenders:
+        check_takes(problem, contender)
     folder = Folder(place, plan)
     jobs = jobs or max(1, available_cores() // 2)
     began = time.monotonic()

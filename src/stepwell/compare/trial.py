@@ -157,6 +157,12 @@ def _warm_up(task: Task, contender: Contender, trial: Trial, device: str) -> Non
     _update(task, model, optimizer, _Log())(to_device(next(task.stream(trial.seed)), device))
 
 
+def check_takes(task: Task, contender: Contender) -> None:
+    """Raise UsageError where an optimizer of matrices finds none in the task's model, before anything is trained."""
+    if find(contender.options.get("base") or contender.name).facts.matrices_only:
+        _optimizer(contender, contender.low, task.build(0))
+
+
 def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
     """The optimizer of a trial, from the model and not from its parameters: some treat tensors by their role."""
     options = dict(contender.options)

@@ -1,6 +1,10 @@
 """The engine: makes an update rule into a `torch.optim.Optimizer`."""
 
 from stepwell.engine.optimizer import Optimizer, as_groups
+from stepwell.engine.options import Options, OptionsButDecay, OptionsButState, Params, Unpack
 from stepwell.engine.rule import OneOf, Range, RuleSignature, Slot
 
-__all__ = ["OneOf", "Optimizer", "Range", "RuleSignature", "Slot", "as_groups"]
+__all__ = [
+    "OneOf", "Optimizer", "Options", "OptionsButDecay", "OptionsButState", "Params", "Range", "RuleSignature", "Slot",
+    "Unpack", "as_groups",
+]  # fmt: skip

@@ -3,26 +3,42 @@
     {"state": {index: {"step": ..., slot: tensor, ...}}, "param_groups": [{..., "params": [index, ...]}]}
 
 Where the optimizer was built with names (`model.named_parameters()`), groups carry `param_names`, and a checkpoint is
-loaded by name: a layer that moved keeps its moments. Otherwise by position, as torch does, and where two parameters
-have the same name. Tensors keep their dtype; a
-slot that the optimizer keeps in another format is converted when it is next used. Nothing is changed if anything of
-the checkpoint does not fit.
+loaded by name: a layer that moved keeps its moments, whatever wraps the model (see `prefixes.py`). Otherwise by
+position, as torch does, and where two parameters have the same name. Tensors keep their dtype; a slot that the
+optimizer keeps in another format is converted when it is next used. What a user has added to `optimizer.state`, to the
+state of a parameter or to a group is carried, as torch carries it.
+
+Everything is checked before anything is changed: groups here, entries of the state in `stored.py`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, sharding
+from stepwell.engine import formats, prefixes, sharding, stored
+from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
 from stepwell.errors import UsageError
 
 # What torch's optimizers keep in a group and stepwell has no use for.
 _TORCH_GROUP_KEYS = frozenset({"foreach", "fused", "capturable", "differentiable"})
+
+WRAPPERS = "wrappers"  # of a group in a checkpoint: the settings of what wraps the optimizer, by name (see `Wrapper`)
+
+# Slots of optimizers here and in torch: beside those that an optimizer has they are no additions of a user, but say
+# that another optimizer has saved the checkpoint, or the same with other options.
+_SLOT_NAMES = (
+    "momentum_buffer exp_avg exp_avg_sq max_exp_avg_sq exp_avg_var max_exp_avg_var exp_avg_diff exp_avg_fast "
+    "exp_avg_slow exp_inf pre_grad last_grad square_avg grad_avg acc_delta sum hessian prev step_size mu_product eta "
+    "mu ax z weight_sum lr_max s p0 d d_max d_numerator k row_var col_var variance left right q_left q_right "
+    "root_left root_right square"
+)
+_SLOTS = frozenset(_SLOT_NAMES.split())
+# One average that needs no correction of its start: torch's SGD and Muon and others keep it without a count of steps.
+_WITHOUT_COUNT = ({"momentum_buffer"}, {"exp_avg"})
 
 
 def state_dict(optimizer: Any) -> dict[str, Any]:
@@ -34,9 +50,12 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
             indices.setdefault(id(tensor), len(indices))
         packed = {key: value for key, value in group.items() if key != "params"}
         groups.append({**packed, "params": [indices[id(tensor)] for tensor in group["params"]]})
-    state = {
-        indices[id(tensor)]: {**slots, **_order(tensor, slots)} for tensor, slots in optimizer.state.items() if slots
-    }
+    state: dict[Any, Any] = {}
+    for key, value in optimizer.state.items():
+        if not isinstance(key, Tensor):
+            state[key] = value  # a user's own
+        elif value and id(key) in indices:  # that of a parameter which was taken out of its group means nothing
+            state[indices[id(key)]] = {**value, **_order(key, value)}
     return {"state": state, "param_groups": groups}
 
 
@@ -52,61 +71,134 @@ def content_of(owner: str, given: Any) -> dict[str, Any]:
 def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats: bool = False) -> None:
     """Take over `checkpoint`, or raise UsageError naming the first parameter that does not fit and change nothing."""
     owner = type(optimizer).__name__
-    for key in ("state", "param_groups"):
-        if key not in checkpoint:
-            raise UsageError(
-                f"{owner}: the checkpoint has no '{key}' (it has {', '.join(map(str, checkpoint)) or 'nothing'}); "
-                "pass what optimizer.state_dict() returned"
-            )
-    saved_groups = checkpoint["param_groups"]
+    saved_state, saved_groups = parts_of(owner, checkpoint)
     groups = optimizer.param_groups
-    origin = _match(owner, groups, saved_groups)
+    origin = match(owner, groups, saved_groups)
+    _refuse_kept_by_wrappers(owner, saved_state, saved_groups)
 
     new: list[dict[str, Any]] = [{} for _ in groups]  # the hyperparameters that are taken over
     if len(groups) == len(saved_groups):
         for values, group, saved in zip(new, groups, saved_groups, strict=True):
             kept = {"params", "param_names"} & set(group) | ({"state", "weights"} if keep_formats else set())
-            taken = {k: v for k, v in saved.items() if k not in _TORCH_GROUP_KEYS and k not in kept}
-            values.update(copy.deepcopy(taken))  # a tensor for lr is not shared with whoever else loads it
+            kept |= {"params", WRAPPERS}
+            taken = {k: v for k, v in saved.items() if not (k in _TORCH_GROUP_KEYS or k in kept)}
+            values.update(copied(taken))  # a tensor for lr is not shared with whoever else loads it
     for mode in optimizer.modes:  # what the saved weights are, however they are grouped; a group added later has no say
         found = [saved[mode] for saved in saved_groups if mode in saved]
+        if not all(isinstance(value, bool) for value in found):
+            raise UsageError(f"{owner}: {mode}={found!r} in the groups of the checkpoint; it must be {FLAG}")
         for values in new if found else ():
             values[mode] = all(found)
+    for place, (group, values) in enumerate(zip(groups, new, strict=True)):
+        _check_group(optimizer, f"{owner}: group {place} of the checkpoint", group, values)
 
     as_loaded = {id(p): {**group, **values} for group, values in zip(groups, new, strict=True) for p in group["params"]}
-    loaded: dict[Tensor, dict[str, Any]] = {}
+    loaded: dict[Any, Any] = {}
     for name, tensor, index in origin:
-        slots = checkpoint["state"].get(index)
+        slots = saved_state.get(index)
         if slots:
             loaded[tensor] = _checked(optimizer, name, tensor, slots, as_loaded[id(tensor)])
+    _check_shared(optimizer, origin, loaded)
+    taken_from = {index for _, _, index in origin}
+    loaded.update({key: value for key, value in saved_state.items() if key not in taken_from})  # a user's own
 
     for group, values in zip(groups, new, strict=True):
         group.update(values)
     optimizer.__setstate__({"state": loaded, "param_groups": groups})
 
 
-def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, int]]:
+def parts_of(owner: str, checkpoint: Mapping[str, Any]) -> tuple[Mapping[Any, Any], list[dict[str, Any]]]:
+    """State and groups of a checkpoint in torch's layout, or UsageError naming what is none."""
+    for key in ("state", "param_groups"):
+        if key not in checkpoint:
+            raise UsageError(
+                f"{owner}: the checkpoint has no '{key}' (it has {', '.join(map(str, checkpoint)) or 'nothing'}); "
+                "pass what optimizer.state_dict() returned"
+            )
+    state, groups = checkpoint["state"], checkpoint["param_groups"]
+    if not isinstance(state, Mapping):
+        raise UsageError(f"{owner}: 'state' of the checkpoint is a {type(state).__name__}; it must be a dict")
+    if not isinstance(groups, Sequence) or isinstance(groups, str):
+        raise UsageError(f"{owner}: 'param_groups' of the checkpoint is a {type(groups).__name__}; it must be a list")
+    seen: set[Hashable] = set()
+    result = []
+    for place, group in enumerate(groups):
+        start = f"{owner}: group {place} of the checkpoint"
+        if not isinstance(group, Mapping) or "params" not in group:
+            what = "has no 'params'" if isinstance(group, Mapping) else f"is a {type(group).__name__}"
+            raise UsageError(f"{start} {what}; each group is a dict with the key 'params'")
+        indices, names = group["params"], group.get("param_names")
+        if not isinstance(indices, Sequence) or isinstance(indices, str):
+            raise UsageError(f"{start}: 'params' is a {type(indices).__name__}; it must be a list of indices")
+        for index in indices:
+            if not isinstance(index, (int, str)) or isinstance(index, bool):  # distributed checkpoints have names
+                raise UsageError(f"{start}: 'params' holds a {type(index).__name__}; it must be a list of indices")
+            if index in seen:
+                raise UsageError(f"{start}: 'params' has {index!r} twice; each parameter has an index of its own")
+            seen.add(index)
+        if names is not None:
+            is_list = isinstance(names, Sequence) and not isinstance(names, str)
+            if not is_list or not all(isinstance(name, str) for name in names) or len(names) != len(indices):
+                raise UsageError(f"{start}: 'param_names' must be a list of {len(indices)} names, one for each index")
+        settings = group.get(WRAPPERS)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise UsageError(f"{start}: '{WRAPPERS}' is a {type(settings).__name__}; it must be a dict of settings")
+        result.append(dict(group))
+    for key, value in state.items():
+        if isinstance(key, Tensor):
+            raise UsageError(f"{owner}: the state in the checkpoint has a tensor as a key; pass optimizer.state_dict()")
+        if key in seen and not isinstance(value, Mapping):
+            raise UsageError(f"{owner}: the state of {key!r} in the checkpoint is a {type(value).__name__}, not a dict")
+        if isinstance(key, int) and not isinstance(key, bool) and key not in seen and isinstance(value, Mapping):
+            raise UsageError(
+                f"{owner}: the checkpoint has the state of a parameter {key}, which none of its groups has; load one "
+                "that was not changed"
+            )
+    return state, result
+
+
+def own_prefix(wrapper: str) -> str:
+    """How the entries begin that a wrapper adds to the state of a parameter in a checkpoint."""
+    return f"{wrapper.lower()}_"
+
+
+def _refuse_kept_by_wrappers(owner: str, state: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
+    """Raise UsageError where loading would drop what a wrapper keeps (Lookahead's slow weights)."""
+    wrappers = dict.fromkeys(str(name) for group in groups for name in group.get(WRAPPERS) or ())
+    for name in wrappers:
+        for slots in state.values():
+            for key in slots if isinstance(slots, Mapping) else ():
+                if isinstance(key, str) and key.startswith(own_prefix(name)):
+                    raise UsageError(
+                        f"{owner}: the checkpoint is of {name} around another optimizer, and '{key}' would be lost; "
+                        f"load it into {name}({owner}(...)), and go on with its `base`"
+                    )
+
+
+def match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, Any]]:
     """For every parameter: what it is called, itself, and its index in the checkpoint."""
-    here = [(_bare(name), tensor) for group in groups for name, tensor in _named(group)]
     # Names that two parameters share (of two models in one optimizer) tell nothing.
     if _tells_names(groups) and _tells_names(saved_groups):
+        here = [pair for group in groups for pair in _named(group)]
         saved = {
-            _bare(n): i for group in saved_groups for n, i in zip(group["param_names"], group["params"], strict=True)
+            name: index
+            for group in saved_groups
+            for name, index in zip(group["param_names"], group["params"], strict=True)
         }
-        wrapped = [name.startswith("module.") for name in saved]  # by DistributedDataParallel
-        if wrapped and all(wrapped) and not all(name.startswith("module.") for name, _ in here):
-            saved = {name.removeprefix("module."): index for name, index in saved.items()}
-        elif here and not any(wrapped) and all(name.startswith("module.") for name, _ in here):
-            saved = {f"module.{name}": index for name, index in saved.items()}
-        missing = [name for name, _ in here if name not in saved]
-        extra = sorted(set(saved) - {name for name, _ in here})
-        if missing or extra:
-            what = f"no parameter '{missing[0]}'" if missing else f"a parameter '{extra[0]}' that is not here"
+        theirs = prefixes.paired([name for name, _ in here], list(saved))
+        if theirs is None:
+            mine, other = {prefixes.bare(name) for name, _ in here}, {prefixes.bare(name) for name in saved}
+            missing = [prefixes.bare(name) for name, _ in here if prefixes.bare(name) not in other]
+            extra = sorted(other - mine)
+            if missing:
+                what = f"no parameter '{missing[0]}'"
+            else:
+                what = f"a parameter '{extra[0]}' that is not here" if extra else "other names"
             raise UsageError(
                 f"{owner}: the checkpoint has {what} ({len(missing)} missing, {len(extra)} too many); "
                 "it was saved from another model or with other groups"
             )
-        return [(f"the parameter '{name}'", tensor, saved[name]) for name, tensor in here]
+        return [(f"the parameter '{prefixes.bare(name)}'", tensor, saved[theirs[name]]) for name, tensor in here]
     if len(groups) != len(saved_groups):
         raise UsageError(
             f"{owner}: the checkpoint has {len(saved_groups)} parameter groups, the optimizer {len(groups)}; "
@@ -127,15 +219,35 @@ def _match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple
 
 def _tells_names(groups: list[Any]) -> bool:
     """Whether every parameter has a name, and one of its own."""
-    if not all("param_names" in group for group in groups):
+    if not all(group.get("param_names") is not None for group in groups):
         return False
     names = [name for group in groups for name in group["param_names"]]
     return len(set(names)) == len(names)
 
 
-def _bare(name: str) -> str:
-    """The name of a parameter without what torch.compile puts into it."""
-    return name.replace("_orig_mod.", "")
+def _check_group(optimizer: Any, owner: str, group: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Raise UsageError where a group would not be one that the optimizer takes; its numbers become plain ones."""
+    ranges: dict[str, Range | OneOf] = optimizer.ranges_with(optimizer.defaults)
+    ranges |= {f"initial_{key}": ranges[key] for key in ("lr", "weight_decay") if key in ranges}
+    values.update(as_plain_numbers(values, ranges))
+    check_hyperparameters(owner, values, ranges)
+    for key, default in optimizer.defaults.items():
+        if isinstance(default, str) and not isinstance(values.get(key, ""), str) and key not in ranges:
+            raise UsageError(f"{owner}: {key}={values[key]!r} is a {type(values[key]).__name__}; it must be a word")
+    whole = {**group, **values}
+    optimizer.check_together(whole)
+    optimizer._check_formats(whole)
+
+
+def copied(value: Any) -> Any:
+    """A value of a checkpoint that shares nothing with it which a step would change."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(copied(item) for item in value)
+    return value
 
 
 def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
@@ -145,7 +257,14 @@ def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
 
 def _packed(slots: Mapping[str, Any]) -> list[str]:
     """The slots that are kept in 4-bit codes: a vector of bytes that does not say which element is which."""
-    return [key for key in slots if f"{key}_largest" in slots and slots[key].ndim == 1]
+    return [
+        key
+        for key in slots
+        if isinstance(key, str)
+        and f"{key}_largest" in slots
+        and getattr(slots[key], "dtype", None) == torch.uint8
+        and slots[key].ndim == 1
+    ]
 
 
 def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -154,76 +273,135 @@ def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
     return {formats.ORDER: torch.tensor(order)} if _packed(slots) and list(order) != sorted(order) else {}
 
 
-def _unpacked(name: str, tensor: Tensor, given: dict[str, Any], signed: Mapping[str, bool]) -> dict[str, Any]:
+def _unpacked(
+    about: tuple[str, str], tensor: Tensor, given: dict[str, Any], slot_of: Mapping[str, Slot]
+) -> dict[str, Any]:
     """The slots, with 4-bit codes in another order of memory than the parameter's as float32."""
     local = sharding.local(tensor)
+    mine = formats.order_of(local)
     saved = given.pop(formats.ORDER, None)
-    order = sorted(formats.order_of(local)) if saved is None else saved.tolist()
-    if tuple(order) != formats.order_of(local) and sorted(order) == sorted(formats.order_of(local)):
-        for key in _packed(given):
-            if _fits_blocks(key, given, local.numel()):
-                stored = (given[key].cpu(), given.pop(f"{key}_largest").cpu())
-                values = formats.read("int4", signed[key], stored, local.numel(), torch.float32)
-                given[key] = formats.in_order(values, local.shape, formats.stride_of(local.shape, order))
+    order = tuple(sorted(mine))
+    if saved is not None:
+        saved = stored.plain(*about, formats.ORDER, saved)
+        if saved.dtype != torch.int64 or saved.ndim != 1 or sorted(saved.tolist()) != sorted(mine):
+            raise UsageError(
+                f"{about[0]}: '{formats.ORDER}' of {about[1]} in the checkpoint is {saved.tolist()}; it must hold the "
+                f"dimensions {sorted(mine)} in an order of int64"
+            )
+        order = tuple(saved.tolist())
+    for key in _packed(given) if order != mine else ():
+        codes = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
+        values = formats.read("int4", slot_of[key].signed, codes, local.numel(), torch.float32)
+        given[key] = formats.in_order(values, local.shape, formats.stride_of(local.shape, order))
     return given
 
 
-def _fits_blocks(key: str, given: Mapping[str, Tensor], elements: int) -> bool:
-    """Whether codes and largest magnitudes are those of `elements` elements, as int8 or as int4."""
-    slot = key.removesuffix("_largest")
-    if slot not in given or f"{slot}_largest" not in given:
-        return False
-    sizes = (sharding.local(given[slot]).numel(), given[f"{slot}_largest"].numel())
-    codes = [code for (name, _), code in formats.CODES.items() if _]
-    return any(sizes == (code.code_bytes(elements), code.blocks(elements)) for code in codes)
+def _scales(largest: Tensor) -> Tensor:
+    """The block scales as kernels read them: float32, one after the other."""
+    return largest.detach().as_subclass(Tensor).to(torch.float32, copy=True).contiguous()
 
 
 def _checked(
-    optimizer: Any, name: str, tensor: Tensor, slots: Mapping[str, Any], group: Mapping[str, Any]
+    optimizer: Any, name: str, tensor: Tensor, slots: Mapping[Any, Any], group: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The saved slots of one parameter of a group as it will be, on its device, or UsageError."""
     owner = type(optimizer).__name__
+    about = (owner, name)
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
-    slot_of = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
-    known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")} | {formats.LOW_BITS}
-    for key, value in given.items():
-        numeric = key == "step" or (key in slot_of and slot_of[key].is_number)
-        if not isinstance(value, (Tensor, int, float) if numeric else Tensor):
-            raise UsageError(
-                f"{owner}: '{key}' of {name} is a {type(value).__name__} in the checkpoint; it must be a tensor"
-            )
-    given = _unpacked(name, tensor, given, {name: slot.signed for name, slot in slot_of.items()})
-    numbers = {name for name, slot in slot_of.items() if slot.is_number}
+    if not given:
+        return {}
+    slot_of: dict[str, Slot] = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
+    known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")}
+    known |= {formats.LOW_BITS, formats.ORDER, "step"}
+    own = {key: value for key, value in given.items() if key not in known}
+    given = {key: value for key, value in given.items() if key in known}
     needed = {name for name, slot in slot_of.items() if slot.exists(group)}
-    strange = sorted(set(given) - known - {"step"})
+    _check_entries(owner, name, given, own, needed)
+    if tensor.is_meta and set(given) - {"step"}:
+        raise UsageError(
+            f"{owner}: {name} is on the meta device, where tensors have no values, so no state can be loaded for it; "
+            "make the model real (model.to_empty(device=...)), then the optimizer of its new parameters, then load"
+        )
+    local = sharding.local(tensor)
+    here = {key: _here(about, key, value, tensor) for key, value in given.items()}
+    dtype = torch.promote_types(local.dtype, torch.float32)
+    for key in set(slot_of) & set(given):
+        slot = slot_of[key]
+        if slot.is_number:
+            stored.number(owner, name, slot, given[key])
+        else:
+            like = torch.empty(slot.shape(local.shape, group), dtype=dtype, device="meta")
+            stored.check(owner, name, slot, here, like)
+    if formats.LOW_BITS in given:
+        stored.check_low_bits(owner, name, here[formats.LOW_BITS], local)
+    if "step" in given:
+        stored.count(owner, name, given["step"])
+    given = _unpacked(about, tensor, given, slot_of)
+
+    result: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "step":
+            result[key] = torch.tensor(stored.count(owner, name, value), dtype=torch.float32)
+        elif key in slot_of and slot_of[key].is_number:
+            result[key] = torch.tensor(stored.number(owner, name, slot_of[key], value), dtype=torch.float64)
+        elif key.endswith("_largest"):
+            result[key] = _scales(value).to(tensor.device)
+        elif sharding.is_spread(value):
+            result[key] = value.detach().clone().to(tensor.device)
+        else:
+            whole = value.detach().as_subclass(Tensor).resolve_neg()
+            result[key] = torch.empty_like(whole, requires_grad=False).copy_(whole).to(tensor.device)
+    return result | {key: _own(value, tensor) for key, value in own.items()}
+
+
+def _check_entries(owner: str, name: str, given: Mapping[str, Any], own: Mapping[Any, Any], needed: set[str]) -> None:
+    """Raise UsageError where the entries of a parameter are not those of this optimizer."""
+    strange = sorted(key for key in own if isinstance(key, str) and key.removesuffix("_largest") in _SLOTS)
+    alone = sorted(key for key in given if key.endswith("_largest") and key.removesuffix("_largest") not in given)
     absent = sorted(needed - set(given))
-    if strange or (absent and set(given) - {"step"}):
-        fault = f"has '{strange[0]}'" if strange else f"lacks '{absent[0]}'"
+    count = given.get("step")
+    begun = bool(set(given) - {"step", formats.LOW_BITS, formats.ORDER})
+    begun = begun or (bool(absent) and "step" in given and stored.count(owner, name, count) > 0)
+    if strange or alone or (absent and begun):
+        fault = f"has '{strange[0]}'" if strange else f"lacks '{(alone or absent)[0].removesuffix('_largest')}'"
         raise UsageError(
             f"{owner}: the checkpoint {fault} for {name}, where {owner} keeps "
             f"{', '.join(sorted(needed)) or 'nothing'}; it was saved by another optimizer, or with other options"
         )
-    result: dict[str, Any] = {}
-    for key, value in given.items():
-        if key == "step":
-            result[key] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
-            continue
-        if key in numbers:
-            result[key] = torch.as_tensor(value, dtype=torch.float64).detach().clone().cpu()
-            continue
-        if f"{key}_largest" in given or key.endswith("_largest"):
-            if not _fits_blocks(key, given, sharding.local(tensor).numel()):
+    if begun and "step" not in given and needed not in _WITHOUT_COUNT:
+        raise UsageError(
+            f"{owner}: the checkpoint lacks 'step' for {name}, by which its averages are corrected; it was saved by "
+            "another optimizer, or changed"
+        )
+
+
+def _here(about: tuple[str, str], key: str, value: Any, tensor: Tensor) -> Any:
+    """The part of an entry that lies here. What is spread belongs to a parameter that is."""
+    if sharding.is_spread(value) and not sharding.is_spread(tensor):
+        raise UsageError(
+            f"{about[0]}: '{key}' of {about[1]} is spread over a mesh in the checkpoint, and the parameter is not; "
+            "save with torch.distributed.checkpoint.state_dict.get_optimizer_state_dict and full_state_dict=True"
+        )
+    return sharding.local(value)
+
+
+def _own(value: Any, tensor: Tensor) -> Any:
+    """What a user keeps beside the slots of a parameter: a copy, on its device, as torch makes it."""
+    result = copied(value)
+    return result.to(tensor.device) if isinstance(result, Tensor) and not result.is_meta else result
+
+
+def _check_shared(optimizer: Any, origin: list[tuple[str, Tensor, Any]], loaded: Mapping[Any, Any]) -> None:
+    """Raise UsageError where a number that all parameters share (Prodigy's d) is not one."""
+    owner = type(optimizer).__name__
+    shared = {slot.name for one in optimizer.signatures.values() for slot in one.slots if slot.per == "run"}
+    first: dict[str, tuple[str, float]] = {}
+    for name, tensor, _ in origin if shared else ():
+        for key in shared & set(loaded.get(tensor, ())):
+            value = float(loaded[tensor][key])
+            other = first.setdefault(key, (name, value))
+            if other[1] != value:
                 raise UsageError(
-                    f"{owner}: the blocks of '{key}' of {name} are those of another number of elements than "
-                    f"{tensor.numel():,}; the checkpoint was saved from another model"
+                    f"{owner}: '{key}' is {value:g} of {name} in the checkpoint and {other[1]:g} of {other[0]}; all "
+                    "parameters share it, so it must be one number; load a checkpoint that was not changed"
                 )
-            result[key] = value.detach().clone().to(tensor.device)
-            continue
-        wanted = tensor.shape if key == formats.LOW_BITS else slot_of[key].shape(tensor.shape, group)
-        if tuple(value.shape) != tuple(wanted):
-            raise UsageError(
-                f"{owner}: '{key}' of {name} has shape {tuple(value.shape)} in the checkpoint, "
-                f"here {tuple(wanted)}; it was saved from another model, or with other options"
-            )
-        result[key] = value.detach().clone().to(tensor.device)
-    return result

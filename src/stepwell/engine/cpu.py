@@ -1,7 +1,7 @@
 """The backend `cpu`: one pass over all tensors of a launch, compiled by Numba from the traced rule.
 
-A kernel is printed as a small Python module into a cache folder (`engine/printed.py`) and imported from there, so that
-Numba keeps its machine code beside it and a second process starts warm.
+A kernel is printed as a small Python module (`engine/printed.py`) and compiled; its machine code is kept in a cache
+folder (`engine/machine_code.py`), so that a second process starts warm.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager, printed, threads
+from stepwell.engine import eager, machine_code, printed, threads
 from stepwell.engine.addresses import Addresses
 from stepwell.engine.cpu_source import source, sums_source
 from stepwell.engine.plan import Launch, LaunchKind, norm_of
+from stepwell.engine.pointers import is_wrapper
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
 # elements. Measured on 400 tensors of 64 to 4,096 elements: anything from 100 to 1,000 balances two threads.
@@ -31,6 +32,8 @@ def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
     if kind is not None and kind.view != "element":
         return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
+    if is_wrapper(tensor):
+        return f"it is a {type(tensor).__name__}, whose numbers lie in other tensors; kernels work by address"
     if tensor.device.type != "cpu":
         return f"it lies on {tensor.device}; the cpu backend updates tensors in the CPU's memory"
     try:
@@ -47,7 +50,7 @@ def prepare(launch: Launch) -> None:
         memory.update(_memory(launch))
     addresses: Addresses = memory["addresses"]
     had_rows = addresses.has_rows
-    addresses.collect()
+    addresses.collect(launch)
     active = addresses.table[:, 1] != 0
     available = torch.get_num_threads()
     again = had_rows or addresses.has_rows or available != memory["available"]
@@ -59,11 +62,8 @@ def prepare(launch: Launch) -> None:
 
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """The first of two passes: what the rule wants summed over each tensor, in the order of its pieces."""
-    memory = launch.memory
-    launch.steps += memory["active"]  # the rule sees the step that is being made
     _write_numbers(launch, rows, gradient_factor)
-    _add_up(launch, sums_kernel(launch.kind), memory["totals"])
-    launch.steps -= memory["active"]
+    _add_up(launch, sums_kernel(launch.kind), launch.memory["totals"])
 
 
 def squares(launch: Launch) -> torch.Tensor:
@@ -84,14 +84,28 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     """Update every tensor of `launch` that has a gradient."""
     if found_inf is not None and bool(found_inf):
         return
-    memory = launch.memory
-    launch.steps += memory["active"]
     _write_numbers(launch, rows, gradient_factor)
-    threads.run(memory["kernel"].address, memory["job_address"], memory["threads"])
-    for index in memory["addresses"].apart:
-        eager.update(launch, index, rows, float(gradient_factor))
-    for tensor, copy in memory["addresses"].staged:
+    launch.began = True
+    threads.run(launch.memory["kernel"].address, launch.memory["job_address"], launch.memory["threads"])
+    _complete(launch, rows, gradient_factor)
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted. The kernel runs once: it counts the spans it takes."""
+    if launch.memory["job"][0] == 0:
+        threads.run(launch.memory["kernel"].address, launch.memory["job_address"], launch.memory["threads"])
+    _complete(launch, rows, gradient_factor)
+
+
+def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """What follows the kernel; it may be done twice."""
+    addresses: Addresses = launch.memory["addresses"]
+    for index in addresses.apart:
+        if index not in launch.finished:
+            eager.update(launch, index, rows, float(gradient_factor))
+    for tensor, copy in addresses.staged:
         tensor.copy_(copy)
+    launch.steps[:] = launch.memory["steps"]
 
 
 def _divide_work(launch: Launch) -> None:
@@ -116,6 +130,9 @@ def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> No
     memory = launch.memory
     job = memory["job"]
     job[0] = 0  # spans taken
+    # The rule sees the step that is being made. The state has it once all is written.
+    memory["steps"] = launch.steps + memory["active"].astype(np.float32)
+    job[5] = memory["steps"].ctypes.data
     job[7] = rows.ctypes.data
     memory["job_numbers"][8] = float(gradient_factor)
     if launch.numbers is not None:  # threads that share a tensor all read what was before, and write the same
@@ -139,11 +156,10 @@ def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
 def _write_job(launch: Launch) -> None:
     """The words of the job that change with the division of the work (cpu_source.py reads them)."""
     memory = launch.memory
-    steps = launch.step_counts.data_ptr()
     spans, pieces, addresses = (a.ctypes.data for a in (memory["spans"], memory["pieces"], memory["addresses"].table))
     memory["job"][1] = len(memory["spans"]) - 1
     memory["job"][9:11] = [memory["totals"].ctypes.data, launch.elements.ctypes.data]
-    memory["job"][2:7] = [spans, pieces, addresses, steps, launch.salts.ctypes.data]
+    memory["job"][2:5], memory["job"][6] = [spans, pieces, addresses], launch.salts.ctypes.data
 
 
 def _memory(launch: Launch) -> dict[str, Any]:
@@ -201,28 +217,19 @@ def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int) -> np.ndar
 @cache
 def kernel(kind: LaunchKind) -> Any:
     """The kernel that updates, of one kind of launch (compiled, or read from the cache folder)."""
-    return _built(source(kind))
+    return compiled(source(kind))
 
 
 @cache
 def sums_kernel(kind: LaunchKind) -> Any:
     """The kernel of the first pass, which only reads."""
-    return _built(sums_source(kind))
+    return compiled(sums_source(kind))
 
 
-def _built(text: str) -> Any:
-    path = printed.path_of(text, _environment())
-    try:
-        return _compiled(path)
-    except Exception:  # whatever a cache file that is torn or from elsewhere makes Numba raise
-        for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
-            stale.unlink(missing_ok=True)
-        return _compiled(path)
-
-
-def _compiled(path: Path) -> Any:
-    """The kernel of a printed module; it is compiled as it is imported, so what fails, fails before any update."""
-    return printed.load(path).kernel
+def compiled(text: str) -> Any:
+    """The kernel of a printed text; it is compiled here, so what fails, fails before any update."""
+    digest = printed.digest_of(text, _environment())
+    return machine_code.compiled(printed.module_of(text, digest).kernel, printed.name_of(digest), digest)
 
 
 @cache

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from stepwell.engine.formats import CODES
+from stepwell.engine.formats import CODES, DITHERED, HUGE, TINY, TURN, Blockwise
 
 SCOPES = 16  # arrays of one kernel that are told apart
 _CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2  # of all slots: each is read and written in loops of its own
@@ -134,6 +134,29 @@ def store_number(builder: Any, address: Any, index: Any, value: Any) -> None:
     builder.store(value, builder.gep(builder.inttoptr(address, ir.DoubleType().as_pointer()), [index]))
 
 
+@_llvm(types.void, types.int64, types.int64, types.int64)
+def store_word(builder: Any, address: Any, index: Any, value: Any) -> None:
+    builder.store(value, builder.gep(builder.inttoptr(address, ir.IntType(64).as_pointer()), [index]))
+
+
+# Calls of functions by their address (pointers.py). What they may have changed is read anew.
+
+
+@_llvm(types.int32, types.int64, types.int64, types.int64)
+def ask(builder: Any, function: Any, handle: Any, answer: Any) -> Any:
+    """`int32_t function(void *handle, void *answer)`: libtorch's question about a tensor; not 0 where it failed."""
+    kind = ir.FunctionType(_WORD, [ir.IntType(64), ir.IntType(64)])
+    return builder.call(builder.inttoptr(function, kind.as_pointer()), [handle, answer])
+
+
+@_llvm(types.int64, types.int64, types.int64)
+def pointer_in(builder: Any, function: Any, capsule: Any) -> Any:
+    """`PyCapsule_GetPointer(capsule, NULL)`, with the lock of Python's interpreter held."""
+    word = ir.IntType(64)
+    kind = ir.FunctionType(word, [word, word])
+    return builder.call(builder.inttoptr(function, kind.as_pointer()), [capsule, ir.Constant(word, 0)])
+
+
 @intrinsic
 def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     """a + b, where LLVM may add up a loop in vectors."""
@@ -225,25 +248,34 @@ def fp16_stochastic(builder: Any, value: Any, random: Any) -> Any:
 @_llvm(types.float32, types.uint16, types.uint16)
 def join_bf16(builder: Any, high: Any, low: Any) -> Any:
     bits = builder.shl(builder.zext(high, _WORD), _word(16))
-    return builder.bitcast(builder.add(bits, builder.sext(low, _WORD)), _F32)
+    joined = builder.bitcast(builder.add(bits, builder.sext(low, _WORD)), _F32)
+    return builder.select(builder.fcmp_unordered("uno", joined, joined), builder.bitcast(bits, _F32), joined)
+
+
+def _bits_of(builder: Any, value: Any) -> Any:
+    """The bits of a float32, those of a quiet NaN for every NaN."""
+    bits = builder.bitcast(value, _WORD)
+    return builder.select(builder.fcmp_unordered("uno", value, value), _word(0x7FC00000), bits)
 
 
 @_llvm(types.uint16, types.float32)
 def split_high_bf16(builder: Any, value: Any) -> Any:
-    bits = builder.add(builder.bitcast(value, _WORD), _word(0x8000))
+    bits = builder.add(_bits_of(builder, value), _word(0x8000))
     return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
 
 
 @_llvm(types.uint16, types.float32)
 def split_low_bf16(builder: Any, value: Any) -> Any:
-    return builder.trunc(builder.bitcast(value, _WORD), _HALF)  # the carry into the high half makes it signed
+    return builder.trunc(_bits_of(builder, value), _HALF)  # the carry into the high half makes it signed
 
 
 @_llvm(types.float32, types.uint16, types.uint16)
 def join_fp16(builder: Any, high: Any, low: Any) -> Any:
     half = builder.fpext(builder.bitcast(high, _F16), _F32)
     unit = _power_of_two(builder, half, 127 - 15, 24)
-    return builder.fadd(half, builder.fmul(builder.sitofp(low, _F32), unit))
+    joined = builder.fadd(half, builder.fmul(builder.sitofp(low, _F32), unit))
+    same = builder.fcmp_ordered("==", builder.fptrunc(joined, _F16), builder.bitcast(high, _F16))
+    return builder.select(same, joined, half)
 
 
 @_llvm(types.uint16, types.float32)
@@ -325,72 +357,179 @@ def high_half(builder: Any, random: Any) -> Any:
     return builder.lshr(random, _word(16))
 
 
+@_llvm(types.uint32, types.uint32, types.int64)
+def turned(builder: Any, half: Any, step: Any) -> Any:
+    """The 16 random bits of formats.code_bits at a step."""
+    turn = builder.mul(builder.trunc(step, _WORD), _word(TURN))
+    return builder.and_(builder.add(half, turn), _word(0xFFFF))
+
+
 # Blocks of codes. A block is decoded into a buffer of float32, updated there, and encoded again: the loop over its
 # elements is the same as for fp32, and both conversions are loops of their own that stay in the first-level cache.
 
 
 @_llvm(types.uint32)
-def no_magnitude(builder: Any) -> Any:
+def _no_magnitude(builder: Any) -> Any:
     return _word(0)
 
 
-@_llvm(types.uint32, types.uint32, types.float32)
-def larger(builder: Any, top: Any, value: Any) -> Any:
-    """The larger of two magnitudes, as bits: LLVM vectorises a maximum of integers, and leaves one of floats scalar."""
+@_llvm(types.uint32, types.float32)
+def _magnitude(builder: Any, value: Any) -> Any:
+    """The bits of |x|: LLVM vectorises a maximum of integers, and leaves one of floats scalar. 0 if not finite."""
     bits = builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
-    return builder.select(builder.icmp_unsigned(">", bits, top), bits, top)
+    return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
 
 
-@_llvm(types.float32, types.uint32)
-def _float_of(builder: Any, bits: Any) -> Any:
-    return builder.bitcast(bits, _F32)
+@_llvm(types.uint32, types.uint32, types.uint32)
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
 
 
-@njit
-def _largest_of(top: Any) -> Any:
-    """The largest magnitude; 0 below the normal numbers, whose inverse is not finite."""
-    value = _float_of(top)
-    return value if value >= types.float32(1.1754943508222875e-38) else types.float32(0)
+@_llvm(types.uint32, types.uint32, types.uint32)
+def _larger_if_not_above(builder: Any, bits: Any, limit: Any) -> Any:
+    """`bits`, but 0 where they are above a limit."""
+    return builder.select(builder.icmp_unsigned(">", bits, limit), _word(0), bits)
+
+
+@_llvm(types.uint32, types.uint32, types.uint32, types.float32)
+def _is_outlier(builder: Any, bits: Any, limit: Any, value: Any) -> Any:
+    """1 for what is above a limit or not finite, else 0."""
+    exponent = builder.and_(builder.bitcast(value, _WORD), _word(0x7F800000))
+    special = builder.icmp_unsigned("==", exponent, _word(0x7F800000))
+    return builder.zext(builder.or_(builder.icmp_unsigned(">", bits, limit), special), _WORD)
+
+
+@_llvm(types.uint32, types.uint32, types.uint32)
+def _added(builder: Any, a: Any, b: Any) -> Any:
+    return builder.add(a, b)
+
+
+def _limit_of(code: Blockwise) -> Any:
+    @_llvm(types.uint32, types.uint32)
+    def limit(builder: Any, largest: Any) -> Any:
+        """The bits of the largest / 2**spread; 0 below the normal numbers."""
+        less = _word(code.spread << 23)
+        above = builder.icmp_unsigned(">", largest, less)
+        return builder.select(above, builder.sub(largest, less), _word(0))
+
+    return limit
+
+
+def _scale_of(code: Blockwise) -> Any:
+    @_llvm(types.float32, types.uint32, types.uint32, types.uint32)
+    def scale(builder: Any, largest: Any, others: Any, outliers: Any) -> Any:
+        few = builder.icmp_unsigned("<=", outliers, _word(code.few))
+        without = builder.and_(few, builder.icmp_unsigned(">", others, _word(0)))
+        top = builder.select(without, others, largest)
+        if code.dithered:
+            bits = builder.or_(_least(builder, top, HUGE), _word(1))
+        else:
+            power = builder.and_(builder.add(top, _word(code.room)), _word(0x7F800000))
+            bits = _least(builder, builder.add(power, _word(0x00800000)), HUGE)
+        normal = builder.icmp_unsigned(">=", top, _word(TINY))
+        return builder.bitcast(builder.select(normal, bits, _word(0)), _F32)
+
+    return scale
+
+
+def _least(builder: Any, bits: Any, most: int) -> Any:
+    return builder.select(builder.icmp_unsigned("<", bits, _word(most)), bits, _word(most))
+
+
+def _back(builder: Any, code: Blockwise, root: Any) -> Any:
+    """formats.Blockwise._back."""
+    bits = builder.sub(builder.bitcast(root, _WORD), _word(code.offset))
+    value = builder.bitcast(builder.shl(bits, _word(code.shift)), _F32)
+    zero = ir.Constant(_F32, 0.0)
+    return builder.select(builder.fcmp_ordered(">", root, zero), value, zero)
+
+
+def _uniform(builder: Any, random: Any) -> Any:
+    return builder.fmul(builder.sitofp(random, _F32), ir.Constant(_F32, 2.0**-16))
+
+
+def _dither(builder: Any, key: Any, place: Any) -> Any:
+    """formats.Blockwise._dither of one place."""
+    place = builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1))
+    return _uniform(builder, builder.lshr(_scatter(builder, builder.add(place, key)), _word(16)))
+
+
+def _with_sign_of(builder: Any, magnitude: Any, value: Any) -> Any:
+    sign = builder.and_(builder.bitcast(value, _WORD), _word(0x80000000))
+    return builder.bitcast(builder.or_(builder.bitcast(magnitude, _WORD), sign), _F32)
 
 
 def _decode_one(name: str, signed: bool) -> Any:
     code = CODES[name, signed]
 
     @_llvm(types.float32, types.uint32, types.float32)
-    def decode(builder: Any, bits: Any, largest: Any) -> Any:
-        magnitude = builder.and_(bits, _word(code.top))
-        shifted = builder.add(builder.shl(magnitude, _word(code.shift)), _word(code.offset_bits))
-        value = builder.fsub(builder.bitcast(shifted, _F32), ir.Constant(_F32, code.offset))
-        value = builder.fmul(value, largest)
+    def decode(builder: Any, bits: Any, scale: Any) -> Any:
+        magnitude = builder.and_(bits, _word(code.count - 1))
+        root = builder.fmul(builder.sitofp(magnitude, _F32), ir.Constant(_F32, 1 / code.count))
+        value = builder.fmul(_back(builder, code, root), scale)
         if code.signed:
-            sign = builder.shl(builder.and_(bits, _word(code.top + 1)), _word(32 - code.bits))
+            sign = builder.shl(builder.and_(bits, _word(code.count)), _word(32 - code.bits))
             value = builder.bitcast(builder.xor(builder.bitcast(value, _WORD), sign), _F32)
         return value
 
-    return decode
+    @_llvm(types.float32, types.uint32, types.float32, types.int64)
+    def decode_dithered(builder: Any, bits: Any, scale: Any, index: Any) -> Any:
+        u = _dither(builder, builder.bitcast(scale, _WORD), index)
+        whole = builder.sitofp(builder.sub(bits, _word(8)), _F32)
+        place = builder.fadd(whole, builder.fsub(ir.Constant(_F32, 0.5), u))
+        size = builder.bitcast(builder.and_(builder.bitcast(place, _WORD), _word(0x7FFFFFFF)), _F32)
+        value = builder.fmul(_back(builder, code, builder.fmul(size, ir.Constant(_F32, 1 / DITHERED))), scale)
+        negative = builder.fcmp_ordered("<", place, ir.Constant(_F32, 0.0))
+        value = builder.select(negative, builder.fneg(value), value)
+        return builder.select(builder.icmp_unsigned("==", bits, _word(0)), ir.Constant(_F32, 0.0), value)
+
+    return decode_dithered if code.dithered else decode
 
 
 def _encode_one(name: str, signed: bool) -> Any:
     code = CODES[name, signed]
+    one = ir.Constant(_F32, 1.0)
 
-    @_llvm(types.uint32, types.float32, types.float32)
-    def encode(builder: Any, value: Any, inverse: Any) -> Any:
-        bits = builder.bitcast(value, _WORD)
+    def root_of(builder: Any, bits: Any, inverse: Any) -> tuple[Any, Any]:
+        """|x| / scale, at most 1, and its root."""
         size = builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32)
-        moved = builder.fadd(builder.fmul(size, inverse), ir.Constant(_F32, code.offset))
-        # Never below the bits of the offset, so the shift is of a positive number; + half a code, to the nearest.
-        rounding = _word(code.offset_bits - (1 << (code.shift - 1)))
-        magnitude = builder.lshr(builder.sub(builder.bitcast(moved, _WORD), rounding), _word(code.shift))
-        top, one = _word(code.top), _word(1)
-        magnitude = builder.select(builder.icmp_unsigned("<", magnitude, top), magnitude, top)
+        y = builder.fmul(size, inverse)
+        y = builder.select(builder.fcmp_ordered("<", y, one), y, one)
+        root = builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(code.offset))
+        return y, builder.bitcast(root, _F32)
+
+    @_llvm(types.uint32, types.float32, types.float32, types.uint32)
+    def encode(builder: Any, value: Any, inverse: Any, random: Any) -> Any:
+        bits = builder.bitcast(value, _WORD)
+        y, root = root_of(builder, bits, inverse)
+        low = builder.fptosi(builder.fmul(root, ir.Constant(_F32, float(code.count))), _WORD)
+        step = ir.Constant(_F32, 1 / code.count)
+        high = builder.add(low, _word(1))
+        below = _back(builder, code, builder.fmul(builder.sitofp(low, _F32), step))
+        above = _back(builder, code, builder.fmul(builder.sitofp(high, _F32), step))
+        wanted = builder.fmul(_uniform(builder, random), builder.fsub(above, below))
+        magnitude = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
+        magnitude = _least(builder, magnitude, code.count - 1)
         if code.signed:
             sign = builder.lshr(builder.and_(bits, _word(0x80000000)), _word(32 - code.bits))
             return builder.or_(magnitude, sign)
         # A second moment that is not zero is never stored as zero: it is divided by.
-        least = builder.select(builder.icmp_unsigned("<", bits, one), bits, one)
+        least = builder.zext(builder.fcmp_ordered(">", value, ir.Constant(_F32, 0.0)), _WORD)
         return builder.select(builder.icmp_unsigned(">", magnitude, least), magnitude, least)
 
-    return encode
+    @_llvm(types.uint32, types.float32, types.float32, types.float32, types.int64)
+    def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, index: Any) -> Any:
+        _, root = root_of(builder, builder.bitcast(value, _WORD), inverse)
+        u = _dither(builder, builder.bitcast(scale, _WORD), index)
+        signed_root = _with_sign_of(builder, root, value)
+        moved = builder.fadd(builder.fmul(signed_root, ir.Constant(_F32, DITHERED)), u)
+        # Its floor, of -7.25 to 8.25: of a number above zero, which conversion cuts off.
+        floor = builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD)
+        place = _least(builder, floor, 15)
+        place = builder.select(builder.icmp_unsigned(">", place, _word(1)), place, _word(1))
+        return builder.select(builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0)), place, _word(0))
+
+    return encode_dithered if code.dithered else encode
 
 
 @_llvm(types.uint8, types.uint32)
@@ -419,18 +558,28 @@ def _high_code(builder: Any, byte: Any) -> Any:
 
 
 def _decoder(name: str, signed: bool, scope: int) -> Any:
+    code = CODES[name, signed]
     decode, store = _decode_one(name, signed), RAW_STORE["fp32", scope]
     load, load_largest = RAW_LOAD["8", _CODES_SCOPE], RAW_LOAD["fp32", _LARGEST_SCOPE]
-    half = CODES[name, signed].block // 2
+    block, half = code.block, code.block // 2
 
     def decode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
-        largest = load_largest(largest_at, 0)
-        for i in range(half):  # the buffer holds a whole block, also where the tensor ends
-            store(buffer, i, decode(_low_code(load(codes, i)), largest))
-        for i in range(half):
-            store(buffer, half + i, decode(_high_code(load(codes, i)), largest))
+        for part in range((count + block - 1) // block):
+            scale, at, first = load_largest(largest_at, part), part * half, part * block
+            for i in range(half):  # the buffer holds a whole block, also where the tensor ends
+                store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale))
+            for i in range(half):
+                store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale))
 
-    return _compiled(decode_int4, signed, scope)
+    def decode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
+        for part in range((count + block - 1) // block):
+            scale, at, first = load_largest(largest_at, part), part * half, part * block
+            for i in range(half):
+                store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale, i))
+            for i in range(half):
+                store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale, half + i))
+
+    return _compiled(decode_dithered if code.dithered else decode_int4, signed, scope)
 
 
 def _loader_int8(signed: bool) -> Any:
@@ -440,31 +589,69 @@ def _loader_int8(signed: bool) -> Any:
     return _compiled(lambda codes, i, largest: decode(_widen(load(codes, i)), largest), "load_int8", signed)
 
 
-def _encoder(name: str, signed: bool, scope: int) -> Any:
+def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
+    """Takes the values of one step of the loop, some blocks, and where they lie in the tensor."""
+    code = CODES[name, signed]
     encode, load = _encode_one(name, signed), RAW_LOAD["fp32", scope]
     store, store_largest = RAW_STORE["8", _CODES_SCOPE], RAW_STORE["fp32", _LARGEST_SCOPE]
     store_value = RAW_STORE["fp32", scope]
-    block = CODES[name, signed].block
-    half = block // 2
+    taken = low_half if half_of_random == "low" else high_half
+    limit_of, scale_of = _limit_of(code), _scale_of(code)
+    block, half = code.block, code.block // 2
 
-    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, top: Any) -> None:
-        largest = _largest_of(top)
-        store_largest(largest_at, 0, largest)
-        inverse = types.float32(1) / largest if largest > 0 else types.float32(0)
+    def block_scale(buffer: Any, first: Any, count: Any) -> Any:
+        top = _no_magnitude()
         for i in range(count):
-            store(codes, i, _byte(encode(load(buffer, i), inverse)))
+            top = _larger(top, _magnitude(load(buffer, first + i)))
+        limit, others, outliers = limit_of(top), _no_magnitude(), _no_magnitude()
+        for i in range(count):
+            bits = _magnitude(load(buffer, first + i))
+            others = _larger(others, _larger_if_not_above(bits, limit))
+            outliers = _added(outliers, _is_outlier(bits, limit, load(buffer, first + i)))
+        return scale_of(top, others, outliers)
 
-    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, top: Any) -> None:
-        for i in range(count, block):
+    find_scale = _compiled(block_scale, name, signed, scope)
+
+    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
+        scale = find_scale(buffer, 0, count)
+        store_largest(largest_at, 0, scale)
+        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        for i in range(count):
+            random = turned(taken(random_bits(key, place + i)), step)
+            store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
+
+    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
+        parts = (count + block - 1) // block
+        for i in range(count, parts * block):
             store_value(buffer, i, types.float32(0))
-        largest = _largest_of(top)
-        store_largest(largest_at, 0, largest)
-        inverse = types.float32(1) / largest if largest > 0 else types.float32(0)
-        for i in range(half):
-            low, high = encode(load(buffer, i), inverse), encode(load(buffer, half + i), inverse)
-            store(codes, i, _pair(low, high))
+        for part in range(parts):
+            at, first = part * half, part * block
+            scale = find_scale(buffer, first, block)
+            store_largest(largest_at, part, scale)
+            inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+            for i in range(half):
+                here = turned(taken(random_bits(key, place + first + i)), step)
+                there = turned(taken(random_bits(key, place + first + half + i)), step)
+                low = encode(load(buffer, first + i), inverse, here)
+                high = encode(load(buffer, first + half + i), inverse, there)
+                store(codes, at + i, _pair(low, high))
 
-    return _compiled(encode_int8 if name == "int8" else encode_int4, signed, scope)
+    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
+        parts = (count + block - 1) // block
+        for i in range(count, parts * block):
+            store_value(buffer, i, types.float32(0))
+        for part in range(parts):
+            at, first = part * half, part * block
+            scale = find_scale(buffer, first, block)
+            store_largest(largest_at, part, scale)
+            inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+            for i in range(half):
+                low = encode(load(buffer, first + i), inverse, scale, i)
+                high = encode(load(buffer, first + half + i), inverse, scale, half + i)
+                store(codes, at + i, _pair(low, high))
+
+    function = encode_int8 if name == "int8" else encode_dithered if code.dithered else encode_int4
+    return _compiled(function, signed, scope, half_of_random)
 
 
 DECODE = _Table(_decoder)

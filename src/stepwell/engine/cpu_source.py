@@ -20,7 +20,8 @@ class _Lines:
     reads: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
-    random: set[int] = field(default_factory=set)
+    random: set[int] = field(default_factory=set)  # the words of random bits that the loop over elements makes
+    code_keys: set[int] = field(default_factory=set)  # those that the encoders make
     sums: list[str] = field(default_factory=list)
     buffers: int = 0
 
@@ -66,7 +67,8 @@ def _arrays(kind: LaunchKind, lines: _Lines, program: Statements, stored: dict[s
         if name is None or storage == formats.NUMBER:
             continue
         if storage in ("int8", "int4"):
-            _blockwise(lines, name, storage, signed, column, block, None if stored is None else stored[name])
+            new = None if stored is None else stored[name]
+            _blockwise(lines, name, storage, signed, column, block, consumer, new)
         else:
             _element(lines, name, storage, column)
             if stored is not None:
@@ -104,6 +106,9 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
+    if lines.code_keys:
+        keys.append(f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {formats.TURNS}) * 0x27D4EB2F)")
+        keys += [f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})" for n in sorted(lines.code_keys)]
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
@@ -120,14 +125,13 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
 import numpy as np
-from numba import cfunc, float32, float64, types
+from numba import float32, float64, types
 
 from stepwell.engine.cpu_intrinsics import *
 
 {indented(lines.bindings, 0)}
 
 
-@cfunc(types.void(types.voidptr), cache=True, error_model="numpy")
 def kernel(job):
     spans, pieces, addresses = job_word(job, 2), job_word(job, 3), job_word(job, 4)
     steps, salts, rows, gradient_factor = job_word(job, 5), job_word(job, 6), job_word(job, 7), job_number(job, 8)
@@ -222,18 +226,22 @@ def _slot_write(lines: _Lines, name: str, storage: str, column: int, new: str, c
     lines.writes.append(f"store_raw_{name}(at_{name}, i, bf16_stochastic({new}, {bits}))")
 
 
-def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int, block: int, new: str | None) -> None:
-    """An array of codes. New values wait in a buffer of one block: its largest must be known to encode them."""
+def _blockwise(
+    lines: _Lines, name: str, storage: str, signed: bool, column: int, block: int, consumer: int, new: str | None
+) -> None:
+    """An array of codes. New values wait in a buffer of some blocks: their scales must be known to encode them."""
+    word, half = consumer // 2, "high" if consumer % 2 else "low"
     arguments = f"{signed}, {column}"
     lines.bindings += [
         f"store_{name} = RAW_STORE['fp32', {column}]",
-        f"encode_{name} = ENCODE[{storage!r}, {arguments}]",
+        f"encode_{name} = ENCODE[{storage!r}, {arguments}, {half!r}]",
     ]
     codes = "(first + start)" if storage == "int8" else "(first + start) // 2"
+    own = formats.block_of(storage)
     lines.addresses += [
         f"at_{name} = scratch + {lines.buffers * block * 4}",
         f"codes_{name} = load_word(addresses, columns + {column}) + {codes}",
-        f"largest_{name} = load_word(addresses, columns + {column + 1}) + (first + start) // {block} * 4",
+        f"largest_{name} = load_word(addresses, columns + {column + 1}) + (first + start) // {own} * 4",
     ]
     if storage == "int8":
         lines.bindings.append(f"load_int8_{name} = LOAD_INT8[({signed},)]")
@@ -244,6 +252,7 @@ def _blockwise(lines: _Lines, name: str, storage: str, signed: bool, column: int
     lines.buffers += 1
     if new is None:
         return
-    lines.writes += [f"store_{name}(at_{name}, i, {new})", f"top_{name} = larger(top_{name}, {new})"]
-    lines.before.append(f"top_{name} = no_magnitude()")
-    lines.after.append(f"encode_{name}(codes_{name}, largest_{name}, at_{name}, count, top_{name})")
+    lines.code_keys.add(word)
+    lines.writes.append(f"store_{name}(at_{name}, i, {new})")
+    where = f"codes_{name}, largest_{name}, at_{name}, count, code_key_{word}, first + start, types.int64(t)"
+    lines.after.append(f"encode_{name}({where})")

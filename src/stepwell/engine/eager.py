@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stepwell.engine import formats
 from stepwell.engine.frame import frame, sums
+from stepwell.engine.numbers import Number
 from stepwell.engine.plan import Launch, LaunchKind
 
 # Elements whose squares torch adds up in float32. It does so one after the other: over 10 million elements the norm is
@@ -50,8 +51,8 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     kind = launch.kind
     for index in launch.active():
         loaded = load(launch, index)
-        numbers = _numbers(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
-        step = float(launch.steps[index]) + 1
+        numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
+        step = Number(launch.steps[index]) + 1
         parts = sums(kind.rule, kind.measure, loaded.g, loaded.p, step, loaded.slots, **numbers)
         for column, name in enumerate(kind.sums):
             launch.totals[index, column] = as_tensor(parts[name], loaded.p).double().sum()
@@ -62,28 +63,43 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     """Update every tensor of `launch` that has a gradient."""
     if found_inf is not None and bool(found_inf):
         return
+    launch.began = True
     for index in launch.active():
-        launch.steps[index] += 1
-        update(launch, index, rows, float(gradient_factor))
+        if index not in launch.finished:
+            update(launch, index, rows, float(gradient_factor))
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted: what was computed is written again, then the rest."""
+    if launch.writing is not None:
+        launch.writing()
+    run(launch, rows, gradient_factor, None)
 
 
 @torch.no_grad()
 def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float) -> None:
-    """Update one tensor, whose step count is that of this step."""
+    """Update one tensor and count its step. Nothing is written before everything is computed."""
     kind = launch.kind
     loaded = load(launch, index)
-    numbers = _numbers(launch, rows[launch.groups[index]].tolist(), gradient_factor)
-    numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
+    numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), gradient_factor)
+    numbers |= zip(kind.sums, map(Number, launch.totals[index].tolist()), strict=True)
     if kind.sizes:
-        numbers["elements"] = float(launch.elements[index])
-    step = float(launch.steps[index])
+        numbers["elements"] = Number(launch.elements[index])
+    step = Number(launch.steps[index]) + 1
     p, slots = frame(kind.rule, loaded.g, loaded.p, step, loaded.slots, cautious=kind.cautious, **numbers)
-    store(launch, index, loaded, p, slots)
+
+    def write() -> None:
+        launch.steps[index] = step
+        store(launch, index, loaded, p, slots)
+        launch.finished.add(index)
+
+    launch.write(write)
 
 
-def _numbers(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
+def numbers_of(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
+    """What the frame is told of one group: numbers by name, and the facts of the kind."""
     kind = launch.kind
-    row = dict(zip(kind.row_names, row_values, strict=True))
+    row = dict(zip(kind.row_names, map(Number, row_values), strict=True))
     return {
         "lr": row["lr"],
         "weight_decay": row["weight_decay"],
@@ -141,7 +157,7 @@ def load(launch: Launch, index: int) -> Loaded:
             slots.append(stored[index][0].to(dtype))
     if launch.numbers is not None:
         for name, number in zip(kind.number_slots, launch.numbers[index].tolist(), strict=True):
-            slots[kind.slots.index(name)] = number
+            slots[kind.slots.index(name)] = Number(number)
     return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
 
 
@@ -166,9 +182,20 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
             formats.write(name, signed, tensors, values, random(consumer, values.numel()) if name == "bf16" else None)
             continue
         values = as_tensor(new, p)
-        if places is not None:  # numbers that were stored once are stored again as they are
-            values = formats.read(name, signed, tensors, elements, dtype).index_copy(0, places, values)
-        formats.write(name, signed, tensors, values, random(consumer) if name == "bf16" else None)
+        rounded = None
+        if name in ("int8", "int4"):
+            seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.steps[index])
+            rounded = formats.code_bits(seed, place, step, consumer, elements, whole.device)
+        elif name == "bf16":
+            rounded = random(consumer)
+        if places is None:
+            formats.write(name, signed, tensors, values, rounded)
+            continue
+        values = formats.read(name, signed, tensors, elements, dtype).index_copy(0, places, values)
+        if name in ("int8", "int4"):  # blocks without a touched element keep their codes
+            formats.write_blocks(name, signed, tensors, values, rounded, places)
+        else:  # numbers that were stored once are stored again as they are
+            formats.write(name, signed, tensors, values, rounded)
     if launch.numbers is not None:
         numbers = [slots[kind.slots.index(name)] for name in kind.number_slots]
         launch.numbers[index] = torch.tensor(numbers, dtype=torch.float64)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from stepwell.engine import formats
+from stepwell.engine.explanation import Explanation
 
 
-def explain(optimizer: Any) -> str:
+def explain(optimizer: Any) -> Explanation:
     """A table with a line per group and kernel: tensors, elements, lr, decay, formats, bytes, backend; then reasons."""
     plan = optimizer.make_plan()  # the one its next step uses: a plan takes over the state it binds
     rows: dict[Any, list[Any]] = defaultdict(list)
@@ -37,17 +38,11 @@ def explain(optimizer: Any) -> str:
         label = group.get("name", str(position))
         numbers = [str(label), str(len(tensors)), f"{elements:,}", f"{float(group['lr']):g}"]
         lines.append([*numbers, decay, weights, state, f"{size:,}", backend])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    left = {0, 4, 5, 6, 8}
-    text = [
-        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    ]
-    text.insert(1, "  ".join("-" * width for width in widths))
+    remarks = []
     for reason, names in reasons.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        text.append(f"{reason} ({shown})")
-    return f"{type(optimizer).__name__}\n" + "\n".join(line.rstrip() for line in text)
+        remarks.append(f"{reason} ({shown})")
+    return Explanation.of([type(optimizer).__name__], lines, remarks)
 
 
 def _bytes(kind: Any, slots: Any, tensor: Any, group: Any) -> int:

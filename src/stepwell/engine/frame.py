@@ -6,7 +6,7 @@ The frame is arithmetic like a rule and is traced together with it, so that one 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -67,9 +67,11 @@ def frame_in_place(
     gradient_factor: float,
     decay: str | None,
     shared: Sequence[str] = (),
+    is_sound: Callable[[Any, list[Any]], bool] = lambda direction, slots: True,
     **hyperparameters: Any,
-) -> list[Any]:
-    """What `frame` does, on tensors, with the new parameters written over `p`: returns the new slots.
+) -> list[Any] | None:
+    """What `frame` does, on tensors, with the new parameters written over `p`: returns the new slots, or None, and `p`
+    as it was, where `is_sound` refuses the direction and the new slots.
 
     A stack of matrices is megabytes; each intermediate one costs as much in fresh pages as a pass over it.
     """
@@ -77,6 +79,8 @@ def frame_in_place(
         g = _gradient(g, p, gradient_factor, weight_decay, decay)
     numbers = {"lr": lr, "weight_decay": weight_decay}
     direction, new_slots = _direct(rule, g, p, t, slots, shared, numbers, hyperparameters)
+    if not is_sound(direction, new_slots):
+        return None
     if decay == "decoupled" and weight_decay:
         p.mul_(1 - lr * weight_decay)
     p.sub_(direction, alpha=1 if "lr" in shared else lr)

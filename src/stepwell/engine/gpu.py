@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager
+from stepwell.engine import eager, printed
 from stepwell.engine.addresses import Addresses
 from stepwell.engine.plan import Launch, LaunchKind, norm_of
-from stepwell.engine.printed import module_of
+from stepwell.engine.pointers import is_wrapper
 
 
 def interpreted() -> bool:
@@ -29,6 +29,8 @@ def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     """Why this backend cannot update `tensor`, or None."""
     if kind is not None and kind.view != "element":
         return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
+    if is_wrapper(tensor):
+        return f"it is a {type(tensor).__name__}, whose numbers lie in other tensors; kernels work by address"
     if tensor.device.type != "cuda" and not (interpreted() and tensor.device.type == "cpu"):
         return f"it lies on {tensor.device}; the gpu backend updates tensors in a CUDA device's memory"
     try:
@@ -43,7 +45,8 @@ def kernel(kind: LaunchKind, summing: bool = False) -> Any:
     """The Triton function of one kind of launch, or that of its first pass."""
     from stepwell.engine.gpu_source import source
 
-    return module_of(source(kind, summing), "gpu").kernel
+    text = source(kind, summing)
+    return printed.module_of(text, printed.digest_of(text, "gpu")).kernel
 
 
 def prepare(launch: Launch) -> None:
@@ -53,7 +56,7 @@ def prepare(launch: Launch) -> None:
         memory.update(_memory(launch))
     addresses: Addresses = memory["addresses"]
     had_rows = addresses.has_rows
-    addresses.collect()
+    addresses.collect(launch)
     table, rows = addresses.table, addresses.rows
     active = table[:, 1] != 0
     again = had_rows or addresses.has_rows or memory["active"] is None
@@ -108,20 +111,40 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     flag = memory["no_inf"]
     if found_inf is not None:
         flag = torch.as_tensor(found_inf, dtype=torch.float32, device=flag.device)
-    launch.step_counts += memory["device_active"] * (flag == 0)
+    memory["flag"] = None if found_inf is None else flag
+    # The rule sees the step that is being made. The state has it once all is written.
+    memory["steps"] = steps = launch.step_counts + memory["device_active"] * (flag == 0)
     # A program reads what was before the step: another one of the same tensor may have written already.
-    after = launch.step_counts if launch.numbers is None else launch.numbers
+    after = steps if launch.numbers is None else launch.numbers
     before = after if launch.numbers is None else after.clone()
     totals = launch.totals if launch.kind.sums else flag
+    memory["started"] = False
+    launch.began = True
     _start(
-        memory["kernel"], launch, memory["device_addresses"], memory["device_rows"], launch.step_counts,
+        memory["kernel"], launch, memory["device_addresses"], memory["device_rows"], steps,
         gradient_factor, flag, before, after, totals, flag,
     )  # fmt: skip
+    memory["started"] = True
+    _complete(launch, rows, gradient_factor)
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted."""
+    if not launch.memory["started"]:
+        run(launch, rows, gradient_factor, launch.memory["flag"])
+    else:
+        _complete(launch, rows, gradient_factor)
+
+
+def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """What follows the kernel; it may be done twice."""
+    memory = launch.memory
     for index in memory["addresses"].apart:
-        if found_inf is None or not bool(found_inf):  # waits
+        if index not in launch.finished and (memory["flag"] is None or not bool(memory["flag"])):  # waits
             eager.update(launch, index, rows, float(gradient_factor))
     for tensor, copy in memory["addresses"].staged:
         tensor.copy_(copy)
+    launch.step_counts.copy_(memory["steps"])
 
 
 def _sums(

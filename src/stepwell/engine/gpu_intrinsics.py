@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from stepwell.engine.formats import CODES
+from stepwell.engine.formats import CODES, DITHERED
 
 
 @triton.jit
@@ -122,23 +122,31 @@ def fp16_stochastic(value, random):
 @triton.jit
 def join_bf16(high, low):
     signed = low.to(tl.int16, bitcast=True).to(tl.int32).to(tl.uint32, bitcast=True)
-    return ((high.to(tl.uint32) << 16) + signed).to(tl.float32, bitcast=True)
+    joined = ((high.to(tl.uint32) << 16) + signed).to(tl.float32, bitcast=True)
+    return tl.where(joined != joined, f32_of_bf16(high), joined)
+
+
+@triton.jit
+def _bits_of(value):
+    """The bits of a float32, those of a quiet NaN for every NaN."""
+    return tl.where(value != value, 0x7FC00000, value.to(tl.uint32, bitcast=True)).to(tl.uint32)
 
 
 @triton.jit
 def split_high_bf16(value):
-    return ((value.to(tl.uint32, bitcast=True) + 0x8000) >> 16).to(tl.uint16)
+    return ((_bits_of(value) + 0x8000) >> 16).to(tl.uint16)
 
 
 @triton.jit
 def split_low_bf16(value):
-    return (value.to(tl.uint32, bitcast=True) & 0xFFFF).to(tl.uint16)
+    return (_bits_of(value) & 0xFFFF).to(tl.uint16)
 
 
 @triton.jit
 def join_fp16(high, low):
     half = f32_of_fp16(high)
-    return half + low.to(tl.int16, bitcast=True).to(tl.float32) * _power_of_two(half, 112, 24)
+    joined = half + low.to(tl.int16, bitcast=True).to(tl.float32) * _power_of_two(half, 112, 24)
+    return tl.where(f32_of_fp16(fp16_of_f32(joined)) == half, joined, half)
 
 
 @triton.jit
@@ -192,57 +200,105 @@ def high_half(random):
     return random >> 16
 
 
+@triton.jit
+def turned(half, step, TURN: tl.constexpr):
+    return (half.to(tl.int64) + step.to(tl.int64) * TURN & 0xFFFF).to(tl.int32)
+
+
 # Codes (formats.Blockwise)
+
+
+@triton.jit
+def _back(root, OFFSET: tl.constexpr, SHIFT: tl.constexpr):
+    bits = (root.to(tl.int32, bitcast=True) - OFFSET) << SHIFT
+    return tl.where(root > 0, bits.to(tl.float32, bitcast=True), 0.0)
+
+
+@triton.jit
+def _dither(scale, places):
+    key = scale.to(tl.uint32, bitcast=True).to(tl.int64)
+    word = _scatter(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
+    return (word >> 16).to(tl.float32) * 1.52587890625e-05
 
 
 @triton.jit
 def decode(
     bits,
-    largest,
-    TOP: tl.constexpr,
+    scale,
+    places,
+    COUNT: tl.constexpr,
     SHIFT: tl.constexpr,
     OFFSET: tl.constexpr,
-    OFFSET_BITS: tl.constexpr,
     SIGNED: tl.constexpr,
+    DITHER: tl.constexpr,
 ):
-    magnitude = ((bits & TOP) << SHIFT) + OFFSET_BITS
-    value = (magnitude.to(tl.float32, bitcast=True) - OFFSET) * largest
-    if SIGNED:
-        value = tl.where(bits > TOP, -value, value)
-    return value
+    """`places` are those in the block."""
+    if DITHER > 0:
+        place = (bits - 8).to(tl.float32) + (0.5 - _dither(scale, places))
+        value = _back(tl.abs(place) * (1 / DITHER), OFFSET, SHIFT) * scale
+        return tl.where(bits == 0, 0.0, tl.where(place < 0, -value, value))
+    else:
+        value = _back((bits & (COUNT - 1)).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT) * scale
+        if SIGNED:
+            value = tl.where(bits >= COUNT, -value, value)
+        return value
 
 
 @triton.jit
 def encode(
     value,
+    scale,
     inverse,
-    TOP: tl.constexpr,
+    random,
+    places,
+    COUNT: tl.constexpr,
     SHIFT: tl.constexpr,
     OFFSET: tl.constexpr,
-    OFFSET_BITS: tl.constexpr,
     SIGNED: tl.constexpr,
+    DITHER: tl.constexpr,
 ):
-    moved = tl.abs(value) * inverse + OFFSET
-    shifted = moved.to(tl.int32, bitcast=True) - OFFSET_BITS
-    magnitude = (shifted + (1 << (SHIFT - 1))) >> SHIFT
-    magnitude = tl.where(magnitude > TOP, TOP, magnitude)
-    magnitude = tl.where(magnitude < 0, 0, magnitude)
-    if SIGNED:
-        magnitude = magnitude | tl.where(value.to(tl.int32, bitcast=True) < 0, TOP + 1, 0)
+    y = tl.abs(value) * inverse
+    y = tl.where(y < 1, y, 1.0)  # also where it is not a number
+    root = ((y.to(tl.int32, bitcast=True) >> SHIFT) + OFFSET).to(tl.float32, bitcast=True)
+    negative = value.to(tl.int32, bitcast=True) < 0
+    if DITHER > 0:
+        moved = tl.where(negative, -root, root) * DITHER + _dither(scale, places)
+        place = (moved + 8.0).to(tl.int32)  # its floor, of a number above zero
+        place = tl.where(place > 15, 15, tl.where(place < 1, 1, place))
+        return tl.where(value == 0, 0, place)
     else:
-        magnitude = tl.where((magnitude == 0) & (value > 0), 1, magnitude)
-    return magnitude
+        low = (root * COUNT).to(tl.int32)
+        below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
+        above = _back((low + 1).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
+        part = random.to(tl.float32) * 1.52587890625e-05
+        magnitude = tl.where(y - below > part * (above - below), low + 1, low)
+        magnitude = tl.where(magnitude > COUNT - 1, COUNT - 1, magnitude)
+        if SIGNED:
+            magnitude = magnitude | tl.where(negative, COUNT, 0)
+        else:
+            magnitude = tl.where((magnitude == 0) & (value > 0), 1, magnitude)
+        return magnitude
 
 
 @triton.jit
-def largest_of(rows):
-    """The largest magnitude of each row and its inverse; 0 and 0 below the normal numbers."""
-    largest = tl.max(tl.abs(rows), axis=1)
-    largest = tl.where(largest >= 1.1754943508222875e-38, largest, 0.0)
-    inverse = tl.where(
-        largest > 0, tl.div_rn(tl.full(largest.shape, 1.0, tl.float32), tl.where(largest > 0, largest, 1.0)), 0.0
-    )
-    return largest, inverse
+def scales_of(rows, ROOM: tl.constexpr, SPREAD: tl.constexpr, FEW: tl.constexpr, DITHER: tl.constexpr):
+    """The scale of each row and its inverse (formats.Blockwise.scales)."""
+    all_bits = tl.abs(rows).to(tl.int32, bitcast=True)
+    bits = tl.where(all_bits < 0x7F800000, all_bits, 0)
+    largest = tl.max(bits, axis=1)
+    limit = tl.where(largest > SPREAD << 23, largest - (SPREAD << 23), 0)
+    far = bits > limit[:, None]
+    others = tl.max(tl.where(far, 0, bits), axis=1)
+    outliers = tl.sum((far | (all_bits >= 0x7F800000)).to(tl.int32), axis=1)
+    top = tl.where((others > 0) & (outliers <= FEW), others, largest)
+    if DITHER > 0:
+        scale = tl.where(top < 253 << 23, top, 253 << 23) | 1
+    else:
+        scale = ((top + ROOM) & 0x7F800000) + 0x00800000
+        scale = tl.where(scale < 253 << 23, scale, 253 << 23)
+    scale = tl.where(top >= 0x00800000, scale, 0).to(tl.float32, bitcast=True)
+    one = tl.full(scale.shape, 1.0, tl.float32)
+    return scale, tl.where(scale > 0, tl.div_rn(one, tl.where(scale > 0, scale, 1.0)), 0.0)
 
 
 @triton.jit
@@ -254,11 +310,11 @@ def load_int8(
     mask,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
-    TOP: tl.constexpr,
+    COUNT: tl.constexpr,
     SHIFT: tl.constexpr,
     OFFSET: tl.constexpr,
-    OFFSET_BITS: tl.constexpr,
     SIGNED: tl.constexpr,
+    DITHER: tl.constexpr,
 ):
     places = first + tl.arange(0, BLOCK)
     if MASKED:
@@ -267,7 +323,7 @@ def load_int8(
     else:
         bits = tl.load(codes + places).to(tl.int32)
         largest = tl.load(largest_at + places // 256)
-    return decode(bits, largest, TOP, SHIFT, OFFSET, OFFSET_BITS, SIGNED)
+    return decode(bits, largest, places % 256, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
 
 
 @triton.jit
@@ -275,29 +331,35 @@ def store_int8(
     codes,
     largest_at,
     values,
+    random,
     first,
     size,
     mask,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
-    TOP: tl.constexpr,
+    COUNT: tl.constexpr,
     SHIFT: tl.constexpr,
     OFFSET: tl.constexpr,
-    OFFSET_BITS: tl.constexpr,
     SIGNED: tl.constexpr,
+    DITHER: tl.constexpr,
+    ROOM: tl.constexpr,
+    SPREAD: tl.constexpr,
+    FEW: tl.constexpr,
 ):
     values = tl.where(mask, values, 0.0) if MASKED else values
     rows = tl.reshape(values, (BLOCK // 256, 256))
-    largest, inverse = largest_of(rows)
-    bits = encode(rows, inverse[:, None], TOP, SHIFT, OFFSET, OFFSET_BITS, SIGNED)
+    random = tl.reshape(random, (BLOCK // 256, 256))
+    scale, inverse = scales_of(rows, ROOM, SPREAD, FEW, DITHER)
+    inside = tl.arange(0, 256)[None, :]
+    bits = encode(rows, scale[:, None], inverse[:, None], random, inside, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
     bits = tl.reshape(bits, (BLOCK,)).to(tl.uint8)
     blocks = first // 256 + tl.arange(0, BLOCK // 256)
     if MASKED:
         tl.store(codes + first + tl.arange(0, BLOCK), bits, mask=mask)
-        tl.store(largest_at + blocks, largest, mask=blocks * 256 < size)
+        tl.store(largest_at + blocks, scale, mask=blocks * 256 < size)
     else:
         tl.store(codes + first + tl.arange(0, BLOCK), bits)
-        tl.store(largest_at + blocks, largest)
+        tl.store(largest_at + blocks, scale)
 
 
 @triton.jit
@@ -309,14 +371,15 @@ def load_int4(
     mask,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
-    TOP: tl.constexpr,
+    COUNT: tl.constexpr,
     SHIFT: tl.constexpr,
     OFFSET: tl.constexpr,
-    OFFSET_BITS: tl.constexpr,
     SIGNED: tl.constexpr,
+    DITHER: tl.constexpr,
 ):
     blocks = first // 128 + tl.arange(0, BLOCK // 128)
-    places = blocks[:, None] * 64 + tl.arange(0, 64)[None, :]
+    inner = tl.arange(0, 64)[None, :]
+    places = blocks[:, None] * 64 + inner
     if MASKED:
         inside = blocks * 128 < size
         bytes_ = tl.load(codes + places, mask=inside[:, None], other=0).to(tl.int32)
@@ -324,8 +387,8 @@ def load_int4(
     else:
         bytes_ = tl.load(codes + places).to(tl.int32)
         largest = tl.load(largest_at + blocks)
-    low = decode(bytes_ & 15, largest[:, None], TOP, SHIFT, OFFSET, OFFSET_BITS, SIGNED)
-    high = decode(bytes_ >> 4, largest[:, None], TOP, SHIFT, OFFSET, OFFSET_BITS, SIGNED)
+    low = decode(bytes_ & 15, largest[:, None], inner, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
+    high = decode(bytes_ >> 4, largest[:, None], inner + 64, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
     return tl.reshape(tl.permute(tl.join(low, high), (0, 2, 1)), (BLOCK,))
 
 
@@ -334,41 +397,49 @@ def store_int4(
     codes,
     largest_at,
     values,
+    random,
     first,
     size,
     mask,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
-    TOP: tl.constexpr,
+    COUNT: tl.constexpr,
     SHIFT: tl.constexpr,
     OFFSET: tl.constexpr,
-    OFFSET_BITS: tl.constexpr,
     SIGNED: tl.constexpr,
+    DITHER: tl.constexpr,
+    ROOM: tl.constexpr,
+    SPREAD: tl.constexpr,
+    FEW: tl.constexpr,
 ):
     values = tl.where(mask, values, 0.0) if MASKED else values
-    largest, inverse = largest_of(tl.reshape(values, (BLOCK // 128, 128)))
+    scale, inverse = scales_of(tl.reshape(values, (BLOCK // 128, 128)), ROOM, SPREAD, FEW, DITHER)
     halves = tl.permute(tl.reshape(values, (BLOCK // 128, 2, 64)), (0, 2, 1))
-    bits = encode(halves, inverse[:, None, None], TOP, SHIFT, OFFSET, OFFSET_BITS, SIGNED)
+    random = tl.permute(tl.reshape(random, (BLOCK // 128, 2, 64)), (0, 2, 1))
+    inside = tl.arange(0, 64)[None, :, None] + tl.arange(0, 2)[None, None, :] * 64
+    scale3, inverse3 = scale[:, None, None], inverse[:, None, None]
+    bits = encode(halves, scale3, inverse3, random, inside, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
     low, high = tl.split(bits)
     bytes_ = (low | (high << 4)).to(tl.uint8)
     blocks = first // 128 + tl.arange(0, BLOCK // 128)
     places = blocks[:, None] * 64 + tl.arange(0, 64)[None, :]
     if MASKED:
-        inside = blocks * 128 < size
-        tl.store(codes + places, bytes_, mask=inside[:, None])
-        tl.store(largest_at + blocks, largest, mask=inside)
+        inside_size = blocks * 128 < size
+        tl.store(codes + places, bytes_, mask=inside_size[:, None])
+        tl.store(largest_at + blocks, scale, mask=inside_size)
     else:
         tl.store(codes + places, bytes_)
-        tl.store(largest_at + blocks, largest)
+        tl.store(largest_at + blocks, scale)
 
 
-def code_arguments(name: str, signed: bool) -> dict[str, Any]:
-    """The compile-time arguments of `decode` and `encode`."""
+def code_arguments(name: str, signed: bool, storing: bool = False) -> dict[str, Any]:
+    """The compile-time arguments of loads and stores."""
     code = CODES[name, signed]
-    return {
-        "TOP": code.top,
+    arguments: dict[str, Any] = {
+        "COUNT": code.count,
         "SHIFT": code.shift,
         "OFFSET": code.offset,
-        "OFFSET_BITS": code.offset_bits,
         "SIGNED": signed,
+        "DITHER": DITHERED if code.dithered else 0.0,
     }
+    return {**arguments, "ROOM": code.room, "SPREAD": code.spread, "FEW": code.few} if storing else arguments

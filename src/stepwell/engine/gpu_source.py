@@ -21,6 +21,7 @@ class _Lines:
     reads: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     random: set[int] = field(default_factory=set)
+    code_random: set[int] = field(default_factory=set)
 
 
 def source(kind: LaunchKind, summing: bool = False) -> str:
@@ -48,7 +49,7 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
         if name is None or storage == formats.NUMBER:
             continue
         if storage in ("int8", "int4"):
-            _blockwise(lines, name, storage, signed, column, program.loaded.get(name), new[name])
+            _blockwise(lines, name, storage, signed, column, consumer, program.loaded.get(name), new[name])
         else:
             _element(lines, name, storage, column, program.loaded.get(name))
             value = new[name]
@@ -67,12 +68,19 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
     if summing:
         numbers = []
         lines.random.clear()
+        lines.code_random.clear()
         lines.writes = [_partial(stored[name], k, len(kind.sums)) for k, name in enumerate(kind.sums)]
     keys, bits = [], []
     if lines.random:
         keys = ["key = key_of(tl.load(salts + tensor) + t.to(tl.int64) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, places)" for n in sorted(lines.random)]
+    if lines.code_random:
+        turns = f"(t.to(tl.int64) >> {formats.TURNS}) * 0x27D4EB2F"
+        keys.append(f"code_key = key_of(tl.load(salts + tensor) + {turns})")
+        for n in sorted(lines.code_random):
+            keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
+            bits.append(f"code_random_{n} = random_bits(code_key_{n}, places)")
 
     def indented(text: list[str]) -> str:
         return "\n".join("    " + line for line in text)
@@ -193,12 +201,17 @@ def _weights(kind: LaunchKind, lines: _Lines, loaded: dict[str, str], new: str) 
 
 
 def _blockwise(
-    lines: _Lines, name: str, storage: str, signed: bool, column: int, variable: str | None, new: str
+    lines: _Lines, name: str, storage: str, signed: bool, column: int, consumer: int, variable: str | None, new: str
 ) -> None:
-    codes = ", ".join(f"{key}={value!r}" for key, value in code_arguments(storage, signed).items())
+    def arguments(storing: bool) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in code_arguments(storage, signed, storing).items())
+
     where = "first, end, mask, BLOCK, MASKED"
     lines.addresses += _pointer(f"codes_{name}", column, "tl.uint8")
     lines.addresses += _pointer(f"largest_{name}", column + 1, "tl.float32")
     if variable is not None:
-        lines.reads.append(f"{variable} = load_{storage}(codes_{name}, largest_{name}, {where}, {codes})")
-    lines.writes.append(f"store_{storage}(codes_{name}, largest_{name}, {new}, {where}, {codes})")
+        lines.reads.append(f"{variable} = load_{storage}(codes_{name}, largest_{name}, {where}, {arguments(False)})")
+    lines.code_random.add(consumer // 2)
+    half = f"{'high' if consumer % 2 else 'low'}_half(code_random_{consumer // 2})"
+    random = f"turned({half}, t, TURN={formats.TURN})"
+    lines.writes.append(f"store_{storage}(codes_{name}, largest_{name}, {new}, {random}, {where}, {arguments(True)})")

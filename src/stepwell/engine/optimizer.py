@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
-from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks
-from stepwell.engine.plan import Launch, LaunchKind, Plan, Stale, Watched
-from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
-from stepwell.errors import UsageError, nearest
+from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
+from stepwell.engine.options import Params
+from stepwell.engine.own_keys import is_own_key
+from stepwell.engine.plan import Kept, Launch, LaunchKind, Plan, Stale, Watched
+from stepwell.engine.pointers import is_wrapper
+from stepwell.engine.rule import (
+    FLAG,
+    OneOf,
+    Range,
+    Rule,
+    RuleSignature,
+    Slot,
+    as_plain_numbers,
+    check_hyperparameters,
+    ranges_of,
+)
+from stepwell.engine.tracing import refuse_tracing, untraced
+from stepwell.errors import UsageError, WrongType, nearest
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
 STACKS = {"stacks": stacks}  # what runs matrix rules, on any device
+SUBCLASSES = {"subclasses": subclasses}  # what updates tensors that wrap others
 
 # Options that torch's optimizers have and these do not need, with what takes their place.
 _TORCH_ONLY = {
@@ -35,9 +53,25 @@ _LEFT_BEHIND = {
         for what in ("step", "state_dict", "load_state_dict")
         for when in ("pre", "post")
     ),
-    *("_plan", "_changed", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
+    *("_kept", "_lock", "said", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
     *("grad_scale", "found_inf", "step", "_opt_called"),
 }
+
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+def _observed(step: Step) -> Step:
+    """`step` that runs inside a range of torch's profiler, with its hooks, where anything looks: as it was called, for
+    hooks see whether `closure` was passed by name."""
+    hooked = torch.optim.Optimizer.profile_hook_step(step)
+
+    @functools.wraps(step)
+    def observed(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        return (hooked if self._is_observed() else step)(self, *args, **kwargs)
+
+    observed.hooked = True  # type: ignore[attr-defined]
+    return observed  # type: ignore[return-value]
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -80,7 +114,10 @@ class Optimizer(torch.optim.Optimizer):
     decay: ClassVar[str | None] = "decoupled"
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
+    construction: ClassVar[tuple[str, ...]] = ()  # of `defaults`: arguments that no group has (Muon's `adamw_lr`)
     facts: ClassVar[Any]
+    memory: ClassVar[Any] = None  # what its slots mean to another optimizer (`stepwell.optimizers.memory`)
+    decay_by_rule: ClassVar[str | None] = None  # how the rule decays where `decay_of` is None, if like another's
 
     signature: ClassVar[RuleSignature]
     signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
@@ -97,8 +134,8 @@ class Optimizer(torch.optim.Optimizer):
             cls.signatures = {"": cls.signature, **cls.others}
         cls.all_ranges = ranges_of(cls.__init__, cls.ranges)
 
-    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
-        name = type(self).__name__
+    def __init__(self, params: Params, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
+        name, options = type(self).__name__, dict(options)
         self.backend = options.pop("backend", "auto")
         if self.backend not in ("auto", *BACKENDS):
             raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")
@@ -106,11 +143,16 @@ class Optimizer(torch.optim.Optimizer):
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
         if self.decay == "coupled":
             defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
+        # `type(optimizer)(params, **optimizer.defaults)`: defaults that are no arguments (`use_muon`) come as options
+        handed_on = [key for key in options if key in defaults and (key not in self.modes or options[key] is True)]
+        defaults |= {key: options.pop(key) for key in handed_on}
         self._refuse_options(options, defaults)
-        self._changed = [True]
-        self._plan: Plan | None = None
+        defaults |= as_plain_numbers(defaults, self.all_ranges)
+        self._kept = Kept()
+        self._lock = threading.RLock()
+        self.said: set[str] = set()  # warnings that are given once
         groups = as_groups(params, name)
-        check_hyperparameters(name, defaults, self.all_ranges)
+        check_hyperparameters(name, defaults, self.ranges_with(defaults))
         self.check_together(defaults)
         self._check_formats(defaults)
         for group in groups:
@@ -142,10 +184,19 @@ class Optimizer(torch.optim.Optimizer):
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
         plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
         plain(self, param_group)
-        self._changed[0] = True
+        for key in self.construction:  # torch puts all defaults into every group
+            self.param_groups[-1].pop(key, None)
+        self._kept.plan = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
+        if torch.autograd._profiler_enabled():
+            with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
+                self._zero_grad(set_to_none)
+        else:
+            self._zero_grad(set_to_none)
+
+    def _zero_grad(self, set_to_none: bool) -> None:
         for group in self.param_groups:
             for tensor in group["params"]:
                 if set_to_none:
@@ -163,19 +214,36 @@ class Optimizer(torch.optim.Optimizer):
     def check_together(self, group: Mapping[str, Any]) -> None:
         """Raise UsageError where hyperparameters of a group, each inside its range, do not go together."""
 
+    def ranges_with(self, defaults: Mapping[str, Any]) -> dict[str, Range | OneOf]:
+        """`all_ranges`, and flags for those of `defaults` that are one and no argument (`train_mode`)."""
+        flags = {key: FLAG for key, value in defaults.items() if isinstance(value, bool)}
+        return {**flags, **self.all_ranges}
+
     def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         name = type(self).__name__
         apart = {"params", "param_names", "name"} | {f"initial_{key}" for key in defaults}  # a scheduler's memory
+        group.update(as_plain_numbers(group, self.all_ranges))
+        for key in self.construction:  # a ZeroRedundancyOptimizer puts all arguments into its groups
+            if key in group and group[key] == defaults[key]:
+                del group[key]
         given = {key: value for key, value in group.items() if key not in apart}
-        self._refuse_options({k: v for k, v in given.items() if k not in defaults}, defaults, "in a parameter group")
-        check_hyperparameters(name, given, self.all_ranges)
+        arguments = inspect.signature(type(self).__init__).parameters.keys() - {"self", "params", "options"}
+        own = {key for key in given.keys() - defaults.keys() if is_own_key(key, {*defaults, *arguments})}
+        given = {key: value for key, value in given.items() if key not in own}
+        strange = {k: v for k, v in given.items() if k not in defaults or k in self.construction}
+        self._refuse_options(strange, defaults, "in a parameter group")
+        check_hyperparameters(name, given, self.ranges_with(defaults))
         self.check_together({**defaults, **given})
         self._check_formats(given)
         for label, tensor in _labelled(group):
             if not isinstance(tensor, Tensor):
-                raise UsageError(f"{name}: {label} is a {type(tensor).__name__}; a parameter must be a torch.Tensor")
-            if tensor.is_complex() or not tensor.is_floating_point():
-                formats.format_of(tensor, f"{name}: {label}")
+                raise WrongType(f"{name}: {label} is a {type(tensor).__name__}; a parameter must be a torch.Tensor")
+            if tensor.layout != torch.strided:
+                raise UsageError(
+                    f"{name}: {label} is {str(tensor.layout).removeprefix('torch.')}; parameters must be dense (their "
+                    "gradients may be row-sparse): pass parameter.to_dense()"
+                )
+            formats.format_of(tensor, f"{name}: {label}")
 
     def _check_formats(self, group: Mapping[str, Any]) -> None:
         name = type(self).__name__
@@ -195,7 +263,7 @@ class Optimizer(torch.optim.Optimizer):
             return "its rule needs sums itself"
         if any(signature.view != "element" for signature in self.signatures.values()):
             return "it is for rules of single elements"
-        if any("lr" in signature.named for signature in self.signatures.values()):
+        if "lr" in self.signature.named:
             return "its rule returns a whole step, not a direction"
         return None
 
@@ -208,23 +276,24 @@ class Optimizer(torch.optim.Optimizer):
                 if value is None or value is False:  # torch's defaults, handed on: they ask for nothing
                     continue
                 raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
+            if option in self.construction:
+                raise UsageError(f"{start}: it is an argument of {type(self).__name__} itself, not of a group")
             raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
 
     # The step
 
+    @untraced
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
             closure: computes the loss anew and returns it; its value is what `step` returns.
         """
-        if self._is_observed():
-            return _observed_step(self) if closure is None else _observed_step(self, closure)
         return self._step(closure)
 
     # torch wraps `step` for its profiler and hooks unless it says that it has them already. The wrapper costs 0.3 ms
     # in a training loop: it opens a profiler range even where nothing profiles. Here it is used when something does.
-    step.hooked = True  # type: ignore[attr-defined]
+    step = _observed(step)
 
     def _is_observed(self) -> bool:
         return bool(
@@ -244,21 +313,25 @@ class Optimizer(torch.optim.Optimizer):
         self.update(1.0 if grad_scale is None else 1.0 / grad_scale, getattr(self, "found_inf", None))
         return loss
 
+    @untraced
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
         """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping).
 
         Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
         nothing waits for them.
         """
-        plan, ready = self._prepare()
-        summed = [launch for launch in ready if launch.kind.sums]
-        for launch in summed:
-            launch.backend.measure(launch, plan.rows.values, gradient_factor)
-        plan.pool(summed)
-        for launch in ready:
-            launch.backend.run(launch, plan.rows.values, gradient_factor, found_inf)
-        plan.share_numbers(ready)
+        with self._lock:
+            plan, ready = self._prepare()
+            try:
+                summed = [launch for launch in ready if launch.kind.sums]
+                for launch in summed:
+                    launch.backend.measure(launch, plan.rows.values, gradient_factor)
+                plan.pool(summed)
+                plan.run(ready, gradient_factor, found_inf)
+            finally:
+                plan.done(ready)
 
+    @untraced
     def gradient_norm(self) -> Tensor:
         """The Euclidean norm of all gradients together, as they are (not unscaled): sqrt(sum of g^2), 0-D.
 
@@ -266,8 +339,12 @@ class Optimizer(torch.optim.Optimizer):
 
         >>> float(optimizer.gradient_norm())
         """
-        plan, ready = self._prepare()
-        squared = plan.squared_norm(ready)
+        with self._lock:
+            plan, ready = self._prepare()
+            try:
+                squared = plan.squared_norm(ready)
+            finally:
+                plan.done(ready)
         if not squared:
             return torch.zeros(())
         norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
@@ -275,29 +352,36 @@ class Optimizer(torch.optim.Optimizer):
 
     def _prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
-        if getattr(self.state, "changed", None) is not self._changed:  # replaced: `optimizer.state = defaultdict(dict)`
-            self.state, self._changed[0] = self._watched(self.state), True
+        refuse_tracing(type(self).__name__)
+        if not (isinstance(self.state, Watched) and self.state.is_of(self._kept)):  # replaced: `optimizer.state = {}`
+            self.state, self._kept.plan = self._watched(self.state), None
         plan = self._plan
-        if plan is None or self._changed[0] or not plan.fits(self):
+        if plan is None or not plan.fits(self):
             plan = self.make_plan()
         try:
             return plan, self._collected(plan)
-        except Stale:  # a parameter moved to another device, dtype or layout: its state follows it
+        except Stale:  # a tensor moved to another device, dtype or layout: the next plan follows it
             plan = self.make_plan()
             return plan, self._collected(plan)
 
     @staticmethod
     def _collected(plan: Plan) -> list[Launch]:
         ready = [launch for launch in plan.launches if launch.collect()]
+        plan.refuse_overlaps()
         for launch in ready:
             launch.backend.prepare(launch)
         return ready
 
+    @property
+    def _plan(self) -> Plan | None:
+        """The plan of the last step, while nothing that it depends on has changed."""
+        return self._kept.plan
+
     def make_plan(self) -> Plan:
         """Make the plan anew, from the parameters, groups and state as they are."""
-        self._plan = Plan(self)
-        self._changed[0] = False
-        return self._plan
+        plan = Plan(self)
+        self._kept.plan = plan
+        return plan
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
         """How weight decay acts in `group`: "coupled" (L2, through the gradient), "decoupled", or None."""
@@ -325,6 +409,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def backends_for(self, kind: LaunchKind, tensor: Tensor) -> dict[str, ModuleType]:
         """The backends that may update `tensor`, the fastest first."""
+        if is_wrapper(tensor) and self.backend in ("auto", "eager"):
+            return SUBCLASSES
         if kind.view != "element" and self.backend in ("auto", "eager"):
             return STACKS
         if self.backend != "auto":
@@ -355,21 +441,21 @@ class Optimizer(torch.optim.Optimizer):
         """Bytes held in slots, beside the step counts."""
         return sum(
             value.numel() * value.element_size()
-            for state in self.state.values()
-            for name, value in state.items()
+            for tensor, state in self.state.items()
+            for name, value in (state.items() if isinstance(tensor, Tensor) else ())
             if isinstance(value, Tensor) and name != "step"
         )
 
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry of it makes the plan stale."""
         state = dict.get(self.state, tensor)
-        if not isinstance(state, Watched) or state.changed is not self._changed:
-            state = Watched(state or {}, self._changed)
+        if not isinstance(state, Watched) or not state.is_of(self._kept):
+            state = Watched(state or {}, self._kept)
             dict.__setitem__(self.state, tensor, state)
         return state
 
     def _watched(self, state: Mapping[Any, Any]) -> Watched:
-        return Watched(state, self._changed, default=dict)
+        return Watched(state, self._kept, default=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's layout; `torch.optim` loads what is kept in fp32 (see `engine/checkpoint.py`)."""
@@ -400,8 +486,9 @@ class Optimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
-        self._changed = [True]
-        self._plan = None
+        self._kept = Kept()
+        self._lock = threading.RLock()
+        self.said = set()  # warnings that are given once
         self.state = self._watched(self.state)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -409,22 +496,16 @@ class Optimizer(torch.optim.Optimizer):
         return {name: value for name, value in self.__dict__.items() if name not in _LEFT_BEHIND}
 
 
-@torch.optim.Optimizer.profile_hook_step
-def _observed_step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
-    """A step inside a range of torch's profiler, with the hooks that were registered on it."""
-    return optimizer._step(closure)
-
-
 def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
     """`params` as torch takes them (tensors, (name, tensor) pairs, or dicts of groups) as a list of group dicts."""
     if isinstance(params, Tensor):
-        raise UsageError(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
+        raise WrongType(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
     if isinstance(params, torch.nn.Module):
         params = params.named_parameters()
     if isinstance(params, (set, frozenset)):
-        raise UsageError(f"{owner}: params is a set, whose order differs from run to run; pass a list of them")
-    if not isinstance(params, Iterable):
-        raise UsageError(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
+        raise WrongType(f"{owner}: params is a set, whose order differs from run to run; pass a list of them")
+    if isinstance(params, str) or not isinstance(params, Iterable):
+        raise WrongType(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
     given = list(params)
     if not given:
         raise UsageError(
@@ -437,9 +518,11 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
             raise UsageError(f"{owner}: group {position} has no 'params'; each group is a dict with the key 'params'")
         members = group["params"]
         if isinstance(members, (set, frozenset)):
-            raise UsageError(
+            raise WrongType(
                 f"{owner}: the params of group {position} are a set, whose order differs from run to run; pass a list"
             )
+        if not isinstance(members, Iterable) or isinstance(members, str):
+            raise WrongType(f"{owner}: the params of group {position} are a {type(members).__name__}; pass a list")
         members = [members] if isinstance(members, Tensor) else list(members)
         result.append({**group, "params": members})
     seen: dict[int, str] = {}

@@ -1,14 +1,20 @@
-"""Parameters that lie in the same memory: a step would move them twice, in any order, so they are refused."""
+"""Tensors that lie in the same memory: a step would write them twice, in any order, so they are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from stepwell.engine.pointers import has_memory
 from stepwell.errors import UsageError
+
+_MOST_WORK: Any = 10**6  # candidates that NumPy tries; its type stubs know of -1 and 0 alone
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,11 @@ class _Span:
 
 
 def refuse_overlaps(named: Iterable[tuple[str, Tensor]]) -> None:
-    """Raise UsageError where two tensors share memory, or two elements of one.
+    """Raise UsageError where two tensors share memory, or two elements of one. Names are as a message has them: "'w'".
 
     Slices that interleave (the even and the odd columns of a matrix) share none.
     """
-    spans = [_span(name, tensor) for name, tensor in named if tensor.device.type != "meta"]
+    spans = [_span(name, tensor) for name, tensor in named if has_memory(tensor)]
     spans.sort(key=lambda span: (span.device, span.first, span.end))
     begun: list[_Span] = []  # those before that reach as far as this one
     for span in spans:
@@ -39,12 +45,12 @@ def refuse_overlaps(named: Iterable[tuple[str, Tensor]]) -> None:
         for other in begun:
             if _meet(span, other):
                 raise UsageError(
-                    f"the parameters {other.name!r} and {span.name!r} share memory, so a step would move it twice; "
-                    "make them one parameter, or clone one of them"
+                    f"{other.name} and {span.name} share memory, so a step would write it twice; "
+                    "make them one tensor, or clone one of them"
                 )
         if not _is_spaced(span.tensor) and int(_marks(span, span.first, span.end).sum()) < span.tensor.nbytes:
             raise UsageError(
-                f"elements of {span.name!r} share memory (strides {span.tensor.stride()}: it was expanded), so a step "
+                f"elements of {span.name} share memory (strides {span.tensor.stride()}: it was expanded), so a step "
                 "would move it more than once; clone it"
             )
         begun.append(span)
@@ -59,8 +65,23 @@ def _meet(a: _Span, b: _Span) -> bool:
     """Whether two tensors whose spans overlap have a byte in common."""
     if not a.has_gaps and not b.has_gaps:
         return True
-    first, end = min(a.first, b.first), max(a.end, b.end)
-    return bool((_marks(a, first, end) & _marks(b, first, end)).any())
+    try:  # an exact answer from strides alone; no memory is read, so any device will do
+        return bool(np.shares_memory(_as_array(a), _as_array(b), max_work=_MOST_WORK))
+    except np.exceptions.TooHardError:  # strides that make it a puzzle; no slice of a tensor does
+        return True
+
+
+def _as_array(span: _Span) -> np.ndarray:
+    """A NumPy array that lies where a tensor does."""
+    tensor = span.tensor
+    described = {
+        "version": 3,
+        "data": (span.first, True),
+        "typestr": f"|V{tensor.itemsize}",
+        "shape": tuple(tensor.shape),
+        "strides": tuple(stride * tensor.itemsize for stride in tensor.stride()),
+    }
+    return np.asarray(SimpleNamespace(__array_interface__=described))
 
 
 def _marks(span: _Span, first: int, end: int) -> Tensor:

@@ -1,64 +1,45 @@
-"""Printed kernels as modules on disk, where Numba and Triton keep their machine code beside or from them.
+"""Printed kernels as modules. A module is made from the text that this process printed, never from a file.
 
-The folder is `$STEPWELL_CACHE`, or `stepwell` in `$XDG_CACHE_HOME` (`~/.cache`); where it cannot be written, a
-temporary folder of this process.
+The text is also kept in the cache folder, for people and profilers that follow a line of a traceback to its file.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import importlib.util
-import os
-import shutil
+import linecache
 import sys
-import tempfile
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 
-
-def path_of(text: str, environment: str) -> Path:
-    """The file of a printed module, written if it is not there. Its name changes with all it depends on."""
-    digest = hashlib.sha256((text + environment).encode()).hexdigest()[:20]
-    path = folder() / f"kernel_{digest}.py"
-    if not path.exists():
-        # Under another name first: a second process never imports half a file.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    return path
+from stepwell.engine import cache_folder
 
 
-def load(path: Path) -> ModuleType:
-    """Import a printed module."""
-    name = f"stepwell_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+def digest_of(text: str, environment: str) -> str:
+    """What tells a printed module from all others: it changes with everything the module depends on."""
+    return hashlib.sha256((text + environment).encode()).hexdigest()
+
+
+def name_of(digest: str) -> str:
+    """The name under which what belongs to a printed module is kept."""
+    return f"kernel_{digest[:20]}"
+
+
+def module_of(text: str, digest: str) -> ModuleType:
+    """The module of a printed text."""
+    name = name_of(digest)
+    path = _kept(f"{name}.py", text)
+    # Numba and Triton ask for the source of a function; Python reads it from here before it looks for a file.
+    linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+    module = ModuleType(f"stepwell_{name}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # Numba's machine code names its module
+    exec(compile(text, path, "exec"), module.__dict__)
     return module
 
 
-def module_of(text: str, environment: str) -> ModuleType:
-    """The module of a printed text."""
-    return load(path_of(text, environment))
-
-
-@cache
-def folder() -> Path:
-    """Where printed modules lie."""
-    wanted = os.environ.get("STEPWELL_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = Path(wanted) if wanted else home / "stepwell"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            return place
-    except OSError:  # read-only, or no home: machine code lives as long as this process
-        place = Path(tempfile.mkdtemp(prefix="stepwell-"))
-        atexit.register(shutil.rmtree, place, ignore_errors=True)
-        return place
+def _kept(name: str, text: str) -> str:
+    """The path of a file with this text, or a name alone where there is no folder."""
+    content = text.encode()
+    if cache_folder.read(name) != content:
+        cache_folder.write(name, content)
+    place = cache_folder.folder()
+    return name if place is None else str(place / name)

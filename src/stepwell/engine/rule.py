@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
+from stepwell.engine import formats
 from stepwell.errors import UsageError
 
 # Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots). The frame multiplies the direction by the
@@ -32,6 +35,9 @@ class Slot:
         wide: a weight rather than a statistic of gradients: stays fp32 in every format.
         limit: of "left" and "right", the hyperparameter with the longest side that has one; longer sides get an
             empty matrix.
+        memory: of a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), or a
+            function of the group; None for what holds nothing older than the last step. Signed averages with a long
+            memory are kept in a wider format than int8 and int4 (`formats.slot_format`).
     """
 
     name: str
@@ -41,6 +47,7 @@ class Slot:
     per: Literal["element", "tensor", "run", "row", "column", "left", "right"] = "element"
     wide: bool = False
     limit: str | None = None
+    memory: str | Callable[[Mapping[str, Any]], float] | None = None
 
     def exists(self, group: Mapping[str, Any]) -> bool:
         if callable(self.when):
@@ -49,6 +56,14 @@ class Slot:
 
     def start_value(self, group: Mapping[str, Any]) -> float:
         return self.start(group) if callable(self.start) else self.start
+
+    def format(self, group: Mapping[str, Any], state: str) -> str:
+        """How it is stored where the elements of a tensor have the format `state` (see `formats.slot_format`)."""
+        beta = 0.0
+        if self.signed and self.memory is not None and state in formats.LONGEST:
+            decay = self.memory(group) if callable(self.memory) else argument(self.memory, group)
+            beta = float(decay or 0.0)  # Adafactor's beta1 may be None
+        return formats.slot_format(self.per, self.wide, state, group["state"], beta)
 
     @property
     def is_number(self) -> bool:
@@ -67,6 +82,20 @@ class Slot:
         side = as_matrix(shape)[self.per == "right"]
         left_out = self.limit is not None and side > group[self.limit]
         return (0, 0) if left_out else (side, side)
+
+
+def argument(name: str, group: Mapping[str, Any]) -> Any:
+    """The value of an argument of a rule in `group`: `beta1` is the first of `betas`."""
+    if name in group:
+        return group[name]
+    stem, place = name[:-1], name[-1:]
+    if place.isdigit() and f"{stem}s" in group:
+        return group[f"{stem}s"][int(place) - 1]
+    if place.isdigit() and stem in group:
+        return group[stem][int(place) - 1]
+    if name == "weight_decay":
+        return 0.0
+    raise AssertionError(f"a rule wants {name!r}, which no group has")
 
 
 def as_matrix(shape: Sequence[int]) -> tuple[int, int]:
@@ -96,7 +125,8 @@ class Range:
     def __str__(self) -> str:
         what = "a whole number " if self.whole else ""
         if self.high == math.inf:
-            return f"{what}{'above' if self.open_low else 'at least'} {self.low:g} and finite"
+            limit = "and finite" if self.open_high else "or infinite"
+            return f"{what}{'above' if self.open_low else 'at least'} {self.low:g} {limit}"
         return f"{what}in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
@@ -144,6 +174,62 @@ def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf])
     return ranges
 
 
+def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> dict[str, Any]:
+    """The hyperparameters of `group` that have a range, as Python's own numbers and tuples of them.
+
+    Configurations bring betas as a list, a ListConfig of OmegaConf or an array, and numbers as those of numpy. A list
+    could be changed without anybody seeing it, and numpy's numbers cannot be loaded with `weights_only`. What is not
+    understood stays as it is, for `check_hyperparameters` to refuse.
+    """
+    result = {}
+    for name, allowed in ranges.items():
+        if name not in group:
+            continue
+        value = group[name]
+        if isinstance(allowed, Range) and allowed.count is not None and _is_sequence(value):
+            result[name] = tuple(_plain(number.item() if _is_one_number(number) else number) for number in value)
+        else:
+            result[name] = _plain(value)
+    return result
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether there are numbers in an order: a tuple, list, ListConfig, array or tensor of one dimension."""
+    if isinstance(value, (str, bytes)):
+        return False
+    return isinstance(value, Sequence) or getattr(value, "ndim", None) == 1
+
+
+def _is_one_number(value: Any) -> bool:
+    """Whether a member of a sequence is a tensor of one number."""
+    return getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False) and hasattr(value, "item")
+
+
+def _plain(value: Any) -> Any:
+    """A number or flag of numpy as Python's own; anything else as it is (a tensor for lr stays one)."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in one line of a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
+
+
+def _as_float(number: Any) -> float:
+    """A number as a float; TypeError or ValueError where it is none, and inf where it is too large for one."""
+    if isinstance(number, (str, bytes, bool, np.bool_)):  # '1e-3' of a YAML file, of which kernels would make nan
+        raise TypeError
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+    except RuntimeError:  # torch's, of a tensor that is complex, has several elements or no values
+        raise TypeError from None
+
+
 def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> None:
     """Raise UsageError for the first hyperparameter of `group` that is outside its range."""
     for name, allowed in ranges.items():
@@ -152,27 +238,25 @@ def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[
         value = group[name]
         if isinstance(allowed, OneOf):
             if value not in allowed:
-                raise UsageError(f"{owner}: {name}={value!r}; it must be {allowed}")
+                raise UsageError(f"{owner}: {name}={_shown(value)}; it must be {allowed}")
             continue
         if value is None and allowed.optional:
             continue
-        several = isinstance(value, (tuple, list))
+        several = _is_sequence(value)
         if several != (allowed.count is not None) or (several and len(value) != allowed.count):
             what = "one number" if allowed.count is None else f"{allowed.count} numbers"
             each = "" if allowed.count is None else "each "
-            raise UsageError(f"{owner}: {name}={value!r} is not {what}; give {what}, {each}{allowed}")
+            raise UsageError(f"{owner}: {name}={_shown(value)} is not {what}; give {what}, {each}{allowed}")
         for number in value if several else (value,):
             if number is None and allowed.optional:
                 continue
             try:
-                if isinstance(number, (str, bytes, bool)):  # '1e-3' of a YAML file, of which kernels would make nan
-                    raise TypeError
-                inside = float(number) in allowed
+                as_float = _as_float(number)
             except (TypeError, ValueError):
-                raise UsageError(f"{owner}: {name}={value!r} is not a number; it must be {allowed}") from None
-            if not inside or (allowed.whole and int(number) != number):
+                raise UsageError(f"{owner}: {name}={_shown(value)} is not a number; it must be {allowed}") from None
+            if as_float not in allowed or (allowed.whole and as_float % 1 != 0 and not math.isinf(as_float)):
                 each = " each" if several else ""
-                raise UsageError(f"{owner}: {name}={value!r} is out of range; it must{each} be {allowed}")
+                raise UsageError(f"{owner}: {name}={_shown(value)} is out of range; it must{each} be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -213,16 +297,7 @@ class RuleSignature:
 
     def value(self, name: str, group: Mapping[str, Any]) -> Any:
         """The value of one of the rule's arguments in `group`."""
-        if name in group:
-            return group[name]
-        stem, place = name[:-1], name[-1:]
-        if place.isdigit() and f"{stem}s" in group:
-            return group[f"{stem}s"][int(place) - 1]
-        if place.isdigit() and stem in group:
-            return group[stem][int(place) - 1]
-        if name == "weight_decay":
-            return 0.0
-        raise AssertionError(f"the rule {self.rule.__module__} wants {name!r}, which no group has")
+        return argument(name, group)
 
     def flags(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are not numbers: they choose a kernel instead of being handed to it."""

@@ -3,11 +3,15 @@
 Such a rule is a function like every other, (g, p, t, *slots, **hyperparameters) -> (direction, *new slots), written
 with torch's operations on (n, rows, columns): ten equal layers are one batched product. `t` is a number; tensors of
 another step are another stack. The frame around it, formats, clipping and skipping are those of all other rules.
+
+One element that is not finite spoils a whole matrix: products, norms and eigenvectors mix all of them. A matrix whose
+step or new state would not be finite is left as it is, bit for bit, and a warning says so once.
 """
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import defaultdict
 from typing import Any
 
@@ -46,14 +50,23 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     """Update every tensor of `launch` that has a gradient. Reads the step counts, which waits for a GPU."""
     if found_inf is not None and bool(found_inf):
         return
+    launch.began = True
     counts = launch.steps.tolist()
     by_step: dict[float, list[int]] = defaultdict(list)
     for index in launch.active():
-        by_step[counts[index]].append(index)
+        if index not in launch.finished:
+            by_step[counts[index]].append(index)
     most = max(1, LARGEST.get(launch.tensors[0].device.type, 2**22) // launch.tensors[0].numel())
     for step, members in by_step.items():
         for first in range(0, len(members), most):
             _update(launch, members[first : first + most], step + 1, float(gradient_factor))
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted: what was computed is written again, then the rest."""
+    if launch.writing is not None:
+        launch.writing()
+    run(launch, rows, gradient_factor, None)
 
 
 def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
@@ -64,21 +77,57 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
     numbers |= {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0)), **dict(kind.flags)}
     if "shape" in inspect.signature(kind.rule).parameters:
         numbers["shape"] = tuple(launch.tensors[0].shape)
+    if kind.view == "matrix":
+        numbers["is_sound"] = _is_sound
     sign = -1.0 if group["maximize"] else 1.0
-    slots = frame_in_place(
-        kind.rule,
-        stack.g,
-        stack.p,
-        step,
-        stack.slots,
-        gradient_factor=sign * gradient_factor,
-        decay=kind.decay,
-        shared=kind.shared,
-        **numbers,
-    )
-    for index in members:
-        launch.steps[index] += 1
-    stack.store(slots)
+    try:
+        slots = frame_in_place(
+            kind.rule,
+            stack.g,
+            stack.p,
+            step,
+            stack.slots,
+            gradient_factor=sign * gradient_factor,
+            decay=kind.decay,
+            shared=kind.shared,
+            **numbers,
+        )
+    except torch.linalg.LinAlgError:  # raised for the whole stack
+        slots = None
+    if slots is None and len(members) > 1:
+        for index in members:
+            _update(launch, [index], step, gradient_factor)
+    elif slots is None:
+        _say_left_out(launch, members[0])
+    else:
+
+        def write() -> None:
+            for index in members:
+                launch.steps[index] = step
+            stack.store(slots)
+            launch.finished.update(members)
+
+        launch.write(write)
+
+
+def _is_sound(direction: Tensor, slots: list[Any]) -> bool:
+    """Whether a step and what is kept of it are finite; waits for a GPU."""
+    made = [tensor for tensor in (direction, *slots) if tensor is not None]
+    # Sums are one pass and no memory; one that is not finite may also be of numbers close to the largest.
+    sums = torch.stack([tensor.sum() for tensor in made])
+    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(tensor).all()) for tensor in made)
+
+
+def _say_left_out(launch: Launch, index: int) -> None:
+    if "left out" not in launch.said:
+        launch.said.add("left out")
+        warnings.warn(
+            f"the gradient of {launch.names[index]!r} is not finite, or too large for its second moments in "
+            f"{'fp64' if launch.kind.weights == 'fp64' else 'fp32'}: its step is left out, its weights and state stay "
+            "as they are. This is said once; clip_norm keeps gradients in range",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _is_plain(launch: Launch, members: list[int]) -> bool:
@@ -101,7 +150,8 @@ def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
 
 
 class _Plain:
-    """A stack that is gathered and scattered by one call each."""
+    """A stack that is gathered and scattered by one call each. A rule writes over the stack, so one tensor is copied,
+    too: an update that is interrupted must not leave half of itself."""
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.tensors = [launch.tensors[index].detach() for index in members]
@@ -117,13 +167,12 @@ class _Plain:
         ]
 
     def _stacked(self, tensors: list[Tensor], per_element: bool) -> Tensor:
-        stack = torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
+        stack = torch.stack(tensors)
         return stack.reshape(len(tensors), *self.seen) if per_element else stack
 
     def store(self, slots: list[Any]) -> None:
-        """Write the new values back. A stack of one is the parameter itself."""
-        if len(self.tensors) > 1:
-            torch._foreach_copy_(self.tensors, list(self.p.reshape(len(self.tensors), *self.tensors[0].shape).unbind()))
+        """Write the new values back."""
+        torch._foreach_copy_(self.tensors, list(self.p.reshape(len(self.tensors), *self.tensors[0].shape).unbind()))
         for held, new in zip(self.states, slots, strict=True):
             if held is not None:
                 torch._foreach_copy_(held, list(new.reshape(len(held), *held[0].shape).unbind()))

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import torch
 
-# void (*function)(void *data)
-Function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+# void (*function)(void *data). Python's lock is kept while a kernel runs: a thread that moves a tensor's memory
+# (share_memory_(), as a multiprocessing queue does while it pickles) must hold the lock, and so waits.
+Function = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+_Released = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def run(function: int, data: int, threads: int) -> None:
@@ -32,7 +34,7 @@ def run(function: int, data: int, threads: int) -> None:
     if parallel is not None:
         parallel(function, data, threads, 0)
         return
-    call = Function(function)
+    call = _Released(function)  # these threads are Python's, and would wait for each other
     others = [_pool(threads - 1).submit(call, data) for _ in range(threads - 1)]
     call(data)
     wait(others)
@@ -43,7 +45,7 @@ def _gomp_parallel() -> Callable[[int, int, int, int], None] | None:
     """`GOMP_parallel` of torch's OpenMP runtime: (function, data, number of threads, flags)."""
     for path in _runtimes():
         try:
-            function = ctypes.CDLL(path).GOMP_parallel
+            function = ctypes.PyDLL(path).GOMP_parallel
         except (OSError, AttributeError):
             continue
         function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)

@@ -85,6 +85,22 @@ class Groups(list[dict[str, Any]]):
     def __str__(self) -> str:
         return self.table()
 
+    def __repr__(self) -> str:
+        """One line: a list would print every tensor."""
+        tensors = [tensor for group in self for tensor in group["params"]]
+        counted = " and ".join(
+            f"{count:,} {what}{'' if count == 1 else 's'}"
+            for count, what in ((len(self), "group"), (len(tensors), "tensor"))
+        )
+        elements = sum(tensor.numel() for tensor in tensors)
+        return f"<Groups: {counted}, {elements:,} elements; print() shows them as a table>"
+
+    def _repr_html_(self) -> str:
+        """The table, in notebooks."""
+        from stepwell.groups.show import html
+
+        return html(self)
+
 
 def by_role(
     model: nn.Module,
@@ -104,7 +120,8 @@ def by_role(
         model: its parameters, each once; tied ones under their first name.
         lr: the rate; the optimizer's own where None.
         weight_decay: the decay; the optimizer's own where None.
-        no_decay: roles (see `ROLES`) that get a weight_decay of 0.
+        no_decay: roles (see `ROLES`) that get a weight_decay of 0; if there are any, so do the parameters that the
+            model itself keeps from it, see `by_layer`.
         roles: hyperparameters by role, as {"embedding": {"lr": 1e-2}}; they win over lr, weight_decay and no_decay.
         patterns: hyperparameters by pattern, see `by_pattern`; they win over all others.
         layer_decay: multiplies lr per block from the top, in (0, 1], see `by_layer`.
@@ -132,7 +149,7 @@ def _by_role(
     keep_frozen: bool,
 ) -> Groups:
     no_decay, roles = _checked_roles(no_decay, roles)
-    anatomy = find_roles(model)
+    anatomy = find_roles(model, frozen=keep_frozen)
     settings = _Settings(anatomy, lr, weight_decay, no_decay, roles, dict(patterns or {}), layer_decay, owner)
     return _assemble(anatomy, settings, merge=merge, keep_frozen=keep_frozen)
 
@@ -154,8 +171,16 @@ def by_layer(
         lr(depth) = lr * decay ^ (blocks + 1 - depth)
 
     Depth counts blocks, not tensors: 0 is what comes before the first block (embeddings, stem), 1 to n are the blocks,
-    n + 1 is what comes after them (last norm, head), which has lr itself. Stages are counted through; a
-    downsampling belongs to the block after it.
+    n + 1 is what comes after them (last norm, head), which has lr itself. A block is what is repeated, one residual
+    unit as a rule; stages are counted through, and a downsampling belongs to the block after it. The notes under
+    `print(groups)` say what was counted; where nothing is repeated, layers with weights are.
+
+    Towers that run side by side (image and text, a net and its momentum copy, an actor and its critic) each have the
+    rates that they would have alone: parts that both have an input of their own, or whose sizes do not fit one after
+    the other. An encoder and its decoder count as one row, the encoder below. Frozen blocks do not count, unless
+    `keep_frozen` is given. A model that says itself what belongs together is believed: `group_matcher` of timm,
+    `_no_split_modules` of transformers; so are `no_weight_decay`, `no_weight_decay_keywords` (timm) and the mark
+    `_no_weight_decay` on a parameter (Mamba), together with `no_decay` if that is not empty.
 
     Args:
         model: as for `by_role`.
@@ -218,9 +243,20 @@ def muon(
     """Muon's split: hidden matrices and convolution kernels for Muon, everything else for AdamW.
 
     The split is by role, never by the number of dimensions: embeddings, heads and tables of positions are matrices
-    too, and orthogonalising their updates is wrong without any error being raised. Out are also norms, biases, scalars,
-    recurrent weights (several gates stacked in one tensor), the convolution that reads the input, and depthwise
-    convolutions (no matrix: each channel has its own filter).
+    too, and orthogonalising their updates is wrong without any error being raised. For AdamW are:
+
+    - embeddings, learned tokens, codebooks (`codevectors`) and tables of positions: rows that are looked up;
+    - output layers, linear or convolutions: those called so, and else the last layer of each tower, if neither a block
+      nor (behind a convolution) a norm comes after it: the last convolution of a U-Net, a DCGAN or the decoder of an
+      EnCodec, the actor's and the critic's, the heads of both towers;
+    - the layer that reads the raw input, of each tower: the first convolution, or the first linear layer, if it lies
+      outside of blocks and no embedding comes before it. A linear one counts as hidden if no other matrix is left;
+    - depthwise convolutions (no matrix: each channel has its own filter), recurrent weights (several gates stacked in
+      one tensor), norms, biases, scalars, and logarithms of rates (`A_log`).
+
+    For Muon is the rest: also routers and stacks of experts (as in Liu et al. 2502.16982), projections between towers,
+    the means and variances of a VAE. `also` and `keep_out` decide otherwise. `stepwell.Muon` takes the groups
+    as they are: what is split here stays split.
 
     Args:
         model: as for `by_role`.
@@ -375,7 +411,7 @@ class _Settings:
         values: dict[str, Any] = {}
         if self.lr is not None:
             values["lr"] = self.lr
-        if member.role in self.no_decay:
+        if member.role in self.no_decay or (member.exempt and self.no_decay):
             values["weight_decay"] = 0.0
         elif self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay
@@ -393,8 +429,8 @@ class _Settings:
         return _Label(None, ", ".join(prefix)), values
 
     def notes(self, trained: Sequence[Member]) -> list[str]:
-        """What the patterns did that the user may not expect."""
-        said = []
+        """How depth was counted, and what the patterns did that the user may not expect."""
+        said = [self.anatomy.how] if self.layer_decay is not None else []
         taken: dict[int, str] = {}
         for pattern in self.patterns:
             text = text_of(pattern)

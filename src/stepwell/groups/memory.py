@@ -14,8 +14,8 @@ import torch
 from stepwell.engine import formats
 from stepwell.errors import UsageError, nearest
 
-# Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block of 256 elements beside the codes.
-FORMATS = {"fp64": 8.0, "fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1 + 4 / 256, "int4": 0.5 + 4 / 256}
+# Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block beside the codes.
+FORMATS = {name: size + 4 / formats.block_of(name) * (name in ("int8", "int4")) for name, size in formats.BYTES.items()}
 DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 Shape = tuple[int, ...]
@@ -122,7 +122,7 @@ def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tens
     mine, _ = formats.state_format(state, weights, tensor.numel())
     total = 0.0
     for slot, settings in _slots_of(optimizer, group, shape):
-        elements, name = math.prod(slot.shape(shape, settings)), formats.slot_format(slot.per, slot.wide, mine, state)
+        elements, name = math.prod(slot.shape(shape, settings)), slot.format({**settings, "state": state}, mine)
         if name == formats.NUMBER:
             total += 8
         elif name in ("int8", "int4"):

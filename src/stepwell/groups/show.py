@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from stepwell.anatomy import ROLES
@@ -71,6 +72,32 @@ def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row
 
 def table(groups: Any, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
     """The rows as aligned text with a line of sums, then the notes; see `Groups.table`."""
+    lines, shown = _lines(groups, optimizer, state)
+    _shorten(lines, shown, width)
+    wide = {name: max(len(line[name]) for line in lines) for name in shown}
+    text = ["  ".join(_aligned(line[name], name, wide[name]) for name in shown).rstrip() for line in lines]
+    rule = "-" * max(len(line) for line in text)
+    notes = [f"- {note}" for note in groups.notes]
+    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], *notes])
+
+
+def html(groups: Any) -> str:
+    """The table for a notebook, with the notes as a list."""
+    lines, shown = _lines(groups, None, "fp32")
+    head, *body = [
+        "".join(
+            f"<{tag} style='text-align:{'left' if name in _LEFT else 'right'}'>{escape(line[name])}</{tag}>"
+            for name in shown
+        )
+        for line, tag in zip(lines, ["th"] + ["td"] * (len(lines) - 2) + ["th"], strict=True)
+    ]
+    inside = "".join(f"<tr>{row}</tr>" for row in body)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in groups.notes)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{inside}</tbody></table>{f'<ul>{notes}</ul>' if notes else ''}"
+
+
+def _lines(groups: Any, optimizer: Any, state: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Headings, one line for each group and the sums; and which columns are shown."""
     found = rows(groups, optimizer=optimizer, state=state)
     cells = [_cells(row) for row in found]
     sums = dict.fromkeys(_HEADINGS, "")
@@ -85,13 +112,7 @@ def table(groups: Any, *, optimizer: Any = None, state: str = "fp32", width: int
     shown = [name for name in _HEADINGS if any(line[name] for line in cells)]
     if all(row.group.endswith(row.role.replace(", ", "+")) for row in found):
         shown.remove("role")  # the names say it
-    lines = [dict(zip(_HEADINGS, _HEADINGS, strict=True)), *cells, sums]
-    _shorten(lines, shown, width)
-    wide = {name: max(len(line[name]) for line in lines) for name in shown}
-    text = ["  ".join(_aligned(line[name], name, wide[name]) for name in shown).rstrip() for line in lines]
-    rule = "-" * max(len(line) for line in text)
-    notes = [f"- {note}" for note in groups.notes]
-    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], *notes])
+    return [dict(zip(_HEADINGS, _HEADINGS, strict=True)), *cells, sums], shown
 
 
 def _cells(row: Row) -> dict[str, str]:

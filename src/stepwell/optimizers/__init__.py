@@ -3,9 +3,52 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from stepwell.errors import UsageError, shown, unknown
+from stepwell.errors import UsageError, missing, shown, unknown
+
+if TYPE_CHECKING:
+    from stepwell.engine import Optimizer, Params
+    from stepwell.optimizers.adabelief import AdaBelief as AdaBelief
+    from stepwell.optimizers.adadelta import Adadelta as Adadelta
+    from stepwell.optimizers.adafactor import Adafactor as Adafactor
+    from stepwell.optimizers.adagrad import Adagrad as Adagrad
+    from stepwell.optimizers.adam import Adam as Adam
+    from stepwell.optimizers.adamatan2 import AdamAtan2 as AdamAtan2
+    from stepwell.optimizers.adamax import Adamax as Adamax
+    from stepwell.optimizers.adamw import AdamW as AdamW
+    from stepwell.optimizers.adan import Adan as Adan
+    from stepwell.optimizers.ademamix import AdEMAMix as AdEMAMix
+    from stepwell.optimizers.adopt import ADOPT as ADOPT
+    from stepwell.optimizers.asam import ASAM as ASAM
+    from stepwell.optimizers.asgd import ASGD as ASGD
+    from stepwell.optimizers.dadaptadam import DAdaptAdam as DAdaptAdam
+    from stepwell.optimizers.lamb import LAMB as LAMB
+    from stepwell.optimizers.laprop import LaProp as LaProp
+    from stepwell.optimizers.lars import LARS as LARS
+    from stepwell.optimizers.lbfgs import LBFGS as LBFGS
+    from stepwell.optimizers.lion import Lion as Lion
+    from stepwell.optimizers.lookahead import Lookahead as Lookahead
+    from stepwell.optimizers.lowbit import AdamW4bit as AdamW4bit
+    from stepwell.optimizers.lowbit import AdamW8bit as AdamW8bit
+    from stepwell.optimizers.mars import MARS as MARS
+    from stepwell.optimizers.muon import Muon as Muon
+    from stepwell.optimizers.nadam import NAdam as NAdam
+    from stepwell.optimizers.novograd import NovoGrad as NovoGrad
+    from stepwell.optimizers.prodigy import Prodigy as Prodigy
+    from stepwell.optimizers.radam import RAdam as RAdam
+    from stepwell.optimizers.rmsprop import RMSprop as RMSprop
+    from stepwell.optimizers.rprop import Rprop as Rprop
+    from stepwell.optimizers.sam import SAM as SAM
+    from stepwell.optimizers.schedulefree_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
+    from stepwell.optimizers.schedulefree_sgd import ScheduleFreeSGD as ScheduleFreeSGD
+    from stepwell.optimizers.sgd import SGD as SGD
+    from stepwell.optimizers.shampoo import Shampoo as Shampoo
+    from stepwell.optimizers.signum import Signum as Signum
+    from stepwell.optimizers.soap import SOAP as SOAP
+    from stepwell.optimizers.sophia import Sophia as Sophia
+    from stepwell.optimizers.sparseadam import SparseAdam as SparseAdam
+    from stepwell.optimizers.stableadamw import StableAdamW as StableAdamW
 
 # class name -> the file that defines it: the one line that a new optimizer adds
 TABLE = {
@@ -68,11 +111,21 @@ def find(name: str) -> type[Any]:
     if not isinstance(name, str):
         raise UsageError(f"the name of an optimizer is {shown(name)}; it must be a word, as in create('adamw', model)")
     try:
-        return __getattr__(_BY_FOLDED[_folded(name)])
+        return _loaded(_BY_FOLDED[_folded(name)])
     except KeyError:
         raise unknown("optimizer", name, TABLE) from None
 
 
+@overload
+def create(name: Literal["sam", "SAM"], model_or_params: Params, **options: Any) -> SAM: ...
+@overload
+def create(name: Literal["asam", "ASAM"], model_or_params: Params, **options: Any) -> ASAM: ...
+@overload
+def create(name: Literal["lookahead", "Lookahead"], model_or_params: Params, **options: Any) -> Lookahead: ...
+@overload
+def create(name: Literal["lbfgs", "LBFGS"], model_or_params: Params, **options: Any) -> LBFGS: ...
+@overload
+def create(name: str, model_or_params: Params, **options: Any) -> Optimizer: ...
 def create(name: str, model_or_params: Any, **options: Any) -> Any:
     """Build an optimizer by name: `create("adamw", model, lr=3e-4)`.
 
@@ -85,12 +138,18 @@ def create(name: str, model_or_params: Any, **options: Any) -> Any:
     return (cls.around if cls.facts.kind == "wrapper" else cls)(model_or_params, **options)
 
 
-def __getattr__(name: str) -> Any:
-    if name in TABLE:
-        value = getattr(import_module(f"stepwell.optimizers.{TABLE[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'stepwell.optimizers' has no attribute {name!r}")
+def _loaded(name: str) -> Any:
+    value = getattr(import_module(f"stepwell.optimizers.{TABLE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+if not TYPE_CHECKING:  # a checker that saw this function would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        if name in TABLE:
+            return _loaded(name)
+        raise missing("stepwell.optimizers", name, TABLE)
 
 
 def __dir__() -> list[str]:

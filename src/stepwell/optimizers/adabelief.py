@@ -8,18 +8,17 @@ p           <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
-from stepwell.ops import debias, lerp, maximum, sqrt, where
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 from stepwell.optimizers.radam import rectification
 
 
 def update(g, p, t, exp_avg, exp_avg_var, max_exp_avg_var, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
     surprise = g - exp_avg
-    exp_avg_var = lerp(exp_avg_var, surprise * surprise, 1 - beta2) + eps
+    exp_avg_var = lerp_square(exp_avg_var, surprise, 1 - beta2) + eps
     largest = exp_avg_var
     if max_exp_avg_var is not None:
         largest = max_exp_avg_var = maximum(max_exp_avg_var, exp_avg_var)
@@ -51,16 +50,19 @@ class AdaBelief(Optimizer):
 
     Reference: Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", arXiv
     2010.07468, algorithm 2. The authors' `fixed_decay` (not multiplied by lr) is weight_decay / lr here.
+    With `rectify`, `amsgrad` still divides by the largest variance; the authors' code then divides by the present one,
+    so that amsgrad has no effect there.
 
     >>> optimizer = AdaBelief(model.parameters(), lr=1e-3, eps=1e-8, weight_decay=1e-2)
     """
 
     rule, decay = update, "decoupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_var", signed=False),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_var", signed=False, memory="beta2"),
         Slot("max_exp_avg_var", when="amsgrad", signed=False),
     )
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Zhuang et al. 2010.07468, the code's page (images 1e-3, LSTM 1e-3 or 1e-2, transformer 5e-4, GAN 2e-4)",
@@ -69,7 +71,7 @@ class AdaBelief(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-16,
@@ -77,7 +79,7 @@ class AdaBelief(Optimizer):
         decoupled_weight_decay: bool = True,
         amsgrad: bool = False,
         rectify: bool = False,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

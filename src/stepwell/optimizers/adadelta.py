@@ -8,17 +8,17 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import lerp, sqrt
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.ops import lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, square_avg, acc_delta, *, rho, eps):  # type: ignore[no-untyped-def]
-    square_avg = lerp(square_avg, g * g, 1 - rho)
+    square_avg = lerp_square(square_avg, g, 1 - rho)
     direction = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * g
-    return direction, square_avg, lerp(acc_delta, direction * direction, 1 - rho)
+    return direction, square_avg, lerp_square(acc_delta, direction, 1 - rho)
 
 
 class Adadelta(Optimizer):
@@ -42,7 +42,7 @@ class Adadelta(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("square_avg", signed=False), Slot("acc_delta", signed=False))
+    slots = (Slot("square_avg", signed=False, memory="rho"), Slot("acc_delta", signed=False, memory="rho"))
     ranges: ClassVar = {"rho": Range(0, 1)}
     facts = Facts(
         lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 1e1), "toy": (1e-1, 1e2)},
@@ -52,11 +52,11 @@ class Adadelta(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}, options)

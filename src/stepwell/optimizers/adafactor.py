@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Range, RuleSignature, Slot
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
 from stepwell.errors import UsageError
-from stepwell.ops import lerp, maximum, minimum, sqrt
+from stepwell.ops import lerp, lerp_square, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
 
 TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
@@ -66,7 +66,8 @@ def update(  # type: ignore[no-untyped-def]
 
 def _direction(g, t, variance, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
     paper = variant == "shazeer"
-    variance = lerp(variance, g * g + eps1 if paper else g * g, t**beta2_decay)
+    variance = lerp_square(variance, g, t**beta2_decay)
+    variance = variance + t**beta2_decay * eps1 if paper else variance
     return g / sqrt(variance if paper else maximum(variance, maximum(eps1 * eps1, TINY))), variance
 
 
@@ -123,12 +124,12 @@ class Adafactor(Optimizer):
     slots = (
         Slot("row_var", per="row", signed=False),
         Slot("col_var", per="column", signed=False),
-        Slot("exp_avg", when="beta1"),
+        Slot("exp_avg", when="beta1", memory="beta1"),
     )
     others = {
         "vector": RuleSignature(
             vector_update,
-            (Slot("variance", signed=False), Slot("exp_avg", when="beta1")),
+            (Slot("variance", signed=False), Slot("exp_avg", when="beta1", memory="beta1")),
             measure,
             ("p_squared", "u_squared"),
         )
@@ -149,7 +150,7 @@ class Adafactor(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         beta2_decay: float = -0.8,
         eps: tuple[float | None, float] = (None, 1e-3),
@@ -161,7 +162,7 @@ class Adafactor(Optimizer):
         scale_parameter: bool = True,
         relative_step: bool = True,
         warmup_init: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -8,16 +8,15 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
-from stepwell.ops import debias, lerp, maximum, sqrt
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     largest = exp_avg_sq
     if max_exp_avg_sq is not None:
         largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
@@ -47,10 +46,11 @@ class Adam(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("max_exp_avg_sq", when="amsgrad", signed=False),
     )
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), RoBERTa 1907.11692 (1e-4 at 256)",
@@ -59,13 +59,13 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

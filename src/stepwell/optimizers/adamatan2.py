@@ -7,16 +7,17 @@ p        <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import atan2, lerp, sqrt
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.ops import atan2, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, a, b):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     scale = b * (1 - beta1**t) / sqrt(1 - beta2**t)  # an angle knows ratios only: both corrections are one factor
     return a * atan2(exp_avg, scale * sqrt(exp_avg_sq)), exp_avg, exp_avg_sq
 
@@ -44,8 +45,9 @@ class AdamAtan2(Optimizer):
     """
 
     rule, decay = update, "decoupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Everett et al. 2407.05872 (AdamW's, whose step it approximates)",
@@ -54,12 +56,12 @@ class AdamAtan2(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         a: float = 1.0,
         b: float = 1.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "a": a, "b": b}, options)

@@ -8,11 +8,10 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import abs, debias, lerp, maximum
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 
 def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):  # type: ignore[no-untyped-def]
@@ -43,7 +42,8 @@ class Adamax(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_inf", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_inf", signed=False, memory="beta2"))
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (2e-4, 2e-2), "cnn": (3e-4, 3e-2), "transformer": (2e-4, 2e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980, section 7.1 (2e-3, twice Adam's)",
@@ -53,13 +53,13 @@ class Adamax(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         eps_outside: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "eps_outside": eps_outside}
         super().__init__(params, defaults, options)

@@ -6,11 +6,10 @@ p <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer
+from stepwell.engine import Optimizer, Options, Params, Unpack
 from stepwell.optimizers.adam import Adam, update
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 class AdamW(Optimizer):
@@ -32,6 +31,7 @@ class AdamW(Optimizer):
     """
 
     rule, slots, decay = update, Adam.slots, "decoupled"
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Touvron et al. 2012.12877 (DeiT 1e-3 at 1024), Liu et al. 2201.03545 (ConvNeXt 4e-3 at 4096), Brown et "
@@ -41,13 +41,13 @@ class AdamW(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
         super().__init__(params, defaults, options)

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepwell.engine import Optimizer, Slot
-from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -26,7 +27,7 @@ def update(  # type: ignore[no-untyped-def]
     ahead = g + beta2 * change
     exp_avg = lerp(exp_avg, g, 1 - beta1)
     exp_avg_diff = lerp(exp_avg_diff, change, 1 - beta2)
-    exp_avg_sq = lerp(exp_avg_sq, ahead * ahead, 1 - beta3)
+    exp_avg_sq = lerp_square(exp_avg_sq, ahead, 1 - beta3)
     direction = debias(exp_avg, beta1, t) + beta2 * debias(exp_avg_diff, beta2, t)
     direction = direction / (sqrt(debias(exp_avg_sq, beta3, t)) + eps)
     # (p - lr * direction) / (1 + lr * weight_decay), as a step from p
@@ -57,7 +58,14 @@ class Adan(Optimizer):
     """
 
     rule, decay = update, None
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("exp_avg_diff"), Slot("pre_grad"))
+    slots = (
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta3"),
+        Slot("exp_avg_diff", memory="beta2"),
+        Slot("pre_grad"),
+    )
+    decay_by_rule = "decoupled"
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Xie et al. 2208.06677, its code (5 to 10 times AdamW's: ResNet-50 3e-2, ViT 1.5e-2; BERT 1e-3)",
@@ -67,13 +75,13 @@ class Adan(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         no_prox: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "no_prox": no_prox}
         super().__init__(params, defaults, options)

@@ -12,10 +12,10 @@ b3 = beta3, but while t < beta3_warmup the beta whose half-life is that part of 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import debias, lerp, log, maximum, minimum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, log, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -35,7 +35,7 @@ def update(  # type: ignore[no-untyped-def]
         beta3 = where(part < 1, 0.5 ** (1 / mixed), beta3)
     exp_avg_fast = lerp(exp_avg_fast, g, 1 - beta1)
     exp_avg_slow = lerp(exp_avg_slow, g, 1 - beta3)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     momentum = debias(exp_avg_fast, beta1, t) + alpha * exp_avg_slow
     return momentum / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg_fast, exp_avg_slow, exp_avg_sq
 
@@ -64,11 +64,15 @@ class AdEMAMix(Optimizer):
     """
 
     rule, decay = update, "decoupled"
-    slots = (Slot("exp_avg_fast"), Slot("exp_avg_slow"), Slot("exp_avg_sq", signed=False))
+    slots = (
+        Slot("exp_avg_fast", memory="beta1"),
+        Slot("exp_avg_slow", memory="beta3"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+    )
     ranges: ClassVar = {
         "alpha": Range(0),
-        "beta3_warmup": Range(1, optional=True),
-        "alpha_warmup": Range(1, optional=True),
+        "beta3_warmup": Range(1, optional=True, whole=True),
+        "alpha_warmup": Range(1, optional=True, whole=True),
     }
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
@@ -78,7 +82,7 @@ class AdEMAMix(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
         alpha: float = 2.0,
@@ -86,7 +90,7 @@ class AdEMAMix(Optimizer):
         alpha_warmup: int | None = None,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

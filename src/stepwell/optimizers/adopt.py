@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import clamp, lerp, maximum, sqrt, where
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
+from stepwell.ops import clamp, lerp, lerp_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -23,7 +23,7 @@ def update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps,
         limit = (t - 1) ** clip_power
         scaled = clamp(scaled, -limit, limit)
     exp_avg = where(t == 1, exp_avg, lerp(exp_avg, scaled, 1 - beta1))
-    exp_avg_sq = where(t == 1, g * g, lerp(exp_avg_sq, g * g, 1 - beta2))
+    exp_avg_sq = where(t == 1, g * g, lerp_square(exp_avg_sq, g, 1 - beta2))
     direction = exp_avg + weight_decay * p if decoupled_weight_decay else exp_avg
     return where(t == 1, 0, lr) * direction, exp_avg, exp_avg_sq
 
@@ -52,7 +52,8 @@ class ADOPT(Optimizer):
     """
 
     rule, decay = update, "decoupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
+    decay_by_rule = "decoupled"
     ranges: ClassVar = {"clip_power": Range(0, optional=True)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
@@ -62,14 +63,14 @@ class ADOPT(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.9999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = True,
         clip_power: float | None = 0.25,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

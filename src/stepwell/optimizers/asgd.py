@@ -8,9 +8,9 @@ mu  <- 1 / max(1, t - t0)                    for the next step; 1 at first
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import lerp, maximum, where
 from stepwell.optimizers.facts import Facts
 
@@ -45,6 +45,7 @@ class ASGD(Optimizer):
     """
 
     rule, decay = update, None
+    decay_by_rule = "coupled"
     slots = (
         Slot("eta", per="tensor", start=lambda group: float(group["lr"])),
         Slot("mu", per="tensor", start=1.0),
@@ -60,13 +61,13 @@ class ASGD(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         lambd: float = 1e-4,
         alpha: float = 0.75,
         t0: float = 1e6,
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
         super().__init__(params, defaults, options)

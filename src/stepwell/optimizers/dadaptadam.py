@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.ops import abs, lerp, lerp_square, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.prodigy import corrected
 
@@ -37,7 +37,7 @@ def update(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     rate, q = corrected(d * lr, k, beta1, beta2, use_bias_correction), sqrt(beta2)
     exp_avg = lerp(exp_avg, rate * g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     s = lerp(s, rate * g, 1 - q)
 
     moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
@@ -71,16 +71,17 @@ class DAdaptAdam(Optimizer):
 
     Reference: Defazio, Mishchenko, "Learning-rate-free learning by D-adaptation", arXiv 2301.07733, the Adam version of
     its experiments. As in the authors' package, gradients are weighed with the second moment before them (paper:
-    after), and a tensor without a gradient is left out of the sums.
+    after), and a tensor without a gradient is left out of the sums. At lr 0 (a schedule that begins there) d may still
+    grow by what earlier gradients say; that package leaves d where it is.
 
     >>> optimizer = DAdaptAdam(model.parameters(), decouple=True, weight_decay=0.01)
     """
 
     rule, measure, sums, over, decay = update, measure, ("along", "s_sum"), "run", "coupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
-        Slot("s"),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("s", memory=lambda group: group["betas"][1] ** 0.5),
         Slot("d", start=lambda group: group["d0"], per="run"),
         Slot("d_numerator", per="run"),
         Slot("k", per="run"),
@@ -99,7 +100,7 @@ class DAdaptAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -108,7 +109,7 @@ class DAdaptAdam(Optimizer):
         use_bias_correction: bool = False,
         d0: float = 1e-6,
         growth_rate: float = float("inf"),
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -82,11 +82,11 @@ def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **opt
 
     from stepwell.engine import formats
 
-    group = optimizer([torch.zeros(1)], **options).param_groups[0]
+    group = optimizer([("weight", torch.zeros(2, 2))], **options).param_groups[0]
     total = 0.0
     for slot in optimizer.slots:
         if slot.exists(group) and not slot.is_number:
-            name = formats.slot_format(slot.per, slot.wide, group["state"], group["state"])
+            name = slot.format(group, group["state"])
             block = formats.block_of(name)
             share = math.prod(slot.shape(shape, group)) / math.prod(shape)
             total += share * (formats.BYTES[name] + (4 / block if block > 1 else 0))

@@ -8,18 +8,17 @@ p     <- p - lr * ratio * u
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Range
-from stepwell.ops import debias, lerp, minimum, sqrt, where
+from stepwell.engine import Options, Params, Range, Unpack
+from stepwell.ops import debias, lerp, lerp_square, minimum, sqrt, where
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
+from stepwell.optimizers.memory import ADAM
 
 
 def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     m, v = exp_avg, exp_avg_sq
     if bias_correction:
         m, v = debias(m, beta1, t), debias(v, beta2, t)
@@ -74,6 +73,7 @@ class LAMB(LayerWise):
 
     rule, measure, sums, slots, decay = update, measure, ("p_squared", "u_squared"), Adam.slots[:2], None
     ranges = {"exclude": EXCLUDE, "max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
+    memory = ADAM
     facts = Facts(
         lr={"default": (3e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (3e-4, 5e-2), "toy": (1e-3, 1.0)},
         method="layer-wise",
@@ -87,7 +87,7 @@ class LAMB(LayerWise):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
@@ -96,7 +96,7 @@ class LAMB(LayerWise):
         max_weight_norm: float = float("inf"),
         bias_correction: bool = True,
         exclude: str = "vectors",
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

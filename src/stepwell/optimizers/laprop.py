@@ -8,15 +8,13 @@ p          <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
-from stepwell.ops import debias, lerp, maximum, sqrt
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     largest = exp_avg_sq
     if max_exp_avg_sq is not None:
         largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
@@ -48,8 +46,8 @@ class LaProp(Optimizer):
 
     rule, decay = update, "decoupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("max_exp_avg_sq", when="amsgrad", signed=False),
     )
     facts = Facts(
@@ -60,13 +58,13 @@ class LaProp(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 4e-4,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-15,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
         super().__init__(params, defaults, options)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stepwell.engine import Range, Slot
+from stepwell.engine import Options, Params, Range, Slot, Unpack
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
@@ -71,7 +71,7 @@ class LARS(LayerWise):
     """
 
     rule, measure, sums, decay = update, measure, ("p_squared", "g_squared"), None
-    slots = (Slot("momentum_buffer", when="momentum"),)
+    slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
     ranges = {"exclude": EXCLUDE, "trust_coefficient": Range(0, open_low=True)}
     facts = Facts(
         lr={
@@ -91,7 +91,7 @@ class LARS(LayerWise):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         momentum: float = 0.9,
         dampening: float = 0.0,
@@ -102,7 +102,7 @@ class LARS(LayerWise):
         eps: float = 1e-8,
         momentum_after_scaling: bool = True,
         exclude: str = "vectors",
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -23,7 +23,7 @@ class LayerWise(Optimizer):
     dimensions, `exclude="vectors"`. `explain()` says which.
     """
 
-    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         if defaults["exclude"] == "vectors":
             params = _by_role(params, type(self).__name__)
         super().__init__(params, defaults, options)

@@ -7,18 +7,19 @@ p                <- p - t * direction, t by a line search (strong Wolfe conditio
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from stepwell.engine.rule import OneOf, Range, check_hyperparameters
-from stepwell.errors import UsageError, nearest
+from stepwell.engine import checkpoint, prefixes, stored
+from stepwell.engine.options import NoOptions, Params, Unpack
+from stepwell.engine.rule import OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
+from stepwell.errors import UsageError, WrongType, nearest
 from stepwell.optimizers.facts import Facts
 
 # torch's step itself, without the hooks and the profiler's range that torch puts around it once an LBFGS of its own was
@@ -36,6 +37,8 @@ _RANGES: Mapping[str, Range | OneOf] = {
 }
 _WHOLE = ("max_iter", "max_eval", "history_size")
 _VECTORS = ("d", "prev_flat_grad", "old_dirs", "old_stps")  # of the state: as long as all weights together
+_LISTS = ("old_dirs", "old_stps")  # of these
+_NUMBERS = ("t", "H_diag", "prev_loss")
 
 
 class LBFGS(torch.optim.LBFGS):
@@ -84,7 +87,7 @@ class LBFGS(torch.optim.LBFGS):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         max_iter: int = 20,
         max_eval: int | None = None,
@@ -92,7 +95,7 @@ class LBFGS(torch.optim.LBFGS):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
-        **options: Any,
+        **options: Unpack[NoOptions],
     ) -> None:
         given: dict[str, Any] = {
             "lr": lr,
@@ -106,15 +109,18 @@ class LBFGS(torch.optim.LBFGS):
         for option, value in options.items():
             raise UsageError(f"LBFGS: unknown option {option}={value!r}: {nearest(option, given)}")
         _check(given)
-        if isinstance(params, torch.nn.Module):
-            params = params.named_parameters()
-        params = [params] if isinstance(params, dict) else list(params) if hasattr(params, "__iter__") else params
-        if isinstance(params, list) and len(params) > 1 and isinstance(params[0], dict):
-            raise _several(params)
+        if isinstance(params, Tensor):
+            raise WrongType("LBFGS: params is a tensor; pass a list of them, as in model.parameters()")
+        taken: Any = params.named_parameters() if isinstance(params, torch.nn.Module) else params
+        taken = [taken] if isinstance(taken, dict) else list(taken) if hasattr(taken, "__iter__") else taken
+        if isinstance(taken, list) and len(taken) > 1 and isinstance(taken[0], dict):
+            raise _several(taken)
         try:
-            super().__init__(params, **given)
+            super().__init__(taken, **given)
         except (TypeError, ValueError) as error:
-            raise error if isinstance(error, UsageError) else UsageError(f"LBFGS: {error}") from None
+            if isinstance(error, UsageError):
+                raise
+            raise (WrongType if isinstance(error, TypeError) else UsageError)(f"LBFGS: {error}") from None
         (group,) = self.param_groups
         _check(group)
         _check_alike(group)
@@ -233,33 +239,85 @@ class LBFGS(torch.optim.LBFGS):
         Raises UsageError for other parameters, or the same in another order: the history is one vector over all of
         them. Then nothing has changed.
         """
-        if len(state_dict.get("param_groups", ())) != 1 or "state" not in state_dict:
+        content = checkpoint.content_of("LBFGS", state_dict)
+        groups = content.get("param_groups")
+        if not isinstance(groups, Sequence) or len(groups) != 1 or "state" not in content:
             raise UsageError("LBFGS: this is no state of L-BFGS, which has one group; pass what state_dict() returned")
-        (group,), (saved,) = self.param_groups, state_dict["param_groups"]
+        states, (saved,) = checkpoint.parts_of("LBFGS", content)
+        (group,) = self.param_groups
         names, theirs = group.get("param_names"), saved.get("param_names")
-        if names is not None and theirs is not None and names != theirs:
-            mine, other = next(
-                pair for pair in zip([*names, "nothing"], [*theirs, "nothing"], strict=False) if pair[0] != pair[1]
-            )
-            raise UsageError(
-                f"LBFGS: the checkpoint has '{other}' where this model has '{mine}', and the history is one vector of "
-                "all parameters in their order; it was saved from another model, or with another order"
-            )
+        if names is not None and theirs is not None:
+            pairs = prefixes.paired(names, theirs)
+            if pairs is None or [pairs[name] for name in names] != list(theirs):
+                mine, other = next(
+                    pair for pair in zip([*names, "nothing"], [*theirs, "nothing"], strict=False) if pair[0] != pair[1]
+                )
+                raise UsageError(
+                    f"LBFGS: the checkpoint has '{other}' where this model has '{mine}', and the history is one vector "
+                    "of all parameters in their order; it was saved from another model, or with another order"
+                )
         if len(saved["params"]) != len(group["params"]):
             raise UsageError(
                 f"LBFGS: the checkpoint has {len(saved['params'])} parameters, this model {len(group['params'])}; "
                 "it was saved from another model"
             )
-        for state in state_dict["state"].values():
-            for key in _VECTORS:
-                value = state.get(key)
-                for vector in value if isinstance(value, list) else [value]:
-                    if isinstance(vector, Tensor) and vector.numel() != self._numel():
-                        raise UsageError(
-                            f"LBFGS: '{key}' of the checkpoint has {vector.numel():,} elements, the parameters have "
-                            f"{self._numel():,}; it was saved from another model"
-                        )
-        super().load_state_dict(copy.deepcopy(dict(state_dict)))  # torch would go on in the checkpoint's own tensors
+        values = as_plain_numbers({key: saved.get(key, group[key]) for key in _RANGES}, _RANGES)
+        _check(values, "LBFGS: the group of the checkpoint")
+        state = dict(content["state"])
+        for place, index in enumerate(saved["params"]):
+            kept = states.get(index)
+            if place == 0 and kept:
+                state[index] = self._history(kept, values["history_size"])
+            elif kept:
+                raise UsageError(
+                    f"LBFGS: the checkpoint has a state of parameter {place}, and the history is that of the first; it "
+                    "was saved by another optimizer"
+                )
+        known = {**saved, **values}
+        if names is not None:
+            known["param_names"] = names
+        content = {**content, "state": state, "param_groups": [known]}
+        super().load_state_dict(checkpoint.copied(content))  # torch would go on in the checkpoint's own tensors
+
+    def _history(self, kept: Mapping[str, Any], history_size: int) -> dict[str, Any]:
+        """The state of a checkpoint as a step can go on with it, or UsageError."""
+        result, pairs = dict(kept), kept.get("old_dirs", [])
+        for key in ("func_evals", "n_iter"):
+            result[key] = int(stored.number("LBFGS", "all parameters", Slot(key, signed=False), kept.get(key, 0)))
+        missing = [key for key in (*_VECTORS, *_NUMBERS, "ro") if key not in kept or kept[key] is None]
+        has_history = len(missing) < len(_VECTORS) + len(_NUMBERS) + 1
+        if (missing and result["n_iter"]) or (has_history and not result["n_iter"]):
+            raise UsageError(
+                f"LBFGS: the checkpoint lacks '{missing[0] if missing else 'n_iter'}'; it was saved by another "
+                "optimizer, or changed"
+            )
+        for key in (key for key in _VECTORS if key in kept):
+            value = kept[key]
+            if key in _LISTS and (not isinstance(value, list) or len(value) != len(pairs)):
+                raise UsageError(f"LBFGS: '{key}' of the checkpoint is no list of {len(pairs)} vectors; it was changed")
+            vectors = value if key in _LISTS else [value]
+            result[key] = [self._vector(key, vector) for vector in vectors if vector is not None]
+            if key not in _LISTS:
+                result[key] = result[key][0] if result[key] else None
+        ro = kept.get("ro") or []
+        if not isinstance(ro, list) or len(ro) != len(pairs) or len(ro) > history_size:
+            raise UsageError(f"LBFGS: 'ro' of the checkpoint must be a list of {len(pairs)} numbers; it was changed")
+        for number in [*ro, *(kept[key] for key in _NUMBERS if kept.get(key) is not None)]:
+            stored.number("LBFGS", "all parameters", Slot("ro, t, H_diag or prev_loss"), number)
+        if not isinstance(kept.get("al"), list) or len(kept["al"]) != history_size:
+            result.pop("al", None)  # scratch of the two loops, as long as the history
+        return result
+
+    def _vector(self, key: str, vector: Any) -> Tensor:
+        """One vector of the history without gaps, or UsageError."""
+        if isinstance(vector, Tensor) and vector.numel() != self._numel():
+            raise UsageError(
+                f"LBFGS: '{key}' of the checkpoint has {vector.numel():,} elements, the parameters have "
+                f"{self._numel():,}; it was saved from another model"
+            )
+        like = torch.empty(self._numel(), dtype=self._params[0].dtype, device="meta")
+        stored.check("LBFGS", "all parameters", Slot(key), {key: vector}, like)
+        return vector.detach().as_subclass(Tensor).resolve_neg().contiguous()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # from a pickle or a copy, torch's has forgotten these two
@@ -281,12 +339,12 @@ def _number(loss: Any) -> float:
     return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    check_hyperparameters("LBFGS", given, _RANGES)
+def _check(given: Mapping[str, Any], owner: str = "LBFGS") -> None:
+    check_hyperparameters(owner, given, _RANGES)
     for name in _WHOLE:
         value = given.get(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise UsageError(f"LBFGS: {name}={value!r}; it must be a whole number")
+            raise UsageError(f"{owner}: {name}={value!r}; it must be a whole number")
 
 
 def _several(groups: list[dict[str, Any]]) -> UsageError:

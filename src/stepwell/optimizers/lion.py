@@ -7,16 +7,15 @@ p         <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import lerp, sign
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory, beta2_average
 
 
 def update(g, p, t, exp_avg, *, beta1, beta2):  # type: ignore[no-untyped-def]
-    direction = sign(lerp(g, exp_avg, beta1))
-    return direction, lerp(g, exp_avg, beta2)
+    direction = sign(lerp(exp_avg, g, 1 - beta1))
+    return direction, lerp(exp_avg, g, 1 - beta2)
 
 
 class Lion(Optimizer):
@@ -37,7 +36,8 @@ class Lion(Optimizer):
     >>> optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
 
-    rule, slots, decay = update, (Slot("exp_avg"),), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", memory="beta2"),), "decoupled"
+    memory = Memory(("exp_avg", beta2_average))
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
         source="Chen et al. 2302.06675, section 5 (ViT-B and LM 1e-4, diffusion 3e-5; 3 to 10 times below AdamW's), "
@@ -50,10 +50,10 @@ class Lion(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay}, options)

@@ -7,7 +7,7 @@ slow    <- slow + alpha * (p - slow)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -59,6 +59,7 @@ class Lookahead(Wrapper):
     """
 
     settings: ClassVar[tuple[str, ...]] = ("k", "alpha", "pullback", "clock")
+    kept: ClassVar[tuple[str, ...]] = ("slow", "momentum")
     usual_base: ClassVar[str] = "adamw"
     copies: ClassVar[int] = 1
     facts: ClassVar[Facts] = Facts(
@@ -74,8 +75,7 @@ class Lookahead(Wrapper):
         self, optimizer: torch.optim.Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none"
     ) -> None:
         super().__init__(optimizer)
-        if not isinstance(k, int) or isinstance(k, bool):
-            raise UsageError(f"Lookahead: k={k!r}; it must be a whole number of at least 1")
+        _check_whole("Lookahead", k)
         check_hyperparameters("Lookahead", {"k": k, "alpha": alpha, "pullback": pullback}, _RANGES)
         self.k, self.alpha, self.pullback = k, float(alpha), pullback
         self.check_base()
@@ -109,6 +109,20 @@ class Lookahead(Wrapper):
                 "would tear its points apart; wrap the plain optimizer"
             )
         return optimizer
+
+    def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+        if not settings:
+            return
+        owner = "Lookahead: the checkpoint"
+        _check_whole(owner, settings["k"])
+        check_hyperparameters(owner, settings, _RANGES)
+        clock = settings["clock"]
+        if not isinstance(clock, int) or isinstance(clock, bool) or clock < 0:
+            raise UsageError(f"{owner}: clock={clock!r}; it must be a whole number of at least 0")
+
+    def _loaded(self, with_settings: bool) -> None:
+        if not with_settings:  # a cycle begins with weights that belong to no other
+            self.clock = 0
 
     # The clock
 
@@ -216,6 +230,11 @@ class Lookahead(Wrapper):
             with torch.no_grad():
                 for tensor, values in fast:
                     tensor.detach().copy_(values)
+
+
+def _check_whole(owner: str, k: Any) -> None:
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise UsageError(f"{owner}: k={k!r}; it must be a whole number of at least 1")
 
 
 def _waits(flag: Tensor) -> bool:

@@ -5,8 +5,8 @@ The rule is AdamW's; the codes and their blocks are those of `engine/formats.py`
 
 from __future__ import annotations
 
-from typing import Any
-
+from stepwell.engine import OptionsButState, Params, Unpack
+from stepwell.engine.options import State
 from stepwell.optimizers.adamw import AdamW
 
 
@@ -29,14 +29,14 @@ class AdamW8bit(AdamW):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        state: str = "int8",
-        **options: Any,
+        state: State = "int8",
+        **options: Unpack[OptionsButState],
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options, state=state)
 
@@ -60,13 +60,13 @@ class AdamW4bit(AdamW):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        state: str = "int4",
-        **options: Any,
+        state: State = "int4",
+        **options: Unpack[OptionsButState],
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options, state=state)

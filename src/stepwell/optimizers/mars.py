@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, Slot, as_groups
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups
 from stepwell.ops import maximum, sqrt, where
 from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import parted
+from stepwell.optimizers.parted import parted, refuse_inside_zero
 
 
 def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
@@ -71,6 +71,7 @@ class MARS(Optimizer):
     rule, measure, sums, decay = update, measure, ("c_squared",), "decoupled"
     slots = (*Adam.slots, Slot("last_grad"))
     others = {"adamw": AdamW.signature}
+    construction = ("adamw_lr", "adamw_betas", "adamw_weight_decay", "optimize_1d")
     ranges = {"gamma": Range(0)}
     facts = Facts(
         kind="sums",
@@ -83,7 +84,7 @@ class MARS(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.99),
         eps: float = 1e-8,
@@ -96,7 +97,7 @@ class MARS(Optimizer):
         adamw_lr: float | None = None,
         adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_weight_decay: float | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -107,6 +108,10 @@ class MARS(Optimizer):
             "gamma": gamma,
             "first_previous_zero": first_previous_zero,
             "use_mars": True,
+            "adamw_lr": adamw_lr,
+            "adamw_betas": adamw_betas,
+            "adamw_weight_decay": adamw_weight_decay,
+            "optimize_1d": optimize_1d,
         }
         self.inner = {
             "lr": lr if adamw_lr is None else adamw_lr,
@@ -132,6 +137,7 @@ class MARS(Optimizer):
             if self.optimize_1d or "use_mars" in group:
                 result.append(group if group.get("use_mars", True) else {**self.inner, **group})
                 continue
+            refuse_inside_zero("MARS", "use_mars")
             mine, others = parted(group, lambda name, tensor: tensor.ndim == 2)
             parts = ({**mine, "use_mars": True}, {**self.inner, **others, "use_mars": False})
             result += [part for part in parts if part["params"]] or [group]

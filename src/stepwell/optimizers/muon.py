@@ -10,20 +10,26 @@ p <- p - lr * weight_decay * p - lr * adjustment * x
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stepwell.anatomy import find_roles, role_by_name
-from stepwell.engine import OneOf, Optimizer, Range, Slot, as_groups
+from stepwell.anatomy import ROLES, find_roles, hidden_by_name, is_matrix, role_by_name
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, as_groups
 from stepwell.errors import UsageError
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import named, parted
+from stepwell.optimizers.parted import named, parted, refuse_inside_zero
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+_MEANT = {"muon": True, "adamw": False}  # what `stepwell.groups.muon` says of a group
+_MADE = re.compile(r"(muon|adamw)(, [^:]*)?: (ROLE)([+](ROLE))*".replace("ROLE", "|".join(ROLES)))  # its name
+_SHOWN = 4  # tensors that a warning lists
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -45,7 +51,11 @@ def orthogonalised(
     """
     a, b, c = coefficients
     x = u.mT if u.shape[-2] > u.shape[-1] else u
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)).to(dtype)
+    # Times a power of two, which rounds nothing: the squares of a norm overflow above 1e19 and vanish below 1e-23.
+    exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)
+    scale = torch.ldexp(torch.ones_like(exponent, dtype=x.dtype), -exponent)
+    x = x * scale
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).maximum(eps * scale)).to(dtype)
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)  # as `@`, which first copies the transposed
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -65,18 +75,21 @@ class Muon(Optimizer):
 
     The fastest known optimizer for hidden layers of transformers at most scales; it costs matrix products (a few
     percent of a training step where batches are large) and one slot. Give it the model: `Muon(model)` splits by role.
+    AdamW also gets output convolutions, what reads the raw input, depthwise convolutions, recurrent weights and
+    codebooks; Muon gets the rest, routers of experts among it (`stepwell.groups.muon` says more, and lets you decide).
 
     Args:
-        params: a model; or parameters, (name, parameter) pairs, or groups of them. Without a model, tensors of two and
-            more dimensions are matrices unless their name is that of an embedding or a head. A group may say
-            `use_muon` itself. Convolution kernels are matrices of the first dimension by all others.
+        params: a model, or groups of `stepwell.groups`: tensors are told by their role (`stepwell.groups.muon` says
+            which layers count as hidden), and what `groups.muon` has split stays split so. Or (name, parameter) pairs,
+            told by name and shape; or parameters, told by their shape alone, with a warning. A group may say `use_muon`
+            itself. Convolution kernels are matrices of the first dimension by all others.
         lr: learning rate, at least 0.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         momentum: decay of the average, in [0, 1).
         nesterov: look one gradient ahead.
         ns_coefficients: (a, b', c) of the iteration.
         eps: the least norm that is divided by, above 0.
-        ns_steps: iterations, at least 1.
+        ns_steps: iterations, from 1 to 100; more than 10 only turn rounding errors over.
         adjust_lr_fn: "original" or None: sqrt(max(1, rows / columns)), for an lr of Muon's own, around 0.02.
             "match_rms_adamw": 0.2 * sqrt(max(rows, columns)), steps as large as AdamW's, for AdamW's lr and decay.
         adamw_lr: lr of what AdamW updates; None: `lr`, which suits "match_rms_adamw".
@@ -89,17 +102,21 @@ class Muon(Optimizer):
     Muon); "match_rms_adamw" is Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982. As in torch, the
     norm is bounded below by eps (Jordan adds it), sides are those of the matrix, and a missing gradient is left out.
 
-    >>> optimizer = Muon(model, lr=0.02, weight_decay=0.1, adamw_lr=3e-4)
+    >>> muon = Muon(model, lr=0.02, weight_decay=0.1, adamw_lr=3e-4)
+    >>> muon = Muon(stepwell.groups.muon(model, lr=0.02, adamw={"lr": 3e-4}, keep_out=["pooler"]))
+    >>> optimizer = Muon(model.named_parameters(), lr=0.02, adamw_lr=3e-4)  # by names: a model tells more
 
-    Raises UsageError for a vector, an embedding or a head in a group with `use_muon`.
+    Raises UsageError where no tensor is a trained hidden matrix (AdamW would update them all), and for a vector, an
+    embedding or a head in a group with `use_muon`. Warns, once, where tensors without names are told by their shape.
     """
 
-    rule, slots, decay, view = update, (Slot("momentum_buffer"),), "decoupled", "matrix"
+    rule, slots, decay, view = update, (Slot("momentum_buffer", memory="momentum"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
+    construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {
         "eps": Range(0, open_low=True),
         "ns_coefficients": Range(-math.inf),
-        "ns_steps": Range(1, whole=True),
+        "ns_steps": Range(1, 100, open_high=False, whole=True),
         "use_muon": OneOf((True, False)),
         "adjust_lr_fn": OneOf((None, "original", "match_rms_adamw")),
         "ns_dtype": OneOf(tuple(DTYPES)),
@@ -116,7 +133,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
@@ -132,7 +149,7 @@ class Muon(Optimizer):
         adamw_weight_decay: float | None = None,
         ns_dtype: str = "bf16",
         force: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -147,6 +164,10 @@ class Muon(Optimizer):
             "betas": adamw_betas,
             "amsgrad": False,
             "use_muon": True,
+            "adamw_lr": adamw_lr,
+            "adamw_eps": adamw_eps,
+            "adamw_weight_decay": adamw_weight_decay,
+            "force": force,
         }
         inner = {
             "lr": lr if adamw_lr is None else adamw_lr,
@@ -154,30 +175,67 @@ class Muon(Optimizer):
             "weight_decay": weight_decay if adamw_weight_decay is None else adamw_weight_decay,
         }
         self.force, self.inner = force, inner
-        super().__init__(_split(params, inner), defaults, options)
+        groups = self._split(params)
+        if not any(group["use_muon"] for group in groups):
+            raise UsageError(
+                f"Muon: none of the {sum(len(group['params']) for group in groups)} tensors given is a trained hidden "
+                "matrix, so AdamW would update them all; use AdamW, or say use_muon=True in the group of a matrix"
+            )
+        self._parting = False  # the groups are as they shall be
+        super().__init__(groups, defaults, options)
+        del self._parting
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if group["use_muon"] else "adamw"
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""
-        if not isinstance(param_group, dict) or "params" not in param_group:
-            return super().add_param_group(param_group)  # which refuses it
-        groups = _split([param_group], self.inner)
-        for group in groups:
-            if group["use_muon"]:
-                self._check_matrices(group)
-        for group in groups:
+        if not self._parting or not isinstance(param_group, dict) or "params" not in param_group:
+            return super().add_param_group(param_group)  # which refuses what is no group
+        for group in self._split([param_group], whole=False):
             super().add_param_group(group)
+
+    _parting = True
+
+    def _split(self, params: Any, whole: bool = True) -> list[dict[str, Any]]:
+        """Groups that say `use_muon`: hidden matrices, and the rest with the hyperparameters of AdamW.
+
+        What decides, the first that says anything: the key in the group; `stepwell.groups.muon`, which made the group;
+        the role of the tensor in its model; its name and shape; its shape alone, with a warning.
+        """
+        members = find_roles(params).members if isinstance(params, nn.Module) else getattr(params, "members", None)
+        groups = as_groups(params, "Muon")
+        made_for = getattr(params, "optimizers", None) or [None] * len(groups)
+        said = [_said(group, name) for group, name in zip(groups, made_for, strict=True)]
+        if members is None:
+            hidden = _told_by_names([group for group, use in zip(groups, said, strict=True) if use is None], whole)
+        elif any(member.trained and member.is_hidden_matrix for member in members):
+            hidden = {id(member.tensor) for member in members if member.is_hidden_matrix}
+        else:
+            hidden = set()
+        found: list[dict[str, Any]] = []
+        for group, use in zip(groups, said, strict=True):
+            if use is None:
+                refuse_inside_zero("Muon", "use_muon")
+                matrices, others = parted(group, lambda name, tensor: id(tensor) in hidden)
+                found += [{**matrices, "use_muon": True}, {**self.inner, **others, "use_muon": False}]
+            elif use:
+                self._check_matrices(group)
+                found.append({**group, "use_muon": use})
+            else:
+                found.append({**self.inner, **group, "use_muon": use})
+        return [group for group in found if group["params"] or len(found) == 1]
 
     def _check_matrices(self, group: Mapping[str, Any]) -> None:
         for name, tensor in named(group):
-            if not _is_matrix(tensor):
+            if not isinstance(tensor, Tensor):
+                continue  # which is refused with the group
+            if not is_matrix(tensor):
                 raise UsageError(
                     f"Muon: {name or 'a parameter'} of shape {tuple(tensor.shape)} is no matrix, so it cannot be "
                     "orthogonalised; give its group use_muon=False, and AdamW updates it"
                 )
-            role = None if self.force else role_by_name(name)
+            role = None if self.force or "use_muon" not in group else role_by_name(name)
             if role is not None:
                 raise UsageError(
                     f"Muon: {name} looks like {'an' if role == 'embedding' else 'a'} {role}, whose rows should not be "
@@ -185,27 +243,27 @@ class Muon(Optimizer):
                 )
 
 
-def _split(params: Any, inner: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Groups that say `use_muon`: hidden matrices, and the rest with the hyperparameters of AdamW."""
-    if isinstance(params, nn.Module):
-        hidden = {id(m.tensor) for m in find_roles(params).members if m.is_hidden_matrix}
-        pairs = list(params.named_parameters())
-        groups = _halves({"params": pairs}, inner, lambda name, tensor: id(tensor) in hidden)
-    else:
-        groups = []
-        for group in as_groups(params, "Muon"):
-            if "use_muon" in group:
-                groups.append(group if group["use_muon"] else {**inner, **group})
-            else:
-                groups += _halves(group, inner)
-    return [group for group in groups if group["params"] or len(groups) == 1]
+def _said(group: Mapping[str, Any], made_for: str | None) -> Any:
+    """What a group itself says: by its key, or by `stepwell.groups.muon`, which made it. None: nothing."""
+    if "use_muon" in group:
+        return group["use_muon"]
+    if made_for is None and (made := _MADE.fullmatch(str(group.get("name", "")))):  # out of a list(groups)
+        made_for = made[1]
+    return None if made_for is None else _MEANT.get(made_for)
 
 
-def _halves(group: Mapping[str, Any], inner: Mapping[str, Any], is_hidden: Any = None) -> list[dict[str, Any]]:
-    """The two groups a group falls into."""
-    matrices, others = parted(group, is_hidden or (lambda name, tensor: _is_matrix(tensor) and not role_by_name(name)))
-    return [{**matrices, "use_muon": True}, {**inner, **others, "use_muon": False}]
-
-
-def _is_matrix(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and tensor.ndim >= 2 and sum(size > 1 for size in tensor.shape) >= 2
+def _told_by_names(groups: Sequence[Mapping[str, Any]], whole: bool) -> set[int]:
+    """The ids of the tensors that are hidden matrices as far as names and shapes tell; a warning where they do not."""
+    pairs = [pair for group in groups for pair in named(group) if isinstance(pair[1], Tensor)]
+    told = hidden_by_name(pairs, whole)
+    if told.doubted:
+        count = len(told.doubted)
+        listed = ", ".join(f"{name or 'unnamed'} {list(tensor.shape)}" for name, tensor in told.doubted[:_SHOWN])
+        warnings.warn(
+            f"Muon: {count} tensor{'' if count == 1 else 's'} taken for hidden matrices by shape alone, embeddings and "
+            f"output layers among them if there are any: {listed}{', ...' if count > _SHOWN else ''}; pass the model "
+            "or stepwell.groups.muon(model), or say use_muon in each group",
+            UserWarning,
+            stacklevel=4,
+        )
+    return told.hidden

@@ -11,11 +11,12 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import debias, lerp, sqrt
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momentum_decay, average_with_mu):  # type: ignore[no-untyped-def]
@@ -23,7 +24,7 @@ def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momen
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
     mu_product = mu_product * mu
     exp_avg = lerp(exp_avg, g, 1 - (mu if average_with_mu else beta1))
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     ahead = mu_next / (1 - mu_product * mu_next) * exp_avg + (1 - mu) / (1 - mu_product) * g
     return ahead / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg, exp_avg_sq, mu_product
 
@@ -52,8 +53,13 @@ class NAdam(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False), Slot("mu_product", per="tensor", start=1.0))
+    slots = (
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("mu_product", per="tensor", start=1.0),
+    )
     ranges: ClassVar = {"momentum_decay": Range(0)}
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Dozat, ICLR workshop 2016, section 4 (2e-3); Schmidt et al. 2007.01547 (1e-4 to 1e-2)",
@@ -62,7 +68,7 @@ class NAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -70,7 +76,7 @@ class NAdam(Optimizer):
         momentum_decay: float = 4e-3,
         decoupled_weight_decay: bool = False,
         average_with_mu: bool = False,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -8,9 +8,7 @@ p          <- p - lr * exp_avg
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
 
@@ -23,7 +21,8 @@ def update(  # type: ignore[no-untyped-def]
     g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, grad_averaging, g_squared
 ):
     exp_avg_sq = where(t == 1, g_squared, beta2 * exp_avg_sq + (1 - beta2) * g_squared)
-    u = g * (1 / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
+    size = sqrt(exp_avg_sq) + eps
+    u = g * (1 / where(size > 0, size, 1)) + weight_decay * p  # with eps 0 and no gradient yet: nothing to scale
     if grad_averaging:
         u = where(t == 1, 1, 1 - beta1) * u
     exp_avg = where(t == 1, 0, beta1) * exp_avg + u
@@ -46,12 +45,14 @@ class NovoGrad(Optimizer):
 
     Reference: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep
     networks", arXiv 1905.11286, algorithm 1. The paper's first step has no eps; here it always stands.
+    The first gradient starts the average, as in the paper, also where it is zero: the next step is then 1 / sqrt(1 -
+    beta2) times as long, 7 times with beta2 0.98. In the authors' code the first that is not zero starts it.
 
     >>> optimizer = NovoGrad(model.parameters(), lr=1e-2, weight_decay=1e-3)
     """
 
     rule, measure, sums, decay = update, measure, ("g_squared",), None
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False, per="tensor"))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, per="tensor"))
     facts = Facts(
         lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 1e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
         method="layer-wise",
@@ -63,14 +64,14 @@ class NovoGrad(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,
         grad_averaging: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from stepwell.errors import UsageError
 
 
 def named(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """(name, tensor) of a group; the name is empty where there is none."""
     names = group.get("param_names") or [""] * len(group["params"])
     return [one if isinstance(one, tuple) else (name, one) for name, one in zip(names, group["params"], strict=True)]
+
+
+def refuse_inside_zero(owner: str, key: str) -> None:
+    """Raise UsageError where a ZeroRedundancyOptimizer is making the optimizer: it takes for granted that there are as
+    many groups as it has handed over, and would fail in an assertion."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = None if module is None else sys._getframe(1)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):  # type: ignore[union-attr]
+            raise UsageError(
+                f"{owner}: inside ZeroRedundancyOptimizer a group cannot be parted into two; hand over groups that say "
+                f"which they are, as ZeroRedundancyOptimizer([{{'params': matrices, '{key}': True}}, "
+                f"{{'params': others, '{key}': False}}], {owner}, lr=...)"
+            )
+        frame = frame.f_back
 
 
 def parted(group: Mapping[str, Any], chosen: Callable[[str, Any], bool]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.engine import Optimizer, Range, Slot
-from stepwell.ops import abs, lerp, maximum, minimum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.ops import abs, lerp, lerp_square, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
@@ -47,7 +47,7 @@ def update(  # type: ignore[no-untyped-def]
     p0 = where(t > 1, p0, p)
     s = fading * s + d * (d if safeguard_warmup else rate) * g
     exp_avg = lerp(exp_avg, d * g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, d * d * (g * g), 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, d * g, 1 - beta2)
 
     moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
     numerator = fading * d_numerator + back
@@ -87,16 +87,17 @@ class Prodigy(Optimizer):
 
     Reference: Mishchenko, Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", arXiv 2306.06101,
     algorithm 4. As in the authors' package, eps is multiplied by the new d (paper: the old), and a tensor without a
-    gradient is left out of the sums.
+    gradient is left out of the sums. At lr 0 (a schedule that begins there) the averages take the gradient in and what
+    d is made of fades, as in the paper; that package passes over the gradients of groups whose lr is 0.
 
     >>> optimizer = Prodigy(model.parameters(), weight_decay=0.01, use_bias_correction=True, safeguard_warmup=True)
     """
 
     rule, measure, sums, over, decay = update, measure, ("back", "s_sum"), "run", "coupled"
     slots = (
-        Slot("exp_avg"),
-        Slot("exp_avg_sq", signed=False),
-        Slot("s"),
+        Slot("exp_avg", memory="beta1"),
+        Slot("exp_avg_sq", signed=False, memory="beta2"),
+        Slot("s", memory=lambda group: group["betas"][1] ** 0.5 if group["beta3"] is None else group["beta3"]),
         Slot("p0", wide=True),
         Slot("d", start=lambda group: group["d0"], per="run"),
         Slot("d_max", start=lambda group: group["d0"], per="run"),
@@ -118,7 +119,7 @@ class Prodigy(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         betas: tuple[float, float] = (0.9, 0.999),
         beta3: float | None = None,
@@ -130,7 +131,7 @@ class Prodigy(Optimizer):
         d0: float = 1e-6,
         d_coef: float = 1.0,
         growth_rate: float = float("inf"),
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -11,11 +11,12 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepwell.engine import OneOf, Optimizer, Slot
-from stepwell.ops import debias, lerp, sqrt, where
+from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
+from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
@@ -29,7 +30,7 @@ def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     trusted, r = rectification(t, beta2, 5 if rectify == "torch" else 4)
     m = debias(exp_avg, beta1, t)
     adaptive = m * (r * sqrt(1 - beta2**t)) / (sqrt(exp_avg_sq) + eps)
@@ -61,8 +62,9 @@ class RAdam(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+    slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},
         source="Liu et al. 1908.03265, section 5 (1e-3 for language models; 3e-3 to 1e-1 for images)",
@@ -70,14 +72,14 @@ class RAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
         rectify: str = "torch",
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rectify": rectify}
         super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})

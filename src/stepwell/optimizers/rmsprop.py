@@ -6,31 +6,70 @@ variance    = square_avg, or centered: square_avg - grad_avg * grad_avg
 scaled      = g / (sqrt(variance) + eps), or eps_inside: g / sqrt(variance + eps)
 momentum_buffer <- momentum * momentum_buffer + scaled
 direction   = momentum_buffer, or scaled without momentum
+p          <- p - lr * direction
+
+variant="tensorflow": square_avg begins at 1, not 0, and
+scaled      = lr * g / sqrt(variance + eps)
+p          <- p - momentum_buffer, or p - scaled without momentum
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from stepwell.engine import Optimizer, Slot
-from stepwell.ops import lerp, maximum, sqrt
+from torch import Tensor
+
+from stepwell.engine import OneOf, Optimizer, Options, Params, RuleSignature, Slot, Unpack
+from stepwell.errors import UsageError
+from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory
+
+
+def _averaged(g, square_avg, grad_avg, alpha):  # type: ignore[no-untyped-def]
+    """The variance, and the new averages."""
+    square_avg = lerp_square(square_avg, g, 1 - alpha)
+    if grad_avg is None:
+        return square_avg, square_avg, None
+    grad_avg = lerp(grad_avg, g, 1 - alpha)
+    return maximum(square_avg - grad_avg * grad_avg, 0), square_avg, grad_avg  # rounding can take it below zero
 
 
 def update(g, p, t, square_avg, grad_avg, momentum_buffer, *, alpha, eps, momentum, eps_inside):  # type: ignore[no-untyped-def]
-    square_avg = lerp(square_avg, g * g, 1 - alpha)
-    variance = square_avg
-    if grad_avg is not None:
-        grad_avg = lerp(grad_avg, g, 1 - alpha)
-        variance = maximum(square_avg - grad_avg * grad_avg, 0)  # rounding can take it below zero
+    variance, square_avg, grad_avg = _averaged(g, square_avg, grad_avg, alpha)
     direction = g / (sqrt(variance + eps) if eps_inside else sqrt(variance) + eps)
     if momentum_buffer is not None:
         direction = momentum_buffer = momentum * momentum_buffer + direction
     return direction, square_avg, grad_avg, momentum_buffer
 
 
+def tensorflow_update(g, p, t, square_avg, grad_avg, momentum_buffer, *, lr, alpha, eps, momentum, variant):  # type: ignore[no-untyped-def]
+    variance, square_avg, grad_avg = _averaged(g, square_avg, grad_avg, alpha)
+    step = lr * (g / sqrt(variance + eps))
+    if momentum_buffer is not None:
+        step = momentum_buffer = momentum * momentum_buffer + step
+    return step, square_avg, grad_avg, momentum_buffer
+
+
+AVERAGES = (
+    Slot("grad_avg", when="centered", memory="alpha"),
+    Slot("momentum_buffer", when="momentum", memory="momentum"),
+)
+
+
+def weight_of_square(group: Mapping[str, Any], t: float) -> float | None:
+    """Of equal squares in the average; one that began at 1 holds what is left of that, too."""
+    return None if group.get("variant") == "tensorflow" else 1 - group["alpha"] ** t
+
+
 class RMSprop(Optimizer):
-    """RMSprop. Still the recipe of MobileNet and EfficientNet (eps 1e-3, alpha 0.9, momentum 0.9), A2C and WGAN.
+    """RMSprop, in torch's form or in TensorFlow's. Still the recipe of MobileNet, EfficientNet, A2C and WGAN.
+
+    The two forms share a name and not their numbers. MobileNetV2, V3 and EfficientNet were trained in TensorFlow's:
+    alpha 0.9, momentum 0.9 and eps 1e-3, which stands inside the root. In torch's form that eps is about 0.0316 (the
+    root of 1e-3), not 1e-3, and the first steps are longer (a first gradient is divided by sqrt(1 - alpha) of its own
+    size instead of by about 1). A2C, WGAN and DQN in torch are in torch's form.
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.
@@ -40,30 +79,40 @@ class RMSprop(Optimizer):
         weight_decay: at least 0; added to the gradient (L2).
         momentum: decay of a buffer of scaled gradients, in [0, 1).
         centered: divide by the standard deviation instead of the root of the mean square.
-        eps_inside: eps under the root, as TensorFlow has it.
+        eps_inside: eps under the root, alone of what "tensorflow" does.
+        variant: "torch", as torch.optim.RMSprop; or "tensorflow": eps under the root, the average of squares begins at
+            1, and lr is inside the buffer, so a schedule acts on later gradients only. For "tensorflow" say alpha,
+            momentum and eps as TensorFlow has them (rho 0.9, epsilon 1e-7; the recipes 1e-3): defaults are torch's.
         options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Hinton, "Neural networks for machine learning", lecture 6e, 2012; centered: Graves, arXiv 1308.0850,
-    equations 38 to 45. In the form of torch.optim.RMSprop; a centered variance below zero counts as zero.
+    equations 38 to 45. "tensorflow" is tf.keras.optimizers.RMSprop of TensorFlow 1 and 2 (ApplyRMSProp), in PyTorch
+    timm's RMSpropTF. A centered variance below zero counts as zero.
 
-    >>> optimizer = RMSprop(model.parameters(), lr=1e-3, alpha=0.9, momentum=0.9, eps=1e-3)
+    >>> optimizer = RMSprop(model.parameters(), lr=1e-3, alpha=0.9, momentum=0.9, eps=1e-3, variant="tensorflow")
+    >>> optimizer = RMSprop(model.parameters(), lr=7e-4, alpha=0.99, eps=1e-5)               # A2C
+
+    Raises UsageError for `cautious` with "tensorflow", whose buffer holds steps.
     """
 
     rule, decay = update, "coupled"
-    slots = (
-        Slot("square_avg", signed=False),
-        Slot("grad_avg", when="centered"),
-        Slot("momentum_buffer", when="momentum"),
-    )
+    slots = (Slot("square_avg", signed=False, memory="alpha"), *AVERAGES)
+    others: ClassVar = {
+        "tensorflow": RuleSignature(
+            tensorflow_update, (Slot("square_avg", start=1.0, signed=False, memory="alpha"), *AVERAGES)
+        )
+    }
+    ranges: ClassVar = {"variant": OneOf(("torch", "tensorflow"))}
+    memory = Memory(None, ("square_avg", weight_of_square))
     facts = Facts(
         lr={"default": (5e-5, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 1e-1)},
-        source="Tieleman and Hinton 2012 (1e-3), MobileNetV3 (0.064 at 1024), EfficientNet (0.016 at 256, eps 1e-3), "
-        "DQN (2.5e-4), WGAN (5e-5), Mnih et al. 1602.01783 (7e-4)",
+        source="Tieleman and Hinton 2012 (1e-3), MobileNetV3 (0.064 at 1024), EfficientNet (0.016 at 256), both in "
+        "TensorFlow's form (eps 1e-3: 0.0316 in torch's), DQN (2.5e-4), WGAN (5e-5), Mnih et al. 1602.01783 (7e-4)",
     )
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -72,7 +121,8 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         eps_inside: bool = False,
-        **options: Any,
+        variant: str = "torch",
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -82,5 +132,16 @@ class RMSprop(Optimizer):
             "momentum": momentum,
             "centered": centered,
             "eps_inside": eps_inside,
+            "variant": variant,
         }
         super().__init__(params, defaults, options)
+
+    def check_together(self, group: Mapping[str, Any]) -> None:
+        if group["variant"] == "tensorflow" and group["cautious"]:
+            raise UsageError(
+                "RMSprop: cautious=True with variant='tensorflow' is not available: its rule returns a whole step, not "
+                "a direction; leave out one of them"
+            )
+
+    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+        return "tensorflow" if group["variant"] == "tensorflow" else ""

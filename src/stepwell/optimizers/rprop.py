@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from stepwell.engine import OneOf, Optimizer, Range, Slot
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, sign, where
 from stepwell.optimizers.facts import Facts
@@ -64,12 +64,12 @@ class Rprop(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50.0),
         variant: str = "torch",
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "variant": variant}
         super().__init__(params, defaults, options)

@@ -8,14 +8,14 @@ p       <- the step of the optimizer inside, at p, with g_sharp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stepwell.engine.gradients import Factor, global_norm
+from stepwell.engine.gradients import Factor, global_norm, values
 from stepwell.engine.rule import Range, check_hyperparameters
 from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
@@ -90,6 +90,17 @@ class SAM(Wrapper):
     def _check(self, given: dict[str, Any]) -> None:
         check_hyperparameters(type(self).__name__, given, self.ranges)
 
+    def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+        owner = f"{type(self).__name__}: the checkpoint"
+        check_hyperparameters(owner, settings, self.ranges)
+        for group in groups:
+            if RHO in group:
+                check_hyperparameters(owner, {"rho": group[RHO]}, self.ranges)
+
+    def _loaded(self, with_settings: bool) -> None:
+        for group in self.param_groups:  # those of a checkpoint without SAM have none
+            group.setdefault(RHO, self.rho)
+
     def _checked(self, optimizer: Any) -> torch.optim.Optimizer:
         optimizer = super()._checked(optimizer)
         if needs_closure(optimizer):
@@ -111,8 +122,14 @@ class SAM(Wrapper):
     # The step
 
     def update(self, gradient_factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
-        """Refused: the gradient that is there is not the one to step with."""
+        """Refused: the gradient that is there is not the one to step with. Gradients that are zero everywhere are:
+        they move nothing aside (distributed checkpoints make such a step, to have state that they can load into)."""
         self._refuse_without_closure()
+        update(self.base, gradient_factor, found_inf)
+
+    def _evaluates_nothing(self) -> bool:
+        found = [tensor.grad for _, tensor in self.named() if tensor.grad is not None]
+        return bool(found) and not any(bool(values(gradient).any()) for gradient in found)
 
     def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
         """Evaluate here and aside, then let the optimizer inside step from here."""

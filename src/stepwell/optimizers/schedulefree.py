@@ -17,7 +17,7 @@ y           = beta * x + (1 - beta) * z
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -51,16 +51,17 @@ class ScheduleFree(Optimizer):
     """
 
     decay = None  # taken at y and put into z, by the rule
+    decay_by_rule = "decoupled"
     modes = ("train_mode",)
     ranges: ClassVar = {
         "betas": Range(0, 1, open_low=True),
         "momentum": Range(0, 1, open_low=True),
-        "warmup_steps": Range(0),
+        "warmup_steps": Range(0, whole=True),
         "r": Range(0),
         "weight_lr_power": Range(0),
     }
 
-    def __init__(self, params: Any, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(params, {**defaults, "train_mode": True}, options)
 
     def train(self) -> None:

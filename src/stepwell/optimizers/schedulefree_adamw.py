@@ -7,10 +7,8 @@ z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with b
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Slot
-from stepwell.ops import debias, lerp, sqrt
+from stepwell.engine import Options, Params, Slot, Unpack
+from stepwell.ops import debias, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
 
@@ -18,7 +16,7 @@ from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z
 def update(  # type: ignore[no-untyped-def]
     g, p, t, z, exp_avg_sq, weight_sum, lr_max, *, lr, weight_decay, beta1, beta2, eps, warmup_steps, r, weight_lr_power
 ):
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     direction = g / (sqrt(debias(exp_avg_sq, beta2, t)) + eps) + weight_decay * p
     schedule = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
     step, z, weight_sum, lr_max = average(p, t, z, weight_sum, lr_max, direction, beta=beta1, **schedule)
@@ -52,7 +50,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     ...     accuracy = evaluate(model)
     """
 
-    rule, slots = update, (Z, Slot("exp_avg_sq", signed=False), WEIGHT_SUM, LR_MAX)
+    rule, slots = update, (Z, Slot("exp_avg_sq", signed=False, memory="beta2"), WEIGHT_SUM, LR_MAX)
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
         source="Defazio et al. 2405.15682, its code's page (1 to 10 times AdamW's, with warm-up; AlgoPerf 2.5e-3)",
@@ -65,7 +63,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 2.5e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -73,7 +71,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         warmup_steps: int = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

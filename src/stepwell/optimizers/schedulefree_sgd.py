@@ -6,8 +6,7 @@ z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with b
 
 from __future__ import annotations
 
-from typing import Any
-
+from stepwell.engine import Options, Params, Unpack
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
 
@@ -56,14 +55,14 @@ class ScheduleFreeSGD(ScheduleFree):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1.0,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

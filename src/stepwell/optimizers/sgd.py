@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.errors import UsageError
 from stepwell.ops import where
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory
 
 
 def update(g, p, t, momentum_buffer, *, momentum, dampening, nesterov):  # type: ignore[no-untyped-def]
@@ -22,6 +23,12 @@ def update(g, p, t, momentum_buffer, *, momentum, dampening, nesterov):  # type:
         return g, None
     momentum_buffer = where(t == 1, 0, momentum) * momentum_buffer + where(t == 1, 1, 1 - dampening) * g
     return (g + momentum * momentum_buffer if nesterov else momentum_buffer), momentum_buffer
+
+
+def weight_of_sum(group: Mapping[str, Any], t: float) -> float:
+    """Of equal gradients in the buffer: the first enters whole, later ones with 1 - dampening."""
+    momentum = group["momentum"]
+    return momentum ** (t - 1) + (1 - group["dampening"]) * (1 - momentum ** (t - 1)) / (1 - momentum)
 
 
 class SGD(Optimizer):
@@ -47,7 +54,8 @@ class SGD(Optimizer):
     """
 
     rule, decay = update, "coupled"
-    slots = (Slot("momentum_buffer", when="momentum"),)
+    slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
+    memory = Memory(("momentum_buffer", weight_of_sum))
     facts = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
         source="He et al. 1512.03385 (0.1 at 256), Goyal et al. 1706.02677, Merity et al. 1708.02182 (30, clipped)",
@@ -58,13 +66,13 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

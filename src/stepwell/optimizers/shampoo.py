@@ -8,21 +8,28 @@ p         <- p - lr * direction
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Range, Slot
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
 
 def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
-    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix."""
+    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix.
+
+    Nor for less than their rounding: side * machine epsilon of the largest, and what the lowest is below 0. Directions
+    without a gradient have eigenvalues of that size, of either sign. A root as large as `floor` alone makes it, once
+    beta2**t has taken that away, multiplies the rounding of the gradient along them until nothing else is left.
+    """
     if not second.numel():
         return second
-    values, vectors = torch.linalg.eigh(second)
-    return torch.bmm(vectors * values.clamp(min=floor).pow(-power)[:, None, :], vectors.mT)
+    values, vectors = eigh(second)
+    rounding = second.shape[-1] * torch.finfo(second.dtype).eps * values[:, -1:]
+    values = values.maximum(rounding).maximum(-values[:, :1]).clamp(min=floor)
+    return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -101,7 +108,10 @@ class Shampoo(Optimizer):
 
     Reference: Gupta, Koren, Singer, "Shampoo: preconditioned stochastic tensor optimization", arXiv 1802.09568,
     algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. A
-    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here.
+    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here. With beta2
+    below 1 the start eps fades; what L and R say of directions without gradients is then rounding, and counts as that.
+
+    Warns once where a matrix's gradient is not finite or its second moments overflow; its step is then left out.
 
     >>> optimizer = Shampoo(model.parameters(), lr=1e-3, beta2=0.999, grafting="adam", precondition_frequency=20)
     """
@@ -112,9 +122,9 @@ class Shampoo(Optimizer):
         Slot("right", per="right", limit="max_precond_dim"),
         Slot("root_left", per="left", limit="max_precond_dim", wide=True),
         Slot("root_right", per="right", limit="max_precond_dim", wide=True),
-        Slot("exp_avg", when="beta1"),
+        Slot("exp_avg", when="beta1", memory="beta1"),
         Slot("square", when=lambda group: group["grafting"] in ("adagrad", "adam"), signed=False),
-        Slot("momentum_buffer", when="momentum"),
+        Slot("momentum_buffer", when="momentum", memory="momentum"),
     )
     ranges = {
         "eps": Range(0, open_low=True),
@@ -125,7 +135,7 @@ class Shampoo(Optimizer):
         "precondition_frequency": Range(1, whole=True),
         "exponent": Range(0, open_low=True, optional=True),
         "grafting": OneOf((None, "sgd", "adagrad", "adam")),
-        "max_precond_dim": Range(0, math.inf, open_high=False),
+        "max_precond_dim": Range(0, math.inf, open_high=False, whole=True),
     }
     facts = Facts(
         kind="matrix",
@@ -139,7 +149,7 @@ class Shampoo(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -155,7 +165,7 @@ class Shampoo(Optimizer):
         grafting_eps: float = 1e-8,
         eps_at_root: bool = False,
         max_precond_dim: int = 1024,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -7,11 +7,10 @@ p        <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Slot
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import lerp, sign
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory
 
 
 def update(g, p, t, exp_avg, *, momentum):  # type: ignore[no-untyped-def]
@@ -42,7 +41,8 @@ class Signum(Optimizer):
     >>> optimizer = Signum(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
 
-    rule, slots, decay = update, (Slot("exp_avg", when="momentum"),), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", when="momentum", memory="momentum"),), "decoupled"
+    memory = Memory(("exp_avg", lambda group, t: 1 - group["momentum"] ** t))
     facts = Facts(
         lr={"default": (1e-5, 1e-3), "cnn": (3e-5, 1e-2), "transformer": (1e-5, 3e-3), "toy": (1e-4, 1e-1)},
         source="Bernstein et al. 1802.04434, its code's pages (ImageNet 1e-4, CIFAR-10 1e-3; a tenth of Adam's there)",
@@ -54,12 +54,12 @@ class Signum(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = True,
-        **options: Any,
+        **options: Unpack[OptionsButDecay],
     ) -> None:
         defaults = {
             "lr": lr,

@@ -1,12 +1,13 @@
 """SOAP: Adam in the slowly turning eigenbasis of Shampoo's two matrices.
 
+first gradient: L, R and their eigenvectors Q, and no step; t counts the gradients after it
 g'       = Q_L^T g Q_R
 exp_avg    <- beta1 * exp_avg + (1 - beta1) * g                      in the original space
 exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g'^2                in the basis
 direction   = Q_L [Q_L^T exp_avg Q_R / (sqrt(exp_avg_sq) + eps)] Q_R^T * sqrt(1 - beta2**t) / (1 - beta1**t)
 L          <- shampoo_beta * L + (1 - shampoo_beta) * g g^T          R likewise, g^T g
 Q          <- QR(L Q)                                                every precondition_frequency steps
-p          <- p - lr * direction
+p          <- p - lr * weight_decay * p - lr * direction
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, RuleSignature, Slot
-from stepwell.ops import lerp, sqrt
+from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
+from stepwell.ops import lerp, lerp_square, maximum, sqrt, where
+from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
-MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq", signed=False))
+MOMENTS = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
 
 
 def turned(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ def turned(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:
 
 def first_basis(second: Tensor) -> Tensor:
     """Eigenvectors by falling eigenvalue; empty where there is no matrix."""
-    return torch.linalg.eigh(second).eigenvectors.flip(-1) if second.numel() else second
+    return eigh(second)[1].flip(-1) if second.numel() else second
 
 
 def turn_on(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -49,13 +51,14 @@ def turn_on(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[T
 
 def update(  # type: ignore[no-untyped-def]
     g, p, t, exp_avg, exp_avg_sq, left, right, q_left, q_right,
-    *, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
+    *, lr, weight_decay, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
 ):  # fmt: skip
     weight = 1 - (beta2 if shampoo_beta is None else shampoo_beta)
     left = torch.baddbmm(left, g, g.mT, beta=1 - weight, alpha=weight) if left.numel() else left
     right = torch.baddbmm(right, g.mT, g, beta=1 - weight, alpha=weight) if right.numel() else right
-    if t == 1:
-        q_left, q_right = first_basis(left), first_basis(right)
+    t = t - 1
+    if t == 0:
+        return torch.zeros_like(g), exp_avg, exp_avg_sq, left, right, first_basis(left), first_basis(right)
     exp_avg = exp_avg.lerp(g, 1 - beta1)
     exp_avg_sq = exp_avg_sq.lerp(turned(g, q_left, q_right).square(), 1 - beta2)
     direction = turned(exp_avg, q_left, q_right) / (exp_avg_sq.sqrt() + eps)
@@ -63,7 +66,8 @@ def update(  # type: ignore[no-untyped-def]
     if t % precondition_frequency == 0:
         q_left, exp_avg_sq = turn_on(left, q_left, exp_avg_sq, -2)
         q_right, exp_avg_sq = turn_on(right, q_right, exp_avg_sq, -1)
-    return direction, exp_avg, exp_avg_sq, left, right, q_left, q_right
+    step = lr * direction + lr * weight_decay * p if weight_decay else lr * direction
+    return step, exp_avg, exp_avg_sq, left, right, q_left, q_right
 
 
 def correction(beta1: Any, beta2: Any, t: Any) -> Any:
@@ -71,10 +75,16 @@ def correction(beta1: Any, beta2: Any, t: Any) -> Any:
     return sqrt(1 - beta2**t) / (1 - beta1**t)
 
 
-def vector_update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, correct_bias):  # type: ignore[no-untyped-def]
-    exp_avg, exp_avg_sq = lerp(exp_avg, g, 1 - beta1), lerp(exp_avg_sq, g * g, 1 - beta2)
+def vector_update(  # type: ignore[no-untyped-def]
+    g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, correct_bias
+):
+    first = t == 1
+    t = maximum(t - 1, 1)
+    exp_avg = where(first, exp_avg, lerp(exp_avg, g, 1 - beta1))
+    exp_avg_sq = where(first, exp_avg_sq, lerp_square(exp_avg_sq, g, 1 - beta2))
     factor = correction(beta1, beta2, t) if correct_bias else 1.0
-    return factor * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
+    direction = factor * (exp_avg / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
+    return where(first, 0, lr * direction), exp_avg, exp_avg_sq
 
 
 class SOAP(Optimizer):
@@ -99,13 +109,17 @@ class SOAP(Optimizer):
             16 bits, too. Bases stay fp32: they would not stay orthogonal.
 
     Reference: Vyas et al., "SOAP: improving and stabilizing Shampoo using Adam", arXiv 2409.11321, algorithm 3 with the
-    refresh of algorithm 4. The authors' code makes L and R of the first gradient and skips its step; here, as in the
-    paper, it is a step. A kernel has one basis per dimension there, one per side of the matrix here.
+    refresh of algorithm 4. As in the authors' code the first gradient of each parameter makes L and R and moves
+    nothing, vectors included: in its own basis most of it is zero, and in float32 the step (which the paper makes) is
+    a division of rounding by rounding. A kernel has one basis per dimension there, one per side of the matrix here.
+
+    Warns once where a matrix's gradient is not finite or its second moments overflow; its step is then left out.
 
     >>> optimizer = SOAP(model.parameters(), lr=3e-3, weight_decay=0.01)
     """
 
     rule, decay, view = update, "decoupled", "matrix"
+    decay_by_rule = "decoupled"
     slots = (
         *MOMENTS,
         Slot("left", per="left", limit="max_precond_dim"),
@@ -117,7 +131,7 @@ class SOAP(Optimizer):
     ranges = {
         "shampoo_beta": Range(0, 1, optional=True),
         "precondition_frequency": Range(1, whole=True),
-        "max_precond_dim": Range(0, math.inf, open_high=False),
+        "max_precond_dim": Range(0, math.inf, open_high=False, whole=True),
     }
     facts = Facts(
         kind="matrix",
@@ -131,7 +145,7 @@ class SOAP(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
         shampoo_beta: float | None = None,
@@ -141,7 +155,7 @@ class SOAP(Optimizer):
         max_precond_dim: int = 10_000,
         *,
         correct_bias: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -157,3 +171,6 @@ class SOAP(Optimizer):
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"
+
+    def decay_of(self, group: Mapping[str, Any]) -> str | None:
+        return None  # decoupled, but the rule keeps it out of the step that is not made

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, Slot, formats
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, formats
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, lerp, maximum
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ONLY_MEAN
 
 FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
 
@@ -58,8 +59,9 @@ class Sophia(Optimizer):
     Raises UsageError at a step that follows 100 without any estimate: the method would be Signum.
     """
 
-    rule, slots, decay = update, (Slot("exp_avg"), Slot("hessian")), "decoupled"
+    rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
     ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
+    memory = ONLY_MEAN
     facts = Facts(
         lr={"default": (3e-5, 3e-3), "cnn": (1e-4, 1e-2), "transformer": (3e-5, 1e-2), "toy": (1e-4, 1e-1)},
         source="Liu et al. 2305.14342, its code's page (6e-4, 5e-4, 3e-4 where AdamW has 6e-4, 3e-4, 2e-4; elsewhere a "
@@ -71,13 +73,13 @@ class Sophia(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.965, 0.99),
         rho: float = 0.04,
         weight_decay: float = 0.1,
         eps: float = 1e-12,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         self._since_estimate = 0
         defaults = {"lr": lr, "betas": betas, "rho": rho, "weight_decay": weight_decay, "eps": eps}

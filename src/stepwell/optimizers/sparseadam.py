@@ -8,17 +8,16 @@ p          <- p - lr * sqrt(1 - beta2**t) / (1 - beta1**t) * exp_avg / (sqrt(exp
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer
-from stepwell.ops import lerp, sqrt
+from stepwell.engine import Optimizer, Options, Params, Unpack
+from stepwell.ops import lerp, lerp_square, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import ADAM
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp(exp_avg_sq, g * g, 1 - beta2)
+    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
     return sqrt(1 - beta2**t) / (1 - beta1**t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
 
@@ -43,6 +42,7 @@ class SparseAdam(Optimizer):
     """
 
     rule, slots, decay = update, Adam.slots[:2], None
+    memory = ADAM
     facts = Facts(
         lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="torch.optim.SparseAdam (1e-3), PyG's node2vec (1e-2); Adam's rates",
@@ -50,10 +50,10 @@ class SparseAdam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, options)

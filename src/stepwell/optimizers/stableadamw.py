@@ -1,29 +1,29 @@
 """StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment lags behind the gradient.
 
 exp_avg, exp_avg_sq as in Adam, with betas that need no correction afterwards: beta * (1 - beta**(t-1)) / (1 - beta**t)
-rms  = sqrt(mean(g * g / max(exp_avg_sq, eps * eps)))
+rms  = sqrt(mean((g / max(sqrt(exp_avg_sq), eps))**2))
 eta  = lr / max(1, rms / clip_threshold)
 p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from stepwell.engine import Optimizer, Range
-from stepwell.ops import lerp, maximum, sqrt
+from stepwell.engine import Optimizer, Options, Params, Range, Unpack
+from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.memory import Memory, corrected
 
 
 def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):  # type: ignore[no-untyped-def]
     exp_avg = lerp(exp_avg, g, (1 - beta1) / (1 - beta1**t))
-    return exp_avg, lerp(exp_avg_sq, g * g, (1 - beta2) / (1 - beta2**t))
+    return exp_avg, lerp_square(exp_avg_sq, g, (1 - beta2) / (1 - beta2**t))
 
 
 def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
     _, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
-    return {"lag": g * g / maximum(exp_avg_sq, eps * eps)}
+    behind = g / maximum(sqrt(exp_avg_sq), eps)
+    return {"lag": behind * behind}  # not g * g / exp_avg_sq, which overflows sooner
 
 
 def update(  # type: ignore[no-untyped-def]
@@ -57,7 +57,9 @@ class StableAdamW(Optimizer):
     """
 
     rule, measure, sums, slots, decay = update, measure, ("lag",), Adam.slots[:2], None
+    decay_by_rule = "decoupled"
     ranges = {"eps": Range(0, open_low=True), "clip_threshold": Range(0, open_low=True)}
+    memory = Memory(("exp_avg", corrected), ("exp_avg_sq", corrected))
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Wortsman et al. 2304.13013 (CLIP 2e-3); otherwise AdamW's, as optimi's page has it",
@@ -66,7 +68,7 @@ class StableAdamW(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
@@ -74,7 +76,7 @@ class StableAdamW(Optimizer):
         *,
         clip_threshold: float = 1.0,
         raw_decay: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         defaults = {
             "lr": lr,

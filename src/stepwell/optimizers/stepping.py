@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
 from stepwell import engine
@@ -65,6 +66,19 @@ def update(optimizer: Any, factor: Factor = 1.0, found_inf: Tensor | None = None
         optimizer.step()
 
 
+def has_hooks_before(optimizer: Any) -> bool:
+    """Whether something of the user's looks at an update of `optimizer`, or of one inside it, before it is made."""
+    if not takes_factor(optimizer):
+        return False  # its gradients are final by then anyway
+    while True:
+        hooks = [*torch_optimizer._global_optimizer_pre_hooks.values(), *optimizer._optimizer_step_pre_hooks.values()]
+        if any(not getattr(hook, "reads_no_gradient", False) for hook in hooks):
+            return True
+        if not getattr(optimizer, "takes_factor", False) or not hasattr(optimizer.base, "_optimizer_step_pre_hooks"):
+            return False
+        optimizer = optimizer.base
+
+
 def update_with(optimizer: Any, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
     """Update by computing the gradients as often and where the optimizer wants them.
 
@@ -115,10 +129,11 @@ def _put_back(optimizer: Any, weights: list[Tensor], state: dict[Any, Any]) -> N
 
 def hooked(optimizer: torch.optim.Optimizer, act: Callable[[], Any]) -> Any:
     """Run `act` with the hooks that torch runs around `optimizer.step()`."""
-    for before in optimizer._optimizer_step_pre_hooks.values():
+    pre, post = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    for before in [*torch_optimizer._global_optimizer_pre_hooks.values(), *pre.values()]:
         before(optimizer, (), {})
     result = act()
     optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside a Step looks for it
-    for after in optimizer._optimizer_step_post_hooks.values():
+    for after in [*post.values(), *torch_optimizer._global_optimizer_post_hooks.values()]:
         after(optimizer, (), {})
     return result

@@ -8,6 +8,7 @@ settled     : |average / (1 - beta2**k) - gamma| < tolerance, k > 1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -102,6 +103,14 @@ class Swats(Wrapper):
                 f"{self.average if self.average is not None else 'not there yet'}); wait for `ready`, or choose lr"
             )
         return (1 - momentum) * rate
+
+    def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+        if not settings:
+            return
+        check_hyperparameters("Swats: the checkpoint", settings, {"tolerance": Range(0, open_low=True)})
+        estimate = settings["estimate"]
+        if not isinstance(estimate, Tensor) or estimate.shape != (5,) or estimate.dtype != torch.float64:
+            raise UsageError("Swats: 'estimate' of the checkpoint must be a tensor of 5 float64 numbers")
 
     def _beta2(self) -> float:
         return float(self.param_groups[0]["betas"][1])

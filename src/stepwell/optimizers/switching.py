@@ -1,18 +1,10 @@
 """Another optimizer in the middle of a run: over the same groups, with what the old one knows as far as it means the
-same.
-
-Two things are estimates that several optimizers keep: the mean of the gradients, m, and the mean of their squares, v.
-How each has them in its slots is in `MEMORIES`; with t steps of a tensor behind it,
-
-    slot = weight(t) * m    with weight  1 - beta**t for an average that begins at 0 (Adam's exp_avg)
-                                         1 for one that is corrected as it goes (StableAdamW)
-                                         sum_i of what is left of gradient i for a sum (SGD's momentum_buffer)
+same: each optimizer says in its own file what its slots mean (`memory`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,56 +14,29 @@ from stepwell import engine
 from stepwell.engine import formats, sharding
 from stepwell.engine.rule import Range, check_hyperparameters
 from stepwell.errors import UsageError
+from stepwell.optimizers import TABLE, find
+from stepwell.optimizers.memory import Memory
 from stepwell.optimizers.stepping import innermost
 
-# The weight of a mean in a slot, from the group's hyperparameters and the number of steps.
-Weight = Callable[[Mapping[str, Any], float], float]
+
+class _Memories(Mapping[str, Memory]):
+    """What the optimizers of the catalogue declare, by name; torch's of the same name keep the same. Read on demand."""
+
+    def __getitem__(self, name: str) -> Memory:
+        declared = getattr(find(name), "memory", None) if name in TABLE else None
+        if declared is None:
+            raise KeyError(name)
+        return declared
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in TABLE if getattr(find(name), "memory", None) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-@dataclass(frozen=True)
-class Memory:
-    """How an optimizer keeps the mean of gradients and that of squares: (slot, weight), None where it does not."""
+MEMORIES = _Memories()
 
-    mean: tuple[str, Weight] | None
-    square: tuple[str, Weight] | None = None
-
-
-def _first(group: Mapping[str, Any], t: float) -> float:
-    return 1 - group["betas"][0] ** t
-
-
-def _second(group: Mapping[str, Any], t: float) -> float:
-    return 1 - group["betas"][1] ** t
-
-
-def _corrected(group: Mapping[str, Any], t: float) -> float:
-    return 1.0
-
-
-def _momentum(group: Mapping[str, Any], t: float) -> float:
-    return 1 - group["momentum"] ** t
-
-
-def _sum(group: Mapping[str, Any], t: float) -> float:
-    """SGD's: the first gradient enters whole, later ones with 1 - dampening."""
-    momentum = group["momentum"]
-    return momentum ** (t - 1) + (1 - group["dampening"]) * (1 - momentum ** (t - 1)) / (1 - momentum)
-
-
-_ADAM = Memory(("exp_avg", _first), ("exp_avg_sq", _second))
-MEMORIES: dict[str, Memory] = {
-    **dict.fromkeys(("Adam", "AdamW", "AdamW8bit", "AdamW4bit", "RAdam", "LAMB", "AdamAtan2", "NAdam"), _ADAM),
-    "StableAdamW": Memory(("exp_avg", _corrected), ("exp_avg_sq", _corrected)),
-    **dict.fromkeys(("Adamax", "AdaBelief", "Sophia", "Adan"), Memory(("exp_avg", _first))),
-    "Lion": Memory(("exp_avg", _second)),
-    "Signum": Memory(("exp_avg", _momentum)),
-    "SGD": Memory(("momentum_buffer", _sum)),
-    "RMSprop": Memory(None, ("square_avg", lambda group, t: 1 - group["alpha"] ** t)),
-}
-
-# How decay acts where the rule does it itself, see `Optimizer.decay_of`.
-_BY_THE_RULE = dict.fromkeys(("Adan", "StableAdamW", "ScheduleFreeSGD", "ScheduleFreeAdamW"), "decoupled")
-_BY_THE_RULE["ASGD"] = "coupled"
 # Where torch's optimizers do not say it in their groups.
 _OF_TORCH = {"AdamW": "decoupled", "Adafactor": "decoupled", "Muon": "decoupled"}
 
@@ -103,10 +68,10 @@ def switch(
 
         SGD's momentum_buffer     from the mean of gradients, exp_avg / (1 - beta1**t), times 1 / (1 - momentum) in the
                                   long run: the next step is about as long as if the new one had always been there
-        exp_avg and exp_avg_sq    among Adam, AdamW (8-bit, 4-bit), RAdam, LAMB, AdamAtan2 and StableAdamW, also from
-                                  NAdam; betas and eps go with them
+        exp_avg and exp_avg_sq    among Adam, AdamW (8-bit, 4-bit), SparseAdam, RAdam, LAMB, AdamAtan2 and StableAdamW,
+                                  also from NAdam; betas and eps go with them
         exp_avg of Lion, Signum   from the mean of gradients of any of these, or of SGD
-        square_avg of RMSprop     from the mean of squares
+        square_avg of RMSprop     from the mean of squares (not to or from variant="tensorflow", which begins at 1)
         everything                to the same optimizer
 
     Otherwise the new one begins anew: an Adam cannot make its second moment out of SGD's buffer.
@@ -159,7 +124,7 @@ def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str 
     it is neither, or not known."""
     name = type(optimizer).__name__
     if isinstance(optimizer, engine.Optimizer):
-        return _BY_THE_RULE.get(name) or optimizer.decay_of(group)
+        return optimizer.decay_of(group) or optimizer.decay_by_rule
     if "decoupled_weight_decay" in group:
         return "decoupled" if group["decoupled_weight_decay"] else "coupled"
     if type(optimizer).__module__.startswith("torch.optim"):
@@ -171,8 +136,6 @@ def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str 
 
 
 def _class_of(to: str | type[Any]) -> type[Any]:
-    from stepwell.optimizers import find
-
     cls = find(to) if isinstance(to, str) else to
     facts = getattr(cls, "facts", None)
     if not isinstance(cls, type) or facts is None:
@@ -187,7 +150,7 @@ def _class_of(to: str | type[Any]) -> type[Any]:
 
 def _example(cls: type[Any]) -> Any:
     """An optimizer of this class, to be asked for its defaults."""
-    return cls([torch.zeros(1)])
+    return cls([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
 
 
 def _base(group: Mapping[str, Any], key: str, default: Any = 0.0) -> Any:
@@ -308,7 +271,10 @@ def _filled(
         return None
     needed = [slot.name for slot in new.signature_for(group, tensor).slots if slot.exists(group)]
     filled = _converted(old, before, state, new, group, tensor, needed)
-    if filled is None and type(old).__name__ == type(new).__name__ and all(state.get(n) is not None for n in needed):
+    same = type(old).__name__ == type(new).__name__
+    if same and isinstance(old, engine.Optimizer):
+        same = old.method_of(before, tensor) == new.method_of(group, tensor)
+    if filled is None and same and all(state.get(n) is not None for n in needed):
         return {key: _cloned(value) for key, value in state.items() if value is not None and key != formats.LOW_BITS}
     return filled
 
@@ -332,7 +298,9 @@ def _converted(
     sources = {}
     for mine, other in ((ours.mean, theirs.mean), (ours.square, theirs.square)):
         if mine is not None and other is not None and state.get(other[0]) is not None:
-            sources[mine[0]] = (other, mine[1](group, t) / other[1](before, t))
+            target, given = mine[1](group, t), other[1](before, t)
+            if target is not None and given is not None:
+                sources[mine[0]] = (other, target / given)
     if "max_exp_avg_sq" in needed and "exp_avg_sq" in sources:
         other, ratio = sources["exp_avg_sq"]
         name = "max_exp_avg_sq" if state.get("max_exp_avg_sq") is not None else other[0]

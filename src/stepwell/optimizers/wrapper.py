@@ -3,7 +3,12 @@
 Groups, defaults and state are those of the optimizer inside, so schedules, `GradScaler` and trainers find what they
 look for. What a wrapper keeps for each parameter itself is in `own`, and is saved by name as everything else.
 
-    {"wrapper": class, "settings": {...}, "own": {index: {name: tensor}}, "base": the state of the optimizer inside}
+A state is that of the optimizer inside, in torch's layout, with what the wrapper adds to it: settings in every group,
+tensors in the state of their parameters. So whatever reads torch's layout finds what it looks for (distributed
+checkpoints, trainers), and a state of the optimizer inside alone can be loaded: the wrapper then begins anew.
+
+    {"state": {index: {slot: tensor, ..., "lookahead_slow": tensor}},
+     "param_groups": [{..., "wrappers": {"Lookahead": {"k": 5, ...}}, "params": [index, ...]}]}
 """
 
 from __future__ import annotations
@@ -16,10 +21,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from stepwell.engine import checkpoint, formats, sharding
+from stepwell.engine import as_groups, checkpoint, formats, sharding, stored
+from stepwell.engine.explanation import Explanation
 from stepwell.engine.gradients import Factor
+from stepwell.engine.rule import Slot
 from stepwell.errors import UsageError, nearest
+from stepwell.optimizers import parted
 from stepwell.optimizers.facts import Facts, state_bytes
 from stepwell.optimizers.stepping import Evaluate, innermost, needs_closure, takes_factor, update, update_with
 
@@ -36,6 +45,7 @@ class Wrapper(torch.optim.Optimizer):
     """
 
     settings: ClassVar[tuple[str, ...]] = ()  # attributes that are saved, each a number, text or a tensor
+    kept: ClassVar[tuple[str, ...]] = ()  # the names of what is in `own`, each of the shape of its parameter
     group_options: ClassVar[tuple[str, ...]] = ()  # what it reads from the groups, which the other one does not know
     usual_base: ClassVar[str] = "sgd"  # what `create` puts inside unless told
     evaluates: ClassVar[bool] = False  # whether its own step computes gradients at several places
@@ -66,7 +76,7 @@ class Wrapper(torch.optim.Optimizer):
         return optimizer
 
     @classmethod
-    def around(cls, params: Any, base: str | None = None, **options: Any) -> Any:
+    def around(cls, params: Any, base: str | None = None, **options: Any) -> Self:
         """Build the optimizer inside and wrap it: what `create("sam", model, base="sgd", rho=0.1, lr=0.1)` calls.
 
         `options` that the wrapper has are its own; all others go to the optimizer inside.
@@ -80,7 +90,8 @@ class Wrapper(torch.optim.Optimizer):
         if "model" in named and isinstance(params, torch.nn.Module):
             mine.setdefault("model", params)
         if not issubclass(inside, Wrapper):
-            known = {*inside([torch.zeros(1)]).defaults, *inspect.signature(inside.__init__).parameters, "backend"}
+            example = inside([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
+            known = {*example.defaults, *inspect.signature(inside.__init__).parameters, "backend"}
             known -= {"self", "params", "options"}
             for option, value in options.items():
                 if option not in known:
@@ -93,8 +104,10 @@ class Wrapper(torch.optim.Optimizer):
         else:
             taken = []
         optimizer = create(inside.__name__, params, **options)
-        for group, values in zip(optimizer.param_groups, taken, strict=False):
-            group.update(values)
+        pairs = list(zip(params, taken, strict=True)) if taken else []
+        own = {id(tensor): values for group, values in pairs for _, tensor in parted.named(group)}
+        for group in optimizer.param_groups:  # which may be more than were given: Muon parts them
+            group.update(own.get(id(group["params"][0]), {}) if group["params"] else {})
         return cls(optimizer, **mine)
 
     @classmethod
@@ -103,6 +116,9 @@ class Wrapper(torch.optim.Optimizer):
         given = list(params)
         if not given or not isinstance(given[0], dict):
             return given, []
+        if not any(key in group for group in given for key in cls.group_options):
+            return (params if isinstance(params, list) else given), []  # `stepwell.groups` know more than their dicts
+        given = as_groups(given, cls.__name__)
         taken = [{key: group[key] for key in cls.group_options if key in group} for group in given]
         return [{k: v for k, v in group.items() if k not in cls.group_options} for group in given], taken
 
@@ -170,7 +186,11 @@ class Wrapper(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
-        self.base.zero_grad(set_to_none)
+        if torch.autograd._profiler_enabled():
+            with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
+                self.base.zero_grad(set_to_none)
+        else:
+            self.base.zero_grad(set_to_none)
 
     def named(self) -> list[tuple[str, Tensor]]:
         """(name, parameter) of all groups; names are empty where there are none."""
@@ -225,12 +245,16 @@ class Wrapper(torch.optim.Optimizer):
         """After the weights moved, unless `found_inf`; the gradients are still there, to be read times `factor`."""
 
     def _refuse_without_closure(self) -> None:
-        if self.needs_closure:
+        if self.needs_closure and not self._evaluates_nothing():
             name = type(self).__name__
             raise UsageError(
                 f"{name}: a step evaluates the loss itself, so it needs a closure that drops the gradients, computes "
                 "the loss, does backward and returns it: step(closure), or Step(optimizer).closure(lambda: loss)"
             )
+
+    def _evaluates_nothing(self) -> bool:
+        """Whether this step needs no other gradient than those that are there, unlike others of this optimizer."""
+        return not self.evaluates and isinstance(self.base, Wrapper) and self.base._evaluates_nothing()
 
     # Evaluation
 
@@ -264,31 +288,53 @@ class Wrapper(torch.optim.Optimizer):
             return mine + self.base.state_bytes()
         return mine + sum(
             value.numel() * value.element_size()
-            for state in self.base.state.values()
-            for name, value in state.items()
+            for tensor, state in self.base.state.items()
+            for name, value in (state.items() if isinstance(tensor, Tensor) else ())
             if isinstance(value, Tensor) and name != "step"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the wrapper around that of the optimizer inside."""
+        """The state of the optimizer inside, in torch's layout, with what the wrapper adds to it."""
         self._refuse_inside("state_dict")
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
-        places = {id(tensor): place for place, (_, tensor) in enumerate(self.named())}
-        result = {
-            "wrapper": type(self).__name__,
-            "settings": {name: getattr(self, name) for name in self.settings},
-            "own": {places[id(tensor)]: dict(kept) for tensor, kept in self.own.items()},
-            "base": self.base.state_dict(),
-        }
+        result = self._with_own(self.base.state_dict())
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, result)
             result = result if changed is None else changed
         return result
 
+    def _with_own(self, inside: dict[str, Any]) -> dict[str, Any]:
+        """The state of the optimizer inside with settings in its groups and `own` in the state of each parameter."""
+        name, prefix = self._title(), self._prefix()
+        settings = {setting: getattr(self, setting) for setting in self.settings}
+        groups = [
+            {**group, checkpoint.WRAPPERS: {name: dict(settings), **group.get(checkpoint.WRAPPERS, {})}}
+            for group in inside["param_groups"]
+        ]
+        state = {key: dict(value) if isinstance(value, dict) else value for key, value in inside["state"].items()}
+        indices = [index for group in groups for index in group["params"]]
+        for index, (_, tensor) in zip(indices, self.named(), strict=True):
+            for entry, value in self.own.get(tensor, {}).items():
+                state.setdefault(index, {})[f"{prefix}{entry}"] = value
+        return {**inside, "state": state, "param_groups": groups}
+
+    def _title(self) -> str:
+        """What this wrapper is called in a checkpoint: its class, with a number where one of its kind is inside."""
+        alike, inside = 1, self.base
+        while isinstance(inside, Wrapper):
+            alike += type(inside) is type(self)
+            inside = inside.base
+        return f"{type(self).__name__}{alike if alike > 1 else ''}"
+
+    def _prefix(self) -> str:
+        """How the entries begin that this wrapper adds to the state of a parameter."""
+        return checkpoint.own_prefix(self._title())
+
     def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
         """Take over a state that was saved with the same wrapper around the same optimizer, by name where both have
-        names. Settings and hyperparameters become those of the checkpoint.
+        names. Settings and hyperparameters become those of the checkpoint. A state of the optimizer inside alone is
+        taken, too: settings stay, and what the wrapper keeps itself begins anew.
 
         Raises UsageError naming the first parameter that does not fit; then nothing has changed.
         """
@@ -297,46 +343,84 @@ class Wrapper(torch.optim.Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, content)
             content = content if changed is None else dict(changed)
-        loaded = self._fitting(content)
-        self.base.load_state_dict(content["base"], **({"keep_formats": True} if keep_formats else {}))
+        inside, settings, loaded = self._fitting(_in_torchs_layout(content))
+        self.base.load_state_dict(inside, **({"keep_formats": True} if keep_formats else {}))
         self.own = loaded
-        for name in self.settings:
-            value = content["settings"][name]
+        for name, value in settings.items():
             setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
-        self._loaded()
+        self._loaded(bool(settings))
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
-    def _loaded(self) -> None:
-        """After a state was taken over."""
+    def _loaded(self, with_settings: bool) -> None:
+        """After a state was taken over; `with_settings`: one that this wrapper has saved."""
 
-    def _fitting(self, content: Mapping[str, Any]) -> dict[Tensor, dict[str, Tensor]]:
-        """`own` as it is in a checkpoint, on the devices of the parameters; or UsageError."""
+    def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+        """Raise UsageError for settings of a checkpoint, and options in its groups, that this wrapper would refuse."""
+
+    def _fitting(
+        self, content: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[Tensor, dict[str, Tensor]]]:
+        """What the optimizer inside is to load, the settings, and `own` on the devices of the parameters; or
+        UsageError."""
         name = type(self).__name__
-        if content.get("wrapper") != name or not {"settings", "own", "base"} <= content.keys():
-            saved = f"of {content['wrapper']}" if "wrapper" in content else "of an optimizer that wraps none"
+        state, saved_groups = checkpoint.parts_of(name, content)
+        found = self._settings_in(saved_groups)
+        self._check_settings({} if found is None else found, saved_groups)
+        prefix = self._prefix()
+        mine: dict[Any, dict[str, Any]] = {}
+        rest: dict[Any, Any] = {}
+        for index, slots in state.items():
+            if isinstance(slots, Mapping):
+                own = {key for key in slots if isinstance(key, str) and key.startswith(prefix)}
+                mine[index] = {key.removeprefix(prefix): slots[key] for key in own}
+                slots = {key: value for key, value in slots.items() if key not in own}
+                if not slots and own:
+                    continue
+            rest[index] = slots
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        for label, tensor, index in checkpoint.match(name, self.param_groups, saved_groups):
+            for key, value in mine.get(index, {}).items() if found is not None else ():
+                loaded.setdefault(tensor, {})[key] = self._own_fitting(label, tensor, key, value)
+        groups = []
+        for group in saved_groups:
+            inner = dict(group.get(checkpoint.WRAPPERS) or {})
+            inner.pop(self._title(), None)
+            plain = {key: value for key, value in group.items() if key != checkpoint.WRAPPERS}
+            groups.append({**plain, checkpoint.WRAPPERS: inner} if inner else plain)
+        return {**content, "state": rest, "param_groups": groups}, found or {}, loaded
+
+    def _settings_in(self, saved_groups: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The settings of this wrapper in a checkpoint; None where nothing wrapped the optimizer that was saved."""
+        name = self._title()
+        everywhere = [group[checkpoint.WRAPPERS] for group in saved_groups if group.get(checkpoint.WRAPPERS)]
+        if not everywhere:
+            return None
+        outermost = str(next(iter(everywhere[0])))
+        if outermost != name:
+            if isinstance(self.base, Wrapper) and name not in everywhere[0]:
+                return None  # it is a state of what is inside, or that refuses it
             raise UsageError(
-                f"{name}: the checkpoint is {saved}, not of {name}; load it into what saved it "
+                f"{name}: the checkpoint is of {outermost}, not of {name}; load it into what saved it "
                 f"(the optimizer inside is optimizer.base), or wrap in the same order"
             )
-        missing = [setting for setting in self.settings if setting not in content["settings"]]
+        settings = everywhere[0][name]
+        missing = [s for s in self.settings if not isinstance(settings, Mapping) or s not in settings]
         if missing:
             raise UsageError(f"{name}: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
-        inside = content
-        while "wrapper" in inside:
-            inside = inside["base"]
-        loaded: dict[Tensor, dict[str, Tensor]] = {}
-        for label, tensor, index in checkpoint._match(name, self.param_groups, inside.get("param_groups", [])):
-            for key, value in content["own"].get(index, {}).items():
-                if value.shape != tensor.shape:
-                    raise UsageError(
-                        f"{name}: '{key}' of {label} has shape {tuple(value.shape)} in the checkpoint, the parameter "
-                        f"{tuple(tensor.shape)}; it was saved from another model"
-                    )
-                loaded.setdefault(tensor, {})[key] = torch.empty_like(
-                    tensor, dtype=value.dtype, requires_grad=False
-                ).copy_(value)
-        return loaded
+        return {setting: settings[setting] for setting in self.settings}
+
+    def _own_fitting(self, label: str, tensor: Tensor, key: str, value: Any) -> Tensor:
+        """One entry of `own` in the layout of its parameter, or UsageError."""
+        name, shown = type(self).__name__, f"{self._prefix()}{key}"
+        if key not in self.kept:
+            raise UsageError(f"{name}: the checkpoint has '{shown}' for {label}, where {name} keeps {self.kept}")
+        local = sharding.local(tensor)
+        like = torch.empty(local.shape, dtype=torch.promote_types(local.dtype, torch.float32), device="meta")
+        stored.check(name, label, Slot(shown), {shown: sharding.local(value)}, like)
+        if sharding.is_spread(value) != sharding.is_spread(tensor):
+            raise UsageError(f"{name}: '{shown}' of {label} is spread over a mesh on one side only; save it whole")
+        return torch.empty_like(tensor, dtype=like.dtype, requires_grad=False).copy_(value.detach())
 
     def __getstate__(self) -> dict[str, Any]:
         apart = (*_HOOKS, "_zero_grad_profile_name", "step")  # a scheduler of torch puts its counter around `step`
@@ -351,7 +435,7 @@ class Wrapper(torch.optim.Optimizer):
     def explain(self) -> str:
         """What each group gets, of the optimizer inside."""
         inside = self.base.explain() if hasattr(self.base, "explain") else repr(self.base)
-        return f"{self._shown()} around\n{inside}"
+        return (inside if isinstance(inside, Explanation) else Explanation(inside)).under(f"{self._shown()} around")
 
     def _shown(self) -> str:
         given = [name for name in inspect.signature(type(self).__init__).parameters if name in self.settings]
@@ -362,8 +446,29 @@ class Wrapper(torch.optim.Optimizer):
         return f"{self._shown()} around {inside}"
 
 
+def _in_torchs_layout(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state as wrappers once had it, {"wrapper", "settings", "own", "base"}, as they have it now."""
+    if not {"wrapper", "settings", "own", "base"} <= content.keys() or not isinstance(content["base"], Mapping):
+        return content
+    inside = _in_torchs_layout(content["base"])
+    state, groups = checkpoint.parts_of(str(content["wrapper"]), inside)
+    prefix = checkpoint.own_prefix(str(content["wrapper"]))
+    indices = [index for group in groups for index in group["params"]]
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in state.items()}
+    for place, kept in dict(content["own"]).items():  # by the place of the parameter
+        for key, value in kept.items():
+            merged.setdefault(indices[place], {})[f"{prefix}{key}"] = value
+    wrapped = [
+        {**group, checkpoint.WRAPPERS: {content["wrapper"]: content["settings"], **group.get(checkpoint.WRAPPERS, {})}}
+        for group in groups
+    ]
+    return {"state": merged, "param_groups": wrapped}
+
+
 def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
     """Write every value into its target, together where that is possible."""
+    if not targets:
+        return
     if any(hasattr(target, "full_tensor") for target in targets):  # shards: torch has no such operation for them
         for target, value in zip(targets, values, strict=True):
             target.copy_(value)

@@ -73,9 +73,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Scheduler":  # needs torch, which a command that only draws does not wait for
-        from stepwell.schedules.scheduler import Scheduler
+if not TYPE_CHECKING:  # a checker that saw this function would believe in any name
 
-        return Scheduler
-    raise AttributeError(f"module 'stepwell.schedules' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "Scheduler":  # needs torch, which a command that only draws does not wait for
+            from stepwell.schedules.scheduler import Scheduler
+
+            return Scheduler
+        if name.startswith("__"):  # what Python and its tools ask any module for
+            raise AttributeError(f"module 'stepwell.schedules' has no attribute {name!r}")
+        from stepwell.errors import missing
+
+        raise missing("stepwell.schedules", name, __all__)

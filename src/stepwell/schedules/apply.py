@@ -85,7 +85,7 @@ def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int
     driven: dict[tuple[str, int | None], str] = {}
     values = {}
     for name in named:
-        key, place = target = _target(name, group, position)
+        key, place = target = target_of(name, group, position)
         for other_key, other_place in driven:
             if other_key == key and (place is None or other_place is None or place == other_place):
                 raise UsageError(
@@ -103,7 +103,7 @@ def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int
     return values
 
 
-def _target(name: str, group: Mapping[str, Any], position: int) -> tuple[str, int | None]:
+def target_of(name: str, group: Mapping[str, Any], position: int) -> tuple[str, int | None]:
     """Where a scheduled hyperparameter lies in a group: its key, and the place within a tuple."""
     if name in group and name not in _NO_HYPERPARAMETERS:
         return name, None
@@ -198,7 +198,7 @@ def apply(
             value = type(start)(scaled) if items is start else scaled[0]
             betas = -1 if name in group else len(group.get("betas") or ())
             if betas not in places:
-                places[betas] = _target(name, group, position)
+                places[betas] = target_of(name, group, position)
             changes.append((group, *places[betas], value))
     for group, key, place, value in changes:
         current = group[key]

@@ -298,6 +298,12 @@ class Schedule:
 
         return plot(self, ax=ax, lr=lr, steps=steps)
 
+    def _repr_html_(self) -> str:
+        """The expression and a small picture, for notebooks."""
+        from stepwell.schedules.picture import html
+
+        return html(self)
+
     def __str__(self) -> str:
         return repr(self)
 

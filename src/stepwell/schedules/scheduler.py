@@ -12,6 +12,7 @@ from stepwell.arguments import refusal, whole
 from stepwell.errors import UsageError, shown
 from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
 from stepwell.schedules.plateau import Plateau, checked_plateau
+from stepwell.schedules.written import note, take_the_place_of_initial
 
 
 class Scheduler(LRScheduler):
@@ -61,8 +62,10 @@ class Scheduler(LRScheduler):
         if horizons:
             self.total_steps = horizons[0]  # where it is set, trainers do not step past it
         with put_back_if_refused(optimizer.param_groups):
+            take_the_place_of_initial(optimizer, self.schedules)
             self.initial = initial_values(self.schedules, optimizer.param_groups)
             apply(self.schedules, optimizer.param_groups, self.initial, 0)  # before torch wraps the optimizer's step
+        note(optimizer, self.schedules)
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
@@ -107,6 +110,7 @@ class Scheduler(LRScheduler):
             self.base_lrs.append(group.get("initial_lr", group["lr"]))
         factor = 1.0 if self.plateau is None else self.plateau.factor
         apply(self.schedules, groups, self.initial, step, lr_factor=factor)
+        note(self.optimizer, self.schedules)
 
     def _without_groups(self) -> dict[str, Any]:
         """The schedules without their factors per group, which name groups that a single new one is not."""

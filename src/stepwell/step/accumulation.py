@@ -1,9 +1,8 @@
-"""Several micro-batches as one batch: their shares, and when the processes of a distributed run synchronise."""
+"""Several micro-batches as one batch: their shares."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -70,11 +69,12 @@ class Shares:
 
     def mean(self, loss: Tensor, weight: Weight) -> Tensor:
         """The mean loss of the accumulation, of this process, once `loss` is in it."""
+        weighted = _weighted(loss, weight)
         if self.number == 1:
-            self._losses = loss if self._equal else loss * weight
+            self._losses = weighted
             return loss
         assert self._losses is not None
-        self._losses = self._losses + (loss if self._equal else loss * weight)
+        self._losses = self._losses + weighted
         return self._losses / self._total
 
     def mean_so_far(self) -> Tensor:
@@ -86,6 +86,15 @@ class Shares:
         """The next micro-batch is the first."""
         self.number = 0
         self._equal = True
+
+
+def _weighted(loss: Tensor, weight: Weight) -> Tensor:
+    """In fp32 or wider: narrow losses times many tokens overflow. A micro-batch of weight 0 has no loss: a mean over
+    nothing is nan, and says nothing of the others."""
+    wide = loss.to(torch.promote_types(loss.dtype, torch.float32))
+    if isinstance(weight, Tensor):
+        return torch.where(weight.to(wide.device).reshape(()) > 0, wide * weight.to(wide.device), 0.0)
+    return wide * weight if weight != 1 else wide
 
 
 def checked_weight(weight: Any) -> Weight:
@@ -107,55 +116,3 @@ def checked_weight(weight: Any) -> Weight:
 
 def _device_of(group: Any) -> str:
     return "cuda" if torch.distributed.get_backend(group) == "nccl" else "cpu"
-
-
-class Synchronisation:
-    """Lets the processes of a distributed model add up their gradients once per update instead of once per micro-batch.
-
-    DistributedDataParallel asks in its forward pass whether to synchronise, so this must be settled before the forward
-    pass of a micro-batch: right after the step before it. FSDP's `no_sync` and FSDP2's `set_requires_gradient_sync`
-    are served likewise.
-    """
-
-    def __init__(self, module: Any) -> None:
-        self._no_sync = getattr(module, "no_sync", None)
-        self._set = getattr(module, "set_requires_gradient_sync", None)
-        self.group = getattr(module, "process_group", None) if self._no_sync is not None else None
-        self._entered: AbstractContextManager[Any] | None = None
-        self.quiet = False  # whether the coming micro-batch is not synchronised
-        self.missed = False  # whether the last backward pass was not, so that its gradients are this process's own
-
-    def before(self, last: bool) -> None:
-        """Called before the forward pass of a micro-batch: whether it is the last of its accumulation."""
-        if self.quiet is not last:
-            return
-        if self._set is not None:
-            self._set(last)
-            self.quiet = not last
-        elif self._no_sync is not None and last:
-            assert self._entered is not None
-            self._entered.__exit__(None, None, None)
-            self._entered, self.quiet = None, False
-        elif self._no_sync is not None:
-            self._entered = self._no_sync()
-            self._entered.__enter__()
-            self.quiet = True
-
-    def check_cut_short(self) -> None:
-        """Raise UsageError if gradients that were left unsynchronised cannot be synchronised now."""
-        if self.missed and self.group is None:
-            raise UsageError(
-                "Step: flush() comes after a micro-batch whose gradients were not synchronised, and this model cannot "
-                "do it afterwards; iterate with `for batch in step.batches(loader)`, which knows which is last"
-            )
-
-    def catch_up(self, tensors: list[Tensor]) -> None:
-        """Average over the processes the gradients of an accumulation that was cut short, as DDP would have."""
-        if not self.missed:
-            return
-        size = torch.distributed.get_world_size(self.group)
-        for tensor in tensors:
-            if tensor.grad is None:  # another process may have one
-                tensor.grad = torch.zeros_like(tensor)
-            torch.distributed.all_reduce(tensor.grad, group=self.group)
-            tensor.grad.div_(size)

@@ -15,43 +15,65 @@ from torch import Tensor
 from stepwell.engine.gradients import is_finite_number
 from stepwell.errors import UsageError
 
+Weights = Mapping[str, Tensor] | Sequence[Tensor]  # by name, or by place
+
 
 class Averages:
     """What both have in common: a copy of the weights that follows them, saved with the run, swapped in to be used.
 
+    Each average belongs to a name, so that a buffer that a module makes with its first batch moves no other one.
     fp16 and bf16 weights are averaged in fp32: in bf16 an average of 0.999 would lose every update.
     """
 
     takes_buffers = True  # whether the model's floating-point buffers are averaged along
 
     def __init__(self) -> None:
-        self.averages: list[Tensor] = []
+        self._held: dict[str, Tensor] = {}
 
-    def start(self, weights: Sequence[Tensor]) -> None:
+    @property
+    def averages(self) -> list[Tensor]:
+        """The averages, in the order in which their weights came."""
+        return list(self._held.values())
+
+    def start(self, weights: Weights) -> None:
         """Called with the weights as they are where the run begins."""
 
-    def _copy(self, weights: Sequence[Tensor]) -> None:
-        """Begin an average of every weight that has none."""
-        for tensor in weights[len(self.averages) :]:
-            wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
-            self.averages.append(tensor.detach().to(wide, copy=True))
+    def _copy(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin an average of every weight that has none, or (a buffer that was made anew) one of another shape."""
+        for name, tensor in weights.items():
+            if name not in self._held or self._held[name].shape != tensor.shape:
+                self._held[name] = _wide(tensor)
+                self._begun(name)
+        if len(self._held) > len(weights):  # the model has lost some
+            self._held = {name: self._held[name] for name in weights}
 
-    def update(self, weights: Sequence[Tensor], number: int) -> None:
+    def _begun(self, name: str) -> None:
+        """Called for an average that has just begun."""
+
+    def update(self, weights: Weights, number: int) -> None:
         """Take in the weights after update `number`, counting from 1."""
         raise NotImplementedError
 
-    def follow(self, order: Sequence[int]) -> None:
-        """From now on the weights come in another order: place i has those that were at place order[i]."""
-        held = len(self.averages)
-        self.averages = [self.averages[place] for place in order if place < held]
+    def follow(
+        self, order: Sequence[int], before: Sequence[str] | None = None, after: Sequence[str] | None = None
+    ) -> None:
+        """From now on the weights come in another order: place i has those that were at place order[i].
+
+        Args:
+            before, after: their names, where they have any but their places.
+        """
+        before = [str(place) for place in range(len(order))] if before is None else before
+        after = [str(place) for place in range(len(order))] if after is None else after
+        pairs = [(before[place], name) for place, name in zip(order, after, strict=True)]
+        self._held = {new: self._held[old] for old, new in pairs if old in self._held}
 
     @torch.no_grad()
-    def _towards(self, weights: Sequence[Tensor], shares: Sequence[float]) -> None:
+    def _towards(self, weights: Mapping[str, Tensor], shares: Mapping[str, float]) -> None:
         """average <- average + share * (weights - average)"""
         by_kind: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-        for average, tensor, share in zip(self.averages, weights, shares, strict=True):
-            averages, current = by_kind.setdefault((tensor.device, tensor.dtype, share), ([], []))
-            averages.append(average)
+        for name, tensor in weights.items():
+            averages, current = by_kind.setdefault((tensor.device, tensor.dtype, shares[name]), ([], []))
+            averages.append(self._held[name])
             current.append(tensor.detach())
         for (_, dtype, share), (averages, current) in by_kind.items():
             if averages[0].dtype != dtype:
@@ -59,67 +81,109 @@ class Averages:
             torch._foreach_lerp_(averages, current, share)
 
     @contextmanager
-    def swapped_in(self, weights: Sequence[Tensor]) -> Iterator[None]:
+    def swapped_in(self, weights: Weights) -> Iterator[None]:
         """The weights are the averages inside, and bit for bit what they were afterwards."""
-        kept = self._exchange(weights, None)
+        there = {
+            name: tensor
+            for name, tensor in _by_name(weights).items()
+            if name in self._held and self._held[name].shape == tensor.shape  # others have no average yet
+        }
+        kept = self._exchange(there, {})
         try:
             yield
         finally:
-            self._exchange(weights, kept)
+            self._exchange(there, kept)
 
     @torch.no_grad()
-    def _exchange(self, weights: Sequence[Tensor], kept: list[Tensor | None] | None) -> list[Tensor | None]:
+    def _exchange(self, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Swap in place, with one tensor of extra memory; narrow weights, which lose bits, are kept as they are."""
-        result: list[Tensor | None] = []
-        for place, (average, tensor) in enumerate(zip(self.averages, weights, strict=True)):
-            data = tensor.detach()
-            original = None if kept is None else kept[place]
-            if original is not None:
-                data.copy_(original)
-                result.append(None)
+        result: dict[str, Tensor] = {}
+        for name, tensor in weights.items():
+            average, data = self._held[name], tensor.detach()
+            if name in kept:
+                data.copy_(kept[name])
             elif average.dtype == data.dtype:
                 before = data.clone()
                 data.copy_(average)
                 average.copy_(before)
-                result.append(None)
             else:
-                result.append(data.clone())
+                result[name] = data.clone()
                 data.copy_(average)
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages in the order of the weights."""
-        return {"kind": type(self).__name__, "averages": list(self.averages)}
+        """The averages and the names of their weights."""
+        return {"kind": type(self).__name__, "averages": self.averages, "names": list(self._held)}
 
-    def check(self, state: Mapping[str, Any], names: Sequence[str], weights: Sequence[Tensor]) -> None:
+    def check(self, state: Mapping[str, Any], weights: Weights) -> None:
         """Raise UsageError for the first average that does not fit."""
         name, kind = type(self).__name__, state.get("kind", "Average")
         if kind != name:
             raise UsageError(f"Step: the checkpoint has averages of {kind}, this Step has {name}; make them alike")
         saved = state.get("averages", ())
-        if not self._may_have(len(saved), len(weights)):
+        here = _by_name(weights)
+        if not self._may_have(len(saved), len(here)):
             raise UsageError(
-                f"{name}: the checkpoint has averages of {len(saved)} tensors, here there are {len(weights)}; "
+                f"{name}: the checkpoint has averages of {len(saved)} tensors, here there are {len(here)}; "
                 "it was saved from another model"
             )
-        for label, tensor, theirs in zip(names, weights, saved, strict=False):
-            if tensor.shape != theirs.shape:
+        for label, theirs in self._assigned(state, here).items():
+            if label not in here:
                 raise UsageError(
-                    f"{name}: the average of {label} has shape {tuple(theirs.shape)} in the checkpoint, "
-                    f"the parameter {tuple(tensor.shape)}; it was saved from another model"
+                    f"{name}: the checkpoint has an average of {label}, which is not here; it was saved from another "
+                    "model"
                 )
+            if not isinstance(theirs, Tensor) or here[label].shape != theirs.shape:
+                found = tuple(theirs.shape) if isinstance(theirs, Tensor) else type(theirs).__name__
+                raise UsageError(
+                    f"{name}: the average of {label} has shape {found} in the checkpoint, "
+                    f"the parameter {tuple(here[label].shape)}; it was saved from another model"
+                )
+            if theirs.is_floating_point() != here[label].is_floating_point():
+                raise UsageError(f"{name}: the average of {label} is {theirs.dtype} in the checkpoint")
+
+    def _assigned(self, state: Mapping[str, Any], here: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The saved averages by the names here: by place where either side knows no names."""
+        saved = list(state["averages"])
+        names = state.get("names")
+        if names is None or (
+            len(saved) == len(here) and set(names) != here.keys() and any(_is_place(one) for one in [*names, *here])
+        ):
+            names = list(here)[: len(saved)]
+        if len(names) != len(saved):
+            raise UsageError(
+                f"{type(self).__name__}: the checkpoint has {len(saved)} averages and {len(names)} names; "
+                "was it changed after it was saved?"
+            )
+        return dict(zip(names, saved, strict=True))
 
     def _may_have(self, averages: int, weights: int) -> bool:
         """Whether a state may have so many averages of so many weights."""
         return averages == weights
 
-    def load_state_dict(self, state: Mapping[str, Any], weights: Sequence[Tensor]) -> None:
-        """Continue from what `state_dict` gave; `check` has passed."""
-        saved = state["averages"]
-        del self.averages[len(saved) :]
-        self._copy(weights[: len(saved)])
-        for mine, theirs in zip(self.averages, saved, strict=True):
-            mine.copy_(theirs)
+    def load_state_dict(self, state: Mapping[str, Any], weights: Weights) -> None:
+        """Continue from what `state_dict` gave; `check` has passed. The tensors held until now are left as they are."""
+        here = _by_name(weights)
+        assigned = self._assigned(state, here)
+        held: dict[str, Tensor] = {}
+        for name, tensor in here.items():
+            if name in assigned:
+                held[name] = _wide(tensor)
+                held[name].copy_(assigned[name])
+        self._held = held
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+    return tensor.detach().to(wide, copy=True)
+
+
+def _by_name(weights: Weights) -> Mapping[str, Tensor]:
+    return weights if isinstance(weights, Mapping) else {str(place): one for place, one in enumerate(weights)}
+
+
+def _is_place(name: str) -> bool:
+    return name.startswith("number ") or name.isdecimal()
 
 
 class Average(Averages):
@@ -147,13 +211,14 @@ class Average(Averages):
         super().__init__()
         self.decay, self.warmup = float(decay), warmup
 
-    def start(self, weights: Sequence[Tensor]) -> None:
-        self._copy(weights)
+    def start(self, weights: Weights) -> None:
+        self._copy(_by_name(weights))
 
-    def update(self, weights: Sequence[Tensor], number: int) -> None:
+    def update(self, weights: Weights, number: int) -> None:
+        weights = _by_name(weights)
         self._copy(weights)  # those that were added since begin now
         decay = min(self.decay, (1 + number) / (10 + number)) if self.warmup else self.decay
-        self._towards(weights, [1 - decay] * len(weights))
+        self._towards(weights, dict.fromkeys(weights, 1 - decay))
 
     def __repr__(self) -> str:
         return f"Average({self.decay:g})"
@@ -192,39 +257,53 @@ class SWA(Averages):
                 raise UsageError(f"SWA: {name}={value!r}; it must be a whole number of updates, at least 1")
         super().__init__()
         self.first, self.every = start, every
-        self.counts: list[int] = []  # how many points are in each average
+        self._counts: dict[str, int] = {}  # how many points are in each average
 
-    def update(self, weights: Sequence[Tensor], number: int) -> None:
+    @property
+    def counts(self) -> list[int]:
+        """How many points are in each average."""
+        return [self._counts[name] for name in self._held]
+
+    def update(self, weights: Weights, number: int) -> None:
         if number < self.first or (number - self.first) % self.every:
             return
+        weights = _by_name(weights)
         self._copy(weights)
-        self.counts += [0] * (len(weights) - len(self.counts))
-        self._towards(weights, [1 / (count + 1) for count in self.counts])
-        self.counts = [count + 1 for count in self.counts]
+        self._towards(weights, {name: 1 / (self._counts[name] + 1) for name in weights})
+        self._counts = {name: self._counts[name] + 1 for name in weights}
 
-    @contextmanager
-    def swapped_in(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        with super().swapped_in(weights[: len(self.averages)]):  # what came after the last point has no average yet
-            yield
+    def _begun(self, name: str) -> None:
+        self._counts[name] = 0
 
-    def follow(self, order: Sequence[int]) -> None:
-        if 0 < len(self.averages) < len(order) and sorted(order) != list(order):
+    def follow(
+        self, order: Sequence[int], before: Sequence[str] | None = None, after: Sequence[str] | None = None
+    ) -> None:
+        if 0 < len(self._held) < len(order) and sorted(order) != list(order):
             raise UsageError(
                 "SWA: some weights have come after its last point, and the new optimizer has them in another order; "
                 "switch after the next point"
             )
-        super().follow(order)
-        self.counts = [self.counts[place] for place in order] if self.counts else []
+        counts = self.counts
+        held = {id(tensor): count for tensor, count in zip(self.averages, counts, strict=True)}
+        super().follow(order, before, after)
+        self._counts = {name: held[id(tensor)] for name, tensor in self._held.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "counts": list(self.counts)}
+        return {**super().state_dict(), "counts": self.counts}
+
+    def check(self, state: Mapping[str, Any], weights: Weights) -> None:
+        super().check(state, weights)
+        counts = state.get("counts")
+        if not isinstance(counts, list) or len(counts) != len(state["averages"]):
+            raise UsageError("SWA: the checkpoint does not say how many points are in each average; it is damaged")
 
     def _may_have(self, averages: int, weights: int) -> bool:
         return averages <= weights
 
-    def load_state_dict(self, state: Mapping[str, Any], weights: Sequence[Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], weights: Weights) -> None:
+        names = self._assigned(state, _by_name(weights))
         super().load_state_dict(state, weights)
-        self.counts = list(state["counts"])
+        self._counts = dict(zip(names, state["counts"], strict=True))
 
     def __repr__(self) -> str:
         return f"SWA(start={self.first}, every={self.every})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -27,42 +28,174 @@ def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(generators or {})
 
 
-def generator_states(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The states of the global generators and of those given, as `weights_only` reads them."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # the global one is what must be kept
+def captured(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The states as the generators give them, quickly, for every batch; `packed` makes them fit for a file."""
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(kind), torch.tensor(np.asarray(keys).tolist()), int(position), int(has_gauss), float(gauss)],
-        "python": _listed(random.getstate()),
-        "given": {name: _state_of(generator) for name, generator in given.items()},
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else [],
+        "numpy": np.random.get_state(),  # noqa: NPY002  # the global one is what must be kept
+        "python": random.getstate(),
+        "given": {name: _raw(generator) for name, generator in given.items()},
     }
 
 
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """Which generators have been drawn from between two captures."""
+    return {name for name, state in _flat(before).items() if not _equal(state, _flat(after).get(name))}
+
+
+def packed(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Captured states as `weights_only` reads them."""
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    return {
+        "torch": states["torch"],
+        "cuda": states["cuda"],
+        "numpy": [str(kind), torch.tensor(np.asarray(keys).tolist()), int(position), int(has_gauss), float(gauss)],
+        "python": _listed(states["python"]),
+        "given": {name: _without_arrays(_listed(state)) for name, state in states["given"].items()},
+    }
+
+
+def generator_states(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The states of the global generators and of those given, as `weights_only` reads them."""
+    if torch.cuda.is_available():
+        torch.cuda.init()
+    return packed(captured(given))
+
+
+def check_generator_states(given: Mapping[str, Any], states: Any) -> None:
+    """Raise UsageError for the first generator that cannot take its state; the generators are not touched."""
+    if not isinstance(states, Mapping) or not {"torch", "cuda", "numpy", "python", "given"} <= states.keys():
+        raise UsageError("Step: the 'generators' of the checkpoint are incomplete; was it changed after it was saved?")
+    if not isinstance(states["given"], Mapping):
+        raise UsageError(
+            "Step: the 'given' generators of the checkpoint are no dict; was it changed after it was saved?"
+        )
+    absent = [name for name in given if name not in states["given"]]
+    if absent:
+        raise UsageError(f"Step: the checkpoint has no generator '{absent[0]}'; it would not go on as it was")
+    scratch = {name: _like(generator) for name, generator in given.items()}
+    for name, generator in scratch.items():
+        try:
+            _set(generator, states["given"][name])
+        except Exception as error:
+            raise UsageError(
+                f"Step: generator '{name}' is a {_kind(given[name])}, and its state in the checkpoint is of another "
+                "kind; give the generators as they were"
+            ) from error
+    try:
+        torch.Generator().set_state(_bytes(states["torch"]))
+        if not all(isinstance(state, torch.Tensor) for state in states["cuda"]):
+            raise TypeError
+        np.random.RandomState().set_state(_numpy(states["numpy"]))
+        random.Random().setstate(_tupled(states["python"]))
+    except Exception as error:
+        raise UsageError(
+            "Step: the state of a global random generator in the checkpoint is none; was it changed after it was saved?"
+        ) from error
+
+
 def set_generator_states(given: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    """Set the generators to what `generator_states` gave."""
-    torch.set_rng_state(states["torch"].cpu())
+    """Set the generators to what `generator_states` or `packed` gave."""
+    torch.set_rng_state(_bytes(states["torch"]))
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-    kind, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((kind, np.array(keys.tolist(), dtype=np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state(_numpy(states["numpy"]))  # noqa: NPY002
     random.setstate(_tupled(states["python"]))
     for name, generator in given.items():
-        state = states["given"][name]
-        if isinstance(generator, torch.Generator):
-            generator.set_state(state.cpu())
-        elif isinstance(generator, np.random.Generator):
-            generator.bit_generator.state = _with_arrays(state)
-        else:
-            generator.setstate(_tupled(state))
+        if name in states["given"]:
+            _set(generator, states["given"][name])
 
 
-def _state_of(generator: Any) -> Any:
+def differ_by_rank(states: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """States for a process that has none of its own: the global generators seeded anew from `states` and its rank.
+
+    Those given are as in `states`: processes that share out one shuffled order draw it alike.
+    """
+    text = _bytes(states["torch"]).numpy().tobytes() + f"rank {rank}".encode()
+    digest = hashlib.sha256(text).digest()
+    seeds = [int.from_bytes(digest[at : at + 4], "little") for at in (0, 4, 8, 12)]
+    devices = [torch.cuda.default_generators[at] for at in range(len(states["cuda"]))] if _as_many(states) else []
+    legacy = np.random.RandomState(seeds[2]).get_state()
+    result = packed(
+        {
+            "torch": torch.Generator().manual_seed(seeds[0]).get_state(),
+            "cuda": [torch.Generator(one.device).manual_seed(seeds[1]).get_state() for one in devices],
+            "numpy": legacy,
+            "python": random.Random(seeds[3]).getstate(),
+            "given": {},
+        }
+    )
+    return {**result, "given": states["given"]}
+
+
+def _as_many(states: Mapping[str, Any]) -> bool:
+    return torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count()
+
+
+def _flat(states: Mapping[str, Any]) -> dict[str, Any]:
+    named = {
+        "torch's global generator": states["torch"],
+        "NumPy's global generator": states["numpy"],
+        "Python's global generator": states["python"],
+    }
+    named |= {f"the generator of GPU {at}": state for at, state in enumerate(states["cuda"])}
+    return named | {f"the generator '{name}'": state for name, state in states["given"].items()}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(_equal(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+def _bytes(state: Any) -> torch.Tensor:
+    if not isinstance(state, torch.Tensor):
+        raise TypeError(type(state).__name__)
+    return state.cpu()
+
+
+def _numpy(state: Any) -> Any:
+    kind, keys, position, has_gauss, gauss = state
+    return kind, np.array(keys.tolist(), dtype=np.uint32), position, has_gauss, gauss
+
+
+def _set(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(_bytes(state))
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = _with_arrays(state)
+    else:
+        generator.setstate(_tupled(state))
+
+
+def _like(generator: Any) -> Any:
+    """Another generator of the kind, to try a state on."""
+    if isinstance(generator, torch.Generator):
+        return torch.Generator(generator.device)
+    if isinstance(generator, np.random.Generator):
+        return np.random.Generator(type(generator.bit_generator)())
+    return random.Random()
+
+
+def _kind(generator: Any) -> str:
+    if isinstance(generator, np.random.Generator):
+        return f"numpy.random.Generator({type(generator.bit_generator).__name__})"
+    return f"{type(generator).__module__.removesuffix('._C')}.{type(generator).__name__}"
+
+
+def _raw(generator: Any) -> Any:
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, np.random.Generator):
-        return _without_arrays(generator.bit_generator.state)
-    return _listed(generator.getstate())
+        return generator.bit_generator.state
+    return generator.getstate()
 
 
 def _listed(state: Any) -> Any:

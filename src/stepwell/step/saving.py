@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import copy
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 
 from stepwell import engine
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import takes_factor
-from stepwell.step import switching
-from stepwell.step.generators import generator_states, set_generator_states
+from stepwell.optimizers.stepping import innermost, takes_factor
+from stepwell.step import files, ranks, switching
+from stepwell.step.generators import check_generator_states, generator_states, set_generator_states
+from stepwell.step.names import bare, matched
+from stepwell.step.places import check_passes
 
 if TYPE_CHECKING:
     from stepwell.step.step import Step
@@ -43,19 +44,71 @@ def state_dict(step: Step) -> dict[str, Any]:
         "plateau": None if step.plateau is None else step.plateau.state_dict(),
         "generators": generator_states(step.generators),
         "estimator": None if step.estimator is None else step.estimator.state_dict(),
+        "passes": step._places.state(step),
+        "run": step._files.run,
     }
 
 
-def load_state_dict(step: Step, state: Mapping[str, Any]) -> None:
-    """Take over a state, or raise UsageError and change nothing."""
+def load_state_dict(step: Step, state: Mapping[str, Any], then: Callable[[], None] | None = None) -> None:
+    """Take over a state and do what comes `then`, or raise UsageError and change nothing."""
     before = step.optimizer, step._switched
     _switch(step, state)
     try:
-        _load(step, state)
+        _in_words("content", check, step, state)
+        kept = _Kept(step, state)
+        try:
+            _load(step, state)
+            if then is not None:
+                then()
+            step._resume(state["number"], state["skipped"])
+            step._places.load(step, state.get("passes"))
+            set_generator_states(step.generators, state["generators"])
+        except BaseException:
+            kept.put_back(step)
+            raise
     except BaseException:
         step._take(before[0])
         step._switched = before[1]
         raise
+    if isinstance(state.get("run"), str):
+        step._files.run = state["run"]
+
+
+class _Kept:
+    """What a Step holds, to be put back if a part of a checkpoint turns out not to fit after all."""
+
+    def __init__(self, step: Step, state: Mapping[str, Any]) -> None:
+        self.optimizer = step.optimizer.state_dict()
+        if not isinstance(step.optimizer, engine.Optimizer):
+            self.optimizer = copy.deepcopy(self.optimizer)  # others may load into the tensors that they have
+        self.parts = {name: copy.deepcopy(part.state_dict()) for name, part in _small(step)}
+        self.average = None if step.average is None else step.average.state_dict()
+
+    def put_back(self, step: Step) -> None:
+        step.optimizer.load_state_dict(self.optimizer)
+        for name, part in _small(step):
+            part.load_state_dict(self.parts[name])
+        if step.average is not None and self.average is not None:
+            step.average.load_state_dict(self.average, dict(step._averaged()))
+
+
+def _small(step: Step) -> list[tuple[str, Any]]:
+    """The parts that are small enough to be copied for a trial."""
+    parts = (("scaler", step.scaler), ("clip", step.clip), ("plateau", step.plateau), ("estimator", step.estimator))
+    return [(name, part) for name, part in parts if part is not None]
+
+
+def _in_words(what: str, act: Callable[..., Any], *given: Any) -> Any:
+    """Do it; an error that is not in words for the user becomes one."""
+    try:
+        return act(*given)
+    except UsageError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(
+            f"Step: the {what} of the checkpoint does not fit ({type(error).__name__}: {first}); nothing was changed"
+        ) from error
 
 
 def _switch(step: Step, state: Mapping[str, Any]) -> None:
@@ -74,20 +127,12 @@ def _switch(step: Step, state: Mapping[str, Any]) -> None:
 
 
 def _load(step: Step, state: Mapping[str, Any]) -> None:
-    check(step, state)
-    step.optimizer.load_state_dict(state["optimizer"])  # refuses what does not fit, before it changes anything
-    if step.scaler is not None:
-        step.scaler.load_state_dict(state["scaler"])
+    # refuses what does not fit, before it changes anything
+    _in_words("'optimizer'", step.optimizer.load_state_dict, state["optimizer"])
+    for name, part in _small(step):
+        _in_words(f"'{name}'", part.load_state_dict, state[name])
     if step.average is not None:
-        step.average.load_state_dict(state["average"], [tensor for _, tensor in step._averaged()])
-    if step.clip is not None:
-        step.clip.load_state_dict(state["clip"])
-    if step.plateau is not None:
-        step.plateau.load_state_dict(state["plateau"])
-    if step.estimator is not None:
-        step.estimator.load_state_dict(state["estimator"])
-    step._resume(state["number"], state["skipped"])
-    set_generator_states(step.generators, state["generators"])
+        _in_words("'average'", step.average.load_state_dict, state["average"], dict(step._averaged()))
 
 
 def check(step: Step, state: Mapping[str, Any]) -> None:
@@ -97,6 +142,11 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     missing = [part for part in _PARTS if part not in state]
     if missing:
         raise UsageError(f"Step: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
+    for part in ("number", "skipped"):
+        if not isinstance(state[part], int) or isinstance(state[part], bool) or state[part] < 0:
+            raise UsageError(
+                f"Step: '{part}' is {state[part]!r} in the checkpoint; it must be a whole number from 0 on"
+            )
     for part, mine, made in (
         ("scaler", step.scaler, "scaler=GradScaler()"),
         ("average", step.average, "ema=0.999"),
@@ -109,25 +159,29 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
             raise UsageError(f"Step: {has} has '{part}' ({made}) and {lacks} has none; make them alike")
     kind = type(step.clip).__name__ if step.clip is not None else None
     if step.clip is not None and state["clip"].get("kind") == kind:
+        lost = sorted(step.clip.state_dict().keys() - state["clip"].keys())
+        if lost:
+            raise UsageError(f"Step: the checkpoint has no '{lost[0]}' of {kind}; was it changed after it was saved?")
         step.clip.check_state(state["clip"])
     if step.estimator is not None:
         step.estimator.check_state(state["estimator"])
     if step.average is not None:
-        averaged = step._averaged()
-        step.average.check(state["average"], [name for name, _ in averaged], [tensor for _, tensor in averaged])
+        step.average.check(state["average"], dict(step._averaged()))
     if step._horizon is not None and state["number"] > step._horizon:
         raise UsageError(
             f"Step: the checkpoint is from update {state['number']}, and the schedule has {step._horizon} steps; "
             "make it longer, or end it with .hold()"
         )
-    inside, saved = step.optimizer, state["optimizer"]
-    while takes_factor(inside) and not isinstance(inside, engine.Optimizer) and "base" in saved:
-        inside, saved = inside.base, saved["base"]  # type: ignore[attr-defined]  # it is a wrapper
+    inside, saved = innermost(step.optimizer), state["optimizer"]
+    while "param_groups" not in saved and "base" in saved:  # wrappers once saved what is inside so
+        saved = saved["base"]
     if not takes_factor(inside):
         _check_torch_optimizer(inside, saved)
-    absent = [name for name in step.generators if name not in state["generators"]["given"]]
-    if absent:
-        raise UsageError(f"Step: the checkpoint has no generator '{absent[0]}'; it would not go on as it was")
+    check_generator_states(step.generators, state["generators"])
+    check_passes(state.get("passes"), step.generators)
+    for name, part in _small(step):
+        if name != "estimator":  # it holds the optimizer, and has been checked
+            _in_words(f"'{name}'", copy.deepcopy(part).load_state_dict, state[name])
 
 
 def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
@@ -148,8 +202,9 @@ def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str,
     for place, (group, their) in enumerate(zip(groups, theirs, strict=True)):
         names = group.get("param_names") or [f"parameter {i} of group {place}" for i in range(len(group["params"]))]
         saved_names = their.get("param_names") or names
+        plain, saved_plain = bare(names), bare(saved_names)
         for name, saved_name, tensor, index in zip(names, saved_names, group["params"], their["params"], strict=True):
-            if "param_names" in group and name != saved_name:
+            if "param_names" in group and plain[name] != saved_plain[saved_name]:
                 raise UsageError(f"Step: the checkpoint has '{saved_name}' where {owner} has '{name}'; other model")
             for slot, value in saved["state"].get(index, {}).items():
                 if _misfit(slot, value, tensor) and value.shape not in vectors:
@@ -168,7 +223,12 @@ def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
 
 def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
     """Raise UsageError naming the first tensor of the model that is not in `saved` with its shape."""
+    if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
+        raise UsageError(
+            "Step: the 'model' of the checkpoint is no state of a model; was it changed after it was saved?"
+        )
     mine = model.state_dict()
+    saved = {new: saved[old] for old, new in matched(saved, mine).items()}
     for name, value in mine.items():
         if name not in saved:
             near = f"; it has '{next(k for k in saved if k not in mine)}'" if saved.keys() - mine.keys() else ""
@@ -189,58 +249,63 @@ def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
 
 
 def save(step: Step, path: str | Path, model: nn.Module, keep: int, extra: Any) -> Path:
-    """Write a checkpoint beside `path`, force it to the disk, move the older ones up and rename it to `path`."""
+    """Write a checkpoint to `path`; in a run of several processes, the part of this one."""
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
         raise UsageError(f"Step: keep={keep!r}; it must be a whole number of at least 1")
     _check_plain(extra, "extra")
-    path = Path(path)
-    if path.is_dir():  # renaming what was there before would move it, with all that is inside
-        raise UsageError(f"Step: {path} is a folder; give the name of a file, such as {path / 'checkpoint.pt'}")
-    content = {"step": step.state_dict(), "model": model.state_dict(), "extra": extra}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            for number in reversed(range(1, keep)):
-                older = before(path, number - 1)
-                if older.exists():
-                    os.replace(older, before(path, number))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    number = keep
-    while (older := before(path, number)).exists():  # an earlier save kept more
-        older.unlink()
-        number += 1
-    _sync_folder(path.parent)
+    path = _checked(path)
+    mine = ranks.rank()
+    if step._files.fresh and mine is not None:
+        step._files.run = ranks.name_of_run() or step._files.run
+    state = step.state_dict()
+    content = {"step": state, "model": model.state_dict(), "extra": extra}
+    if mine is not None and mine > 0:
+        shared = ranks.is_anothers(path, step._files.run, mine)
+        if shared:
+            ranks.check_whole(content, path, mine)
+        ranks.keep_own(path, state, mine, keep, step._files)
+        if shared:
+            return path
+    step._files.save(path, lambda file: torch.save(content, file), keep, mine)
     return path
-
-
-def before(path: Path, number: int) -> Path:
-    """The checkpoint `number` saves before the newest: checkpoint.pt, checkpoint.1.pt, ..."""
-    return path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
 
 
 def load(step: Step, path: str | Path, model: nn.Module) -> Any:
     """Load the newest whole checkpoint into step and model, or raise UsageError and change nothing."""
-    content = read(Path(path))
-    check_model(model, content["model"])
-    load_state_dict(step, content["step"])
-    model.load_state_dict(content["model"])
+    path = _checked(path)
+    content, taken, damaged = read(path)
+    _in_words("'model'", check_model, model, content["model"])
+    state = _in_words("generators", ranks.with_own, content["step"], path, taken)
+    load_state_dict(step, state, lambda: _load_model(model, content["model"]))
+    step._files.adopt(path, taken, damaged)
     return content["extra"]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The newest whole checkpoint at `path`. Warns of each that is damaged."""
-    candidates = [path]
-    while before(path, len(candidates)).exists():
-        candidates.append(before(path, len(candidates)))
+def _load_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
+    mine = model.state_dict()
+    before = {
+        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in mine.items()
+    }
+    renamed = {new: saved[old] for old, new in matched(saved, mine).items()}
+    try:
+        _in_words("'model'", model.load_state_dict, renamed)
+    except BaseException:
+        model.load_state_dict(before)
+        raise
+
+
+def _checked(path: Any) -> Path:
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
+        raise UsageError(f"Step: path={path!r}; it must be the name of a file, such as 'runs/a/checkpoint.pt'")
+    return Path(path)
+
+
+def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
+    """The newest whole checkpoint at `path`, where it lies, and what is damaged. Warns of each that is."""
     faults: list[str] = []
-    for candidate in candidates:
+    damaged: list[Path] = []
+    for candidate in files.candidates(path):
         fault = f"{candidate} does not exist"
         if candidate.exists():
             try:
@@ -249,15 +314,18 @@ def read(path: Path) -> dict[str, Any]:
                 fault = str(error)
             except Exception as error:  # whatever a torn file makes zipfile or torch raise
                 fault = f"{candidate} is cut short or damaged ({type(error).__name__})"
+                damaged.append(candidate)
             else:
                 if faults:
                     warnings.warn(f"{'; '.join(faults)}: took {candidate} instead", UserWarning, stacklevel=4)
-                return content
+                return content, candidate, damaged
         faults.append(fault)
     raise UsageError(f"Step: no checkpoint to load: {'; '.join(faults)}")
 
 
 def _read_one(path: Path) -> dict[str, Any]:
+    if files.is_cut_short(path):
+        raise ValueError("cut short")
     with zipfile.ZipFile(path) as file:
         damaged = file.testzip()  # compares every part with its checksum
         if damaged is not None:
@@ -281,13 +349,3 @@ def _check_plain(value: Any, where: str) -> None:
         raise UsageError(
             f"Step: {where} is a {type(value).__name__}; a checkpoint holds numbers, text, tensors, lists and dicts"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames last, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

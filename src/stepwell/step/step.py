@@ -19,34 +19,56 @@ in a GAN) is not of this batch.
 On a GPU nothing waits for the device. Whether update n happened is known on the host while the device works at step
 n + 1; so 8 and 9 of update n are done just before update n + 1, or when they are asked for (`number`, `averaged`,
 `state_dict`, ...), which gives the same numbers: the weights have not changed since.
+
+After an exception or an interrupt the run is before an update or after it, never in between: handlers of signals wait
+while lines 3 to 9 are done, and the next call (or the same, on its way out) finishes what was done of an update that
+was made, and drops the gradients of one that was not.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
+from stepwell.engine.tracing import untraced
 from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
-from stepwell.optimizers.stepping import gradient_norm, needs_closure, update, update_with
+from stepwell.optimizers.stepping import gradient_norm, has_hooks_before, needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.schedules.smooth import constant
+from stepwell.schedules.written import forget, note, take_the_place_of_initial
 from stepwell.step import saving, switching
-from stepwell.step.accumulation import Shares, Synchronisation, Weight, checked_weight
+from stepwell.step.accumulation import Shares, Weight, checked_weight
+from stepwell.step.attributes import check_name
 from stepwell.step.averages import Average, Averages
+from stepwell.step.beside import watch
 from stepwell.step.clipping import Clip, ClipNorm
 from stepwell.step.done import Done
 from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
+from stepwell.step.files import Files
 from stepwell.step.generators import checked_generators
+from stepwell.step.gradients_between import Left
+from stepwell.step.hyperparameters import checked_overrides, say_of_factors, say_of_loaded, taken_by_hand
+from stepwell.step.interrupts import Held
+from stepwell.step.names import averaged
+from stepwell.step.not_finite import Skips, checked_warn_skipped
+from stepwell.step.passes import Pass
+from stepwell.step.places import Place, Places, length_of
+from stepwell.step.scaling import Scaling
+from stepwell.step.synchronisation import Synchronisation
+from stepwell.step.trainer import Counted, unwrapped
+
+Batch = TypeVar("Batch")
 
 
 class Step:
@@ -55,7 +77,8 @@ class Step:
     Args:
         optimizer: of stepwell (clipping and unscaling are then a factor inside its kernel), or any of `torch.optim`
             (the factor is then applied by one pass over the gradients, `torch._foreach_mul_`, and on a GPU an
-            optimizer that is not fused waits for the flag of line 4).
+            optimizer that is not fused waits for the flag of line 4). Lightning's `self.optimizers()` is unwrapped,
+            and its `global_step` counts the updates of every Step.
         schedule: of lr, or a dict of schedules (see `stepwell.schedules.apply`). It counts updates that happened.
         clip_norm: largest Euclidean norm of the whole gradient, above 0; None does not clip.
         accumulate: micro-batches per update, at least 1.
@@ -71,6 +94,9 @@ class Step:
         generators: random generators by name, saved with the run beside the global ones: those of a DataLoader's
             shuffling, as {"data": generator} (torch.Generator, numpy.random.Generator or random.Random).
         estimator: what estimates the Hessian's diagonal for Sophia, `GaussNewtonBartlett` or `Hutchinson`.
+        warn_skipped: after how many updates in a row that were skipped to warn, once, with the name of the first
+            parameter whose gradient is not finite; None never does. The skips by which a fresh scaler comes down to
+            its scale are not counted.
 
     >>> step = Step(optimizer, warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
     >>> for batch in step.batches(loader):
@@ -79,8 +105,20 @@ class Step:
     Micro-batches of unequal size are weighted by what their loss is the mean of: `step(loss, weight=tokens)`. The
     update is then that of one big batch, to rounding.
 
+    The learning rate may be set by hand between updates, as `group["lr"] = 0.1`: that is the new base, which the
+    schedule multiplies from the next update on (with a warning where the rate of that update then is another number).
+    So with every hyperparameter that the schedules drive; one that gives values itself (`.between`) refuses it.
+
+    The Step does all that a loop does around the backward pass. What is left of that by habit is noticed:
+    `optimizer.zero_grad()` between micro-batches and `optimizer.step()` within an accumulation are refused,
+    `optimizer.step()` elsewhere is warned of, and so is a torch scheduler that drives lr beside the Step's schedule.
+
+    Hooks before the optimizer's step see the gradient that the update takes: unscaled, weighted, clipped. (Where there
+    is one, the factor is applied by a pass of its own.)
+
     GANs: one Step for each network, side by side. Each drops what the other's backward pass left in its parameters
-    before its own; where accumulations interleave, freeze the other network during the backward pass.
+    before its own; where accumulations interleave, freeze the other network during the backward pass. They may share a
+    scaler, which is then updated once per round.
 
     Optimizers whose step happens inside the backward pass (gradient release) are refused: clipping by a global norm,
     skipping and accumulation need all gradients at once.
@@ -104,8 +142,9 @@ class Step:
         model: torch.nn.Module | None = None,
         generators: Mapping[str, Any] | None = None,
         estimator: Estimator | None = None,
+        warn_skipped: int | None = 20,
     ) -> None:
-        self.optimizer = _checked_optimizer(optimizer)
+        self.optimizer = optimizer = _checked_optimizer(unwrapped(optimizer))
         self.accumulate = _checked_accumulate(accumulate)
         self.clip = _checked_clip(clip_norm, clip)
         self.scaler = _checked_scaler(scaler)
@@ -119,23 +158,51 @@ class Step:
         self.schedules = self._checked_schedules(schedule, total_steps)
         self._initial: list[dict[str, Any]] = []
         self._horizon = _horizon(self.schedules)
+        self._scaling = None if self.scaler is None else Scaling(self.scaler)
         self._sync = Synchronisation(model)
         self._shares = Shares(self.accumulate, self._sync.group)
+        self._left = Left()  # the gradients as the last micro-batch left them
         self._number = 0
         self._skipped = 0
+        self._skips = Skips(checked_warn_skipped(warn_skipped), self._scaling)
+        self._busy = False  # a call has begun; where it is still set at the next one, an interrupt ended the call
+        self._inside = False  # a call is running
+        self._made: Reading | None = None  # the outcome of an update that has begun, until it is pending
+        self._unrecorded: Tensor | None = None  # the flag of that update, until the scaler has it
+        self._sample: tuple[Tensor, Tensor] | None = None  # some weights, and what they were before that update
+        self._clip_before: dict[str, Any] | None = None  # what clipping remembered before that update
         self._pending: Reading | None = None
-        self._buffers: list[Tensor] | None = None  # the model's, as they were at the update that is pending
-        self._last_of_pass = False  # `batches` has seen that no micro-batch follows
+        self._averaged_at = 0  # the number of the update that the averages have taken in
+        self._average_before: Tensor | None = None  # some of the averages, before an update of them that has begun
+        self._schedule_at = 0  # the number of updates that stands in the groups
+        self._buffers: dict[str, Tensor] | None = None  # the model's, as they were at the update that is pending
+        self._places, self._files = Places(self), Files()
+        self._pass: Pass | None = None  # over a loader, by `batches`
+        self._calls_per_batch: int | None = None  # in the passes before
+        self._overrides: Mapping[str, Any] = {}  # of a checkpoint that is being loaded
+        self._said_base: tuple[int, str] = (-1, "")
         self._swapped = False
+        self._warned_of_step = False
         self._switched: str | None = None  # the class of the optimizer that the first was switched to
         with put_back_if_refused(optimizer.param_groups):
             if self.schedules:
+                take_the_place_of_initial(optimizer, self.schedules)
                 self._initial = initial_values(self.schedules, optimizer.param_groups)
                 self._write_schedule()
             self.estimator = self._estimator = checked_estimator(estimator, optimizer, self._sync.group)
         if self.average is not None:
-            self.average.start([tensor for _, tensor in self._averaged()])
+            self.average.start(dict(self._averaged()))
+        self._watch = watch(optimizer, self)
+        self._counted = Counted()
         self._sync.before(last=self.accumulate == 1)
+        self._complete = True
+
+    if not TYPE_CHECKING:  # a checker that saw this method would take any name
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if "_complete" in self.__dict__:
+                check_name(self, name)
+            object.__setattr__(self, name, value)
 
     # What is trained
 
@@ -149,8 +216,7 @@ class Step:
 
     def _averaged(self) -> list[tuple[str, Tensor]]:
         """What is averaged: the model's floating-point buffers, then the parameters (to which some may be added)."""
-        named = [(f"'{name}'" if name else f"number {i}", p) for i, (name, p) in enumerate(self._named())]
-        return [*((f"'{name}'", buffer) for name, buffer in self._averaged_buffers()), *named]
+        return averaged(self._averaged_buffers(), self._named())
 
     def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
         if self.average is None or self.model is None or not self.average.takes_buffers:
@@ -168,6 +234,7 @@ class Step:
 
     # The step
 
+    @untraced
     def __call__(
         self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False, logits: Logits | None = None
     ) -> Done:
@@ -185,7 +252,7 @@ class Step:
         gets a gradient, past the horizon of the schedule, and for an optimizer that needs `closure`. Weights, state and
         schedule are then what they were, and the accumulation begins anew.
         """
-        self._refuse_inside_averaged("step")
+        self._begin("step")
         if needs_closure(self.optimizer):
             raise UsageError(
                 f"Step: {type(self.optimizer).__name__} evaluates the loss at places of its own; call "
@@ -194,68 +261,114 @@ class Step:
         _check_loss(loss)
         weight = checked_weight(weight)
         self._check_logits(logits)
-        if self._shares.number == 0:
-            self._check_horizon()
-            self._drop_gradients()
+        with self._whole():
+            changed = None
+            if self._shares.number == 0:
+                self._check_horizon()
+                self._drop_gradients()
+            else:
+                changed = self._left.check(self._named(), self._shares.number)
+            done = self._take_in(loss, weight, retain_graph, logits)
+            self._left.warn(changed)
+            return done
+
+    def _take_in(self, loss: Tensor, weight: Weight, retain_graph: bool, logits: Logits | None) -> Done:
         share = self._shares.next(weight)
-        try:
-            if self.estimator is not None:
-                self.estimator.take(loss, logits, weight, self.scaler)
-            self._backward(loss, share, retain_graph)
-        except BaseException:
-            self._begin_anew()
-            raise
-        self._sync.missed = self._sync.quiet
+        if self.estimator is not None:
+            self.estimator.take(loss, logits, weight, self.scaler)
+        self._backward(loss, share, retain_graph)
         mean = self._shares.mean(loss.detach(), weight)
-        if self._shares.number < self.accumulate and not self._last_of_pass:
-            self._sync.before(last=self._shares.number + 1 == self.accumulate)
-            return Done(self._lr(), self._shares.number, Reading(mean))
+        now = self._pass is not None and self._pass.called()
+        if self._shares.number < self.accumulate and not now:
+            done = Done(self._lr(), self._shares.number, Reading(mean))
+            if self._sync.keeps_gradients_in_place:
+                self._left.note(self._named())
+            self._before_next()
+            self._busy = False
+            return done
         return self._update(mean)
 
+    def _before_next(self) -> None:
+        """Settle whether the coming micro-batch is synchronised."""
+        last = self._shares.number + 1 >= self.accumulate
+        self._sync.before(last=last or (self._pass is not None and self._pass.at_last))
+
+    def _begin(self, what: str) -> None:
+        """At the beginning of every call: what an interrupt left, and what was set by hand."""
+        self._repair(stuck=what in ("step", "flush", "closure"))
+        self._refuse_inside_averaged(what)
+        if self._schedule_at != self._number or (self.schedules and taken_by_hand(self)):
+            self._write_schedule()
+
+    @untraced
     def flush(self) -> Done:
         """Update with an accumulation that is not complete, weighted by what it holds; without one, do nothing.
 
         Call it after a pass over a loader whose length is no multiple of `accumulate`; `batches` does so itself.
         """
+        self._repair(stuck=True)
         if self._shares.number == 0:
             return Done(self._lr(), 0, None)
-        self._refuse_inside_averaged("flush")
+        self._begin("flush")
         self._sync.check_cut_short()
-        self._sync.catch_up([tensor for _, tensor in self._named() if tensor.requires_grad])
-        return self._update(self._shares.mean_so_far())
+        with self._whole():
+            self._left.warn(self._left.check(self._named(), self._shares.number))
+            self._sync.catch_up([tensor for _, tensor in self._named() if tensor.requires_grad])
+            return self._update(self._shares.mean_so_far())
 
-    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+    def batches(self, loader: Iterable[Batch], *, resume: bool = True) -> Iterator[Batch]:
         """The batches of one pass over `loader`; the last, perhaps shorter accumulation is updated with its last batch.
 
-        Looks one batch ahead, so that a distributed model synchronises with the last one, too.
+        Looks one batch ahead, so that a distributed model synchronises with the last one, too. A batch may be given
+        to the Step in several chunks, each a micro-batch: as many of the last batch as of those before, or the pass
+        ends with a `flush()` of what is left.
 
-        Raises UsageError for a loader that is shorter than one accumulation.
+        A checkpoint that is saved inside the loop goes on there: after `load`, the first call of `batches` gives the
+        batches that were not stepped on yet, in the order of the saved pass, and training goes on bit for bit. A
+        DataLoader draws the indices again and loads no batch twice (what its workers draw at random is drawn anew); a
+        loader with `load_state_dict` (torchdata's StatefulDataLoader) is asked; the batches of any other iterable are
+        drawn again and passed over. Give the Step every generator that the loader draws from, as generators={...}. A
+        loop that skips by itself as many batches as it has seen is understood.
+
+        Args:
+            loader: pass the same one, as at the beginning of its pass, after a checkpoint was loaded.
+            resume: whether to go on with the pass of the checkpoint; False begins a new one.
+
+        Raises UsageError for a loader that is shorter than one accumulation, and for one that differs from that of
+        the checkpoint's pass. `save` raises it inside a pass that could not go on: over an iterator, and over batches
+        that are drawn from a generator from which training draws in between.
         """
-        length = _length_of(loader)
+        length = length_of(loader)
         if length is not None and length < self.accumulate:
             raise UsageError(
                 f"Step: the loader has {length} batches, fewer than accumulate={self.accumulate}; "
                 f"set accumulate to at most {max(length, 1)}, or make the batches smaller"
             )
-        return self._look_ahead(iter(loader))
+        return self._look_ahead(self._places.begin(self, loader, resume))
 
-    def _look_ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        nothing = object()
-        batch = next(iterator, nothing)
+    def _look_ahead(self, place: Place) -> Iterator[Any]:
+        ended = False
+        batch = place.draw()
+        mine = Pass(self._calls_per_batch)
         try:
-            while batch is not nothing:
-                following = next(iterator, nothing)
-                if following is nothing:
-                    self._last_of_pass = True
-                    self._sync.before(last=True)
-                yield batch
+            while batch is not None:
+                following = place.draw()
+                self._repair()
+                self._pass = mine
+                mine.begin(last=following is None)
+                self._before_next()
+                yield from self._places.hand_out(place, batch, following)
                 batch = following
+            ended = True
         finally:
-            self._last_of_pass = False
-            if self._shares.number == 0:
-                self._sync.before(last=self.accumulate == 1)
-        self.flush()  # the last batch was left out in the loop
+            self._calls_per_batch = mine.usual()
+            if self._pass is mine:
+                self._pass = None
+                self._before_next()
+            self._places.close(place, ended)
+        self.flush()  # what the last batch left
 
+    @untraced
     def closure(self, compute: Callable[[], Tensor]) -> Done:
         """One update of an optimizer that takes gradients at several places (L-BFGS, SAM).
 
@@ -268,7 +381,7 @@ class Step:
 
         Raises UsageError with `accumulate` above 1 or a scaler: both need to know the gradient before the update.
         """
-        self._refuse_inside_averaged("closure")
+        self._begin("closure")
         if self.accumulate != 1 or self.scaler is not None:
             what = "a scaler" if self.scaler is not None else f"accumulate={self.accumulate}"
             raise UsageError(f"Step: closure() does not go together with {what}; let the closure see the whole batch")
@@ -277,27 +390,47 @@ class Step:
                 f"Step: closure() makes no estimates of the Hessian, which {self.estimator} is for; call step(loss)"
             )
         self._check_horizon()
-        try:
-            loss, found_inf, norm, clipped = self._evaluate(compute)
-        except BaseException:
-            self._begin_anew()
-            raise
+        with self._whole():
+            self._settle()
+            with Held() as held:
+                return self._closure(compute, held)
+
+    def _closure(self, compute: Callable[[], Tensor], held: Held) -> Done:
+        loss, found_inf, norm, clipped = self._evaluate(compute, held)
         lr = self._lr()
+        outcome = Reading(found_inf, norm, clipped)
         if not found_inf:
             first: list[tuple[Tensor, Tensor]] = [(loss, found_inf)]
 
             def evaluate() -> tuple[Tensor, Tensor]:
-                return first.pop() if first else self._evaluate(compute)[:2]
+                return first.pop() if first else self._evaluate(compute, held)[:2]
 
-            _, late = update_with(self.optimizer, evaluate)
-            found_inf = found_inf if late is None else late
-        return self._finish(lr, loss, found_inf, norm, clipped)
+            named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
+            self._expect(outcome, None, named)
+            with self._inside_update():
+                _, late = update_with(self.optimizer, evaluate)
+            outcome = outcome if late is None else Reading(late, norm, clipped)
+        return self._finish(lr, loss, outcome)
 
-    def _evaluate(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @contextmanager
+    def _inside_update(self) -> Iterator[None]:
+        """Around the update: calls of `optimizer.step` are the Step's own, and whether it was made is known."""
+        self._counted.begin(self.optimizer)
+        if self._watch is not None:
+            self._watch.begin(self.optimizer)
+        try:
+            yield
+        finally:
+            if self._watch is not None:
+                self._watch.end()
+        self._counted.end()
+
+    def _evaluate(self, compute: Callable[[], Tensor], held: Held) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, flag, norm and whether it was clipped, with the clipped gradients in place."""
         self._drop_gradients()
         with torch.enable_grad():
-            loss = compute()
+            with held.released():
+                loss = compute()
             _check_loss(loss)
             self._backward(loss, 1.0, False)
         named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
@@ -308,7 +441,9 @@ class Step:
     def _backward(self, loss: Tensor, share: Factor, retain_graph: bool) -> None:
         weighted = loss if isinstance(share, float) and share == 1.0 else loss * share
         try:
-            (self.scaler.scale(weighted) if self.scaler is not None else weighted).backward(retain_graph=retain_graph)
+            with self._sync.during_backward():
+                scaled = weighted if self._scaling is None else self._scaling.scale(weighted)
+                scaled.backward(retain_graph=retain_graph)
         except RuntimeError as error:
             if "second time" not in str(error):
                 raise
@@ -333,11 +468,12 @@ class Step:
     def _factor(self, named: list[tuple[str, Tensor]]) -> tuple[Factor, Tensor, Tensor, Tensor]:
         """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether it was clipped."""
         factor = self._shares.rest() if self._shares.number else 1.0
-        if self.scaler is not None:
-            factor = factor * self.scaler._scale.double().reciprocal().float()
+        if self._scaling is not None:
+            factor = factor * self._scaling.inverse()
         raw = gradient_norm(self.optimizer, [tensor.grad for _, tensor in named if tensor.grad is not None])
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
         found_inf = (~torch.isfinite(norm)).float()
+        self._skips.look(named, found_inf, first=self._number == 0)
         clipped = torch.zeros_like(found_inf)
         if self.clip is not None:
             factor, was = self.clip.clip(named, factor, norm)
@@ -347,54 +483,143 @@ class Step:
     @torch.no_grad()
     def _update(self, loss: Tensor) -> Done:
         self._settle()
-        named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
-        factor, found_inf, norm, clipped = self._factor(named)
-        lr = self._lr()
-        if self.estimator is not None:
-            self.estimator.hand_over(found_inf)
-        update(self.optimizer, factor, found_inf)
-        if self.scaler is not None:
-            state = self.scaler._per_optimizer_states[id(self.optimizer)]
-            state["found_inf_per_device"] = {found_inf.device: found_inf}
-            self.scaler.update()
-        return self._finish(lr, loss, found_inf, norm, clipped)
+        with Held():
+            named = [(name, tensor) for name, tensor in self._named() if tensor.grad is not None]
+            self._clip_before = None if self.clip is None else _copied(self.clip.state_dict())
+            factor, found_inf, norm, clipped = self._factor(named)
+            outcome = Reading(found_inf, norm, clipped)
+            lr = self._lr()
+            if self.estimator is not None:
+                self.estimator.hand_over(found_inf)
+            if has_hooks_before(self.optimizer):  # they see what the update takes
+                if isinstance(factor, Tensor):
+                    factor = torch.where(found_inf.to(factor.device) != 0, 1.0, factor)
+                multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
+                factor = 1.0
+            self._expect(outcome, found_inf, named)
+            with self._inside_update():
+                update(self.optimizer, factor, found_inf)
+            return self._finish(lr, loss, outcome)
 
-    def _finish(self, lr: float | Reading, loss: Tensor, found_inf: Tensor, norm: Tensor, clipped: Tensor) -> Done:
-        """Lines 8 to 11."""
-        outcome = Reading(found_inf, norm, clipped)
-        self._pending = outcome
+    def _finish(self, lr: float | Reading, loss: Tensor, outcome: Reading) -> Done:
+        """Lines 7 to 11."""
+        self._count(outcome)
         if not outcome.waits:
             self._settle()
-        elif self.average is not None:  # the next forward pass changes them before line 9 is done
-            self._buffers = [buffer.detach().clone() for _, buffer in self._averaged_buffers()]
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
         self._begin_anew()
         return done
+
+    def _expect(self, outcome: Reading, found_inf: Tensor | None, named: list[tuple[str, Tensor]]) -> None:
+        """The update is about to be made."""
+        if self._watch is not None:
+            self._watch.happened = False
+        last = named[-1][1] if named else None  # the weights that move last
+        plain = last is not None and last.device.type == "cpu" and type(last) in (Tensor, torch.nn.Parameter)
+        self._sample = (last, _few(last).clone()) if last is not None and plain else None
+        self._unrecorded = found_inf
+        self._made = outcome
+
+    def _was_made(self) -> bool:
+        """Whether the update that was expected has been made: a hook has seen its end, or the last weights moved."""
+        if self._made is None:
+            return False
+        if self._watch is not None and self._watch.happened:
+            return True
+        return self._sample is not None and not torch.equal(_few(self._sample[0]), self._sample[1])
+
+    def _count(self, outcome: Reading) -> None:
+        """The update was made, or skipped; whether it was is known later."""
+        self._pending = outcome
+        if self._unrecorded is not None:
+            if self._scaling is not None:
+                self._scaling.record(self.optimizer, self._unrecorded)
+            self._unrecorded = None
+        if outcome.waits and self.average is not None:  # the next forward pass changes them before line 9 is done
+            self._buffers = {name: buffer.detach().clone() for name, buffer in averaged(self._averaged_buffers(), [])}
+        self._clip_before = None
+        self._made = self._sample = None
 
     def _settle(self) -> None:
         """Lines 8 and 9 of the last update, once it is known whether it happened."""
         if self._pending is None:
             return
-        found_inf, self._pending = self._pending[0], None
-        if found_inf != 0:
-            self._skipped += 1
+        found_inf = self._pending[0]
+        with Held():
+            if found_inf != 0:
+                self._pending, self._skipped = None, self._skipped + 1
+                self._skips.skipped()
+                return
+            number = self._number + 1
+            if self.average is not None and self._averaged_at != number:
+                self._average(self.average, number)
+            self._averaged_at = number
+            self._pending = None  # from here on `_repair` takes the number from the line above
+            self._number = number
+            self._skips.updated()
+            self._average_before = None
+        self._write_schedule()
+
+    def _average(self, average: Averages, number: int) -> None:
+        """Line 9, unless an interrupted call has done it."""
+        last = average.averages[-1] if average.averages else None
+        if self._average_before is not None and last is not None and not torch.equal(_few(last), self._average_before):
             return
-        self._number += 1
-        if self.schedules:
-            self._write_schedule()
-        if self.average is not None:
-            averaged = [tensor for _, tensor in self._averaged()]
-            if self._buffers is not None:
-                averaged[: len(self._buffers)] = self._buffers
-            self.average.update(averaged, self._number)
+        self._average_before = _few(last).clone() if last is not None and last.device.type == "cpu" else None
+        weights = dict(self._averaged())
+        if self._buffers is not None:
+            weights.update({name: one for name, one in self._buffers.items() if name in weights})
+            self._buffers = None
+        average.update(weights, number)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Around what changes the run: after an exception the run is before the update, or after it."""
+        self._made = self._clip_before = None
+        self._busy = self._inside = True
+        try:
+            yield
+        except BaseException:
+            self._repair(stuck=True)
+            raise
+        finally:
+            self._inside = False
+
+    def _repair(self, stuck: bool = False) -> None:
+        """Where a call was ended by an exception or an interrupt: count an update that was made, drop what was not.
+
+        Args:
+            stuck: there cannot be a call that is still running (a hook may ask for `number` during an update).
+        """
+        if not self._busy or (self._inside and not stuck):
+            return
+        with Held():
+            if self._was_made():
+                assert self._made is not None
+                self._count(self._made)
+            elif self.clip is not None and self._clip_before is not None:
+                self.clip.load_state_dict(self._clip_before)
+            if self._pending is not None and not self._pending.waits:
+                self._settle()
+            self._number = max(self._number, self._averaged_at)
+            self._begin_anew()
+            if self._schedule_at != self._number:
+                self._write_schedule()
 
     def _write_schedule(self) -> None:
+        if not self.schedules:
+            self._schedule_at = self._number
+            return
         groups = self.optimizer.param_groups
+        taken_by_hand(self)
         if len(self._initial) < len(groups):  # groups that came later: their lr now is their initial one
             without = {name: one.for_group("") for name, one in self.schedules.items()}
             self._initial += initial_values(without, groups[len(self._initial) :])
         factor = 1.0 if self.plateau is None else self.plateau.factor
+        forget(self.optimizer)  # what an interrupted call wrote was not set by hand
         apply(self.schedules, groups, self._initial, self._number, lr_factor=factor)
+        note(self.optimizer, self.schedules)
+        self._schedule_at = self._number
 
     def _check_horizon(self) -> None:
         if self._horizon is None or self._number + (self._pending is not None) < self._horizon:
@@ -416,9 +641,34 @@ class Step:
         self._drop_gradients()
         if self.estimator is not None:
             self.estimator.drop()
+        if self._scaling is not None:
+            self._scaling.drop()
         self._shares.start_anew()
-        self._sync.missed = False
-        self._sync.before(last=self.accumulate == 1 or self._last_of_pass)
+        self._left.drop()
+        self._sync.drop()
+        self._before_next()
+        self._made = self._unrecorded = self._clip_before = self._sample = None
+        self._busy = False
+
+    def _notice_step_beside(self, optimizer: torch.optim.Optimizer) -> None:
+        """`optimizer.step()` is about to run, and no Step called it."""
+        if optimizer is not self.optimizer:  # before a switch
+            return
+        if self._shares.number:
+            raise UsageError(
+                f"Step: optimizer.step() with {self._shares.number} of {self.accumulate} micro-batches of an update in "
+                "would apply a part of it; the Step updates by itself: leave optimizer.step() out, or call flush()"
+            )
+        rates = [group.get("lr") for group in optimizer.param_groups]
+        if self._warned_of_step or all(rate is not None and float(rate) == 0 for rate in rates):  # torch.distributed
+            return  # .checkpoint makes the state of an optimizer by a step at lr 0
+        self._warned_of_step = True
+        warnings.warn(
+            "Step: optimizer.step() was called beside the Step, which updates by itself: leave it out (schedule, "
+            "averages and number count the Step's updates alone)",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def _check_logits(self, logits: Any) -> None:
         if self.estimator is not None:
@@ -450,7 +700,7 @@ class Step:
         Raises UsageError within an accumulation, for what `stepwell.switch` refuses, and where a schedule drives what
         the new one does not have, or gives rates itself; nothing is changed then.
         """
-        self._refuse_inside_averaged("switch")
+        self._begin("switch")
         if self._shares.number:
             raise UsageError(
                 f"Step: {self._shares.number} of {self.accumulate} micro-batches of an update are in; switch after an "
@@ -461,47 +711,63 @@ class Step:
         self._take(_checked_optimizer(optimizer))
         self._initial = initial
         self._switched = switching.name_of(optimizer)
-        if self.schedules:
-            self._write_schedule()
+        self._write_schedule()
         return self.optimizer
 
     def _take(self, optimizer: torch.optim.Optimizer) -> None:
         """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
-        before = [id(tensor) for _, tensor in self._averaged()]
+        names, before = [name for name, _ in self._averaged()], [id(tensor) for _, tensor in self._averaged()]
         estimator = rebound(self._estimator, optimizer, self._sync.group)
         old, self.optimizer = self.optimizer, optimizer
         try:
             if self.average is not None:
-                self.average.follow([before.index(id(tensor)) for _, tensor in self._averaged()])
+                order = [before.index(id(tensor)) for _, tensor in self._averaged()]
+                self.average.follow(order, names, [name for name, _ in self._averaged()])
         except BaseException:
             self.optimizer = old
             rebound(self._estimator, old, self._sync.group)
             raise
         self.estimator = estimator
+        self._watch = watch(optimizer, self)
+        self._counted = Counted()
 
     # What is known
 
     @property
     def number(self) -> int:
         """How many updates have happened. Waits for the last one."""
+        self._repair()
         self._settle()
         return self._number
 
     @property
     def skipped(self) -> int:
         """How many updates were skipped because a gradient was not finite. Waits for the last one."""
+        self._repair()
         self._settle()
         return self._skipped
 
     @property
+    def passes(self) -> int:
+        """How many passes of `batches` have ended, those before the checkpoint that was loaded included.
+
+        >>> for epoch in range(step.passes, epochs):
+        ...     for batch in step.batches(loader):
+        ...         step(loss_fn(model(batch.x), batch.y))
+        """
+        return self._places.finished
+
+    @property
     def accumulated(self) -> int:
         """How many micro-batches of the next update are in already."""
+        self._repair()
         return self._shares.number
 
     def observe(self, metric: Any) -> None:
         """Show the Plateau a metric; a lower rate holds from the next update on."""
         if self.plateau is None:
             raise UsageError("Step: observe() needs a plateau; make it with Step(..., plateau=Plateau())")
+        self._repair()
         self._settle()
         self.plateau.observe(metric)
         self._write_schedule()
@@ -517,9 +783,9 @@ class Step:
         """
         if self.average is None:
             raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
-        self._refuse_inside_averaged("averaged")
+        self._begin("averaged")
         self._settle()
-        with self.average.swapped_in([tensor for _, tensor in self._averaged()]), statistics_kept(self.model):
+        with self.average.swapped_in(dict(self._averaged())), statistics_kept(self.model):
             self._swapped = True
             try:
                 yield
@@ -541,7 +807,7 @@ class Step:
 
         Raises UsageError within an accumulation (its gradients would be lost) and inside `averaged`.
         """
-        self._refuse_inside_averaged("state_dict")
+        self._begin("state_dict")
         if self._shares.number:
             raise UsageError(
                 f"Step: {self._shares.number} of {self.accumulate} micro-batches of an update are in, and a checkpoint "
@@ -556,9 +822,11 @@ class Step:
         Raises UsageError naming the first parameter that does not fit, or the part that is missing; then nothing has
         changed.
         """
+        self._repair()
         self._refuse_inside_averaged("load_state_dict")
         self._settle()
-        saving.load_state_dict(self, state)
+        with say_of_loaded(self, {}):
+            saving.load_state_dict(self, state)
 
     def save(
         self,
@@ -570,29 +838,59 @@ class Step:
     ) -> Path:
         """Write a checkpoint of the run: `state_dict()`, the model's and what you add.
 
-        It is written to a temporary file, forced to the disk and renamed, so that `path` is always whole. The ones
-        before become `path` with `.1`, `.2`, ... before the suffix.
+        It is written to a temporary file, forced to the disk and renamed, so that `path` is always there and whole. The
+        ones before become `path` with `.1`, `.2`, ... before the suffix. Only what the saves of this run (continued by
+        `load`) have made is ever replaced or deleted: numbers that other files have are passed over, and the checkpoint
+        of another run that stands at `path` gets the first free number and is kept.
+
+        Inside a loop over `batches` it is taken where the loop is. Several processes may all call this with one path:
+        rank 0 writes the checkpoint, every other rank its random generators, to `path` with `.rank1`, `.rank2`, ...
+        behind it; nobody waits. Where only rank 0 calls it, `load` seeds the other ranks anew, each differently.
 
         Args:
             path: such as "runs/a/checkpoint.pt"; its folder is made.
             model: whose weights and buffers are saved; the Step's own by default.
-            keep: how many checkpoints stay, this one included, at least 1.
+            keep: how many checkpoints stay, this one included, at least 1. With 1 there is nothing to fall back to
+                should the file be damaged.
             extra: what else you need (the epoch, the place in the data): numbers, text, tensors, in lists and dicts.
+
+        Raises UsageError where `path` is a file that no Step wrote or that another process saves to, within an
+        accumulation, and inside a pass that could not be gone on with. Where the disk is full or cannot be written,
+        the UsageError is an OSError, too. The checkpoints before stay as they are.
         """
         return saving.save(self, path, self._model_to_save(model), keep, extra)
 
-    def load(self, path: str | Path, model: torch.nn.Module | None = None) -> Any:
+    def load(
+        self,
+        path: str | Path,
+        model: torch.nn.Module | None = None,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Continue from the newest whole checkpoint at `path`, and return its `extra`.
 
         A file that is cut short or damaged is passed over with a warning, and the one before is taken. Files are read
         with `weights_only=True`: they cannot run code.
 
+        Hyperparameters become those of the checkpoint, and one warning says which of this optimizer's that replaced.
+        The schedule is this Step's; where its factor at this update differs from that in the checkpoint by a tenth or
+        more (a longer run), one warning says how the hyperparameter jumps.
+
+        Args:
+            overrides: hyperparameters that shall have these values in every group, whatever the checkpoint says, as
+                {"lr": 1e-4, "weight_decay": 0.1}. Of one that a schedule drives it is the base.
+
+        >>> step.load("runs/a/checkpoint.pt", overrides={"lr": 1e-4})
+
         Raises UsageError where there is none, and for a checkpoint of another model, naming the first parameter that
         differs; then nothing has changed.
         """
+        self._repair()
         self._refuse_inside_averaged("load")
         self._settle()
-        return saving.load(self, path, self._model_to_save(model))
+        wanted = checked_overrides(self, overrides)
+        with say_of_loaded(self, wanted):
+            return saving.load(self, path, self._model_to_save(model))
 
     def _model_to_save(self, model: torch.nn.Module | None) -> torch.nn.Module:
         model = self.model if model is None else _checked_model(model)
@@ -603,10 +901,16 @@ class Step:
     def _resume(self, number: int, skipped: int) -> None:
         """Take over the counters; the optimizer's groups are those of the checkpoint already."""
         self._begin_anew()
-        self._number, self._skipped = number, skipped
+        self._pending = None
+        self._number = self._averaged_at = number
+        self._skipped = skipped
+        self._skips.updated()
+        forget(self.optimizer)
         if self.schedules:
             self._initial = initial_values(self.schedules, self.optimizer.param_groups)
-            self._write_schedule()
+            with say_of_factors(self):
+                self._write_schedule()
+        self._schedule_at = number
 
     def __repr__(self) -> str:
         parts = [type(self.optimizer).__name__]
@@ -678,6 +982,15 @@ def _check_loss(loss: Any) -> None:
             "Step: loss has no graph; was it detached, computed under no_grad, or without a parameter that requires "
             "a gradient?"
         )
+
+
+def _few(tensor: Tensor) -> Tensor:
+    """Some of the weights, which tell whether an update was made."""
+    return tensor.detach().reshape(-1)[:64]
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
 
 
 def _length_of(loader: Any) -> int | None:

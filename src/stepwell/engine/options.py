@@ -1,0 +1,69 @@
+"""The types of what every optimizer takes: parameters, and the options that `stepwell.Optimizer` documents.
+
+Signatures say `**options: Unpack[Options]`, so that editors complete the options and type checkers know them. Some
+optimizers have one of the options among their own arguments; they take the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+# What torch takes, and a model.
+Params: TypeAlias = nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+State: TypeAlias = Literal["fp32", "bf16", "int8", "int4"]
+Weights: TypeAlias = Literal["native", "stochastic", "split"]
+Backend: TypeAlias = Literal["auto", "eager", "cpu", "gpu"]
+
+
+class _Common(TypedDict, total=False):
+    maximize: bool
+    weights: Weights
+    cautious: bool
+    seed: int
+    backend: Backend
+    # Torch's own, which ask for nothing where they are None or False.
+    foreach: Literal[False] | None
+    fused: Literal[False] | None
+    capturable: Literal[False] | None
+    differentiable: Literal[False] | None
+
+
+class _WithDecay(_Common, total=False):
+    decoupled_weight_decay: bool
+
+
+class OptionsButDecay(_Common, total=False):
+    """The options of an optimizer with an argument `decoupled_weight_decay` of its own."""
+
+    state: State
+
+
+class OptionsButState(_WithDecay, total=False):
+    """The options of an optimizer with an argument `state` of its own."""
+
+
+class Options(_WithDecay, total=False):
+    """The options of every optimizer (see `stepwell.Optimizer`)."""
+
+    state: State
+
+
+class NoOptions(TypedDict):
+    """The options of an optimizer that takes none."""
+
+
+__all__ = [
+    "Backend",
+    "NoOptions",
+    "Options",
+    "OptionsButDecay",
+    "OptionsButState",
+    "Params",
+    "State",
+    "Unpack",
+    "Weights",
+]

@@ -1,0 +1,237 @@
+"""What one stored entry of an optimizer's state may be: the boundary between a file and a kernel.
+
+Kernels read and write the state by address, as many bytes as the format of a slot says. A checkpoint says what it
+likes. So every entry is compared with what a kernel will do with it before anything is bound: that the entry is a
+plain tensor whose elements lie inside its storage, of the dtype, shape and number of blocks of a format, and that its
+numbers can be computed with. Nothing here changes an entry; everything that does not fit is a UsageError that names
+the entry, its parameter, what is allowed and what to do.
+
+    a slot of one number per element    float64, float32, bfloat16 or float16; the shape of the slot; finite, and at
+                                        least 0 where the rule says so (a second moment)
+    int8, int4                          codes uint8, of the shape of the slot (int8) or a vector of half blocks (int4);
+                                        `slot_largest`, a vector of one number per block, finite, at least 0
+    low_bits of split weights           int16, the shape of the parameter
+    step                                a whole number of at least 0
+    a number per tensor (NAdam's)       a finite number, at least 0 where the rule says so
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import formats, sharding
+from stepwell.engine.rule import Slot
+from stepwell.errors import UsageError
+
+IN_A_CHECKPOINT = "in the checkpoint"
+_ALLOWED = ", ".join(str(dtype).removeprefix("torch.") for dtype in formats.NAMES)
+_About: TypeAlias = tuple[str, str, str, str]  # owner, label, where, mend
+_MANY_STEPS = 2.0**31  # a float32 counts to 2**24; kernels read a count as a whole number of 32 bits
+_FLOAT32_MAX = torch.finfo(torch.float32).max
+
+_OTHER = "it was saved from another model, or with other options"
+_MEND = "load one that was not changed, or delete the state of this parameter there, which begins it anew"
+
+
+def check(
+    owner: str,
+    label: str,
+    slot: Slot,
+    entries: Mapping[str, Any],
+    like: Tensor,
+    *,
+    where: str = IN_A_CHECKPOINT,
+    mend: str = _MEND,
+    values: bool = True,
+    edited: bool = False,
+) -> str:
+    """The format in which one slot of one parameter is stored, or UsageError where no kernel could read it.
+
+    Args:
+        owner: the class of the optimizer, for the message.
+        label: the parameter, as "the parameter 'a.weight'".
+        slot: what the rule says of the slot. Not one that is a number per tensor: for these, `number`.
+        entries: the state of the parameter by name; of it, `slot.name` and `{slot.name}_largest` are looked at. Of a
+            DTensor, the part that lies here.
+        like: a tensor of the shape that the slot must have here, of the working dtype (float64 or another).
+        where: what holds the entries, for the message.
+        mend: what to do, for the message.
+        values: whether the numbers are looked at, too: one pass over them. Dtype, shape, blocks, strides and storage
+            alone keep a kernel inside its memory.
+        edited: whether a tensor of floating-point numbers beside block scales is what a user put in the place of codes;
+            its format is then that of its dtype. In a file nobody can tell it from codes that were cast.
+
+    Returns "fp64", "fp32", "bf16", "fp16", "int8" or "int4".
+
+    >>> check("AdamW", "the parameter 'w'", Slot("exp_avg"), {"exp_avg": torch.zeros(3)}, torch.zeros(3))
+    'fp32'
+    """
+    key, beside = slot.name, f"{slot.name}_largest"
+    about = (owner, label, where, mend)
+    value = plain(owner, label, key, entries.get(key), where=where, mend=mend)
+    coded = entries.get(beside) is not None and not (edited and value.is_floating_point())
+    if not coded:
+        if value.dtype not in formats.NAMES:
+            scales = f" without block scales '{beside}'" if value.dtype == torch.uint8 else ""
+            raise _refusal(about, key, f"is {_dtype(value)}{scales}", f"allowed: {_ALLOWED}")
+        if value.shape != like.shape:
+            raise _misfit(about, key, f"has shape {tuple(value.shape)}", f"here it has {tuple(like.shape)}")
+        if values:
+            _check_values(about, key, value, signed=slot.signed, wide=like.dtype == torch.float64)
+        return formats.NAMES[value.dtype]
+    largest = plain(owner, label, beside, entries[beside], where=where, mend=mend)
+    if value.dtype != torch.uint8:
+        raise _refusal(about, key, f"is {_dtype(value)}, with block scales beside it,", "codes are uint8")
+    found = coded_format(value, largest, slot.signed, like.shape)
+    if found is None:
+        fault = f"has {tuple(value.shape)} codes in {tuple(largest.shape)} blocks"
+        raise _misfit(about, key, fault, f"these are not the blocks of {like.numel():,} elements")
+    if largest.dtype not in formats.NAMES:
+        raise _refusal(about, beside, f"is {_dtype(largest)}", f"allowed: {_ALLOWED}")
+    if values:
+        _check_values(about, beside, largest, signed=False, wide=False)
+    return found
+
+
+def coded_format(codes: Tensor, largest: Tensor, signed: bool, shape: torch.Size) -> str | None:
+    """ "int8" or "int4" where codes and block scales are those of a slot of this shape, else None."""
+    elements = math.prod(shape)
+    for name, shapes in (("int8", tuple(shape)), ("int4", None)):
+        code = formats.CODES[name, signed]
+        if shapes is None:
+            shapes = (code.code_bytes(elements),)
+        if tuple(codes.shape) == shapes and tuple(largest.shape) == (code.blocks(elements),):
+            return name
+    return None
+
+
+def check_low_bits(
+    owner: str, label: str, value: Any, like: Tensor, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND
+) -> None:
+    """Raise UsageError where `low_bits` are not the int16 numbers of a parameter of the shape of `like`."""
+    low = plain(owner, label, formats.LOW_BITS, value, where=where, mend=mend)
+    about = (owner, label, where, mend)
+    if low.dtype != torch.int16:
+        raise _refusal(about, formats.LOW_BITS, f"is {_dtype(low)}", "low bits are int16")
+    if low.shape != like.shape:
+        fault = f"has shape {tuple(low.shape)}"
+        raise _misfit(about, formats.LOW_BITS, fault, f"here it has {tuple(like.shape)}")
+
+
+def plain(owner: str, label: str, key: str, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> Tensor:
+    """`value` as a tensor whose elements can be read by address, or UsageError saying why they cannot."""
+    fault = _fault(value)
+    if fault is not None:
+        raise _refusal((owner, label, where, mend), key, fault, "it must be a plain tensor")
+    return value
+
+
+def _fault(value: Any) -> str | None:
+    """Why no kernel may read `value`, or None."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}"
+    if _is_wrapper(value):
+        return f"is a {type(value).__name__}, whose numbers lie in other tensors,"
+    if value.layout != torch.strided or value.is_nested:
+        return f"is {'nested' if value.is_nested else str(value.layout).removeprefix('torch.')}"
+    if value.is_quantized:
+        return "is quantized"
+    if value.is_meta:
+        return "is on the meta device, where tensors have no values,"
+    if value.is_complex():
+        return "is complex"
+    if not is_inside_storage(value):
+        return "ends outside its storage"
+    return None
+
+
+def _is_wrapper(value: Tensor) -> bool:
+    """Whether a subclass keeps its numbers in other tensors, or nowhere (FakeTensor)."""
+    if type(value) in (Tensor, torch.nn.Parameter):
+        return torch._C._functorch.is_functorch_wrapped_tensor(value)
+    return type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def is_inside_storage(value: Tensor) -> bool:
+    """Whether the storage of a strided tensor holds all of its elements: a storage can be shrunk under a tensor."""
+    if value.numel() == 0:
+        return True
+    last = value.storage_offset() + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+    return (last + 1) * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def count(owner: str, label: str, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> float:
+    """The number of steps that `value` says, or UsageError."""
+    number_ = _number(value)
+    if number_ is None or not 0 <= number_ < _MANY_STEPS or number_ != math.floor(number_):
+        wanted = "it must be a whole number of at least 0"
+        raise _refusal((owner, label, where, mend), "step", f"is {_said(value)}", wanted)
+    return number_
+
+
+def number(owner: str, label: str, slot: Slot, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> float:
+    """The number that a slot of one number per tensor holds, or UsageError."""
+    found = _number(value)
+    if found is None or not math.isfinite(found) or (found < 0 and not slot.signed):
+        wanted = f"it must be a finite number{'' if slot.signed else ' of at least 0'}"
+        raise _refusal((owner, label, where, mend), slot.name, f"is {_said(value)}", wanted)
+    return found
+
+
+def _number(value: Any) -> float | None:
+    """An int, float or tensor with one real element as a float; None for anything else."""
+    if isinstance(value, Tensor):
+        value = sharding.local(value)
+        if _fault(value) is not None or value.numel() != 1 or value.dtype == torch.bool:
+            return None
+        return float(value.detach().item())
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of many digits
+        return math.inf
+
+
+def _said(value: Any) -> str:
+    """A value in a message: a tensor of many elements by its shape."""
+    if isinstance(value, Tensor):
+        fault = _fault(value)
+        if fault is not None or value.numel() != 1:
+            return f"a tensor of shape {tuple(value.shape)}" if fault is None else f"a tensor that {fault}"
+        return f"{value.detach().item()!r} ({_dtype(value)})"
+    shown = repr(value) if isinstance(value, (bool, int, float)) else f"a {type(value).__name__}"
+    return shown if len(shown) <= 40 else f"{shown[:20]}..."
+
+
+def _check_values(about: _About, key: str, value: Tensor, signed: bool, wide: bool) -> None:
+    """Raise UsageError where a number is not finite in the working precision, or negative where it must not be."""
+    if value.numel() == 0:
+        return
+    least, most = (float(extreme) for extreme in torch.aminmax(value.detach()))  # nan where any number is
+    limit = math.inf if wide else _FLOAT32_MAX
+    if not (math.isfinite(least) and math.isfinite(most)) or max(-least, most) > limit:
+        found = "nan" if math.isnan(least) else f"numbers from {least:g} to {most:g}"
+        raise _refusal(about, key, f"holds {found}", f"it must be finite in {'float64' if wide else 'float32'}")
+    if least < 0 and not signed:
+        raise _refusal(about, key, f"holds negative numbers, as {least:g},", "none can be below 0")
+
+
+def _refusal(about: _About, key: str, fault: str, wanted: str) -> UsageError:
+    owner, label, where, mend = about
+    return UsageError(f"{owner}: '{key}' of {label} {fault} {where}; {wanted}; {mend}")
+
+
+def _misfit(about: _About, key: str, fault: str, wanted: str) -> UsageError:
+    """The refusal of other shapes: a checkpoint has them from another model."""
+    owner, label, where, mend = about
+    return _refusal((owner, label, where, _OTHER if mend == _MEND else mend), key, fault, wanted)
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

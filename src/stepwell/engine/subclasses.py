@@ -1,0 +1,137 @@
+"""Runs rules on tensor subclasses that wrap other tensors (quantized ones, pairs of tensors): by whole operations.
+
+Where the numbers of such a tensor lie, its class alone knows, so no kernel can reach them by address. The rule and its
+frame are computed with torch's operations on the whole tensors, which the class answers in `__torch_dispatch__`, and
+the new weights are written with `copy_`. A class that lacks one of these operations is refused by name, and nothing
+is changed then: the weights are written first, after everything was computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepwell.engine import formats
+from stepwell.engine.eager import as_tensor, numbers_of
+from stepwell.engine.frame import frame, sums
+from stepwell.engine.plan import Launch, LaunchKind
+from stepwell.errors import UsageError
+
+
+def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
+    """Why a tensor cannot be updated in this way, or None."""
+    what = type(tensor).__name__
+    if what == "FakeTensor":
+        return "it is a FakeTensor, which has no values; make the optimizer from the real parameters"
+    if kind.view != "element":
+        return f"it is a {what}, whose numbers lie in other tensors, and its rule sees whole matrices"
+    held = {name for slot, name in zip(kind.slots, kind.slot_formats, strict=True) if slot is not None}
+    if held - {"fp32", "fp64", formats.NUMBER} or kind.rounding != "native":
+        return (
+            f"it is a {what}, whose numbers lie in other tensors: only state='fp32' and weights='native' are possible"
+        )
+    return None
+
+
+def prepare(launch: Launch) -> None:
+    """Raises Stale where a parameter is no longer what the plan was made for."""
+    launch.check_layout()
+
+
+@torch.no_grad()
+def squares(launch: Launch) -> Tensor:
+    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none."""
+    result = torch.zeros(len(launch.tensors), dtype=torch.float64)
+    for index in launch.active():
+        with _named(launch, index):
+            result[index] = float((launch.gradient_of(index).to(torch.float64) ** 2).sum())
+    return result
+
+
+@torch.no_grad()
+def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """The first of two passes: what the rule wants summed over each tensor."""
+    launch.totals.zero_()
+    kind = launch.kind
+    for index in launch.active():
+        with _named(launch, index):
+            g, p, slots = _loaded(launch, index)
+            numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
+            parts = sums(kind.rule, kind.measure, g, p, float(launch.steps[index]) + 1, slots, **numbers)
+            for column, name in enumerate(kind.sums):
+                launch.totals[index, column] = float(as_tensor(parts[name], p).double().sum())
+
+
+@torch.no_grad()
+def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
+    """Update every tensor of `launch` that has a gradient."""
+    if found_inf is not None and bool(found_inf):
+        return
+    kind = launch.kind
+    for index in launch.active():
+        if index in launch.finished:
+            continue
+        with _named(launch, index):
+            g, p, slots = _loaded(launch, index)
+            numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
+            numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
+            if kind.sizes:
+                numbers["elements"] = float(launch.elements[index])
+            step = float(launch.steps[index]) + 1
+            p, slots = frame(kind.rule, g, p, step, slots, cautious=kind.cautious, **numbers)
+            _write(launch, index, step, p, slots)
+
+
+def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
+    """Go on with an update that an exception interrupted."""
+    if launch.writing is not None:
+        launch.writing()
+    run(launch, rows, gradient_factor, None)
+
+
+def _write(launch: Launch, index: int, step: float, p: Tensor, slots: list[Any]) -> None:
+    def write() -> None:
+        target = launch.tensors[index].detach()
+        target.copy_(p.to(target.dtype))
+        launch.began = True
+        for stored, slot, new in zip(launch.slots, launch.signature.slots, slots, strict=True):
+            if stored is not None:
+                stored[index][0].copy_(as_tensor(new, p) if slot.per == "element" else new)
+        if launch.numbers is not None:
+            numbers = [slots[launch.kind.slots.index(name)] for name in launch.kind.number_slots]
+            launch.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
+        launch.steps[index] = step
+        launch.finished.add(index)
+
+    launch.write(write)
+
+
+def _loaded(launch: Launch, index: int) -> tuple[Tensor, Tensor, list[Any]]:
+    """Gradient, weights and slots in the working precision."""
+    dtype = formats.working_dtype(launch.kind.weights)
+    slots: list[Any] = [None if stored is None else stored[index][0].to(dtype) for stored in launch.slots]
+    if launch.numbers is not None:
+        for name, number in zip(launch.kind.number_slots, launch.numbers[index].tolist(), strict=True):
+            slots[launch.kind.slots.index(name)] = number
+    return launch.gradient_of(index).to(dtype), launch.tensors[index].detach().to(dtype), slots
+
+
+class _named:  # reads as a word in a with statement
+    """What a class cannot do becomes a refusal that names the parameter."""
+
+    def __init__(self, launch: Launch, index: int) -> None:
+        self.name, self.kind = launch.names[index], type(launch.tensors[index]).__name__
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UsageError):
+            said = " ".join(str(error).split())[:120]
+            raise UsageError(
+                f"{self.name!r} is a {self.kind}, which cannot do an operation that the update needs "
+                f"({type(error).__name__}: {said}); train another tensor in its place"
+            ) from error

@@ -1,0 +1,30 @@
+"""What may be set on a Step: a misspelt name, or an argument of the constructor, would be stored and never read."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from stepwell.errors import UsageError
+
+
+def check_name(step: Any, name: str) -> None:
+    """Raise UsageError for the name of an attribute that a Step does not have, if it looks like one that it has.
+
+    Any other name is a mark of the user's own.
+    """
+    if name.startswith("_") or name in step.__dict__ or hasattr(type(step), name):
+        return
+    own = type(step).__name__
+    if name in _arguments(type(step)):
+        instead = "step.clip = ClipNorm(...)" if name == "clip_norm" else f"a new {own}(..., {name}=...)"
+        raise UsageError(f"{own}: {name} is an argument and not read again; to change it, use {instead}")
+    known = {*(n for n in (*dir(type(step)), *step.__dict__) if not n.startswith("_")), *_arguments(type(step))}
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    if close:
+        raise UsageError(f"{own}: setting {name} would have no effect; did you mean {close[0]!r}?")
+
+
+def _arguments(cls: type[Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(cls).parameters)

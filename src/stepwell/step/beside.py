@@ -1,0 +1,86 @@
+"""What happens to an optimizer beside its Steps, and whether an update was made, seen through torch's hooks on `step`.
+
+One pair of hooks per optimizer, first in their rows, whatever number of Steps it has. They are functions of this
+module, so a copy or a pickle of the optimizer that carries them along does nothing there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch.optim import Optimizer
+
+from stepwell.schedules.written import forget
+
+
+class Watch:
+    """The hooks of one optimizer.
+
+    Attributes:
+        updating: a Step is inside its update, so `step` is its own call.
+        happened: the update that was begun last has been made.
+        steps: the Steps of the optimizer.
+    """
+
+    def __init__(self) -> None:
+        self.updating = False
+        self.happened = False
+        self.steps: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._handles: list[Any] = []
+
+    def begin(self, optimizer: Optimizer) -> None:
+        """A Step begins an update."""
+        if not self._handles or any(handle.id not in (handle.hooks_dict_ref() or ()) for handle in self._handles):
+            self._register(optimizer)  # a loaded or copied optimizer may have lost them
+        hooks: Any = optimizer._optimizer_step_post_hooks  # an OrderedDict, whatever its annotation says
+        hooks.move_to_end(self._handles[1].id, last=False)  # before one that may raise
+        self.happened = False
+        self.updating = True
+
+    def end(self) -> None:
+        self.updating = False
+
+    def _register(self, optimizer: Optimizer) -> None:
+        self._handles = [
+            optimizer.register_step_pre_hook(before_step),
+            optimizer.register_step_post_hook(after_step),
+            optimizer.register_load_state_dict_post_hook(after_load),
+        ]
+
+
+def watch(optimizer: Optimizer, step: Any) -> Watch | None:
+    """The watch of an optimizer; None where it has no hooks (some wrappers of trainers)."""
+    if not hasattr(optimizer, "_optimizer_step_post_hooks"):
+        return None
+    if optimizer not in _WATCHES:
+        _WATCHES[optimizer] = Watch()
+        _WATCHES[optimizer]._register(optimizer)
+    found = _WATCHES[optimizer]
+    found.steps.add(step)
+    return found
+
+
+def before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    """Before every `step` of a watched optimizer."""
+    found = _WATCHES.get(optimizer)
+    if found is not None and not found.updating:
+        for step in list(found.steps):
+            step._notice_step_beside(optimizer)
+
+
+def after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    """After every `step` of a watched optimizer."""
+    found = _WATCHES.get(optimizer)
+    if found is not None:
+        found.happened = True
+
+
+def after_load(optimizer: Any) -> None:
+    """After every `load_state_dict` of a watched optimizer: what stands in its groups was not set by hand."""
+    forget(optimizer)
+
+
+before_step.reads_no_gradient = True  # type: ignore[attr-defined]  # see `stepping.has_hooks_before`
+
+_WATCHES: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()

@@ -1,0 +1,416 @@
+"""Checkpoint files: whole or not there, and never in the place of a file that this run did not write.
+
+A save writes `.NAME.….part` beside `path`, forces it to the disk, moves the earlier checkpoints up (path.1, path.2,
+...) and renames the new file to `path`, which exists all the time: the old one gets its second name by a hard link.
+
+Each file says in the comment of its zip whose it is: of which run, for which path, and with which inode. A file is
+replaced or deleted only if all three agree. The number of a user's own `ck.1.pt`, of a copy, and of another run's
+checkpoint is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stepwell.errors import UsageError
+from stepwell.step import processes
+
+_END = b"PK\x05\x06"  # of a zip, followed by 16 bytes and the length of its comment
+_DAY = 86_400.0
+_PATIENCE = 30.0  # seconds until another process must have moved its few files
+
+
+class SaveFailed(UsageError, OSError):
+    """A checkpoint could not be written. The one before stays as it was."""
+
+
+class Files:
+    """The checkpoint files of one run.
+
+    Args:
+        run: the name of the run, the same after it is loaded.
+    """
+
+    def __init__(self, run: str | None = None) -> None:
+        self.run = run or uuid.uuid4().hex
+        self.fresh = True  # whether nothing was saved or loaded yet
+        self._last: dict[str, str] = {}  # path: the save that this process has put there, or loaded from there
+        # (path of the saves, file): what this process has put there, loaded from there, or found damaged on the way.
+        # Some network file systems number their files anew, and files of an earlier version have no label
+        self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
+
+    # What is whose
+
+    def adopt(self, path: Path, taken: Path, damaged: list[Path]) -> None:
+        """The run goes on from what was saved to `path`. The file taken is now its own, as are the damaged ones."""
+        self.fresh = False
+        label = read_label(path)
+        if label is not None:
+            self._last[_full(path)] = label["save"]
+        label = read_label(taken)
+        if label is None or label["name"] == path.name:
+            damaged = [*damaged, taken]
+        for one in damaged:
+            if one.is_file() and not one.is_symlink():
+                self._known[_full(path), _full(one)] = _identity(one)
+
+    def owns(self, candidate: Path, path: Path) -> bool:
+        """Whether `candidate` was put there by a save of this run to `path`."""
+        if candidate.is_symlink() or not candidate.is_file():
+            return False
+        identity = _identity(candidate)
+        if self._known.get((_full(path), _full(candidate))) == identity:
+            return True
+        label = read_label(candidate)
+        if label is None or label["run"] != self.run or label["name"] != path.name:
+            return False
+        return bool(label["inode"] == identity[0])
+
+    # Writing
+
+    def save(self, path: Path, write: Callable[[Any], None], keep: int, rank: int | None) -> None:
+        """Let `write` fill a file and put it at `path`, with the ones before behind it."""
+        try:
+            refuse_strangers(path)
+            self._check_last(path, rank)  # before the long work; once more when no other process can come between
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._written(path, write, rank) as (temporary, save), _alone(path.parent):
+                aside = self._check_last(path, rank)
+                self._move_up(path, keep, aside)
+                os.replace(temporary, path)
+                self.fresh = False
+                self._last[_full(path)] = save
+                self._known[_full(path), _full(path)] = _identity(path)
+                self._remove_older(path, keep)
+            _sync_folder(path.parent)
+        except OSError as error:
+            if isinstance(error, UsageError):
+                raise
+            raise failed(path, error) from error
+
+    @contextlib.contextmanager
+    def _written(self, path: Path, write: Callable[[Any], None], rank: int | None) -> Iterator[tuple[Path, str]]:
+        """A whole file beside `path`, on the disk; gone afterwards if nobody has renamed it."""
+        remove_leftovers(path)
+        temporary = path.with_name(f".{path.name}.{processes.mark()}.{'' if rank is None else f'r{rank}.'}part")
+        try:
+            with open(temporary, "wb+") as file:
+                save = self._fill(file, path, write, rank)
+            yield temporary, save
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _fill(self, file: Any, path: Path, write: Callable[[Any], None], rank: int | None) -> str:
+        watched = _Watched(file)
+        try:
+            write(watched)
+            file.flush()
+            save = uuid.uuid4().hex
+            label = {
+                "stepwell": 1,
+                "run": self.run,
+                "name": path.name,
+                "inode": os.fstat(file.fileno()).st_ino,
+                "save": save,
+                "time": time.time_ns(),
+                "process": processes.mark(),
+                "rank": rank,
+            }
+            _write_label(file, label)
+            file.flush()
+            os.fsync(file.fileno())
+        except RuntimeError as error:  # torch's words for a write that failed
+            if watched.fault is None:
+                raise
+            raise watched.fault from error
+        return save
+
+    def _check_last(self, path: Path, rank: int | None) -> Path | None:
+        """Raise UsageError where another process saves to `path`, too; else where a checkpoint of another run, which
+        stands there, is kept."""
+        if not path.exists():
+            return None
+        label = read_label(path)
+        known = self._last.get(_full(path))
+        another_rank = label is not None and label["run"] == self.run and label.get("rank") not in (None, rank)
+        if label is not None and label["save"] != known and not another_rank:
+            elsewhere = label["process"] != processes.mark()
+            if known is not None or (elsewhere and processes.ended(label["process"]) is False):
+                who = f"process {label['process'].split('-')[1]}" if elsewhere else "another Step of this process"
+                raise SaveFailed(
+                    f"Step: {path} was saved by {who} since this run was there last, and is left as it is; "
+                    "give each run a path of its own"
+                )
+        if self.owns(path, path):
+            return None
+        if label is None and not _is_checkpoint(path):
+            raise UsageError(
+                f"Step: {path} was not written by step.save and is left as it is; give another name, or move it away"
+            )
+        number = 1
+        while os.path.lexists(before(path, number)):
+            number += 1
+        return before(path, number)
+
+    def _move_up(self, path: Path, keep: int, aside: Path | None) -> None:
+        """Give the file at `path` a second name, for which the earlier ones make room, from the oldest on."""
+        if aside is not None:
+            _second_name(path, aside)
+            return
+        slots, mine = self._slots(path, keep)
+        if not slots or not path.exists() or (mine and os.path.samefile(mine[0], path)):
+            return
+        for source, target in reversed(list(zip(mine, slots[1:], strict=False))):
+            if source != target:
+                os.replace(source, target)
+                self._known[_full(path), _full(target)] = _identity(target)
+                self._known.pop((_full(path), _full(source)), None)
+        _second_name(path, slots[0])
+        self._known[_full(path), _full(slots[0])] = _identity(slots[0])
+
+    def _remove_older(self, path: Path, keep: int) -> None:
+        slots, mine = self._slots(path, keep)
+        for one in mine:
+            if one not in slots:
+                one.unlink(missing_ok=True)
+
+    def _slots(self, path: Path, keep: int) -> tuple[list[Path], list[Path]]:
+        """The names for the keep - 1 earlier checkpoints, and those of this run that are there, the newest first."""
+        slots: list[Path] = []
+        mine: list[Path] = []
+        number = 0
+        while True:
+            number += 1
+            one = before(path, number)
+            there = os.path.lexists(one)
+            if there and self.owns(one, path):
+                mine.append(one)
+            if len(slots) < keep - 1:
+                if not there or one in mine:
+                    slots.append(one)
+            elif not there:
+                return slots, mine
+
+
+def before(path: Path, number: int) -> Path:
+    """The checkpoint `number` saves before the newest: checkpoint.pt, checkpoint.1.pt, ..."""
+    return path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
+
+
+def candidates(path: Path) -> list[Path]:
+    """Where a whole checkpoint may be: `path`, then those saved to `path` before, the newest first."""
+    pattern = re.compile(re.escape(path.stem) + r"\.([1-9][0-9]*)" + re.escape(path.suffix))
+    numbers = []
+    with contextlib.suppress(OSError):
+        numbers = [int(found[1]) for name in os.listdir(path.parent) if (found := pattern.fullmatch(name))]
+    label = read_label(path)
+    older: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        theirs = read_label(before(path, number))
+        if theirs is not None and (
+            theirs["name"] != path.name or (label is not None and label["run"] != theirs["run"])
+        ):
+            continue  # another file that has a number by chance, or another run
+        older.append((-theirs["time"] if theirs is not None else 0, number))
+    return [path, *(before(path, number) for _, number in sorted(older))]
+
+
+def refuse_strangers(path: Path) -> None:
+    """Raise UsageError for what is no plain file: renaming would move a folder with all that is inside."""
+    if path.is_dir():
+        raise UsageError(f"Step: {path} is a folder; give the name of a file, such as {path / 'checkpoint.pt'}")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        what = "a link" if path.is_symlink() else "no plain file"
+        raise UsageError(f"Step: {path} is {what} and is left as it is; give the name of a file")
+
+
+def failed(path: Path, error: OSError) -> SaveFailed:
+    """The refusal, in one line, for what the system said."""
+    free = ""
+    with contextlib.suppress(OSError):
+        found = os.statvfs(path.parent)
+        free = f" ({found.f_bavail * found.f_frsize / 2**20:,.0f} MiB are free)"
+    reason = error.strerror or str(error) or type(error).__name__
+    result = SaveFailed(
+        f"Step: {path} was not saved: {reason}{free}; the checkpoint before stays. Free the disk or name another folder"
+    )
+    result.errno = error.errno
+    return result
+
+
+# What is left behind by a process that was killed
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the unfinished files for `path` whose process has ended; of another machine, those a day old."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8}-[0-9]+-[0-9]+)\.(?:r[0-9]+\.)?(?:link\.)?part")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.parent):
+            found = pattern.fullmatch(name)
+            if found is None:
+                continue
+            with contextlib.suppress(OSError):
+                one = path.with_name(name)
+                gone = processes.ended(found[1])
+                if gone or (gone is None and time.time() - one.stat().st_mtime > _DAY):
+                    one.unlink()
+
+
+def begun_by_first(path: Path) -> bool:
+    """Whether the first rank is writing to `path` now."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}-[0-9]+-[0-9]+\.r0\.part")
+    with contextlib.suppress(OSError):
+        return any(pattern.fullmatch(name) for name in os.listdir(path.parent))
+    return False
+
+
+# The label in a file
+
+
+def read_label(path: Path) -> dict[str, Any] | None:
+    """Whose a file is, or None where it does not say."""
+    try:
+        with open(path, "rb") as file:
+            comment = _comment(file)
+        label = json.loads(comment) if comment else None
+    except (OSError, ValueError):
+        return None
+    fields = {"stepwell", "run", "name", "inode", "save", "time", "process"}
+    if not isinstance(label, dict) or not fields <= label.keys():
+        return None
+    return label if isinstance(label["time"], int) and isinstance(label["process"], str) else None
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether the end of a zip is shorter than it says."""
+    with open(path, "rb") as file:
+        return _comment(file) is None
+
+
+def _comment(file: Any) -> bytes | None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 4096))
+    tail = file.read()
+    at = tail.rfind(_END)
+    if at < 0 or len(tail) < at + 22:
+        return None
+    length = int.from_bytes(tail[at + 20 : at + 22], "little")
+    return tail[at + 22 :] if len(tail) == at + 22 + length else None
+
+
+def _write_label(file: Any, label: dict[str, Any]) -> None:
+    text = json.dumps(label).encode()
+    file.seek(-22, os.SEEK_END)
+    if file.read(4) != _END:  # a format of torch.save without a place for it
+        return
+    file.seek(-2, os.SEEK_END)
+    file.write(len(text).to_bytes(2, "little") + text)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file without a label was written by step.save, of an earlier version."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            pickles = [name for name in file.namelist() if name.endswith("/data.pkl")]
+            return len(pickles) == 1 and b"stepwell.step" in file.read(pickles[0])
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
+        return False
+
+
+class _Watched:
+    """A file that remembers why a write failed: torch says only at which byte."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.fault: OSError | None = None
+
+    def write(self, data: Any) -> Any:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.fault = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+# The system
+
+
+def _second_name(path: Path, target: Path) -> None:
+    """`target` is the file at `path`, which stays, in the place of what was there."""
+    link = path.with_name(f".{path.name}.{processes.mark()}.link.part")
+    try:
+        os.link(path, link)
+    except (OSError, AttributeError, NotImplementedError):  # a file system without hard links
+        os.replace(path, target)
+        return
+    try:
+        os.replace(link, target)
+    finally:
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process moves checkpoints in this folder meanwhile, where the system has locks; they end with it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(fcntl, handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(fcntl: Any, handle: int, folder: Path) -> None:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise SaveFailed(
+                    f"Step: another process has been moving checkpoints in {folder} for {_PATIENCE:.0f} seconds; "
+                    "nothing was saved: give each run a folder of its own"
+                ) from None
+            time.sleep(0.01)
+        except OSError:  # a network file system without locks
+            return
+        else:
+            return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames last, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _full(path: Path) -> str:
+    return os.path.abspath(path)

@@ -1,0 +1,132 @@
+"""Several processes, one checkpoint: rank 0 writes what is common, every other rank its generators, beside it.
+
+Nobody waits for another process: `if rank == 0: step.save(path)` is as right as a save on all ranks. A rank finds its
+own generators at the resume by the number of the update; where it has none, they are seeded anew from those of rank 0
+and its rank, so that no two ranks draw the same dropout, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.errors import UsageError
+from stepwell.step import files
+from stepwell.step.generators import differ_by_rank
+
+OF_RANK = ("generators", "passes")  # the parts of a state that each rank has for itself
+_FORMAT = "stepwell.rank 1"
+_PATIENCE = 2.0  # seconds in which rank 0 begins its save, if it saves to the same path at all
+
+
+def rank() -> int | None:
+    """The rank of this process, or None where it is the only one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    return torch.distributed.get_rank() if torch.distributed.get_world_size() > 1 else None
+
+
+def name_of_run() -> str | None:
+    """A name that all ranks of a job have in common; None where this process is the only one."""
+    if rank() is None:
+        return None
+    with contextlib.suppress(Exception):  # the store is torch's own matter
+        store = torch.distributed.distributed_c10d._get_default_store()
+        return str(store.compare_set("stepwell/run", "", uuid.uuid4().hex).decode())
+    return "-".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def beside(path: Path, number: int) -> Path:
+    """Where a rank keeps what is its own."""
+    return path.with_name(f"{path.name}.rank{number}")
+
+
+def is_anothers(path: Path, run: str, mine: int) -> bool:
+    """Whether rank 0 saves to `path`, or (while it has not done so yet) will have in a moment."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        label = files.read_label(path)
+        if label is not None and label["run"] == run:
+            return bool(label.get("rank") != mine)
+        if files.begun_by_first(path):
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+
+
+def check_whole(content: Mapping[str, Any], path: Path, mine: int) -> None:
+    """Raise UsageError where a rank's own part of a sharded model would be left out."""
+    name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
+    if name is not None:
+        own = path.with_name(f"{path.stem}-rank{mine}{path.suffix}")
+        raise UsageError(
+            f"Step: '{name}' is sharded, and {path} is rank 0's; let each rank save to a path of its own, such as {own}"
+        )
+
+
+def is_sharded(value: Any) -> bool:
+    return isinstance(value, Tensor) and hasattr(value, "placements")
+
+
+def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: files.Files) -> None:
+    """Write this rank's part of a save, with those of the saves before that may still be loaded."""
+    place = beside(path, mine)
+    old = _read(place)
+    entries = old["entries"] if old is not None and old["run"] == state["run"] else []
+    entries = [one for one in entries if one["number"] != state["number"]]
+    entries = [{"number": state["number"], **{part: state[part] for part in OF_RANK}}, *entries][: keep + 1]
+    content = {"format": _FORMAT, "run": state["run"], "entries": entries}
+    run.save(place, lambda file: torch.save(content, file), 1, mine)
+
+
+def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, Any]:
+    """The state with this rank's generators and pass in the place of those of the rank that has saved it."""
+    mine = rank()
+    if mine is None or not isinstance(state, Mapping):
+        return state
+    theirs = (files.read_label(taken) or {}).get("rank")
+    if theirs == mine:
+        return state
+    found = _read(beside(path, mine))
+    for entry in found["entries"] if found is not None and found["run"] == state.get("run") else ():
+        if entry["number"] == state.get("number"):
+            return {**state, **{part: entry[part] for part in OF_RANK}}
+    if theirs is None and mine == 0:  # saved by a single process: rank 0 goes on in its place
+        return state
+    warnings.warn(
+        f"Step: {taken} has the random state of rank {theirs or 0}, and rank {mine} has none of its own beside it: the "
+        "global generators are seeded anew from that state and the rank, those given are as there; to go on bit for "
+        "bit, call step.save on every rank",
+        UserWarning,
+        stacklevel=5,
+    )
+    return {**state, "generators": differ_by_rank(state["generators"], mine), "passes": _unordered(state.get("passes"))}
+
+
+def _unordered(passes: Any) -> Any:
+    """Where another rank is in its pass, without the order of its own samples."""
+    if not isinstance(passes, Mapping) or not isinstance(passes.get("open"), Mapping):
+        return passes
+    return {**passes, "open": {**passes["open"], "order": None, "digest": None}}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a rank has kept, or None where there is nothing that could be used."""
+    if not path.is_file():
+        return None
+    with contextlib.suppress(Exception):  # whatever a torn file makes torch raise
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        entries = found["entries"]
+        if found["format"] == _FORMAT and all({"number", *OF_RANK} <= one.keys() for one in entries):
+            return dict(found)
+    return None

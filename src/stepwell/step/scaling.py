@@ -1,0 +1,110 @@
+"""One `GradScaler` for a Step, for several Steps, or for a Step and a plain loop.
+
+    scale     that of an accumulation is the one in force at its first micro-batch, until its update: whatever becomes
+              of the scaler's meanwhile, all micro-batches are divided by what they were multiplied with
+    update    the scaler's, once per round of the Steps that share it: when all of those have made an update that made
+              one in the last two rounds. A gradient of any of them that is not finite lowers the scale.
+
+Where a plain loop is between `unscale_` and `scaler.update()`, the round is left to its own `scaler.update()`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import OptState
+
+
+class Scaling:
+    """One Step's share in a GradScaler."""
+
+    def __init__(self, scaler: torch.amp.GradScaler) -> None:
+        self._scaler: Any = scaler
+        self._held: Tensor | None = None  # the scale of this accumulation
+        self.recorded: Tensor | None = None  # the flag that came last: an interrupted call hands it over again
+        self._round = _ROUNDS.setdefault(scaler, _Round())
+        self._round.expected.add(self)
+        self._round.before.add(self)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss times the scale of this accumulation."""
+        if self._held is not None:
+            return loss * self._held.to(loss.device, non_blocking=True)
+        scaled = self._scaler.scale(loss)  # makes the scale where there is none yet
+        self._held = self._scaler._scale.clone()
+        return scaled
+
+    def inverse(self) -> Tensor:
+        """What unscales the gradients of this accumulation."""
+        scale = self._scaler._scale if self._held is None else self._held
+        return scale.double().reciprocal().float()
+
+    def drop(self) -> None:
+        """The next micro-batch is the first."""
+        self._held = None
+
+    def record(self, optimizer: Any, found_inf: Tensor) -> None:
+        """An update was made, or skipped: line 7."""
+        self._round.record(self, self._scaler, optimizer, found_inf)
+
+    def normal_skips(self) -> int:
+        """How many updates a fresh scaler may skip one after the other until its scale is 1."""
+        scale, factor, count = float(self._scaler._init_scale), float(self._scaler.get_backoff_factor()), 0
+        while scale > 1 and count < 64:
+            scale, count = scale * factor, count + 1
+        return count
+
+
+class _Round:
+    """What has come in since the last update of a scaler."""
+
+    def __init__(self) -> None:
+        self.expected: weakref.WeakSet[Scaling] = weakref.WeakSet()  # who ends a round by having come
+        self.before: weakref.WeakSet[Scaling] = weakref.WeakSet()  # who came in the round before
+        self.came: weakref.WeakSet[Scaling] = weakref.WeakSet()
+        self._states: Any = None  # the scaler's; it makes new ones with every update
+        self._mine: set[int] = set()  # the entries in them that Steps have made
+
+    def record(self, one: Scaling, scaler: Any, optimizer: Any, found_inf: Tensor) -> None:
+        self._look(scaler)
+        if one.recorded is not found_inf:
+            self._take(one, scaler, optimizer, found_inf)
+        if id(optimizer) not in scaler._per_optimizer_states:  # an interrupted call had come so far as to end the round
+            return
+        self.came.add(one)
+        if self.expected <= self.came:
+            self._end(scaler)
+
+    def _take(self, one: Scaling, scaler: Any, optimizer: Any, found_inf: Tensor) -> None:
+        if one in self.came:  # the others are slower
+            self._end(scaler)
+            self._look(scaler)
+        state = scaler._per_optimizer_states[id(optimizer)]
+        found = state["found_inf_per_device"]
+        earlier = found.get(found_inf.device)  # where the round was left to a plain loop
+        # a copy: the scaler adds the others to the first of them, in place
+        found[found_inf.device] = found_inf.clone() if earlier is None else torch.maximum(earlier, found_inf)
+        state["stage"] = OptState.STEPPED
+        self._mine.add(id(optimizer))
+        one.recorded = found_inf
+
+    def _look(self, scaler: Any) -> None:
+        if scaler._per_optimizer_states is not self._states:
+            self._mine.clear()
+            self.came.clear()
+            self._states = scaler._per_optimizer_states  # last: an interrupted call comes here again
+
+    def _end(self, scaler: Any) -> None:
+        both = [one for one in self.came if one in self.before]
+        self.expected, self.before = weakref.WeakSet(both), weakref.WeakSet(self.came)
+        others = [state for key, state in scaler._per_optimizer_states.items() if key not in self._mine]
+        if any(state["stage"] is not OptState.READY or state["found_inf_per_device"] for state in others):
+            self.came.clear()
+            return
+        scaler.update()
+
+
+_ROUNDS: weakref.WeakKeyDictionary[Any, _Round] = weakref.WeakKeyDictionary()

@@ -1,0 +1,180 @@
+"""What a stored entry may be: no kernel gets what would take it out of its memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stepwell as sw
+from stepwell.engine import stored
+from stepwell.engine.rule import Slot
+from stepwell.errors import UsageError
+
+SHAPE = (60, 100)  # 6,000 elements: 24 blocks of int8, 47 of int4
+SIGNED, UNSIGNED = Slot("v"), Slot("v", signed=False)
+
+
+class Mine(torch.Tensor):
+    """A subclass that changes nothing."""
+
+
+def full(value: float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.full(SHAPE, value, dtype=dtype)
+
+
+def codes(dtype: torch.dtype = torch.uint8) -> Tensor:
+    return torch.zeros(SHAPE, dtype=dtype)
+
+
+def cut(*shape: int) -> Tensor:
+    """A tensor whose storage was made smaller than it is."""
+    value = torch.zeros(shape or SHAPE)
+    value.untyped_storage().resize_(8)
+    return value
+
+
+GOOD: dict[str, tuple[dict[str, Any], str]] = {
+    "fp32": ({"v": full()}, "fp32"),
+    "fp16": ({"v": full(dtype=torch.float16)}, "fp16"),
+    "fp64": ({"v": full(dtype=torch.float64)}, "fp64"),
+    "transposed": ({"v": torch.zeros(100, 60).t()}, "fp32"),
+    "expanded": ({"v": torch.zeros(1).expand(SHAPE)}, "fp32"),
+    "a subclass": ({"v": full().as_subclass(Mine)}, "fp32"),
+    "a parameter": ({"v": nn.Parameter(full())}, "fp32"),
+    "int8": ({"v": codes(), "v_largest": torch.ones(24)}, "int8"),
+    "int8, scales cast": ({"v": codes(), "v_largest": torch.ones(24, dtype=torch.float16)}, "int8"),
+    "int4": ({"v": torch.zeros(47 * 64, dtype=torch.uint8), "v_largest": torch.ones(47)}, "int4"),
+}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({}, "'v' of the parameter 'w' is a NoneType"),
+    "a number": ({"v": 1.0}, "is a float"),
+    "meta": ({"v": full().to("meta")}, "meta device"),
+    "sparse": ({"v": full().to_sparse()}, "is sparse_coo"),
+    "complex": ({"v": full().to(torch.complex64)}, "is complex"),
+    "integers": ({"v": full().to(torch.int32)}, "is int32.*float32"),
+    "float8": ({"v": full().to(torch.float8_e4m3fn)}, "is float8_e4m3fn"),
+    "storage cut": ({"v": cut()}, "ends outside its storage"),
+    "codes alone": ({"v": codes()}, "uint8 without block scales 'v_largest'"),
+    "codes of int8": (
+        {"v": codes(torch.int8), "v_largest": torch.ones(24)},
+        "int8, with block scales.*are uint8",
+    ),
+    "codes cast": ({"v": full(), "v_largest": torch.ones(24)}, "float32, with block scales.*codes are uint8"),
+    "a block less": ({"v": codes(), "v_largest": torch.ones(23)}, "not the blocks of 6,000"),
+    "blocks in two dimensions": ({"v": codes(), "v_largest": torch.ones(24, 1)}, "not the blocks of 6,000"),
+    "codes cut": ({"v": codes()[:-1], "v_largest": torch.ones(24)}, "not the blocks of 6,000"),
+    "scales cut": ({"v": codes(), "v_largest": cut(24)}, "'v_largest'.*ends outside its storage"),
+    "scales of int": ({"v": codes(), "v_largest": torch.ones(24, dtype=torch.int32)}, "'v_largest'.*is int32"),
+    "negative scales": ({"v": codes(), "v_largest": -torch.ones(24)}, "'v_largest'.*negative"),
+    "nan scales": ({"v": codes(), "v_largest": torch.full((24,), float("nan"))}, "'v_largest'.*nan"),
+    "nan": ({"v": full(float("nan"))}, "holds nan"),
+    "infinite": ({"v": full(float("inf"))}, "must be finite in float32"),
+    "beyond float32": ({"v": full(1e300, torch.float64)}, "must be finite in float32"),
+    "negative": ({"v": full(-1.0)}, "holds negative numbers"),
+    "other shape": ({"v": full().t()}, r"shape \(100, 60\).*\(60, 100\)"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_a_kernel_can_read_is_taken(name: str) -> None:
+    entries, found = GOOD[name]
+    assert stored.check("AdamW", "the parameter 'w'", UNSIGNED, entries, full()) == found
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_no_kernel_can_read_is_refused_by_name(name: str) -> None:
+    entries, said = BAD[name]
+    with pytest.raises(UsageError, match=said) as refused:
+        stored.check("AdamW", "the parameter 'w'", UNSIGNED, entries, full())
+    assert "\n" not in str(refused.value)
+    assert "the parameter 'w'" in str(refused.value)
+
+
+def test_what_is_asked_for_decides() -> None:
+    """Negative numbers where the rule has them; floats in the place of codes where a user has put them there; numbers
+    that nobody looks at."""
+    label = "the parameter 'w'"
+    assert stored.check("Lion", label, SIGNED, {"v": full(-1.0)}, full()) == "fp32"
+    replaced = {"v": full(), "v_largest": torch.ones(24)}
+    assert stored.check("Lion", label, SIGNED, replaced, full(), edited=True) == "fp32"
+    assert stored.check("Lion", label, SIGNED, {"v": full(float("nan"))}, full(), values=False) == "fp32"
+    assert stored.check("Lion", label, SIGNED, {"v": full(1e300, torch.float64)}, full(0.0, torch.float64)) == "fp64"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("state", ["int8", "int4"])
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_block_scales_that_were_cast_are_cast_back(
+    backend: str, state: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """A kernel writes four bytes per block. Scales of two bytes, as a file may have them, were written past the end."""
+    runs = []
+    for cast in (torch.float32, dtype):
+        model = nn.Linear(90, 70)
+        torch.manual_seed(0)
+        nn.init.normal_(model.weight)
+        nn.init.zeros_(model.bias)
+        optimizer = sw.AdamW(model.named_parameters(), state=state, backend=backend)
+        step = sw.Step(optimizer, model=model)
+        for _ in range(2):
+            step(model(torch.ones(2, 90)).square().mean())
+        path = step.save(tmp_path / f"{cast}.pt")
+        content = torch.load(path, weights_only=True)
+        for slots in content["step"]["optimizer"]["state"].values():
+            for key in slots:
+                if key.endswith("_largest"):
+                    rounded = slots[key].to(dtype)
+                    slots[key] = rounded if cast == dtype else rounded.to(torch.float32)
+        torch.save(content, path)
+        step.load(path)
+        assert optimizer.state[model.weight]["exp_avg_largest"].dtype == torch.float32
+        for _ in range(2):
+            step(model(torch.ones(2, 90)).square().mean())
+        runs.append(model.weight.detach().clone())
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_slots_that_were_cast_are_cast_back(dtype: torch.dtype) -> None:
+    def trained() -> tuple[Any, Tensor]:
+        p = torch.linspace(-1, 1, 50).requires_grad_()
+        optimizer = sw.AdamW([p], lr=0.1)
+        p.grad = torch.linspace(0.5, 2, 50)
+        optimizer.step()
+        return optimizer, p
+
+    results = []
+    for back in (False, True):
+        optimizer, p = trained()
+        saved = optimizer.state_dict()
+        slots = saved["state"][0]
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            slots[key] = slots[key].to(dtype)
+            slots[key] = slots[key].to(torch.float32) if back else slots[key]
+        optimizer.load_state_dict(saved)
+        optimizer.step()
+        assert optimizer.state[p]["exp_avg"].dtype == torch.float32
+        results.append(p.detach().clone())
+    assert torch.equal(*results)
+
+
+COUNTS: list[Any] = [1, 3.0, torch.tensor(3), torch.tensor([3.0]), torch.tensor(3.0, dtype=torch.float16)]
+NO_COUNTS: list[Any] = [
+    *(-1, -5.0, 2.5, float("nan"), float("inf"), True, None, "3", 10**400, 1j, [3], 1e30),
+    *(torch.tensor(float("nan")), torch.tensor(1j), torch.zeros(2), torch.empty((), device="meta"), torch.tensor(True)),
+]
+
+
+@pytest.mark.parametrize("value", COUNTS, ids=repr)
+def test_a_count_of_steps(value: Any) -> None:
+    assert stored.count("AdamW", "the parameter 'w'", value) in (1, 3)
+
+
+@pytest.mark.parametrize("value", NO_COUNTS, ids=lambda value: repr(value)[:20])
+def test_no_count_of_steps(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"'step' of the parameter 'w' is .*a whole number of at least 0"):
+        stored.count("AdamW", "the parameter 'w'", value)
