@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # at exit it would be too late to say why it failed
-        return code if isinstance(code, int) else 0
+        if code == INTERRUPTED and not isinstance(code, _Told):  # typer turns Ctrl-C into a code
+            _say("interrupted")
+        return int(code) if isinstance(code, int) else 0
     except UsageError as error:
         _say(str(error))
         return USAGE
@@ -55,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except Exception as error:
         return _refused(error)
+
+
+class _Told(int):
+    """An exit code of which the command has said why."""
 
 
 def _say(text: str) -> None:
@@ -339,8 +345,8 @@ def _hand_over(result: "Result", as_json: bool) -> int:
         show(result)
         print(f"report: {page}")
     if not result.complete:
-        print("stepwell: interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        _say("interrupted; the same command goes on from here")
+        return _Told(INTERRUPTED)
     return 0
 
 

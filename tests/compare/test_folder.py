@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,58 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> Non
     folder.append(DONE[1])
     with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged: delete that line"):
         folder.outcomes()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"optimizer": "Adam"}, {"optimizer": 3}, {"phase": "train"}, {"index": 6}, {"index": -1}, {"index": True},
+        {"status": "done"}, {"lr": "0.1"}, {"lr": None}, {"seed": 0.5}, {"steps": 3},
+        {"steps": [0, 1], "metric": [1.0]},
+        {"steps": [0], "metric": [None], "loss": [None], "seconds": [0.0]}, {"status": "finished"}, {"final": "good"},
+        {"error": 3}, {"path": [[1.0]]}, {"state_bytes": 1e400}, {"phase": ["tune"]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_line_that_somebody_edited_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
+    folder = Folder(tmp_path, PLAN)
+    folder.append(DONE[0])
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write(json.dumps({**json.loads(DONE[1].to_json()), **changed}) + "\n")
+    with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged: delete that line") as caught:
+        folder.outcomes()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "3", "[]", "null", '{"contenders": 3}', '{"contenders": [3]}', '{"contenders": [{}]}',
+     '{"steps": ' + "9" * 5000, "[" * 100_000, "\xff\xfe", '{"contenders": [{"name": 3}]}'],
+    ids=lambda content: content[:24],
+)  # fmt: skip
+def test_settings_that_somebody_edited_are_named(tmp_path: Path, content: str) -> None:
+    Folder(tmp_path, PLAN).append(DONE[0])
+    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"run\.json is damaged|holds another run") as caught:
+        Folder(tmp_path, PLAN)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["run.json", "trials.jsonl"])
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="is not a file: give another --out"):
+        Folder(tmp_path, PLAN)
+
+
+def test_a_pipe_beside_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "results.json.part")
+    write_whole(tmp_path / "results.json", "new \ud800")
+    assert (tmp_path / "results.json").read_text() == "new \\ud800"
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*folder\.json"):
+        write_whole(tmp_path / "folder.json", "new")
 
 
 def test_a_trial_done_twice_counts_once_the_last_time(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from stepwell.compare.figures import score_table, sections
 from stepwell.compare.judgement import findings
 from stepwell.compare.plan import Plan
 from stepwell.compare.progress import Lines, Silent, duration, worded
-from stepwell.compare.run import contenders
+from stepwell.compare.run import _folder_of, contenders
 from stepwell.compare.workers import threads_per_worker
 from stepwell.curves import Chart
 from stepwell.errors import UsageError
@@ -209,3 +209,27 @@ def test_lines_count_and_say_how_each_trial_ended() -> None:
     ]
     assert worded(dataclasses.replace(outcome, phase="seed", seed=3), short=True) == "seed 3: 0.9877"
     assert [duration(seconds) for seconds in (0.2, 59, 61, 3700)] == ["0 s", "59 s", "1 min 1 s", "1 h 1 min"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("ravine", "runs/ravine"), ("cifar/resnet", "runs/cifar/resnet"), ("a..b", "runs/a..b"), ("../../evil/x", None),
+     ("..", None), ("a/../../x", None), ("/tmp/x", None), (".", None), ("a\\..\\x", None)],
+)  # fmt: skip
+def test_a_run_stays_inside_runs_whatever_its_task_is_called(name: str, folder: str | None) -> None:
+    if folder is not None:
+        assert _folder_of(name) == Path(folder)
+        return
+    with pytest.raises(UsageError, match=r"names no folder inside runs; .* say where to keep the run: --out"):
+        _folder_of(name)
+
+
+def test_a_result_is_short_in_a_prompt_and_a_table_in_print_and_notebook(tmp_path: Path) -> None:
+    result = compare("ravine", ["sgd", "lion"], jobs=1, trials=2, seeds=2, steps=10, out=tmp_path / "run")
+    assert repr(result).startswith("Result('ravine', 2 optimizers, 8 runs, complete: best ")
+    assert len(repr(result)) < 200 + len(str(tmp_path))
+    assert len(repr(result.outcomes[0])) < 300
+    assert [line.split()[0] for line in str(result).splitlines()[2:4]] == [s.optimizer for s in result.scores]
+    page = result._repr_html_()
+    assert page.count("<tr>") == 3
+    assert "<script" not in page
