@@ -227,9 +227,11 @@ class Optimizer(torch.optim.Optimizer):
             if key in group and group[key] == defaults[key]:
                 del group[key]
         given = {key: value for key, value in group.items() if key not in apart}
-        arguments = inspect.signature(type(self).__init__).parameters.keys() - {"self", "params", "options"}
-        own = {key for key in given.keys() - defaults.keys() if is_own_key(key, {*defaults, *arguments})}
-        given = {key: value for key, value in given.items() if key not in own}
+        unknown = given.keys() - defaults.keys()
+        if unknown:
+            arguments = inspect.signature(type(self).__init__).parameters.keys() - {"self", "params", "options"}
+            own = {key for key in unknown if is_own_key(key, {*defaults, *arguments})}
+            given = {key: value for key, value in given.items() if key not in own}
         strange = {k: v for k, v in given.items() if k not in defaults or k in self.construction}
         self._refuse_options(strange, defaults, "in a parameter group")
         check_hyperparameters(name, given, self.ranges_with(defaults))
