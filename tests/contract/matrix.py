@@ -264,12 +264,19 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
     if name not in ("int8", "int4"):
         return values.abs() * (LAST_PLACE[torch.bfloat16] if name == "bf16" else 0.0)
     code = formats.CODES[name, signed]
-    flat = formats.flat(values).abs()
-    top = torch.cat([part.max().expand_as(part) for part in flat.split(code.block)])
-    # half a code: relative above the soft zero, absolute below it; of an unsigned number a whole one, as only zero is 0
-    bound = (flat / 2 + top * code.offset * (1.0 if signed else 1.5)) * 2.0 ** (code.shift - 23)
+    rows = code._rows(formats.flat(values).abs().float())
+    scale = code.scales(rows)[:, None]
+    y = torch.where(scale > 0, rows / scale, 0.0).clamp(max=1)
+    root = ((y.view(torch.int32) >> code.shift) + code.offset).view(torch.float32)
+    if code.dithered:  # half a code either way; the ends have no code beyond them, but for a quarter
+        top = formats.DITHERED
+        steps = code._back(root + 0.75 / top) - code._back((root - 0.75 / top).clamp(min=0))
+    else:  # from one code to the next: of the larger of two intervals where a number lies beside a code
+        low = (root * code.count).floor()
+        steps = code._back((low + 2) / code.count) - code._back((low + 1) / code.count)
+    bound = torch.where(rows > scale, torch.inf, steps * scale)  # a number that is too far above the others
     result = torch.empty_like(values)
-    formats.flat(result).copy_(bound)
+    formats.flat(result).copy_(bound.flatten()[: values.numel()])
     return result
 
 

@@ -98,7 +98,7 @@ def test_formats() -> None:
     assert forecast(groups, state="fp32").state == 8 * n
     assert forecast(groups, state="bf16").state == 4 * n
     assert forecast(groups, state="int8").state == 2 * (n + 4 * n // 256)
-    assert forecast(groups, state="int4").state == 2 * (n // 2 + 4 * n // 256)
+    assert forecast(groups, state="int4").state == 2 * (n // 2 + 4 * n // 128)
     assert forecast(groups).weights == 2 * n
     assert forecast(groups, optimizer="adafactor").state == 4 * 512
     assert forecast(groups, optimizer="soap").state == 4 * (2 * n + 4 * n)

@@ -63,9 +63,21 @@ def _bytes(kind: Any, slots: Any, tensor: Any, group: Any) -> int:
 def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name: str) -> list[str]:
     """Why a tensor gets something other than was asked for, or not the fastest backend."""
     found = []
-    _, wide = formats.state_format(group["state"], kind.weights, tensor.numel())
+    state, wide = formats.state_format(group["state"], kind.weights, tensor.numel())
     if wide:
         found.append(wide)
+    for slot, present, storage in zip(
+        optimizer.signature_for(group, tensor).slots, kind.slots, kind.slot_formats, strict=True
+    ):
+        if present is None or slot.per != "element" or storage == state:
+            continue
+        if slot.wide:
+            found.append(f"{slot.name} is {storage} in every format")
+        else:
+            found.append(
+                f"{slot.name} is {storage}, not {state}: it remembers {1 / (1 - slot.beta(group)):,.0f} steps, over which "
+                "the rounding of codes adds up"
+            )
     if group["weights"] != "native" and kind.rounding == "native":
         found.append(f"weights={group['weights']!r} has nothing to do: {kind.weights} weights lose nothing")
     found += optimizer.remarks(group, tensor)

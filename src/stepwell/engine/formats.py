@@ -121,7 +121,8 @@ def slot_format(per: str, is_wide: bool, state: str, wanted: str, beta: float = 
     if per in ("tensor", "run"):
         return NUMBER
     if per in ("left", "right"):  # as large as the parameter: worth 16 bits, but no blocks
-        return "bf16" if wanted == "bf16" and state != "fp64" and not is_wide else wide(state)
+        narrow = state != "fp64" and (wanted == "bf16" or state in LONGEST)
+        return "bf16" if narrow and not is_wide else wide(state)
     if is_wide or per != "element":
         return wide(state)
     while state in LONGEST and beta > LONGEST[state]:

@@ -32,7 +32,7 @@ class Slot:
         per: "element"; "tensor" for one float64 that the rule updates from numbers alone (a product over the steps);
             "run" for one that all tensors share (Prodigy's d). Of matrix rules also "row" and "column" of the last
             two dimensions, and "left" and "right": square matrices of the sides of `as_matrix`.
-        wide: a weight rather than a statistic of gradients: stays fp32 in every format.
+        wide: stays fp32 in every format: a weight, or what rounding would spoil.
         limit: of "left" and "right", the hyperparameter with the longest side that has one; longer sides get an
             empty matrix.
         memory: of a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), or a
@@ -57,12 +57,14 @@ class Slot:
     def start_value(self, group: Mapping[str, Any]) -> float:
         return self.start(group) if callable(self.start) else self.start
 
+    def beta(self, group: Mapping[str, Any]) -> float:
+        """The decay of the average it is, 0 where it is none."""
+        decay = self.memory(group) if callable(self.memory) else self.memory and argument(self.memory, group)
+        return float(decay or 0.0)  # Adafactor's beta1 may be None
+
     def format(self, group: Mapping[str, Any], state: str) -> str:
         """How it is stored where the elements of a tensor have the format `state` (see `formats.slot_format`)."""
-        beta = 0.0
-        if self.signed and self.memory is not None and state in formats.LONGEST:
-            decay = self.memory(group) if callable(self.memory) else argument(self.memory, group)
-            beta = float(decay or 0.0)  # Adafactor's beta1 may be None
+        beta = self.beta(group) if self.signed and state in formats.LONGEST else 0.0
         return formats.slot_format(self.per, self.wide, state, group["state"], beta)
 
     @property

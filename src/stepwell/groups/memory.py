@@ -113,6 +113,8 @@ def _slots_of(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> list[tu
         cls, settings = type(optimizer), dict(optimizer.defaults)
     settings = {"use_muon": len(shape) >= 2, "amsgrad": False, **settings, **group}  # what Muon asks of a group
     method = cls.method_of(optimizer, settings, torch.empty(shape, device="meta"))
+    if method and "adamw_betas" in settings and "betas" not in group:  # what Muon and MARS give groups of the rest
+        settings["betas"] = settings["adamw_betas"]
     return [(slot, settings) for slot in cls.signatures[method].slots if slot.exists(settings)]
 
 

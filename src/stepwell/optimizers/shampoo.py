@@ -103,8 +103,8 @@ class Shampoo(Optimizer):
         grafting_beta2, grafting_eps: Adam's second decay, and both methods' eps, of the grafted norm.
         eps_at_root: add eps to L and R for the root only, instead of once at the start.
         max_precond_dim: the longest side that is preconditioned, at least 0; eigenvalues cost its cube.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`); state="bf16" stores L and R in
-            16 bits, too.
+        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`); "bf16", "int8" and
+            "int4" store L and R in 16 bits; their roots stay fp32.
 
     Reference: Gupta, Koren, Singer, "Shampoo: preconditioned stochastic tensor optimization", arXiv 1802.09568,
     algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. A
