@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import stepwell
 from stepwell.engine import formats
 from stepwell.optimizers import find
-from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, rows
 from tests.contract.matrix import place_of
+from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, rows
 from tests.contract.test_contract import assert_bits_equal, leaves, run
 
 STATES = ("fp32", "bf16", "int8", "int4")
