@@ -75,8 +75,8 @@ def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name
             found.append(f"{slot.name} is {storage} in every format")
         else:
             found.append(
-                f"{slot.name} is {storage}, not {state}: it remembers {1 / (1 - slot.beta(group)):,.0f} steps, over which "
-                "the rounding of codes adds up"
+                f"{slot.name} is {storage}, not {state}: it remembers {1 / (1 - slot.beta(group)):,.0f} steps, over "
+                "which the rounding of codes adds up"
             )
     if group["weights"] != "native" and kind.rounding == "native":
         found.append(f"weights={group['weights']!r} has nothing to do: {kind.weights} weights lose nothing")
