@@ -214,6 +214,4 @@ def _blockwise(
     lines.code_random.add(consumer // 2)
     half = f"{'high' if consumer % 2 else 'low'}_half(code_random_{consumer // 2})"
     random = f"turned({half}, t, TURN={formats.TURN})"
-    lines.writes.append(
-        f"store_{storage}(codes_{name}, largest_{name}, {new}, {random}, {where}, {arguments(True)})"
-    )
+    lines.writes.append(f"store_{storage}(codes_{name}, largest_{name}, {new}, {random}, {where}, {arguments(True)})")
