@@ -268,9 +268,8 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
     scale = code.scales(rows)[:, None]
     y = torch.where(scale > 0, rows / scale, 0.0).clamp(max=1)
     root = ((y.view(torch.int32) >> code.shift) + code.offset).view(torch.float32)
-    if code.dithered:  # half a code either way; the ends have no code beyond them, but for a quarter
-        top = formats.DITHERED
-        steps = code._back(root + 0.75 / top) - code._back((root - 0.75 / top).clamp(min=0))
+    if code.dithered:  # half a code either way
+        steps = code._back(root + 0.5 / 7) - code._back((root - 0.5 / 7).clamp(min=0))
     else:  # from one code to the next: of the larger of two intervals where a number lies beside a code
         low = (root * code.count).floor()
         steps = code._back((low + 2) / code.count) - code._back((low + 1) / code.count)

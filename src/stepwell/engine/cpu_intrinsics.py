@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from stepwell.engine.formats import CODES, DITHERED, HUGE, TINY, TURN, Blockwise
+from stepwell.engine.formats import CODES, HUGE, TINY, TURN, Blockwise
 
 SCOPES = 16  # arrays of one kernel that are told apart
 _CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2  # of all slots: each is read and written in loops of its own
@@ -415,14 +416,25 @@ def _limit_of(code: Blockwise) -> Any:
     return limit
 
 
+@_llvm(types.uint32, types.uint32, types.float32)
+def _all_nonzero(builder: Any, so_far: Any, value: Any) -> Any:
+    nonzero = builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0))
+    return builder.and_(so_far, builder.zext(nonzero, _WORD))
+
+
+@_llvm(types.uint32)
+def _yes(builder: Any) -> Any:
+    return _word(1)
+
+
 def _scale_of(code: Blockwise) -> Any:
-    @_llvm(types.float32, types.uint32, types.uint32, types.uint32)
-    def scale(builder: Any, largest: Any, others: Any, outliers: Any) -> Any:
+    @_llvm(types.float32, types.uint32, types.uint32, types.uint32, types.uint32)
+    def scale(builder: Any, largest: Any, others: Any, outliers: Any, full: Any) -> Any:
         few = builder.icmp_unsigned("<=", outliers, _word(code.few))
         without = builder.and_(few, builder.icmp_unsigned(">", others, _word(0)))
         top = builder.select(without, others, largest)
         if code.dithered:
-            bits = builder.or_(_least(builder, top, HUGE), _word(1))
+            bits = builder.or_(builder.and_(_least(builder, top, HUGE), _word(0xFFFFFFFE)), full)
         else:
             power = builder.and_(builder.add(top, _word(code.room)), _word(0x7F800000))
             bits = _least(builder, builder.add(power, _word(0x00800000)), HUGE)
@@ -454,6 +466,15 @@ def _dither(builder: Any, key: Any, place: Any) -> Any:
     return _uniform(builder, builder.lshr(_scatter(builder, builder.add(place, key)), _word(16)))
 
 
+def _full(builder: Any, scale: Any) -> Any:
+    """Whether a dithered block has no zero."""
+    return builder.trunc(builder.bitcast(scale, _WORD), ir.IntType(1))
+
+
+def _either(builder: Any, condition: Any, a: float, b: float) -> Any:
+    return builder.select(condition, ir.Constant(_F32, a), ir.Constant(_F32, b))
+
+
 def _with_sign_of(builder: Any, magnitude: Any, value: Any) -> Any:
     sign = builder.and_(builder.bitcast(value, _WORD), _word(0x80000000))
     return builder.bitcast(builder.or_(builder.bitcast(magnitude, _WORD), sign), _F32)
@@ -474,14 +495,16 @@ def _decode_one(name: str, signed: bool) -> Any:
 
     @_llvm(types.float32, types.uint32, types.float32, types.int64)
     def decode_dithered(builder: Any, bits: Any, scale: Any, index: Any) -> Any:
-        u = _dither(builder, builder.bitcast(scale, _WORD), index)
+        u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
         whole = builder.sitofp(builder.sub(bits, _word(8)), _F32)
-        place = builder.fadd(whole, builder.fsub(ir.Constant(_F32, 0.5), u))
+        place = builder.fadd(whole, builder.fsub(_either(builder, full, 1.0, 0.5), u))
         size = builder.bitcast(builder.and_(builder.bitcast(place, _WORD), _word(0x7FFFFFFF)), _F32)
-        value = builder.fmul(_back(builder, code, builder.fmul(size, ir.Constant(_F32, 1 / DITHERED))), scale)
+        size = builder.fmul(size, _either(builder, full, float(np.float32(1 / 7.5)), float(np.float32(1 / 7.0))))
+        value = builder.fmul(_back(builder, code, size), scale)
         negative = builder.fcmp_ordered("<", place, ir.Constant(_F32, 0.0))
         value = builder.select(negative, builder.fneg(value), value)
-        return builder.select(builder.icmp_unsigned("==", bits, _word(0)), ir.Constant(_F32, 0.0), value)
+        zero = builder.and_(builder.icmp_unsigned("==", bits, _word(0)), builder.not_(full))
+        return builder.select(zero, ir.Constant(_F32, 0.0), value)
 
     return decode_dithered if code.dithered else decode
 
@@ -520,14 +543,16 @@ def _encode_one(name: str, signed: bool) -> Any:
     @_llvm(types.uint32, types.float32, types.float32, types.float32, types.int64)
     def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, index: Any) -> Any:
         _, root = root_of(builder, builder.bitcast(value, _WORD), inverse)
-        u = _dither(builder, builder.bitcast(scale, _WORD), index)
-        signed_root = _with_sign_of(builder, root, value)
-        moved = builder.fadd(builder.fmul(signed_root, ir.Constant(_F32, DITHERED)), u)
-        # Its floor, of -7.25 to 8.25: of a number above zero, which conversion cuts off.
-        floor = builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD)
-        place = _least(builder, floor, 15)
-        place = builder.select(builder.icmp_unsigned(">", place, _word(1)), place, _word(1))
-        return builder.select(builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0)), place, _word(0))
+        u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
+        u = builder.fsub(u, _either(builder, full, 0.5, 0.0))
+        size = _either(builder, full, 7.5, 7.0)
+        moved = builder.fadd(builder.fmul(_with_sign_of(builder, root, value), size), u)
+        # Its floor: of a number above zero, which conversion cuts off.
+        place = _least(builder, builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD), 15)
+        least = builder.select(full, _word(0), _word(1))
+        place = builder.select(builder.icmp_unsigned(">", place, least), place, least)
+        nonzero = builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0))
+        return builder.select(builder.or_(nonzero, full), place, _word(0))
 
     return encode_dithered if code.dithered else encode
 
@@ -603,12 +628,13 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         top = _no_magnitude()
         for i in range(count):
             top = _larger(top, _magnitude(load(buffer, first + i)))
-        limit, others, outliers = limit_of(top), _no_magnitude(), _no_magnitude()
+        limit, others, outliers, full = limit_of(top), _no_magnitude(), _no_magnitude(), _yes()
         for i in range(count):
             bits = _magnitude(load(buffer, first + i))
+            full = _all_nonzero(full, load(buffer, first + i))
             others = _larger(others, _larger_if_not_above(bits, limit))
             outliers = _added(outliers, _is_outlier(bits, limit, load(buffer, first + i)))
-        return scale_of(top, others, outliers)
+        return scale_of(top, others, outliers, full)
 
     find_scale = _compiled(block_scale, name, signed, scope)
 

@@ -23,9 +23,11 @@ and 0.9999 (root mean square of 4,096 elements; int4 21 %).
 Signed int4 has 15 codes, too few for that: its momentum would have a cosine of 0.93 with the exact one at beta 0.9.
 It is dithered instead, with half of the error: scale is the largest, and
 
-    code = floor(7.25 * sign(x) * sqrt(y) + u),   back: (code + 1/2 - u) / 7.25
+    code = floor(7 * sign(x) * sqrt(y) + u),   back: (code + 1/2 - u) / 7
 
-with u in [0, 1) made of the bits of the scale and the place in the block, so the reader knows it. Its cosine is 0.96.
+with u in [0, 1) made of the bits of the scale and the place in the block, so the reader knows it. One of the 16 codes is
+zero. Where a block has none, all are used, with 7.5 for 7 and u - 1/2 for u; the last bit of the scale says so. The
+cosine is 0.96.
 
 What is below that is kept wider (`slot_format`): the noise of a momentum of memory 1 / (1 - beta) is that of one step
 times the root of half of the memory. bench/formats.py prints all these figures.
@@ -191,8 +193,11 @@ class Blockwise:
         others = torch.where(far, 0, bits).amax(dim=1)
         outliers = (far | ~rows.isfinite()).sum(dim=1)
         top = torch.where((others > 0) & (outliers <= self.few), others, largest)
-        scale = top.clamp(max=HUGE) | 1 if self.dithered else ((top + self.room) & 0x7F800000) + 0x00800000
-        return torch.where(top >= TINY, scale.clamp(max=HUGE | self.dithered), 0).to(torch.int32).view(torch.float32)
+        if self.dithered:
+            scale = (top.clamp(max=HUGE) & ~1) | (rows != 0).all(dim=1).to(torch.int32)
+        else:
+            scale = (((top + self.room) & 0x7F800000) + 0x00800000).clamp(max=HUGE)
+        return torch.where(top >= TINY, scale, 0).to(torch.int32).view(torch.float32)
 
     def encode(self, values: Tensor, random: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Flat float32 values as (codes, uint8; scales, float32 (blocks,)).
@@ -207,9 +212,12 @@ class Blockwise:
         y = torch.where(y < 1, y, 1.0)  # also where it is not a number
         root = ((y.view(torch.int32) >> self.shift) + self.offset).view(torch.float32)
         if self.dithered:
-            moved = torch.where(rows.signbit(), -root, root) * DITHERED + self._dither(scale)
-            codes = moved.floor().clamp(-7, 7).to(torch.int32) + 8
-            codes = torch.where(rows == 0, 0, codes)
+            full, u = _is_full(scale)[:, None], self._dither(scale)
+            moved = torch.where(rows.signbit(), -root, root) * torch.where(full, 7.5, 7.0) + torch.where(
+                full, u - 0.5, u
+            )
+            codes = (moved + 8).to(torch.int32).clamp(max=15)
+            codes = torch.where(full, codes, torch.where(rows == 0, 0, codes.clamp(min=1)))
         else:
             low = (root * self.count).to(torch.int32)
             below, above = self._back(low / self.count), self._back((low + 1) / self.count)
@@ -253,9 +261,10 @@ class Blockwise:
             flat[:elements] = codes
             rows = flat.view(-1, self.block)
         if self.dithered:
-            place = (rows - 8) + (0.5 - self._dither(scales))
-            values = self._back(place.abs() * (1 / DITHERED)) * scales[:, None]
-            values = torch.where(rows == 0, 0.0, torch.where(place < 0, -values, values))
+            full = _is_full(scales)[:, None]
+            place = (rows - 8) + (torch.where(full, 1.0, 0.5) - self._dither(scales))
+            values = self._back(place.abs() * torch.where(full, 1 / 7.5, 1 / 7.0)) * scales[:, None]
+            values = torch.where((rows == 0) & ~full, 0.0, torch.where(place < 0, -values, values))
         else:
             values = self._back((rows & (self.count - 1)) / self.count) * scales[:, None]
             values = torch.where(rows >= self.count, -values, values)
@@ -278,7 +287,11 @@ class Blockwise:
         return (mix((place + key) & 0xFFFFFFFF) >> 16).to(torch.float32) * 2.0**-16
 
 
-DITHERED = 7.25  # what the largest of a dithered block becomes: its 15 codes reach from -7.5 to 7.5
+def _is_full(scales: Tensor) -> Tensor:
+    """Whether a dithered block has no zero, and so all 16 codes for other numbers."""
+    return (scales.view(torch.int32) & 1) == 1
+
+
 CODES = {
     ("int8", True): Blockwise(8, True, block=256, shift=2),
     ("int8", False): Blockwise(8, False, block=256, shift=2, spread=40),

@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from stepwell.engine.formats import CODES, DITHERED
+from stepwell.engine.formats import CODES
 
 
 @triton.jit
@@ -233,10 +233,12 @@ def decode(
     DITHER: tl.constexpr,
 ):
     """`places` are those in the block."""
-    if DITHER > 0:
-        place = (bits - 8).to(tl.float32) + (0.5 - _dither(scale, places))
-        value = _back(tl.abs(place) * (1 / DITHER), OFFSET, SHIFT) * scale
-        return tl.where(bits == 0, 0.0, tl.where(place < 0, -value, value))
+    if DITHER:
+        full = (scale.to(tl.int32, bitcast=True) & 1) == 1
+        place = (bits - 8).to(tl.float32) + (tl.where(full, 1.0, 0.5) - _dither(scale, places))
+        value = _back(tl.abs(place) * tl.where(full, 1 / 7.5, 1 / 7.0), OFFSET, SHIFT) * scale
+        value = tl.where(place < 0, -value, value)
+        return tl.where((bits == 0) & (full == 0), 0.0, value)
     else:
         value = _back((bits & (COUNT - 1)).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT) * scale
         if SIGNED:
@@ -261,11 +263,14 @@ def encode(
     y = tl.where(y < 1, y, 1.0)  # also where it is not a number
     root = ((y.to(tl.int32, bitcast=True) >> SHIFT) + OFFSET).to(tl.float32, bitcast=True)
     negative = value.to(tl.int32, bitcast=True) < 0
-    if DITHER > 0:
-        moved = tl.where(negative, -root, root) * DITHER + _dither(scale, places)
+    if DITHER:
+        full = (scale.to(tl.int32, bitcast=True) & 1) == 1
+        moved = tl.where(negative, -root, root) * tl.where(full, 7.5, 7.0) + (
+            _dither(scale, places) - tl.where(full, 0.5, 0.0)
+        )
         place = (moved + 8.0).to(tl.int32)  # its floor, of a number above zero
-        place = tl.where(place > 15, 15, tl.where(place < 1, 1, place))
-        return tl.where(value == 0, 0, place)
+        place = tl.where(place > 15, 15, place)
+        return tl.where(full, place, tl.where(value == 0, 0, tl.where(place < 1, 1, place)))
     else:
         low = (root * COUNT).to(tl.int32)
         below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
@@ -291,8 +296,9 @@ def scales_of(rows, ROOM: tl.constexpr, SPREAD: tl.constexpr, FEW: tl.constexpr,
     others = tl.max(tl.where(far, 0, bits), axis=1)
     outliers = tl.sum((far | (all_bits >= 0x7F800000)).to(tl.int32), axis=1)
     top = tl.where((others > 0) & (outliers <= FEW), others, largest)
-    if DITHER > 0:
-        scale = tl.where(top < 253 << 23, top, 253 << 23) | 1
+    if DITHER:
+        full = tl.min((rows != 0).to(tl.int32), axis=1)
+        scale = (tl.where(top < 253 << 23, top, 253 << 23) & -2) | full
     else:
         scale = ((top + ROOM) & 0x7F800000) + 0x00800000
         scale = tl.where(scale < 253 << 23, scale, 253 << 23)
@@ -440,6 +446,6 @@ def code_arguments(name: str, signed: bool, storing: bool = False) -> dict[str, 
         "SHIFT": code.shift,
         "OFFSET": code.offset,
         "SIGNED": signed,
-        "DITHER": DITHERED if code.dithered else 0.0,
+        "DITHER": code.dithered,
     }
     return {**arguments, "ROOM": code.room, "SPREAD": code.spread, "FEW": code.few} if storing else arguments
