@@ -222,8 +222,9 @@ def _seed(seed: int) -> None:
 
 
 def _modules(model: Any) -> list[nn.Module]:
-    must = "a torch.nn.Module, or a list of them"
-    modules = [model] if isinstance(model, nn.Module) else sequence("find_lr", "model", model, must)
+    modules = [model] if isinstance(model, nn.Module) else []
+    with contextlib.suppress(UsageError):
+        modules = modules or sequence("find_lr", "model", model, "a list")
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
         raise UsageError(f"find_lr: model must be a torch.nn.Module, or a list of them, and not {shown(model)}")
     return modules
