@@ -1,4 +1,4 @@
-"""Low-bit averages follow: over thousands of steps whose gradients change, for every published beta of the catalogue."""
+"""Low-bit averages follow over thousands of steps whose gradients change, for every published beta there is."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def averages() -> list[tuple[str, Slot, float]]:
     for name in RULES:
         cls = find(name)
         group = cls([torch.zeros(2, 2)], **dict(cls.facts.compare_options)).param_groups[0]
-        for slot in cls.slots:
-            if slot.memory is not None and slot.exists(group) and not slot.wide:
-                found.append((name, slot, slot.beta(group)))
+        slots = (slot for slot in cls.slots if slot.memory is not None and slot.exists(group) and not slot.wide)
+        found += [(name, slot, slot.beta(group)) for slot in slots]
     return found
 
 

@@ -25,8 +25,8 @@ It is dithered instead, with half of the error: scale is the largest, and
 
     code = floor(7 * sign(x) * sqrt(y) + u),   back: (code + 1/2 - u) / 7
 
-with u in [0, 1) made of the bits of the scale and the place in the block, so the reader knows it. One of the 16 codes is
-zero. Where a block has none, all are used, with 7.5 for 7 and u - 1/2 for u; the last bit of the scale says so. The
+with u in [0, 1) made of the bits of the scale and the place in the block, so the reader knows it. One of the 16 codes
+is zero. Where a block has none, all are used, with 7.5 for 7 and u - 1/2 for u; the last bit of the scale says so. The
 cosine is 0.96.
 
 What is below that is kept wider (`slot_format`): the noise of a momentum of memory 1 / (1 - beta) is that of one step
