@@ -7,6 +7,8 @@ read from the tensors in the step that uses them (`pointers.py`).
 from __future__ import annotations
 
 import math
+from itertools import repeat
+from operator import attrgetter, is_
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 from stepwell.engine import formats
 from stepwell.engine.plan import Launch
 from stepwell.engine.pointers import Pointers
+
+_layout_of = attrgetter("layout")
 
 
 class Addresses:
@@ -42,9 +46,9 @@ class Addresses:
         assert pointers is not None
         table[launch.columns] = pointers.addresses
         self.staged, self.keep, self.rows, self.apart = [], [], {}, []
-        sparse = not all(map(_is_strided, gradients))
-        usual = not sparse and self._gradients.read_these(gradients)
-        if usual and self._all_dense and not any(map(_is_negated, gradients)):
+        present = gradients if launch.complete else [gradient for gradient in gradients if gradient is not None]
+        usual = self._all_dense and all(map(is_, map(_layout_of, present), repeat(torch.strided)))
+        if usual and self._gradients.read_these(gradients) and not any(map(Tensor.is_neg, present)):
             table[:, 1] = self._gradients.addresses
             return
         for index, (tensor, gradient) in enumerate(zip(launch.tensors, gradients, strict=True)):
@@ -81,11 +85,3 @@ class Addresses:
             gradient = torch.empty_like(like).copy_(gradient)
         self.keep.append((like, gradient))
         return gradient.data_ptr()
-
-
-def _is_strided(gradient: Tensor | None) -> bool:
-    return gradient is None or gradient.layout is torch.strided
-
-
-def _is_negated(gradient: Tensor | None) -> bool:
-    return gradient is not None and gradient.is_neg()

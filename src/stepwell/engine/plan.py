@@ -201,6 +201,7 @@ class Launch:
                 self._bind(index)
         self.all_started = bool(self.started.all())
         self.complete = False  # whether every tensor has a gradient this time
+        self.counts_versions = not any(owner.is_inference() for owner in self.owners)
 
     @property
     def step_counts(self) -> Tensor:
@@ -638,12 +639,12 @@ class Plan:
     def raise_versions(self, ready: list[Launch]) -> None:
         """Count one change of each parameter that was updated, as torch's in-place operations do: a backward pass
         through weights that a step has changed since must raise, and kernels write past torch."""
-        changed = [
-            launch.owners[i]
-            for launch in ready
-            for i in (range(len(launch.owners)) if launch.complete else launch.active())
-            if not launch.owners[i].is_inference()
-        ]
+        changed: list[Tensor] = []
+        for launch in ready:
+            if launch.complete and launch.counts_versions:
+                changed += launch.owners
+            else:
+                changed += [launch.owners[i] for i in launch.active() if not launch.owners[i].is_inference()]
         if changed:
             torch.autograd.graph.increment_version(changed)
 
