@@ -243,7 +243,9 @@ def test_codes_pruned_or_grown_by_hand_are_refused_and_numbers_in_their_place_en
             optimizer.step()
             optimizer.state[one]["exp_avg"] = torch.full_like(one, 0.3)
     assert ours.state[p]["exp_avg"].dtype == torch.float32  # what was put there last, and is encoded at the next step
-    torch.testing.assert_close(p, q, rtol=0, atol=2e-3)
+    off = (p - q).detach()  # codes of 4 bits are right in the mean
+    assert off.mean().abs() < 1e-3
+    assert off.abs().max() < (2e-3 if state == "int8" else 2e-2)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "eager"])

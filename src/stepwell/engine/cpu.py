@@ -49,8 +49,9 @@ def prepare(launch: Launch) -> None:
     if not memory:
         memory.update(_memory(launch))
     addresses: Addresses = memory["addresses"]
-    had_rows = addresses.has_rows
+    had_rows = memory["by_rows"]
     addresses.collect(launch)
+    memory["by_rows"] = addresses.has_rows
     active = addresses.table[:, 1] != 0
     available = torch.get_num_threads()
     again = had_rows or addresses.has_rows or available != memory["available"]
@@ -175,6 +176,7 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "job_numbers": job.view(np.float64),
         "job_address": job.ctypes.data,
         "active": None,
+        "by_rows": False,  # whether the work was divided by single rows, for a gradient that is gone
     }
 
 

@@ -55,8 +55,9 @@ def prepare(launch: Launch) -> None:
     if not memory:
         memory.update(_memory(launch))
     addresses: Addresses = memory["addresses"]
-    had_rows = addresses.has_rows
+    had_rows = memory["by_rows"]
     addresses.collect(launch)
+    memory["by_rows"] = addresses.has_rows
     table, rows = addresses.table, addresses.rows
     active = table[:, 1] != 0
     again = had_rows or addresses.has_rows or memory["active"] is None
@@ -221,6 +222,7 @@ def _memory(launch: Launch) -> dict[str, Any]:
         "no_inf": torch.zeros((), device=device),
         "signs": torch.ones(len(launch.param_groups), 1, dtype=torch.float64, device=device),
         "active": None,
+        "by_rows": False,  # whether the work was divided by single rows, for a gradient that is gone
         "numbers": None,
     }
 
