@@ -21,7 +21,7 @@ class _Lines:
     writes: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     random: set[int] = field(default_factory=set)  # the words of random bits that the loop over elements makes
-    code_keys: set[int] = field(default_factory=set)  # those that the encoders make
+    code_words: set[int] = field(default_factory=set)  # those of encoders, which wait in a buffer as the values do
     sums: list[str] = field(default_factory=list)
     buffers: int = 0
 
@@ -106,9 +106,14 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
-    if lines.code_keys:
+    waiting: list[str] = []
+    if lines.code_words:
         keys.append(f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {formats.TURNS}) * 0x27D4EB2F)")
-        keys += [f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})" for n in sorted(lines.code_keys)]
+        for n in sorted(lines.code_words):
+            keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
+            lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
+            lines.buffers += 1
+            waiting.append(f"store_random(words_{n}, i, random_bits(code_key_{n}, first + start + i))")
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
@@ -153,7 +158,7 @@ def kernel(job):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
 {indented(lines.addresses + lines.before + before, 4)}
                 for i in range(count):
-{indented(lines.reads + bits + program.elements + lines.writes + adding, 5)}
+{indented(lines.reads + bits + program.elements + lines.writes + waiting + adding, 5)}
 {indented(lines.after + after, 4)}
 {indented(keeping, 3)}
 '''
@@ -253,7 +258,15 @@ def _blockwise(
     lines.buffers += 1
     if new is None:
         return
-    lines.code_keys.add(word)
+    lines.code_words.add(word)
     lines.writes.append(f"store_{name}(at_{name}, i, {new})")
-    where = f"codes_{name}, largest_{name}, at_{name}, count, code_key_{word}, first + start, types.int64(t)"
+    where = f"codes_{name}, largest_{name}, at_{name}, count, words_{word}, types.int64(t)"
+    if storage == "int8":  # of one block per step of the loop, which can look at what it stores
+        lines.before.append(f"top_{name}, exponents_{name} = no_magnitude(), no_magnitude()")
+        lines.writes += [
+            f"bits_{name} = magnitude({new})",
+            f"top_{name} = larger(top_{name}, bits_{name})",
+            f"exponents_{name} = added(exponents_{name}, exponent(bits_{name}))",
+        ]
+        where += f", top_{name}, exponents_{name}"
     lines.after.append(f"encode_{name}({where})")

@@ -212,10 +212,14 @@ class Blockwise:
             codes = (moved + 8).to(torch.int32).clamp(max=15)
             codes = torch.where(full, codes, torch.where(rows == 0, 0, codes.clamp(min=1)))
         else:
-            low = (root * self.count).to(torch.int32)
-            below, above = self._back(low / self.count), self._back((low + 1) / self.count)
             part = 0.5 if random is None else self._rows(random.to(torch.float32)) * 2.0**-16
-            magnitude = (low + (y - below > part * (above - below))).clamp(max=self.count - 1)
+            if self.bits == 8:  # between two codes root is a straight line, but for the last four
+                magnitude = (root * self.count + part).to(torch.int32)
+            else:
+                low = (root * self.count).to(torch.int32)
+                below, above = self._back(low / self.count), self._back((low + 1) / self.count)
+                magnitude = low + (y - below > part * (above - below))
+            magnitude = magnitude.clamp(max=self.count - 1)
             if self.signed:
                 codes = magnitude | (rows.signbit().to(torch.int32) << (self.bits - 1))
             else:

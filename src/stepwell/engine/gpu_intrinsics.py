@@ -272,11 +272,14 @@ def encode(
         place = tl.where(place > 15, 15, place)
         return tl.where(full, place, tl.where(value == 0, 0, tl.where(place < 1, 1, place)))
     else:
-        low = (root * COUNT).to(tl.int32)
-        below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
-        above = _back((low + 1).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
         part = random.to(tl.float32) * 1.52587890625e-05
-        magnitude = tl.where(y - below > part * (above - below), low + 1, low)
+        if COUNT > 16:
+            magnitude = (root * COUNT + part).to(tl.int32)
+        else:
+            low = (root * COUNT).to(tl.int32)
+            below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
+            above = _back((low + 1).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
+            magnitude = tl.where(y - below > part * (above - below), low + 1, low)
         magnitude = tl.where(magnitude > COUNT - 1, COUNT - 1, magnitude)
         if SIGNED:
             magnitude = magnitude | tl.where(negative, COUNT, 0)
