@@ -313,6 +313,12 @@ def _scatter(builder: Any, x: Any) -> Any:
     return builder.xor(x, builder.lshr(x, _word(16)))
 
 
+def _scatter_once(builder: Any, x: Any) -> Any:
+    """formats.mix_once."""
+    x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x7FEB352D))
+    return builder.xor(x, builder.lshr(x, _word(15)))
+
+
 @_llvm(types.uint32, types.int64)
 def key_of(builder: Any, seed: Any) -> Any:
     """formats.key_of from its unscattered sum."""
@@ -323,6 +329,12 @@ def key_of(builder: Any, seed: Any) -> Any:
 def random_bits(builder: Any, key: Any, place: Any) -> Any:
     """32 random bits for the element at `place`."""
     return _scatter(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+
+
+@_llvm(types.uint32, types.uint32, types.int64)
+def code_random_bits(builder: Any, key: Any, place: Any) -> Any:
+    """The same for codes."""
+    return _scatter_once(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
@@ -465,7 +477,7 @@ def _uniform(builder: Any, random: Any) -> Any:
 def _dither(builder: Any, key: Any, place: Any) -> Any:
     """formats.Blockwise._dither of one place."""
     place = builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1))
-    return _uniform(builder, builder.lshr(_scatter(builder, builder.add(place, key)), _word(16)))
+    return _uniform(builder, builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16)))
 
 
 def _full(builder: Any, scale: Any) -> Any:

@@ -113,7 +113,7 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
             keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
             lines.buffers += 1
-            waiting.append(f"store_random(words_{n}, i, random_bits(code_key_{n}, first + start + i))")
+            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, first + start + i))")
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]

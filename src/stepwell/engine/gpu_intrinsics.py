@@ -191,6 +191,17 @@ def random_bits(key, places):
 
 
 @triton.jit
+def _scatter_once(x):
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    return x ^ (x >> 15)
+
+
+@triton.jit
+def code_random_bits(key, places):
+    return _scatter_once(((places.to(tl.int64) * 0x9E3779B1 + key.to(tl.int64)) & 0xFFFFFFFF).to(tl.uint32))
+
+
+@triton.jit
 def low_half(random):
     return random & 0xFFFF
 
@@ -217,7 +228,7 @@ def _back(root, OFFSET: tl.constexpr, SHIFT: tl.constexpr):
 @triton.jit
 def _dither(scale, places):
     key = scale.to(tl.uint32, bitcast=True).to(tl.int64)
-    word = _scatter(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
+    word = _scatter_once(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
     return (word >> 16).to(tl.float32) * 1.52587890625e-05
 
 
