@@ -273,7 +273,9 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
     else:  # from one code to the next: of the larger of two intervals where a number lies beside a code
         low = (root * code.count).floor()
         steps = code._back((low + 2) / code.count) - code._back((low + 1) / code.count)
-    bound = torch.where(rows > scale * (1 + 2e-7), torch.inf, steps * scale)  # a number that is too far above the others
+    bound = torch.where(
+        rows > scale * (1 + 2e-7), torch.inf, steps * scale
+    )  # a number that is too far above the others
     result = torch.empty_like(values)
     formats.flat(result).copy_(bound.flatten()[: values.numel()])
     return result

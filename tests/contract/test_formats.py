@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import stepwell
 from stepwell.engine import formats
 from stepwell.optimizers import find
-from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, rows
 from tests.contract.matrix import place_of
+from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, rows
 from tests.contract.test_contract import assert_bits_equal, leaves, run
 
 STATES = ("fp32", "bf16", "int8", "int4")
@@ -108,6 +108,23 @@ def test_split_weights_equal_an_fp32_run_to_the_last_bit(dtype: torch.dtype, bac
     assert not torch.equal(low.float(), full)
     spacing = 2.0 ** -(7 if dtype == torch.bfloat16 else 10)
     assert ((low.float() - full).abs() <= full.abs() * spacing).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["LARS", "LAMB"])
+def test_split_weights_under_sums_equal_an_fp32_run_too(name: str, dtype: torch.dtype) -> None:
+    """The ratio of norms is the same number, whatever order a kernel adds in."""
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        start = (torch.rand(70, 80, generator=generator) + 0.5).to(dtype)
+        low, full = start.clone().requires_grad_(), start.float().requires_grad_()
+        optimizers = [find(name)([p], exclude="none", weights="split", backend="cpu") for p in (low, full)]
+        for _ in range(20):
+            gradient = torch.randn(70, 80, generator=generator).to(dtype)
+            low.grad, full.grad = gradient, gradient.float()
+            for optimizer in optimizers:
+                optimizer.step()
+        assert torch.equal(formats.join(low.detach(), optimizers[0].state[low]["low_bits"]), full)
 
 
 def test_native_bf16_loses_small_updates_that_the_others_keep() -> None:

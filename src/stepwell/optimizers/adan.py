@@ -61,7 +61,7 @@ class Adan(Optimizer):
         Slot("exp_avg", memory="beta1"),
         Slot("exp_avg_sq", signed=False, memory="beta3"),
         Slot("exp_avg_diff", memory="beta2"),
-        Slot("pre_grad"),
+        Slot("pre_grad", memory=0),
     )
     facts = Facts(
         lr={"default": (3e-4, 3e-2), "cnn": (1e-3, 1e-1), "transformer": (3e-4, 3e-2), "toy": (1e-3, 1.0)},
