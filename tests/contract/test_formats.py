@@ -110,6 +110,23 @@ def test_split_weights_equal_an_fp32_run_to_the_last_bit(dtype: torch.dtype, bac
     assert ((low.float() - full).abs() <= full.abs() * spacing).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["LARS", "LAMB"])
+def test_split_weights_under_sums_equal_an_fp32_run_too(name: str, dtype: torch.dtype) -> None:
+    """The ratio of norms is the same number, whatever order a kernel adds in."""
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        start = (torch.rand(70, 80, generator=generator) + 0.5).to(dtype)
+        low, full = start.clone().requires_grad_(), start.float().requires_grad_()
+        optimizers = [find(name)([p], exclude="none", weights="split", backend="cpu") for p in (low, full)]
+        for _ in range(20):
+            gradient = torch.randn(70, 80, generator=generator).to(dtype)
+            low.grad, full.grad = gradient, gradient.float()
+            for optimizer in optimizers:
+                optimizer.step()
+        assert torch.equal(formats.join(low.detach(), optimizers[0].state[low]["low_bits"]), full)
+
+
 def test_native_bf16_loses_small_updates_that_the_others_keep() -> None:
     moved = {}
     for weights in formats.WEIGHTS:

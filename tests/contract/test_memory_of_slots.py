@@ -1,4 +1,4 @@
-"""Low-bit averages follow over thousands of steps whose gradients change, for every published beta there is."""
+"""Low-bit averages follow: over thousands of steps whose gradients change, for every beta of the catalogue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def averages() -> list[tuple[str, Slot, float]]:
     for name in RULES:
         cls = find(name)
         group = cls([torch.zeros(2, 2)], **dict(cls.facts.compare_options)).param_groups[0]
-        slots = (slot for slot in cls.slots if slot.memory is not None and slot.exists(group) and not slot.wide)
+        slots = [slot for slot in cls.slots if slot.memory and slot.exists(group) and not slot.wide]
         found += [(name, slot, slot.beta(group)) for slot in slots]
     return found
 
@@ -41,7 +41,8 @@ def test_every_signed_slot_says_what_it_remembers() -> None:
         for signature in cls.signatures.values():
             for slot in signature.slots:
                 if slot.per == "element" and slot.signed and not slot.wide:
-                    assert (slot.memory is None) == (slot.name in last_step), f"{name}: {slot.name}"
+                    assert slot.memory is not None, f"{name}: {slot.name}"
+                    assert (slot.memory == 0) == (slot.name in last_step), f"{name}: {slot.name}"
 
 
 def mean_update(g, p, t, average, *, beta):  # type: ignore[no-untyped-def]
@@ -78,7 +79,7 @@ def after(cls: type[Mean], beta: float, state: str, steps: int, size: float, bac
         gradient = means[2 * step // steps] + torch.randn(ELEMENTS, generator=generator)
         p.grad = gradient
         optimizer.step()
-        wanted = gradient.double() if cls is Mean else gradient.double() ** 2
+        wanted = gradient.double() if cls.slots[0].signed else gradient.double() ** 2
         exact += (1 - beta) * (wanted - exact)
     slots = optimizer.state[p]
     name = formats.found_format(slots, "average", ELEMENTS)
@@ -162,3 +163,40 @@ def test_a_beta_that_is_changed_changes_the_format() -> None:
     assert formats.found_format(optimizer.state[p], "momentum_buffer", ELEMENTS) == "int8"
     shown = optimizer.state[p]["momentum_buffer"]
     assert shown.numel() == ELEMENTS
+
+
+class Silent(Mean):
+    """A slot that does not say how long it remembers."""
+
+    rule, slots = mean_update, (Slot("average"),)
+
+
+def test_a_slot_that_does_not_say_its_memory_is_not_dithered() -> None:
+    """From a beta of 0.99 on a dithered average grows without end."""
+    stored, exact = after(Silent, 0.99, "int4", 1000, 0.3, "cpu")
+    assert cosine(stored, exact) >= 0.98
+    p = torch.zeros(ELEMENTS, requires_grad=True)
+    assert "average is int8, not int4: it remembers an unknown number of steps" in Silent([p], state="int4").explain()
+
+
+@pytest.mark.parametrize("width", [64, 100])
+def test_rows_that_share_a_block_with_a_row_of_every_step_do_not_grow(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.zeros(100, width, requires_grad=True)
+    optimizer = stepwell.SGD([table], lr=0.1, momentum=0.9, state="int4")
+    table.grad = torch.randn(100, width, generator=generator)
+    optimizer.step()
+
+    def momentum() -> Tensor:
+        stored = tuple(optimizer.state[table][key] for key in formats.state_names("momentum_buffer", "int4"))
+        return formats.read("int4", True, stored, table.numel(), torch.float32).view(100, width)
+
+    before = momentum()
+    for _ in range(400):
+        values = torch.randn(1, width, generator=generator)
+        table.grad = torch.sparse_coo_tensor([[10]], values, table.shape, check_invariants=True)
+        optimizer.step()
+    others = [row for row in range(100) if row != 10]
+    assert (momentum()[others].abs() <= before[others].abs().clamp(min=0.05 * before.abs().max())).all()
+    far = [row for row in range(100) if abs(row - 10) > 3]
+    assert torch.equal(momentum()[far], before[far])

@@ -22,13 +22,18 @@ from numba.extending import intrinsic
 from stepwell.engine.formats import CODES, HUGE, TINY, TURN, Blockwise
 
 SCOPES = 16  # arrays of one kernel that are told apart
-_CODES_SCOPE, _LARGEST_SCOPE = SCOPES - 1, SCOPES - 2  # of all slots: each is read and written in loops of its own
+_CODES_SCOPE, _LARGEST_SCOPE, _RANDOM_SCOPE = (
+    SCOPES - 1,
+    SCOPES - 2,
+    SCOPES - 3,
+)  # of all slots: each is read and written in loops of its own
 
 _WORD, _HALF, _BYTE, _F32, _F16 = ir.IntType(32), ir.IntType(16), ir.IntType(8), ir.FloatType(), ir.HalfType()
 # storage -> its type in LLVM and in Numba, its bytes
 _STORED = {
     "fp32": (_F32, types.float32, 4),
     "fp64": (ir.DoubleType(), types.float64, 8),
+    "32": (_WORD, types.uint32, 4),
     "16": (_HALF, types.uint16, 2),
     "8": (_BYTE, types.uint8, 1),
 }
@@ -331,6 +336,12 @@ def _scatter(builder: Any, x: Any) -> Any:
     return builder.xor(x, builder.lshr(x, _word(16)))
 
 
+def _scatter_once(builder: Any, x: Any) -> Any:
+    """formats.mix_once."""
+    x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x7FEB352D))
+    return builder.xor(x, builder.lshr(x, _word(15)))
+
+
 @_llvm(types.uint32, types.int64)
 def key_of(builder: Any, seed: Any) -> Any:
     """formats.key_of from its unscattered sum."""
@@ -341,6 +352,12 @@ def key_of(builder: Any, seed: Any) -> Any:
 def random_bits(builder: Any, key: Any, place: Any) -> Any:
     """32 random bits for the element at `place`."""
     return _scatter(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+
+
+@_llvm(types.uint32, types.uint32, types.int64)
+def code_random_bits(builder: Any, key: Any, place: Any) -> Any:
+    """The same for codes."""
+    return _scatter_once(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
@@ -370,19 +387,33 @@ def turned(builder: Any, half: Any, step: Any) -> Any:
 
 
 @_llvm(types.uint32)
-def _no_magnitude(builder: Any) -> Any:
+def no_magnitude(builder: Any) -> Any:
     return _word(0)
 
 
+@_llvm(types.uint32, types.uint32)
+def exponent(builder: Any, bits: Any) -> Any:
+    return builder.lshr(bits, _word(23))
+
+
+@_llvm(types.boolean, types.uint32, types.uint32, types.int64, types.int64, types.int64)
+def _may_have_outliers(builder: Any, largest: Any, exponents: Any, count: Any, few: Any, spread: Any) -> Any:
+    """From the sum of the exponents of a block: where all but a few lie far below the largest, the sum does, too."""
+    wide = ir.IntType(64)
+    all_of_them = builder.mul(count, builder.zext(builder.lshr(largest, _word(23)), wide))
+    most = builder.sub(all_of_them, builder.mul(builder.sub(count, few), spread))
+    return builder.icmp_signed("<=", builder.zext(exponents, wide), most)
+
+
 @_llvm(types.uint32, types.float32)
-def _magnitude(builder: Any, value: Any) -> Any:
+def magnitude(builder: Any, value: Any) -> Any:
     """The bits of |x|: LLVM vectorises a maximum of integers, and leaves one of floats scalar. 0 if not finite."""
     bits = builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
     return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
-def _larger(builder: Any, a: Any, b: Any) -> Any:
+def larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_unsigned(">", a, b), a, b)
 
 
@@ -401,7 +432,7 @@ def _is_outlier(builder: Any, bits: Any, limit: Any, value: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
-def _added(builder: Any, a: Any, b: Any) -> Any:
+def added(builder: Any, a: Any, b: Any) -> Any:
     return builder.add(a, b)
 
 
@@ -425,6 +456,12 @@ def _all_nonzero(builder: Any, so_far: Any, value: Any) -> Any:
 @_llvm(types.uint32)
 def _yes(builder: Any) -> Any:
     return _word(1)
+
+
+@_llvm(types.uint32)
+def _some(builder: Any) -> Any:
+    """More than a few."""
+    return _word(0xFFFF)
 
 
 def _scale_of(code: Blockwise) -> Any:
@@ -463,7 +500,7 @@ def _uniform(builder: Any, random: Any) -> Any:
 def _dither(builder: Any, key: Any, place: Any) -> Any:
     """formats.Blockwise._dither of one place."""
     place = builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1))
-    return _uniform(builder, builder.lshr(_scatter(builder, builder.add(place, key)), _word(16)))
+    return _uniform(builder, builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16)))
 
 
 def _full(builder: Any, scale: Any) -> Any:
@@ -525,13 +562,17 @@ def _encode_one(name: str, signed: bool) -> Any:
     def encode(builder: Any, value: Any, inverse: Any, random: Any) -> Any:
         bits = builder.bitcast(value, _WORD)
         y, root = root_of(builder, bits, inverse)
-        low = builder.fptosi(builder.fmul(root, ir.Constant(_F32, float(code.count))), _WORD)
-        step = ir.Constant(_F32, 1 / code.count)
-        high = builder.add(low, _word(1))
-        below = _back(builder, code, builder.fmul(builder.sitofp(low, _F32), step))
-        above = _back(builder, code, builder.fmul(builder.sitofp(high, _F32), step))
-        wanted = builder.fmul(_uniform(builder, random), builder.fsub(above, below))
-        magnitude = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
+        place, part = builder.fmul(root, ir.Constant(_F32, float(code.count))), _uniform(builder, random)
+        if code.bits == 8:
+            magnitude = builder.fptosi(builder.fadd(place, part), _WORD)
+        else:
+            low = builder.fptosi(place, _WORD)
+            step = ir.Constant(_F32, 1 / code.count)
+            high = builder.add(low, _word(1))
+            below = _back(builder, code, builder.fmul(builder.sitofp(low, _F32), step))
+            above = _back(builder, code, builder.fmul(builder.sitofp(high, _F32), step))
+            wanted = builder.fmul(part, builder.fsub(above, below))
+            magnitude = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
         magnitude = _least(builder, magnitude, code.count - 1)
         if code.signed:
             sign = builder.lshr(builder.and_(bits, _word(0x80000000)), _word(32 - code.bits))
@@ -615,7 +656,7 @@ def _loader_int8(signed: bool) -> Any:
 
 
 def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
-    """Takes the values of one step of the loop, some blocks, and where they lie in the tensor."""
+    """Takes the values of one step of the loop, some blocks, and words of random bits for them."""
     code = CODES[name, signed]
     encode, load = _encode_one(name, signed), RAW_LOAD["fp32", scope]
     store, store_largest = RAW_STORE["8", _CODES_SCOPE], RAW_STORE["fp32", _LARGEST_SCOPE]
@@ -624,51 +665,65 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     limit_of, scale_of = _limit_of(code), _scale_of(code)
     block, half = code.block, code.block // 2
 
-    def block_scale(buffer: Any, first: Any, count: Any) -> Any:
-        top = _no_magnitude()
-        for i in range(count):
-            top = _larger(top, _magnitude(load(buffer, first + i)))
-        limit, others, outliers, full = limit_of(top), _no_magnitude(), _no_magnitude(), _yes()
-        for i in range(count):
-            bits = _magnitude(load(buffer, first + i))
-            full = _all_nonzero(full, load(buffer, first + i))
-            others = _larger(others, _larger_if_not_above(bits, limit))
-            outliers = _added(outliers, _is_outlier(bits, limit, load(buffer, first + i)))
+    load_random, few, spread = RAW_LOAD["32", _RANDOM_SCOPE], code.few, code.spread
+
+    def scale_from(buffer: Any, first: Any, count: Any, top: Any, exponents: Any, full: Any) -> Any:
+        others, outliers = no_magnitude(), _some()
+        if _may_have_outliers(top, exponents, count, few, spread):
+            limit, outliers = limit_of(top), no_magnitude()
+            for i in range(count):
+                value = load(buffer, first + i)
+                bits = magnitude(value)
+                others = larger(others, _larger_if_not_above(bits, limit))
+                outliers = added(outliers, _is_outlier(bits, limit, value))
         return scale_of(top, others, outliers, full)
 
-    find_scale = _compiled(block_scale, name, signed, scope)
+    find_scale = _compiled(scale_from, name, signed, scope)
 
-    def encode_int8(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
-        scale = find_scale(buffer, 0, count)
+    def block_scale(buffer: Any, first: Any, count: Any) -> Any:
+        top, exponents, full = no_magnitude(), no_magnitude(), _yes()
+        for i in range(count):
+            value = load(buffer, first + i)
+            bits = magnitude(value)
+            top, exponents = larger(top, bits), added(exponents, exponent(bits))
+            full = _all_nonzero(full, value)
+        return find_scale(buffer, first, count, top, exponents, full)
+
+    find_block_scale = _compiled(block_scale, name, signed, scope)
+
+    def encode_int8(
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, exponents: Any
+    ) -> None:
+        scale = find_scale(buffer, 0, count, top, exponents, _yes())
         store_largest(largest_at, 0, scale)
         inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
         for i in range(count):
-            random = turned(taken(random_bits(key, place + i)), step)
+            random = turned(taken(load_random(words, i)), step)
             store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
 
-    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
+    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
         parts = (count + block - 1) // block
         for i in range(count, parts * block):
             store_value(buffer, i, types.float32(0))
         for part in range(parts):
             at, first = part * half, part * block
-            scale = find_scale(buffer, first, block)
+            scale = find_block_scale(buffer, first, block)
             store_largest(largest_at, part, scale)
             inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
             for i in range(half):
-                here = turned(taken(random_bits(key, place + first + i)), step)
-                there = turned(taken(random_bits(key, place + first + half + i)), step)
+                here = turned(taken(load_random(words, first + i)), step)
+                there = turned(taken(load_random(words, first + half + i)), step)
                 low = encode(load(buffer, first + i), inverse, here)
                 high = encode(load(buffer, first + half + i), inverse, there)
                 store(codes, at + i, _pair(low, high))
 
-    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, key: Any, place: Any, step: Any) -> None:
+    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
         parts = (count + block - 1) // block
         for i in range(count, parts * block):
             store_value(buffer, i, types.float32(0))
         for part in range(parts):
             at, first = part * half, part * block
-            scale = find_scale(buffer, first, block)
+            scale = find_block_scale(buffer, first, block)
             store_largest(largest_at, part, scale)
             inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
             for i in range(half):
@@ -683,6 +738,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
 DECODE = _Table(_decoder)
 LOAD_INT8 = _Table(_loader_int8)
 load_largest = RAW_LOAD["fp32", _LARGEST_SCOPE]
+store_random = RAW_STORE["32", _RANDOM_SCOPE]
 ENCODE = _Table(_encoder)
 
 

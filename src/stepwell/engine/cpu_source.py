@@ -21,12 +21,14 @@ class _Lines:
     writes: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     random: set[int] = field(default_factory=set)  # the words of random bits that the loop over elements makes
-    code_keys: set[int] = field(default_factory=set)  # those that the encoders make
+    code_words: set[int] = field(default_factory=set)  # those of encoders, which wait in a buffer as the values do
     sums: list[str] = field(default_factory=list)
     buffers: int = 0
 
 
-# Elements that are added up in the working precision (in any order, so in vectors) before the sum goes to float64.
+# Elements that are added up in any order, so in vectors, before the sum goes to the total. In float64: which order LLVM
+# takes depends on the kernel, and with sums in float32 LARS with split weights differed from fp32 in the last bits of a
+# few elements. LARS over 8 million elements takes as long either way.
 SUMMED = 2048
 
 
@@ -94,7 +96,6 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     block = _block(kind)
     if lines.sums and block == 1:
         block = SUMMED
-    real = "float64" if kind.weights == "fp64" else "float32"
     width = len(kind.number_slots)
     numbers = [
         f"store_number(job_word(job, 13), tensor * {width} + {k}, {program.stored[name]})"
@@ -106,17 +107,22 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
-    if lines.code_keys:
+    waiting: list[str] = []
+    if lines.code_words:
         keys.append(f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {formats.TURNS}) * 0x27D4EB2F)")
-        keys += [f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})" for n in sorted(lines.code_keys)]
+        for n in sorted(lines.code_words):
+            keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
+            lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
+            lines.buffers += 1
+            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, first + start + i))")
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
     sums = range(len(lines.sums))
     totals = [f"total_{k} = 0.0" for k in sums]
-    before = [f"sum_{k} = {real}(0)" for k in sums]
-    adding = [f"sum_{k} = add_in_any_order(sum_{k}, {value})" for k, value in enumerate(lines.sums)]
-    after = [f"total_{k} += float64(sum_{k})" for k in sums]
+    before = [f"sum_{k} = 0.0" for k in sums]
+    adding = [f"sum_{k} = add_in_any_order(sum_{k}, float64({value}))" for k, value in enumerate(lines.sums)]
+    after = [f"total_{k} += sum_{k}" for k in sums]
     keeping = [f"store_number(partials, piece * {len(sums)} + {k}, total_{k})" for k in sums]
 
     def indented(text: list[str], depth: int) -> str:
@@ -152,7 +158,7 @@ def kernel(job):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
 {indented(lines.addresses + lines.before + before, 4)}
                 for i in range(count):
-{indented(lines.reads + bits + program.elements + lines.writes + adding, 5)}
+{indented(lines.reads + bits + program.elements + lines.writes + waiting + adding, 5)}
 {indented(lines.after + after, 4)}
 {indented(keeping, 3)}
 '''
@@ -252,7 +258,15 @@ def _blockwise(
     lines.buffers += 1
     if new is None:
         return
-    lines.code_keys.add(word)
+    lines.code_words.add(word)
     lines.writes.append(f"store_{name}(at_{name}, i, {new})")
-    where = f"codes_{name}, largest_{name}, at_{name}, count, code_key_{word}, first + start, types.int64(t)"
+    where = f"codes_{name}, largest_{name}, at_{name}, count, words_{word}, types.int64(t)"
+    if storage == "int8":  # of one block per step of the loop, which can look at what it stores
+        lines.before.append(f"top_{name}, exponents_{name} = no_magnitude(), no_magnitude()")
+        lines.writes += [
+            f"bits_{name} = magnitude({new})",
+            f"top_{name} = larger(top_{name}, bits_{name})",
+            f"exponents_{name} = added(exponents_{name}, exponent(bits_{name}))",
+        ]
+        where += f", top_{name}, exponents_{name}"
     lines.after.append(f"encode_{name}({where})")

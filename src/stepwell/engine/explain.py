@@ -74,9 +74,11 @@ def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name
         if slot.wide:
             found.append(f"{slot.name} is {storage} in every format")
         else:
+            beta = slot.beta(group)
+            steps = f"{1 / (1 - beta):,.0f}" if 0 <= beta < 1 else "an unknown number of"
             found.append(
-                f"{slot.name} is {storage}, not {state}: it remembers {1 / (1 - slot.beta(group)):,.0f} steps, over "
-                "which the rounding of codes adds up"
+                f"{slot.name} is {storage}, not {state}: it remembers {steps} steps, over which the rounding of codes "
+                "adds up"
             )
     if group["weights"] != "native" and kind.rounding == "native":
         found.append(f"weights={group['weights']!r} has nothing to do: {kind.weights} weights lose nothing")

@@ -20,7 +20,7 @@ so the codes of one step are, but for the least, codes of the next one, too, and
 rounded again. The error of a second moment then does not grow with its memory: its root is 4.1 % off for beta2 = 0.999
 and 0.9999 (root mean square of 4,096 elements; int4 21 %).
 
-Signed int4 has 15 codes, too few for that: its momentum would have a cosine of 0.93 with the exact one at beta 0.9.
+Signed int4 has too few codes for that: its momentum would have a cosine of 0.87 to 0.93 with the exact one at beta 0.9.
 It is dithered instead, with half of the error: scale is the largest, and
 
     code = floor(7 * sign(x) * sqrt(y) + u),   back: (code + 1/2 - u) / 7
@@ -110,7 +110,8 @@ def wide(state: str) -> str:
 
 
 # The longest memory with which a signed slot keeps its format, as beta. Cosine of the stored with the exact momentum:
-# int4 0.96 at 0.9 and 0.93 at 0.95; int8 0.99 at 0.99 and 0.98 at 0.997.
+# int4 0.96 at 0.9, 0.92 at 0.95, 0.77 at 0.98; int8 0.995 at 0.99, 0.992 at 0.995, 0.974 at 0.9999, and bf16 0.997 there.
+# From 0.99 on int4 grows without end: what dither adds to a block is a share of what is there, and more than it forgets.
 LONGEST = {"int4": 0.9, "int8": 0.995}
 WIDER = {"int4": "int8", "int8": "bf16"}
 
@@ -118,7 +119,7 @@ WIDER = {"int4": "int8", "int8": "bf16"}
 def slot_format(per: str, is_wide: bool, state: str, wanted: str, beta: float = 0.0) -> str:
     """The format of one slot (`Slot.per`, `Slot.wide`) where elements have `state` and the group asks for `wanted`.
 
-    `beta` is that of a signed moving average: with a long memory it is kept wider.
+    `beta` is that of a signed moving average: with a long memory it is kept wider. nan, unknown, is too long for int4.
     """
     if per in ("tensor", "run"):
         return NUMBER
@@ -127,9 +128,9 @@ def slot_format(per: str, is_wide: bool, state: str, wanted: str, beta: float = 
         return "bf16" if narrow and not is_wide else wide(state)
     if is_wide or per != "element":
         return wide(state)
-    while state in LONGEST and beta > LONGEST[state]:
-        state = WIDER[state]
-    return state
+    if state == "int4" and not beta <= LONGEST["int4"]:
+        state = WIDER["int4"]
+    return WIDER["int8"] if state == "int8" and beta > LONGEST["int8"] else state
 
 
 def weight_rounding(wanted: str, weights: str) -> str:
@@ -219,10 +220,14 @@ class Blockwise:
             codes = (moved + 8).to(torch.int32).clamp(max=15)
             codes = torch.where(full, codes, torch.where(rows == 0, 0, codes.clamp(min=1)))
         else:
-            low = (root * self.count).to(torch.int32)
-            below, above = self._back(low / self.count), self._back((low + 1) / self.count)
             part = 0.5 if random is None else self._rows(random.to(torch.float32)) * 2.0**-16
-            magnitude = (low + (y - below > part * (above - below))).clamp(max=self.count - 1)
+            if self.bits == 8:  # between two codes root is a straight line, but for the last four
+                magnitude = (root * self.count + part).to(torch.int32)
+            else:
+                low = (root * self.count).to(torch.int32)
+                below, above = self._back(low / self.count), self._back((low + 1) / self.count)
+                magnitude = low + (y - below > part * (above - below))
+            magnitude = magnitude.clamp(max=self.count - 1)
             if self.signed:
                 codes = magnitude | (rows.signbit().to(torch.int32) << (self.bits - 1))
             else:
@@ -270,6 +275,17 @@ class Blockwise:
             values = torch.where(rows >= self.count, -values, values)
         return values.flatten()[:elements]
 
+    def shrunk(self, codes: Tensor, scales: Tensor, where: Tensor) -> Tensor:
+        """Dithered codes, the next one towards zero for the elements that `where` says."""
+        bytes_ = codes.view(-1, self.block // 2).to(torch.int32)
+        rows = torch.cat([bytes_ & 15, bytes_ >> 4], dim=1)
+        upper = rows >= 8  # at a code of 7.5 on average, so of numbers above zero or almost so
+        least = torch.where(_is_full(scales)[:, None], 0, 1)
+        nearer = torch.where(upper, torch.maximum(rows - 1, least), rows + 1)
+        rows = torch.where(self._rows(where.float()) > 0, nearer, rows)
+        half = self.block // 2
+        return (rows[:, :half] | (rows[:, half:] << 4)).to(torch.uint8).flatten()
+
     def _rows(self, values: Tensor) -> Tensor:
         padded = torch.zeros(self.blocks(values.numel()) * self.block, dtype=torch.float32, device=values.device)
         padded[: values.numel()] = values
@@ -284,7 +300,7 @@ class Blockwise:
         """A number in [0, 1) for every element of every block."""
         place = torch.arange(self.block, dtype=torch.int64, device=scales.device) * 0x9E3779B1
         key = scales.view(torch.int32).to(torch.int64)[:, None]
-        return (mix((place + key) & 0xFFFFFFFF) >> 16).to(torch.float32) * 2.0**-16
+        return (mix_once((place + key) & 0xFFFFFFFF) >> 16).to(torch.float32) * 2.0**-16
 
 
 def _is_full(scales: Tensor) -> Tensor:
@@ -379,9 +395,18 @@ def write(name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, r
 def write_blocks(
     name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, random: Tensor | None, places: Tensor
 ) -> None:
-    """`write` for codes, of the blocks that hold one of `places` alone."""
+    """`write` for codes, of the blocks that hold one of `places` alone.
+
+    Other elements of these blocks are rounded again without having moved. Dithered, they would grow without end: they
+    are rounded towards zero instead.
+    """
     code, (codes, scales) = CODES[name, signed], stored
     new_codes, new_scales = code.encode(values, random)
+    if code.dithered:
+        moved = torch.zeros_like(values, dtype=torch.bool)
+        moved[places] = True
+        grown = (code.decode(new_codes, new_scales, values.numel()).abs() > values.abs()) & ~moved
+        new_codes = code.shrunk(new_codes, new_scales, grown)
     touched = torch.zeros(len(scales), dtype=torch.bool, device=scales.device)
     touched[places // code.block] = True
     each = touched.repeat_interleave(code.block * code.bits // 8)[: codes.numel()]
@@ -441,10 +466,16 @@ def mix(x: Any) -> Any:
     return x ^ (x >> 16)
 
 
-def random_bits(key: int, elements: int, device: torch.device) -> Tensor:
+def mix_once(x: Any) -> Any:
+    """Half of `mix`, for codes, whose kernels are bound by arithmetic."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & 0xFFFFFFFF
+    return x ^ (x >> 15)
+
+
+def random_bits(key: int, elements: int, device: torch.device, scatter: Any = mix) -> Tensor:
     """32 random bits per element, int64."""
     place = torch.arange(elements, dtype=torch.int64, device=device)
-    return mix((place * 0x9E3779B1 + key) & 0xFFFFFFFF)
+    return scatter((place * 0x9E3779B1 + key) & 0xFFFFFFFF)
 
 
 TURN = 40503  # 2**16 times the golden ratio's fraction: multiples of it fill [0, 2**16) evenly, however many there are
@@ -459,7 +490,7 @@ def code_bits(seed: int, place: int, step: float, consumer: int, elements: int, 
     second moment is then 4.9 % off, and 4.1 % with even ones.
     """
     key = stream(key_of(seed, place, int(step) >> TURNS), CODE_STREAMS + consumer // 2)
-    word = random_bits(key, elements, device)
+    word = random_bits(key, elements, device, mix_once)
     return ((word >> 16 if consumer % 2 else word) + int(step) * TURN) & 0xFFFF
 
 

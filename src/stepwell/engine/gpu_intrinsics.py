@@ -191,6 +191,17 @@ def random_bits(key, places):
 
 
 @triton.jit
+def _scatter_once(x):
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    return x ^ (x >> 15)
+
+
+@triton.jit
+def code_random_bits(key, places):
+    return _scatter_once(((places.to(tl.int64) * 0x9E3779B1 + key.to(tl.int64)) & 0xFFFFFFFF).to(tl.uint32))
+
+
+@triton.jit
 def low_half(random):
     return random & 0xFFFF
 
@@ -217,7 +228,7 @@ def _back(root, OFFSET: tl.constexpr, SHIFT: tl.constexpr):
 @triton.jit
 def _dither(scale, places):
     key = scale.to(tl.uint32, bitcast=True).to(tl.int64)
-    word = _scatter(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
+    word = _scatter_once(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
     return (word >> 16).to(tl.float32) * 1.52587890625e-05
 
 
@@ -272,11 +283,14 @@ def encode(
         place = tl.where(place > 15, 15, place)
         return tl.where(full, place, tl.where(value == 0, 0, tl.where(place < 1, 1, place)))
     else:
-        low = (root * COUNT).to(tl.int32)
-        below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
-        above = _back((low + 1).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
         part = random.to(tl.float32) * 1.52587890625e-05
-        magnitude = tl.where(y - below > part * (above - below), low + 1, low)
+        if COUNT > 16:
+            magnitude = (root * COUNT + part).to(tl.int32)
+        else:
+            low = (root * COUNT).to(tl.int32)
+            below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
+            above = _back((low + 1).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
+            magnitude = tl.where(y - below > part * (above - below), low + 1, low)
         magnitude = tl.where(magnitude > COUNT - 1, COUNT - 1, magnitude)
         if SIGNED:
             magnitude = magnitude | tl.where(negative, COUNT, 0)

@@ -94,10 +94,16 @@ class Optimizer(torch.optim.Optimizer):
         decoupled_weight_decay: where decay is L2 by default (added to the gradient): shrink the weights by
             lr * weight_decay instead (default False).
         state: how slots are stored: "fp32" (default), "bf16" (2 bytes per element, rounded stochastically), "int8"
-            (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4.
+            (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4. An
+            average of gradients with a long memory is kept wider, which `explain()` says: in int4 one with a beta
+            above 0.9 is int8, in int8 one above 0.995 bf16. int8 and int4 count a few elements that are far above
+            the others of their block (or not finite) as the largest number the block has.
         weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
             the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
-            in 16 bits more; of fp16 weights, where they are above 2**-16).
+            in 16 bits more; of fp16 weights, where they are above 2**-16). Weights that you change between steps (a
+            mask, `clamp_`, `copy_`) go on from what they are, to half a unit in the last place: the low bits of the
+            weight before stay, where they make a number with the new one. For exact ones, also
+            `del optimizer.state[p]["low_bits"]`.
         cautious: leave out elements whose direction has not the sign of their gradient (arXiv 2411.16085); a second
             pass over each tensor (default False).
         seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.

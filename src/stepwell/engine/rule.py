@@ -35,9 +35,10 @@ class Slot:
         wide: stays fp32 in every format: a weight, or what rounding would spoil.
         limit: of "left" and "right", the hyperparameter with the longest side that has one; longer sides get an
             empty matrix.
-        memory: of a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), or a
-            function of the group; None for what holds nothing older than the last step. Signed averages with a long
-            memory are kept in a wider format than int8 and int4 (`formats.slot_format`).
+        memory: of a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), a function
+            of the group, or a number: 0 for what holds nothing older than the last step. Signed slots with a long
+            memory are kept in a wider format than int8 and int4 (`formats.slot_format`), and in int4 those that do
+            not say theirs.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Slot:
     per: Literal["element", "tensor", "run", "row", "column", "left", "right"] = "element"
     wide: bool = False
     limit: str | None = None
-    memory: str | Callable[[Mapping[str, Any]], float] | None = None
+    memory: str | float | Callable[[Mapping[str, Any]], float] | None = None
 
     def exists(self, group: Mapping[str, Any]) -> bool:
         if callable(self.when):
@@ -58,8 +59,14 @@ class Slot:
         return self.start(group) if callable(self.start) else self.start
 
     def beta(self, group: Mapping[str, Any]) -> float:
-        """The decay of the average it is, 0 where it is none."""
-        decay = self.memory(group) if callable(self.memory) else self.memory and argument(self.memory, group)
+        """The decay of the average it is, 0 where it is none, nan where it does not say."""
+        if self.memory is None:
+            return math.nan
+        decay: Any = self.memory
+        if callable(decay):
+            decay = decay(group)
+        elif isinstance(decay, str):
+            decay = argument(decay, group)
         return float(decay or 0.0)  # Adafactor's beta1 may be None
 
     def format(self, group: Mapping[str, Any], state: str) -> str:

@@ -62,7 +62,7 @@ class Adan(Optimizer):
         Slot("exp_avg", memory="beta1"),
         Slot("exp_avg_sq", signed=False, memory="beta3"),
         Slot("exp_avg_diff", memory="beta2"),
-        Slot("pre_grad"),
+        Slot("pre_grad", memory=0),
     )
     decay_by_rule = "decoupled"
     memory = ONLY_MEAN

@@ -22,7 +22,8 @@ class AdamW8bit(AdamW):
         options: `maximize`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Dettmers et al., "8-bit optimizers via block-wise quantization", arXiv 2110.02861, section 2. Codes are
-    small floats relative to the largest of a block of 256, not the paper's dynamic tree over 2,048.
+    fourth roots relative to a scale of a block of 256, rounded with the right mean, not the paper's dynamic tree over
+    2,048 to the nearest.
 
     >>> optimizer = AdamW8bit(model.parameters(), lr=3e-4, weight_decay=0.1)
     """
@@ -45,7 +46,8 @@ class AdamW4bit(AdamW):
     """AdamW with `state="int4"`: 1 byte of state per element instead of 8.
 
     For fine-tuning where even 8 bits are too many; a little worse than AdamW on long runs from scratch. Tensors with
-    fewer than 4,096 elements keep fp32. Against AdamW: the same lr, and every other argument the same.
+    fewer than 4,096 elements keep fp32, and with beta1 above 0.9 the momentum is int8. Against AdamW: the same lr, and
+    every other argument the same.
 
     Args:
         params: parameters, (name, parameter) pairs, or groups of them.

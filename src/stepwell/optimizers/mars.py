@@ -69,7 +69,7 @@ class MARS(Optimizer):
     """
 
     rule, measure, sums, decay = update, measure, ("c_squared",), "decoupled"
-    slots = (*Adam.slots, Slot("last_grad"))
+    slots = (*Adam.slots, Slot("last_grad", memory=0))
     others = {"adamw": AdamW.signature}
     construction = ("adamw_lr", "adamw_betas", "adamw_weight_decay", "optimize_1d")
     ranges = {"gamma": Range(0)}

@@ -47,7 +47,7 @@ class Rprop(Optimizer):
     """
 
     rule, decay = update, None
-    slots = (Slot("prev"), Slot("step_size", signed=False))
+    slots = (Slot("prev", memory=0), Slot("step_size", signed=False))
     ranges: ClassVar = {
         "etas": Range(0, open_low=True),
         "step_sizes": Range(0, open_low=True),

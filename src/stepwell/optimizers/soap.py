@@ -110,9 +110,9 @@ class SOAP(Optimizer):
         max_precond_dim: the longest side that has a basis, at least 0.
         correct_bias: correct both averages for their start at zero.
         options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`). Of a matrix, exp_avg and the
-            bases stay fp32 in every format: rounding of exp_avg is divided by second moments that can be almost
-            zero, and bases would not stay orthogonal. "bf16", "int8" and "int4" store L and R in 16 bits and exp_avg_sq
-            as they say: a square matrix has 24, 18, 17 and 16.5 bytes per element in the four formats.
+            bases stay fp32 in every format: rounding of exp_avg is divided by second moments that can be almost zero,
+            and bases would not stay orthogonal. "bf16", "int8" and "int4" store L and R in 16 bits and exp_avg_sq as
+            they say: a square matrix has 24, 18, 17 and 16.5 bytes per element in the four formats.
 
     Reference: Vyas et al., "SOAP: improving and stabilizing Shampoo using Adam", arXiv 2409.11321, algorithm 3 with the
     refresh of algorithm 4. As in the authors' code the first gradient of each parameter makes L and R and moves
