@@ -110,8 +110,8 @@ def wide(state: str) -> str:
 
 
 # The longest memory with which a signed slot keeps its format, as beta. Cosine of the stored with the exact momentum:
-# int4 0.96 at 0.9, 0.92 at 0.95, 0.77 at 0.98; int8 0.995 at 0.99, 0.992 at 0.995, 0.974 at 0.9999, and bf16 0.997 there.
-# From 0.99 on int4 grows without end: what dither adds to a block is a share of what is there, and more than it forgets.
+# int4 0.96 at 0.9, 0.92 at 0.95, 0.77 at 0.98; int8 0.995 at 0.99, 0.992 at 0.995, 0.974 at 0.9999, where bf16 has
+# 0.997. From 0.99 on int4 grows without end: dither adds a share of what is there to a block, more than it forgets.
 LONGEST = {"int4": 0.9, "int8": 0.995}
 WIDER = {"int4": "int8", "int8": "bf16"}
 
