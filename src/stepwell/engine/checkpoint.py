@@ -217,6 +217,15 @@ def _checked(
                     f"{owner}: the blocks of '{key}' of {name} are those of another number of elements than "
                     f"{tensor.numel():,}; the checkpoint was saved from another model"
                 )
+            slot = slot_of.get(key.removesuffix("_largest"))
+            if slot is not None and slot.name != key:
+                found = formats.found_format(given, slot.name, sharding.local(tensor).numel())
+                if not formats.CODES[found, slot.signed].could_be(sharding.local(value)):
+                    raise UsageError(
+                        f"{owner}: '{key}' of {name} holds scales that are no powers of two: they belong to the codes "
+                        "of an older version; load the checkpoint there with state='fp32' and keep_formats=True, and "
+                        "save it again"
+                    )
             result[key] = value.detach().clone().to(tensor.device)
             continue
         wanted = tensor.shape if key == formats.LOW_BITS else slot_of[key].shape(tensor.shape, group)
