@@ -392,6 +392,20 @@ def test_checkpoints_go_between_formats(first: str, second: str, backend: str) -
                 assert (values[0] - values[1]).abs().max() <= 0.07 * scale
 
 
+@pytest.mark.parametrize("state", ["int8", "int4"])
+def test_codes_of_an_older_version_are_refused(state: str) -> None:
+    """Their scales were the largest magnitudes; read as codes of today, moments would be off by a factor."""
+    (p,) = leaves([torch.ones(5000)])
+    optimizer = stepwell.AdamW([("w", p)], state=state)
+    p.grad = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    optimizer.load_state_dict(saved)
+    saved["state"][0]["exp_avg_sq_largest"] *= 0.9
+    with pytest.raises(stepwell.UsageError, match="'exp_avg_sq_largest' of the parameter 'w' holds scales that are no"):
+        optimizer.load_state_dict(saved)
+
+
 def test_a_saved_format_is_taken_over_unless_told_otherwise() -> None:
     (p,) = leaves([torch.ones(5000)])
     optimizer = stepwell.AdamW([p], state="int8")

@@ -17,8 +17,9 @@ mean, but the rounding of the last 1 / (1 - beta) steps adds up. Codes are made 
 Near the largest of a block codes are 1.6 % (255 of them) or 3 % (127) apart, far below further, down to 2**-32; zero is
 a code, and an unsigned number is never rounded to it unless it is zero: it is divided by. The scale is a power of two,
 so the codes of one step are, but for the least, codes of the next one, too, and a number that has not moved is not
-rounded again. The error of a second moment then does not grow with its memory: its root is 4.1 % off for beta2 = 0.999
-and 0.9999 (root mean square of 4,096 elements; int4 21 %).
+rounded again. The error of a second moment then does not grow with its memory: its root is 4.1 % off at beta2 = 0.999
+and 4.3 % at 0.9999 (root mean square of 4,096 alike elements; 4.7 and 5.4 % where gradients in a block differ by a
+factor of e; int4 24 and 21 %).
 
 Signed int4 has too few codes for that: its momentum would have a cosine of 0.87 to 0.93 with the exact one at beta 0.9.
 It is dithered instead, with half of the error: scale is the largest, and
@@ -110,8 +111,8 @@ def wide(state: str) -> str:
 
 
 # The longest memory with which a signed slot keeps its format, as beta. Cosine of the stored with the exact momentum:
-# int4 0.96 at 0.9, 0.92 at 0.95, 0.77 at 0.98; int8 0.995 at 0.99, 0.992 at 0.995, 0.974 at 0.9999, where bf16 has
-# 0.997. From 0.99 on int4 grows without end: dither adds a share of what is there to a block, more than it forgets.
+# int4 0.96 at 0.9, 0.92 at 0.95, 0.77 at 0.98; int8 0.995 at 0.99, 0.992 at 0.995, 0.974 at 0.9999; bf16 0.997 there.
+# From 0.99 on int4 grows without end: what dither adds to a block is a share of what it holds, more than it forgets.
 LONGEST = {"int4": 0.9, "int8": 0.995}
 WIDER = {"int4": "int8", "int8": "bf16"}
 
@@ -199,6 +200,11 @@ class Blockwise:
         else:
             scale = (((top + self.room) & 0x7F800000) + 0x00800000).clamp(max=HUGE)
         return torch.where(top >= TINY, scale, 0).to(torch.int32).view(torch.float32)
+
+    def could_be(self, scales: Tensor) -> bool:
+        """Whether these are scales of such codes: those of other codes (of an older version) would be read as these."""
+        bits = scales.to(torch.float32).view(torch.int32)
+        return self.dithered or bool(((bits & 0x7FFFFF) == 0).all())
 
     def encode(self, values: Tensor, random: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Flat float32 values as (codes, uint8; scales, float32 (blocks,)).
