@@ -1,6 +1,6 @@
 """What formats of state and weights cost in training: the held-out loss over 5 seeds, on two tasks.
 
-    python bench/accuracy.py [--tasks bytes,digits] [--seeds 5] [--jobs 2] [--json FILE] [--figure FILE]
+    python bench/accuracy.py [--tasks bytes,digits] [--seeds 5] [--jobs 2] [--json FILE] [--figure FILE] [--others]
 
 AdamW trains each task with warm-up over 5 %, cosine decay to 0 and the gradient clipped to norm 1, on the same seeds
 (weights and batches) in every format. Formats of the state keep everything else in float32. With bf16 weights the whole
@@ -15,7 +15,10 @@ passes if its mean over the seeds is not above the worst of fp32's seeds at that
 Beside it stands the mean difference to fp32 on the same seed, with its standard error, which sees smaller effects.
 Without clipping single seeds of fp32 broke away at the best rate (1.85 to 2.11), and nothing could be told apart.
 
-About 12 minutes on 2 cores.
+`--others` trains optimizers whose momenta remember longer instead (Lion, Adan, Muon, AdEMAMix), in every format of the
+state, at AdamW's best rate times what their own facts say of it.
+
+About 12 minutes on 2 cores, and as long with `--others`.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ import stepwell
 from goals import Goal, least, most
 from measure import machine
 from stepwell import tasks
+from stepwell.optimizers import find
 from stepwell.schedules import cosine, warmup
 from stepwell.step import Step
 from stepwell.tasks import Task
@@ -51,6 +55,7 @@ CLIP_NORM = 1.0
 TUNING_SEED = 0  # the runs that are compared use 1, 2, ...
 STEPS = {"bytes": 600, "digits": 180}
 EVALUATIONS = 15
+OTHERS = ("Lion", "Adan", "Muon", "AdEMAMix")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Run:
     lr: float
     seed: int
     steps: int
+    optimizer: str = "AdamW"
 
 
 @dataclass
@@ -115,7 +121,8 @@ def train(run: Run) -> Curve:
     model = task.build(run.seed)
     trained = model if run.form.weights is None else InBf16(model)
     weights = run.form.weights or "native"
-    optimizer = stepwell.AdamW(model.named_parameters(), lr=run.lr, state=run.form.state, weights=weights)
+    params = model if run.optimizer == "Muon" else model.named_parameters()  # it finds hidden matrices by role
+    optimizer = find(run.optimizer)(params, lr=run.lr, state=run.form.state, weights=weights, **_inner(run))
     curve = Curve(run)
     stops = {round(run.steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
     step = Step(optimizer, warmup(0.05).then(cosine()), clip_norm=CLIP_NORM, total_steps=run.steps)
@@ -148,10 +155,15 @@ def _coded(optimizer: stepwell.Optimizer, form: Format) -> float:
     """The share of elements kept as the format says: small tensors keep fp32 state, batch norms fp32 weights."""
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
     kept = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.uint8, "int4": torch.uint8}[form.state]
-    held = [p for p in tensors if optimizer.state[p]["exp_avg"].dtype == kept]
+    held = [p for p in tensors if any(slot.dtype == kept for key, slot in optimizer.state[p].items() if key != "step")]
     if form.weights is not None:
         held = [p for p in tensors if p.dtype == torch.bfloat16]
     return sum(p.numel() for p in held) / sum(p.numel() for p in tensors)
+
+
+def _inner(run: Run) -> dict[str, float]:
+    """What Muon's own AdamW is given: the rate that AdamW has."""
+    return {"adamw_lr": run.lr / find("Muon").facts.lr_against_adamw} if run.optimizer == "Muon" else {}
 
 
 def tuned(curves: Sequence[Curve], task: str) -> float:
@@ -172,8 +184,19 @@ def compared_runs(task: str, steps: int, seeds: int, best: float) -> list[Run]:
     return [Run(task, form, lr, seed, steps) for form, lr in pairs for seed in range(1, seeds + 1)]
 
 
+def other_runs(task: str, steps: int, seeds: int, best: float) -> list[Run]:
+    """Every other optimizer in every format of the state, on every seed."""
+    rates = {name: best * find(name).facts.lr_against_adamw for name in OTHERS}
+    return [
+        Run(task, form, rates[name], seed, steps, name)
+        for name in OTHERS
+        for form in STATES
+        for seed in range(1, seeds + 1)
+    ]
+
+
 COLUMNS = (
-    Column("label", "AdamW with", left=True),
+    Column("label", "with", left=True),
     Column("lr", "lr", lambda value: f"{value:g}"),
     Column("mean", "held-out loss", decimals(4)),
     Column("low", "lowest seed", decimals(4)),
@@ -184,15 +207,16 @@ COLUMNS = (
 )
 
 
-def judged(curves: Sequence[Curve], task: str) -> Table:
-    """The table of one task; every format is held against fp32 at the same rate."""
+def judged(curves: Sequence[Curve], task: str, optimizer: str = "AdamW") -> Table:
+    """The table of one task and optimizer; every format is held against fp32 at the same rate."""
     groups: dict[tuple[float, Format], list[Curve]] = {}
     for curve in curves:
-        if curve.run.task == task and curve.run.seed != TUNING_SEED:
+        mine = curve.run.task == task and curve.run.optimizer == optimizer
+        if mine and curve.run.seed != TUNING_SEED:
             groups.setdefault((curve.run.lr, curve.run.form), []).append(curve)
     first = next(iter(groups.values()))
     table = Table(
-        f"{task}: AdamW over {len(first)} seeds, {first[0].run.steps} steps",
+        f"{task}: {optimizer} over {len(first)} seeds, {first[0].run.steps} steps",
         COLUMNS,
         notes=[
             "goal: the mean is not above fp32's highest seed at that rate. For native bf16 weights at the default rate",
@@ -241,7 +265,8 @@ def train_all(runs: Sequence[Run], jobs: int) -> list[Curve]:
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for curve in pool.map(train, runs):
             curves.append(curve)
-            said = f"{curve.run.task}, {curve.run.form.label}, lr {curve.run.lr:g}, seed {curve.run.seed}"
+            one = curve.run
+            said = f"{one.task}, {one.optimizer}, {one.form.label}, lr {one.lr:g}, seed {one.seed}"
             seconds = time.monotonic() - began
             print(f"  {len(curves)}/{len(runs)} {said}: {curve.final:.4f} ({seconds:.0f} s)", file=sys.stderr)
     return curves
@@ -255,15 +280,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
     parser.add_argument("--json", help="also write the figures and curves to this file")
     parser.add_argument("--figure", help="draw the curves into this file")
+    parser.add_argument("--others", action="store_true", help="Lion, Adan, Muon and AdEMAMix instead of AdamW")
     options = parser.parse_args()
     facts = machine("cpu")
     names = options.tasks.split(",")
     steps = {name: options.steps or STEPS[name] for name in names}
     curves = train_all([run for name in names for run in tuning_runs(name, steps[name])], options.jobs)
     best = {name: tuned(curves, name) for name in names}
-    runs = [run for name in names for run in compared_runs(name, steps[name], options.seeds, best[name])]
+    compared = other_runs if options.others else compared_runs
+    runs = [run for name in names for run in compared(name, steps[name], options.seeds, best[name])]
     curves += train_all(runs, options.jobs)
-    tables = [judged(curves, name) for name in names]
+    optimizers = OTHERS if options.others else ("AdamW",)
+    tables = [judged(curves, name, optimizer) for name in names for optimizer in optimizers]
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     for table in tables:
         print(f"\n{table.text()}")
@@ -276,7 +304,7 @@ def main() -> None:
     if options.json:
         with open(options.json, "w") as file:
             json.dump(figures, file, separators=(",", ":"))
-    if options.figure:
+    if options.figure and not options.others:
         from accuracy_figure import draw
 
         draw(figures, options.figure)
