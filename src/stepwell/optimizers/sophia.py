@@ -143,7 +143,13 @@ class Sophia(Optimizer):
                 if name == "bf16":  # not the bits with which the step rounds the slots
                     key = formats.key_of(group["seed"], place, float(state["step"]))
                     random = formats.random_bits(formats.stream(key, len(self.slots)), p.numel(), p.device) & 0xFFFF
+                elif name in ("int8", "int4"):
+                    numbers = group["seed"], place, float(state["step"]), len(self.slots)
+                    random = formats.code_bits(*numbers, p.numel(), p.device)
+                kept = [tensor.clone() for tensor in stored] if name in ("int8", "int4") else []
                 formats.write(name, True, stored, new, random)
+                for tensor, codes in zip(stored, kept, strict=False):  # codes made anew of what they say may be others
+                    tensor.copy_(torch.where(dropped.to(p.device), codes, tensor))
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
