@@ -8,7 +8,6 @@ take a launch for each, so there the entries are elements of one tensor, which t
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
@@ -90,9 +89,6 @@ class Cells:
         self._copy(back=False)
         self.values.view(-1).numpy()[self._places] = self._fetched
         self._fetch_strange()
-        if not np.isfinite(self._fetched).all():
-            place = self._order[int(np.flatnonzero(~np.isfinite(self._fetched))[0])]
-            raise UsageError(f"{self.entries[place][0]} is {float(self.entries[place][1])}; it must be finite")
 
     def bring_back(self) -> None:
         """Write the numbers to where their entries lie."""
@@ -139,10 +135,9 @@ class Cells:
 def _number_in(label: str, entry: Tensor) -> float:
     """The number of an entry, or UsageError."""
     fits = entry.numel() == 1 and entry.layout == torch.strided and not entry.is_complex()
-    number = float(entry) if fits and lies_in_its_storage(entry) else math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"{label} is no longer one finite number (shape {tuple(entry.shape)}); put one back")
-    return number
+    if not fits or not lies_in_its_storage(entry):
+        raise UsageError(f"{label} is no longer one number (shape {tuple(entry.shape)}); put one back")
+    return float(entry)
 
 
 def _is_cell(entry: Tensor, values: Tensor) -> bool:

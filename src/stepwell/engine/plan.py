@@ -362,7 +362,10 @@ class Launch:
             if self.cells is not None and slot.name in self.kind.number_slots:
                 place = index * len(self.kind.number_slots) + self.kind.number_slots.index(slot.name)
                 start = state[slot.name] if slot.name in state else self._start_of_number(slot, group)
-                start = stored.number(self.owner, named, slot, start, **_BY_HAND)
+                if not (isinstance(start, Tensor) and start.numel() == 1 and start.is_floating_point()):
+                    start = stored.number(self.owner, named, slot, start, **_BY_HAND)
+                # A number that the rule itself has made infinite stays so: its tensor is at rest.
+                start = float(start)
                 self.cells.bind(place, state, slot.name, f"the state {slot.name!r} of {named}", start)
             if places is None:
                 continue
@@ -717,8 +720,13 @@ class Plan:
         index = next(iter(source.active()))
         values = source.numbers[index, source.shared_numbers].clone()
         for launch in self.launches:
-            if launch.numbers is not None:
-                launch.numbers[:, launch.shared_numbers] = values.to(launch.numbers.device)
+            if launch.numbers is None or launch.cells is None:
+                continue
+            if launch not in launches:
+                launch.cells.fetch()
+            launch.numbers[:, launch.shared_numbers] = values.to(launch.numbers.device)
+            if launch not in launches:
+                launch.cells.bring_back()
 
     def _kind(
         self, optimizer: Any, signature: RuleSignature, group: dict[str, Any], tensor: Tensor, name: str
