@@ -176,7 +176,8 @@ class Muon(Optimizer):
         }
         self.force, self.inner = force, inner
         groups = self._split(params)
-        if not any(group["use_muon"] for group in groups):
+        tensors = [tensor for group in groups for _, tensor in named(group)]  # others are refused with their group
+        if not any(group["use_muon"] for group in groups) and all(isinstance(one, Tensor) for one in tensors):
             raise UsageError(
                 f"Muon: none of the {sum(len(group['params']) for group in groups)} tensors given is a trained hidden "
                 "matrix, so AdamW would update them all; use AdamW, or say use_muon=True in the group of a matrix"
