@@ -95,7 +95,7 @@ def check(
         raise _refusal(about, beside, f"is {_dtype(largest)}", f"allowed: {_ALLOWED}")
     if values:
         _check_values(about, beside, largest, signed=False, wide=False)
-        if not formats.CODES[found, slot.signed].could_be(largest):
+        if not formats.CODES[found, slot.signed].could_be(largest.detach().resolve_neg()):
             old = "load that checkpoint there with state='fp32' and keep_formats=True, and save it again"
             raise _refusal(
                 (owner, label, where, old),
