@@ -160,7 +160,7 @@ def path(owner: str, name: str, value: Any, *, do: str = "") -> Path:
     must = "a path, as 'runs/digits' or a pathlib.Path"
     try:
         written = os.fspath(value)
-    except Exception:
+    except Exception:  # a method of the user's own may raise anything
         raise refusal(owner, name, value, must, do) from None
     return Path(text(owner, name, written, must, do=do))
 
@@ -187,7 +187,7 @@ def sequence(owner: str, name: str, value: Any, must: str, *, do: str = "") -> l
             return list(value.tolist())
     except UsageError:
         raise
-    except Exception:
+    except Exception:  # a method of the user's own may raise anything
         raise refusal(owner, name, value, must, do) from None
     raise refusal(owner, name, value, must, do)
 
@@ -197,7 +197,7 @@ def mapping(owner: str, name: str, value: Any, must: str, *, do: str = "") -> di
     try:
         if isinstance(value, Mapping):
             return dict(value)
-    except Exception:
+    except Exception:  # a method of the user's own may raise anything
         raise refusal(owner, name, value, must, do) from None
     raise refusal(owner, name, value, must, do)
 

@@ -300,7 +300,7 @@ def _check_progress(progress: Any) -> None:
         return
     try:
         right = all(callable(getattr(progress, name, None)) for name in ("begin", "step", "ended", "end"))
-    except Exception:
+    except Exception:  # a method of the user's own may raise anything
         right = False
     if not right:
         raise arguments.refusal("compare", "progress", progress, "None or have begin, step, ended and end (`Lines()`)")

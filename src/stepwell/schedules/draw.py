@@ -226,7 +226,7 @@ def plot(schedule: Schedule, *, ax: Any = None, lr: float = 1.0, steps: int | No
 def _is_axes(ax: Any) -> bool:
     try:
         return callable(getattr(ax, "set_ylim", None)) and not isinstance(ax, type)
-    except Exception:
+    except Exception:  # a method of the user's own may raise anything
         return False
 
 

@@ -67,7 +67,7 @@ class multi_step(Endless):
             if isinstance(self.milestones, (str, bytes)):
                 raise TypeError
             given = list(islice(iter(self.milestones), _MANY + 1))
-        except Exception:
+        except Exception:  # a method of the user's own may raise anything
             raise UsageError(
                 f"multi_step: milestones={shown(self.milestones)} is not a list of steps, as in multi_step([300, 600])"
             ) from None
