@@ -212,3 +212,32 @@ def test_a_step_goes_on_from_accelerates_checkpoint(tmp_path: Path) -> None:
     assert step.number == step_resumed.number == 12
     assert same(whole.state_dict(), resumed.state_dict())
     assert same(averages(step), averages(step_resumed))
+
+
+def test_a_pass_over_accelerates_loader_goes_on_in_its_middle(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+
+    def train(stop: int | None, resume: bool) -> list[Any]:
+        network = torch.nn.Linear(2, 4)
+        step = Step(sw.SGD(network.parameters(), lr=0.0), model=network)
+        loader = Accelerator(cpu=True).prepare(torch.utils.data.DataLoader(points(), 16, shuffle=True))
+        order: list[Any] = []
+        if resume:
+            step.load(tmp_path / "middle.pt")
+        for epoch in range(step.passes, 2):
+            loader.set_epoch(epoch)
+            for x, y in step.batches(loader):
+                order.append(x[0, 0].item())
+                step(torch.nn.functional.cross_entropy(network(x), y))
+                if len(order) == stop:
+                    step.save(tmp_path / "middle.pt")
+                    return order
+        return order
+
+    torch.manual_seed(0)
+    whole = train(None, False)
+    for stop in (1, len(whole) // 2 - 1, len(whole) // 2 + 2):
+        torch.manual_seed(0)
+        seen = train(stop, False)
+        torch.manual_seed(1)
+        assert seen + train(None, True) == whole, stop

@@ -64,8 +64,11 @@ class Order:
 
 
 def has_order(loader: Any) -> bool:
-    """Whether the loader draws indices, so that a batch can be passed over without loading it."""
-    return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    """Whether the loader draws indices, so that a batch can be passed over without loading it.
+
+    Accelerate's loaders say that they are a DataLoader and hold one: their type tells.
+    """
+    return issubclass(type(loader), DataLoader) and not isinstance(loader.dataset, IterableDataset)
 
 
 def watched(iterator: Any) -> Order | None:

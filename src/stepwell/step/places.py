@@ -145,8 +145,8 @@ class Place:
             if saved["digest"] is not None and _digest(self.queue[-1].batch) != saved["digest"]:
                 raise UsageError(
                     "Step: the batch after the checkpoint is another one than when it was saved; pass the loader as "
-                    "at the beginning of its pass, and all generators that it draws from as generators={...}, or "
-                    "begin a new pass: step.batches(loader, resume=False)"
+                    "at the beginning of its pass (and its epoch with set_epoch), and all generators that it draws from "
+                    "as generators={...}, or begin a new pass: step.batches(loader, resume=False)"
                 )
         finally:
             self._put_back(packed(now))
@@ -336,7 +336,8 @@ _KINDS = {
 
 
 def _kind(loader: Any) -> str:
-    own = [getattr(type(loader), name, None) for name in ("state_dict", "load_state_dict")]
+    inside = getattr(loader, "base_dataloader", loader)  # Accelerate's loader passes on the state of the one inside
+    own = [getattr(type(one), name, None) for one in (loader, inside) for name in ("state_dict", "load_state_dict")]
     if all(callable(one) for one in own) and not isinstance(loader, nn.Module):
         return "stateful"
     if has_order(loader):
