@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -207,6 +208,50 @@ def test_rows_that_a_parameter_does_not_have_are_refused(rows: list[int], backen
         with pytest.raises(UsageError, match="the sparse gradient of 'table' has indices"):
             optimizer.step()
     assert not table.any()
+
+
+@pytest.mark.parametrize("state", ["int8", "int4"])
+@pytest.mark.parametrize("backend", ["cpu", "eager"])
+def test_codes_and_scales_that_were_both_cut_are_refused(state: str, backend: str) -> None:
+    """Their shapes may fit one another; nobody can see that each scale stands by its own codes."""
+    p = nn.Parameter(torch.randn(9216, 4))
+    optimizer = stepwell.Adam([p], lr=0.01, state=state, backend=backend)
+    p.grad = torch.randn_like(p)
+    optimizer.step()
+    kept = {
+        key: value if value.ndim == 0 else value[torch.arange(len(value)) % 3 != 0]
+        for key, value in optimizer.state[p].items()
+    }
+    new = nn.Parameter(torch.randn(6144, 4))
+    del optimizer.state[p]
+    optimizer.param_groups[0]["params"][0] = new
+    optimizer.state[new] = kept
+    new.grad = torch.randn_like(new)
+    before = new.detach().clone()
+    with pytest.raises(UsageError, match=r"each scale stands by its own codes.*put a float32 tensor"):
+        optimizer.step()
+    assert torch.equal(new, before)
+
+
+@pytest.mark.parametrize("state", ["int8", "int4"])
+def test_codes_go_along_with_a_copy_a_checkpoint_or_an_edit_of_the_same_shape(state: str) -> None:
+    p = nn.Parameter(torch.randn(600, 4, generator=torch.Generator().manual_seed(0)))
+    optimizer = stepwell.Adam([p], lr=0.01, state=state)
+
+    def step(optimizer: Any) -> Tensor:
+        (one,) = optimizer.param_groups[0]["params"]
+        one.grad = torch.full_like(one, 0.5)
+        optimizer.step()
+        return cast(Tensor, one.detach().clone())
+
+    step(optimizer)
+    copied = copy.deepcopy(optimizer)
+    loaded = stepwell.Adam([nn.Parameter(p.detach().clone())], lr=0.01, state=state)
+    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    optimizer.state[p] = {key: value.clone() for key, value in optimizer.state[p].items()}
+    expected = step(optimizer)
+    assert torch.equal(step(copied), expected)
+    assert torch.equal(step(loaded), expected)
 
 
 @pytest.mark.parametrize("state", ["int8", "int4"])

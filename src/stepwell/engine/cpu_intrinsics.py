@@ -338,7 +338,7 @@ def _scatter(builder: Any, x: Any) -> Any:
 
 def _scatter_once(builder: Any, x: Any) -> Any:
     """formats.mix_once."""
-    x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x7FEB352D))
+    x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
     return builder.xor(x, builder.lshr(x, _word(15)))
 
 

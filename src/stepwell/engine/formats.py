@@ -473,8 +473,13 @@ def mix(x: Any) -> Any:
 
 
 def mix_once(x: Any) -> Any:
-    """Half of `mix`, for codes, whose kernels are bound by arithmetic."""
-    x = (x ^ (x >> 16)) * 0x7FEB352D & 0xFFFFFFFF
+    """Half of `mix`, for codes, whose kernels are bound by arithmetic.
+
+    The factor is the second of the two: the first is almost 2**31, and of a scale that creeps by some ulps a step it
+    makes almost the same numbers (over 2,000 steps, the mean of dithered codes is then 0.28 of a code off; 0.08 here,
+    as with the whole of `mix`).
+    """
+    x = (x ^ (x >> 16)) * 0x846CA68B & 0xFFFFFFFF
     return x ^ (x >> 15)
 
 

@@ -192,7 +192,7 @@ def random_bits(key, places):
 
 @triton.jit
 def _scatter_once(x):
-    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 16)) * 0x846CA68B
     return x ^ (x >> 15)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
 from stepwell.engine.options import Params
 from stepwell.engine.own_keys import is_own_key
-from stepwell.engine.plan import Kept, Launch, LaunchKind, Plan, Stale, Watched
+from stepwell.engine.plan import Kept, Launch, LaunchKind, Plan, Stale, Watched, trust
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import (
     FLAG,
@@ -498,6 +498,7 @@ class Optimizer(torch.optim.Optimizer):
         self._lock = threading.RLock()
         self.said = set()  # warnings that are given once
         self.state = self._watched(self.state)
+        trust(self.state)
 
     def __getstate__(self) -> dict[str, Any]:
         # Torch hands on defaults, state and groups; a subclass has attributes of its own (Muon's `inner`).

@@ -36,8 +36,21 @@ _BY_HAND: dict[str, Any] = {
     "where": "in optimizer.state",
     "mend": "delete optimizer.state[p], which begins it anew, or put a float32 tensor of the parameter's shape there",
 }
-# Of how many elements block scales are: rows taken out of the codes alone would leave each scale with other elements.
+# Of how many elements block scales are: rows taken out of the codes would leave each scale with other elements, and of
+# codes and scales that were both cut nobody can see whether they belong together. So codes are taken over that were
+# made here or loaded, and such as somebody put there for a parameter that was stepped in the shape it has.
 _ELEMENTS: Any = WeakIdKeyDictionary()
+_LOADED = 0  # of as many as the shapes of codes and scales say
+_STEPPED: Any = WeakIdKeyDictionary()  # the shape in which a tensor was stepped
+
+
+def trust(states: Mapping[Any, Any]) -> None:
+    """Note that the codes in these states, of a checkpoint or a copy, belong to their scales."""
+    for parameter, state in states.items():
+        if isinstance(parameter, Tensor) and isinstance(state, Mapping):
+            for key, scales in state.items():
+                if isinstance(key, str) and key.endswith("_largest") and isinstance(scales, Tensor):
+                    _ELEMENTS[sharding.local(scales)] = _LOADED
 
 
 class Stale(Exception):
@@ -373,7 +386,7 @@ class Launch:
             if slot.per != "element":
                 like = torch.empty(slot.shape(tensor.shape, group), dtype=width, device=tensor.device)
             if slot.name in state:
-                places[index] = self._taken(state, slot, like, name, named)
+                places[index] = self._taken(state, slot, like, name, named, tensor)
             else:
                 places[index] = formats.allocate(name, slot.signed, like, slot.start_value(group))
             dict.pop(state, f"{slot.name}_largest", None)
@@ -382,6 +395,7 @@ class Launch:
                 dict.__setitem__(state, key, self._shown(index, value))
             if len(entries) > 1:
                 _ELEMENTS[places[index][1]] = like.numel()
+                _STEPPED[tensor] = tensor.shape
         if self.low_bits is not None:
             low = state.get(formats.LOW_BITS)
             low = sharding.local(low) if isinstance(low, Tensor) else low
@@ -395,7 +409,7 @@ class Launch:
             dict.__setitem__(state, formats.LOW_BITS, self._shown(index, low))
         self.started[index] = True
 
-    def _taken(self, state: Any, slot: Slot, like: Tensor, name: str, named: str) -> tuple[Tensor, ...]:
+    def _taken(self, state: Any, slot: Slot, like: Tensor, name: str, named: str, tensor: Tensor) -> tuple[Tensor, ...]:
         """What the state holds of one slot, in the format `name`: the very tensors, where a kernel can use them.
 
         A tensor of numbers that somebody put in the place of codes is encoded; anything else that does not fit is
@@ -412,8 +426,15 @@ class Launch:
         format_found = stored.check(self.owner, named, slot, found, like, values=False, edited=True, **_BY_HAND)
         if format_found not in ("int8", "int4"):
             return formats.convert({slot.name: found[slot.name]}, slot.name, slot.signed, like, name)
-        elements = _ELEMENTS.get(found[beside], like.numel())
-        if elements != like.numel():
+        elements = _ELEMENTS.get(found[beside])
+        if elements is None and _STEPPED.get(tensor) != tensor.shape:
+            raise UsageError(
+                f"{self.owner}: {slot.name!r} of {named} {_BY_HAND['where']} holds codes and block scales that were "
+                "put there for a parameter that was not stepped in this shape yet, and nothing says that each scale "
+                "stands by its own codes; codes cannot be pruned or grown by rows: "
+                f"{_BY_HAND['mend']}, or load the state with load_state_dict"
+            )
+        if elements not in (None, _LOADED, like.numel()):
             raise UsageError(
                 f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are block scales of {elements:,} elements, "
                 f"here there are {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
