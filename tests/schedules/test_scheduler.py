@@ -321,3 +321,53 @@ def test_what_a_trainer_adds_to_torchs_count_of_calls_changes_nothing() -> None:
     assert scheduler.state_dict() == {"step": 20}
     scheduler.load_state_dict({"step": 4})
     assert scheduler._step_count == 5
+
+
+# Set by hand
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_rate_set_by_hand_is_the_new_base(as_tensor: bool) -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=torch.tensor(1e-3) if as_tensor else 1e-3)
+    scheduler = Scheduler(optimizer, RAMP)
+    group = optimizer.param_groups[0]
+    group["lr"] = torch.tensor(0.02) if as_tensor else 0.02
+    assert train(optimizer, scheduler, 5)[1:] == [pytest.approx([0.02 * RAMP(k)]) for k in range(1, 5)]
+    group["lr"] = 0.5
+    with pytest.warns(UserWarning, match=r"lr was set to 0\.5 by hand: that is the new base of warmup"):
+        scheduler.step()
+    assert train(optimizer, scheduler, 3) == [pytest.approx([0.5 * RAMP(k)]) for k in range(6, 9)]
+    assert scheduler.get_last_lr() == pytest.approx([0.5 * RAMP(9)])
+
+
+def test_a_rate_set_by_hand_under_a_schedule_of_values_is_said_to_have_no_effect() -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=1e-3)
+    scheduler = Scheduler(optimizer, RAMP.between(0.0, 0.1))
+    optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.step()
+    with pytest.warns(UserWarning, match=r"set to 0\.5 by hand: but .* gives values itself"):
+        scheduler.step()
+    assert train(optimizer, scheduler, 1) == [pytest.approx([0.1 * RAMP(1)])]
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, find("sgd")])
+def test_a_rate_that_a_checkpoint_brings_is_not_set_by_hand(make: Any) -> None:
+    optimizer = make([parameter()], lr=1e-3)
+    scheduler = Scheduler(optimizer, RAMP)
+    train(optimizer, scheduler, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    train(optimizer, scheduler, 9)
+    optimizer.load_state_dict(saved)  # and the scheduler goes on
+    scheduler.step()
+    assert train(optimizer, scheduler, 2) == [[1e-3 * RAMP(13)], [1e-3 * RAMP(14)]]
+
+
+def test_what_a_scheduler_beside_it_writes_is_no_base() -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=1e-3)
+    scheduler = Scheduler(optimizer, RAMP)
+    beside = torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5, 99)
+    for k in range(1, 5):
+        optimizer.step()
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == 1e-3 * RAMP(k)
+        beside.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +14,7 @@ from stepwell.arguments import refusal, whole
 from stepwell.errors import UsageError, shown
 from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
 from stepwell.schedules.plateau import Plateau, checked_plateau
-from stepwell.schedules.written import note, take_the_place_of_initial
+from stepwell.schedules.written import forget, note, set_by_hand, take_the_place_of_initial
 
 
 class Scheduler(LRScheduler):
@@ -31,6 +33,9 @@ class Scheduler(LRScheduler):
 
     Accelerate steps what it has prepared once per update and process: count `total_steps` so, or prepare with
     `Accelerator(step_scheduler_with_optimizer=False)` and call `step()` after updates only.
+
+    What is set in a group by hand (`group["lr"] = 0.02`) is the new base of its schedule from the next `step()` on, and
+    that is said where the schedule is under way. Beside another scheduler, what that one writes is not taken for it.
 
     A group that is added later takes part from the next `step()` on, its lr at that time being its initial one.
 
@@ -66,6 +71,7 @@ class Scheduler(LRScheduler):
             self.initial = initial_values(self.schedules, optimizer.param_groups)
             apply(self.schedules, optimizer.param_groups, self.initial, 0)  # before torch wraps the optimizer's step
         note(optimizer, self.schedules)
+        optimizer.register_load_state_dict_post_hook(forget)  # what a checkpoint brings was not set by hand
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
@@ -95,8 +101,11 @@ class Scheduler(LRScheduler):
         Raises UsageError past the horizon, before anything is changed.
         """
         step = self.last_epoch + 1 if epoch is None else whole("Scheduler", "step", epoch)
+        if epoch is None:
+            self._take_what_was_set()
         self._write(step)
         super().step(epoch)
+        note(self.optimizer, self.schedules)  # torch has filled tensors once more
 
     def _update_lr(self, epoch: int | None = None) -> None:
         if epoch is not None:  # torch's SequentialLR comes in here when it hands over, past `step`
@@ -111,6 +120,29 @@ class Scheduler(LRScheduler):
         factor = 1.0 if self.plateau is None else self.plateau.factor
         apply(self.schedules, groups, self.initial, step, lr_factor=factor)
         note(self.optimizer, self.schedules)
+
+    def _take_what_was_set(self) -> None:
+        """Make what was set in the groups by hand the base of the schedules."""
+        groups, found = self.optimizer.param_groups, set_by_hand(self.optimizer, self.schedules)
+        if not found or any(map(self._is_beside, gc.get_objects())):
+            return
+        for place, values in enumerate(found[: len(self.initial)]):
+            for name, value in values.items():
+                one = self.schedules[name]
+                if not place and (self.last_epoch or one.absolute):  # at the beginning nobody means anything else
+                    then = f"but {one} gives values itself" if one.absolute else f"that is the new base of {one}"
+                    warnings.warn(f"Scheduler: {name} was set to {shown(value)} by hand: {then}", stacklevel=3)
+                if one.absolute:
+                    continue
+                self.initial[place] = {**self.initial[place], name: _plain(value)}
+                groups[place][f"initial_{name}"] = _plain(value)
+                if name == "lr":
+                    self.base_lrs[place] = _plain(value)
+
+    def _is_beside(self, other: Any) -> bool:
+        # issubclass of the type: isinstance asks an object for its __class__, and some do things then
+        kind = issubclass(type(other), LRScheduler) and other is not self
+        return kind and getattr(other, "optimizer", None) is self.optimizer
 
     def _without_groups(self) -> dict[str, Any]:
         """The schedules without their factors per group, which name groups that a single new one is not."""
