@@ -15,7 +15,9 @@ HOUSE = Path(stepwell.__file__).parent
 
 # from the ground up; a part imports from lower rows, and from its own row only inside its own package
 ROWS = (
-    ("errors", "arguments", "findings", "curves", "ops"),
+    ("errors", "arguments", "ops"),
+    ("findings",),
+    ("curves",),
     ("engine", "anatomy"),
     ("optimizers", "schedules", "groups"),
     ("step",),
@@ -24,7 +26,7 @@ ROWS = (
     ("cli",),
 )
 FLOOR = {part: row for row, parts in enumerate(ROWS) for part in parts}
-GROUND = {"errors", "arguments", "findings", "curves", "ops"}  # single files that may use one another
+GROUND = {"errors", "arguments", "ops"}  # single files that may use one another
 FILES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 
 

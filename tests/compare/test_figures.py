@@ -131,7 +131,7 @@ def test_the_headline_names_the_best_and_shares_a_tie() -> None:
 
 
 def test_the_notes_are_honest() -> None:
-    found = {(finding.code, finding.where): finding for finding in findings(result())}
+    found = {(finding.code, str(finding.place)): finding for finding in findings(result())}
     assert found["C04", "SGD"].instead == "widen the range: --lr-range sgd=0.0001:1"
     assert found["C04", "Lion"].instead == "widen the range: --lr-range lion=1e-05:0.1"
     assert "not reached by Lion" in found["C08", "this run"].seen
@@ -142,7 +142,7 @@ def test_the_notes_are_honest() -> None:
     doubled = [dataclasses.replace(o, evaluations=2 * 20) for o in result().outcomes if o.optimizer == "SGD"]
     doubled += [dataclasses.replace(o, evaluations=20) for o in result().outcomes if o.optimizer == "Lion"]
     (note,) = [one for one in findings(result(outcomes=tuple(doubled))) if one.code == "C09"]
-    assert (note.where, note.seen) == ("SGD", "it takes 2 gradients per step")
+    assert (str(note.place), note.seen) == ("SGD", "it takes 2 gradients per step")
     assert "C06" in {finding.code for finding in findings(result(plan=lonely))}
 
 

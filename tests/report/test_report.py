@@ -11,7 +11,7 @@ import pytest
 
 from stepwell import report
 from stepwell.curves import Chart, Curve, Heights, Mark, Section, Table
-from stepwell.findings import Finding
+from stepwell.findings import Check, Finding, Trial
 from stepwell.report.figures import SERIES, decades, figure, said, slots
 from stepwell.report.page import embedded
 
@@ -30,9 +30,11 @@ PLANE = Chart(
 TABLE = Table(
     ["optimizer", "median"], [["AdamW", 0.5], ["Lion", None], [NASTY, "x"]], title="Scores", notes=["a table's note"]
 )
-FINDING = Finding(
-    "C04", "warning", "Lion", "best lr at the edge", "a better one may lie outside", "widen the range", "arXiv 1"
-)
+CHECK = Check(
+    code="C04", name="edge", severity="warning", certainty="certain", looks_for="an edge", example_bad="1",
+    example_good="2", why="a better one may lie outside", instead="widen the range", reference="arXiv 1",
+)  # fmt: skip
+FINDING = Finding(check=CHECK, place=Trial("Lion"), seen="best lr at the edge")
 SECTIONS = [Section("Result", [TABLE, FINDING], "text of the section"), Section("Charts", [CHART, LOG, PLANE])]
 
 

@@ -7,9 +7,27 @@
 
 from __future__ import annotations
 
-from stepwell.compare.outcome import Outcome
-from stepwell.compare.plan import Contender, Plan, Trial
-from stepwell.compare.run import Result, compare
-from stepwell.compare.scores import Score
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepwell.compare.outcome import Outcome as Outcome
+    from stepwell.compare.plan import Contender as Contender
+    from stepwell.compare.plan import Plan as Plan
+    from stepwell.compare.plan import Trial as Trial
+    from stepwell.compare.run import Result as Result
+    from stepwell.compare.run import compare as compare
+    from stepwell.compare.scores import Score as Score
 
 __all__ = ["Contender", "Outcome", "Plan", "Result", "Score", "Trial", "compare"]
+
+# Loaded when first used: the checks of this room are listed without torch.
+_WHERE = {"Outcome": "outcome", "Contender": "plan", "Plan": "plan", "Trial": "plan", "Result": "run",
+          "compare": "run", "Score": "scores"}  # fmt: skip
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _WHERE:
+            return getattr(import_module(f"stepwell.compare.{_WHERE[name]}"), name)
+        raise AttributeError(f"module 'stepwell.compare' has no attribute {name!r}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stepwell.compare import checks
 from stepwell.compare.plan import learning_rates
 from stepwell.compare.scores import Score
-from stepwell.findings import Finding, gravest_first
+from stepwell.findings import Finding, Run, Trial, gravest_first
 
 if TYPE_CHECKING:
     from stepwell.compare.run import Result
@@ -18,17 +19,11 @@ def findings(result: Result) -> list[Finding]:
     found: list[Finding] = []
     for score in result.scores:
         found += _tuning(result, score)
-        found += _seeds(result, score)
+        found += _seeds(score)
         found += _evaluations(result, score)
     if not result.complete:
-        found.append(
-            Finding(
-                "C01", "warning", "this run",
-                f"{len(result.outcomes)} of {planned(result)} trials are done",
-                "the figures below may change with the rest",
-                "run the same command again: it goes on from here",
-            )
-        )  # fmt: skip
+        seen = f"{len(result.outcomes)} of {planned(result)} trials are done"
+        found.append(Finding(check=checks.INCOMPLETE, place=Run(), seen=seen))
     found += _ranking(result)
     return gravest_first(found)
 
@@ -40,53 +35,34 @@ def planned(result: Result) -> int:
 
 def _tuning(result: Result, score: Score) -> list[Finding]:
     found = []
+    place, option = Trial(score.optimizer), f"--lr-range {score.optimizer.lower()}="
     contender = next(c for c in result.plan.contenders if c.name == score.optimizer)
     errors = [o.error for o in result.outcomes if o.optimizer == score.optimizer and o.status == "crashed"]
     if errors:
-        found.append(
-            Finding(
-                "C02", "error", score.optimizer, f"{len(errors)} trial(s) crashed: {errors[0]}",
-                "its budget was smaller than that of the others",
-                "mend the cause, delete these lines from trials.jsonl and run the same command again",
-            )
-        )  # fmt: skip
+        seen = f"{len(errors)} trial(s) crashed: {errors[0]}"
+        found.append(Finding(check=checks.CRASHED, place=place, seen=seen))
     if score.trials == result.plan.trials and score.best_lr is None:
-        found.append(
-            Finding(
-                "C03", "error", score.optimizer,
-                f"no learning rate from {contender.low:g} to {contender.high:g} finished",
-                "it has no score",
-                f"give it a range that suits the task: --lr-range {score.optimizer.lower()}=low:high",
-            )
-        )  # fmt: skip
+        seen = f"no learning rate from {contender.low:g} to {contender.high:g} finished"
+        instead = f"give it a range that suits the task: {option}low:high"
+        found.append(Finding(check=checks.NO_RATE, place=place, seen=seen, instead=instead))
     if score.edge is not None:
         rates = learning_rates(contender.low, contender.high, result.plan.trials)
         low, high = (
             (contender.low / 10, contender.high) if score.edge == "low" else (contender.low, contender.high * 10)
         )
         end = "lowest" if score.edge == "low" else "highest"
-        found.append(
-            Finding(
-                "C04", "warning", score.optimizer,
-                f"its best lr {score.best_lr:g} is the {end} of the {len(rates)} tried",
-                "a better one may lie outside, so its score may be too low",
-                f"widen the range: --lr-range {score.optimizer.lower()}={low:.2g}:{high:.2g}",
-            )
-        )  # fmt: skip
+        seen = f"its best lr {score.best_lr:g} is the {end} of the {len(rates)} tried"
+        instead = f"widen the range: {option}{low:.2g}:{high:.2g}"
+        found.append(Finding(check=checks.EDGE, place=place, seen=seen, instead=instead))
     return found
 
 
-def _seeds(result: Result, score: Score) -> list[Finding]:
+def _seeds(score: Score) -> list[Finding]:
     lost = score.seeds - score.seeds_finished
     if not lost:
         return []
-    return [
-        Finding(
-            "C05", "warning", score.optimizer, f"{lost} of {score.seeds} seeds did not finish",
-            "its median is over the others only, which flatters it",
-            "read its score as unstable at this learning rate; a lower one, or clipping, may hold",
-        )
-    ]  # fmt: skip
+    seen = f"{lost} of {score.seeds} seeds did not finish"
+    return [Finding(check=checks.SEEDS_LOST, place=Trial(score.optimizer), seen=seen)]
 
 
 def _evaluations(result: Result, score: Score) -> list[Finding]:
@@ -97,46 +73,31 @@ def _evaluations(result: Result, score: Score) -> list[Finding]:
         return []
     return [
         Finding(
-            "C09", "note", score.optimizer, f"it takes {per_step:.3g} gradients per step",
-            "in the same number of steps it sees more gradients than the others, and takes longer",
-            "compare it by the seconds to the target, or give the others as many gradients: a run of their own with "
-            f"--steps times {per_step:.3g}",
+            check=checks.MORE_GRADIENTS,
+            place=Trial(score.optimizer),
+            seen=f"it takes {per_step:.3g} gradients per step",
+            instead="compare it by the seconds to the target, or give the others as many gradients: a run of their "
+            f"own with --steps times {per_step:.3g}",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _ranking(result: Result) -> list[Finding]:
     found = []
     ranked = [score for score in result.scores if score.median is not None]
     if result.plan.seeds < 3:
-        found.append(
-            Finding(
-                "C06", "note", "this run", f"{result.plan.seeds} seed(s) for each optimizer",
-                "the spread between seeds is not known, so small differences mean nothing",
-                "give --seeds 3 or more",
-            )
-        )  # fmt: skip
+        seen = f"{result.plan.seeds} seed(s) for each optimizer"
+        found.append(Finding(check=checks.FEW_SEEDS, place=Run(), seen=seen))
     elif len(ranked) > 1:
         level = [score.optimizer for score in ranked[1:] if overlap(ranked[0], score)]
         if level:
-            found.append(
-                Finding(
-                    "C07", "note", "this run",
-                    f"the seeds of {ranked[0].optimizer} overlap with those of {listed(level)}",
-                    "the order among them may be chance",
-                    "give more --seeds before choosing between them by this metric",
-                )
-            )  # fmt: skip
+            seen = f"the seeds of {ranked[0].optimizer} overlap with those of {listed(level)}"
+            found.append(Finding(check=checks.OVERLAP, place=Run(), seen=seen))
     target = result.task["target"]
     missed = [score.optimizer for score in ranked if not score.reached]
     if target is not None and missed and result.complete:
-        found.append(
-            Finding(
-                "C08", "note", "this run", f"the target {target:g} was not reached by {listed(missed)}",
-                "steps to the target are empty for them",
-                "give more --steps, or read the final metric only",
-            )
-        )  # fmt: skip
+        seen = f"the target {target:g} was not reached by {listed(missed)}"
+        found.append(Finding(check=checks.TARGET_MISSED, place=Run(), seen=seen))
     return found
 
 

@@ -55,5 +55,5 @@ def show(result: Result, console: Any = None) -> None:
         legend.append("*: at the edge of the range tried.")
     console.print(Text(" ".join(legend), style="dim"))
     for finding in findings(result):
-        console.print(Text(f"{finding.severity}: {finding.where}: {finding.seen}", style=STYLES[finding.severity]))
+        console.print(Text(f"{finding.severity}: {finding.place}: {finding.seen}", style=STYLES[finding.severity]))
         console.print(Text(f"  {finding.instead}", style="dim"))

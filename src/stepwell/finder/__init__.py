@@ -5,8 +5,24 @@
 (0.0021, (0.0016, 0.0026))
 """
 
-from stepwell.finder.find import find_lr
-from stepwell.finder.found import FoundLR
-from stepwell.finder.rules import RULES
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepwell.finder.find import find_lr as find_lr
+    from stepwell.finder.found import FoundLR as FoundLR
+    from stepwell.finder.rules import RULES as RULES
 
 __all__ = ["RULES", "FoundLR", "find_lr"]
+
+# Loaded when first used: the checks of this room are listed without torch.
+_WHERE = {"find_lr": "find", "FoundLR": "found", "RULES": "rules"}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _WHERE:
+            return getattr(import_module(f"stepwell.finder.{_WHERE[name]}"), name)
+        raise AttributeError(f"module 'stepwell.finder' has no attribute {name!r}")

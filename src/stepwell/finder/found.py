@@ -12,8 +12,9 @@ import numpy as np
 
 from stepwell.curves import Chart, Curve, Mark
 from stepwell.errors import MissingExtra
+from stepwell.finder.checks import NO_ANSWER
 from stepwell.finder.rules import RULES, Array, capped, kernel, smooth
-from stepwell.findings import Finding
+from stepwell.findings import Finding, Run
 
 FEWEST = 6  # finite points without which there is no curve to read
 WIDTH = 0.05  # of the smoothing, in parts of the sweep
@@ -62,15 +63,7 @@ class FoundLR:
         """The refusal as a finding, or None if there is an answer."""
         if not self.reasons:
             return None
-        return Finding(
-            "F01",
-            "warning",
-            "learning-rate finder",
-            "; ".join(self.reasons),
-            "any rate read off this curve would be made up",
-            "search a grid of rates with short runs (stepwell compare), or change what the reason names",
-            "Smith, arXiv 1506.01186",
-        )
+        return Finding(check=NO_ANSWER, place=Run("learning-rate finder"), seen="; ".join(self.reasons))
 
     def text(self) -> str:
         """What a reader is told: the answer with its spread, the other rules, the notes; or the reasons against one."""

@@ -14,7 +14,7 @@ from typing import Any
 from stepwell import arguments
 from stepwell.curves import Cell, Chart, Section, Table
 from stepwell.errors import MissingExtra, UsageError, printable
-from stepwell.findings import Finding
+from stepwell.findings import Finding, html
 from stepwell.report.figures import figure, slots
 
 SHORT = 28  # characters: a cell up to this long is kept on one line
@@ -67,6 +67,7 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
     environment.filters["kind"] = lambda item: type(item).__name__
     environment.filters["figure"] = lambda chart: drawn[id(chart)]
     environment.filters["columns"] = _columns
+    environment.filters["finding"] = html
     template = environment.from_string(_file("page.html.jinja"))
     return template.render(
         title=title, lead=lead, foot=foot, sections=sections, style=_file("page.css"), script=_file("page.js"),

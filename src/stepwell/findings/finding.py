@@ -1,0 +1,68 @@
+"""A finding: a check, the place where it found its fault, and what was seen there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepwell.findings.check import CERTAINTIES, SEVERITIES, Certainty, Check, Severity
+from stepwell.findings.fix import Fix
+from stepwell.findings.place import Place, Source
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Something that proves a finding, and where: the line of the backward pass, the norm at step 300."""
+
+    place: Place
+    seen: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One fault that a check found.
+
+    Attributes:
+        check: what it is, why it hurts and what to do, in general.
+        place: where: a `Source`, a `Tensor`, a `Trial` or a `Run`.
+        seen: what was observed, with its numbers, as a clause: "its best lr 0.1 is the highest of the 6 tried".
+        evidence: what proves it, each with its own place.
+        instead: what to do here, where that says more than `check.instead`, as the very option to give; else empty.
+        fix: edits of the source that remove the fault, or None.
+    """
+
+    check: Check
+    place: Place
+    seen: str
+    evidence: tuple[Evidence, ...] = ()
+    instead: str = ""
+    fix: Fix | None = None
+
+    def __post_init__(self) -> None:
+        if not self.instead:
+            object.__setattr__(self, "instead", self.check.instead)
+
+    @property
+    def code(self) -> str:
+        return self.check.code
+
+    @property
+    def severity(self) -> Severity:
+        return self.check.severity
+
+    @property
+    def certainty(self) -> Certainty:
+        return self.check.certainty
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings by severity, certainty, code and place; equal ones keep their order."""
+    return sorted(findings, key=_order)
+
+
+def _order(finding: Finding) -> tuple[int, int, str, tuple[str, int, int]]:
+    place = finding.place
+    where = (str(place), 0, 0)
+    if isinstance(place, Source):
+        where = (place.file, place.cell or 0, place.line)
+    return SEVERITIES.index(finding.severity), CERTAINTIES.index(finding.certainty), finding.code, where

@@ -1,0 +1,77 @@
+"""A fix: edits of the source text that remove what a finding is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, order=True)
+class Edit:
+    """The characters from `start` up to `end` become `new`. Places are (line, column), both from 1; columns count
+    characters."""
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    new: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Edits that belong together: all are made, or none.
+
+    Attributes:
+        says: what the edits do, as "insert optimizer.zero_grad() before the backward pass".
+        edits: the edits, which must not overlap.
+        safe: whether the intent is certain: such a fix is applied by `--fix`, others by `--unsafe-fixes` only.
+
+    Raises ValueError for edits that overlap or end before they begin.
+    """
+
+    says: str
+    edits: tuple[Edit, ...]
+    safe: bool = False
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.edits)
+        for one in ordered:
+            if one.end < one.start:
+                raise ValueError(f"fix {self.says!r}: an edit ends at {one.end}, before it begins at {one.start}")
+        for one, following in pairwise(ordered):
+            if following.start < one.end or following.start == one.start:
+                raise ValueError(f"fix {self.says!r}: the edits at {one.start} and {following.start} overlap")
+
+
+def applied(source: str, fixes: Iterable[Fix]) -> tuple[str, list[Fix]]:
+    """The source after the fixes, and those that were made: one that overlaps an earlier one waits for the next time.
+
+    >>> applied("a = 1", [Fix("rename a", (Edit((1, 1), (1, 2), "b"),))])[0]
+    'b = 1'
+    """
+    lines = source.splitlines(keepends=True)
+    starts = [0]
+    for one in lines:
+        starts.append(starts[-1] + len(one))
+
+    def offset(place: tuple[int, int]) -> int:
+        line, column = place
+        if line > len(lines):
+            return len(source)
+        return min(starts[line - 1] + column - 1, starts[line])
+
+    made: list[Fix] = []
+    taken: list[tuple[int, int, str]] = []
+    for fix in fixes:
+        spans = [(offset(edit.start), offset(edit.end), edit.new) for edit in fix.edits]
+        free = all(
+            end <= begin2 or end2 <= begin if begin != begin2 else False
+            for begin, end, _ in spans
+            for begin2, end2, _ in taken
+        )
+        if free:
+            taken += spans
+            made.append(fix)
+    for begin, end, new in sorted(taken, reverse=True):
+        source = source[:begin] + new + source[end:]
+    return source, made

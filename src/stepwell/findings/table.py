@@ -1,0 +1,54 @@
+"""The table of all checks, by code. Each room lists its own in its module `checks`, as CHECKS; nothing else is needed.
+
+No room is named here: a room with a `checks` takes part, one that is taken away is missing, and that is all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+
+from stepwell.errors import UsageError, nearest, shown
+from stepwell.findings.check import Check
+
+_HOUSE = Path(__file__).parents[1]
+
+
+@cache
+def table() -> Mapping[str, Check]:
+    """All checks by code, in the order of their codes.
+
+    Raises ValueError where two rooms use one code or one name.
+    """
+    found: dict[str, Check] = {}
+    for room in sorted(path for path in _HOUSE.iterdir() if _has_checks(path)):
+        for check in import_module(f"stepwell.{room.name}.checks").CHECKS:
+            for other in found.values():
+                if check.code == other.code or check.name == other.name:
+                    raise ValueError(f"two checks are called {check.code} or {check.name}: {other!r} and {check!r}")
+            found[check.code] = check
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def find(code: str) -> Check:
+    """The check of a code or a name, in any case.
+
+    Raises UsageError naming the nearest for one that is not there.
+
+    >>> find("c04").name
+    'best-rate-at-the-edge'
+    """
+    checks = table()
+    names = {check.name: check for check in checks.values()}
+    if isinstance(code, str):
+        check = checks.get(code.upper()) or names.get(code.lower())
+        if check is not None:
+            return check
+    raise UsageError(f"there is no check {shown(code)}: {nearest(code, checks)}")
+
+
+def _has_checks(room: Path) -> bool:
+    return (room / "checks.py").is_file() or (room / "checks" / "__init__.py").is_file()

@@ -1,0 +1,23 @@
+"""Findings as plain text: one line, as a compiler prints it, or in full."""
+
+from __future__ import annotations
+
+from stepwell.findings.finding import Finding
+
+
+def line(finding: Finding) -> str:
+    """The finding in one line: severity, code, place and what was seen."""
+    return f"{finding.severity} {finding.code} {finding.place}: {finding.seen}"
+
+
+def text(finding: Finding) -> str:
+    """The finding in full: the line, the evidence, then why, what to do instead and the reference, each indented."""
+    check = finding.check
+    rest = [("why", check.why), ("instead", finding.instead), ("see", check.reference)]
+    return "\n".join(
+        [
+            line(finding),
+            *(f"  {one.place}: {one.seen}" for one in finding.evidence),
+            *(f"  {label}: {said}" for label, said in rest if said),
+        ]
+    )
