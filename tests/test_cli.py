@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from stepwell import __version__, cli
+from stepwell.compare.command import ranges
+from stepwell.optimizers.command import options
 
 FAST = [
     "compare",
@@ -187,11 +189,11 @@ def test_tasks_and_optimizers_are_listed(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_options_are_read_as_python_values() -> None:
     given = ["adamw.betas=(0.9,0.95)", "adamw.amsgrad=True", "lion.state=bf16", "lion.weight_decay=1e-2"]
-    assert cli._options(given) == {
+    assert options(given, "") == {
         "adamw": {"betas": (0.9, 0.95), "amsgrad": True},
         "lion": {"state": "bf16", "weight_decay": 0.01},
     }
-    assert cli._ranges(["adamw=1e-4:0.1"]) == {"adamw": (1e-4, 0.1)}
+    assert ranges(["adamw=1e-4:0.1"]) == {"adamw": (1e-4, 0.1)}
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

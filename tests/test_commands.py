@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.metadata
 import io
 import os
 import runpy
+import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ GOOD = {
     "plan": ["plan", "module.py:make_model"],
     "find-lr": ["find-lr", "digits", "--optimizer", "sgd", "--iterations", "30", "--orders", "1", "--attempts", "1"],
     "info": ["info"],
+    "findings": ["findings"],
 }
 MODULE = """
 from torch import nn
@@ -93,6 +97,30 @@ def test_every_command_is_among_these(capsys: pytest.CaptureFixture[str]) -> Non
     cli.main(["--help"])
     listed = capsys.readouterr().out.partition("Commands:")[2]
     assert {line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "} == set(GOOD)
+
+
+def test_the_table_says_what_each_command_does() -> None:
+    """The first sentence of its help, or the like; and options are described in one style."""
+    for name, (module, said) in cli.COMMANDS.items():
+        function = getattr(importlib.import_module(module), name.replace("-", "_"))
+        assert said.endswith(".")
+        assert (function.__doc__ or "").split()[0] == said.split()[0], name
+        for option in typing.get_type_hints(function, include_extras=True).values():
+            for one in getattr(option, "__metadata__", ()):
+                assert one.help[0].isupper(), one.help
+                assert one.help[-1] == ".", one.help
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("stepwell fi", {"find-lr", "findings"}), ("stepwell info --js", {"--json"})]
+)
+def test_a_shell_completes_commands_and_options(words: str, expected: set[str]) -> None:
+    environment = {"_STEPWELL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv = ['stepwell']; from stepwell.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert set(done.stdout.split()) == expected, done.stderr
 
 
 @pytest.mark.usefixtures("folder")

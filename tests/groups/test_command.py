@@ -17,7 +17,7 @@ from tests.anatomy import lookalikes as look
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(cli._app(), arguments, catch_exceptions=False)
+    result = CliRunner().invoke(cli._app(), list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 

@@ -1,4 +1,4 @@
-"""What `stepwell find-lr` prints: the learning rate of a task and an optimizer."""
+"""`stepwell find-lr`: the learning rate of a task and an optimizer."""
 
 from __future__ import annotations
 
@@ -7,19 +7,53 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from stepwell.arguments import mapping, path, text, whole
 from stepwell.errors import MissingExtra, UsageError, printable
-from stepwell.finder.find import find_lr
-from stepwell.finder.found import FoundLR
-from stepwell.optimizers import create, find
-from stepwell.step.estimators import twice_differentiable
+from stepwell.terminal import DONE, FAILED
 
 if TYPE_CHECKING:
+    from stepwell.finder.found import FoundLR
     from stepwell.tasks import Task
 
 ENDINGS = (".png", ".svg", ".pdf")
+
+
+def find_lr(
+    task: Annotated[str, typer.Argument(help="A task's name, or my_task.py:task.")],
+    optimizer: Annotated[str, typer.Option(help="Its name.")] = "adamw",
+    option: Annotated[
+        list[str] | None, typer.Option(help="Set an argument: sgd.momentum=0.8. May be repeated.")
+    ] = None,
+    low: Annotated[float | None, typer.Option(help="Lowest rate.")] = None,
+    high: Annotated[float | None, typer.Option(help="Highest rate.")] = None,
+    iterations: Annotated[int, typer.Option(help="Updates in all.")] = 99,
+    orders: Annotated[int, typer.Option(help="Sweeps, each over the data in another order.")] = 3,
+    attempts: Annotated[int, typer.Option(help="Tries; each takes three times the updates of the last.")] = 3,
+    accumulate: Annotated[int | None, typer.Option(help="Micro-batches per update.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the model and of the orders.")] = 0,
+    out: Annotated[str | None, typer.Option(help="Also draw the curve: .png, .svg or .pdf.")] = None,
+) -> int:
+    """Find the learning rate by a range test: the peak for a schedule of warmup and decay.
+
+    Where the curve gives no answer, it tries again: lower, higher, or slower over more orders of the data. Exits with 1
+    if there is none in the end.
+    """
+    from stepwell.optimizers.command import options, options_of
+    from stepwell.tasks import find
+
+    given = options(option or [], "find-lr searches the lr; its range is --low and --high")
+    chosen = options_of(optimizer, given)
+    check_out(out)  # before a task file is read, and before anything is trained
+    found = found_for(
+        find(task), optimizer, options=chosen, low=low, high=high, iterations=iterations, orders=orders,
+        attempts=attempts, accumulate=accumulate, seed=seed, out=out,
+    )  # fmt: skip
+    print(found)
+    return DONE if found.suggestion is not None else FAILED
 
 
 def found_for(
@@ -49,13 +83,17 @@ def found_for(
     Raises UsageError for what `find_lr` refuses, and before anything is trained for an `out` that cannot be written;
     MissingExtra if `out` needs matplotlib.
     """
+    from stepwell.finder.find import find_lr as search
+    from stepwell.optimizers import create, find
+    from stepwell.step.estimators import twice_differentiable
+
     target = check_out(out)
     chosen_options = _options(optimizer, options)
     model = task.build(whole("find-lr", "seed", seed, most=2**32 - 1))
     if "model" in inspect.signature(find(optimizer)).parameters:  # SAM: for the statistics of batch norm
         chosen_options.setdefault("model", model)
     chosen = create(optimizer, model, **chosen_options)
-    found = find_lr(
+    found = search(
         model,
         chosen,
         task.batches,
@@ -104,6 +142,8 @@ def check_out(out: Any) -> Path | None:
 
 def _options(optimizer: str, given: Any) -> dict[str, Any]:
     """The options that an optimizer has in a comparison, and over them the given ones."""
+    from stepwell.optimizers import find
+
     mine = {} if given is None else mapping("find-lr", "options", given, "a dict, as {'momentum': 0.9}")
     for name in mine:
         text("find-lr", "an option", name, "the name of an argument, as momentum")

@@ -1,18 +1,74 @@
-"""What `stepwell plan` prints: what each tensor of a model gets, and the memory that training it will need."""
+"""`stepwell plan`: what each tensor of a model gets, and the memory that training it will need."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from torch import nn
+import typer
 
 from stepwell.errors import UsageError
-from stepwell.groups.build import Groups, by_role, muon
-from stepwell.groups.memory import device_memory, forecast
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from stepwell.groups.build import Groups
 
 
 def plan(
+    task: Annotated[str, typer.Argument(help="A task's name, or module.py:name of a task, a model, or its maker.")],
+    optimizer: Annotated[str, typer.Option(help="Its name.")] = "adamw",
+    lr: Annotated[float | None, typer.Option(help="Learning rate; the optimizer's default if not given.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay; likewise.")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="Multiplies lr per block from the top, as 0.75.")] = None,
+    state: Annotated[str, typer.Option(help="Format of the state: fp32, bf16, int8 or int4.")] = "fp32",
+    averages: Annotated[int, typer.Option(help="Copies of the weights that are kept (EMA).")] = 0,
+    device: Annotated[str, typer.Option(help="Whose memory it must fit: cpu, cuda, cuda:1.")] = "cpu",
+) -> None:
+    """Show what each tensor of a model gets, and the memory that training it will need."""
+    from stepwell import optimizers
+    from stepwell.groups.memory import STATE
+
+    chosen: Any = optimizer
+    try:
+        chosen = optimizers.find(optimizer)
+    except UsageError:
+        if optimizer.lower() not in STATE:  # known to the forecast only
+            raise
+    text = planned(
+        _model(task), chosen, defaults=_usual, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay,
+        state=state, averages=averages, device=device,
+    )  # fmt: skip
+    print(text)
+
+
+def _model(source: str) -> Any:
+    """The model of a task, or the one that a Python file holds or makes."""
+    if ":" in source or source.endswith(".py") or "/" in source:
+        from stepwell.tasks.load import model
+
+        return model(source)
+    from stepwell.tasks import find
+
+    return find(source).build(0)
+
+
+def _usual(optimizer: Any) -> dict[str, Any]:
+    """The default lr and weight decay of an optimizer, by class or name; those that are known."""
+    from stepwell.optimizers import TABLE, find
+
+    known = not isinstance(optimizer, str) or optimizer.lower() in map(str.lower, TABLE)
+    if not known:  # to the forecast only
+        return {}
+    cls: Any = find(optimizer) if isinstance(optimizer, str) else optimizer
+    if "base" in cls.facts.compare_options:  # a wrapper's are those of what is inside
+        cls = find(cls.facts.compare_options["base"])
+    defaults = {name: one.default for name, one in inspect.signature(cls).parameters.items()}
+    return {name: defaults[name] for name in ("lr", "weight_decay") if isinstance(defaults.get(name), float)}
+
+
+def planned(
     model: nn.Module,
     optimizer: Any,
     *,
@@ -39,6 +95,9 @@ def plan(
 
     Raises UsageError for an unknown optimizer, format or device.
     """
+    from stepwell.groups.build import Groups
+    from stepwell.groups.memory import device_memory, forecast
+
     groups = grouped(model, optimizer, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)
     available, where = device_memory(device)
     needs = forecast(
@@ -68,6 +127,8 @@ def grouped(
     layer_decay: float | None = None,
 ) -> Groups:
     """The groups that suit an optimizer: Muon's split for Muon, by role for all others."""
+    from stepwell.groups.build import by_role, muon
+
     name = optimizer if isinstance(optimizer, str) else optimizer.__name__
     if name.lower() == "muon":
         if layer_decay is not None:

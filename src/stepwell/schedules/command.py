@@ -1,13 +1,29 @@
-"""What `stepwell schedule` prints: an expression, drawn."""
+"""`stepwell schedule`: an expression, drawn."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from stepwell import terminal
 from stepwell.errors import UsageError
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.draw import draw, save
 from stepwell.schedules.expression import parse
+
+
+def schedule(
+    expression: Annotated[str, typer.Argument(help='As "warmup(500).then(cosine(9500, to=0.1))".')],
+    lr: Annotated[float, typer.Option(help="The rate that the factors multiply.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(help="Updates of the run; fractions need it.")] = None,
+    out: Annotated[str | None, typer.Option(help="Also write a picture: .png, .svg or .pdf.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="ASCII only.")] = False,
+) -> None:
+    """Draw a schedule of the learning rate. The expression is parsed, never evaluated."""
+    ascii_only = plain or terminal.is_plain()
+    print(show(expression, lr=lr, steps=steps, out=out, width=terminal.width(), plain=ascii_only))
 
 
 def show(
@@ -32,11 +48,11 @@ def show(
     >>> print(show("linear()", steps=3, width=40, height=4, plain=True).splitlines()[0])
     linear(3)
     """
-    schedule = _fitted(parse(expression), steps)
-    rate = 1.0 if schedule.absolute else lr
-    lines = [str(schedule), "", draw(schedule, lr=rate, steps=steps, width=width, height=height, plain=plain)]
+    parsed = _fitted(parse(expression), steps)
+    rate = 1.0 if parsed.absolute else lr
+    lines = [str(parsed), "", draw(parsed, lr=rate, steps=steps, width=width, height=height, plain=plain)]
     if out is not None:
-        lines += ["", f"written to {save(schedule, out, lr=rate, steps=steps)}"]
+        lines += ["", f"written to {save(parsed, out, lr=rate, steps=steps)}"]
     return "\n".join(lines)
 
 

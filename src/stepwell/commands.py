@@ -1,0 +1,67 @@
+"""The commands as typer has them: each is imported when it is asked for, and named from the table when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,  # rich's help costs 0.1 s of imports
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+
+def app(table: Mapping[str, tuple[str, str]]) -> typer.Typer:
+    """The program. `table`: command -> (module with a function of that name, one line of help)."""
+
+    class Table(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(table)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            if cmd_name not in table:
+                return None
+            module, _ = table[cmd_name]
+            single = typer.Typer(**{**_SETTINGS, "no_args_is_help": False}, add_completion=False)
+            single.command(cmd_name)(getattr(import_module(module), cmd_name.replace("-", "_")))
+            return get_command(single)
+
+        def format_commands(self, ctx: Any, formatter: Any) -> None:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, said) for name, (_, said) in table.items()])
+
+        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+            # click asks every command for its help here
+            from click.shell_completion import CompletionItem
+
+            found = [
+                CompletionItem(name, help=said) for name, (_, said) in table.items() if name.startswith(incomplete)
+            ]
+            return found or super().shell_complete(ctx, incomplete)
+
+    program = typer.Typer(
+        cls=Table, help="Choose, build, run, tune and debug the optimizer of a PyTorch training run.", **_SETTINGS
+    )
+
+    @program.callback()
+    def stepwell(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    ) -> None:
+        pass
+
+    return program
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from stepwell import __version__
+
+        print(f"stepwell {__version__}")
+        raise typer.Exit

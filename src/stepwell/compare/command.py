@@ -1,0 +1,98 @@
+"""`stepwell compare`: a comparison, its table, its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepwell.errors import UsageError, shown
+from stepwell.terminal import DONE, INTERRUPTED, Told, require, say
+
+if TYPE_CHECKING:
+    from stepwell.compare import Result
+
+
+def compare(
+    task: Annotated[str, typer.Argument(help="A built-in task (see `stepwell tasks`) or my_task.py:task.")],
+    optimizers: Annotated[str, typer.Option(help="Names with commas between (see `stepwell optimizers`).")] = (
+        "sgd,adamw,lion"
+    ),
+    trials: Annotated[int, typer.Option(help="Learning rates to try for each optimizer.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Final runs of each optimizer at its best learning rate.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Steps in a run; the task's own budget if not given.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes; one per two cores if not given.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to keep the run in; runs/TASK if not given.")] = None,
+    lr_range: Annotated[
+        list[str] | None, typer.Option(help="Search other rates: adamw=1e-4:1e-1. May be repeated.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Set an argument: adamw.weight_decay=0.1. May be repeated.")
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="Cut hopeless learning rates half way.")] = True,
+    device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Compare optimizers on a task, fairly.
+
+    Each gets the same number of learning rates and seeds. Prints a table and writes report.html.
+
+    Press Ctrl-C at any time: finished trials are kept, and running the same command again resumes.
+    """
+    require("stepwell compare", "optuna", "rich")
+    require("an HTML report", "plotly", "jinja2")
+    from stepwell.compare.progress import suited
+    from stepwell.compare.run import compare as run
+    from stepwell.optimizers.command import options
+
+    names = [name for name in (part.strip() for part in optimizers.split(",")) if name]
+    result = run(
+        task, names, trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune, device=device,
+        lr_ranges=ranges(lr_range or []), progress=suited(quiet),
+        options=options(option or [], "compare chooses the lr; its range is --lr-range {name}=low:high"),
+    )  # fmt: skip
+    return _hand_over(result, as_json)
+
+
+def ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """`["adamw=1e-4:1e-1"]` as a dict. Raises UsageError for what is not of that form."""
+    found = {}
+    for text in given:
+        name, _, span = text.partition("=")
+        low, _, high = span.partition(":")
+        try:
+            found[name] = float(low), float(high)
+        except ValueError:
+            raise UsageError(f"--lr-range {shown(text)}: write it as adamw=1e-4:1e-1") from None
+    return found
+
+
+def _hand_over(result: Result, as_json: bool) -> int:
+    """Write the report and results.json, print the table. Returns 130 for an interrupted comparison."""
+    from stepwell import __version__, report
+    from stepwell.compare.figures import sections
+    from stepwell.compare.folder import write_whole
+    from stepwell.compare.terminal import show
+
+    data = json.dumps(result.to_json(), indent=1, allow_nan=False)  # all of it was checked before the training
+    write_whole(result.folder / "results.json", data + "\n")
+    page = report.write(
+        result.folder / "report.html",
+        f"Optimizers compared: {result.task['name']}",
+        sections(result),
+        lead=f"{', '.join(c.name for c in result.plan.contenders)} on {result.task['summary']}; "
+        "equal tuning budgets, equal seeds, one schedule.",
+        foot=f"stepwell {__version__}",
+    )
+    if as_json:
+        print(data)
+    elif result.outcomes:
+        show(result)
+        print(f"report: {page}")
+    if not result.complete:
+        say("interrupted; the same command goes on from here")
+        return Told(INTERRUPTED)
+    return DONE
