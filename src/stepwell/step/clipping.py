@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine.gradients import Factor, global_norm, is_finite_number, multiply
-from stepwell.errors import UsageError
+from stepwell.arguments import number, sequence, text, whole
+from stepwell.engine.gradients import Factor, global_norm, multiply
+from stepwell.errors import UsageError, shown
 
+_PATTERNS = "a list of patterns of names, as ('head.*',)"
+_WINDOW = 2**24  # norms that AutoClip sorts at each step: 64 MiB of them
 ALMOST_ZERO = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm that it divides by
 
 
 def above_zero(owner: str, name: str, value: Any) -> float:
     """`value` as a float if it is a number above 0, or UsageError."""
-    if not is_finite_number(value) or value <= 0:
-        raise UsageError(f"{owner}: {name}={value!r}; it must be a finite number above 0 (None clips nothing)")
-    return float(value)
+    return float(number(owner, name, value, above=0, do="None clips nothing"))
 
 
 class Clip:
@@ -134,13 +135,16 @@ class AdaptiveClip(Clip):
     def __init__(self, ratio: float = 0.01, *, eps: float = 1e-3, exclude: Sequence[str] = ()) -> None:
         self.ratio = above_zero("AdaptiveClip", "ratio", ratio)
         self.eps = above_zero("AdaptiveClip", "eps", eps)
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        given = [exclude] if isinstance(exclude, str) else sequence("AdaptiveClip", "exclude", exclude, _PATTERNS)
+        self.exclude = tuple(text("AdaptiveClip", "exclude", one, _PATTERNS) for one in given)
 
     def check(self, names: Sequence[str]) -> None:
         for pattern in self.exclude:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 hint = ", ".join(names[-3:]) if any(names) else "none; pass model.named_parameters() to the optimizer"
-                raise UsageError(f"AdaptiveClip: exclude={pattern!r} matches no parameter's name; the last are {hint}")
+                raise UsageError(
+                    f"AdaptiveClip: exclude={shown(pattern)} matches no parameter's name; the last are {hint}"
+                )
 
     def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
         touched = []
@@ -184,11 +188,8 @@ class AutoClip(Clip):
     """
 
     def __init__(self, percentile: float = 10.0, *, window: int = 1000) -> None:
-        if not is_finite_number(percentile) or not 0 < percentile <= 100:
-            raise UsageError(f"AutoClip: percentile={percentile!r}; it must be in (0, 100]")
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-            raise UsageError(f"AutoClip: window={window!r}; it must be a whole number of at least 1")
-        self.percentile, self.window = float(percentile), window
+        self.percentile = float(number("AutoClip", "percentile", percentile, above=0, most=100))
+        self.window = whole("AutoClip", "window", window, least=1, most=_WINDOW)
         self._norms: Tensor | None = None  # [window], inf where there is none yet: they sort to the end
         self._count: Tensor | None = None  # how many there were, on the device
 

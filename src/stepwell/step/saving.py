@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stepwell import engine
-from stepwell.errors import UsageError
+from stepwell.arguments import refusal, text, whole
+from stepwell.errors import UsageError, shown
 from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step import files, ranks, switching
 from stepwell.step.generators import check_generator_states, generator_states, set_generator_states
@@ -145,7 +146,7 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     for part in ("number", "skipped"):
         if not isinstance(state[part], int) or isinstance(state[part], bool) or state[part] < 0:
             raise UsageError(
-                f"Step: '{part}' is {state[part]!r} in the checkpoint; it must be a whole number from 0 on"
+                f"Step: '{part}' is {shown(state[part])} in the checkpoint; it must be a whole number from 0 on"
             )
     for part, mine, made in (
         ("scaler", step.scaler, "scaler=GradScaler()"),
@@ -250,8 +251,7 @@ def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
 
 def save(step: Step, path: str | Path, model: nn.Module, keep: int, extra: Any) -> Path:
     """Write a checkpoint to `path`; in a run of several processes, the part of this one."""
-    if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
-        raise UsageError(f"Step: keep={keep!r}; it must be a whole number of at least 1")
+    keep = whole("Step", "keep", keep, least=1)
     _check_plain(extra, "extra")
     path = _checked(path)
     mine = ranks.rank()
@@ -297,9 +297,10 @@ def _load_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
 
 
 def _checked(path: Any) -> Path:
-    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
-        raise UsageError(f"Step: path={path!r}; it must be the name of a file, such as 'runs/a/checkpoint.pt'")
-    return Path(path)
+    must = "the name of a file, such as 'runs/a/checkpoint.pt'"
+    if not isinstance(path, (str, Path)):
+        raise refusal("Step", "path", path, must)
+    return Path(text("Step", "path", str(path), must))
 
 
 def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
