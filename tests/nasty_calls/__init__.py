@@ -20,6 +20,8 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     **step.CALLS,
 }
 _NAMED = {**optimizers.CALLS, **groups.CALLS, **step.CALLS}  # here a message must name the argument
+_USERS_OWN = below_step.USERS_OWN | optimizers.USERS_OWN | step.USERS_OWN
+_CODE = ("closure", "compute", "forward", "logits")  # what can be called is, and may raise what it likes
 _WORDS = {**optimizers.WORDS, **groups.WORDS, **step.WORDS}  # other words than the argument's name that do
 
 
@@ -27,4 +29,5 @@ def outcome(name: str, argument: str, value: Any) -> str:
     """What went wrong in one call: an exception that is no UsageError, a message of several lines, a hang; or ''."""
     call, _ = CALLS[name]
     words = (argument, *_WORDS.get((name, argument), ()), *_WORDS.get(argument, ())) if name in _NAMED else ()
-    return outcome_of(lambda: call(**{argument: value}), words, (name, argument) in below_step.USERS_OWN)
+    users_own = (name, argument) in _USERS_OWN or (argument in _CODE and callable(value))
+    return outcome_of(lambda: call(**{argument: value}), words, users_own)

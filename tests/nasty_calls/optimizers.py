@@ -24,6 +24,9 @@ WORDS: dict[Any, tuple[str, ...]] = {
     "optimizer": ("wrap",),
     "model_or_params": ("params", "parameter"),
     "base": ("optimizer",),
+    ("create", "name"): ("optimizer",),
+    ("switch", "lr"): ("weight_decay",),  # of the product that is carried over
+    "set_to_none": (),
 }
 
 
@@ -89,10 +92,12 @@ def _is_kept_well(value: Any) -> bool:
 
 
 def _check_kept(group: dict[str, Any], key: str, usual: Any) -> None:
-    if key not in group:
+    if key not in group or key == "params":
         return
     kept = group[key]
     assert _is_kept_well(kept), f"kept as a {type(kept).__name__}"
+    if type(kept) in (bool, int, float) and kept == usual:  # 0 for False changes nothing
+        return
     if isinstance(usual, float) and kept is not None:
         assert is_finite_number(kept) or kept == math.inf, f"taken for a number: {kept!r:.80}"
     if isinstance(usual, bool):
@@ -189,6 +194,9 @@ def _recalibrated(**given: Any) -> None:
 def _group_of(**given: Any) -> None:
     _made("AdamW", params=[{"params": _parameters(), **given}])
 
+
+# Arguments that are code or data of the user's own, whose exceptions are handed on as they are.
+USERS_OWN = {("recalibrate", "batches"), ("recalibrate", "forward")}
 
 CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     **{name: (_construct(name), _arguments(name)) for name in TABLE},

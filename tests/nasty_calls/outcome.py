@@ -57,7 +57,7 @@ def outcome_of(call: Callable[[], Any], words: tuple[str, ...] = (), users_own: 
             return str(wrong)
     except Late:
         return f"no end after {LIMIT} s"
-    except (TypeError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, RuntimeError, ZeroDivisionError, ValueError) as error:
         return "" if users_own else f"{type(error).__name__}: {error}"[:300]
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:300]

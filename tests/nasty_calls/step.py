@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from stepwell.step import SWA, AdaptiveClip, AutoClip, Average, ClipNorm, ClipVa
 from .optimizers import unchanged
 
 WORDS: dict[Any, tuple[str, ...]] = {
+    ("closure", "compute"): ("loss",),  # that the function returned
     "optimizer": ("optimizer",),
     "ema": ("decay",),
     "clip_norm": ("max_norm",),
@@ -104,6 +106,11 @@ def _closed(**given: Any) -> None:
 
 
 def _saved(**given: Any) -> None:
+    with mock.patch("os.fsync"):  # thousands of them would take minutes
+        _saved_quickly(**given)
+
+
+def _saved_quickly(**given: Any) -> None:
     step, model = _usual()
     folder = Path(tempfile.mkdtemp())
     try:
@@ -121,6 +128,11 @@ def _removed(path: Path) -> None:
 
 
 def _loaded(**given: Any) -> None:
+    with mock.patch("os.fsync"):
+        _loaded_quickly(**given)
+
+
+def _loaded_quickly(**given: Any) -> None:
     step, model = _usual()
     folder = Path(tempfile.mkdtemp())
     try:
@@ -202,11 +214,13 @@ def _scheduled_group(**given: Any) -> None:
         step(_loss(model))
 
 
+USERS_OWN = {("batches", "loader")}
+
 _ARGUMENTS = tuple(inspect.signature(Step.__init__).parameters)[1:]
 
 CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "Step": (_construct, _ARGUMENTS),
-    "Step with a schedule": (lambda total_steps: _construct(schedule="cosine", total_steps=total_steps),
+    "Step with a schedule": (lambda total_steps: _construct(schedule=constant(), total_steps=total_steps),
                              ("total_steps",)),
     "schedule of": (lambda value: _construct(schedule={"lr": value}), ("value",)),
     "schedule for": (lambda value: _construct(schedule=_keyed(value, constant())), ("value",)),
@@ -224,7 +238,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "Step.load": (_loaded, ("path", "model", "overrides")),
     "overrides": (_overridden, ("lr", "betas", "eps", "weight_decay", "state", "maximize")),
     "name of overrides": (lambda value: _loaded(overrides=_keyed(value)), ("value",)),
-    "set": (_set, tuple(name for name in vars(_usual()[0]) if not name.startswith("_")) + ("number", "note")),
+    "set": (_set, (*(name for name in vars(_usual()[0]) if not name.startswith("_")), "number", "note")),
     "Step.switch": (_switched, ("to", "lr", "carry", "weight_decay", "momentum")),
     "group under a Step": (_scheduled_group, ("lr", "momentum", "weight_decay")),
     "ClipNorm": (_clipped(ClipNorm), ("max_norm",)),

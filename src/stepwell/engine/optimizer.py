@@ -180,9 +180,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"{name}: param_group={shown(param_group)}; it must be a dict, as {{'params': [...], 'lr': 0.1}}"
             )
         if "params" not in param_group:
-            raise UsageError(
-                f"{name}: param_group={shown(param_group)} has no 'params'; give them, as a list of tensors"
-            )
+            raise UsageError(f"{name}: param_group={shown(param_group)} has no 'params'; give a list of tensors")
         (param_group,) = as_groups([param_group], name)
         self._check_group(param_group, self.defaults)
         present = {id(p): n for n, p in self._named()}
@@ -628,8 +626,8 @@ def check_closure(owner: str, closure: Any) -> None:
     """Raise WrongType for a closure that cannot be called."""
     if not callable(closure):
         raise WrongType(
-            f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, does "
-            "backward and returns it"
+            f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, "
+            "does backward and returns it"
         )
 
 

@@ -183,8 +183,8 @@ RANGES: dict[str, Range | OneOf] = {
 
 def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf]) -> dict[str, Range | OneOf]:
     """The ranges of an optimizer. What need not be said in its `ranges` is read from the defaults of its arguments: a
-    flag takes nothing but a flag, there are as many betas as in the default, `adamw_lr` is read as `lr` is, and a number
-    of which nothing is known is finite."""
+    flag takes nothing but a flag, there are as many betas as in the default, `adamw_lr` is read as `lr` is, and any
+    other number is finite."""
     ranges = {**RANGES, **own}
     for name, parameter in inspect.signature(initialiser).parameters.items():
         usual = parameter.default
@@ -263,8 +263,9 @@ def _number(owner: str, name: str, value: Any, member: Any, allowed: Range, plac
     plain = plain_number(member)
     if plain is None:  # also '1e-3' of a YAML file
         raise UsageError(f"{owner}: {name}={shown(value)}{place} is not a number; it must be {allowed}")
-    right = plain in allowed and (abs(plain) <= FINITE or math.isinf(plain))
-    if right and allowed.whole and not math.isinf(plain):
+    infinite = type(plain) is float and math.isinf(plain)
+    right = plain in allowed and (infinite or abs(plain) <= FINITE)
+    if right and allowed.whole and not infinite:
         right = plain == int(plain) and abs(plain) <= MOST
         plain = int(plain)
     if not right:

@@ -391,7 +391,7 @@ class _Settings:
         if layer_decay is not None:
             layer_decay = number(owner, "decay" if owner == "by_layer" else "layer_decay", layer_decay, above=0, most=1)
             if lr is None:
-                raise UsageError(f"{owner}: the decay of layers multiplies lr, which is not given; pass lr=...")
+                raise UsageError(f"{owner}: layer_decay multiplies lr, which is not given; pass lr=...")
         check(patterns, anatomy.members, owner)
         for pattern, value in patterns.items():
             if not isinstance(value, Mapping):

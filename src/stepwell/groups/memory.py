@@ -227,7 +227,11 @@ def forecast(
     check_optimizer("forecast", optimizer)
     averages = whole("forecast", "averages", averages)
     available = None if available is None else whole("forecast", "available", available, do="bytes, or None")
-    where = where if where == "" else text("forecast", "where", where, "a text, the device in words")
+    where = (
+        where
+        if isinstance(where, str) and not where
+        else text("forecast", "where", where, "a text, the device in words")
+    )
     held = items("forecast", "buffers", buffers, "tensors, as model.buffers()")
     if not all(isinstance(tensor, torch.Tensor) for tensor in held):
         raise refusal("forecast", "buffers", buffers, "tensors, as model.buffers()")

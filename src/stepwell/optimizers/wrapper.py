@@ -101,7 +101,7 @@ class Wrapper(torch.optim.Optimizer):
                         f"{name} around {inside.__name__}: unknown option {option}={shown(value)}: "
                         f"{nearest(option, {*known, *named, 'base'})}"
                     )
-        if cls.group_options and not hasattr(params, "named_parameters"):
+        if cls.group_options and not isinstance(params, torch.nn.Module):
             params, taken = cls._without_own(params)
         else:
             taken = []

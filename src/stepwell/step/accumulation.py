@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.arguments import FINITE, plain_number
+from stepwell.arguments import FINITE, MOST, plain_number
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, shown
 
@@ -108,7 +108,7 @@ def checked_weight(weight: Any) -> Weight:
     else:
         plain = plain_number(weight)
         if plain is not None and 0 < plain <= FINITE:
-            return plain
+            return plain if plain <= MOST else float(plain)  # a tensor takes no larger whole number
     raise UsageError(
         f"Step: weight={shown(weight)}; it must be a finite number above 0: the samples or tokens that the loss is the "
         "mean of (leave a micro-batch without any out)"

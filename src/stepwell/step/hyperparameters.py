@@ -242,14 +242,15 @@ def checked_overrides(step: Step, overrides: Any) -> dict[str, Any]:
             )
         if name in step.schedules and step.schedules[name].absolute:
             raise UsageError(
-                f"Step: overrides={{{shown(name)}: {shown(value)}}} has no effect: the schedule {step.schedules[name]} gives "
-                "values itself; leave it out"
+                f"Step: overrides={{{shown(name)}: {shown(value)}}} has no effect: the schedule {step.schedules[name]} "
+                "gives values itself; leave it out"
             )
         like = groups[0].get(name, 0.0)
         plain = _alike(value, like)
         if plain is None:
             raise UsageError(
-                f"Step: overrides={{{shown(name)}: {shown(value)}}}; it must be like {_shown(like)}, finite and at least 0"
+                f"Step: overrides={{{shown(name)}: {shown(value)}}}; it must be like {_shown(like)}, "
+                "finite and at least 0"
             )
         if isinstance(inner, engine.Optimizer) and name in groups[0]:
             check_hyperparameters(type(inner).__name__, {name: plain}, inner.all_ranges)

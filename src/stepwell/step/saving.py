@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell import engine
-from stepwell.arguments import refusal, text, whole
+from stepwell.arguments import MOST, refusal, text, whole
 from stepwell.errors import UsageError, shown
 from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step import files, ranks, switching
@@ -144,7 +144,7 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     if missing:
         raise UsageError(f"Step: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
     for part in ("number", "skipped"):
-        if not isinstance(state[part], int) or isinstance(state[part], bool) or state[part] < 0:
+        if not isinstance(state[part], int) or isinstance(state[part], bool) or not 0 <= state[part] <= MOST:
             raise UsageError(
                 f"Step: '{part}' is {shown(state[part])} in the checkpoint; it must be a whole number from 0 on"
             )
