@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from stepwell.step import SWA, AdaptiveClip, AutoClip, Average, ClipNorm, ClipVa
 from .optimizers import unchanged
 
 WORDS: dict[Any, tuple[str, ...]] = {
+    ("Step.switch", "lr"): ("weight_decay",),  # of the product that is carried over
     ("closure", "compute"): ("loss",),  # that the function returned
     "optimizer": ("optimizer",),
     "ema": ("decay",),
@@ -112,19 +114,16 @@ def _saved(**given: Any) -> None:
 
 def _saved_quickly(**given: Any) -> None:
     step, model = _usual()
-    folder = Path(tempfile.mkdtemp())
+    folder, before = Path(tempfile.mkdtemp()), Path.cwd()
+    inside = folder / "a" / "b" / "c"  # where relative paths end, also one that begins with "../.."
+    inside.mkdir(parents=True)
+    os.chdir(inside)
     try:
         with unchanged(*_look(step, model)):
             step.save(**{"path": folder / "run.pt", **given})
-        if "path" in given and isinstance(given["path"], (str, Path)):
-            _removed(Path(given["path"]))
     finally:
+        os.chdir(before)
         shutil.rmtree(folder)
-
-
-def _removed(path: Path) -> None:
-    for one in path.parent.glob(f"*{path.name}*"):
-        one.unlink()
 
 
 def _loaded(**given: Any) -> None:
@@ -238,7 +237,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "Step.load": (_loaded, ("path", "model", "overrides")),
     "overrides": (_overridden, ("lr", "betas", "eps", "weight_decay", "state", "maximize")),
     "name of overrides": (lambda value: _loaded(overrides=_keyed(value)), ("value",)),
-    "set": (_set, (*(name for name in vars(_usual()[0]) if not name.startswith("_")), "number", "note")),
+    "set": (_set, (*(name for name in vars(_usual()[0]) if not name.startswith("_")), "note")),
     "Step.switch": (_switched, ("to", "lr", "carry", "weight_decay", "momentum")),
     "group under a Step": (_scheduled_group, ("lr", "momentum", "weight_decay")),
     "ClipNorm": (_clipped(ClipNorm), ("max_norm",)),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from stepwell.step.step import Step
 
 FORMAT = "stepwell.step 1"
+_PATH, _PART = 4000, 255  # bytes of a path and of a name in it that Linux and its file systems take
+_KEEP = 10_000  # checkpoints: each save looks for all of them
 _PARTS = ("format", "number", "skipped", "optimizer", "scaler", "average", "clip", "plateau", "generators", "estimator")
 
 
@@ -251,8 +253,11 @@ def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
 
 def save(step: Step, path: str | Path, model: nn.Module, keep: int, extra: Any) -> Path:
     """Write a checkpoint to `path`; in a run of several processes, the part of this one."""
-    keep = whole("Step", "keep", keep, least=1)
-    _check_plain(extra, "extra")
+    keep = whole("Step", "keep", keep, least=1, most=_KEEP)
+    try:
+        _check_plain(extra, "extra")
+    except RecursionError:
+        raise refusal("Step", "extra", extra, "nested less deeply, and not in itself") from None
     path = _checked(path)
     mine = ranks.rank()
     if step._files.fresh and mine is not None:
@@ -300,7 +305,10 @@ def _checked(path: Any) -> Path:
     must = "the name of a file, such as 'runs/a/checkpoint.pt'"
     if not isinstance(path, (str, Path)):
         raise refusal("Step", "path", path, must)
-    return Path(text("Step", "path", str(path), must))
+    checked = Path(text("Step", "path", str(path), must))
+    if len(str(checked).encode()) > _PATH or any(len(part.encode()) > _PART for part in checked.parts):
+        raise refusal("Step", "path", path, f"{must}, with at most {_PART} bytes a name")
+    return checked
 
 
 def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
