@@ -92,7 +92,7 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
         return float(sum(math.prod(slot.shape(shape, kept)) for slot, kept in _slots_of(optimizer, group, shape)))
     folded = name.lower().replace("-", "").replace("_", "")
     if folded not in STATE:
-        raise UsageError(f"optimizer {shown(name)}: its state is not known here: {nearest(name, STATE)}")
+        raise UsageError(f"the state of {shown(name)} is not known here: {nearest(name, STATE)}")
     if folded in ("sgd", "rmsprop") and "momentum" in settings:
         own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
         return (own + bool(settings["momentum"])) * math.prod(shape)
@@ -275,7 +275,7 @@ def check_groups(owner: str, groups: Any) -> None:
 def check_state(owner: str, state: Any) -> None:
     """Raise UsageError for no format of a state."""
     if not isinstance(state, str) or state not in FORMATS:
-        raise UsageError(f"{owner}: state={shown(state)}; {nearest(state, FORMATS)}")
+        raise UsageError(f"{owner}: state={shown(state)}: {nearest(state, FORMATS)}")
 
 
 def check_optimizer(owner: str, optimizer: Any) -> None:

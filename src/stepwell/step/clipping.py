@@ -8,24 +8,27 @@ cost nothing but the norm, which a step takes anyway.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.arguments import number, sequence, text, whole
+from stepwell.arguments import number, refusal, sequence, text, whole
 from stepwell.engine.gradients import Factor, global_norm, multiply
 from stepwell.errors import UsageError, shown
 
 _PATTERNS = "a list of patterns of names, as ('head.*',)"
+_MOST = 3e38  # what a float32 holds
+_LONGEST = 1000  # characters of a pattern
 _WINDOW = 2**24  # norms that AutoClip sorts at each step: 64 MiB of them
 ALMOST_ZERO = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm that it divides by
 
 
-def above_zero(owner: str, name: str, value: Any) -> float:
+def above_zero(owner: str, name: str, value: Any, most: float = math.inf) -> float:
     """`value` as a float if it is a number above 0, or UsageError."""
-    return float(number(owner, name, value, above=0, do="None clips nothing"))
+    return float(number(owner, name, value, above=0, most=most, do="None clips nothing"))
 
 
 class Clip:
@@ -86,7 +89,7 @@ class ClipValue(Clip):
     """
 
     def __init__(self, max_value: float) -> None:
-        self.max_value = above_zero("ClipValue", "max_value", max_value)
+        self.max_value = above_zero("ClipValue", "max_value", max_value, _MOST)
 
     def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
         dense = [gradient for _, _, gradient in _written(named, factor)]
@@ -133,9 +136,11 @@ class AdaptiveClip(Clip):
     """
 
     def __init__(self, ratio: float = 0.01, *, eps: float = 1e-3, exclude: Sequence[str] = ()) -> None:
-        self.ratio = above_zero("AdaptiveClip", "ratio", ratio)
-        self.eps = above_zero("AdaptiveClip", "eps", eps)
+        self.ratio = above_zero("AdaptiveClip", "ratio", ratio, _MOST)
+        self.eps = above_zero("AdaptiveClip", "eps", eps, _MOST)
         given = [exclude] if isinstance(exclude, str) else sequence("AdaptiveClip", "exclude", exclude, _PATTERNS)
+        if any(isinstance(one, str) and len(one) > _LONGEST for one in given):
+            raise refusal("AdaptiveClip", "exclude", exclude, f"{_PATTERNS}, each of at most {_LONGEST} characters")
         self.exclude = tuple(text("AdaptiveClip", "exclude", one, _PATTERNS) for one in given)
 
     def check(self, names: Sequence[str]) -> None:
