@@ -95,7 +95,7 @@ WORDS |= {
     ("of", "value"): ("of(", "optimizer"),
     ("device_memory", "value"): ("device",),
     "pattern": ("freeze",),
-    "optimizer": ("the state of", "optimizer"),
+    **{(name, "optimizer"): ("the state of",) for name in ("table", "rows", "forecast")},
     "decay": ("layer_decay",),
     "patterns": ("pattern",),
     "roles": ("role",),

@@ -95,9 +95,9 @@ def _check_kept(group: dict[str, Any], key: str, usual: Any) -> None:
     if key not in group or key == "params":
         return
     kept = group[key]
-    assert _is_kept_well(kept), f"kept as a {type(kept).__name__}"
-    if type(kept) in (bool, int, float) and kept == usual:  # 0 for False changes nothing
+    if isinstance(kept, (int, float)) and kept == usual:  # 0 for False changes nothing
         return
+    assert _is_kept_well(kept), f"kept as a {type(kept).__name__}"
     if isinstance(usual, float) and kept is not None:
         assert is_finite_number(kept) or kept == math.inf, f"taken for a number: {kept!r:.80}"
     if isinstance(usual, bool):

@@ -170,6 +170,7 @@ class Muon(Optimizer):
             "adamw_weight_decay": adamw_weight_decay,
             "force": force,
         }
+        defaults["betas"] = read("Muon", "adamw_betas", adamw_betas, self.all_ranges["adamw_betas"])
         defaults |= check_hyperparameters("Muon", defaults, self.ranges_with(defaults))
         self.force, self.inner = (
             defaults["force"],

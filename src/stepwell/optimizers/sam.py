@@ -114,7 +114,7 @@ class SAM(Wrapper):
         """Add a group to the optimizer inside; `sam_rho` may be among its options."""
         if not isinstance(param_group, dict):
             return super().add_param_group(param_group)  # which refuses it
-        rho = self._read("rho", param_group.get(RHO, self.rho))
+        rho = read(type(self).__name__, RHO, param_group.get(RHO, self.rho), self.ranges["rho"])
         super().add_param_group({k: v for k, v in param_group.items() if k != RHO})
         self.param_groups[-1][RHO] = rho
 
@@ -155,9 +155,9 @@ class SAM(Wrapper):
     def _moved(self) -> list[_Moved]:
         result = []
         for place, group in enumerate(self.param_groups):
-            rho = float(
-                read(type(self).__name__, RHO, group.get(RHO, self.rho), self.ranges["rho"], f" in group {place}")
-            )
+            given = group.get(RHO, self.rho)
+            group[RHO] = read(type(self).__name__, RHO, given, self.ranges["rho"], f" in group {place}")
+            rho = float(group[RHO])
             names = group.get("param_names") or [""] * len(group["params"])
             for name, tensor in zip(names, group["params"], strict=True):
                 gradient = tensor.grad

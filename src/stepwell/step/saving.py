@@ -117,6 +117,8 @@ def _in_words(what: str, act: Callable[..., Any], *given: Any) -> Any:
 def _switch(step: Step, state: Mapping[str, Any]) -> None:
     """Where the checkpoint was saved after a switch to another optimizer, do as much."""
     saved = state.get("switched") if isinstance(state, Mapping) else None
+    if not isinstance(saved, (str, type(None))):
+        raise UsageError(f"Step: 'switched' is {shown(saved)} in the checkpoint; it must be a name, or None")
     if saved == step._switched:
         return
     if saved is None:
