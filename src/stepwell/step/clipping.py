@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.arguments import number, refusal, sequence, text, whole
+from stepwell.arguments import FINITE, number, plain_number, refusal, sequence, text, whole
 from stepwell.engine.gradients import Factor, global_norm, multiply
 from stepwell.errors import UsageError, shown
 
@@ -28,7 +28,10 @@ ALMOST_ZERO = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm t
 
 def above_zero(owner: str, name: str, value: Any, most: float = math.inf) -> float:
     """`value` as a float if it is a number above 0, or UsageError."""
-    return float(number(owner, name, value, above=0, most=most, do="None clips nothing"))
+    plain = plain_number(value)
+    if plain is None or not 0 < plain <= min(most, FINITE):
+        raise refusal(owner, name, value, "a finite number above 0", "None clips nothing")
+    return float(plain)
 
 
 class Clip:
