@@ -267,7 +267,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: by_role(linear(), roles={"head": {"params": []}}), "'head' sets 'params', which groups set themselves"),
     (lambda: by_role(linear(), roles=["head"]), "it must be hyperparameters by role"),  # type: ignore[arg-type]
     (lambda: by_role(linear(), roles={"head": {"lr": "1"}}), "by_role: lr of 'head'='1'; it must be a finite number"),
-    (lambda: by_pattern(linear(), {"0": {"weight_decay": -1}}), "weight_decay of '0'=-1; it must be a finite number, at least 0"),
+    (lambda: by_pattern(linear(), {"0": {"weight_decay": -1}}), "weight_decay of '0'=-1; it must be a finite number, at least 0"),  # noqa: E501
     (lambda: by_role(linear(), no_decay=None), "it must be a list of roles"),  # type: ignore[arg-type]
     (lambda: by_role(linear(), lr=10**400), "must be a finite number, at least 0"),
     (lambda: muon(linear(), adamw=[3e-4]), "must be a dict of hyperparameters"),  # type: ignore[arg-type]

@@ -53,8 +53,8 @@ def taken_by_hand(step: Step) -> bool:
             plain = plain_number(value)
             if plain is None or not is_finite_number(plain) or plain < 0:
                 raise UsageError(
-                    f"Step: {name} was set to {shown(value)} by hand in group {place}; it must be a finite number of at "
-                    "least 0"
+                    f"Step: {name} was set to {shown(value)} by hand in group {place}; it must be a finite number "
+                    "of at least 0"
                 )
     for place, values in enumerate(found):
         for name, value in values.items():

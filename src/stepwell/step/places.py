@@ -146,8 +146,8 @@ class Place:
             if saved["digest"] is not None and _digest(self.queue[-1].batch) != saved["digest"]:
                 raise UsageError(
                     "Step: the batch after the checkpoint is another one than when it was saved; pass the loader as "
-                    "at the beginning of its pass (and its epoch with set_epoch), and all generators that it draws from "
-                    "as generators={...}, or begin a new pass: step.batches(loader, resume=False)"
+                    "at the beginning of its pass (and its epoch with set_epoch), and all generators that it draws "
+                    "from as generators={...}, or begin a new pass: step.batches(loader, resume=False)"
                 )
         finally:
             self._put_back(packed(now))
