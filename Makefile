@@ -31,8 +31,8 @@ test: $(READY) lint types ## everything that continuous integration runs
 test-fast: $(READY) ## the tests that take a second or less
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
-fuzz: $(READY) ## thousands of changed checkpoints and the like, of which `make test` takes a sample
-	STEPWELL_FUZZ=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/engine/test_state_fuzz.py
+fuzz: $(READY) ## 100,000 changed checkpoints and nasty calls, of which `make test` takes a sample
+	STEPWELL_FUZZ=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/engine/test_state_fuzz.py tests/test_nasty_calls.py
 
 lint: $(READY)
 	$(BIN)/ruff check src tests bench examples

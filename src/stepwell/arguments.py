@@ -126,12 +126,16 @@ def flag(owner: str, name: str, value: Any, *, do: str = "") -> bool:
     >>> flag("compare", "prune", True)
     True
     """
-    if isinstance(value, bool):
-        return value
-    kind = type(value)
-    if kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"):
-        return bool(value)
+    plain = plain_flag(value)
+    if isinstance(plain, bool):
+        return plain
     raise refusal(owner, name, value, "True or False", do)
+
+
+def plain_flag(value: Any) -> Any:
+    """Python's own True or False for NumPy's; anything else as it is."""
+    kind = type(value)
+    return bool(value) if kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_") else value
 
 
 def choice(owner: str, name: str, value: Any, allowed: Iterable[str]) -> str:
@@ -188,6 +192,26 @@ def sequence(owner: str, name: str, value: Any, must: str, *, do: str = "") -> l
     except UsageError:
         raise
     except Exception:  # a method of the user's own may raise anything
+        raise refusal(owner, name, value, must, do) from None
+    raise refusal(owner, name, value, must, do)
+
+
+def items(owner: str, name: str, value: Any, must: str, *, most: int = _LONG, do: str = "") -> list[Any]:
+    """The items of anything that can be iterated over once, an iterator included; text and a mapping cannot.
+
+    One that gives more than `most` is refused: it may never end.
+    """
+    found: list[Any] = []
+    try:
+        if not isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
+            for item in value:
+                found.append(item)
+                if len(found) > most:
+                    raise refusal(owner, name, value, f"{must}, of at most {most:,} items", do)
+            return found
+    except UsageError:
+        raise
+    except Exception:  # what cannot be iterated over; a method of the user's own may raise anything
         raise refusal(owner, name, value, must, do) from None
     raise refusal(owner, name, value, must, do)
 

@@ -12,7 +12,13 @@ _NAME = 100  # characters of a name that are compared with the known ones: diffl
 
 
 class UsageError(ValueError):
-    """Something that a user can mend. Commands print its message and exit with 2; no traceback."""
+    """Something that a user can mend. Commands print its message and exit with 2; no traceback.
+
+    The message is one printable line, whatever text of a user is in it.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(a if not isinstance(a, str) or a.isprintable() else printable(a) for a in args))
 
 
 class WrongType(UsageError, TypeError):

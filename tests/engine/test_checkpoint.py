@@ -200,7 +200,7 @@ MISFITS: dict[str, tuple[Callable[[Any], None], str]] = {
     "lr nan": (_set("param_groups", 0, "lr", float("nan")), "group 0 of the checkpoint: lr=nan"),
     "lr None": (_set("param_groups", 0, "lr", None), "lr=None is not a number"),
     "lr complex": (_set("param_groups", 0, "lr", torch.tensor(1j)), "lr=.*is not a number"),
-    "lr huge": (_set("param_groups", 0, "lr", 10**400), "lr=1000.*out of range"),
+    "lr huge": (_set("param_groups", 0, "lr", 10**400), "lr=an int of .*out of range"),
     "initial_lr": (_set("param_groups", 0, "initial_lr", float("nan")), "initial_lr=nan"),
     "betas": (_set("param_groups", 0, "betas", "fp32"), "betas='fp32' is not 2 numbers"),
     "state": (_set("param_groups", 0, "state", np.zeros(2)), "state="),
@@ -264,6 +264,6 @@ def test_what_is_no_number_in_a_live_group_is_refused_at_the_step(value: Any) ->
     optimizer, params = trained()
     before = params[0].detach().clone()
     optimizer.param_groups[0]["lr"] = value
-    with pytest.raises(UsageError, match=r"lr=.* in group 0 is not a number"):
+    with pytest.raises(UsageError, match=r"lr=.* in group 0 is not (a|one) number"):
         optimizer.step()
     assert torch.equal(params[0], before)

@@ -261,20 +261,23 @@ def linear() -> nn.Module:
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: by_role(linear(), no_decay=("norms",)), "unknown role 'norms': did you mean 'norm'?"),
-    (lambda: by_role(linear(), no_decay="norm"), "give a list of roles"),
+    (lambda: by_role(linear(), no_decay="norm"), "it must be a list of roles"),
     (lambda: by_role(linear(), roles={"heads": {}}), "unknown role 'heads': did you mean 'head'?"),
-    (lambda: by_role(linear(), roles={"head": 3}), "roles['head']=3: give a dict"),  # type: ignore[dict-item]
+    (lambda: by_role(linear(), roles={"head": 3}), "roles['head']=3; it must be a dict"),  # type: ignore[dict-item]
     (lambda: by_role(linear(), roles={"head": {"params": []}}), "'head' sets 'params', which groups set themselves"),
-    (lambda: by_role(linear(), roles=["head"]), "give hyperparameters by role"),  # type: ignore[arg-type]
-    (lambda: by_role(linear(), roles={"head": {"lr": "1"}}), "by_role: lr of 'head'='1': must be a number"),
-    (lambda: by_pattern(linear(), {"0": {"weight_decay": -1}}), "weight_decay of '0'=-1: must be a number, at least 0"),
-    (lambda: by_role(linear(), no_decay=None), "give a list of roles"),  # type: ignore[arg-type]
-    (lambda: by_role(linear(), lr=10**400), "must be a number, at least 0 and finite"),
-    (lambda: muon(linear(), adamw=[3e-4]), "give the hyperparameters of the others"),  # type: ignore[arg-type]
-    (lambda: by_role(linear(), lr=-1.0), "by_role: lr=-1.0: must be a number, at least 0"),
-    (lambda: by_role(linear(), lr=float("nan")), "lr=nan: must be a number"),
+    (lambda: by_role(linear(), roles=["head"]), "it must be hyperparameters by role"),  # type: ignore[arg-type]
+    (lambda: by_role(linear(), roles={"head": {"lr": "1"}}), "by_role: lr of 'head'='1'; it must be a finite number"),
+    (
+        lambda: by_pattern(linear(), {"0": {"weight_decay": -1}}),
+        "weight_decay of '0'=-1; it must be a finite number, at least 0",
+    ),
+    (lambda: by_role(linear(), no_decay=None), "it must be a list of roles"),  # type: ignore[arg-type]
+    (lambda: by_role(linear(), lr=10**400), "must be a finite number, at least 0"),
+    (lambda: muon(linear(), adamw=[3e-4]), "must be a dict of hyperparameters"),  # type: ignore[arg-type]
+    (lambda: by_role(linear(), lr=-1.0), "by_role: lr=-1.0; it must be a finite number, at least 0"),
+    (lambda: by_role(linear(), lr=float("nan")), "lr=nan; it must be a finite number"),
     (lambda: by_role(linear(), layer_decay=0.5), "multiplies lr, which is not given"),
-    (lambda: by_layer(linear(), lr=1.0, decay=1.5), "is out of range; it must be in (0, 1]"),
+    (lambda: by_layer(linear(), lr=1.0, decay=1.5), "it must be in (0, 1]"),
     (lambda: by_pattern(linear(), {}), "no pattern is given"),
     (lambda: by_pattern(linear(), {"0": 3.0}), "'0': 3.0 multiplies lr, which is not given"),
     (lambda: by_pattern(linear(), {3: 3.0}, lr=1.0), "the pattern 3 is neither a text"),  # type: ignore[dict-item]

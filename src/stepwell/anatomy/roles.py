@@ -14,6 +14,7 @@ from stepwell.anatomy import declared
 from stepwell.anatomy.depth import find_depths
 from stepwell.anatomy.parts import Node, Towers, units
 from stepwell.anatomy.tree import tree
+from stepwell.arguments import flag
 from stepwell.errors import UsageError
 
 ROLES = {
@@ -152,6 +153,7 @@ def find_roles(model: nn.Module, *, frozen: bool = False) -> Anatomy:
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"groups are made from a model (torch.nn.Module), not from a {type(model).__name__}")
+    frozen = flag("find_roles", "frozen", frozen)
     names: dict[int, list[str]] = {}
     tensors: dict[int, nn.Parameter] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +53,3 @@ def multiply(gradients: Sequence[Tensor], factor: Factor) -> None:
             by_kind.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, dtype), part in by_kind.items():
         torch._foreach_mul_(part, factor.to(device, dtype) if isinstance(factor, Tensor) else factor)
-
-
-def is_finite_number(value: Any) -> bool:
-    """Whether it is an int or float, not a bool, and finite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
@@ -13,6 +14,7 @@ import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
+from stepwell.arguments import flag, number, plain_number, refusal
 from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
 from stepwell.engine.options import Params
 from stepwell.engine.own_keys import is_own_key
@@ -30,7 +32,7 @@ from stepwell.engine.rule import (
     ranges_of,
 )
 from stepwell.engine.tracing import refuse_tracing, untraced
-from stepwell.errors import UsageError, WrongType, nearest
+from stepwell.errors import UsageError, WrongType, nearest, shown
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
 STACKS = {"stacks": stacks}  # what runs matrix rules, on any device
@@ -142,9 +144,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         name, options = type(self).__name__, dict(options)
-        self.backend = options.pop("backend", "auto")
-        if self.backend not in ("auto", *BACKENDS):
-            raise UsageError(f"{name}: backend={self.backend!r}; allowed: auto, {', '.join(BACKENDS)}")
+        self.backend = _word(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
         shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
         if self.decay == "coupled":
@@ -153,14 +153,13 @@ class Optimizer(torch.optim.Optimizer):
         handed_on = [key for key in options if key in defaults and (key not in self.modes or options[key] is True)]
         defaults |= {key: options.pop(key) for key in handed_on}
         self._refuse_options(options, defaults)
-        defaults |= as_plain_numbers(defaults, self.all_ranges)
         self._kept = Kept()
         self._lock = threading.RLock()
         self.said: set[str] = set()  # warnings that are given once
         groups = as_groups(params, name)
-        check_hyperparameters(name, defaults, self.ranges_with(defaults))
+        defaults |= check_hyperparameters(name, defaults, self.ranges_with(defaults))
         self.check_together(defaults)
-        self._check_formats(defaults)
+        defaults |= self._check_formats(defaults)
         for group in groups:
             self._check_group(group, defaults)
         try:
@@ -176,26 +175,36 @@ class Optimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group: `params` and any hyperparameters that differ from the defaults."""
         name = type(self).__name__
-        if isinstance(param_group, dict):
-            (param_group,) = as_groups([param_group], name)
-            self._check_group(param_group, self.defaults)
-            present = {id(p): n for n, p in self._named()}
-            for label, tensor in _labelled(param_group):
-                if id(tensor) in present:
-                    raise UsageError(
-                        f"{name}: {label} is in a group already (as {present[id(tensor)]}); "
-                        "a tensor belongs to one group"
-                    )
+        if not isinstance(param_group, dict):
+            raise WrongType(
+                f"{name}: param_group={shown(param_group)}; it must be a dict, as {{'params': [...], 'lr': 0.1}}"
+            )
+        if "params" not in param_group:
+            raise UsageError(f"{name}: param_group={shown(param_group)} has no 'params'; give a list of tensors")
+        (param_group,) = as_groups([param_group], name)
+        self._check_group(param_group, self.defaults)
+        present = {id(p): n for n, p in self._named()}
+        for label, tensor in _labelled(param_group):
+            if id(tensor) in present:
+                raise UsageError(
+                    f"{name}: {label} is in a group already (as {present[id(tensor)]}); a tensor belongs to one group"
+                )
         # Past the decorator with which torch keeps this method out of torch.compile: it imports the whole of
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
         plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
-        plain(self, param_group)
+        try:
+            plain(self, param_group)
+        except (ValueError, TypeError) as error:  # params with names beside params without
+            if isinstance(error, UsageError):
+                raise
+            raise (WrongType if isinstance(error, TypeError) else UsageError)(f"{name}: params: {error}") from None
         for key in self.construction:  # torch puts all defaults into every group
             self.param_groups[-1].pop(key, None)
         self._kept.plan = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
+        set_to_none = flag(type(self).__name__, "set_to_none", set_to_none)
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
                 self._zero_grad(set_to_none)
@@ -230,7 +239,7 @@ class Optimizer(torch.optim.Optimizer):
         apart = {"params", "param_names", "name"} | {f"initial_{key}" for key in defaults}  # a scheduler's memory
         group.update(as_plain_numbers(group, self.all_ranges))
         for key in self.construction:  # a ZeroRedundancyOptimizer puts all arguments into its groups
-            if key in group and group[key] == defaults[key]:
+            if key in group and _equal(group[key], defaults[key]):
                 del group[key]
         given = {key: value for key, value in group.items() if key not in apart}
         unknown = given.keys() - defaults.keys()
@@ -240,9 +249,11 @@ class Optimizer(torch.optim.Optimizer):
             given = {key: value for key, value in given.items() if key not in own}
         strange = {k: v for k, v in given.items() if k not in defaults or k in self.construction}
         self._refuse_options(strange, defaults, "in a parameter group")
-        check_hyperparameters(name, given, self.ranges_with(defaults))
+        given |= check_hyperparameters(name, given, self.ranges_with(defaults))
         self.check_together({**defaults, **given})
-        self._check_formats(given)
+        given |= self._check_formats(given)
+        group.update(given)
+        check_names(name, group)
         for label, tensor in _labelled(group):
             if not isinstance(tensor, Tensor):
                 raise WrongType(f"{name}: {label} is a {type(tensor).__name__}; a parameter must be a torch.Tensor")
@@ -253,17 +264,31 @@ class Optimizer(torch.optim.Optimizer):
                 )
             formats.format_of(tensor, f"{name}: {label}")
 
-    def _check_formats(self, group: Mapping[str, Any]) -> None:
+    def _check_formats(self, group: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+        """What `group` says of formats, as plain words and numbers."""
         name = type(self).__name__
         reason = self._no_caution()
         if group.get("cautious") and reason:
             raise UsageError(f"{name}: cautious=True is not available: {reason}; leave it out")
-        for option, allowed in (("state", formats.STATES), ("weights", formats.WEIGHTS)):
-            if group.get(option, allowed[0]) not in allowed:
-                raise UsageError(f"{name}: {option}={group[option]!r}; allowed: {', '.join(allowed)}")
-        seed = group.get("seed", 0)
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-            raise UsageError(f"{name}: seed={seed!r}; it must be a whole number from 0 to 2**31 - 1")
+        words = (("state", formats.STATES), ("weights", formats.WEIGHTS))
+        found: dict[str, Any] = {
+            option: _word(name, option, group[option], allowed, place) for option, allowed in words if option in group
+        }
+        if "seed" in group:
+            found["seed"] = _seed(name, group["seed"], place)
+        return found
+
+    def check_changed(self, index: int, keys: Iterable[str]) -> None:
+        """What was written into a group since the last step, as the constructor would have taken it.
+
+        The group gets the plain numbers; UsageError, which names the group and the key, for what no constructor takes.
+        """
+        group, place = self.param_groups[index], f" in group {index}"
+        changed = {key: group[key] for key in keys}
+        plain = check_hyperparameters(type(self).__name__, changed, self.ranges_with(self.defaults), place)
+        plain |= self._check_formats({**changed, **plain}, place)
+        self.check_together({**self.defaults, **group, **plain})
+        group.update(plain)
 
     def _no_caution(self) -> str | None:
         """Why caution is not available, or None."""
@@ -277,7 +302,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _refuse_options(self, options: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> None:
         for option, value in options.items():
-            start = f"{type(self).__name__}: unknown option {option}={value!r}{' ' + place if place else ''}"
+            start = f"{type(self).__name__}: unknown option {option}={shown(value)}{' ' + place if place else ''}"
             if option == "decoupled_weight_decay" and value is True and self.decay == "decoupled":
                 continue  # it is
             if option in _TORCH_ONLY:
@@ -315,6 +340,7 @@ class Optimizer(torch.optim.Optimizer):
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
+            check_closure(type(self).__name__, closure)
             with torch.enable_grad():
                 loss = closure()
         grad_scale = getattr(self, "grad_scale", None)
@@ -328,6 +354,8 @@ class Optimizer(torch.optim.Optimizer):
         Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
         nothing waits for them.
         """
+        if type(gradient_factor) is not float or not math.isfinite(gradient_factor) or found_inf is not None:
+            gradient_factor, found_inf = _handed_over(type(self).__name__, gradient_factor, found_inf)
         with self._lock:
             plan, ready = self._prepare()
             try:
@@ -487,7 +515,7 @@ class Optimizer(torch.optim.Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, content)
             content = content if changed is None else dict(changed)
-        checkpoint.load_state_dict(self, content, keep_formats)
+        checkpoint.load_state_dict(self, content, flag(type(self).__name__, "keep_formats", keep_formats))
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -511,11 +539,7 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         raise WrongType(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
     if isinstance(params, torch.nn.Module):
         params = params.named_parameters()
-    if isinstance(params, (set, frozenset)):
-        raise WrongType(f"{owner}: params is a set, whose order differs from run to run; pass a list of them")
-    if isinstance(params, str) or not isinstance(params, Iterable):
-        raise WrongType(f"{owner}: params is a {type(params).__name__}; pass model.parameters() or a list of groups")
-    given = list(params)
+    given = members_of(owner, "params", params)
     if not given:
         raise UsageError(
             f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?"
@@ -526,13 +550,7 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         if not isinstance(group, dict) or "params" not in group:
             raise UsageError(f"{owner}: group {position} has no 'params'; each group is a dict with the key 'params'")
         members = group["params"]
-        if isinstance(members, (set, frozenset)):
-            raise WrongType(
-                f"{owner}: the params of group {position} are a set, whose order differs from run to run; pass a list"
-            )
-        if not isinstance(members, Iterable) or isinstance(members, str):
-            raise WrongType(f"{owner}: the params of group {position} are a {type(members).__name__}; pass a list")
-        members = [members] if isinstance(members, Tensor) else list(members)
+        members = [members] if isinstance(members, Tensor) else members_of(owner, position, members)
         result.append({**group, "params": members})
     seen: dict[int, str] = {}
     for position, group in enumerate(result):
@@ -545,10 +563,42 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
     return result
 
 
+def members_of(owner: str, of: str | int, members: Any) -> list[Any]:
+    """The members of `params`, or of the params of a group by its place; they may be those of an iterator."""
+    what, is_ = (of, "is") if isinstance(of, str) else (f"the params of group {of}", "are")
+    do = "pass model.parameters() or a list of groups" if isinstance(of, str) else "pass a list"
+    if isinstance(members, (set, frozenset)):
+        raise WrongType(f"{owner}: {what} {is_} a set, whose order differs from run to run; pass a list of them")
+    if isinstance(members, (str, bytes, bytearray, memoryview, Mapping)):
+        raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}")
+    found: list[Any] = []
+    try:
+        iterator = iter(members)
+    except Exception:  # a method of the user's own may raise anything
+        raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}") from None
+    try:
+        for member in iterator:
+            if not isinstance(member, (Tensor, tuple, dict)):
+                where = f"parameter {len(found)}" + ("" if isinstance(of, str) else f" of group {of}")
+                raise WrongType(
+                    f"{owner}: {where} is a {type(member).__name__}; a parameter must be a torch.Tensor, in params"
+                )
+            found.append(member)
+            if len(found) > _MOST:
+                raise UsageError(f"{owner}: {what} {is_} longer than {_MOST:,}; does it ever end? {do}")
+    except (OverflowError, RecursionError, MemoryError):  # of a range
+        raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}") from None
+    return found
+
+
+_MOST = 1_000_000  # parameters of one optimizer; an iterator of more is taken for one that never ends
+
+
 def _labelled(group: dict[str, Any], position: int | None = None) -> list[tuple[str, Any]]:
     """The tensors of a group with words to call them by."""
     where = "" if position is None else f" of group {position}"
     names = group.get("param_names")
+    names = names if isinstance(names, (list, tuple)) and len(names) == len(group["params"]) else None
     pairs = []
     for index, member in enumerate(group["params"]):
         if isinstance(member, tuple) and len(member) == 2:
@@ -558,3 +608,60 @@ def _labelled(group: dict[str, Any], position: int | None = None) -> list[tuple[
         else:
             pairs.append((f"parameter {index}{where}", member))
     return pairs
+
+
+def check_names(owner: str, group: Mapping[str, Any]) -> None:
+    """Raise UsageError where names of parameters or of the group are no texts, or are not as many."""
+    names = group.get("param_names")
+    count = len(group["params"])
+    if names is not None and not (
+        isinstance(names, (list, tuple)) and len(names) == count and all(isinstance(name, str) for name in names)
+    ):
+        raise UsageError(f"{owner}: param_names={shown(names)}; they must be a list of {count} texts, one for each")
+    for member in group["params"]:
+        if isinstance(member, tuple) and len(member) == 2 and not isinstance(member[0], str):
+            raise UsageError(f"{owner}: {shown(member[0])} names a parameter in params; it must be a text")
+
+
+def check_closure(owner: str, closure: Any) -> None:
+    """Raise WrongType for a closure that cannot be called."""
+    if not callable(closure):
+        raise WrongType(
+            f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, "
+            "does backward and returns it"
+        )
+
+
+def _word(owner: str, name: str, value: Any, allowed: Iterable[str], place: str = "") -> str:
+    """One of the words that are allowed."""
+    words = tuple(allowed)
+    if isinstance(value, str) and value in words:
+        return str(value)  # NumPy's text is a str, too
+    raise UsageError(f"{owner}: {name}={shown(value)}{place}; allowed: {', '.join(words)}")
+
+
+def _handed_over(owner: str, factor: Any, found_inf: Any) -> tuple[float | Tensor, Tensor | None]:
+    """What comes with the gradients: a number, and a flag; each may be a tensor on the device."""
+    if isinstance(factor, Tensor):
+        if factor.numel() != 1 or not factor.is_floating_point() or factor.is_meta or factor.is_sparse:
+            raise refusal(owner, "gradient_factor", factor, "a finite number, or a tensor of one number")
+    elif type(factor) is not float or not math.isfinite(factor):
+        factor = float(number(owner, "gradient_factor", factor))
+    one = isinstance(found_inf, Tensor) and found_inf.numel() == 1 and not found_inf.is_meta
+    if found_inf is not None and (not one or found_inf.is_complex() or found_inf.is_sparse):
+        raise refusal(owner, "found_inf", found_inf, "a tensor of one number (not 0: nothing changes), or None")
+    return factor, found_inf
+
+
+def _seed(owner: str, value: Any, place: str = "") -> int:
+    plain = plain_number(value)
+    if type(plain) is int and 0 <= plain < 2**31:
+        return plain
+    raise UsageError(f"{owner}: seed={shown(value)}{place}; it must be a whole number from 0 to 2**31 - 1")
+
+
+def _equal(value: Any, other: Any) -> bool:
+    try:
+        return bool(value == other)
+    except Exception:  # an array has no single answer, and a stranger's object may raise anything
+        return False

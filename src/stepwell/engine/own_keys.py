@@ -32,6 +32,7 @@ _MEANT = frozenset(RANGES) | {
 }
 # One letter from an option (state, eps, seed), and words of their own.
 _WORDS = frozenset({"stage", "stages", "steps", "speed"})
+_LONGEST = 100  # characters of a key that are compared: difflib's time grows with the square
 NEAR = 0.7  # of difflib: `weight_decy` has 0.96, `lrr` 0.8, `beta` 0.89; `lr_scale` against `lr` has 0.4
 
 
@@ -44,7 +45,7 @@ def is_own_key(key: Any, known: Iterable[str]) -> bool:
     """
     if not isinstance(key, str):
         return True
-    folded = key.lower()
+    folded = key[:_LONGEST].lower()
     names = {name.lower() for name in known}
     if folded in names or folded in _MEANT:
         return False

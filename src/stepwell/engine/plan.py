@@ -27,7 +27,7 @@ from stepwell.engine.cells import zeros
 from stepwell.engine.foreign import Foreign
 from stepwell.engine.overlaps import refuse_overlaps
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory, is_wrapper, layout_of, lies_in_its_storage
-from stepwell.engine.rule import Range, Rule, RuleSignature, Slot
+from stepwell.engine.rule import Range, Rule, RuleSignature, Slot, read
 from stepwell.errors import UsageError
 
 _SHARED = ("lr", "weight_decay")  # the frame's own numbers
@@ -528,8 +528,14 @@ class Rows:
         self.names = (*numbers, "gradient_sign")
         self.groups: list[dict[str, Any]] = optimizer.param_groups
         self.values = np.zeros((len(self.groups), len(self.names)))
-        named = [name for name in optimizer.defaults if name not in optimizer.construction]
-        self._read = itemgetter(*named)  # as tuples: quick to compare with the last step's
+        self._named = tuple(name for name in optimizer.defaults if name not in optimizer.construction)
+        self._ranges = [optimizer.all_ranges.get(name) for name in self._named]
+        self._read = itemgetter(*self._named)  # as tuples: quick to compare with the last step's
+        for index, group in enumerate(self.groups):
+            absent = [name for name in self._named if name not in group]
+            if absent:
+                raise UsageError(f"{type(optimizer).__name__}: group {index} has no {absent[0]!r}; put it back")
+            optimizer.check_changed(index, self._named)
         self._raw: list[Any] = [self._read(group) for group in self.groups]
         self._flags = [self._group_flags(group) for group in self.groups]
         for index in range(len(self.groups)):
@@ -537,32 +543,47 @@ class Rows:
 
     def refresh(self) -> bool:
         """Take over what has changed; False if a flag has, so that other kernels are needed."""
-        raw = [self._read(group) for group in self.groups]
-        if raw == self._raw and not self._has_tensors(raw):
-            return True
+        try:
+            raw = [self._read(group) for group in self.groups]
+        except KeyError:  # the next plan says which
+            return False
+        try:
+            if raw == self._raw and not self._has_tensors(raw):
+                return True
+        except Exception:  # an array has no single truth, and a stranger's object may raise anything: it is refused
+            pass
         for index, (new, old) in enumerate(zip(raw, self._raw, strict=True)):
-            if new is old or (new == old and not self._has_tensors([new])):
+            if new is old:
                 continue
+            changed = self._changed(new, old)
+            if not changed and new == old and not self._has_tensors([new]):
+                continue
+            if changed:
+                self.optimizer().check_changed(index, changed)
+                raw[index] = self._read(self.groups[index])
             if self._group_flags(self.groups[index]) != self._flags[index]:
                 return False
             self._write(index)
         self._raw = raw
         return True
 
+    def _changed(self, new: tuple[Any, ...], old: tuple[Any, ...]) -> list[str]:
+        """The names whose value must be looked at: another object than before, and not simply a number in range."""
+        return [
+            name
+            for name, allowed, value, before in zip(self._named, self._ranges, new, old, strict=True)
+            if value is not before
+            and not (type(value) is float and type(allowed) is Range and allowed.count is None and value in allowed)
+        ]
+
     def _write(self, index: int) -> None:
         group, optimizer = self.groups[index], self.optimizer()
         for column, name in enumerate(self.names[:-1]):
             value = self.signatures[0].value(name, group)
-            allowed = optimizer.all_ranges.get(name)
-            is_none = value is None and not getattr(allowed, "optional", True)
-            if (isinstance(value, str) or is_none) and isinstance(allowed, Range):
-                raise UsageError(f"{type(optimizer).__name__}: {name}={value!r} in group {index} is not a number")
-            try:
-                self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
-            except (TypeError, ValueError, RuntimeError, OverflowError):
-                raise UsageError(
-                    f"{type(optimizer).__name__}: {name}={value!r} in group {index} is not a number"
-                ) from None
+            if isinstance(value, Tensor):  # which may have been changed in place
+                place = f" in group {index}"
+                value = read(type(optimizer).__name__, name, value.item(), optimizer.all_ranges[name], place)
+            self.values[index, column] = math.nan if isinstance(value, str) or value is None else value
         self.values[index, -1] = -1.0 if group["maximize"] else 1.0
 
     @staticmethod

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
+import torch
 
+from stepwell.arguments import FINITE, MOST, plain_flag, plain_number
 from stepwell.engine import formats
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, shown
 
 # Every rule: (g, p, t, *slots, **hyperparameters) -> (direction, *new slots). The frame multiplies the direction by the
 # learning rate; a rule that names `lr` among its hyperparameters returns the whole step instead, lr included.
@@ -139,15 +140,25 @@ class Range:
         return f"{what}in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
+_NOTHING = object()
+
+
 @dataclass(frozen=True)
 class OneOf:
     """The names a hyperparameter that chooses between variants may take."""
 
     names: tuple[str | bool | None, ...]
 
+    def found(self, value: Any) -> Any:
+        """Which of the names a value is, numpy's flags and texts included; `_NOTHING` if none."""
+        value = plain_flag(value)
+        for name in self.names:
+            if value is name or (isinstance(value, str) and isinstance(name, str) and value == name):
+                return name
+        return _NOTHING
+
     def __contains__(self, value: Any) -> bool:
-        words = tuple(name for name in self.names if isinstance(name, str))
-        return any(value is name for name in self.names) or (isinstance(value, str) and value in words)
+        return self.found(value) is not _NOTHING
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(repr, self.names))}"
@@ -172,19 +183,28 @@ RANGES: dict[str, Range | OneOf] = {
 
 def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf]) -> dict[str, Range | OneOf]:
     """The ranges of an optimizer. What need not be said in its `ranges` is read from the defaults of its arguments: a
-    flag takes nothing but a flag, and there are as many betas as in the default."""
+    flag takes nothing but a flag, there are as many betas as in the default, `adamw_lr` is read as `lr` is, and any
+    other number is finite."""
     ranges = {**RANGES, **own}
     for name, parameter in inspect.signature(initialiser).parameters.items():
+        usual = parameter.default
         allowed = ranges.get(name)
-        if isinstance(parameter.default, bool):
-            ranges.setdefault(name, FLAG)
-        elif isinstance(parameter.default, tuple) and isinstance(allowed, Range):
-            ranges[name] = replace(allowed, count=len(parameter.default))
+        if allowed is None and name.startswith("adamw_"):  # of what AdamW updates inside another
+            like = RANGES.get(name.removeprefix("adamw_"))
+            allowed = replace(like, optional=usual is None) if isinstance(like, Range) else like
+        if allowed is None and isinstance(usual, bool):
+            allowed = FLAG
+        if allowed is None and isinstance(usual, (int, float)):
+            allowed = Range(-math.inf, open_low=True)
+        if isinstance(usual, tuple) and isinstance(allowed, Range):
+            allowed = replace(allowed, count=len(usual))
+        if allowed is not None:
+            ranges[name] = allowed
     return ranges
 
 
 def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> dict[str, Any]:
-    """The hyperparameters of `group` that have a range, as Python's own numbers and tuples of them.
+    """The hyperparameters of `group` that have a range, as Python's own numbers, flags and words, and tuples of them.
 
     Configurations bring betas as a list, a ListConfig of OmegaConf or an array, and numbers as those of numpy. A list
     could be changed without anybody seeing it, and numpy's numbers cannot be loaded with `weights_only`. What is not
@@ -192,80 +212,82 @@ def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneO
     """
     result = {}
     for name, allowed in ranges.items():
-        if name not in group:
-            continue
-        value = group[name]
-        if isinstance(allowed, Range) and allowed.count is not None and _is_sequence(value):
-            result[name] = tuple(_plain(number.item() if _is_one_number(number) else number) for number in value)
-        else:
-            result[name] = _plain(value)
+        if name in group:
+            try:
+                result[name] = read("", name, group[name], allowed)
+            except UsageError:
+                result[name] = group[name]
     return result
 
 
-def _is_sequence(value: Any) -> bool:
-    """Whether there are numbers in an order: a tuple, list, ListConfig, array or tensor of one dimension."""
-    if isinstance(value, (str, bytes)):
-        return False
-    return isinstance(value, Sequence) or getattr(value, "ndim", None) == 1
+def check_hyperparameters(
+    owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf], place: str = ""
+) -> dict[str, Any]:
+    """The hyperparameters of `group` that have a range, as `read` gives them; UsageError for the first outside of it.
+
+    `place` says where the group stands: " in group 0".
+    """
+    return {name: read(owner, name, group[name], allowed, place) for name, allowed in ranges.items() if name in group}
 
 
-def _is_one_number(value: Any) -> bool:
-    """Whether a member of a sequence is a tensor of one number."""
-    return getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False) and hasattr(value, "item")
+def read(owner: str, name: str, value: Any, allowed: Range | OneOf, place: str = "") -> Any:
+    """A hyperparameter as Python's own number, flag or word, or a tuple of numbers; UsageError outside its range.
+
+    What counts as a number is said in `stepwell.arguments`. A tensor for a learning rate stays one: whoever gave it
+    may change it in place. A whole number may come as a float (`0.1 * steps`).
+    """
+    if isinstance(allowed, OneOf):
+        found = allowed.found(value)
+        if found is _NOTHING:
+            raise UsageError(f"{owner}: {name}={shown(value)}{place}; it must be {allowed}")
+        return found
+    if value is None and allowed.optional:
+        return None
+    if allowed.count is None:
+        if _members(value) is not None:
+            raise UsageError(f"{owner}: {name}={shown(value)}{place} is not one number; give one number, {allowed}")
+        number = _number(owner, name, value, value, allowed, place)
+        return value if name.endswith("lr") and isinstance(value, torch.Tensor) else number
+    members = _members(value, allowed.count)
+    if members is None:
+        what = f"{allowed.count} numbers"
+        raise UsageError(f"{owner}: {name}={shown(value)}{place} is not {what}; give {what}, each {allowed}")
+    return tuple(
+        None if member is None and allowed.optional else _number(owner, name, value, member, allowed, place)
+        for member in members
+    )
 
 
-def _plain(value: Any) -> Any:
-    """A number or flag of numpy as Python's own; anything else as it is (a tensor for lr stays one)."""
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        return value.item()
-    return value
+def _number(owner: str, name: str, value: Any, member: Any, allowed: Range, place: str) -> int | float:
+    """One number of the hyperparameter `value`."""
+    plain = plain_number(member)
+    if plain is None:  # also '1e-3' of a YAML file
+        raise UsageError(f"{owner}: {name}={shown(value)}{place} is not a number; it must be {allowed}")
+    infinite = type(plain) is float and math.isinf(plain)
+    right = plain in allowed and (infinite or abs(plain) <= FINITE)
+    if right and allowed.whole and not infinite:
+        right = plain == int(plain) and abs(plain) <= MOST
+        plain = int(plain)
+    if not right:
+        each = "" if allowed.count is None else " each"
+        limit = f", at most {MOST}" if allowed.whole and plain in allowed and abs(plain) > MOST else ""
+        raise UsageError(f"{owner}: {name}={shown(value)}{place} is out of range; it must{each} be {allowed}{limit}")
+    return plain
 
 
-def _shown(value: Any) -> str:
-    """A value in one line of a message."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
-
-
-def _as_float(number: Any) -> float:
-    """A number as a float; TypeError or ValueError where it is none, and inf where it is too large for one."""
-    if isinstance(number, (str, bytes, bool, np.bool_)):  # '1e-3' of a YAML file, of which kernels would make nan
-        raise TypeError
+def _members(value: Any, count: int | None = None) -> list[Any] | None:
+    """The numbers of a tuple, list, ListConfig, array or tensor of one dimension; None where there are none in an
+    order, or not `count` of them."""
     try:
-        return float(number)
-    except OverflowError:
-        return math.inf
-    except RuntimeError:  # torch's, of a tensor that is complex, has several elements or no values
-        raise TypeError from None
-
-
-def check_hyperparameters(owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> None:
-    """Raise UsageError for the first hyperparameter of `group` that is outside its range."""
-    for name, allowed in ranges.items():
-        if name not in group:
-            continue
-        value = group[name]
-        if isinstance(allowed, OneOf):
-            if value not in allowed:
-                raise UsageError(f"{owner}: {name}={_shown(value)}; it must be {allowed}")
-            continue
-        if value is None and allowed.optional:
-            continue
-        several = _is_sequence(value)
-        if several != (allowed.count is not None) or (several and len(value) != allowed.count):
-            what = "one number" if allowed.count is None else f"{allowed.count} numbers"
-            each = "" if allowed.count is None else "each "
-            raise UsageError(f"{owner}: {name}={_shown(value)} is not {what}; give {what}, {each}{allowed}")
-        for number in value if several else (value,):
-            if number is None and allowed.optional:
-                continue
-            try:
-                as_float = _as_float(number)
-            except (TypeError, ValueError):
-                raise UsageError(f"{owner}: {name}={_shown(value)} is not a number; it must be {allowed}") from None
-            if as_float not in allowed or (allowed.whole and as_float % 1 != 0 and not math.isinf(as_float)):
-                each = " each" if several else ""
-                raise UsageError(f"{owner}: {name}={_shown(value)} is out of range; it must{each} be {allowed}")
+        if isinstance(value, (str, bytes, bytearray, memoryview)):
+            return None
+        if not (isinstance(value, Sequence) or getattr(value, "ndim", None) == 1):
+            return None
+        if count is None:
+            return []  # nobody reads them
+        return list(value) if len(value) == count else None
+    except Exception:  # a method of the user's own may raise anything
+        return None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from stepwell.anatomy import ROLES, Anatomy, Member, find_roles
-from stepwell.errors import UsageError, nearest, unknown
+from stepwell.arguments import flag, items, mapping, number, text
+from stepwell.errors import UsageError, nearest, shown, unknown
 from stepwell.groups.patterns import Pattern, check, matches, pick, text_of
 
 # Roles that weight decay leaves alone unless told otherwise. There is no single convention: nanoGPT decays embeddings,
@@ -19,6 +19,8 @@ from stepwell.groups.patterns import Pattern, check, matches, pick, text_of
 # gets a gradient in every row at every step, so it is decayed.
 NO_DECAY = ("norm", "bias", "scalar", "embedding", "position")
 
+_PATTERNS = "patterns with their hyperparameters, as {'head': 10.0} or {'*.bias': {'weight_decay': 0}}"
+_ROLES = 1000  # an iterator of more is taken for one that never ends
 _SHOWN = 4  # names that a note lists before it says how many more there are
 
 
@@ -62,12 +64,15 @@ class Groups(list[dict[str, Any]]):
 
         Raises UsageError if none is.
         """
-        chosen = [index for index, name in enumerate(self.optimizers) if name == optimizer]
+        wanted = optimizer if isinstance(optimizer, str) else ""
+        chosen = [index for index, name in enumerate(self.optimizers) if name == wanted]
         if not chosen:
             known = {name for name in self.optimizers if name}
             if not known:
-                raise UsageError(f"of({optimizer!r}): these groups are for one optimizer; pass them to it as they are")
-            raise UsageError(f"of({optimizer!r}): no group is for it: {nearest(optimizer, known)}")
+                raise UsageError(
+                    f"of({shown(optimizer)}): these groups are for one optimizer; pass them to it as they are"
+                )
+            raise UsageError(f"of({shown(optimizer)}): no group is for it: {nearest(optimizer, known)}")
         return Groups([self[i] for i in chosen], self.members, self.notes, [self.optimizers[i] for i in chosen])
 
     def table(self, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
@@ -148,9 +153,11 @@ def _by_role(
     merge: bool,
     keep_frozen: bool,
 ) -> Groups:
-    no_decay, roles = _checked_roles(no_decay, roles)
-    anatomy = find_roles(model, frozen=keep_frozen)
-    settings = _Settings(anatomy, lr, weight_decay, no_decay, roles, dict(patterns or {}), layer_decay, owner)
+    merge, keep_frozen = flag(owner, "merge", merge), flag(owner, "keep_frozen", keep_frozen)
+    no_decay, roles = _checked_roles(owner, no_decay, roles)
+    patterns = {} if patterns is None else mapping(owner, "patterns", patterns, _PATTERNS)
+    anatomy = find_roles(_checked_model(owner, model), frozen=keep_frozen)
+    settings = _Settings(anatomy, lr, weight_decay, no_decay, roles, patterns, layer_decay, owner)
     return _assemble(anatomy, settings, merge=merge, keep_frozen=keep_frozen)
 
 
@@ -222,7 +229,7 @@ def by_pattern(
     Raises UsageError for a pattern that matches no parameter, with the nearest names. A pattern all of whose
     parameters are taken by earlier ones or frozen is no error; `print(groups)` says so.
     """
-    if not patterns:
+    if not mapping("by_pattern", "patterns", patterns, _PATTERNS):
         raise UsageError("by_pattern: no pattern is given; use by_role, or give one as in {'head': 10.0}")
     return _by_role("by_pattern", model, lr, weight_decay, no_decay, None, patterns, None, merge, keep_frozen)
 
@@ -277,8 +284,10 @@ def muon(
 
     Raises UsageError if nothing is left for Muon, or a pattern matches nothing.
     """
-    no_decay, _ = _checked_roles(no_decay, None)
-    anatomy = find_roles(model)
+    no_decay, _ = _checked_roles("muon", no_decay, None)
+    convolutions, keep_frozen = flag("muon", "convolutions", convolutions), flag("muon", "keep_frozen", keep_frozen)
+    mark = None if mark is None else text("muon", "mark", mark, "a text, the key that is set in each group")
+    anatomy = find_roles(_checked_model("muon", model))
     forced = {id(member.tensor): member for member in pick(also, anatomy.members, "muon: also")}
     barred = {id(member.tensor): member for member in pick(keep_out, anatomy.members, "muon: keep_out")}
     for key, member in forced.items():
@@ -295,9 +304,8 @@ def muon(
             return id(member.tensor) in forced
         return member.is_hidden_matrix and (convolutions or member.role != "convolution")
 
-    if adamw is not None and not isinstance(adamw, Mapping):
-        raise UsageError(f"muon: adamw={adamw!r}: give the hyperparameters of the others, as {{'lr': 3e-4}}")
-    other = dict(adamw or {})
+    other = {} if adamw is None else mapping("muon", "adamw", adamw, "a dict of hyperparameters, as {'lr': 3e-4}")
+    _check_keys("muon: adamw", other)
     other_lr, other_decay = other.pop("lr", None), other.pop("weight_decay", None)
     mine = _Settings(anatomy, lr, weight_decay, (), {}, {}, None, "muon")
     rest = _Settings(anatomy, other_lr, other_decay, no_decay, {}, {}, None, "muon")
@@ -341,7 +349,8 @@ def freeze(model: nn.Module, *patterns: Pattern, back: bool = False) -> list[str
 
     Raises UsageError for a pattern that matches nothing, before anything is changed.
     """
-    members = find_roles(model).members
+    back = flag("freeze", "back", back)
+    members = find_roles(_checked_model("freeze", model)).members
     chosen = pick(patterns, members, "freeze") if patterns else list(members)
     for member in chosen:
         if back and not (member.tensor.is_floating_point() or member.tensor.is_complex()):
@@ -378,32 +387,34 @@ class _Settings:
         layer_decay: float | None,
         owner: str,
     ) -> None:
-        _check_number(owner, "lr", lr)
-        _check_number(owner, "weight_decay", weight_decay)
+        lr, weight_decay = _checked_number(owner, "lr", lr), _checked_number(owner, "weight_decay", weight_decay)
         if layer_decay is not None:
-            _check_number(owner, "layer_decay", layer_decay)
-            if not 0 < layer_decay <= 1:
-                raise UsageError(f"{owner}: layer_decay={layer_decay!r} is out of range; it must be in (0, 1]")
+            layer_decay = number(owner, "decay" if owner == "by_layer" else "layer_decay", layer_decay, above=0, most=1)
             if lr is None:
-                raise UsageError(f"{owner}: the decay of layers multiplies lr, which is not given; pass lr=...")
+                raise UsageError(f"{owner}: layer_decay multiplies lr, which is not given; pass lr=...")
         check(patterns, anatomy.members, owner)
         for pattern, value in patterns.items():
             if not isinstance(value, Mapping):
-                _check_number(owner, f"the multiple of '{text_of(pattern)}'", value)
+                patterns[pattern] = number(owner, f"the multiple of '{text_of(pattern)}' in patterns", value, least=0)
                 if lr is None:
                     raise UsageError(
-                        f"{owner}: '{text_of(pattern)}': {value!r} multiplies lr, which is not given; pass lr=..."
+                        f"{owner}: '{text_of(pattern)}': {shown(value)} multiplies lr, which is not given; pass lr=..."
                     )
-        for where, given in [*roles.items(), *patterns.items()]:
+        roles = {role: mapping(owner, f"roles[{role!r}]", given, "a dict") for role, given in roles.items()}
+        for pattern, given in patterns.items():
             if isinstance(given, Mapping):
+                patterns[pattern] = mapping(owner, f"patterns[{text_of(pattern)!r}]", given, "a dict")
+        for where, given in [*roles.items(), *patterns.items()]:
+            if isinstance(given, dict):
+                _check_keys(f"{owner}: {shown(text_of(where))}", given)
                 for key in ("params", "param_names", "name"):
                     if key in given:
                         raise UsageError(
                             f"{owner}: {text_of(where)!r} sets {key!r}, which groups set themselves; leave it out"
                         )
                 for key in ("lr", "weight_decay"):
-                    if key in given and not hasattr(given[key], "fill_"):  # torch allows a tensor for lr
-                        _check_number(owner, f"{key} of '{text_of(where)}'", given[key])
+                    if key in given:
+                        given[key] = _checked_number(owner, f"{key} of '{text_of(where)}'", given[key])
         self.anatomy, self.lr, self.weight_decay = anatomy, lr, weight_decay
         self.no_decay, self.roles, self.patterns, self.layer_decay = no_decay, roles, patterns, layer_decay
 
@@ -506,27 +517,45 @@ def _assemble(
 
 
 def _checked_roles(
-    no_decay: Iterable[str], roles: Mapping[str, Mapping[str, Any]] | None
+    owner: str, no_decay: Iterable[str], roles: Mapping[str, Mapping[str, Any]] | None
 ) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]:
-    if isinstance(no_decay, str) or not isinstance(no_decay, Iterable):
-        raise UsageError(f"no_decay={no_decay!r}: give a list of roles, as ('norm', 'bias')")
-    if roles is not None and not isinstance(roles, Mapping):
-        raise UsageError(f"roles={roles!r}: give hyperparameters by role, as {{'embedding': {{'lr': 1e-3}}}}")
-    exempt = tuple(no_decay)
-    for role in (*exempt, *(roles or {})):
-        if role not in ROLES:
-            raise unknown("role", str(role), ROLES)
-    for role, given in (roles or {}).items():
-        if not isinstance(given, Mapping):
-            raise UsageError(f"roles[{role!r}]={given!r}: give a dict of hyperparameters, as {{'lr': 1e-3}}")
-    return exempt, roles or {}
+    exempt = _roles_of(owner, no_decay)
+    by_role = "hyperparameters by role, as {'embedding': {'lr': 1e-3}}"
+    given = {} if roles is None else mapping(owner, "roles", roles, by_role)
+    for role in given:
+        if not isinstance(role, str) or role not in ROLES:
+            raise unknown("role", role, ROLES)
+    a_dict = "a dict of hyperparameters, as {'lr': 1e-3}"
+    return exempt, {role: mapping(owner, f"roles[{role!r}]", one, a_dict) for role, one in given.items()}
 
 
-def _check_number(owner: str, name: str, value: Any) -> None:
+def _roles_of(owner: str, no_decay: Any) -> tuple[str, ...]:
+    found = []
+    for role in items(owner, "no_decay", no_decay, "a list of roles, as ('norm', 'bias')", most=_ROLES):
+        if not isinstance(role, str) or role not in ROLES:
+            raise unknown("role", role, ROLES)
+        found.append(role)
+    return tuple(found)
+
+
+def _checked_model(owner: str, model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{owner}: groups are made from a model (torch.nn.Module), not from a {type(model).__name__}")
+    return model
+
+
+def _check_keys(where: str, given: Mapping[Any, Any]) -> None:
+    """Raise UsageError for a hyperparameter whose name is no text."""
+    for key in given:
+        text(where, "a hyperparameter's name", key)
+
+
+def _checked_number(owner: str, name: str, value: Any) -> Any:
+    """A number of at least 0; None, and a tensor of one (torch allows one for lr), as they are."""
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
-        raise UsageError(f"{owner}: {name}={value!r}: must be a number, at least 0 and finite")
+        return None
+    plain = number(owner, name, value, least=0)
+    return value if hasattr(value, "fill_") else plain
 
 
 def _counted(members: Sequence[Member]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from stepwell.arguments import items, refusal, text, whole
 from stepwell.engine import formats
-from stepwell.errors import UsageError, nearest
+from stepwell.errors import UsageError, nearest, shown
 
 # Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block beside the codes.
 FORMATS = {name: size + 4 / formats.block_of(name) * (name in ("int8", "int4")) for name, size in formats.BYTES.items()}
@@ -91,7 +92,7 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
         return float(sum(math.prod(slot.shape(shape, kept)) for slot, kept in _slots_of(optimizer, group, shape)))
     folded = name.lower().replace("-", "").replace("_", "")
     if folded not in STATE:
-        raise UsageError(f"the state of '{name}' is not known here: {nearest(name, STATE)}")
+        raise UsageError(f"the state of {shown(name)} is not known here: {nearest(name, STATE)}")
     if folded in ("sgd", "rmsprop") and "momentum" in settings:
         own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
         return (own + bool(settings["momentum"])) * math.prod(shape)
@@ -221,10 +222,19 @@ def forecast(
 
     Raises UsageError for an unknown optimizer or format.
     """
-    if state not in FORMATS:
-        raise UsageError(f"state={state!r}: {nearest(str(state), FORMATS)}")
-    if isinstance(averages, bool) or not isinstance(averages, int) or averages < 0:
-        raise UsageError(f"averages={averages!r}: must be a whole number, at least 0")
+    check_groups("forecast", groups)
+    check_state("forecast", state)
+    check_optimizer("forecast", optimizer)
+    averages = whole("forecast", "averages", averages)
+    available = None if available is None else whole("forecast", "available", available, do="bytes, or None")
+    where = (
+        where
+        if isinstance(where, str) and not where
+        else text("forecast", "where", where, "a text, the device in words")
+    )
+    held = items("forecast", "buffers", buffers, "tensors, as model.buffers()")
+    if not all(isinstance(tensor, torch.Tensor) for tensor in held):
+        raise refusal("forecast", "buffers", buffers, "tensors, as model.buffers()")
     members = list(groups.members)
     trained = {id(tensor) for group in groups for tensor in group["params"] if tensor.requires_grad}
     state_bytes = 0.0
@@ -235,7 +245,7 @@ def forecast(
     return Forecast(
         weights=weights,
         frozen=weights - live,
-        buffers=sum(_bytes(tensor) for tensor in buffers),
+        buffers=sum(_bytes(tensor) for tensor in held),
         gradients=live,
         state=round(state_bytes),
         averages=averages * live,
@@ -256,6 +266,25 @@ def group_state_bytes(group: Mapping[str, Any], optimizer: Any, state: str = "fp
     return total
 
 
+def check_groups(owner: str, groups: Any) -> None:
+    """Raise UsageError for what `by_role` and the others did not make."""
+    if not (isinstance(groups, list) and hasattr(groups, "members") and hasattr(groups, "optimizers")):
+        raise refusal(owner, "groups", groups, "what by_role, by_layer, by_pattern or muon of stepwell.groups made")
+
+
+def check_state(owner: str, state: Any) -> None:
+    """Raise UsageError for no format of a state."""
+    if not isinstance(state, str) or state not in FORMATS:
+        raise UsageError(f"{owner}: state={shown(state)}: {nearest(state, FORMATS)}")
+
+
+def check_optimizer(owner: str, optimizer: Any) -> None:
+    """Raise UsageError for what is neither an optimizer, nor the class or the name of one."""
+    is_class = isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
+    if not (is_class or isinstance(optimizer, (str, torch.optim.Optimizer))):
+        raise refusal(owner, "optimizer", optimizer, "the name of an optimizer, its class, or an optimizer")
+
+
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -266,9 +295,9 @@ def device_memory(device: str | torch.device = "cpu") -> tuple[int | None, str]:
     >>> free, where = device_memory("cpu")
     """
     try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"unknown device '{device}'; give one as cpu, cuda, cuda:1 or mps") from None
+        wanted = torch.device(device if isinstance(device, torch.device) else text("device_memory", "device", device))
+    except (RuntimeError, UsageError):
+        raise UsageError(f"unknown device {shown(device)}; give one as cpu, cuda, cuda:1 or mps") from None
     if wanted.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(f"device '{device}': there is no CUDA device here; use --device cpu")

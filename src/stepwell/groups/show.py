@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from stepwell.anatomy import ROLES
-from stepwell.groups.memory import DTYPES, bytes_text, group_state_bytes
+from stepwell.arguments import whole
+from stepwell.groups.memory import DTYPES, bytes_text, check_groups, check_optimizer, check_state, group_state_bytes
 
 _HEADINGS = ("group", "role", "tensors", "elements", "lr", "decay", "optimizer", "format", "bytes", "state")
 _NARROWEST = 20  # characters to which a text is shortened at most
@@ -45,6 +46,10 @@ def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row
         optimizer: a name or a class, for groups that do not name their own.
         state: the format of its state.
     """
+    check_groups("rows", groups)
+    check_state("rows", state)
+    if optimizer is not None:
+        check_optimizer("rows", optimizer)
     role_of = {id(member.tensor): member.role for member in groups.members}
     result = []
     for group, own in zip(groups, groups.optimizers, strict=True):
@@ -72,6 +77,7 @@ def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row
 
 def table(groups: Any, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
     """The rows as aligned text with a line of sums, then the notes; see `Groups.table`."""
+    width = None if width is None else whole("table", "width", width, least=1)
     lines, shown = _lines(groups, optimizer, state)
     _shorten(lines, shown, width)
     wide = {name: max(len(line[name]) for line in lines) for name in shown}

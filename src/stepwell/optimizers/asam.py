@@ -60,8 +60,7 @@ class ASAM(SAM):
         self, optimizer: torch.optim.Optimizer, rho: float = 0.5, eta: float = 0.01, model: nn.Module | None = None
     ) -> None:
         super().__init__(optimizer, rho, model)
-        self._check({"eta": eta})
-        self.eta = float(eta)
+        self.eta = float(self._read("eta", eta))
 
     def _move(self, moved: Sequence[_Moved]) -> None:
         if not moved:

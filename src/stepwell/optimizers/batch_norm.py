@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from stepwell.anatomy.modes import is_frozen
+from stepwell.arguments import function, refusal
 from stepwell.errors import UsageError
 
 
@@ -59,9 +60,17 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
     ...     recalibrate(model, loader)
     ...     accuracy = evaluate(model)
     """
+    if not isinstance(model, nn.Module):
+        raise refusal("recalibrate", "model", model, "the torch.nn.Module whose norms are taken anew")
+    if forward is not None:
+        forward = function("recalibrate", "forward", forward, "batch -> what the model makes of it")
     norms = [norm for norm in norms_of(model) if not is_frozen(norm, model)]
     if not norms:
         return 0
+    try:
+        batches = iter(batches)
+    except Exception:  # a method of the user's own may raise anything
+        raise refusal("recalibrate", "batches", batches, "an iterable of batches, such as a DataLoader") from None
     run = _plain_forward(model) if forward is None else forward
     modes = [(part, part.training) for part in model.modules()]
     momenta = [norm.momentum for norm in norms]
@@ -77,7 +86,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
             run(batch)
             count += 1
         if count == 0:
-            raise UsageError("recalibrate: there is no batch to take statistics of; pass a loader of training data")
+            raise UsageError(
+                "recalibrate: batches: there is none to take statistics of; pass a loader of training data"
+            )
     except BaseException:
         for buffer, values in kept:
             buffer.copy_(values)

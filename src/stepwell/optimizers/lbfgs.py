@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import checkpoint, prefixes, stored
+from stepwell.engine import as_groups, checkpoint, prefixes, stored
+from stepwell.engine.optimizer import check_closure, check_names
 from stepwell.engine.options import NoOptions, Params, Unpack
-from stepwell.engine.rule import OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
-from stepwell.errors import UsageError, WrongType, nearest
+from stepwell.engine.rule import OneOf, Range, Slot, check_hyperparameters
+from stepwell.errors import UsageError, WrongType, nearest, shown
 from stepwell.optimizers.facts import Facts
 
 # torch's step itself, without the hooks and the profiler's range that torch puts around it once an LBFGS of its own was
@@ -28,14 +29,13 @@ _steps: Callable[..., Any] = inspect.unwrap(torch.optim.LBFGS.step)
 
 _RANGES: Mapping[str, Range | OneOf] = {
     "lr": Range(0),
-    "max_iter": Range(1),
-    "max_eval": Range(1, optional=True),
+    "max_iter": Range(1, whole=True),
+    "max_eval": Range(1, optional=True, whole=True),
     "tolerance_grad": Range(0),
     "tolerance_change": Range(0),
-    "history_size": Range(1),
+    "history_size": Range(1, whole=True),
     "line_search_fn": OneOf(("strong_wolfe", None)),
 }
-_WHOLE = ("max_iter", "max_eval", "history_size")
 _VECTORS = ("d", "prev_flat_grad", "old_dirs", "old_stps")  # of the state: as long as all weights together
 _LISTS = ("old_dirs", "old_stps")  # of these
 _NUMBERS = ("t", "H_diag", "prev_loss")
@@ -108,13 +108,11 @@ class LBFGS(torch.optim.LBFGS):
         }
         for option, value in options.items():
             raise UsageError(f"LBFGS: unknown option {option}={value!r}: {nearest(option, given)}")
-        _check(given)
-        if isinstance(params, Tensor):
-            raise WrongType("LBFGS: params is a tensor; pass a list of them, as in model.parameters()")
-        taken: Any = params.named_parameters() if isinstance(params, torch.nn.Module) else params
-        taken = [taken] if isinstance(taken, dict) else list(taken) if hasattr(taken, "__iter__") else taken
-        if isinstance(taken, list) and len(taken) > 1 and isinstance(taken[0], dict):
+        given = _check(given)
+        taken: Any = as_groups([params] if isinstance(params, dict) else params, "LBFGS")
+        if len(taken) > 1:
             raise _several(taken)
+        check_names("LBFGS", taken[0])
         try:
             super().__init__(taken, **given)
         except (TypeError, ValueError) as error:
@@ -122,13 +120,15 @@ class LBFGS(torch.optim.LBFGS):
                 raise
             raise (WrongType if isinstance(error, TypeError) else UsageError)(f"LBFGS: {error}") from None
         (group,) = self.param_groups
-        _check(group)
+        group.update(_check(group))
         _check_alike(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """There is one group: a second one is refused."""
         if self.param_groups:
             raise _several([*self.param_groups, param_group])
+        if not isinstance(param_group, dict):
+            raise WrongType(f"LBFGS: param_group={shown(param_group)}; it must be a dict, as {{'params': [...]}}")
         strange = [key for key in param_group if key not in (*self.defaults, "params", "param_names", "name")]
         if strange:
             raise UsageError(
@@ -152,6 +152,8 @@ class LBFGS(torch.optim.LBFGS):
                 "LBFGS: step() needs a closure that drops the gradients, computes the loss, does backward and returns "
                 "it, as step(closure); or use Step(optimizer).closure(lambda: loss_fn(model(x), y))"
             )
+        check_closure("LBFGS", closure)
+        self.param_groups[0].update(_check(self.param_groups[0]))
         if float(self.param_groups[0]["lr"]) == 0:  # where a schedule begins or ends: torch's search divides by it
             with torch.enable_grad():
                 return closure()
@@ -261,8 +263,7 @@ class LBFGS(torch.optim.LBFGS):
                 f"LBFGS: the checkpoint has {len(saved['params'])} parameters, this model {len(group['params'])}; "
                 "it was saved from another model"
             )
-        values = as_plain_numbers({key: saved.get(key, group[key]) for key in _RANGES}, _RANGES)
-        _check(values, "LBFGS: the group of the checkpoint")
+        values = _check({key: saved.get(key, group[key]) for key in _RANGES}, "LBFGS: the group of the checkpoint")
         state = dict(content["state"])
         for place, index in enumerate(saved["params"]):
             kept = states.get(index)
@@ -339,12 +340,8 @@ def _number(loss: Any) -> float:
     return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
-def _check(given: Mapping[str, Any], owner: str = "LBFGS") -> None:
-    check_hyperparameters(owner, given, _RANGES)
-    for name in _WHOLE:
-        value = given.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise UsageError(f"{owner}: {name}={value!r}; it must be a whole number")
+def _check(given: Mapping[str, Any], owner: str = "LBFGS") -> dict[str, Any]:
+    return check_hyperparameters(owner, given, _RANGES)
 
 
 def _several(groups: list[dict[str, Any]]) -> UsageError:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from stepwell.arguments import whole
 from stepwell.engine import formats, sharding
 from stepwell.engine.gradients import Factor
 from stepwell.engine.reading import Reading
@@ -26,7 +27,6 @@ from stepwell.optimizers.wrapper import Wrapper, copy_all, wide, write_wide
 
 _MOMENTA = ("momentum_buffer", "exp_avg")  # the slots that are an average of gradients, by torch's names
 _RANGES: dict[str, Range | OneOf] = {
-    "k": Range(1),
     "alpha": Range(0, 1, open_low=True, open_high=False),
     "pullback": OneOf(("none", "reset", "pullback")),
 }
@@ -75,9 +75,8 @@ class Lookahead(Wrapper):
         self, optimizer: torch.optim.Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none"
     ) -> None:
         super().__init__(optimizer)
-        _check_whole("Lookahead", k)
-        check_hyperparameters("Lookahead", {"k": k, "alpha": alpha, "pullback": pullback}, _RANGES)
-        self.k, self.alpha, self.pullback = k, float(alpha), pullback
+        given = check_hyperparameters("Lookahead", {"alpha": alpha, "pullback": pullback}, _RANGES)
+        self.k, self.alpha, self.pullback = whole("Lookahead", "k", k, least=1), given["alpha"], given["pullback"]
         self.check_base()
         self._clock = 0
         self._pending: Reading | None = None
@@ -114,11 +113,9 @@ class Lookahead(Wrapper):
         if not settings:
             return
         owner = "Lookahead: the checkpoint"
-        _check_whole(owner, settings["k"])
+        whole(owner, "k", settings["k"], least=1)
         check_hyperparameters(owner, settings, _RANGES)
-        clock = settings["clock"]
-        if not isinstance(clock, int) or isinstance(clock, bool) or clock < 0:
-            raise UsageError(f"{owner}: clock={clock!r}; it must be a whole number of at least 0")
+        whole(owner, "clock", settings["clock"])
 
     def _loaded(self, with_settings: bool) -> None:
         if not with_settings:  # a cycle begins with weights that belong to no other
@@ -230,11 +227,6 @@ class Lookahead(Wrapper):
             with torch.no_grad():
                 for tensor, values in fast:
                     tensor.detach().copy_(values)
-
-
-def _check_whole(owner: str, k: Any) -> None:
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise UsageError(f"{owner}: k={k!r}; it must be a whole number of at least 1")
 
 
 def _waits(flag: Tensor) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups
+from stepwell.engine.rule import FLAG, check_hyperparameters, read
 from stepwell.ops import maximum, sqrt, where
 from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
@@ -113,12 +114,13 @@ class MARS(Optimizer):
             "adamw_weight_decay": adamw_weight_decay,
             "optimize_1d": optimize_1d,
         }
+        defaults |= check_hyperparameters("MARS", defaults, self.ranges_with(defaults))
         self.inner = {
-            "lr": lr if adamw_lr is None else adamw_lr,
-            "betas": adamw_betas,
-            "weight_decay": weight_decay if adamw_weight_decay is None else adamw_weight_decay,
+            "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
+            "betas": defaults["adamw_betas"],
+            "weight_decay": defaults["weight_decay" if adamw_weight_decay is None else "adamw_weight_decay"],
         }
-        self.optimize_1d = optimize_1d
+        self.optimize_1d = defaults["optimize_1d"]
         super().__init__(self._split(as_groups(params, "MARS")), defaults, options)
 
     def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
@@ -135,10 +137,15 @@ class MARS(Optimizer):
         result: list[dict[str, Any]] = []
         for group in groups:
             if self.optimize_1d or "use_mars" in group:
-                result.append(group if group.get("use_mars", True) else {**self.inner, **group})
+                result.append(group if _said(group) else {**self.inner, **group})
                 continue
             refuse_inside_zero("MARS", "use_mars")
             mine, others = parted(group, lambda name, tensor: tensor.ndim == 2)
             parts = ({**mine, "use_mars": True}, {**self.inner, **others, "use_mars": False})
             result += [part for part in parts if part["params"]] or [group]
         return result
+
+
+def _said(group: dict[str, Any]) -> bool:
+    """What a group says of itself; MARS updates those that say nothing."""
+    return bool(read("MARS", "use_mars", group.get("use_mars", True), FLAG))

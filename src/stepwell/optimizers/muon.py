@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from stepwell.anatomy import ROLES, find_roles, hidden_by_name, is_matrix, role_by_name
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, as_groups
+from stepwell.engine.rule import FLAG, check_hyperparameters, read
 from stepwell.errors import UsageError
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
@@ -169,12 +170,16 @@ class Muon(Optimizer):
             "adamw_weight_decay": adamw_weight_decay,
             "force": force,
         }
-        inner = {
-            "lr": lr if adamw_lr is None else adamw_lr,
-            "eps": adamw_eps,
-            "weight_decay": weight_decay if adamw_weight_decay is None else adamw_weight_decay,
-        }
-        self.force, self.inner = force, inner
+        defaults["betas"] = read("Muon", "adamw_betas", adamw_betas, self.all_ranges["adamw_betas"])
+        defaults |= check_hyperparameters("Muon", defaults, self.ranges_with(defaults))
+        self.force, self.inner = (
+            defaults["force"],
+            {
+                "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
+                "eps": defaults["adamw_eps"],
+                "weight_decay": defaults["weight_decay" if adamw_weight_decay is None else "adamw_weight_decay"],
+            },
+        )
         groups = self._split(params)
         tensors = [tensor for group in groups for _, tensor in named(group)]  # others are refused with their group
         if not any(group["use_muon"] for group in groups) and all(isinstance(one, Tensor) for one in tensors):
@@ -247,10 +252,15 @@ class Muon(Optimizer):
 def _said(group: Mapping[str, Any], made_for: str | None) -> Any:
     """What a group itself says: by its key, or by `stepwell.groups.muon`, which made it. None: nothing."""
     if "use_muon" in group:
-        return group["use_muon"]
-    if made_for is None and (made := _MADE.fullmatch(str(group.get("name", "")))):  # out of a list(groups)
+        return read("Muon", "use_muon", group["use_muon"], FLAG)
+    if made_for is None and (made := _MADE.fullmatch(_name_of(group))):  # out of a list(groups)
         made_for = made[1]
     return None if made_for is None else _MEANT.get(made_for)
+
+
+def _name_of(group: Mapping[str, Any]) -> str:
+    name = group.get("name")
+    return name if isinstance(name, str) else ""
 
 
 def _told_by_names(groups: Sequence[Mapping[str, Any]], whole: bool) -> set[int]:

@@ -11,7 +11,10 @@ from stepwell.errors import UsageError
 
 def named(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """(name, tensor) of a group; the name is empty where there is none."""
-    names = group.get("param_names") or [""] * len(group["params"])
+    count = len(group["params"])
+    names = group.get("param_names")
+    if not (isinstance(names, (list, tuple)) and len(names) == count):  # what they are is checked with the group
+        names = [""] * count
     return [one if isinstance(one, tuple) else (name, one) for name, one in zip(names, group["params"], strict=True)]
 
 

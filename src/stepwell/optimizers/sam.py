@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.engine.gradients import Factor, global_norm, values
-from stepwell.engine.rule import Range, check_hyperparameters
+from stepwell.engine.rule import Range, check_hyperparameters, read
 from stepwell.errors import UsageError
 from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.facts import Facts
@@ -81,14 +81,14 @@ class SAM(Wrapper):
         super().__init__(optimizer)
         if model is not None and not isinstance(model, nn.Module):
             raise UsageError(f"{type(self).__name__}: model is a {type(model).__name__}; it must be a torch.nn.Module")
-        self._check({"rho": rho})
-        self.rho = float(rho)
+        self.rho = float(self._read("rho", rho))
         self.model = model
-        for group in self.param_groups:
-            self._check({"rho": group.setdefault(RHO, self.rho)})
+        rhos = [self._read("rho", group.get(RHO, self.rho)) for group in self.param_groups]
+        for group, one in zip(self.param_groups, rhos, strict=True):
+            group[RHO] = one
 
-    def _check(self, given: dict[str, Any]) -> None:
-        check_hyperparameters(type(self).__name__, given, self.ranges)
+    def _read(self, name: str, value: Any, place: str = "") -> Any:
+        return read(type(self).__name__, name, value, self.ranges[name], place)
 
     def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
         owner = f"{type(self).__name__}: the checkpoint"
@@ -114,8 +114,7 @@ class SAM(Wrapper):
         """Add a group to the optimizer inside; `sam_rho` may be among its options."""
         if not isinstance(param_group, dict):
             return super().add_param_group(param_group)  # which refuses it
-        rho = param_group.get(RHO, self.rho)
-        self._check({"rho": rho})
+        rho = read(type(self).__name__, RHO, param_group.get(RHO, self.rho), self.ranges["rho"])
         super().add_param_group({k: v for k, v in param_group.items() if k != RHO})
         self.param_groups[-1][RHO] = rho
 
@@ -155,8 +154,10 @@ class SAM(Wrapper):
 
     def _moved(self) -> list[_Moved]:
         result = []
-        for group in self.param_groups:
-            rho = float(group.get(RHO, self.rho))
+        for place, group in enumerate(self.param_groups):
+            given = group.get(RHO, self.rho)
+            group[RHO] = read(type(self).__name__, RHO, given, self.ranges["rho"], f" in group {place}")
+            rho = float(group[RHO])
             names = group.get("param_names") or [""] * len(group["params"])
             for name, tensor in zip(names, group["params"], strict=True):
                 gradient = tensor.grad

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from stepwell.arguments import fraction, number
 from stepwell.engine.gradients import Factor
 from stepwell.engine.rule import Range, check_hyperparameters
 from stepwell.errors import UsageError
@@ -53,8 +54,7 @@ class Swats(Wrapper):
 
     def __init__(self, optimizer: torch.optim.Optimizer, tolerance: float = 1e-9) -> None:
         super().__init__(optimizer)
-        check_hyperparameters("Swats", {"tolerance": tolerance}, {"tolerance": Range(0, open_low=True)})
-        self.tolerance = float(tolerance)
+        self.tolerance = float(number("Swats", "tolerance", tolerance, above=0))
         self.estimate = torch.zeros(5, dtype=torch.float64)  # _NUMBER, _AVERAGE, ..., on the device from the first step
         self._weights: list[tuple[dict[str, Any], Tensor, Tensor]] = []
 
@@ -95,7 +95,7 @@ class Swats(Wrapper):
 
         Raises UsageError before it has settled, and for a momentum outside [0, 1).
         """
-        check_hyperparameters("Swats", {"momentum": momentum}, {"momentum": Range(0, 1)})
+        momentum = fraction("Swats", "momentum", momentum)
         rate = self.rate
         if rate is None:
             raise UsageError(

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from stepwell import engine
+from stepwell.arguments import flag
 from stepwell.engine import formats, sharding
-from stepwell.engine.rule import Range, check_hyperparameters
-from stepwell.errors import UsageError
+from stepwell.engine.rule import Range, read
+from stepwell.errors import UsageError, WrongType, shown
 from stepwell.optimizers import TABLE, find
 from stepwell.optimizers.memory import Memory
 from stepwell.optimizers.stepping import innermost
@@ -83,7 +84,10 @@ def switch(
     Raises UsageError for an unknown optimizer, a Swats that has not settled, decay that has no like, options that are
     refused. Nothing is changed then.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise WrongType(f"switch: optimizer={shown(optimizer)}; it must be the torch.optim.Optimizer of the run")
     cls = _class_of(to)
+    carry = flag("switch", "carry", carry)
     inside = innermost(optimizer)
     facts = getattr(inside, "facts", None)
     training = facts is not None and facts.needs_modes and any(group["train_mode"] for group in inside.param_groups)
@@ -112,11 +116,10 @@ def begun(optimizer: torch.optim.Optimizer, to: str) -> Any:
 
 def rate_for(to: str | type[Any], lr: Any, options: Mapping[str, Any]) -> float:
     """The learning rate that `lr` stands for: a number, or what a Swats has found for the new one's momentum."""
-    if hasattr(lr, "settled_at"):
+    if isinstance(lr, torch.optim.Optimizer) and hasattr(lr, "settled_at"):
         momentum = options.get("momentum", 0.0) if "momentum" in _example(_class_of(to)).defaults else 0.0
-        return lr.lr(momentum)
-    check_hyperparameters("switch", {"lr": lr}, {"lr": Range(0)})
-    return float(lr)
+        return float(lr.lr(momentum))  # type: ignore[attr-defined]  # a Swats, which this file may not import
+    return float(read("switch", "lr", lr, Range(0)))
 
 
 def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str | None:
@@ -137,9 +140,9 @@ def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str 
 
 def _class_of(to: str | type[Any]) -> type[Any]:
     cls = find(to) if isinstance(to, str) else to
-    facts = getattr(cls, "facts", None)
-    if not isinstance(cls, type) or facts is None:
-        raise UsageError(f"switch: to={to!r}; it must be the name or the class of an optimizer of stepwell")
+    facts = getattr(cls, "facts", None) if isinstance(cls, type) else None
+    if facts is None:
+        raise UsageError(f"switch: to={shown(to)}; it must be the name or the class of an optimizer of stepwell")
     if facts.kind == "wrapper":
         raise UsageError(
             f"switch: {cls.__name__} wraps another optimizer and makes no step itself; wrap the one there is, as "
@@ -163,7 +166,7 @@ def _built(cls: type[Any], old: torch.optim.Optimizer, lr: float, options: Mappi
     options = dict(options)
     given = options.pop("weight_decay", None)
     if given is not None:
-        check_hyperparameters("switch", {"weight_decay": given}, {"weight_decay": Range(0)})
+        given = read("switch", "weight_decay", given, Range(0))
     reference = next((float(_base(g, "lr")) for g in old.param_groups if float(_base(g, "lr")) > 0), None)
     decays = [float(_base(g, "weight_decay")) for g in old.param_groups]
     largest = max(decays)

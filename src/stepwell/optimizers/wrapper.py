@@ -23,11 +23,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from stepwell.arguments import flag
 from stepwell.engine import as_groups, checkpoint, formats, sharding, stored
 from stepwell.engine.explanation import Explanation
 from stepwell.engine.gradients import Factor
+from stepwell.engine.optimizer import check_closure, members_of
 from stepwell.engine.rule import Slot
-from stepwell.errors import UsageError, nearest
+from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import parted
 from stepwell.optimizers.facts import Facts, state_bytes
 from stepwell.optimizers.stepping import Evaluate, innermost, needs_closure, takes_factor, update, update_with
@@ -96,10 +98,10 @@ class Wrapper(torch.optim.Optimizer):
             for option, value in options.items():
                 if option not in known:
                     raise UsageError(
-                        f"{name} around {inside.__name__}: unknown option {option}={value!r}: "
+                        f"{name} around {inside.__name__}: unknown option {option}={shown(value)}: "
                         f"{nearest(option, {*known, *named, 'base'})}"
                     )
-        if cls.group_options and not hasattr(params, "named_parameters"):
+        if cls.group_options and not isinstance(params, torch.nn.Module):
             params, taken = cls._without_own(params)
         else:
             taken = []
@@ -113,7 +115,9 @@ class Wrapper(torch.optim.Optimizer):
     @classmethod
     def _without_own(cls, params: Any) -> tuple[Any, list[dict[str, Any]]]:
         """Groups without the wrapper's own options, and these."""
-        given = list(params)
+        if isinstance(params, Tensor):
+            return params, []  # which is refused
+        given = params if isinstance(params, list) else members_of(cls.__name__, "params", params)
         if not given or not isinstance(given[0], dict):
             return given, []
         if not any(key in group for group in given for key in cls.group_options):
@@ -186,6 +190,7 @@ class Wrapper(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
+        set_to_none = flag(type(self).__name__, "set_to_none", set_to_none)
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
                 self.base.zero_grad(set_to_none)
@@ -215,6 +220,8 @@ class Wrapper(torch.optim.Optimizer):
             scale = getattr(self, "grad_scale", None)
             self.update(1.0 if scale is None else 1.0 / scale, getattr(self, "found_inf", None))
             return None
+
+        check_closure(type(self).__name__, closure)
 
         def evaluate() -> tuple[Any, None]:
             with torch.enable_grad():

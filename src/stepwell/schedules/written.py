@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from stepwell.schedules.apply import target_of
 
 
@@ -88,11 +90,20 @@ def _values(groups: list[dict[str, Any]], name: str) -> list[Any]:
 
 def _value(group: Mapping[str, Any], name: str, position: int) -> Any:
     key, place = target_of(name, group, position)
-    return group[key] if place is None else group[key][place]
+    if place is None or not isinstance(group[key], (tuple, list)) or len(group[key]) <= place:
+        return group[key]
+    return group[key][place]
 
 
 def _marks(values: list[Any]) -> list[Any]:
     """What changes when a value is set: itself, or of a tensor which one it is and how often it was written."""
     if all(type(value) is float for value in values):
         return values
-    return [(id(value), value._version) if hasattr(value, "fill_") else value for value in values]
+    return [value if type(value) in _PLAIN else (id(value), _written_to(value)) for value in values]
+
+
+_PLAIN = (float, int, type(None))  # of which two can be compared: an array has no single answer
+
+
+def _written_to(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine.gradients import Factor, is_finite_number
-from stepwell.errors import UsageError
+from stepwell.arguments import FINITE, MOST, plain_number
+from stepwell.engine.gradients import Factor
+from stepwell.errors import UsageError, shown
 
 Weight = int | float | Tensor
 
@@ -99,17 +99,18 @@ def _weighted(loss: Tensor, weight: Weight) -> Tensor:
 
 def checked_weight(weight: Any) -> Weight:
     """The weight of a micro-batch, or UsageError. A tensor may be 0 (padding alone); on a GPU it is not waited for."""
-    if isinstance(weight, np.generic):
-        weight = weight.item()
     if isinstance(weight, Tensor):
         if weight.numel() != 1:
             raise UsageError(f"Step: weight has shape {tuple(weight.shape)}; it must be one number, as mask.sum()")
-        if weight.device.type != "cpu" or 0 <= weight.item() < math.inf:
+        real = weight.layout == torch.strided and not (weight.is_complex() or weight.is_meta)
+        if real and (weight.device.type != "cpu" or 0 <= weight.item() < math.inf):
             return weight
-    elif is_finite_number(weight) and weight > 0:
-        return weight
+    else:
+        plain = plain_number(weight)
+        if plain is not None and 0 < plain <= FINITE:
+            return plain if plain <= MOST else float(plain)  # a tensor takes no larger whole number
     raise UsageError(
-        f"Step: weight={weight!r}; it must be a finite number above 0: the samples or tokens that the loss is the "
+        f"Step: weight={shown(weight)}; it must be a finite number above 0: the samples or tokens that the loss is the "
         "mean of (leave a micro-batch without any out)"
     )
 

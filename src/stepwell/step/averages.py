@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine.gradients import is_finite_number
+from stepwell.arguments import flag, fraction, whole
 from stepwell.errors import UsageError
 
 Weights = Mapping[str, Tensor] | Sequence[Tensor]  # by name, or by place
@@ -206,10 +206,9 @@ class Average(Averages):
     """
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:
-        if not is_finite_number(decay) or not 0 <= decay < 1:
-            raise UsageError(f"Average: decay={decay!r}; it must be in [0, 1), such as 0.999")
+        self.decay = float(fraction("Average", "decay", decay, do="such as 0.999"))
+        self.warmup = flag("Average", "warmup", warmup)
         super().__init__()
-        self.decay, self.warmup = float(decay), warmup
 
     def start(self, weights: Weights) -> None:
         self._copy(_by_name(weights))
@@ -252,11 +251,8 @@ class SWA(Averages):
     takes_buffers = False
 
     def __init__(self, start: int, every: int = 1) -> None:
-        for name, value in (("start", start), ("every", every)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"SWA: {name}={value!r}; it must be a whole number of updates, at least 1")
         super().__init__()
-        self.first, self.every = start, every
+        self.first, self.every = whole("SWA", "start", start, least=1), whole("SWA", "every", every, least=1)
         self._counts: dict[str, int] = {}  # how many points are in each average
 
     @property

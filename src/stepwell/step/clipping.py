@@ -8,23 +8,30 @@ cost nothing but the norm, which a step takes anyway.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.engine.gradients import Factor, global_norm, is_finite_number, multiply
-from stepwell.errors import UsageError
+from stepwell.arguments import FINITE, number, plain_number, refusal, sequence, text, whole
+from stepwell.engine.gradients import Factor, global_norm, multiply
+from stepwell.errors import UsageError, shown
 
+_PATTERNS = "a list of patterns of names, as ('head.*',)"
+_MOST = 3e38  # what a float32 holds
+_LONGEST = 1000  # characters of a pattern
+_WINDOW = 2**24  # norms that AutoClip sorts at each step: 64 MiB of them
 ALMOST_ZERO = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm that it divides by
 
 
-def above_zero(owner: str, name: str, value: Any) -> float:
+def above_zero(owner: str, name: str, value: Any, most: float = math.inf) -> float:
     """`value` as a float if it is a number above 0, or UsageError."""
-    if not is_finite_number(value) or value <= 0:
-        raise UsageError(f"{owner}: {name}={value!r}; it must be a finite number above 0 (None clips nothing)")
-    return float(value)
+    plain = plain_number(value)
+    if plain is None or not 0 < plain <= min(most, FINITE):
+        raise refusal(owner, name, value, "a finite number above 0", "None clips nothing")
+    return float(plain)
 
 
 class Clip:
@@ -85,7 +92,7 @@ class ClipValue(Clip):
     """
 
     def __init__(self, max_value: float) -> None:
-        self.max_value = above_zero("ClipValue", "max_value", max_value)
+        self.max_value = above_zero("ClipValue", "max_value", max_value, _MOST)
 
     def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
         dense = [gradient for _, _, gradient in _written(named, factor)]
@@ -132,15 +139,20 @@ class AdaptiveClip(Clip):
     """
 
     def __init__(self, ratio: float = 0.01, *, eps: float = 1e-3, exclude: Sequence[str] = ()) -> None:
-        self.ratio = above_zero("AdaptiveClip", "ratio", ratio)
-        self.eps = above_zero("AdaptiveClip", "eps", eps)
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.ratio = above_zero("AdaptiveClip", "ratio", ratio, _MOST)
+        self.eps = above_zero("AdaptiveClip", "eps", eps, _MOST)
+        given = [exclude] if isinstance(exclude, str) else sequence("AdaptiveClip", "exclude", exclude, _PATTERNS)
+        if any(isinstance(one, str) and len(one) > _LONGEST for one in given):
+            raise refusal("AdaptiveClip", "exclude", exclude, f"{_PATTERNS}, each of at most {_LONGEST} characters")
+        self.exclude = tuple(text("AdaptiveClip", "exclude", one, _PATTERNS) for one in given)
 
     def check(self, names: Sequence[str]) -> None:
         for pattern in self.exclude:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 hint = ", ".join(names[-3:]) if any(names) else "none; pass model.named_parameters() to the optimizer"
-                raise UsageError(f"AdaptiveClip: exclude={pattern!r} matches no parameter's name; the last are {hint}")
+                raise UsageError(
+                    f"AdaptiveClip: exclude={shown(pattern)} matches no parameter's name; the last are {hint}"
+                )
 
     def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
         touched = []
@@ -184,11 +196,8 @@ class AutoClip(Clip):
     """
 
     def __init__(self, percentile: float = 10.0, *, window: int = 1000) -> None:
-        if not is_finite_number(percentile) or not 0 < percentile <= 100:
-            raise UsageError(f"AutoClip: percentile={percentile!r}; it must be in (0, 100]")
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-            raise UsageError(f"AutoClip: window={window!r}; it must be a whole number of at least 1")
-        self.percentile, self.window = float(percentile), window
+        self.percentile = float(number("AutoClip", "percentile", percentile, above=0, most=100))
+        self.window = whole("AutoClip", "window", window, least=1, most=_WINDOW)
         self._norms: Tensor | None = None  # [window], inf where there is none yet: they sort to the end
         self._count: Tensor | None = None  # how many there were, on the device
 

@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from stepwell.arguments import whole
 from stepwell.engine import formats
 from stepwell.engine.gradients import Factor
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, shown
 from stepwell.optimizers.sophia import hessian_products
 from stepwell.optimizers.stepping import innermost
 from stepwell.step.accumulation import Weight
@@ -51,15 +52,11 @@ class Estimator:
 
     def __init__(self, every: int = 10, *, micro_batches: int | None = None, seed: int = 0) -> None:
         name = type(self).__name__
-        for option, value, low, high in (
-            ("every", every, 1, 100),
-            ("micro_batches", 1 if micro_batches is None else micro_batches, 1, None),
-            ("seed", seed, 0, 2**31 - 1),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < low or (high and value > high):
-                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UsageError(f"{name}: {option}={value!r}; it must be a whole number, {allowed}")
-        self.every, self.micro_batches, self.seed = every, micro_batches, seed
+        self.every = whole(name, "every", every, least=1, most=100)
+        self.micro_batches = micro_batches
+        if micro_batches is not None:
+            self.micro_batches = whole(name, "micro_batches", micro_batches, least=1)
+        self.seed = whole(name, "seed", seed, most=2**31 - 1)
         self.updates = 0  # begun so far, skipped ones included: which one is due is known without waiting
         self._number = 0  # of micro-batches in the update that is due
         self._total: Weight = 0
@@ -279,9 +276,9 @@ class GaussNewtonBartlett(Estimator):
         seed: int = 0,
     ) -> None:
         super().__init__(every, micro_batches=micro_batches, seed=seed)
-        if likelihood not in ("categorical", "bernoulli"):
+        if not isinstance(likelihood, str) or likelihood not in ("categorical", "bernoulli"):
             raise UsageError(
-                f"GaussNewtonBartlett: likelihood={likelihood!r}; it must be 'categorical' (cross entropy) or "
+                f"GaussNewtonBartlett: likelihood={shown(likelihood)}; it must be 'categorical' (cross entropy) or "
                 "'bernoulli' (binary cross entropy); for other losses take Hutchinson()"
             )
         self.likelihood = likelihood

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.errors import UsageError
+from stepwell.arguments import mapping, text
+from stepwell.errors import UsageError, shown
 
 
 def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -20,13 +21,15 @@ def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
         raise UsageError(
             f"Step: generators is a {type(generators).__name__}; give them by name, as {{'data': generator}}"
         )
-    for name, generator in (generators or {}).items():
+    given = {} if generators is None else mapping("Step", "generators", generators, "generators by name")
+    for name, generator in given.items():
+        text("Step", "a name of generators", name)
         if not isinstance(generator, (torch.Generator, np.random.Generator, random.Random)):
             raise UsageError(
-                f"Step: generators[{name!r}] is a {type(generator).__name__}; it must be a torch.Generator, "
+                f"Step: generators[{shown(name)}] is a {type(generator).__name__}; it must be a torch.Generator, "
                 "numpy.random.Generator or random.Random"
             )
-    return dict(generators or {})
+    return given
 
 
 def captured(given: Mapping[str, Any]) -> dict[str, Any]:

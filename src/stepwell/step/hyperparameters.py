@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from stepwell import engine
-from stepwell.engine.gradients import is_finite_number
+from stepwell.arguments import is_finite_number, mapping, plain_flag, plain_number
 from stepwell.engine.rule import check_hyperparameters
-from stepwell.errors import UsageError, nearest
+from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers.stepping import innermost
 from stepwell.schedules.apply import apply, initial_values
 from stepwell.schedules.written import forget, note, set_by_hand
@@ -48,6 +48,14 @@ def taken_by_hand(step: Step) -> bool:
         return False
     if any("lr" in values for values in found):
         _refuse_scheduler(step)
+    for place, values in enumerate(found):
+        for name, value in values.items():
+            plain = plain_number(value)
+            if plain is None or not is_finite_number(plain) or plain < 0:
+                raise UsageError(
+                    f"Step: {name} was set to {shown(value)} by hand in group {place}; it must be a finite number "
+                    "of at least 0"
+                )
     for place, values in enumerate(found):
         for name, value in values.items():
             one = step.schedules[name]
@@ -229,33 +237,47 @@ def checked_overrides(step: Step, overrides: Any) -> dict[str, Any]:
         raise UsageError(
             f"Step: overrides is a {type(overrides).__name__}; give hyperparameters by name: {{'lr': 1e-4}}"
         )
+    overrides = mapping("Step", "overrides", overrides, "a dict of hyperparameters, as {'lr': 1e-4}")
     groups, inner = step.optimizer.param_groups, innermost(step.optimizer)
+    found: dict[str, Any] = {}
     for name, value in overrides.items():
+        if not isinstance(name, str):
+            raise UsageError(f"Step: overrides={{{shown(name)}: ...}}: a hyperparameter has a text for its name")
         known = [key for key, v in groups[0].items() if key not in _APART and not _initial_name(key) and _is_numeric(v)]
         if name not in known and name not in step.schedules:
             raise UsageError(
-                f"Step: overrides={{{name!r}: ...}}: the optimizer has no such number: {nearest(str(name), known)}"
+                f"Step: overrides={{{shown(name)}: ...}}: the optimizer has no such number: {nearest(str(name), known)}"
             )
         if name in step.schedules and step.schedules[name].absolute:
             raise UsageError(
-                f"Step: overrides={{{name!r}: {value!r}}} has no effect: the schedule {step.schedules[name]} gives "
-                "values itself; leave it out"
+                f"Step: overrides={{{shown(name)}: {shown(value)}}} has no effect: the schedule {step.schedules[name]} "
+                "gives values itself; leave it out"
             )
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        is_flag = isinstance(groups[0].get(name), bool)
-        fits = isinstance(value, bool) if is_flag else all(is_finite_number(item) and item >= 0 for item in items)
-        like = groups[0].get(name)
-        if isinstance(like, (tuple, list)) != isinstance(value, (tuple, list)) and name in groups[0]:
-            fits = False
-        if isinstance(like, (tuple, list)) and isinstance(value, (tuple, list)) and len(like) != len(value):
-            fits = False
-        if not fits:
+        like = groups[0].get(name, 0.0)
+        plain = _alike(value, like)
+        if plain is None:
             raise UsageError(
-                f"Step: overrides={{{name!r}: {value!r}}}; it must be like {_shown(like)}, finite and at least 0"
+                f"Step: overrides={{{shown(name)}: {shown(value)}}}; it must be like {_shown(like)}, "
+                "finite and at least 0"
             )
         if isinstance(inner, engine.Optimizer) and name in groups[0]:
-            check_hyperparameters(type(inner).__name__, {name: value}, inner.all_ranges)
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+            check_hyperparameters(type(inner).__name__, {name: plain}, inner.all_ranges)
+        found[name] = plain
+    return found
+
+
+def _alike(value: Any, like: Any) -> Any:
+    """The flag, number, or numbers that a value is, where that is like what stands in the groups; else None."""
+    if isinstance(like, bool):
+        flag = plain_flag(value)
+        return flag if isinstance(flag, bool) else None
+    if isinstance(like, (tuple, list)):
+        if not isinstance(value, (tuple, list)) or len(value) != len(like):
+            return None
+        items = tuple(_alike(item, 0.0) for item in value)
+        return None if None in items else items
+    number = plain_number(value)
+    return number if number is not None and is_finite_number(number) and number >= 0 else None
 
 
 def _is_numeric(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.errors import UsageError
+from stepwell.arguments import whole
 from stepwell.step.scaling import Scaling
 
 
@@ -71,6 +71,4 @@ def _broken(tensor: Tensor | None) -> bool:
 
 def checked_warn_skipped(limit: Any) -> int | None:
     """`limit`, or UsageError."""
-    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
-        return limit
-    raise UsageError(f"Step: warn_skipped={limit!r}; it must be a whole number of at least 1 (None never warns)")
+    return None if limit is None else whole("Step", "warn_skipped", limit, least=1, do="None never warns")

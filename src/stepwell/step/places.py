@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stepwell.arguments import refusal
 from stepwell.errors import UsageError
 from stepwell.step.generators import captured, changed, check_generator_states, packed, set_generator_states
 from stepwell.step.order import Order, begins_workers, has_order, prepare, watched, without
@@ -145,8 +146,8 @@ class Place:
             if saved["digest"] is not None and _digest(self.queue[-1].batch) != saved["digest"]:
                 raise UsageError(
                     "Step: the batch after the checkpoint is another one than when it was saved; pass the loader as "
-                    "at the beginning of its pass (set_epoch included), and all generators that it draws from as "
-                    "generators={...}, or begin a new pass: step.batches(loader, resume=False)"
+                    "at the beginning of its pass (and its epoch with set_epoch), and all generators that it draws "
+                    "from as generators={...}, or begin a new pass: step.batches(loader, resume=False)"
                 )
         finally:
             self._put_back(packed(now))
@@ -343,6 +344,21 @@ def _kind(loader: Any) -> str:
     if has_order(loader):
         return "order"
     return "iterator" if hasattr(type(loader), "__next__") else "drawn"
+
+
+def checked_length(loader: Any) -> int | None:
+    """The length of a loader, or None where it has none; UsageError for what gives no batches."""
+    must = "an iterable of batches, such as a DataLoader"
+    try:
+        iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+        if isinstance(loader, (str, bytes, bytearray, memoryview, Mapping, type)) or getattr(loader, "ndim", 1) == 0:
+            iterable = False
+        length = length_of(loader) if iterable else None
+    except Exception:  # a method of the user's own may raise anything
+        raise refusal("Step", "loader", loader, must) from None
+    if not iterable or (length is not None and length < 0):
+        raise refusal("Step", "loader", loader, must)
+    return length
 
 
 def length_of(loader: Any) -> int | None:

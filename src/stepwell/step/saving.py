@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stepwell import engine
-from stepwell.errors import UsageError
+from stepwell.arguments import MOST, refusal, text, whole
+from stepwell.errors import UsageError, shown
 from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step import files, ranks, switching
 from stepwell.step.generators import check_generator_states, generator_states, set_generator_states
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from stepwell.step.step import Step
 
 FORMAT = "stepwell.step 1"
+_PATH, _PART = 4000, 255  # bytes of a path and of a name in it that Linux and its file systems take
+_KEEP = 10_000  # checkpoints: each save looks for all of them
 _PARTS = ("format", "number", "skipped", "optimizer", "scaler", "average", "clip", "plateau", "generators", "estimator")
 
 
@@ -114,6 +117,8 @@ def _in_words(what: str, act: Callable[..., Any], *given: Any) -> Any:
 def _switch(step: Step, state: Mapping[str, Any]) -> None:
     """Where the checkpoint was saved after a switch to another optimizer, do as much."""
     saved = state.get("switched") if isinstance(state, Mapping) else None
+    if not isinstance(saved, (str, type(None))):
+        raise UsageError(f"Step: 'switched' is {shown(saved)} in the checkpoint; it must be a name, or None")
     if saved == step._switched:
         return
     if saved is None:
@@ -143,9 +148,9 @@ def check(step: Step, state: Mapping[str, Any]) -> None:
     if missing:
         raise UsageError(f"Step: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
     for part in ("number", "skipped"):
-        if not isinstance(state[part], int) or isinstance(state[part], bool) or state[part] < 0:
+        if not isinstance(state[part], int) or isinstance(state[part], bool) or not 0 <= state[part] <= MOST:
             raise UsageError(
-                f"Step: '{part}' is {state[part]!r} in the checkpoint; it must be a whole number from 0 on"
+                f"Step: '{part}' is {shown(state[part])} in the checkpoint; it must be a whole number from 0 on"
             )
     for part, mine, made in (
         ("scaler", step.scaler, "scaler=GradScaler()"),
@@ -250,9 +255,11 @@ def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
 
 def save(step: Step, path: str | Path, model: nn.Module, keep: int, extra: Any) -> Path:
     """Write a checkpoint to `path`; in a run of several processes, the part of this one."""
-    if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
-        raise UsageError(f"Step: keep={keep!r}; it must be a whole number of at least 1")
-    _check_plain(extra, "extra")
+    keep = whole("Step", "keep", keep, least=1, most=_KEEP)
+    try:
+        _check_plain(extra, "extra")
+    except RecursionError:
+        raise refusal("Step", "extra", extra, "nested less deeply, and not in itself") from None
     path = _checked(path)
     mine = ranks.rank()
     if step._files.fresh and mine is not None:
@@ -297,9 +304,13 @@ def _load_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
 
 
 def _checked(path: Any) -> Path:
-    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
-        raise UsageError(f"Step: path={path!r}; it must be the name of a file, such as 'runs/a/checkpoint.pt'")
-    return Path(path)
+    must = "the name of a file, such as 'runs/a/checkpoint.pt'"
+    if not isinstance(path, (str, Path)):
+        raise refusal("Step", "path", path, must)
+    checked = Path(text("Step", "path", str(path), must))
+    if len(str(checked).encode()) > _PATH or any(len(part.encode()) > _PART for part in checked.parts):
+        raise refusal("Step", "path", path, f"{must}, with at most {_PART} bytes a name")
+    return checked
 
 
 def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:

@@ -36,10 +36,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from stepwell.arguments import flag, fraction, function, mapping, refusal, whole
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
 from stepwell.engine.tracing import untraced
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, shown
 from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.stepping import gradient_norm, has_hooks_before, needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
@@ -52,7 +53,7 @@ from stepwell.step.accumulation import Shares, Weight, checked_weight
 from stepwell.step.attributes import check_name
 from stepwell.step.averages import Average, Averages
 from stepwell.step.beside import watch
-from stepwell.step.clipping import Clip, ClipNorm
+from stepwell.step.clipping import Clip, ClipNorm, above_zero
 from stepwell.step.done import Done
 from stepwell.step.estimators import Estimator, Logits, checked_estimator, rebound
 from stepwell.step.files import Files
@@ -63,7 +64,7 @@ from stepwell.step.interrupts import Held
 from stepwell.step.names import averaged
 from stepwell.step.not_finite import Skips, checked_warn_skipped
 from stepwell.step.passes import Pass
-from stepwell.step.places import Place, Places, length_of
+from stepwell.step.places import Place, Places, checked_length
 from stepwell.step.scaling import Scaling
 from stepwell.step.synchronisation import Synchronisation
 from stepwell.step.trainer import Counted, unwrapped
@@ -202,6 +203,8 @@ class Step:
         def __setattr__(self, name: str, value: Any) -> None:
             if "_complete" in self.__dict__:
                 check_name(self, name)
+                if name in _SETTABLE:
+                    value = _SETTABLE[name](value)
             object.__setattr__(self, name, value)
 
     # What is trained
@@ -228,7 +231,8 @@ class Step:
             raise UsageError("Step: a Plateau has memory and is no schedule; pass plateau=Plateau(...)")
         if schedule is None:
             if total_steps is not None:
-                raise UsageError(f"Step: total_steps={total_steps!r} has no effect without a schedule; leave it out")
+                given = shown(total_steps)
+                raise UsageError(f"Step: total_steps={given} has no effect without a schedule; leave it out")
             schedule = constant() if self.plateau is not None else None
         return {} if schedule is None else resolve(schedule, total_steps)
 
@@ -260,6 +264,7 @@ class Step:
             )
         _check_loss(loss)
         weight = checked_weight(weight)
+        retain_graph = flag("Step", "retain_graph", retain_graph)
         self._check_logits(logits)
         with self._whole():
             changed = None
@@ -338,7 +343,8 @@ class Step:
         the checkpoint's pass. `save` raises it inside a pass that could not go on: over an iterator, and over batches
         that are drawn from a generator from which training draws in between.
         """
-        length = length_of(loader)
+        resume = flag("Step", "resume", resume)
+        length = checked_length(loader)
         if length is not None and length < self.accumulate:
             raise UsageError(
                 f"Step: the loader has {length} batches, fewer than accumulate={self.accumulate}; "
@@ -381,6 +387,7 @@ class Step:
 
         Raises UsageError with `accumulate` above 1 or a scaler: both need to know the gradient before the update.
         """
+        function("Step", "compute", compute, "it takes nothing, computes the loss and returns it")
         self._begin("closure")
         if self.accumulate != 1 or self.scaler is not None:
             what = "a scaler" if self.scaler is not None else f"accumulate={self.accumulate}"
@@ -935,28 +942,28 @@ def _checked_model(model: Any) -> torch.nn.Module | None:
 
 
 def _checked_accumulate(accumulate: Any) -> int:
-    if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
-        raise UsageError(f"Step: accumulate={accumulate!r}; it must be a whole number of at least 1")
-    return accumulate
+    return whole("Step", "accumulate", accumulate, least=1)
 
 
 def _checked_clip(clip_norm: Any, clip: Any) -> Clip | None:
     if clip_norm is not None and clip is not None:
-        raise UsageError(f"Step: clip_norm={clip_norm!r} and clip={clip!r} are both given; give one")
+        raise UsageError(f"Step: clip_norm={shown(clip_norm)} and clip={shown(clip)} are both given; give one")
     if clip_norm is not None:
-        return ClipNorm(clip_norm)
+        return ClipNorm(above_zero("Step", "clip_norm", clip_norm))
     if clip is not None and not isinstance(clip, Clip):
         raise UsageError(
-            f"Step: clip={clip!r}; give ClipValue, AdaptiveClip or AutoClip of stepwell.step, or clip_norm=1.0"
+            f"Step: clip={shown(clip)}; give ClipValue, AdaptiveClip or AutoClip of stepwell.step, or clip_norm=1.0"
         )
     return clip
 
 
 def _checked_average(ema: Any, average: Any) -> Averages | None:
     if ema is not None and average is not None:
-        raise UsageError(f"Step: ema={ema!r} and average={average!r} are both given; give one")
-    given = ema if average is None else average
-    return given if given is None or isinstance(given, Averages) else Average(given)
+        raise UsageError(f"Step: ema={shown(ema)} and average={shown(average)} are both given; give one")
+    name, given = ("ema", ema) if average is None else ("average", average)
+    if given is None or isinstance(given, Averages):
+        return given
+    return Average(fraction("Step", name, given, do="such as 0.999, the decay; or give Average(...), SWA(...)"))
 
 
 def _checked_scaler(scaler: Any) -> Any:
@@ -967,6 +974,35 @@ def _checked_scaler(scaler: Any) -> Any:
     return scaler if scaler.is_enabled() else None
 
 
+def _checked_estimator(estimator: Any) -> Estimator | None:
+    if estimator is not None and not isinstance(estimator, Estimator):
+        raise UsageError(f"Step: estimator is a {type(estimator).__name__}; give one of stepwell.step, or None")
+    return estimator
+
+
+def _checked_schedule_table(schedules: Any) -> dict[str, Schedule]:
+    given = mapping("Step", "schedules", schedules, "a dict of schedules by the hyperparameters that they drive")
+    for name, one in given.items():
+        if not isinstance(name, str) or not isinstance(one, Schedule):
+            raise refusal("Step", "schedules", schedules, "a dict of schedules by hyperparameter")
+    return given
+
+
+# What may be set on a Step later, with what reads the value.
+_SETTABLE: dict[str, Callable[[Any], Any]] = {
+    "optimizer": lambda value: _checked_optimizer(unwrapped(value)),
+    "accumulate": _checked_accumulate,
+    "clip": lambda value: _checked_clip(None, value),
+    "scaler": _checked_scaler,
+    "model": _checked_model,
+    "generators": checked_generators,
+    "average": lambda value: _checked_average(None, value),
+    "plateau": lambda value: checked_plateau("Step", value),
+    "estimator": _checked_estimator,
+    "schedules": _checked_schedule_table,
+}
+
+
 def _horizon(schedules: Mapping[str, Schedule]) -> int | None:
     ends = [one.horizon for one in schedules.values() if one.horizon is not None]
     return min(ends) if ends else None
@@ -975,6 +1011,8 @@ def _horizon(schedules: Mapping[str, Schedule]) -> int | None:
 def _check_loss(loss: Any) -> None:
     if not isinstance(loss, Tensor):
         raise UsageError(f"Step: loss is a {type(loss).__name__}; it must be a scalar tensor with its graph")
+    if loss.is_meta or loss.is_sparse or loss.is_complex():
+        raise UsageError(f"Step: loss={shown(loss)}; it must be a scalar of real numbers, such as loss.mean()")
     if loss.numel() != 1:
         raise UsageError(f"Step: loss has shape {tuple(loss.shape)}; it must be a scalar, such as loss.mean()")
     if not loss.requires_grad:
@@ -991,13 +1029,6 @@ def _few(tensor: Tensor) -> Tensor:
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
-
-
-def _length_of(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def _on(factor: Factor, other: Tensor) -> Factor:

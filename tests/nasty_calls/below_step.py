@@ -1,16 +1,10 @@
-"""Calls whose arguments are replaced by nasty values: `CALLS` maps a name to (call, arguments that may be replaced).
-
-Each call has good values for all its arguments; `call(**{argument: value})` replaces one. It must end in a result or in
-a UsageError of one printable line. `outcome` runs one and says what else happened, or nothing.
-"""
+"""Calls of schedules, tasks, the finder, comparisons and reports."""
 
 from __future__ import annotations
 
 import json
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +22,9 @@ from stepwell.schedules.command import show
 from stepwell.schedules.draw import draw, points, save
 from stepwell.tasks import Metric, Surface, Task, probe
 
+from .outcome import check_message
+
 FOLDER = Path(tempfile.gettempdir())
-LIMIT = 20  # seconds for one call; the longest takes less than one
-LONGEST = 700  # characters of a message
 
 BATCHES = [torch.ones(4, 2) * (1 + i) for i in range(12)]
 
@@ -98,15 +92,10 @@ def _used(make: Callable[..., Any], **usual: Any) -> Callable[..., Any]:
             try:
                 use()
             except UsageError as error:
-                _check(str(error))
+                check_message(str(error))
         repr(made)
 
     return call
-
-
-def _check(message: str) -> None:
-    assert message.isprintable(), f"not one printable line: {message[:200]!r}"
-    assert len(message) <= LONGEST, f"{len(message)} characters"
 
 
 def _method(name: str, make: Callable[[], Any] = lambda: cosine(10)) -> Callable[..., Any]:
@@ -186,43 +175,5 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
                                                                                                   "text")),
 }  # fmt: skip
 
-# Exceptions of the user's own code, which are handed on as they are: (call, argument), or a value that raises.
-_USERS_OWN = {("find_lr", "batches"), ("find_lr", "model")}
-
-
-class _Late(BaseException):
-    pass
-
-
-@contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
-    def late(*_: Any) -> None:
-        raise _Late
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def outcome(name: str, argument: str, value: Any) -> str:
-    """What went wrong in one call: an exception that is no UsageError, a message of several lines, a hang; or ''."""
-    call, _ = CALLS[name]
-    try:
-        with _at_most(LIMIT):
-            call(**{argument: value})
-    except UsageError as error:
-        try:
-            _check(str(error))
-        except AssertionError as wrong:
-            return str(wrong)
-    except _Late:
-        return f"no end after {LIMIT} s"
-    except (TypeError, RuntimeError, ZeroDivisionError) as error:
-        return "" if (name, argument) in _USERS_OWN else f"{type(error).__name__}: {error}"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+# Exceptions of the user's own code, which are handed on as they are: (call, argument).
+USERS_OWN = {("find_lr", "batches"), ("find_lr", "model")}
