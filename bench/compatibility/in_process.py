@@ -217,10 +217,14 @@ def from_meta(subject: Subject) -> None:
 
 
 def on_meta(subject: Subject) -> None:
-    """An optimizer of parameters that are still on the meta device."""
+    """The optimizer first, then `to_empty`, which makes other parameters: torch's steps do nothing from then on."""
     with torch.device("meta"):
-        subject.make(network(subject.dtype))
-    raise Failed("taken")
+        model = network(subject.dtype)
+    optimizer = subject.make(model)
+    model.to_empty(device="cpu")
+    model.load_state_dict(network(subject.dtype).state_dict())
+    train(optimizer, model)
+    expect(flat(model), plain(subject), "the steps did nothing")
 
 
 def scaled(subject: Subject) -> None:
@@ -283,7 +287,7 @@ QUICK = {
     "`prune`": pruned,
     "`share_memory_`": shared,
     "meta, `to_empty`, then the optimizer": from_meta,
-    "the optimizer on meta": on_meta,
+    "the optimizer on meta, then `to_empty`": on_meta,
     "`GradScaler`": scaled,
 }
 COMPILED = {
