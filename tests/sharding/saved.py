@@ -37,6 +37,51 @@ def whole(network: nn.Module) -> torch.Tensor:
     return torch.cat([p.full_tensor().detach().reshape(-1) for p in network.parameters()])  # type: ignore[operator]
 
 
+def through_a_distributed_checkpoint(folder: Path, state: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of a run that went on, and of one that went on from its checkpoint; the codes of both ranks count."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    def start() -> tuple[nn.Module, sw.AdamW]:
+        torch.manual_seed(0)
+        network = nn.Linear(64, 66)  # 33 rows of each rank are no whole number of blocks
+        fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
+        return network, sw.AdamW(network.named_parameters(), lr=0.05, state=state)
+
+    def go_on(network: nn.Module, optimizer: sw.AdamW, begin: int, end: int) -> None:
+        for number in range(begin, end):
+            x = torch.randn(6, 64, generator=torch.Generator().manual_seed(number))
+            network(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    network, optimizer = start()
+    go_on(network, optimizer, 0, 3)
+    weights, slots = get_state_dict(network, optimizer)
+    dcp.save({"model": weights, "optimizer": slots}, checkpoint_id=folder / state)
+    go_on(network, optimizer, 3, 5)
+    again, another = start()
+    weights, slots = get_state_dict(again, another)
+    content = {"model": weights, "optimizer": slots}
+    dcp.load(content, checkpoint_id=folder / state)
+    set_state_dict(again, another, model_state_dict=content["model"], optim_state_dict=content["optimizer"])
+    go_on(again, another, 3, 5)
+    return whole(network), whole(again)
+
+
+def refused_by_a_rule_of_matrices() -> str:
+    """What Adafactor says of parameters that are cut."""
+    network, _ = make()
+    network(torch.ones(1, 7)).sum().backward()
+    try:
+        sw.Adafactor(network.named_parameters()).step()
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 def main() -> None:
     rank, file, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     folder = Path(out).parent
@@ -58,10 +103,14 @@ def main() -> None:
         again_step.load(folder / f"own-{rank}.pt")
         train(again, again_step, 3, 5)
         one, other = whole(network), whole(again)
+        distributed = [through_a_distributed_checkpoint(folder, state) for state in ("int8", "int4")]
+        matrices = refused_by_a_rule_of_matrices()
         answers: list[list[str]] = [[], []]
         dist.all_gather_object(answers, said)
         if rank == 0:
-            torch.save({"one": one, "other": other, "said": answers}, out)
+            torch.save(
+                {"one": one, "other": other, "said": answers, "distributed": distributed, "matrices": matrices}, out
+            )
     finally:
         dist.destroy_process_group()
 

@@ -86,6 +86,9 @@ def test_each_rank_of_a_sharded_model_has_a_checkpoint_of_its_own(tmp_path: Path
     """In one file there would be the part of rank 0 alone."""
     found = in_two_processes("saved", tmp_path)
     assert torch.equal(found["one"], found["other"])
+    for one, other in found["distributed"]:
+        assert torch.equal(one, other)
+    assert "cannot update '0.weight': it is cut over a mesh of processes" in found["matrices"]
     assert found["said"][0] == []
     assert len(found["said"][1]) == 2
     assert "let each rank save to a path of its own, such as" in found["said"][1][0]
