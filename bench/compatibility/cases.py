@@ -48,7 +48,9 @@ class _Lines(unittest.TestResult):
 
     def addError(self, test: Any, error: Any) -> None:
         self._ends = ("failed", f"{error[0].__name__}: {error[1]}")
-        if not isinstance(test, unittest.TestCase) or not hasattr(test, "_testMethodName"):  # a file or class as a whole
+        if not isinstance(test, unittest.TestCase) or not hasattr(
+            test, "_testMethodName"
+        ):  # a file or class as a whole
             self._write(test, *self._ends)
 
     def addFailure(self, test: Any, error: Any) -> None:
