@@ -5,6 +5,7 @@ python -m tests.sharding.saved RANK FILE OUT
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -37,16 +38,17 @@ def whole(network: nn.Module) -> torch.Tensor:
     return torch.cat([p.full_tensor().detach().reshape(-1) for p in network.parameters()])  # type: ignore[operator]
 
 
-def through_a_distributed_checkpoint(folder: Path, state: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of a run that went on, and of one that went on from its checkpoint; the codes of both ranks count."""
+def through_a_distributed_checkpoint(folder: Path, state: str, rows: int) -> list[torch.Tensor]:
+    """Weights one update after a checkpoint: of the run that went on, of one that loaded it, and, where shards are whole
+    blocks, of one that loaded it in one process (whose later updates round other codes)."""
     import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     def start() -> tuple[nn.Module, sw.AdamW]:
         torch.manual_seed(0)
-        network = nn.Linear(64, 66)  # 33 rows of each rank are no whole number of blocks
+        network = nn.Linear(64, rows)
         fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
         return network, sw.AdamW(network.named_parameters(), lr=0.05, state=state)
 
@@ -60,15 +62,23 @@ def through_a_distributed_checkpoint(folder: Path, state: str) -> tuple[torch.Te
     network, optimizer = start()
     go_on(network, optimizer, 0, 3)
     weights, slots = get_state_dict(network, optimizer)
-    dcp.save({"model": weights, "optimizer": slots}, checkpoint_id=folder / state)
-    go_on(network, optimizer, 3, 5)
+    dcp.save({"model": weights, "optimizer": slots}, checkpoint_id=folder / f"{state}-{rows}")
+    entire = copy.deepcopy(get_state_dict(network, optimizer, options=StateDictOptions(full_state_dict=True)))
+    go_on(network, optimizer, 3, 4)
     again, another = start()
     weights, slots = get_state_dict(again, another)
     content = {"model": weights, "optimizer": slots}
-    dcp.load(content, checkpoint_id=folder / state)
+    dcp.load(content, checkpoint_id=folder / f"{state}-{rows}")
     set_state_dict(again, another, model_state_dict=content["model"], optim_state_dict=content["optimizer"])
-    go_on(again, another, 3, 5)
-    return whole(network), whole(again)
+    go_on(again, another, 3, 4)
+    ends = [whole(network), whole(again)]
+    if rows % 8 == 0 and dist.get_rank() == 0:
+        alone = nn.Linear(64, rows)
+        single = sw.AdamW(alone.named_parameters(), lr=0.05, state=state)
+        set_state_dict(alone, single, model_state_dict=entire[0], optim_state_dict=entire[1])
+        go_on(alone, single, 3, 4)
+        ends.append(torch.cat([p.detach().reshape(-1) for p in alone.parameters()]))
+    return ends
 
 
 def refused_by_a_rule_of_matrices() -> str:
@@ -103,7 +113,10 @@ def main() -> None:
         again_step.load(folder / f"own-{rank}.pt")
         train(again, again_step, 3, 5)
         one, other = whole(network), whole(again)
-        distributed = [through_a_distributed_checkpoint(folder, state) for state in ("int8", "int4")]
+        distributed = [
+            through_a_distributed_checkpoint(folder, *case)
+            for case in (("int8", 66), ("int4", 66), ("int8", 64), ("int4", 64))
+        ]
         matrices = refused_by_a_rule_of_matrices()
         answers: list[list[str]] = [[], []]
         dist.all_gather_object(answers, said)
