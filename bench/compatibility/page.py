@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from compatibility.stand_in import STRICTER, WIDER
 from compatibility.subjects import NONE, WORKS
-from compatibility.verdicts import ALLOWED, KINDS, PASSED, Verdict, counts
+from compatibility.verdicts import (
+    ALLOWED,
+    ALLOWED_KIND,
+    ASKS,
+    FAILED,
+    KINDS,
+    PASSED,
+    SKIPPED,
+    TORCHS_OWN,
+    Verdict,
+    counts,
+)
 
 BEGIN_TORCH, END = "## Torch's own tests", "<!-- end -->"
 
@@ -37,13 +49,13 @@ was not installed. `AdamW int8` has `state="int8"`, `AdamW split` bf16 weights w
 TORCH = """\
 The cases of `test/test_optim.py` and `test/optim/` of torch {version}'s sources, run with these classes in the place of
 torch's (`torch.testing._internal.common_optimizers.optim_db`, and `torch.optim` for the classic tests), and with
-entries of our own for optimizers that torch does not have. {total:,} cases: {passed:,} pass, {failed} fail, {allowed}
-fail and are on the list below. The others ask for what is not here: {asks}; or torch skips them ({skipped}), or they
-fail with torch's own class, too ({torchs}: the tests are of another release than the installed torch, and torch's Muon
-takes no vectors).
+entries of our own for optimizers that torch does not have. {total:,} cases: {passed:,} pass; {failed} fail; {allowed}
+fail and are on the list below. {others:,} ask for what is not here (in the table: "asks for"). Torch itself skips
+{skipped}. {torchs} fail with torch's own class, too: the tests are of another release than the installed torch, and
+torch's Muon takes no vectors.
 
-Of errors the type is compared and not the words. Where torch warns or waits for the first step, a mistake is refused at
-construction: {stricter}. Where torch refuses, one is taken: {wider}.
+Of errors the type is compared and not the words, which are ours. Stricter than torch: {stricter}. Wider than torch:
+{wider}.
 """
 
 
@@ -88,25 +100,27 @@ def torch_section(verdicts: Sequence[Verdict], version: str) -> str:
     """Torch's cases by optimizer, and the failures that are allowed."""
     rows = counts(verdicts)
     total = {kind: sum(row[kind] for row in rows.values()) for kind in KINDS}
-    asks = ", ".join(f"{kind} ({total[kind]})" for kind in KINDS[4:8])
     text = TORCH.format(
         version=version,
         total=len(verdicts),
         passed=total[PASSED],
-        failed=total["failed"],
-        allowed=total["allowed"],
-        asks=asks,
-        skipped=total[KINDS[8]],
-        torchs=total[KINDS[3]],
+        failed=total[FAILED],
+        allowed=total[ALLOWED_KIND],
+        others=sum(total[kind] for kind in ASKS),
+        skipped=total[SKIPPED],
+        torchs=total[TORCHS_OWN],
         stricter="; ".join(STRICTER.values()),
         wider="; ".join(WIDER.values()),
     )
-    lines = [BEGIN_TORCH, "", text, "| | " + " | ".join(KINDS) + " |", "|---|" + "---:|" * len(KINDS)]
-    for of, row in rows.items():
+    heads = [f"asks for {kind}" if kind in ASKS else kind for kind in KINDS]
+    paragraphs = [textwrap.fill(part, 120, break_on_hyphens=False) for part in text.split("\n\n")]
+    lines = [BEGIN_TORCH, "", "\n\n".join(paragraphs), "", "| | " + " | ".join(heads) + " |"]
+    lines += ["|---|" + "---:|" * len(KINDS)]
+    for of, row in sorted(rows.items(), key=lambda pair: (pair[0].startswith("Test"), pair[0].lower())):
         lines.append(f"| {of} | " + " | ".join(str(row[kind] or "") for kind in KINDS) + " |")
     lines += ["", "### Failures that are allowed", ""]
     lines += [f"- `{pattern}`: {reason}" for pattern, reason in ALLOWED.items()]
-    failed = [verdict for verdict in verdicts if verdict.kind == "failed"]
+    failed = [verdict for verdict in verdicts if verdict.kind == FAILED]
     if failed:
         lines += ["", "### Failures", ""] + [f"- `{verdict.name}`: {verdict.why}" for verdict in failed]
     return "\n".join(lines)

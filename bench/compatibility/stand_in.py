@@ -47,7 +47,11 @@ MORE: dict[str, tuple[dict[str, Any], ...]] = {
     "Sophia": ({}, {"lr": 0.001}, {"rho": 0.1}),
     "MARS": ({"lr": 0.002}, {"lr": 0.01}, {"lr": 0.002, "gamma": 0.05}, {"lr": 0.002, "amsgrad": True}),
     "Prodigy": ({"d0": 1e-3}, {"d0": 1e-3, "d_coef": 2.0}, {"d0": 1e-3, "safeguard_warmup": True}),
-    "DAdaptAdam": ({"growth_rate": 2.0}, {"growth_rate": 2.0, "decouple": True}),
+    "DAdaptAdam": (
+        {"d0": 1e-3, "growth_rate": 1.05},
+        {"d0": 1e-3, "growth_rate": 1.05, "decouple": True},
+        {"d0": 1e-3, "growth_rate": 1.05, "use_bias_correction": True},
+    ),
     "Shampoo": ({}, {"lr": 0.02}, {"beta2": 0.9}, {"grafting": "adam"}),
     "SOAP": ({"lr": 0.002}, {"lr": 0.01}, {"lr": 0.002, "precondition_frequency": 2}),
 }
@@ -55,8 +59,8 @@ MORE: dict[str, tuple[dict[str, Any], ...]] = {
 
 # Mistakes that torch takes with a warning, or finds in the first step: here they are refused at construction.
 STRICTER = {
-    "a param group cannot have duplicate parameters": "a tensor given twice is refused; torch warns",
-    "does not support complex parameters": "complex parameters are refused at construction; torch raises in `step`",
+    "a param group cannot have duplicate parameters": "a tensor given twice is refused (torch warns)",
+    "does not support complex parameters": "complex parameters are refused at construction (torch raises in `step`)",
 }
 # What torch refuses and these take.
 WIDER = {"only support 2D parameters": "Muon takes kernels of convolutions, and updates what is no matrix as AdamW"}

@@ -39,8 +39,8 @@ def whole(network: nn.Module) -> torch.Tensor:
 
 
 def through_a_distributed_checkpoint(folder: Path, state: str, rows: int) -> list[torch.Tensor]:
-    """Weights one update after a checkpoint: of the run that went on, of one that loaded it, and, where shards are whole
-    blocks, of one that loaded it in one process (whose later updates round other codes)."""
+    """Weights one update after a checkpoint: of the run that went on, of one that loaded it, and, where shards are
+    whole blocks, of one that loaded it in one process (whose later updates round other codes)."""
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
     from torch.distributed.device_mesh import init_device_mesh
