@@ -5,10 +5,10 @@ READY := .venv/.ready
 PEERS := .venv/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fuzz lint types bench clean
+.PHONY: help demo test test-fast fuzz lint types bench compatibility clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 # torch first and pinned: everything else is then satisfied with the build that is there.
 $(READY): pyproject.toml constraints.txt
@@ -43,6 +43,9 @@ types: $(READY)
 
 bench: $(PEERS) ## speed and memory of every optimizer against the best installed peer (half an hour)
 	$(BIN)/python bench/step.py $(BENCH)
+
+compatibility: $(PEERS) ## print docs/compatibility.md; TORCH_TESTS=pytorch/test runs torch's own optimizer tests, too
+	$(BIN)/python bench/compatibility --write $(if $(TORCH_TESTS),--torch-tests $(TORCH_TESTS))
 
 clean: ## remove the environment and what runs left behind
 	rm -rf .venv runs .pytest_cache .ruff_cache .mypy_cache

@@ -46,6 +46,7 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
         ["etas=(1.5, 2.0)", "below 1"],
     ),
     ("step sizes swapped", lambda: stepwell.Rprop([weight()], step_sizes=(1.0, 0.1)), ["step_sizes=(1.0, 0.1)"]),
+    ("no step at all", lambda: stepwell.Rprop([weight()], step_sizes=(0, 0)), ["step_sizes=(0", "above 0"]),
     ("no bound of the RMS", lambda: stepwell.Adafactor([weight()], eps=(None, None)), ["(None, None)", "number"]),
     ("a set", lambda: stepwell.AdamW({weight()}), ["set", "order", "list"]),
     ("a set in a group", lambda: stepwell.AdamW([{"params": {weight()}}]), ["group 0", "set", "list"]),

@@ -258,6 +258,18 @@ def test_a_checkpoint_that_does_not_fit_is_refused() -> None:
         LBFGS(named).load_state_dict(create("sgd", [{"params": [p]} for _, p in named]).state_dict())
 
 
+def test_entries_of_the_user_are_carried() -> None:
+    network = model()
+    optimizer = LBFGS(network.parameters())
+    optimizer.state["epoch"] = 7  # type: ignore[index]
+    optimizer.step(closure_of(optimizer, network))
+    saved = optimizer.state_dict()
+    assert saved["state"]["epoch"] == 7
+    again = LBFGS(network.parameters())
+    again.load_state_dict(saved)
+    assert again.state_dict()["state"]["epoch"] == 7
+
+
 P, Q = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -146,6 +146,7 @@ AGAINST_TORCH = [
     (rprop, torch.optim.Rprop, {}),
     (rprop, torch.optim.Rprop, {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.02, 0.2), "maximize": True}),
     (rprop, torch.optim.Rprop, {"lr": 0.05, "step_sizes": (0.06, 0.2)}),
+    (rprop, torch.optim.Rprop, {"lr": 0.05, "step_sizes": (0, 0.2)}),
     (adafactor, torch.optim.Adafactor, {}),
     (
         adafactor,

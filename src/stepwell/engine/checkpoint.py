@@ -42,7 +42,8 @@ _WITHOUT_COUNT = ({"momentum_buffer"}, {"exp_avg"})
 
 
 def state_dict(optimizer: Any) -> dict[str, Any]:
-    """The state of `optimizer` in torch's layout. Tensors are those in use, not copies."""
+    """The state of `optimizer` in torch's layout. Tensors are those in use, not copies, but for what belongs to the
+    codes of a shard (`_over_the_mesh`)."""
     indices: dict[int, int] = {}
     groups = []
     for group in optimizer.param_groups:
@@ -55,7 +56,7 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
         if not isinstance(key, Tensor):
             state[key] = value  # a user's own
         elif value and id(key) in indices:  # that of a parameter which was taken out of its group means nothing
-            state[indices[id(key)]] = {**value, **_order(key, value)}
+            state[indices[id(key)]] = {**_over_the_mesh(key, value), **_order(key, value)}
     return {"state": state, "param_groups": groups}
 
 
@@ -267,6 +268,42 @@ def _packed(slots: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _over_the_mesh(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a parameter that is cut over processes, with block scales and 4-bit codes as parts of spread tensors
+    as well: a distributed checkpoint has one name for them in all processes."""
+    result = dict(slots)
+    if not sharding.is_cut(tensor):
+        return result
+    packed, most, local = _packed(slots), sharding.largest_shard(tensor), sharding.local(tensor)
+    spread: Any = tensor
+    in_order = list(formats.order_of(local)) == sorted(formats.order_of(local))
+    is_even = most * spread.device_mesh.size() == tensor.numel() and len(spread.placements) == 1
+    for slot in (key for key in slots if f"{key}_largest" in slots):
+        name = "int4" if slot in packed else "int8"
+        code = formats.CODES[name, True]
+        follows = in_order and is_even and spread.placements[0].is_shard(0) and most % formats.block_of(name) == 0
+        lengths = {f"{slot}_largest": code.blocks(most)} | ({slot: code.code_bytes(most)} if slot in packed else {})
+        for key, length in lengths.items():
+            if isinstance(slots[key], Tensor) and not sharding.is_spread(slots[key]):
+                result[key] = sharding.rows_of_all(tensor, slots[key], length, follows)
+    return result
+
+
+def _of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
+    """What `_over_the_mesh` made: the part that lies here, as long as the shard needs it."""
+    if not sharding.is_cut(tensor):
+        return slots
+    result, elements = dict(slots), sharding.local(tensor).numel()
+    for slot in (key for key in slots if f"{key}_largest" in slots):
+        is_packed = sharding.is_spread(slots[slot]) and slots[slot].shape != tensor.shape
+        code = formats.CODES["int4" if is_packed else "int8", True]
+        lengths = {f"{slot}_largest": code.blocks(elements)} | ({slot: code.code_bytes(elements)} if is_packed else {})
+        for key, length in lengths.items():
+            if sharding.is_spread(slots[key]):
+                result[key] = sharding.local(slots[key]).reshape(-1)[:length]
+    return result
+
+
 def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
     """What must be saved beside 4-bit codes of a tensor whose memory does not follow its dimensions."""
     order = formats.order_of(sharding.local(tensor))
@@ -310,6 +347,7 @@ def _checked(
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
     if not given:
         return {}
+    given = _of_the_mesh(tensor, given)
     slot_of: dict[str, Slot] = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
     known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")}
     known |= {formats.LOW_BITS, formats.ORDER, "step"}

@@ -628,9 +628,12 @@ class Plan:
             for name, tensor in zip(names, group["params"], strict=True):
                 place += 1
                 part = sharding.local(tensor)
+                signature = optimizer.signature_for(group, tensor)
+                reason = None if signature.view == "element" else sharding.no_matrix(tensor)
+                if reason is not None:  # in every process, also where the part is empty
+                    raise UsageError(f"{type(optimizer).__name__}: cannot update {name!r}: {reason}")
                 if part.numel() == 0:
                     continue  # nothing to update, and no address to hand to a kernel
-                signature = optimizer.signature_for(group, tensor)
                 kind = self._kind(optimizer, signature, group, tensor, name)
                 backend = optimizer.backend_for(kind, part, name)
                 stack = None if kind.view == "element" else (tuple(tensor.shape), position)

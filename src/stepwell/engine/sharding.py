@@ -6,6 +6,7 @@ empty: otherwise the others would wait for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,51 @@ def shards_of(tensor: Tensor) -> Shards | None:
     spec: Any = tensor
     cut = tuple(i for i, placement in enumerate(spec.placements) if not placement.is_replicate())
     return (spec.device_mesh, cut) if cut else None
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """Whether there are parts of a tensor in other processes."""
+    shards = shards_of(tensor)
+    return shards is not None and any(shards[0].size(dimension) > 1 for dimension in shards[1])
+
+
+def no_matrix(tensor: Tensor) -> str | None:
+    """Why a rule of whole matrices cannot update a tensor, or None. The answer is the same in every process."""
+    if is_cut(tensor):
+        return "it is cut over a mesh of processes, and its rule needs the whole matrix; replicate it"
+    return None
+
+
+def largest_shard(tensor: Tensor) -> int:
+    """The elements of the largest part of a tensor that is cut: that of the first process."""
+    spread: Any = tensor
+    shape = list(tensor.shape)
+    for number, placement in enumerate(spread.placements):
+        if not placement.is_replicate():
+            shape[placement.dim] = -(-shape[placement.dim] // spread.device_mesh.size(number))
+    return math.prod(shape)
+
+
+def rows_of_all(owner: Tensor, part: Tensor, length: int, follows_elements: bool) -> Tensor:
+    """A vector that belongs to the shard here (block scales, packed codes), as a part of one tensor over all processes.
+
+    Distributed checkpoints take a plain tensor for one that is everywhere the same, and keep that of one process.
+
+    Args:
+        owner: the parameter.
+        part: the vector.
+        length: how long that of the largest shard is; shorter ones are filled up.
+        follows_elements: whether the vectors one after the other are that of the whole parameter, so that another
+            number of processes can read them: a vector then, and otherwise a row for each process.
+    """
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    known: Any = owner
+    mesh = known.device_mesh
+    placements = [Replicate() if one.is_replicate() else Shard(0) for one in known.placements]
+    if len(part) < length:
+        part = torch.cat([part, part.new_ones(length - len(part))])
+    return DTensor.from_local(part if follows_elements else part[None], mesh, placements, run_check=False)
 
 
 def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:

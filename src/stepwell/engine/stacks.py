@@ -32,9 +32,7 @@ LARGEST = {"cpu": 2**19, "cuda": 2**22}
 
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
     """Why a tensor cannot be part of a stack, or None."""
-    if sharding.shards_of(tensor) is not None:
-        return "it is cut over a mesh of processes, and its rule needs the whole matrix; replicate it"
-    return None
+    return sharding.no_matrix(tensor)
 
 
 def prepare(launch: Launch) -> None:

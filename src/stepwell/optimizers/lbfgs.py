@@ -232,7 +232,8 @@ class LBFGS(torch.optim.LBFGS):
         """The state in torch's layout. Its lists are copies: those of a run grow."""
         result = super().state_dict()
         for state in result["state"].values():
-            state.update({key: list(value) for key, value in state.items() if isinstance(value, list)})
+            if isinstance(state, dict):  # a user's own entry may be anything
+                state.update({key: list(value) for key, value in state.items() if isinstance(value, list)})
         return result
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Rprop(Optimizer):
         params: parameters, (name, parameter) pairs, or groups of them.
         lr: the first step size, at least 0. Later changes of it, a schedule's, have no effect.
         etas: factors of the step size where the sign turned and where it stayed, 0 < eta1 < 1 < eta2.
-        step_sizes: the smallest and the largest step size, each above 0.
+        step_sizes: the smallest step size, at least 0, and the largest, above 0.
         variant: "torch": where the sign turned the element waits; "riedmiller": the last step is taken back.
         options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
@@ -50,7 +50,7 @@ class Rprop(Optimizer):
     slots = (Slot("prev", memory=0), Slot("step_size", signed=False))
     ranges: ClassVar = {
         "etas": Range(0, open_low=True),
-        "step_sizes": Range(0, open_low=True),
+        "step_sizes": Range(0),
         "variant": OneOf(("torch", "riedmiller")),
     }
     facts = Facts(
@@ -78,5 +78,7 @@ class Rprop(Optimizer):
         etas, sizes = group["etas"], group["step_sizes"]
         if not etas[0] < 1 < etas[1]:
             raise UsageError(f"Rprop: etas={etas!r}; the first must be below 1 and the second above 1")
-        if sizes[0] > sizes[1]:
-            raise UsageError(f"Rprop: step_sizes={sizes!r}; the first is the smallest, the second the largest")
+        if sizes[0] > sizes[1] or sizes[1] == 0:
+            raise UsageError(
+                f"Rprop: step_sizes={sizes!r}; the first is the smallest, the second the largest, which is above 0"
+            )
