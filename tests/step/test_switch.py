@@ -110,7 +110,7 @@ def test_a_run_that_is_loaded_switches_or_has_switched(case: str, average: Any, 
 
     def go_on(network: nn.Module, step: Step, end: int) -> None:
         while step.number < end:
-            if step.number == 5 and not isinstance(step._switched, str):
+            if step.number == 5 and not isinstance(step._trained.switched, str):
                 step.switch(to, **options)
             x, y = data(seed=step.number)
 
@@ -212,4 +212,4 @@ def test_a_refused_switch_and_a_refused_load_change_nothing() -> None:
     with pytest.raises(UsageError, match="another"):
         third.load_state_dict(saved)
     assert third.optimizer is kept
-    assert third._switched is None
+    assert third._trained.switched is None

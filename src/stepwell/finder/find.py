@@ -6,7 +6,6 @@ Reference: Smith, "Cyclical learning rates for training neural networks", arXiv 
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import math
 import random
@@ -30,9 +29,9 @@ from stepwell.finder.snapshot import Snapshot
 from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
 from stepwell.optimizers.stepping import innermost, needs_closure
-from stepwell.step import Hutchinson, Step
+from stepwell.step import Step
 from stepwell.step.done import Done
-from stepwell.step.estimators import receiver
+from stepwell.step.rehearsal import Rehearsal
 
 LOW, HIGH = 1e-6, 10.0  # where no facts are known: from far too small for any to too large for most
 MANY, FURTHEST = 1_000_000, 1e100  # more updates, and a wider range, are a mistake
@@ -274,7 +273,7 @@ def _checked(
     if doubled and (step is not None or train_step is not None):
         owner = "the Step has its own" if step is not None else "train_step does that itself"
         raise UsageError(f"find_lr: {doubled[0]} has no effect here, {owner}; leave it out")
-    if step is not None and (step.accumulated or step._swapped):
+    if step is not None and not step.is_between_updates:
         raise UsageError("find_lr: the Step is within an accumulation or inside averaged(); call it after an update")
     iterations = whole("find_lr", "iterations", iterations, least=10, most=MANY)
     orders = whole("find_lr", "orders", orders, least=1)
@@ -310,24 +309,12 @@ def _checked(
             modules, optimizer, scaler, attempt, ratios, trained, lambda: _drop_gradients(optimizer), lambda: None
         )  # fmt: skip
     if step is not None:
-        options = {"accumulate": step.accumulate, "scaler": step.scaler, "model": step.model}
+        inner = Rehearsal.of(step)
     else:
-        options = {"accumulate": 1, "scaler": scaler, "model": modules[0], "clip_norm": clip_norm}
-    if accumulate is not None:
-        options["accumulate"] = accumulate
-    if step is not None and step.estimator is not None:
-        options["estimator"] = step.estimator.fresh()
-    elif receiver(optimizer) is not None:
-        options["estimator"] = Hutchinson()
-    inner = Step(optimizer, clip=None if step is None else copy.deepcopy(step.clip), **options)
-    kept = copy.deepcopy(inner.clip)
+        inner = Rehearsal(
+            optimizer, accumulate=accumulate or 1, scaler=scaler, model=modules[0], clip_norm=clip_norm
+        )  # fmt: skip
     data.check(batches, inner.accumulate)
-
-    def begin() -> None:
-        inner.clip = copy.deepcopy(kept)
-        if inner.estimator is not None:
-            inner.estimator.updates = 0
-        inner._begin_anew()
 
     def forward(batch: Any) -> tuple[Any, Any]:
         result = loss(modules[0], batch)
@@ -351,8 +338,7 @@ def _checked(
         return together.mean(lambda: reached(work()))
 
     return Sweep(
-        modules, optimizer, inner.scaler, attempt, ratios, train, begin, lambda: inner._sync.before(last=True),
-        inner.accumulate,
+        modules, optimizer, inner.scaler, attempt, ratios, train, inner.restart, inner.leave, inner.accumulate
     )  # fmt: skip
 
 

@@ -58,11 +58,12 @@ def resolve(schedule: Schedules, total_steps: int | None = None) -> dict[str, Sc
     return named
 
 
-def initial_values(schedule: Schedules, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def initial_values(schedule: Schedules, groups: list[dict[str, Any]], *, stacklevel: int = 2) -> list[dict[str, Any]]:
     """What the factors multiply: for each group, the scheduled hyperparameters as they were before any factor.
 
     They are kept in the group as `initial_lr`, `initial_weight_decay`, ... (torch's habit), so that they travel with
-    the optimizer's checkpoint; a group that has them already keeps them. Warns of a schedule that multiplies 0 only.
+    the optimizer's checkpoint; a group that has them already keeps them. Warns of a schedule that multiplies 0 only, as
+    `warnings.warn` with this stack level would do in the caller.
     """
     named = by_name(schedule)
     for one in named.values():
@@ -76,7 +77,7 @@ def initial_values(schedule: Schedules, groups: list[dict[str, Any]]) -> list[di
                 f"the schedule of {name} has no effect: it multiplies {name}, which is 0 in every group; "
                 f"set {name} in the optimizer, or give values with .between(low, high)",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=stacklevel + 1,
             )
     return found
 

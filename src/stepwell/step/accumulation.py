@@ -29,16 +29,36 @@ class Shares:
         length: n, the micro-batches of a full accumulation.
         group: the process group over which gradients are averaged, or None. Weights may then differ between the
             processes: w_0 is 1, and their sum is taken over all of them.
+
+    Attributes:
+        number: of the micro-batches that are in.
+        accumulate: how many the next update takes. It may be set between updates; the losses are divided by `length`.
     """
 
     def __init__(self, length: int, group: Any = None) -> None:
-        self.length = length
+        self.length = self.accumulate = length
         self.group = group
         self.number = 0
         self._first: Weight = 1
         self._total: Weight = 0
         self._losses: Tensor | None = None  # sum_i w_i loss_i
         self._equal = True
+
+    def __str__(self) -> str:
+        return f"{self.number} of {self.accumulate} micro-batches"
+
+    def check_none_in(self, instead: str) -> None:
+        """Raise UsageError within an accumulation."""
+        if self.number:
+            raise UsageError(f"Step: {self} of an update are in{instead} (done.updated), or call flush() first")
+
+    def check_length(self, batches: int | None) -> None:
+        """Raise UsageError for a loader of so many batches, if it is known, that are fewer than one accumulation."""
+        if batches is not None and batches < self.accumulate:
+            raise UsageError(
+                f"Step: the loader has {batches} batches, fewer than accumulate={self.accumulate}; "
+                f"set accumulate to at most {max(batches, 1)}, or make the batches smaller"
+            )
 
     def next(self, weight: Weight) -> Factor:
         """What the next loss is multiplied with."""

@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
 
 from stepwell.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Attribute(Generic[T]):
+    """An attribute of a Step that one of its parts holds, and that may be set.
+
+    Args:
+        part, name: where it is held.
+        checked: returns what is set, or raises UsageError.
+    """
+
+    def __init__(self, part: str, name: str, checked: Callable[[Any], T]) -> None:
+        self._part, self._name, self._checked = part, name, checked
+
+    @overload
+    def __get__(self, step: None, owner: type[Any]) -> Attribute[T]: ...
+
+    @overload
+    def __get__(self, step: object, owner: type[Any]) -> T: ...
+
+    def __get__(self, step: object | None, owner: type[Any]) -> Attribute[T] | T:
+        return self if step is None else getattr(getattr(step, self._part), self._name)
+
+    def __set__(self, step: object, value: T) -> None:
+        setattr(getattr(step, self._part), self._name, self._checked(value))
 
 
 def check_name(step: Any, name: str) -> None:

@@ -6,12 +6,16 @@ module, so a copy or a pickle of the optimizer that carries them along does noth
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from typing import Any
 
 from torch.optim import Optimizer
 
+from stepwell.errors import UsageError
 from stepwell.schedules.written import forget
+from stepwell.step.accumulation import Shares
+from stepwell.step.trained import Trained
 
 
 class Watch:
@@ -20,13 +24,13 @@ class Watch:
     Attributes:
         updating: a Step is inside its update, so `step` is its own call.
         happened: the update that was begun last has been made.
-        steps: the Steps of the optimizer.
+        told: who is told of a step that no Step has called.
     """
 
     def __init__(self) -> None:
         self.updating = False
         self.happened = False
-        self.steps: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.told: weakref.WeakSet[Beside] = weakref.WeakSet()
         self._handles: list[Any] = []
 
     def begin(self, optimizer: Optimizer) -> None:
@@ -49,7 +53,35 @@ class Watch:
         ]
 
 
-def watch(optimizer: Optimizer, step: Any) -> Watch | None:
+class Beside:
+    """What a Step says of `optimizer.step()` where no Step has called it."""
+
+    def __init__(self, trained: Trained, shares: Shares) -> None:
+        self._trained, self._shares = trained, shares
+        self._warned = False
+
+    def notice(self, optimizer: Optimizer) -> None:
+        """`optimizer.step()` is about to run, and no Step called it."""
+        if optimizer is not self._trained.optimizer:  # before a switch
+            return
+        if self._shares.number:
+            raise UsageError(
+                f"Step: optimizer.step() with {self._shares} of an update in would apply a part of it; the Step "
+                "updates by itself: leave optimizer.step() out, or call flush()"
+            )
+        rates = [group.get("lr") for group in optimizer.param_groups]
+        if self._warned or all(rate is not None and float(rate) == 0 for rate in rates):  # torch.distributed.checkpoint
+            return  # makes the state of an optimizer by a step at lr 0
+        self._warned = True
+        warnings.warn(
+            "Step: optimizer.step() was called beside the Step, which updates by itself: leave it out (schedule, "
+            "averages and number count the Step's updates alone)",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def watch(optimizer: Optimizer, beside: Beside) -> Watch | None:
     """The watch of an optimizer; None where it has no hooks (some wrappers of trainers)."""
     if not hasattr(optimizer, "_optimizer_step_post_hooks"):
         return None
@@ -57,7 +89,7 @@ def watch(optimizer: Optimizer, step: Any) -> Watch | None:
         _WATCHES[optimizer] = Watch()
         _WATCHES[optimizer]._register(optimizer)
     found = _WATCHES[optimizer]
-    found.steps.add(step)
+    found.told.add(beside)
     return found
 
 
@@ -65,8 +97,8 @@ def before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     """Before every `step` of a watched optimizer."""
     found = _WATCHES.get(optimizer)
     if found is not None and not found.updating:
-        for step in list(found.steps):
-            step._notice_step_beside(optimizer)
+        for one in list(found.told):
+            one.notice(optimizer)
 
 
 def after_step(optimizer: Any, args: Any, kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from stepwell.arguments import FINITE, number, plain_number, refusal, sequence, text, whole
 from stepwell.engine.gradients import Factor, global_norm, multiply
 from stepwell.errors import UsageError, shown
+from stepwell.step.part import PutBack, copy_kept, try_state
 
 _PATTERNS = "a list of patterns of names, as ('head.*',)"
 _MOST = 3e38  # what a float32 holds
@@ -239,3 +240,80 @@ class AutoClip(Clip):
 
     def __repr__(self) -> str:
         return f"AutoClip({self.percentile:g}, window={self.window})"
+
+
+class Clipping:
+    """The way to clip of a Step, or none, and what it remembered before an update that may not be made."""
+
+    def __init__(self, clip: Clip | None) -> None:
+        self.clip = clip
+        self._before: dict[str, Any] | None = None
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UsageError if it cannot serve the parameters of these names."""
+        if self.clip is not None:
+            self.clip.check(names)
+
+    def note(self) -> None:
+        """An update begins."""
+        self._before = None if self.clip is None else _copied(self.clip.state_dict())
+
+    def forget(self) -> None:
+        """That update was made, or none has begun."""
+        self._before = None
+
+    def put_back(self) -> None:
+        """That update was not made."""
+        if self.clip is not None and self._before is not None:
+            self.clip.load_state_dict(self._before)
+
+    def factor(
+        self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor, found_inf: Tensor
+    ) -> tuple[Factor, Tensor]:
+        """The factor for the optimizer, and 1 if it clips a gradient that is finite."""
+        if self.clip is None:
+            return factor, torch.zeros_like(found_inf)
+        factor, was = self.clip.clip(named, factor, norm)
+        return factor, was.float() * (1 - found_inf)
+
+    # As a part
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.clip is None else {"kind": type(self.clip).__name__, **self.clip.state_dict()}
+
+    def check_state(self, state: Any) -> None:
+        if self.clip is None:
+            return
+        kind = type(self.clip).__name__
+        if state.get("kind") == kind:
+            lost = sorted(self.clip.state_dict().keys() - state.keys())
+            if lost:
+                raise UsageError(
+                    f"Step: the checkpoint has no '{lost[0]}' of {kind}; was it changed after it was saved?"
+                )
+            self.clip.check_state(state)
+        try_state("clip", self.clip, state)
+
+    def load_state_dict(self, state: Any) -> None:
+        if self.clip is not None:
+            self.clip.load_state_dict(state)
+
+    def kept(self) -> PutBack:
+        return (lambda: None) if self.clip is None else copy_kept(self.clip)
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
+
+
+def clip_from(clip_norm: Any, clip: Any) -> Clip | None:
+    """What the arguments `clip_norm` and `clip` of a Step ask for, or UsageError."""
+    if clip_norm is not None and clip is not None:
+        raise UsageError(f"Step: clip_norm={shown(clip_norm)} and clip={shown(clip)} are both given; give one")
+    if clip_norm is not None:
+        return ClipNorm(above_zero("Step", "clip_norm", clip_norm))
+    if clip is not None and not isinstance(clip, Clip):
+        raise UsageError(
+            f"Step: clip={shown(clip)}; give ClipValue, AdaptiveClip or AutoClip of stepwell.step, or clip_norm=1.0"
+        )
+    return clip

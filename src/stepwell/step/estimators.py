@@ -81,6 +81,11 @@ class Estimator:
             raise UsageError(f"Step: this {type(self).__name__} serves another optimizer already; make one for each")
         self._optimizer, self._group = taker, group
 
+    def rebind(self, optimizer: torch.optim.Optimizer, group: Any) -> None:
+        """Serve another optimizer of the same run from now on."""
+        self._optimizer = None
+        self.bind(optimizer, group)
+
     def check(self, logits: Any) -> None:
         """Raise UsageError where `logits` are missing, or have no use."""
         name = type(self).__name__
@@ -353,44 +358,6 @@ def twice_differentiable(optimizer: torch.optim.Optimizer, loss: Callable[..., A
             return loss(*arguments)
 
     return plain
-
-
-def checked_estimator(estimator: Any, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
-    """`estimator`, bound to `optimizer`; UsageError if one is missing, or given for nothing."""
-    wanted = receiver(optimizer)
-    if estimator is None:
-        if wanted is not None:
-            raise UsageError(
-                f"Step: {type(wanted).__name__} needs estimates of the Hessian; pass estimator=GaussNewtonBartlett() "
-                "(classification, language models) or estimator=Hutchinson() (any loss)"
-            )
-        return None
-    if not isinstance(estimator, Estimator):
-        raise UsageError(
-            f"Step: estimator is a {type(estimator).__name__}; give GaussNewtonBartlett(every=10) or "
-            "Hutchinson(every=10) of stepwell.step"
-        )
-    if wanted is None:
-        raise UsageError(
-            f"Step: {type(optimizer).__name__} has no use for estimates of the Hessian; leave estimator out"
-        )
-    estimator.bind(optimizer, group)
-    return estimator
-
-
-def rebound(estimator: Estimator | None, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
-    """`estimator` for another optimizer of the same run; None where it has no use."""
-    wanted = receiver(optimizer)
-    if estimator is None and wanted is not None:
-        raise UsageError(
-            f"Step: {type(wanted).__name__} needs estimates of the Hessian and this Step makes none; make a Step of "
-            "its own for it, with stepwell.switch(step.optimizer, ...) and an estimator"
-        )
-    if estimator is None or wanted is None:
-        return None
-    estimator._optimizer = None
-    estimator.bind(optimizer, group)
-    return estimator
 
 
 def _scaled(loss: Tensor, scaler: Any) -> Tensor:

@@ -11,20 +11,19 @@ checkpoint is passed over.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stepwell.errors import UsageError
 from stepwell.step import processes
+from stepwell.step.label import is_checkpoint, read_label, write_label
+from stepwell.step.part import PutBack, copy_kept
 
-_END = b"PK\x05\x06"  # of a zip, followed by 16 bytes and the length of its comment
 _DAY = 86_400.0
 _PATIENCE = 30.0  # seconds until another process must have moved its few files
 
@@ -47,6 +46,22 @@ class Files:
         # (path of the saves, file): what this process has put there, loaded from there, or found damaged on the way.
         # Some network file systems number their files anew, and files of an earlier version have no label
         self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
+
+    # As a part
+
+    def state_dict(self) -> str:
+        """The name of the run."""
+        return self.run
+
+    def check_state(self, state: Any) -> None:
+        """Any will do: an earlier version saved none."""
+
+    def load_state_dict(self, state: Any) -> None:
+        if isinstance(state, str):
+            self.run = state
+
+    def kept(self) -> PutBack:
+        return copy_kept(self)
 
     # What is whose
 
@@ -126,7 +141,7 @@ class Files:
                 "process": processes.mark(),
                 "rank": rank,
             }
-            _write_label(file, label)
+            write_label(file, label)
             file.flush()
             os.fsync(file.fileno())
         except RuntimeError as error:  # torch's words for a write that failed
@@ -153,7 +168,7 @@ class Files:
                 )
         if self.owns(path, path):
             return None
-        if label is None and not _is_checkpoint(path):
+        if label is None and not is_checkpoint(path):
             raise UsageError(
                 f"Step: {path} was not written by step.save and is left as it is; give another name, or move it away"
             )
@@ -274,57 +289,7 @@ def begun_by_first(path: Path) -> bool:
     return False
 
 
-# The label in a file
-
-
-def read_label(path: Path) -> dict[str, Any] | None:
-    """Whose a file is, or None where it does not say."""
-    try:
-        with open(path, "rb") as file:
-            comment = _comment(file)
-        label = json.loads(comment) if comment else None
-    except (OSError, ValueError):
-        return None
-    fields = {"stepwell", "run", "name", "inode", "save", "time", "process"}
-    if not isinstance(label, dict) or not fields <= label.keys():
-        return None
-    return label if isinstance(label["time"], int) and isinstance(label["process"], str) else None
-
-
-def is_cut_short(path: Path) -> bool:
-    """Whether the end of a zip is shorter than it says."""
-    with open(path, "rb") as file:
-        return _comment(file) is None
-
-
-def _comment(file: Any) -> bytes | None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 4096))
-    tail = file.read()
-    at = tail.rfind(_END)
-    if at < 0 or len(tail) < at + 22:
-        return None
-    length = int.from_bytes(tail[at + 20 : at + 22], "little")
-    return tail[at + 22 :] if len(tail) == at + 22 + length else None
-
-
-def _write_label(file: Any, label: dict[str, Any]) -> None:
-    text = json.dumps(label).encode()
-    file.seek(-22, os.SEEK_END)
-    if file.read(4) != _END:  # a format of torch.save without a place for it
-        return
-    file.seek(-2, os.SEEK_END)
-    file.write(len(text).to_bytes(2, "little") + text)
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a file without a label was written by step.save, of an earlier version."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            pickles = [name for name in file.namelist() if name.endswith("/data.pkl")]
-            return len(pickles) == 1 and b"stepwell.step" in file.read(pickles[0])
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
-        return False
+# The system
 
 
 class _Watched:
@@ -343,9 +308,6 @@ class _Watched:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-# The system
 
 
 def _second_name(path: Path, target: Path) -> None:

@@ -13,6 +13,31 @@ import torch
 
 from stepwell.arguments import mapping, text
 from stepwell.errors import UsageError, shown
+from stepwell.step.part import PutBack
+
+
+class Generators:
+    """The random generators of a run, for its checkpoints.
+
+    Args:
+        given: by name, beside the global ones.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None) -> None:
+        self.given = checked_generators(given)
+
+    def state_dict(self) -> dict[str, Any]:
+        return generator_states(self.given)
+
+    def check_state(self, state: Any) -> None:
+        check_generator_states(self.given, state)
+
+    def load_state_dict(self, state: Any) -> None:
+        set_generator_states(self.given, state)
+
+    def kept(self) -> PutBack:
+        state = self.state_dict()
+        return lambda: self.load_state_dict(state)
 
 
 def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from stepwell.errors import UsageError
-from stepwell.step import files
+from stepwell.step.files import Files, begun_by_first
 from stepwell.step.generators import differ_by_rank
+from stepwell.step.label import read_label
 
 OF_RANK = ("generators", "passes")  # the parts of a state that each rank has for itself
 _FORMAT = "stepwell.rank 1"
@@ -54,10 +55,10 @@ def is_anothers(path: Path, run: str, mine: int) -> bool:
     """Whether rank 0 saves to `path`, or (while it has not done so yet) will have in a moment."""
     until = time.monotonic() + _PATIENCE
     while True:
-        label = files.read_label(path)
+        label = read_label(path)
         if label is not None and label["run"] == run:
             return bool(label.get("rank") != mine)
-        if files.begun_by_first(path):
+        if begun_by_first(path):
             return True
         if time.monotonic() > until:
             return False
@@ -76,7 +77,7 @@ def check_whole(content: Mapping[str, Any], path: Path, mine: int) -> None:
 
 def check_same_rank(content: Mapping[str, Any], taken: Path) -> None:
     """Raise UsageError where the parts of a sharded model are another rank's."""
-    mine, theirs = rank() or 0, (files.read_label(taken) or {}).get("rank") or 0
+    mine, theirs = rank() or 0, (read_label(taken) or {}).get("rank") or 0
     name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
     if name is not None and mine != theirs:
         raise UsageError(
@@ -89,7 +90,7 @@ def is_sharded(value: Any) -> bool:
     return isinstance(value, Tensor) and hasattr(value, "placements")
 
 
-def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: files.Files) -> None:
+def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: Files) -> None:
     """Write this rank's part of a save, with those of the saves before that may still be loaded."""
     place = beside(path, mine)
     old = _read(place)
@@ -105,7 +106,7 @@ def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, 
     mine = rank()
     if mine is None or not isinstance(state, Mapping):
         return state
-    theirs = (files.read_label(taken) or {}).get("rank")
+    theirs = (read_label(taken) or {}).get("rank")
     if theirs == mine:
         return state
     found = _read(beside(path, mine))

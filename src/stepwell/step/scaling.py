@@ -17,6 +17,10 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import OptState
 
+from stepwell.engine.gradients import Factor
+from stepwell.errors import UsageError
+from stepwell.step.part import PutBack, copy_kept, try_state
+
 
 class Scaling:
     """One Step's share in a GradScaler."""
@@ -56,6 +60,66 @@ class Scaling:
         while scale > 1 and count < 64:
             scale, count = scale * factor, count + 1
         return count
+
+
+class Scaler:
+    """The GradScaler of a Step, or none.
+
+    Attributes:
+        given: the scaler.
+        scaling: the Step's share in it.
+    """
+
+    def __init__(self, scaler: Any) -> None:
+        self.given = checked_scaler(scaler)
+        self.scaling: Scaling | None = None
+
+    def join(self) -> None:
+        """Take a share in the scaler, whose rounds wait for this Step from now on."""
+        if self.given is not None:
+            self.scaling = Scaling(self.given)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss if self.scaling is None else self.scaling.scale(loss)
+
+    def unscaled(self, factor: Factor) -> Factor:
+        """The factor, times what unscales the gradients of this accumulation."""
+        return factor if self.scaling is None else factor * self.scaling.inverse()
+
+    def record(self, optimizer: Any, found_inf: Tensor) -> None:
+        """An update was made, or skipped: line 7."""
+        if self.scaling is not None:
+            self.scaling.record(optimizer, found_inf)
+
+    def drop(self) -> None:
+        """The next micro-batch is the first."""
+        if self.scaling is not None:
+            self.scaling.drop()
+
+    # As a part
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return None if self.given is None else self.given.state_dict()
+
+    def check_state(self, state: Any) -> None:
+        if self.given is not None:
+            try_state("scaler", self.given, state)
+
+    def load_state_dict(self, state: Any) -> None:
+        if self.given is not None:
+            self.given.load_state_dict(state)
+
+    def kept(self) -> PutBack:
+        return (lambda: None) if self.given is None else copy_kept(self.given)
+
+
+def checked_scaler(scaler: Any) -> Any:
+    """The scaler, None for one that is not enabled, or UsageError."""
+    if scaler is None:
+        return None
+    if not isinstance(scaler, torch.amp.GradScaler):
+        raise UsageError(f"Step: scaler is a {type(scaler).__name__}; it must be a torch.amp.GradScaler")
+    return scaler if scaler.is_enabled() else None
 
 
 class _Round:

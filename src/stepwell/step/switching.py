@@ -1,50 +1,93 @@
-"""Going on with another optimizer in the middle of a run: what the schedules multiply from then on."""
+"""Going on with another optimizer in the middle of a run: what follows to the new one, and to that of a checkpoint."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from stepwell.errors import UsageError
+import torch
+
+from stepwell.errors import UsageError, shown
 from stepwell.optimizers.stepping import innermost
 from stepwell.optimizers.switching import begun, rate_for, switch
-from stepwell.schedules.apply import initial_values
-
-if TYPE_CHECKING:
-    from stepwell.step.step import Step
-
-
-def switched(step: Step, to: Any, lr: Any, carry: bool, options: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """The new optimizer, whose next update has the rate `lr`, and the initial values of its groups."""
-    rate = rate_for(to, lr, options)
-    if "lr" in step.schedules:
-        rate /= _factor(step)
-    optimizer = switch(step.optimizer, to, lr=rate, carry=carry, **options)
-    return optimizer, initial_values(step.schedules, optimizer.param_groups) if step.schedules else []
+from stepwell.step.averaging import Averaging
+from stepwell.step.bound import Bound
+from stepwell.step.estimating import Estimating
+from stepwell.step.made import Made
+from stepwell.step.part import PutBack
+from stepwell.step.trained import Trained, checked_optimizer
 
 
-def to_saved(step: Step, name: str) -> Any:
-    """An optimizer of the class that a checkpoint was saved with after a switch, to be loaded into."""
-    return begun(step.optimizer, name)
+class Switching:
+    """The switches of a Step. As a part of checkpoints, the class of the optimizer that the first was switched to: it
+    is loaded before the other parts are checked, which must fit that optimizer."""
+
+    def __init__(
+        self, trained: Trained, bound: Bound, averaging: Averaging, estimating: Estimating, made: Made
+    ) -> None:
+        self._trained, self._bound, self._averaging = trained, bound, averaging
+        self._estimating, self._made = estimating, made
+
+    def switch(self, to: str | type[Any], lr: Any, carry: bool, options: Mapping[str, Any]) -> None:
+        """Go on with a new optimizer, whose next update has the rate `lr`."""
+        rate = self._bound.rate_of_new(rate_for(to, lr, options))
+        optimizer = switch(self._trained.optimizer, to, lr=rate, carry=carry, **options)
+        initial = self._bound.initial_of(optimizer)
+        self._take(checked_optimizer(optimizer))
+        self._bound.initial = initial
+        self._trained.switched = _name_of(optimizer)
+        self._bound.write()
+
+    def _take(self, optimizer: torch.optim.Optimizer) -> None:
+        """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
+        averaging, trained = self._averaging, self._trained
+        names, before = [name for name, _ in averaging.weights()], [id(tensor) for _, tensor in averaging.weights()]
+        estimator = self._estimating.bind(optimizer)
+        old, trained.optimizer = trained.optimizer, optimizer
+        try:
+            if averaging.average is not None:
+                order = [before.index(id(tensor)) for _, tensor in averaging.weights()]
+                averaging.average.follow(order, names, [name for name, _ in averaging.weights()])
+        except BaseException:
+            trained.optimizer = old
+            self._estimating.bind(old)
+            raise
+        self._estimating.estimator = estimator
+        self._made.watch_optimizer()
+
+    # As a part
+
+    def state_dict(self) -> str | None:
+        return self._trained.switched
+
+    def check_state(self, state: Any) -> None:
+        if not isinstance(state, (str, type(None))):
+            raise UsageError(f"Step: 'switched' is {shown(state)} in the checkpoint; it must be a name, or None")
+        if state is None and self._trained.switched is not None:
+            raise UsageError(
+                f"Step: the checkpoint is from before the switch to {self._trained.switched}; make the Step anew, with "
+                "the optimizer that it began with"
+            )
+
+    def load_state_dict(self, state: Any) -> None:
+        """Where the checkpoint was saved after a switch to another optimizer, do as much."""
+        if state == self._trained.switched:
+            return
+        if state != _name_of(self._trained.optimizer):
+            self._take(begun(self._trained.optimizer, state))
+        self._trained.switched = state
+
+    def kept(self) -> PutBack:
+        optimizer, switched = self._trained.optimizer, self._trained.switched
+
+        def put_back() -> None:
+            if self._trained.optimizer is not optimizer:
+                self._take(optimizer)
+            self._trained.switched = switched
+
+        return put_back
 
 
-def name_of(optimizer: Any) -> str:
+def _name_of(optimizer: Any) -> str:
     """The class of what makes the steps."""
     return type(innermost(optimizer)).__name__
-
-
-def _factor(step: Step) -> float:
-    """What the schedule multiplies the rate of the first group with at the next update."""
-    one = step.schedules["lr"]
-    if one.absolute:
-        raise UsageError(
-            f"Step: the schedule {one} gives rates themselves, so a rate for another optimizer has no effect; make a "
-            "Step of its own for it, with stepwell.switch(step.optimizer, ...)"
-        )
-    group = step.optimizer.param_groups[0]
-    mine = one.for_group(group.get("name", 0), 0) if one.group_keys() else one
-    factor = mine(step._number) * (1.0 if step.plateau is None else step.plateau.factor)
-    if factor == 0:
-        raise UsageError(
-            f"Step: the schedule {one} is 0 at update {step._number}, so no rate can be reached; switch before or after"
-        )
-    return factor

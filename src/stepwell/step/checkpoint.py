@@ -1,0 +1,181 @@
+"""Checkpoint files of a run: the state of a Step, the model's and what the user adds."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stepwell.arguments import refusal, text, whole
+from stepwell.errors import UsageError
+from stepwell.step import ranks, saving
+from stepwell.step.files import Files, candidates
+from stepwell.step.label import is_cut_short
+from stepwell.step.names import matched
+from stepwell.step.part import Parts, PutBack, in_words
+
+_PATH, _PART = 4000, 255  # bytes of a path and of a name in it that Linux and its file systems take
+_KEEP = 10_000  # checkpoints: each save looks for all of them
+
+
+def save(
+    state_dict: Callable[[], dict[str, Any]], files: Files, path: str | Path, model: nn.Module, keep: int, extra: Any
+) -> Path:
+    """Write a checkpoint to `path`; in a run of several processes, the part of this one."""
+    keep = whole("Step", "keep", keep, least=1, most=_KEEP)
+    try:
+        _check_plain(extra, "extra")
+    except RecursionError:
+        raise refusal("Step", "extra", extra, "nested less deeply, and not in itself") from None
+    path = _checked(path)
+    mine = ranks.rank()
+    if files.fresh and mine is not None:
+        files.run = ranks.name_of_run() or files.run
+    state = state_dict()
+    content = {"step": state, "model": model.state_dict(), "extra": extra}
+    if mine is not None and mine > 0:
+        shared = ranks.is_anothers(path, files.run, mine)
+        if shared:
+            ranks.check_whole(content, path, mine)
+        ranks.keep_own(path, state, mine, keep, files)
+        if shared:
+            return path
+    files.save(path, lambda file: torch.save(content, file), keep, mine)
+    return path
+
+
+def load(parts: Parts, then: Callable[[], None], files: Files, path: str | Path, model: nn.Module) -> Any:
+    """Load the newest whole checkpoint into parts and model, or raise UsageError and change nothing."""
+    path = _checked(path)
+    content, taken, damaged = read(path)
+    ranks.check_same_rank(content, taken)
+    in_words("'model'", check_model, model, content["model"])
+    state = in_words("generators", ranks.with_own, content["step"], path, taken)
+    if isinstance(state, Mapping):
+        state = {**state, "model": content["model"]}
+    saving.load_state_dict(with_model(parts, model), state, then)
+    files.adopt(path, taken, damaged)
+    return content["extra"]
+
+
+def with_model(parts: Parts, model: nn.Module) -> Parts:
+    """The parts, and the model among them: with the optimizer, before the schedules go on."""
+    place = [name for name, _ in parts].index("number")
+    return [*parts[:place], ("model", _Model(model)), *parts[place:]]
+
+
+class _Model:
+    """The model of a checkpoint file, whose weights are no part of a Step's state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._model.state_dict()
+
+    def check_state(self, state: Any) -> None:
+        """`check_model` has been called before anything else."""
+
+    def load_state_dict(self, state: Any) -> None:
+        self._model.load_state_dict({new: state[old] for old, new in matched(state, self._model.state_dict()).items()})
+
+    def kept(self) -> PutBack:
+        before = {
+            name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+            for name, value in self._model.state_dict().items()
+        }
+
+        def put_back() -> None:
+            self._model.load_state_dict(before)
+
+        return put_back
+
+
+def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
+    """Raise UsageError naming the first tensor of the model that is not in `saved` with its shape."""
+    if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
+        raise UsageError(
+            "Step: the 'model' of the checkpoint is no state of a model; was it changed after it was saved?"
+        )
+    mine = model.state_dict()
+    saved = {new: saved[old] for old, new in matched(saved, mine).items()}
+    for name, value in mine.items():
+        if name not in saved:
+            near = f"; it has '{next(k for k in saved if k not in mine)}'" if saved.keys() - mine.keys() else ""
+            raise UsageError(f"Step: the checkpoint has no '{name}' of this model{near}: it was saved from another one")
+        if not (isinstance(value, Tensor) and isinstance(saved[name], Tensor)):
+            continue  # what a module adds with get_extra_state
+        if saved[name].shape != value.shape:
+            raise UsageError(
+                f"Step: '{name}' has shape {tuple(saved[name].shape)} in the checkpoint, "
+                f"{tuple(value.shape)} in this model: it was saved from another one"
+            )
+    extra = [name for name in saved if name not in mine]
+    if extra:
+        raise UsageError(f"Step: the checkpoint has '{extra[0]}', which this model has not: it was saved from another")
+
+
+def _checked(path: Any) -> Path:
+    must = "the name of a file, such as 'runs/a/checkpoint.pt'"
+    if not isinstance(path, (str, Path)):
+        raise refusal("Step", "path", path, must)
+    checked = Path(text("Step", "path", str(path), must))
+    if len(str(checked).encode()) > _PATH or any(len(part.encode()) > _PART for part in checked.parts):
+        raise refusal("Step", "path", path, f"{must}, with at most {_PART} bytes a name")
+    return checked
+
+
+def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
+    """The newest whole checkpoint at `path`, where it lies, and what is damaged. Warns of each that is."""
+    faults: list[str] = []
+    damaged: list[Path] = []
+    for candidate in candidates(path):
+        fault = f"{candidate} does not exist"
+        if candidate.exists():
+            try:
+                content = _read_one(candidate)
+            except UsageError as error:
+                fault = str(error)
+            except Exception as error:  # whatever a torn file makes zipfile or torch raise
+                fault = f"{candidate} is cut short or damaged ({type(error).__name__})"
+                damaged.append(candidate)
+            else:
+                if faults:
+                    warnings.warn(f"{'; '.join(faults)}: took {candidate} instead", UserWarning, stacklevel=4)
+                return content, candidate, damaged
+        faults.append(fault)
+    raise UsageError(f"Step: no checkpoint to load: {'; '.join(faults)}")
+
+
+def _read_one(path: Path) -> dict[str, Any]:
+    if is_cut_short(path):
+        raise ValueError("cut short")
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()  # compares every part with its checksum
+        if damaged is not None:
+            raise ValueError(damaged)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or content.keys() != {"step", "model", "extra"}:
+        raise UsageError(f"{path} was not written by step.save")
+    return content
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Raise UsageError for what `weights_only` would not read back: better now than at the resume."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, f"a key of {where}")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        for place, item in enumerate(value):
+            _check_plain(item, f"{where}[{place}]")
+    elif not (value is None or type(value) in (bool, int, float, str, bytes) or isinstance(value, Tensor)):
+        raise UsageError(
+            f"Step: {where} is a {type(value).__name__}; a checkpoint holds numbers, text, tensors, lists and dicts"
+        )

@@ -1,0 +1,153 @@
+"""What a Step trains: the parameters of an optimizer, which a switch may replace, and the model around them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell import engine
+from stepwell.engine.reading import Reading
+from stepwell.errors import UsageError
+from stepwell.optimizers.stepping import innermost, takes_factor
+from stepwell.step.names import bare
+from stepwell.step.part import PutBack
+from stepwell.step.trainer import unwrapped
+
+
+class Trained:
+    """The optimizer and the model of a Step. As a part of checkpoints, the optimizer.
+
+    Attributes:
+        switched: the class of the optimizer that the first was switched to, or None.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = checked_optimizer(optimizer)
+        self.model: torch.nn.Module | None = None
+        self.switched: str | None = None
+
+    def named(self) -> list[tuple[str, Tensor]]:
+        """(name, parameter) of the optimizer; names are empty where it was built without."""
+        pairs: list[tuple[str, Tensor]] = []
+        for group in self.optimizer.param_groups:
+            names = group.get("param_names") or [""] * len(group["params"])
+            pairs += zip(names, group["params"], strict=True)
+        return pairs
+
+    def with_gradient(self) -> list[tuple[str, Tensor]]:
+        """Those of `named` that have a gradient."""
+        return [(name, tensor) for name, tensor in self.named() if tensor.grad is not None]
+
+    def drop_gradients(self) -> None:
+        for group in self.optimizer.param_groups:
+            for tensor in group["params"]:
+                tensor.grad = None
+
+    def check_gradients(self) -> None:
+        """Raise UsageError where a backward pass has left no gradient at all."""
+        if any(tensor.grad is not None for group in self.optimizer.param_groups for tensor in group["params"]):
+            return
+        released = any(tensor._post_accumulate_grad_hooks for _, tensor in self.named())
+        raise UsageError(
+            "Step: no parameter of the optimizer has a gradient after backward; "
+            + (
+                "a hook on them takes the gradients away (gradient release), but clipping by norm, skipping and "
+                "accumulation need all of them at once: remove the hook"
+                if released
+                else "does the loss come from another model, or are all of its parameters frozen?"
+            )
+        )
+
+    def lr(self) -> float | Reading:
+        """The learning rate of the first group."""
+        group = self.optimizer.param_groups[0]
+        lr = group["lr"] if "lr" in group else float("nan")
+        return Reading(lr.detach().clone()) if isinstance(lr, Tensor) else float(lr)
+
+    def model_to_save(self, model: Any) -> torch.nn.Module:
+        """The model that was given, or the Step's own; UsageError where there is neither."""
+        model = self.model if model is None else checked_model(model)
+        if model is None:
+            raise UsageError("Step: pass the model, as step.save(path, model), or make it with Step(..., model=model)")
+        return model
+
+    # As a part
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def check_state(self, state: Any) -> None:
+        saved = state
+        while "param_groups" not in saved and "base" in saved:  # wrappers once saved what is inside so
+            saved = saved["base"]
+        inside = innermost(self.optimizer)
+        if not takes_factor(inside):
+            _check_torch_optimizer(inside, saved)
+
+    def load_state_dict(self, state: Any) -> None:
+        # one of stepwell refuses what does not fit, before it changes anything
+        self.optimizer.load_state_dict(state)
+
+    def kept(self) -> PutBack:
+        optimizer, state = self.optimizer, self.optimizer.state_dict()
+        if not isinstance(optimizer, engine.Optimizer):
+            state = copy.deepcopy(state)  # others may load into the tensors that they have
+        return lambda: optimizer.load_state_dict(state)
+
+
+def checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer, without the wrapper of a trainer, or UsageError."""
+    optimizer = unwrapped(optimizer)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(f"Step: optimizer is a {type(optimizer).__name__}; it must be a torch.optim.Optimizer")
+    if not any(tensor.requires_grad for group in optimizer.param_groups for tensor in group["params"]):
+        raise UsageError("Step: no parameter of the optimizer requires a gradient; is the whole model frozen?")
+    return optimizer
+
+
+def checked_model(model: Any) -> torch.nn.Module | None:
+    """The model, or UsageError for what is none."""
+    if model is not None and not isinstance(model, torch.nn.Module):
+        raise UsageError(f"Step: model is a {type(model).__name__}; it must be the torch.nn.Module that is trained")
+    return model
+
+
+def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """torch loads a state of other shapes without a word, and fails at a later step; this names the parameter."""
+    owner = type(optimizer).__name__
+    if "param_groups" not in saved:
+        raise UsageError(f"Step: the checkpoint is of {saved.get('wrapper', 'another optimizer')}, not of {owner}")
+    groups, theirs = optimizer.param_groups, saved["param_groups"]
+    counts = [len(group["params"]) for group in groups], [len(group["params"]) for group in theirs]
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"Step: {owner} has groups of {counts[0]} parameters, the checkpoint of {counts[1]}; "
+            "it was saved from another model or with other groups"
+        )
+    # L-BFGS keeps vectors over all parameters, as the state of the first.
+    whole = (sum(tensor.numel() for group in groups for tensor in group["params"]),)
+    vectors = (whole,) if isinstance(optimizer, torch.optim.LBFGS) else ()
+    for place, (group, their) in enumerate(zip(groups, theirs, strict=True)):
+        names = group.get("param_names") or [f"parameter {i} of group {place}" for i in range(len(group["params"]))]
+        saved_names = their.get("param_names") or names
+        plain, saved_plain = bare(names), bare(saved_names)
+        for name, saved_name, tensor, index in zip(names, saved_names, group["params"], their["params"], strict=True):
+            if "param_names" in group and plain[name] != saved_plain[saved_name]:
+                raise UsageError(f"Step: the checkpoint has '{saved_name}' where {owner} has '{name}'; other model")
+            for slot, value in saved["state"].get(index, {}).items():
+                if _misfit(slot, value, tensor) and value.shape not in vectors:
+                    raise UsageError(
+                        f"Step: '{slot}' of {name} has shape {tuple(value.shape)} in the checkpoint, the parameter "
+                        f"{tuple(tensor.shape)}; it was saved from another model"
+                    )
+
+
+def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
+    """Whether a slot that has a number for each element has other elements than the parameter."""
+    if not isinstance(value, Tensor) or slot in ("row_var", "col_var"):  # torch's Adafactor: one per row and column
+        return False
+    return bool(value.dim() and value.dim() == tensor.dim()) and value.shape != tensor.shape
