@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer, formats
-from stepwell.engine.plan import LaunchKind
+from stepwell.engine.kind import LaunchKind
 from stepwell.engine.statements import traced, traced_sums
 
 

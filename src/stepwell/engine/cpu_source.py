@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepwell.engine import formats
-from stepwell.engine.plan import LaunchKind
+from stepwell.engine.cpu_job import Word
+from stepwell.engine.kind import LaunchKind
 from stepwell.engine.statements import Statements, statements, traced, traced_sums
 from stepwell.engine.trace import Trace
 
@@ -98,7 +99,7 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         block = SUMMED
     width = len(kind.number_slots)
     numbers = [
-        f"store_number(job_word(job, 13), tensor * {width} + {k}, {program.stored[name]})"
+        f"store_number(job_word(job, {Word.NUMBERS}), tensor * {width} + {k}, {program.stored[name]})"
         for k, name in enumerate(kind.number_slots)
         if not lines.sums
     ]
@@ -128,6 +129,9 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     def indented(text: list[str], depth: int) -> str:
         return "\n".join("    " * depth + line for line in text)
 
+    def words(*names: str) -> str:
+        return ", ".join(f"job_word(job, {Word[name]})" for name in names)
+
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
 import numpy as np
@@ -139,13 +143,13 @@ from stepwell.engine.cpu_intrinsics import *
 
 
 def kernel(job):
-    spans, pieces, addresses = job_word(job, 2), job_word(job, 3), job_word(job, 4)
-    steps, salts, rows, gradient_factor = job_word(job, 5), job_word(job, 6), job_word(job, 7), job_number(job, 8)
-    totals, sizes, partials = job_word(job, 9), job_word(job, 10), job_word(job, 11)
+    spans, pieces, addresses = {words("SPAN_TABLE", "PIECES", "ADDRESSES")}
+    steps, salts, rows, gradient_factor = {words("STEPS", "SALTS", "ROWS")}, job_number(job, {Word.FACTOR})
+    totals, sizes, partials = {words("TOTALS", "ELEMENTS", "PARTIALS")}
 {indented(scratch, 1)}
     while True:
         span = next_span(job)
-        if span >= job_word(job, 1):
+        if span >= job_word(job, {Word.SPANS}):
             break
         for piece in range(load_word(spans, span), load_word(spans, span + 1)):
             tensor, first = load_word(pieces, 5 * piece), load_word(pieces, 5 * piece + 1)
@@ -172,7 +176,8 @@ def _number(kind: LaunchKind, name: str) -> str:
     if name in kind.sums:
         return f"load_number(totals, tensor * {len(kind.sums)} + {kind.sums.index(name)})"
     if name in kind.number_slots:
-        return f"load_number(job_word(job, 12), tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)})"
+        place = f"tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)}"
+        return f"load_number(job_word(job, {Word.NUMBERS_BEFORE}), {place})"
     return name if name == "gradient_factor" else f"load_number(rows, row + {kind.row_names.index(name)})"
 
 

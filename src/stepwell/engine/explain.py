@@ -21,7 +21,7 @@ def explain(optimizer: Any) -> Explanation:
     reasons: dict[str, list[str]] = defaultdict(list)
     for launch in plan.launches:
         for index, tensor in enumerate(launch.tensors):
-            kind, position = launch.kind, launch.group_list[index]
+            kind, position = launch.kind, int(launch.groups[index])
             rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append(tensor)
             for reason in _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index]):
                 reasons[reason].append(launch.names[index])

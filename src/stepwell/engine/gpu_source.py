@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from stepwell.engine import formats
 from stepwell.engine.gpu_intrinsics import code_arguments
-from stepwell.engine.plan import LaunchKind
+from stepwell.engine.kind import LaunchKind
 from stepwell.engine.statements import statements, traced, traced_sums
 
 # Elements per program: whole blocks of every format, and enough loads in flight for one program's warps.

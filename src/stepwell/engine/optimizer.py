@@ -16,9 +16,11 @@ from torch import Tensor
 
 from stepwell.arguments import flag, number, plain_number, refusal
 from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch
 from stepwell.engine.options import Params
 from stepwell.engine.own_keys import is_own_key
-from stepwell.engine.plan import Kept, Launch, LaunchKind, Plan, Stale, Watched, trust
+from stepwell.engine.plan import Plan
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import (
     FLAG,
@@ -31,7 +33,9 @@ from stepwell.engine.rule import (
     check_hyperparameters,
     ranges_of,
 )
+from stepwell.engine.slots import trust
 from stepwell.engine.tracing import refuse_tracing, untraced
+from stepwell.engine.watched import Kept, Stale, Watched
 from stepwell.errors import UsageError, WrongType, nearest, shown
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
