@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stepwell import UsageError
 from stepwell.engine import formats
-from stepwell.engine.statements import traced
+from stepwell.engine.backends.statements import traced
 from stepwell.optimizers import find
 from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, expected
 from tests.contract.test_contract import FLOAT64, give, leaves, run, run_with_bases

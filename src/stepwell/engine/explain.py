@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from stepwell.engine import formats
+from stepwell.engine.backends import BACKENDS
 from stepwell.engine.explanation import Explanation
 
 
@@ -106,8 +107,6 @@ def info() -> dict[str, dict[str, str]]:
 
 
 def _backends() -> dict[str, str]:
-    from stepwell.engine.optimizer import BACKENDS
-
     result = {}
     for name, backend in BACKENDS.items():
         device = "cuda" if name == "gpu" and torch.cuda.is_available() else "cpu"

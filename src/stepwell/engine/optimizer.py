@@ -15,7 +15,8 @@ import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
 from stepwell.arguments import flag, number, plain_number, refusal
-from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
+from stepwell.engine import checkpoint, explain, formats
+from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.options import Params
@@ -37,10 +38,6 @@ from stepwell.engine.slots import trust
 from stepwell.engine.tracing import refuse_tracing, untraced
 from stepwell.engine.watched import Kept, Stale, Watched
 from stepwell.errors import UsageError, WrongType, nearest, shown
-
-BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
-STACKS = {"stacks": stacks}  # what runs matrix rules, on any device
-SUBCLASSES = {"subclasses": subclasses}  # what updates tensors that wrap others
 
 # Options that torch's optimizers have and these do not need, with what takes their place.
 _TORCH_ONLY = {
@@ -455,7 +452,7 @@ class Optimizer(torch.optim.Optimizer):
             return STACKS
         if self.backend != "auto":
             return {self.backend: BACKENDS[self.backend]}
-        return {"cpu": cpu, "eager": eager} if tensor.device.type == "cpu" else {"gpu": gpu, "eager": eager}
+        return backends_for(tensor.device.type)
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
         """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import eager, formats, sharding
+from stepwell.engine import formats, sharding
+from stepwell.engine.backends import eager
 from stepwell.engine.frame import frame_in_place
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats
-from stepwell.engine.eager import as_tensor, numbers_of
+from stepwell.engine.backends.eager import as_tensor, numbers_of
 from stepwell.engine.frame import frame, sums
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepwell.engine import formats
-from stepwell.engine.cpu_job import Word
+from stepwell.engine.backends.cpu_job import Word
+from stepwell.engine.backends.statements import Statements, statements, traced, traced_sums
 from stepwell.engine.kind import LaunchKind
-from stepwell.engine.statements import Statements, statements, traced, traced_sums
 from stepwell.engine.trace import Trace
 
 
@@ -137,7 +137,7 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
 import numpy as np
 from numba import float32, float64, types
 
-from stepwell.engine.cpu_intrinsics import *
+from stepwell.engine.kernels.cpu_intrinsics import *
 
 {indented(lines.bindings, 0)}
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepwell.engine import eager, printed
-from stepwell.engine.addresses import Addresses
+from stepwell.engine.backends import eager
+from stepwell.engine.backends.addresses import Addresses
+from stepwell.engine.kernels import printed
 from stepwell.engine.kind import LaunchKind, norm_of
 from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import is_wrapper
@@ -45,7 +46,7 @@ def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
 @cache
 def kernel(kind: LaunchKind, summing: bool = False) -> Any:
     """The Triton function of one kind of launch, or that of its first pass."""
-    from stepwell.engine.gpu_source import source
+    from stepwell.engine.backends.gpu_source import source
 
     text = source(kind, summing)
     return printed.module_of(text, printed.digest_of(text, "gpu")).kernel
@@ -221,7 +222,7 @@ def _start(
     *tables: torch.Tensor,
 ) -> None:
     """Start one program per chunk. `tables`: the flag, numbers before and after, totals, partial sums."""
-    from stepwell.engine.gpu_source import BLOCK
+    from stepwell.engine.backends.gpu_source import BLOCK
 
     memory: GpuMemory = launch.memory
     factor = torch.as_tensor(gradient_factor, dtype=torch.float32, device=steps.device)
@@ -265,7 +266,7 @@ def _upload(table: np.ndarray, launch: Launch) -> torch.Tensor:
 def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
     """int64 (programs, 4): which tensor, the first of the elements a program updates and the end of them, and how far
     the gradient's elements lie from the parameter's (see `row_chunks`)."""
-    from stepwell.engine.gpu_source import BLOCK
+    from stepwell.engine.backends.gpu_source import BLOCK
 
     places = np.flatnonzero(active)
     counts = -(-sizes[places] // BLOCK)
@@ -277,7 +278,7 @@ def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 def row_chunks(tensor: int, ids: torch.Tensor, length: int) -> torch.Tensor:
     """The chunks of a row-sparse gradient, made on its device: its k-th row is the row ids[k]."""
-    from stepwell.engine.gpu_source import BLOCK
+    from stepwell.engine.backends.gpu_source import BLOCK
 
     inside = torch.arange(0, length, BLOCK, device=ids.device)
     first = (ids[:, None] * length + inside).flatten()

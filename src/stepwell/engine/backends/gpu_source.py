@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepwell.engine import formats
-from stepwell.engine.gpu_intrinsics import code_arguments
+from stepwell.engine.backends.statements import statements, traced, traced_sums
+from stepwell.engine.kernels.gpu_intrinsics import code_arguments
 from stepwell.engine.kind import LaunchKind
-from stepwell.engine.statements import statements, traced, traced_sums
 
 # Elements per program: whole blocks of every format, and enough loads in flight for one program's warps.
 BLOCK = 1024
@@ -90,8 +90,8 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
 import triton
 import triton.language as tl
 
-from stepwell.engine.gpu_intrinsics import *
-from stepwell.engine.gpu_intrinsics import abs
+from stepwell.engine.kernels.gpu_intrinsics import *
+from stepwell.engine.kernels.gpu_intrinsics import abs
 
 
 @triton.jit

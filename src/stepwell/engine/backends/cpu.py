@@ -1,24 +1,24 @@
 """The backend `cpu`: one pass over all tensors of a launch, compiled by Numba from the traced rule.
 
-A kernel is printed as a small Python module (`engine/printed.py`) and compiled; its machine code is kept in a cache
-folder (`engine/machine_code.py`), so that a second process starts warm.
+A kernel is printed as a small Python module (`kernels/printed.py`) and compiled; its machine code is kept in a cache
+folder (`kernels/machine_code.py`), so that a second process starts warm.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from stepwell.engine import eager, machine_code, printed, threads
-from stepwell.engine.addresses import Addresses
-from stepwell.engine.cpu_job import Job, Word
-from stepwell.engine.cpu_source import source, sums_source
+from stepwell.engine.backends import eager
+from stepwell.engine.backends.addresses import Addresses
+from stepwell.engine.backends.cpu_job import Job, Word
+from stepwell.engine.backends.cpu_source import source, sums_source
+from stepwell.engine.kernels import threads
+from stepwell.engine.kernels.compiled import compiled
 from stepwell.engine.kind import LaunchKind, norm_of
 from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import is_wrapper
@@ -241,18 +241,3 @@ def kernel(kind: LaunchKind) -> Any:
 def sums_kernel(kind: LaunchKind) -> Any:
     """The kernel of the first pass, which only reads."""
     return compiled(sums_source(kind))
-
-
-def compiled(text: str) -> Any:
-    """The kernel of a printed text; it is compiled here, so what fails, fails before any update."""
-    digest = printed.digest_of(text, _environment())
-    return machine_code.compiled(printed.module_of(text, digest).kernel, printed.name_of(digest), digest)
-
-
-@cache
-def _environment() -> str:
-    """What machine code depends on besides the printed text."""
-    import numba
-
-    called = [Path(__file__).with_name(name).read_text() for name in ("cpu_intrinsics.py", "formats.py")]
-    return " ".join([numba.__version__, sys.version, *called])
