@@ -273,7 +273,8 @@ def test_what_fits_is_not_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["base", "smooth", "stairs", "cycles", "plateau", "scheduler", "expression", "draw", "command"]
+    "module",
+    ["base", "smooth", "warmups", "stairs", "cycles", "plateau", "scheduler", "expression", "draw", "command"],
 )
 def test_examples_in_docstrings(module: str) -> None:
     names = {name: getattr(schedules, name) for name in schedules.__all__}
