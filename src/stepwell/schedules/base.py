@@ -26,7 +26,7 @@ _LISTED = 10_000_000  # values that are made at once; more are a mistake
 
 
 @dataclass(frozen=True)
-class Tools:
+class Methods:
     """What the methods of a schedule call in files that import this one; `composition` fills it in.
 
     So no file imports `base` and is imported by it, and a checker sees the type of everything.
@@ -57,7 +57,7 @@ class Schedule:
 
     __array_ufunc__ = None  # an array or a number of NumPy times a schedule is this class's business
 
-    _tools: ClassVar[Tools]  # one for all schedules
+    _methods: ClassVar[Methods]  # one for all schedules
 
     # What a subclass owns: its length, its maths, and whether it keeps its end value for ever after.
     _holds: ClassVar[bool] = False
@@ -215,15 +215,15 @@ class Schedule:
         """
         if not isinstance(following, Schedule):
             raise UsageError(f"then({shown(following)}): what follows must be a schedule, as in .then(cosine(9500))")
-        return self._tools.then(self, following)
+        return self._methods.then(self, following)
 
     def hold(self) -> Schedule:
         """This schedule, keeping its end value for ever after."""
-        return self if self._holds or self._length() == math.inf else self._tools.hold(self)
+        return self if self._holds or self._length() == math.inf else self._methods.hold(self)
 
     def until(self, steps: int | float) -> Schedule:
         """The first `steps` steps of this schedule, so that something can follow one that never ends."""
-        return self._tools.until(self, steps)
+        return self._methods.until(self, steps)
 
     def between(self, low: float, high: float) -> Schedule:
         """The hyperparameter itself instead of a factor: `low` where the factor is 0, `high` where it is 1.
@@ -231,13 +231,13 @@ class Schedule:
         >>> warmup(300).between(0.85, 0.95)(299)  # a momentum that rises from 0.85 to 0.95
         0.95
         """
-        return self._tools.between(self, low, high)
+        return self._methods.between(self, low, high)
 
     def __mul__(self, other: Schedule | float) -> Schedule:
         """The product, step by step, with a number or with another schedule."""
         if isinstance(other, Schedule):
-            return self._tools.product((self, other))
-        return self._tools.scaled(self, other)
+            return self._methods.product((self, other))
+        return self._methods.scaled(self, other)
 
     __rmul__ = __mul__
 
@@ -255,7 +255,7 @@ class Schedule:
         if not isinstance(factors, Mapping):
             raise UsageError(f"per_group({shown(factors)}): give a dict of factors by group, as {{'head': 10}}")
         given = mapping("per_group", "factors", factors, "a dict of factors by group, as {'head': 10}")
-        return self._tools.per_group(self, tuple(given.items()))
+        return self._methods.per_group(self, tuple(given.items()))
 
     def for_group(self, group: int | str, position: int | None = None) -> Schedule:
         """What one group follows: without the factors of the others."""
@@ -307,11 +307,11 @@ class Schedule:
 
         Raises MissingExtra without matplotlib.
         """
-        return self._tools.plot(self, ax=ax, lr=lr, steps=steps)
+        return self._methods.plot(self, ax=ax, lr=lr, steps=steps)
 
     def _repr_html_(self) -> str:
         """The expression and a small picture, for notebooks."""
-        return self._tools.html(self)
+        return self._methods.html(self)
 
     def __str__(self) -> str:
         return repr(self)

@@ -6,13 +6,13 @@ import them.
 
 from __future__ import annotations
 
-from stepwell.schedules.base import Schedule, Tools
+from stepwell.schedules.base import Schedule, Methods
 from stepwell.schedules.combine import Between, Held, Product, Scaled, Until, sequence
 from stepwell.schedules.draw import plot
 from stepwell.schedules.per_group import PerGroup
 from stepwell.schedules.picture import html
 
-Schedule._tools = Tools(
+Schedule._methods = Methods(
     then=sequence,
     hold=Held,
     until=Until,
