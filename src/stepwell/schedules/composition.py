@@ -6,7 +6,7 @@ import them.
 
 from __future__ import annotations
 
-from stepwell.schedules.base import Schedule, Methods
+from stepwell.schedules.base import Methods, Schedule
 from stepwell.schedules.combine import Between, Held, Product, Scaled, Until, sequence
 from stepwell.schedules.draw import plot
 from stepwell.schedules.per_group import PerGroup
