@@ -26,8 +26,9 @@ from typing_extensions import Self
 from stepwell.arguments import flag
 from stepwell.engine import as_groups, checkpoint, formats, halves, sharding, stored
 from stepwell.engine.explanation import Explanation
+from stepwell.engine.given_groups import members_of
 from stepwell.engine.gradients import Factor
-from stepwell.engine.optimizer import check_closure, members_of
+from stepwell.engine.optimizer import check_closure
 from stepwell.engine.rule import Slot
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import parted
