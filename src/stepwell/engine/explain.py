@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stepwell.engine import formats
+from stepwell.engine import blocks, formats
 from stepwell.engine.backends import BACKENDS
 from stepwell.engine.explanation import Explanation
 
@@ -54,7 +54,7 @@ def _bytes(kind: Any, slots: Any, tensor: Any, group: Any) -> int:
             continue
         elements = math.prod(slot.shape(tensor.shape, group))
         if storage in ("int8", "int4"):
-            code = formats.CODES[storage, slot.signed]
+            code = blocks.CODES[storage, slot.signed]
             total += code.code_bytes(elements) + 4 * code.blocks(elements)
         else:
             total += 8 if storage == formats.NUMBER else formats.BYTES[storage] * elements

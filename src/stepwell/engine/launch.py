@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, sharding, sparse
+from stepwell.engine import randomness, sharding, sparse
 from stepwell.engine.foreign import Foreign
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
@@ -89,7 +89,7 @@ class Launch:
         seeds = np.array([groups[one.group]["seed"] for one in members], dtype=np.int64)
         places = np.array([one.place for one in members], dtype=np.int64)
         self.seeds, self.places = seeds, places.tolist()
-        self.salts = seeds * formats.SEED_FACTOR + places * formats.PLACE_FACTOR
+        self.salts = seeds * randomness.SEED_FACTOR + places * randomness.PLACE_FACTOR
         self.slots = Slots(
             kind, signature, owner, self.names, self.owners, self.tensors,
             [groups[one.group] for one in members], self.states, all_states,

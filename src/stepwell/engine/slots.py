@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from stepwell.engine import formats, sharding, stored
+from stepwell.engine import formats, memory_order, sharding, stored
 from stepwell.engine.cells import zeros
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import is_wrapper, layout_of
@@ -241,7 +241,7 @@ class Slots:
         for slot, places, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if name == "int4" and places is not None and places[index] is not None:
                 values = formats.read(name, slot.signed, places[index], math.prod(shape), torch.float32)
-                unpacked = formats.in_order(values, shape, stride)
+                unpacked = memory_order.in_order(values, shape, stride)
                 dict.pop(self.states[index], f"{slot.name}_largest", None)
                 dict.__setitem__(self.states[index], slot.name, unpacked)
 

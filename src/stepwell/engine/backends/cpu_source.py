@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepwell.engine import formats
+from stepwell.engine import formats, randomness
 from stepwell.engine.backends.cpu_job import Word
 from stepwell.engine.backends.statements import Statements, statements, traced, traced_sums
 from stepwell.engine.kind import LaunchKind
@@ -110,9 +110,11 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
     waiting: list[str] = []
     if lines.code_words:
-        keys.append(f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {formats.TURNS}) * 0x27D4EB2F)")
+        keys.append(
+            f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {randomness.TURNS}) * 0x27D4EB2F)"
+        )
         for n in sorted(lines.code_words):
-            keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
+            keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
             lines.buffers += 1
             waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, first + start + i))")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import formats, halves, memory_order, randomness
 from stepwell.engine.frame import frame, sums
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
@@ -141,11 +141,11 @@ def load(launch: Launch, index: int) -> Loaded:
     else:
         if gradient.stride() != whole.stride():
             gradient = torch.empty_like(whole).copy_(gradient)
-        g = formats.flat(gradient)
-    weights = formats.flat(whole)
+        g = memory_order.flat(gradient)
+    weights = memory_order.flat(whole)
     p = weights.to(dtype)
     if launch.slots.low_bits is not None:
-        p = formats.join(weights, formats.flat(launch.slots.low_bits[index]))
+        p = halves.join(weights, memory_order.flat(launch.slots.low_bits[index]))
     slots: list[Any] = []
     for place, (name, signed) in enumerate(zip(kind.slot_formats, kind.signed, strict=True)):
         stored = launch.slots.slots[place]
@@ -167,10 +167,10 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
     kind, whole, places = launch.kind, loaded.whole, loaded.places
     elements = whole.numel()
     dtype = formats.working_dtype(kind.weights)
-    key = formats.key_of(int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index]))
+    key = randomness.key_of(int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index]))
 
     def random(consumer: int, count: int = elements) -> Tensor:
-        bits = formats.random_bits(formats.stream(key, consumer // 2), count, whole.device)
+        bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, whole.device)
         return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
 
     for consumer, (name, signed, new) in enumerate(zip(kind.slot_formats, kind.signed, slots, strict=True)):
@@ -186,7 +186,7 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         rounded = None
         if name in ("int8", "int4"):
             seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index])
-            rounded = formats.code_bits(seed, place, step, consumer, elements, whole.device)
+            rounded = randomness.code_bits(seed, place, step, consumer, elements, whole.device)
         elif name == "bf16":
             rounded = random(consumer)
         if places is None:
@@ -200,15 +200,15 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
     if launch.slots.numbers is not None:
         numbers = [slots[kind.slots.index(name)] for name in kind.number_slots]
         launch.slots.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
-    weights = formats.flat(whole)
+    weights = memory_order.flat(whole)
     if launch.slots.low_bits is not None:
-        low_bits = formats.flat(launch.slots.low_bits[index])
-        high, low = formats.split(p, weights.dtype)
+        low_bits = memory_order.flat(launch.slots.low_bits[index])
+        high, low = halves.split(p, weights.dtype)
         _write(weights, places, high)
         _write(low_bits, places, low)
     elif kind.rounding == "stochastic":
         bits = random(len(slots)) if places is None else random(len(slots))[places]
-        _write(weights, places, formats.round_stochastically(p, bits, weights.dtype))
+        _write(weights, places, randomness.round_stochastically(p, bits, weights.dtype))
     else:
         _write(weights, places, p.to(weights.dtype))
     tensor = launch.tensors[index].detach()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, sharding
+from stepwell.engine import memory_order, sharding
 from stepwell.engine.backends import eager
 from stepwell.engine.frame import frame_in_place
 from stepwell.engine.kind import LaunchKind
@@ -213,7 +213,7 @@ def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tenso
             shaped.append(flat.view(one.whole.shape))
             continue
         tensor = torch.empty_like(one.whole, dtype=flat.dtype)
-        formats.flat(tensor).copy_(flat)
+        memory_order.flat(tensor).copy_(flat)
         shaped.append(tensor)
     stack = torch.stack(shaped) if len(shaped) > 1 else shaped[0][None]
     return stack.reshape(len(shaped), *as_matrix(loaded[0].whole.shape)) if view == "matrix" else stack
@@ -225,4 +225,4 @@ def _flat(values: Tensor, whole: Tensor) -> Tensor:
         return values.reshape(-1)
     tensor = torch.empty_like(whole, dtype=values.dtype)
     tensor.copy_(values.reshape(whole.shape))
-    return formats.flat(tensor)
+    return memory_order.flat(tensor)

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stepwell.engine import formats
+from stepwell.engine import blocks, randomness
 from stepwell.engine.kernels import cpu_intrinsics, machine_code, printed
 
 
@@ -22,5 +22,5 @@ def _environment() -> str:
     """What machine code depends on besides the printed text."""
     import numba
 
-    called = [Path(str(module.__file__)).read_text() for module in (cpu_intrinsics, formats)]
+    called = [Path(str(module.__file__)).read_text() for module in (cpu_intrinsics, blocks, randomness)]
     return " ".join([numba.__version__, sys.version, *called])
