@@ -19,6 +19,7 @@ from stepwell.compare.pruning import FEWEST, Judge
 from stepwell.compare.training import check_takes, to_device
 from stepwell.compare.trial import evaluated_steps, run_trial
 from stepwell.errors import UsageError
+from stepwell.optimizers import find
 from stepwell.step import Step
 from stepwell.tasks import Metric
 
@@ -410,12 +411,19 @@ def test_a_loss_of_one_element_in_float64_is_taken_as_it_is(contender: Contender
     assert all(torch.tensor(loss, dtype=torch.float32).item() != loss for loss in losses)  # not rounded on the way
 
 
-def test_what_an_optimizer_refuses_in_training_is_the_users_error() -> None:
-    task = changed(model=lambda seed: torch.nn.Embedding(4, 2), batches=lambda seed: [torch.arange(3)],
-                   loss=lambda model, batch: model(batch).sum(), surface=None,
-                   metric=Metric("m", "min", lambda model: 0.0))  # fmt: skip
-    with pytest.raises(UsageError, match="SparseAdam"):
-        run_trial(task, Contender("SparseAdam", 1e-4, 1e-2), tuning(1e-3, optimizer="SparseAdam"), 10)
+@pytest.mark.parametrize("contender", EVERY_PATH, ids=lambda one: one.name)
+def test_what_a_task_or_an_optimizer_refuses_in_training_is_the_users_error(
+    contender: Contender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise UsageError("the data set is not there: install it")
+
+    with pytest.raises(UsageError, match="the data set is not there"):
+        run_trial(changed(loss=from_call(15, refuse)), contender, tuning(1e-3, optimizer=contender.name), 100)
+    monkeypatch.setattr(find(contender.options.get("base", contender.name)), "step", refuse)
+    monkeypatch.setattr(find(contender.options.get("base", contender.name)), "update", refuse, raising=False)
+    with pytest.raises(UsageError, match="the data set is not there"):
+        run_trial(tasks.find("ravine"), contender, tuning(1e-3, optimizer=contender.name), 100)
 
 
 @pytest.mark.parametrize("name", ["SAM", "ASAM"])
@@ -437,7 +445,7 @@ def test_the_rate_of_every_update_is_the_peak_times_the_factor_to_the_last_bit(
         return plain(self, loss, **rest)
 
     monkeypatch.setattr(Step, "__call__", watched)
-    lr = 0.0123456789
+    lr = 0.000123456789
     run_trial(tasks.find("ravine"), SGD, tuning(lr), 60)
     rise = [min(1.0, (step + 1) / 3) for step in range(3)]
     fall = [0.5 * (1 + math.cos(math.pi * step / 57)) for step in range(57)]
