@@ -35,7 +35,7 @@ def test_what_a_killed_process_left_is_replaced_and_a_pipe_is_not_waited_for(tmp
 def test_what_cannot_be_written_is_one_line_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     for path in (tmp_path / "folder.json", tmp_path / "none" / "x.json", tmp_path / ("x" * 300)):
-        with pytest.raises(UsageError, match="^cannot write ") as caught:
+        with pytest.raises(UsageError, match=r"^cannot write ") as caught:
             write_whole(path, "new")
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300

@@ -26,5 +26,5 @@ def test_each_pass_has_the_seed_of_its_number() -> None:
 def test_a_pass_without_a_batch_is_refused_also_after_others() -> None:
     stream = endless(lambda seed: [seed] if seed < 20 else [], 0, 10, "task 'x': no batch")
     assert [next(stream), next(stream)] == [0, 10]
-    with pytest.raises(UsageError, match="^task 'x': no batch$"):
+    with pytest.raises(UsageError, match=r"^task 'x': no batch$"):
         next(stream)
