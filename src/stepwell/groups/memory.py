@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from stepwell.arguments import items, refusal, text, whole
-from stepwell.engine import formats
+from stepwell.engine import blocks, formats
 from stepwell.errors import UsageError, nearest, shown
 
 # Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block beside the codes.
@@ -129,7 +129,7 @@ def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tens
         if name == formats.NUMBER:
             total += 8
         elif name in ("int8", "int4"):
-            code = formats.CODES[name, slot.signed]
+            code = blocks.CODES[name, slot.signed]
             total += code.code_bytes(elements) + 4 * code.blocks(elements)
         else:
             total += formats.BYTES[name] * elements

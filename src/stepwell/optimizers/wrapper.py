@@ -24,10 +24,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from stepwell.arguments import flag
-from stepwell.engine import as_groups, checkpoint, formats, sharding, stored
+from stepwell.engine import as_groups, checkpoint, formats, halves, sharding, stored
 from stepwell.engine.explanation import Explanation
+from stepwell.engine.given_groups import members_of
 from stepwell.engine.gradients import Factor
-from stepwell.engine.optimizer import check_closure, members_of
+from stepwell.engine.optimizer import check_closure
 from stepwell.engine.rule import Slot
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import parted
@@ -488,7 +489,7 @@ def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
     if low is None:
         return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-    whole = formats.join(sharding.local(tensor.detach()), sharding.local(low))
+    whole = halves.join(sharding.local(tensor.detach()), sharding.local(low))
     return sharding.spread_like(tensor, whole) if sharding.is_spread(tensor) else whole
 
 
@@ -499,5 +500,5 @@ def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer)
         tensor.detach().copy_(values)
         return
     held = sharding.local(tensor.detach()), sharding.local(low)
-    for kept, part in zip(held, formats.split(sharding.local(values), tensor.dtype), strict=True):
+    for kept, part in zip(held, halves.split(sharding.local(values), tensor.dtype), strict=True):
         kept.copy_(part)

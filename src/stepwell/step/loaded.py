@@ -110,8 +110,8 @@ def say_of_factors(bound: Bound) -> Iterator[None]:
             times = f" ({now[name] / was[name]:.3g} times)" if was[name] > 0 else ""
             warnings.warn(
                 f"Step: the schedule here, {one}, multiplies {name} by {now[name]:.3g} at update "
-                f"{bound.progress.number}, the run that was saved by {was[name]:.3g}: {name} jumps{times}; was it saved "
-                "under another schedule?",
+                f"{bound.progress.number}, the run that was saved by {was[name]:.3g}: {name} jumps{times}; was it "
+                "saved under another schedule?",
                 UserWarning,
                 stacklevel=7,
             )
