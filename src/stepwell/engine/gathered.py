@@ -31,7 +31,10 @@ class Gathered:
         squared = self._plan.squared_norm(self._ready)
         if not squared:
             return torch.zeros(())
-        norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
+        total = squared[0]
+        if len(squared) > 1:
+            total = torch.stack([value.to(total.device) for value in squared]).sum()
+        norm = total.sqrt()
         return norm if any(launch.kind.weights == "fp64" for launch in self._ready) else norm.float()
 
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
