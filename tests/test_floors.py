@@ -20,6 +20,7 @@ ROWS = (
     ("curves",),
     ("engine", "anatomy"),
     ("optimizers", "schedules", "groups"),
+    ("wrappers", "switching"),
     ("step",),
     ("finder", "tasks"),
     ("compare", "lint", "doctor", "advisor", "report"),

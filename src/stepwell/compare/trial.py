@@ -16,9 +16,9 @@ from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Trial
 from stepwell.compare.pruning import Judge
 from stepwell.compare.schedule import factor
+from stepwell.engine.update import needs_closure
 from stepwell.errors import UsageError
 from stepwell.optimizers import create, find
-from stepwell.optimizers.stepping import needs_closure
 from stepwell.step import Hutchinson, Step
 from stepwell.step.estimators import receiver, twice_differentiable
 from stepwell.tasks.task import Task, last_line

@@ -29,9 +29,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stepwell.arguments import whole
 from stepwell.engine import formats
 from stepwell.engine.gradients import Factor
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, shown
 from stepwell.optimizers.sophia import hessian_products
-from stepwell.optimizers.stepping import innermost
 from stepwell.step.accumulation import Weight
 
 Logits = Tensor | Callable[[], Tensor]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from stepwell import engine
 from stepwell.arguments import MOST, refusal, text, whole
+from stepwell.engine.update import innermost, takes_factor
 from stepwell.errors import UsageError, shown
-from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step import files, ranks, switching
 from stepwell.step.generators import check_generator_states, generator_states, set_generator_states
 from stepwell.step.names import bare, matched

@@ -36,13 +36,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from stepwell.anatomy.batch_norm import statistics_kept
 from stepwell.arguments import flag, fraction, function, mapping, refusal, whole
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
 from stepwell.engine.tracing import untraced
+from stepwell.engine.update import gradient_norm, has_hooks_before, needs_closure, update, update_with
 from stepwell.errors import UsageError, shown
-from stepwell.optimizers.batch_norm import statistics_kept
-from stepwell.optimizers.stepping import gradient_norm, has_hooks_before, needs_closure, update, update_with
 from stepwell.schedules.apply import Schedules, apply, initial_values, put_back_if_refused, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import innermost
-from stepwell.optimizers.switching import begun, rate_for, switch
 from stepwell.schedules.apply import initial_values
+from stepwell.switching import begun, rate_for, switch
 
 if TYPE_CHECKING:
     from stepwell.step.step import Step
