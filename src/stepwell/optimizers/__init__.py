@@ -122,6 +122,11 @@ def find(name: str) -> type[Any]:
         raise unknown("optimizer", name, TABLE) from None
 
 
+def known(name: str) -> type[Any] | None:
+    """The optimizer class called `name`, as `find` has it; None where there is none."""
+    return _loaded(_BY_FOLDED[_folded(name)]) if _folded(name) in _BY_FOLDED else None
+
+
 @overload
 def create(name: Literal["sam", "SAM"], model_or_params: Params, **options: Any) -> SAM: ...
 @overload

@@ -182,7 +182,8 @@ class Adafactor(Optimizer):
         if group["eps"][1] is None:
             raise UsageError(f"Adafactor: eps={group['eps']!r}; the second, which bounds RMS(p), must be a number")
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"
 
     def choose(

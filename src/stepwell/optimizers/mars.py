@@ -123,8 +123,16 @@ class MARS(Optimizer):
         self.optimize_1d = defaults["optimize_1d"]
         super().__init__(self._split(as_groups(params, "MARS")), defaults, options)
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if group.get("use_mars", True) else "adamw"
+
+    @classmethod
+    def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
+        found = {**settings, **group}
+        if cls.method_of(found, tensor) and "betas" not in group:
+            found["betas"] = found["adamw_betas"]
+        return found
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; two, where a part of it is for AdamW."""

@@ -113,6 +113,7 @@ class Muon(Optimizer):
 
     rule, slots, decay, view = update, (Slot("momentum_buffer", memory="momentum"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
+    splits_by_role = True
     construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {
         "eps": Range(0, open_low=True),
@@ -191,8 +192,14 @@ class Muon(Optimizer):
         super().__init__(groups, defaults, options)
         del self._parting
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if group["use_muon"] else "adamw"
+
+    @classmethod
+    def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
+        betas = settings.get("betas", settings.get("adamw_betas"))
+        return {"use_muon": tensor.ndim >= 2, "amsgrad": False, "betas": betas, **settings, **group}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""

@@ -143,5 +143,6 @@ class RMSprop(Optimizer):
                 "a direction; leave out one of them"
             )
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "tensorflow" if group["variant"] == "tensorflow" else ""

@@ -176,7 +176,8 @@ class SOAP(Optimizer):
         }
         super().__init__(params, defaults, options)
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from stepwell.arguments import flag
 from stepwell.engine import as_groups, checkpoint
+from stepwell.engine.bytes import held, held_in_state
 from stepwell.engine.explanation import Explanation
 from stepwell.engine.gradients import Factor
 from stepwell.engine.optimizer import check_closure, members_of
@@ -284,15 +285,10 @@ class Wrapper(torch.optim.Optimizer):
 
     def state_bytes(self) -> int:
         """Bytes held in state, beside step counts: of the optimizer inside, and of the wrapper."""
-        mine = sum(value.numel() * value.element_size() for kept in self.own.values() for value in kept.values())
+        mine = sum(held(kept.values()) for kept in self.own.values())
         if hasattr(self.base, "state_bytes"):
             return mine + self.base.state_bytes()
-        return mine + sum(
-            value.numel() * value.element_size()
-            for tensor, state in self.base.state.items()
-            for name, value in (state.items() if isinstance(tensor, Tensor) else ())
-            if isinstance(value, Tensor) and name != "step"
-        )
+        return mine + held_in_state(self.base.state)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimizer inside, in torch's layout, with what the wrapper adds to it."""
