@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import blocks, randomness
 
 ELEMENTS = 4096
 BETAS = {True: (0.9, 0.95, 0.98, 0.99, 0.995, 0.9999), False: (0.99, 0.999, 0.9999)}
@@ -40,18 +40,18 @@ def run(store: Callable[[Tensor, int], Tensor], beta: float, signed: bool, sprea
 
 
 def coded(name: str, signed: bool, nearest: bool) -> Callable[[Tensor, int], Tensor]:
-    code = formats.CODES[name, signed]
+    code = blocks.CODES[name, signed]
 
     def store(values: Tensor, step: int) -> Tensor:
-        random = None if nearest else formats.code_bits(0, 0, step, 0, ELEMENTS, values.device)
+        random = None if nearest else randomness.code_bits(0, 0, step, 0, ELEMENTS, values.device)
         return code.decode(*code.encode(values, random), ELEMENTS)
 
     return store
 
 
 def in_bf16(values: Tensor, step: int) -> Tensor:
-    random = formats.random_bits(formats.key_of(0, 0, step), ELEMENTS, values.device) & 0xFFFF
-    return formats.round_stochastically(values, random, torch.bfloat16).float()
+    random = randomness.random_bits(randomness.key_of(0, 0, step), ELEMENTS, values.device) & 0xFFFF
+    return randomness.round_stochastically(values, random, torch.bfloat16).float()
 
 
 def described(kept: Tensor, exact: Tensor, signed: bool) -> str:

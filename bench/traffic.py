@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.engine import Optimizer, formats
+from stepwell.engine.backends.statements import traced, traced_sums
 from stepwell.engine.bytes import LOW_BITS, PER_ELEMENT
-from stepwell.engine.plan import LaunchKind
-from stepwell.engine.statements import traced, traced_sums
+from stepwell.engine.kind import LaunchKind
 
 
 def moved_bytes(optimizer: Any) -> float | None:

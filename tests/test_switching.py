@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import stepwell
-from stepwell.engine import formats
+from stepwell.engine import formats, halves
 from stepwell.errors import UsageError
 from stepwell.groups import by_role
 from stepwell.optimizers import (
@@ -196,11 +196,11 @@ def test_the_low_bits_of_split_weights_go_along(carry: bool, dtype: torch.dtype)
     ours = [p.clone().requires_grad_() for p in params]
     old = AdamW(ours, weights="split", lr=1e-3)
     run(old, ours, grads[:7])
-    whole = [formats.join(p.detach(), old.state[p]["low_bits"]) for p in ours]
+    whole = [halves.join(p.detach(), old.state[p]["low_bits"]) for p in ours]
     new = switch(old, "sgd", lr=0.0, momentum=0.9, carry=carry)
     run(new, ours, grads[7:9])
     for p, expected in zip(ours, whole, strict=True):
-        assert torch.equal(formats.join(p.detach(), new.state[p]["low_bits"]), expected)
+        assert torch.equal(halves.join(p.detach(), new.state[p]["low_bits"]), expected)
         assert int(new.state[p]["step"]) == (int(old.state[p]["step"]) if carry else 0) + 2
 
 

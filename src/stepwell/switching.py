@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepwell import engine
 from stepwell.arguments import flag
-from stepwell.engine import formats, sharding
+from stepwell.engine import formats, memory_order, sharding
 from stepwell.engine.decay import decay_of
 from stepwell.engine.rule import Range, read
 from stepwell.engine.update import innermost
@@ -318,7 +318,7 @@ def _scaled(
         return {name: state[slot].to(wide) * ratio}
     stored = tuple(here[key] for key in formats.state_names(slot, found))
     shaped = torch.empty_like(part, dtype=wide, requires_grad=False)
-    formats.flat(shaped).copy_(formats.read(found, signed, stored, part.numel(), wide) * ratio)
+    memory_order.flat(shaped).copy_(formats.read(found, signed, stored, part.numel(), wide) * ratio)
     return {name: sharding.spread_like(tensor, shaped) if sharding.is_spread(tensor) else shaped}
 
 

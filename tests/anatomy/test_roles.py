@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from stepwell import groups
 from stepwell.errors import UsageError
 from stepwell.groups import ROLES, find_roles
 from tests.anatomy import lookalikes as look
@@ -319,24 +315,6 @@ def test_weight_norm_keeps_the_roles() -> None:
 def test_a_layer_with_one_output_is_still_a_matrix() -> None:
     roles = {m.name: m.role for m in find_roles(nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 3))).members}
     assert roles == {"0.weight": "matrix", "0.bias": "bias", "1.weight": "head", "1.bias": "bias"}
-
-
-@pytest.mark.parametrize("module", ["groups.build", "groups.memory", "anatomy.roles"])
-def test_examples_in_docstrings(module: str) -> None:
-    names = {name: getattr(groups, name) for name in groups.__all__}
-    names |= {"torch": torch, "nn": nn, "AdamW": torch.optim.AdamW, "Muon": torch.optim.Muon}
-    made = importlib.import_module(f"stepwell.{module}")
-    for test in doctest.DocTestFinder().find(made, extraglobs=names):
-        test.globs["model"] = example()
-        results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
-        assert results.failed == 0, test.name
-
-
-def example() -> nn.Module:
-    """What the docstrings call `model`."""
-    blocks = ((f"layer{i}", look.named(fc=nn.Linear(D, D), proj=nn.Linear(D, D))) for i in range(1, 5))
-    body = nn.Sequential(OrderedDict(blocks))
-    return look.named(embed=nn.Embedding(9, D), backbone=body, head=nn.Linear(D, 2))
 
 
 def test_refusals() -> None:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from stepwell import UsageError
-from stepwell.engine import formats
-from stepwell.engine.statements import traced
+from stepwell.engine import blocks, formats, halves, memory_order
+from stepwell.engine.backends.statements import traced
 from stepwell.optimizers import find
 from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, expected
 from tests.contract.test_contract import FLOAT64, give, leaves, run, run_with_bases
@@ -244,7 +244,7 @@ def values_of(optimizer: Any, p: Tensor) -> Tensor:
     """A parameter in float64, with the low bits of split weights."""
     if formats.LOW_BITS not in optimizer.state.get(p, {}):
         return p.detach().double()
-    return formats.join(p.detach(), optimizer.state[p][formats.LOW_BITS]).double()
+    return halves.join(p.detach(), optimizer.state[p][formats.LOW_BITS]).double()
 
 
 def slot_values(optimizer: Any, p: Tensor, slot: Any) -> Tensor:
@@ -255,7 +255,7 @@ def slot_values(optimizer: Any, p: Tensor, slot: Any) -> Tensor:
     name = formats.found_format(state, slot.name, p.numel())
     stored = tuple(state[key] for key in formats.state_names(slot.name, name))
     result = torch.empty_like(p, dtype=torch.float64, requires_grad=False)
-    formats.flat(result).copy_(formats.read(name, slot.signed, stored, p.numel(), torch.float64))
+    memory_order.flat(result).copy_(formats.read(name, slot.signed, stored, p.numel(), torch.float64))
     return result
 
 
@@ -263,8 +263,8 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
     """By how much a number may differ from `values` because it is stored in the format `name`."""
     if name not in ("int8", "int4"):
         return values.abs() * (LAST_PLACE[torch.bfloat16] if name == "bf16" else 0.0)
-    code = formats.CODES[name, signed]
-    rows = code._rows(formats.flat(values).abs().float())
+    code = blocks.CODES[name, signed]
+    rows = code._rows(memory_order.flat(values).abs().float())
     scale = code.scales(rows)[:, None]
     y = torch.where(scale > 0, rows / scale, 0.0).clamp(max=1)
     root = ((y.view(torch.int32) >> code.shift) + code.offset).view(torch.float32)
@@ -277,7 +277,7 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
         rows > scale * (1 + 2e-7), torch.inf, steps * scale
     )  # a number that is too far above the others
     result = torch.empty_like(values)
-    formats.flat(result).copy_(bound.flatten()[: values.numel()])
+    memory_order.flat(result).copy_(bound.flatten()[: values.numel()])
     return result
 
 

@@ -338,7 +338,7 @@ def test_equals_torch_and_exchanges_checkpoints_with_it(name: str, options: dict
 
 
 def test_hyperparameters_change_without_compiling_anything() -> None:
-    from stepwell.engine import cpu
+    from stepwell.engine.backends import cpu
 
     params, grads = problem()
     ours = leaves(params)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stepwell
-from stepwell.engine import formats
+from stepwell.engine import blocks, formats, halves, randomness
 from stepwell.optimizers import find
 from tests.contract.matrix import place_of
 from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, rows
@@ -94,7 +94,7 @@ def test_matrix_rules_hold_in_every_format(name: str, state: str) -> None:
 def test_split_weights_equal_an_fp32_run_to_the_last_bit(dtype: torch.dtype, backend: str) -> None:
     generator = torch.Generator().manual_seed(0)
     size = 5000
-    # fp16 keeps all of float32's bits from 2**-16 to 65504 (formats.split says why): stay inside
+    # fp16 keeps all of float32's bits from 2**-16 to 65504 (halves.split says why): stay inside
     start = (torch.rand(size, generator=generator) + 0.5).to(dtype)
     low, full = start.clone().requires_grad_(), start.float().requires_grad_()
     optimizers = [stepwell.AdamW([p], lr=1e-4, weight_decay=0.1, weights="split", backend=backend) for p in (low, full)]
@@ -103,7 +103,7 @@ def test_split_weights_equal_an_fp32_run_to_the_last_bit(dtype: torch.dtype, bac
         low.grad, full.grad = gradient, gradient.float()
         for optimizer in optimizers:
             optimizer.step()
-    joined = formats.join(low.detach(), optimizers[0].state[low]["low_bits"])
+    joined = halves.join(low.detach(), optimizers[0].state[low]["low_bits"])
     assert torch.equal(joined, full)
     assert not torch.equal(low.float(), full)
     spacing = 2.0 ** -(7 if dtype == torch.bfloat16 else 10)
@@ -124,7 +124,7 @@ def test_split_weights_under_sums_equal_an_fp32_run_too(name: str, dtype: torch.
             low.grad, full.grad = gradient, gradient.float()
             for optimizer in optimizers:
                 optimizer.step()
-        assert torch.equal(formats.join(low.detach(), optimizers[0].state[low]["low_bits"]), full)
+        assert torch.equal(halves.join(low.detach(), optimizers[0].state[low]["low_bits"]), full)
 
 
 def test_native_bf16_loses_small_updates_that_the_others_keep() -> None:
@@ -146,8 +146,8 @@ def test_native_bf16_loses_small_updates_that_the_others_keep() -> None:
 def test_stochastic_rounding_has_the_right_mean(dtype: torch.dtype, value: float) -> None:
     count = 200_000
     values = torch.full((count,), value)
-    random = formats.random_bits(formats.key_of(1, 2, 3), count, torch.device("cpu")) >> 16
-    rounded = formats.round_stochastically(values, random, dtype).double()
+    random = randomness.random_bits(randomness.key_of(1, 2, 3), count, torch.device("cpu")) >> 16
+    rounded = randomness.round_stochastically(values, random, dtype).double()
     neighbours = rounded.unique()
     assert len(neighbours) == 2
     assert neighbours[0] < values[0] < neighbours[1]
@@ -177,9 +177,9 @@ def test_the_seed_chooses_the_random_bits_and_tensors_differ() -> None:
     signed=st.booleans(),
 )
 def test_codes(values: list[float], name: str, signed: bool) -> None:
-    code = formats.CODES[name, signed]
+    code = blocks.CODES[name, signed]
     x = torch.tensor(values) if signed else torch.tensor(values).abs()
-    for random in (None, formats.code_bits(1, 2, 3, 0, x.numel(), x.device)):
+    for random in (None, randomness.code_bits(1, 2, 3, 0, x.numel(), x.device)):
         codes, scales = code.encode(x, random)
         y = code.decode(codes, scales, x.numel())
         assert codes.numel() == code.code_bytes(x.numel())
@@ -209,13 +209,13 @@ def test_codes(values: list[float], name: str, signed: bool) -> None:
 @pytest.mark.parametrize("signed", [True, False])
 def test_codes_have_the_right_mean(name: str, signed: bool, creep: float) -> None:
     """Of many roundings, also where the codes are far apart and of a scale that creeps: its bits make the dither."""
-    code = formats.CODES[name, signed]
+    code = blocks.CODES[name, signed]
     x = torch.exp(torch.linspace(-9, 0, code.block)) * (-1) ** torch.arange(code.block)
     x = x if signed else x.abs()
     total, count = torch.zeros(code.block, dtype=torch.float64), 2000
     for step in range(count):
         moved = x * (1 + step * creep) if code.dithered else x
-        codes = code.encode(moved, formats.code_bits(0, 0, step, 0, code.block, x.device))
+        codes = code.encode(moved, randomness.code_bits(0, 0, step, 0, code.block, x.device))
         total += code.decode(*codes, code.block).double() - moved.double()
     off = (total / count).abs()
     small = x.abs() < code._back(torch.tensor(1 / code.count))  # what is above zero is never stored as zero
@@ -223,8 +223,8 @@ def test_codes_have_the_right_mean(name: str, signed: bool, creep: float) -> Non
 
 
 def test_one_element_far_above_its_block_costs_one_element() -> None:
-    for name, signed in formats.CODES:
-        code = formats.CODES[name, signed]
+    for name, signed in blocks.CODES:
+        code = blocks.CODES[name, signed]
         x = torch.rand(code.block, generator=torch.Generator().manual_seed(0)) + 0.5
         alone = code.decode(*code.encode(x), code.block)
         for huge in (1e13, 1e30, math.inf, math.nan):
@@ -262,7 +262,7 @@ def test_one_huge_gradient_costs_one_weight(backend: str, state: str) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
 @pytest.mark.parametrize("elements", [1, 127, 128, 256, 300, 5120])
 def test_a_constant_has_the_codes_of_its_elements(name: str, signed: bool, value: float, elements: int) -> None:
-    code = formats.CODES[name, signed]
+    code = blocks.CODES[name, signed]
     value = value if signed else abs(value)
     codes = torch.empty(code.code_bytes(elements), dtype=torch.uint8)
     found = (codes, code.encode_constant(value, elements, codes))
@@ -330,17 +330,17 @@ def test_no_optimizer_loses_split_weights_that_were_set_to_zero(name: str) -> No
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -0x400000, -1])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_split_keeps_what_is_not_a_number_visible(bits: int, dtype: torch.dtype) -> None:
-    high, low = formats.split(torch.tensor([bits], dtype=torch.int32).view(torch.float32), dtype)
+    high, low = halves.split(torch.tensor([bits], dtype=torch.int32).view(torch.float32), dtype)
     assert high.isnan().all()
-    assert formats.join(high, low).isnan().all()
+    assert halves.join(high, low).isnan().all()
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_split_of_bf16_is_exact_for_every_number(bits: int) -> None:
     x = torch.tensor([bits - 2**32 if bits >= 2**31 else bits], dtype=torch.int32).view(torch.float32)
-    high, low = formats.split(x, torch.bfloat16)
+    high, low = halves.split(x, torch.bfloat16)
     if x.isfinite():
-        assert torch.equal(formats.join(high, low), x)
+        assert torch.equal(halves.join(high, low), x)
         if high.isfinite():
             assert (high.float() - x).abs() <= torch.maximum(x.abs() * 2.0**-8, torch.tensor(1e-40))
 

@@ -45,10 +45,10 @@ def test_every_pair_is_run(backend: str) -> None:
 
 
 def test_a_cell_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepwell.engine import formats
+    from stepwell.engine import formats, randomness
     from tests.contract.matrix import cell
 
-    right = formats.round_stochastically
+    right = randomness.round_stochastically
     monkeypatch.setattr(formats, "round_stochastically", lambda v, r, dtype: right(v * 1.01, r, dtype))
     with pytest.raises(AssertionError):
         cell("eager", "Lion", "fp32", "bf16")

@@ -9,6 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stepwell.anatomy import is_matrix
 from stepwell.engine import bytes as ledger
 from stepwell.engine import formats
 from stepwell.groups.memory import group_state_bytes
@@ -22,7 +23,7 @@ def stepped(name: str, shape: tuple[int, ...], dtype: torch.dtype, **options: An
     p = torch.ones(shape, dtype=dtype, requires_grad=True)
     groups: list[dict[str, Any]] = [{"params": [p]}]
     if find(name).splits_by_role:  # it wants a matrix: a frozen one keeps no state
-        groups[0]["use_muon"] = len(shape) >= 2
+        groups[0]["use_muon"] = is_matrix(p)
         groups.append({"params": [torch.ones(2, 2, dtype=dtype)], "use_muon": True})
     optimizer = find(name)(groups, backend="auto" if find(name).view != "element" else "eager", **options)
     p.grad = torch.full_like(p, 0.1)

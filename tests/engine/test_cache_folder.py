@@ -17,11 +17,12 @@ import pytest
 import torch
 
 import stepwell
-from stepwell.engine import cache_folder, cpu, machine_code, printed
+from stepwell.engine.backends import cpu
+from stepwell.engine.kernels import cache_folder, machine_code, printed
 
 TEXT = '''"""A small kernel: it writes a number to an address."""
 
-from stepwell.engine.cpu_intrinsics import job_word, store_number
+from stepwell.engine.kernels.cpu_intrinsics import job_word, store_number
 
 
 def kernel(job):
@@ -335,7 +336,7 @@ def test_readers_and_writers_at_once_see_whole_files_or_none(folder: Path) -> No
 
 ANOTHER_USER = """
 import os, torch, stepwell
-import stepwell.optimizers.lion, stepwell.engine.cpu_intrinsics, numba.core.ccallback, llvmlite.binding
+import stepwell.optimizers.lion, stepwell.engine.kernels.cpu_intrinsics, numba.core.ccallback, llvmlite.binding
 os.setgid(12345)
 os.setuid(12345)
 p = torch.ones(1000, requires_grad=True)

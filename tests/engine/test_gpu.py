@@ -38,7 +38,7 @@ def ptx(optimizer: Any, summing: bool = False) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from stepwell.engine import gpu, gpu_source
+    from stepwell.engine.backends import gpu, gpu_source
 
     kind = optimizer.make_plan().launches[0].kind
     places = list(SIGNATURE)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import stepwell
 from stepwell import UsageError
-from stepwell.engine.cpu import divide
+from stepwell.engine.backends.cpu import divide
 
 
 def weights(count: int, size: int = 5) -> list[torch.Tensor]:

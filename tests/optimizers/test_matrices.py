@@ -192,7 +192,7 @@ def test_equal_shapes_are_one_stack_and_nothing_else_changes(name: str) -> None:
 
 
 def test_a_large_stack_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepwell.engine import stacks
+    from stepwell.engine.backends import stacks
 
     starts, grads = [drawn(8, 8, seed=i) for i in range(5)], [[drawn(8, 8, seed=9 + i) for i in range(5)]]
     whole, cut = leaves(starts), leaves(starts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -270,13 +268,3 @@ def test_what_fits_is_not_refused() -> None:
         constant(999).then(constant()),
     ):
         schedule.check(1000)
-
-
-@pytest.mark.parametrize(
-    "module", ["base", "smooth", "stairs", "cycles", "plateau", "scheduler", "expression", "draw", "command"]
-)
-def test_examples_in_docstrings(module: str) -> None:
-    names = {name: getattr(schedules, name) for name in schedules.__all__}
-    names["optimizer"] = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
-    result = doctest.testmod(importlib.import_module(f"stepwell.schedules.{module}"), extraglobs=names)
-    assert result.failed == 0

@@ -508,10 +508,10 @@ def _used_up(network: nn.Module) -> Any:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: Hutchinson(every=0), "every=0; it must be a whole number, from 1 to 100"),
+        (lambda: Hutchinson(every=0), "every=0; it must be a whole number from 1 to 100"),
         (lambda: Hutchinson(every=101), "every=101; it must"),
         (lambda: Hutchinson(every=2.0), "every=2.0; it must"),
-        (lambda: Hutchinson(micro_batches=0), "micro_batches=0; it must be a whole number, at least 1"),
+        (lambda: Hutchinson(micro_batches=0), "micro_batches=0; it must be a whole number of at least 1"),
         (lambda: GaussNewtonBartlett(seed=-1), "seed=-1"),
         (lambda: GaussNewtonBartlett(likelihood="normal"), "likelihood='normal'.*'bernoulli'.*Hutchinson"),
         (lambda: Step(AdamW([torch.ones(1, requires_grad=True)]), estimator=Hutchinson()), "AdamW has no use for"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stepwell.engine import formats
+from stepwell.engine import formats, halves
 from stepwell.errors import UsageError
 from stepwell.optimizers import LBFGS, SGD, AdamW, Lookahead, ScheduleFreeSGD, create
 from stepwell.optimizers.facts import record
@@ -125,7 +125,7 @@ def test_split_weights_are_as_an_fp32_run(dtype: torch.dtype) -> None:
     run(optimizer, narrow, grads)
     run(reference, wide, [[None if g is None else g.float() for g in row] for row in grads])
     for p, q in zip(narrow, wide, strict=True):
-        joined = formats.join(p.detach(), optimizer.state[p]["low_bits"])
+        joined = halves.join(p.detach(), optimizer.state[p]["low_bits"])
         if dtype == torch.bfloat16:
             assert torch.equal(joined, q.detach())
         else:  # fp16 has fewer exponents: below 2**-16 a split weight keeps 2**-40

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import stepwell
-from stepwell.engine import formats
+from stepwell.engine import halves
 from stepwell.errors import UsageError
 from stepwell.optimizers import ASAM, LBFGS, SAM, SGD, AdamW, create
 from stepwell.optimizers.facts import record
@@ -231,7 +231,7 @@ def test_split_weights_keep_their_low_bits_and_are_moved_from_their_whole_value(
     optimizer = BOTH[method](SGD(named(params), lr=0.01, weights="split"))
     for step in range(3):
         optimizer.step(closure_of(optimizer, landscape, params, step))
-    whole = [formats.join(p.detach(), optimizer.state[p]["low_bits"]) for p in params]
+    whole = [halves.join(p.detach(), optimizer.state[p]["low_bits"]) for p in params]
     kept = copy.deepcopy([(p.detach(), optimizer.state[p]["low_bits"]) for p in params])
     assert any(low.abs().max() > 1 for _, low in kept)
 

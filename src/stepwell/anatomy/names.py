@@ -42,9 +42,10 @@ def hidden_by_name(pairs: Sequence[tuple[str, torch.Tensor]], whole: bool = True
     among them) and no name is that of an embedding or a head, the first and the last matrix outside of blocks are
     taken for the layers that read the input and give the output, as long as a matrix is left.
 
-    >>> pairs = [("embed.weight", torch.zeros(9, 4)), ("fc.weight", torch.zeros(4, 4)), ("fc.bias", torch.zeros(4))]
+    >>> shapes = {"embed.weight": (9, 4), "layers.0.fc.weight": (4, 4), "layers.0.fc.bias": (4,)}
+    >>> pairs = [(name, torch.zeros(shape)) for name, shape in shapes.items()]
     >>> [name for name, tensor in pairs if id(tensor) in hidden_by_name(pairs).hidden]
-    ['fc.weight']
+    ['layers.0.fc.weight']
     """
     taken: list[tuple[str, torch.Tensor]] = []
     recognised = first_kernel = False

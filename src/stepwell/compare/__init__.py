@@ -1,8 +1,8 @@
 """Compare optimizers fairly: equal tuning budgets, equal seeds, one schedule, the metric at the end of the decay.
 
 >>> from stepwell.compare import compare
->>> result = compare("digits", ["sgd", "adamw", "lion"], trials=6, seeds=3, jobs=2, out="runs/demo")
->>> for score in result.scores: print(score.optimizer, score.best_lr, score.median)
+>>> result = compare("digits", ["sgd", "adamw", "lion"], trials=6, seeds=3, jobs=2, out="runs/demo")  # doctest: +SKIP
+>>> for score in result.scores: print(score.optimizer, score.best_lr, score.median)  # doctest: +SKIP
 """
 
 from __future__ import annotations

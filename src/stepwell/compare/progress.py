@@ -132,7 +132,7 @@ def duration(seconds: float) -> str:
     """Seconds as a reader says them.
 
     >>> duration(8), duration(75), duration(7300)
-    ('8 s', '1 min 15 s', '2 h 2 min')
+    ('8 s', '1 min 15 s', '2 h 1 min')
     """
     whole = max(0, round(seconds))
     if whole < 60:

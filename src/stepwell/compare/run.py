@@ -188,8 +188,8 @@ def compare(
     Raises UsageError for anything a user can mend: unknown names, settings out of range, a faulty task file, a
     folder that holds another run.
 
-    >>> result = compare("ravine", ["sgd", "lion"], trials=4, seeds=3, out="runs/ravine")
-    >>> result.scores[0].optimizer
+    >>> result = compare("ravine", ["sgd", "lion"], trials=4, seeds=3, out="runs/ravine")  # doctest: +SKIP
+    >>> result.scores[0].optimizer  # doctest: +SKIP
     'SGD'
     """
     trials = arguments.whole("compare", "trials", trials, least=1, most=MANY)

@@ -43,7 +43,7 @@ def run_trial(
     "diverged"), not an exception. A UsageError (a missing extra, an option that the optimizer refuses) is raised:
     it would hit every trial alike.
 
-    >>> task = tasks.find("ravine")
+    >>> task = stepwell.tasks.find("ravine")
     >>> run_trial(task, Contender("SGD", 1e-4, 1e-2), Trial("SGD", "tune", 0, 1e-3, seed=0), 100).status
     'finished'
     """

@@ -59,7 +59,7 @@ def available_cores() -> int:
 class Workers:
     """At most `jobs` processes, started when there is work for them and kept for the next trial.
 
-    >>> with Workers(jobs=2) as workers:
+    >>> with Workers(jobs=2, threads=1) as workers:  # doctest: +SKIP
     ...     workers.start(job)
     ...     for news in workers.news():
     ...         print(news)

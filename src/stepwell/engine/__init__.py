@@ -1,6 +1,7 @@
 """The engine: makes an update rule into a `torch.optim.Optimizer`."""
 
-from stepwell.engine.optimizer import Optimizer, as_groups
+from stepwell.engine.given_groups import as_groups
+from stepwell.engine.optimizer import Optimizer
 from stepwell.engine.options import Options, OptionsButDecay, OptionsButState, Params, Unpack
 from stepwell.engine.rule import OneOf, Range, RuleSignature, Slot
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import blocks, formats
 from stepwell.engine.rule import RuleSignature, Slot
 
 NUMBER = 8  # bytes of a slot that is one float64 per tensor
@@ -28,7 +28,7 @@ PER_ELEMENT = {
 def of_elements(storage: str, elements: int, signed: bool = True) -> int:
     """Bytes of `elements` numbers in a format; the codes of int8 and int4 come in whole blocks."""
     if storage in ("int8", "int4"):
-        code = formats.CODES[storage, signed]
+        code = blocks.CODES[storage, signed]
         return code.code_bytes(elements) + 4 * code.blocks(elements)
     return int(formats.BYTES[storage]) * elements
 

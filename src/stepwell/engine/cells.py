@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import threads
+from stepwell.engine.kernels import threads
 from stepwell.engine.pointers import SAME, Pointers, lies_in_its_storage
 from stepwell.errors import UsageError
 
 # Words of the job: 0 numbers, 1 their addresses, 2 the array, 3 whether they are brought back, 4 bytes of each.
 _TEXT = '''"""Printed by stepwell: fetches numbers from where they lie, or brings them back (engine/cells.py)."""
 
-from stepwell.engine.cpu_intrinsics import RAW_LOAD, RAW_STORE, job_word, load_word
+from stepwell.engine.kernels.cpu_intrinsics import RAW_LOAD, RAW_STORE, job_word, load_word
 
 load_32, store_32 = RAW_LOAD["fp32", 0], RAW_STORE["fp32", 1]
 load_64, store_64 = RAW_LOAD["fp64", 0], RAW_STORE["fp64", 1]
@@ -147,7 +147,7 @@ def _is_cell(entry: Tensor, values: Tensor) -> bool:
 
 @cache
 def _copying() -> Any:
-    from stepwell.engine.cpu import compiled
+    from stepwell.engine.kernels.compiled import compiled
 
     return compiled(_TEXT)
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, prefixes, sharding, stored
+from stepwell.engine import blocks, formats, memory_order, prefixes, sharding, stored
 from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
 from stepwell.errors import UsageError
 
@@ -276,11 +276,11 @@ def _over_the_mesh(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
         return result
     packed, most, local = _packed(slots), sharding.largest_shard(tensor), sharding.local(tensor)
     spread: Any = tensor
-    in_order = list(formats.order_of(local)) == sorted(formats.order_of(local))
+    in_order = list(memory_order.order_of(local)) == sorted(memory_order.order_of(local))
     is_even = most * spread.device_mesh.size() == tensor.numel() and len(spread.placements) == 1
     for slot in (key for key in slots if f"{key}_largest" in slots):
         name = "int4" if slot in packed else "int8"
-        code = formats.CODES[name, True]
+        code = blocks.CODES[name, True]
         follows = in_order and is_even and spread.placements[0].is_shard(0) and most % formats.block_of(name) == 0
         lengths = {f"{slot}_largest": code.blocks(most)} | ({slot: code.code_bytes(most)} if slot in packed else {})
         for key, length in lengths.items():
@@ -296,7 +296,7 @@ def _of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
     result, elements = dict(slots), sharding.local(tensor).numel()
     for slot in (key for key in slots if f"{key}_largest" in slots):
         is_packed = sharding.is_spread(slots[slot]) and slots[slot].shape != tensor.shape
-        code = formats.CODES["int4" if is_packed else "int8", True]
+        code = blocks.CODES["int4" if is_packed else "int8", True]
         lengths = {f"{slot}_largest": code.blocks(elements)} | ({slot: code.code_bytes(elements)} if is_packed else {})
         for key, length in lengths.items():
             if sharding.is_spread(slots[key]):
@@ -306,7 +306,7 @@ def _of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
 
 def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
     """What must be saved beside 4-bit codes of a tensor whose memory does not follow its dimensions."""
-    order = formats.order_of(sharding.local(tensor))
+    order = memory_order.order_of(sharding.local(tensor))
     return {formats.ORDER: torch.tensor(order)} if _packed(slots) and list(order) != sorted(order) else {}
 
 
@@ -315,7 +315,7 @@ def _unpacked(
 ) -> dict[str, Any]:
     """The slots, with 4-bit codes in another order of memory than the parameter's as float32."""
     local = sharding.local(tensor)
-    mine = formats.order_of(local)
+    mine = memory_order.order_of(local)
     saved = given.pop(formats.ORDER, None)
     order = tuple(sorted(mine))
     if saved is not None:
@@ -329,7 +329,7 @@ def _unpacked(
     for key in _packed(given) if order != mine else ():
         codes = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
         values = formats.read("int4", slot_of[key].signed, codes, local.numel(), torch.float32)
-        given[key] = formats.in_order(values, local.shape, formats.stride_of(local.shape, order))
+        given[key] = memory_order.in_order(values, local.shape, memory_order.stride_of(local.shape, order))
     return given
 
 

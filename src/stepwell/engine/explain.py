@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stepwell.engine import formats
+from stepwell.engine.backends import BACKENDS
 from stepwell.engine.bytes import of_tensor
 from stepwell.engine.explanation import Explanation
 
@@ -21,7 +22,7 @@ def explain(optimizer: Any) -> Explanation:
     reasons: dict[str, list[str]] = defaultdict(list)
     for launch in plan.launches:
         for index, tensor in enumerate(launch.tensors):
-            kind, position = launch.kind, launch.group_list[index]
+            kind, position = launch.kind, int(launch.groups[index])
             rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append(tensor)
             for reason in _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index]):
                 reasons[reason].append(launch.names[index])
@@ -91,8 +92,6 @@ def info() -> dict[str, dict[str, str]]:
 
 
 def _backends() -> dict[str, str]:
-    from stepwell.engine.optimizer import BACKENDS
-
     result = {}
     for name, backend in BACKENDS.items():
         device = "cuda" if name == "gpu" and torch.cuda.is_available() else "cpu"

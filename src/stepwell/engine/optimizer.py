@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
-from stepwell.arguments import flag, number, plain_number, refusal
-from stepwell.engine import checkpoint, cpu, eager, explain, formats, gpu, stacks, subclasses
+from stepwell.arguments import flag, number, refusal
+from stepwell.engine import checkpoint, explain
+from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
+from stepwell.engine.given_groups import as_groups
+from stepwell.engine.grouped import Grouped, one_of
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch
+from stepwell.engine.observed import observed
 from stepwell.engine.options import Params
-from stepwell.engine.own_keys import is_own_key
-from stepwell.engine.plan import Kept, Launch, LaunchKind, Plan, Stale, Watched, trust
+from stepwell.engine.plan import Plan
 from stepwell.engine.pointers import is_wrapper
-from stepwell.engine.rule import (
-    FLAG,
-    OneOf,
-    Range,
-    Rule,
-    RuleSignature,
-    Slot,
-    as_plain_numbers,
-    check_hyperparameters,
-    ranges_of,
-)
+from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
+from stepwell.engine.slots import trust
 from stepwell.engine.tracing import refuse_tracing, untraced
-from stepwell.errors import UsageError, WrongType, nearest, shown
-
-BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
-STACKS = {"stacks": stacks}  # what runs matrix rules, on any device
-SUBCLASSES = {"subclasses": subclasses}  # what updates tensors that wrap others
-
-# Options that torch's optimizers have and these do not need, with what takes their place.
-_TORCH_ONLY = {
-    "foreach": "one launch over all tensors is what every backend here does",
-    "fused": "choose with backend='cpu', 'gpu' or 'eager'; 'auto' takes the fastest",
-    "capturable": "steps can be captured without an option",
-    "differentiable": "stepwell does not differentiate through its step",
-}
-
+from stepwell.engine.watched import Kept, Stale, Watched
+from stepwell.errors import UsageError, WrongType, shown
 
 # What a copy of an optimizer does without: hooks, as torch has it; the plan; what a GradScaler hands over for one step;
 # the counter that a scheduler of torch puts around `step`.
@@ -61,23 +42,7 @@ _LEFT_BEHIND = {
 }
 
 
-Step = TypeVar("Step", bound=Callable[..., Any])
-
-
-def _observed(step: Step) -> Step:
-    """`step` that runs inside a range of torch's profiler, with its hooks, where anything looks: as it was called, for
-    hooks see whether `closure` was passed by name."""
-    hooked = torch.optim.Optimizer.profile_hook_step(step)
-
-    @functools.wraps(step)
-    def observed(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        return (hooked if self._is_observed() else step)(self, *args, **kwargs)
-
-    observed.hooked = True  # type: ignore[attr-defined]
-    return observed  # type: ignore[return-value]
-
-
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Grouped):
     """An update rule as an optimizer.
 
     A subclass declares `rule`, `slots` and `decay`, and an `__init__` that hands its hyperparameters on:
@@ -147,7 +112,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         name, options = type(self).__name__, dict(options)
-        self.backend = _word(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
+        self.backend = one_of(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
         shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
         if self.decay == "coupled":
@@ -173,38 +138,6 @@ class Optimizer(torch.optim.Optimizer):
             raise UsageError(f"{name}: {error}") from None
         self.state = self._watched(self.state)
 
-    # Groups
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group: `params` and any hyperparameters that differ from the defaults."""
-        name = type(self).__name__
-        if not isinstance(param_group, dict):
-            raise WrongType(
-                f"{name}: param_group={shown(param_group)}; it must be a dict, as {{'params': [...], 'lr': 0.1}}"
-            )
-        if "params" not in param_group:
-            raise UsageError(f"{name}: param_group={shown(param_group)} has no 'params'; give a list of tensors")
-        (param_group,) = as_groups([param_group], name)
-        self._check_group(param_group, self.defaults)
-        present = {id(p): n for n, p in self._named()}
-        for label, tensor in _labelled(param_group):
-            if id(tensor) in present:
-                raise UsageError(
-                    f"{name}: {label} is in a group already (as {present[id(tensor)]}); a tensor belongs to one group"
-                )
-        # Past the decorator with which torch keeps this method out of torch.compile: it imports the whole of
-        # torch._dynamo, 1.4 s, the first time an optimizer is made.
-        plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
-        try:
-            plain(self, param_group)
-        except (ValueError, TypeError) as error:  # params with names beside params without
-            if isinstance(error, UsageError):
-                raise
-            raise (WrongType if isinstance(error, TypeError) else UsageError)(f"{name}: params: {error}") from None
-        for key in self.construction:  # torch puts all defaults into every group
-            self.param_groups[-1].pop(key, None)
-        self._kept.plan = None
-
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with zeros)."""
         set_to_none = flag(type(self).__name__, "set_to_none", set_to_none)
@@ -226,96 +159,6 @@ class Optimizer(torch.optim.Optimizer):
                         tensor.grad.requires_grad_(False)
                     tensor.grad.zero_()
 
-    def _named(self) -> list[tuple[str, Tensor]]:
-        return [pair for group in getattr(self, "param_groups", []) for pair in _labelled(group)]
-
-    def check_together(self, group: Mapping[str, Any]) -> None:
-        """Raise UsageError where hyperparameters of a group, each inside its range, do not go together."""
-
-    def ranges_with(self, defaults: Mapping[str, Any]) -> dict[str, Range | OneOf]:
-        """`all_ranges`, and flags for those of `defaults` that are one and no argument (`train_mode`)."""
-        flags = {key: FLAG for key, value in defaults.items() if isinstance(value, bool)}
-        return {**flags, **self.all_ranges}
-
-    def _check_group(self, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-        name = type(self).__name__
-        apart = {"params", "param_names", "name"} | {f"initial_{key}" for key in defaults}  # a scheduler's memory
-        group.update(as_plain_numbers(group, self.all_ranges))
-        for key in self.construction:  # a ZeroRedundancyOptimizer puts all arguments into its groups
-            if key in group and _equal(group[key], defaults[key]):
-                del group[key]
-        given = {key: value for key, value in group.items() if key not in apart}
-        unknown = given.keys() - defaults.keys()
-        if unknown:
-            arguments = inspect.signature(type(self).__init__).parameters.keys() - {"self", "params", "options"}
-            own = {key for key in unknown if is_own_key(key, {*defaults, *arguments})}
-            given = {key: value for key, value in given.items() if key not in own}
-        strange = {k: v for k, v in given.items() if k not in defaults or k in self.construction}
-        self._refuse_options(strange, defaults, "in a parameter group")
-        given |= check_hyperparameters(name, given, self.ranges_with(defaults))
-        self.check_together({**defaults, **given})
-        given |= self._check_formats(given)
-        group.update(given)
-        check_names(name, group)
-        for label, tensor in _labelled(group):
-            if not isinstance(tensor, Tensor):
-                raise WrongType(f"{name}: {label} is a {type(tensor).__name__}; a parameter must be a torch.Tensor")
-            if tensor.layout != torch.strided:
-                raise UsageError(
-                    f"{name}: {label} is {str(tensor.layout).removeprefix('torch.')}; parameters must be dense (their "
-                    "gradients may be row-sparse): pass parameter.to_dense()"
-                )
-            formats.format_of(tensor, f"{name}: {label}")
-
-    def _check_formats(self, group: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-        """What `group` says of formats, as plain words and numbers."""
-        name = type(self).__name__
-        reason = self._no_caution()
-        if group.get("cautious") and reason:
-            raise UsageError(f"{name}: cautious=True is not available: {reason}; leave it out")
-        words = (("state", formats.STATES), ("weights", formats.WEIGHTS))
-        found: dict[str, Any] = {
-            option: _word(name, option, group[option], allowed, place) for option, allowed in words if option in group
-        }
-        if "seed" in group:
-            found["seed"] = _seed(name, group["seed"], place)
-        return found
-
-    def check_changed(self, index: int, keys: Iterable[str]) -> None:
-        """What was written into a group since the last step, as the constructor would have taken it.
-
-        The group gets the plain numbers; UsageError, which names the group and the key, for what no constructor takes.
-        """
-        group, place = self.param_groups[index], f" in group {index}"
-        changed = {key: group[key] for key in keys}
-        plain = check_hyperparameters(type(self).__name__, changed, self.ranges_with(self.defaults), place)
-        plain |= self._check_formats({**changed, **plain}, place)
-        self.check_together({**self.defaults, **group, **plain})
-        group.update(plain)
-
-    def _no_caution(self) -> str | None:
-        """Why caution is not available, or None."""
-        if any(signature.sums for signature in self.signatures.values()):
-            return "its rule needs sums itself"
-        if any(signature.view != "element" for signature in self.signatures.values()):
-            return "it is for rules of single elements"
-        if "lr" in self.signature.named:
-            return "its rule returns a whole step, not a direction"
-        return None
-
-    def _refuse_options(self, options: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> None:
-        for option, value in options.items():
-            start = f"{type(self).__name__}: unknown option {option}={shown(value)}{' ' + place if place else ''}"
-            if option == "decoupled_weight_decay" and value is True and self.decay == "decoupled":
-                continue  # it is
-            if option in _TORCH_ONLY:
-                if value is None or value is False:  # torch's defaults, handed on: they ask for nothing
-                    continue
-                raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
-            if option in self.construction:
-                raise UsageError(f"{start}: it is an argument of {type(self).__name__} itself, not of a group")
-            raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
-
     # The step
 
     @untraced
@@ -329,16 +172,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # torch wraps `step` for its profiler and hooks unless it says that it has them already. The wrapper costs 0.3 ms
     # in a training loop: it opens a profiler range even where nothing profiles. Here it is used when something does.
-    step = _observed(step)
-
-    def _is_observed(self) -> bool:
-        return bool(
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
-        )
+    step = observed(step)
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -466,7 +300,7 @@ class Optimizer(torch.optim.Optimizer):
             return STACKS
         if self.backend != "auto":
             return {self.backend: BACKENDS[self.backend]}
-        return {"cpu": cpu, "eager": eager} if tensor.device.type == "cpu" else {"gpu": gpu, "eager": eager}
+        return backends_for(tensor.device.type)
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
         """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
@@ -543,96 +377,6 @@ class Optimizer(torch.optim.Optimizer):
         return {name: value for name, value in self.__dict__.items() if name not in _LEFT_BEHIND}
 
 
-def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
-    """`params` as torch takes them (tensors, (name, tensor) pairs, or dicts of groups) as a list of group dicts."""
-    if isinstance(params, Tensor):
-        raise WrongType(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
-    if isinstance(params, torch.nn.Module):
-        params = params.named_parameters()
-    given = members_of(owner, "params", params)
-    if not given:
-        raise UsageError(
-            f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?"
-        )
-    groups = given if isinstance(given[0], dict) else [{"params": given}]
-    result = []
-    for position, group in enumerate(groups):
-        if not isinstance(group, dict) or "params" not in group:
-            raise UsageError(f"{owner}: group {position} has no 'params'; each group is a dict with the key 'params'")
-        members = group["params"]
-        members = [members] if isinstance(members, Tensor) else members_of(owner, position, members)
-        result.append({**group, "params": members})
-    seen: dict[int, str] = {}
-    for position, group in enumerate(result):
-        for label, tensor in _labelled(group, position):
-            if id(tensor) in seen:
-                raise UsageError(
-                    f"{owner}: {label} is given twice (also as {seen[id(tensor)]}); a tensor belongs to one group, once"
-                )
-            seen[id(tensor)] = label
-    return result
-
-
-def members_of(owner: str, of: str | int, members: Any) -> list[Any]:
-    """The members of `params`, or of the params of a group by its place; they may be those of an iterator."""
-    what, is_ = (of, "is") if isinstance(of, str) else (f"the params of group {of}", "are")
-    do = "pass model.parameters() or a list of groups" if isinstance(of, str) else "pass a list"
-    if isinstance(members, (set, frozenset)):
-        raise WrongType(f"{owner}: {what} {is_} a set, whose order differs from run to run; pass a list of them")
-    if isinstance(members, (str, bytes, bytearray, memoryview, Mapping)):
-        raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}")
-    found: list[Any] = []
-    try:
-        iterator = iter(members)
-    except Exception:  # a method of the user's own may raise anything
-        raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}") from None
-    try:
-        for member in iterator:
-            if not isinstance(member, (Tensor, tuple, dict)):
-                where = f"parameter {len(found)}" + ("" if isinstance(of, str) else f" of group {of}")
-                raise WrongType(
-                    f"{owner}: {where} is a {type(member).__name__}; a parameter must be a torch.Tensor, in params"
-                )
-            found.append(member)
-            if len(found) > _MOST:
-                raise UsageError(f"{owner}: {what} {is_} longer than {_MOST:,}; does it ever end? {do}")
-    except (OverflowError, RecursionError, MemoryError):  # of a range
-        raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}") from None
-    return found
-
-
-_MOST = 1_000_000  # parameters of one optimizer; an iterator of more is taken for one that never ends
-
-
-def _labelled(group: dict[str, Any], position: int | None = None) -> list[tuple[str, Any]]:
-    """The tensors of a group with words to call them by."""
-    where = "" if position is None else f" of group {position}"
-    names = group.get("param_names")
-    names = names if isinstance(names, (list, tuple)) and len(names) == len(group["params"]) else None
-    pairs = []
-    for index, member in enumerate(group["params"]):
-        if isinstance(member, tuple) and len(member) == 2:
-            pairs.append((f"the parameter '{member[0]}'", member[1]))
-        elif names:
-            pairs.append((f"the parameter '{names[index]}'", member))
-        else:
-            pairs.append((f"parameter {index}{where}", member))
-    return pairs
-
-
-def check_names(owner: str, group: Mapping[str, Any]) -> None:
-    """Raise UsageError where names of parameters or of the group are no texts, or are not as many."""
-    names = group.get("param_names")
-    count = len(group["params"])
-    if names is not None and not (
-        isinstance(names, (list, tuple)) and len(names) == count and all(isinstance(name, str) for name in names)
-    ):
-        raise UsageError(f"{owner}: param_names={shown(names)}; they must be a list of {count} texts, one for each")
-    for member in group["params"]:
-        if isinstance(member, tuple) and len(member) == 2 and not isinstance(member[0], str):
-            raise UsageError(f"{owner}: {shown(member[0])} names a parameter in params; it must be a text")
-
-
 def check_closure(owner: str, closure: Any) -> None:
     """Raise WrongType for a closure that cannot be called."""
     if not callable(closure):
@@ -640,14 +384,6 @@ def check_closure(owner: str, closure: Any) -> None:
             f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, "
             "does backward and returns it"
         )
-
-
-def _word(owner: str, name: str, value: Any, allowed: Iterable[str], place: str = "") -> str:
-    """One of the words that are allowed."""
-    words = tuple(allowed)
-    if isinstance(value, str) and value in words:
-        return str(value)  # NumPy's text is a str, too
-    raise UsageError(f"{owner}: {name}={shown(value)}{place}; allowed: {', '.join(words)}")
 
 
 def _handed_over(owner: str, factor: Any, found_inf: Any) -> tuple[float | Tensor, Tensor | None]:
@@ -661,17 +397,3 @@ def _handed_over(owner: str, factor: Any, found_inf: Any) -> tuple[float | Tenso
     if found_inf is not None and (not one or found_inf.is_complex() or found_inf.is_sparse):
         raise refusal(owner, "found_inf", found_inf, "a tensor of one number (not 0: nothing changes), or None")
     return factor, found_inf
-
-
-def _seed(owner: str, value: Any, place: str = "") -> int:
-    plain = plain_number(value)
-    if type(plain) is int and 0 <= plain < 2**31:
-        return plain
-    raise UsageError(f"{owner}: seed={shown(value)}{place}; it must be a whole number from 0 to 2**31 - 1")
-
-
-def _equal(value: Any, other: Any) -> bool:
-    try:
-        return bool(value == other)
-    except Exception:  # an array has no single answer, and a stranger's object may raise anything
-        return False

@@ -45,7 +45,7 @@ _QUESTIONS = (
 # dimensions, sizes, strides.
 _TEXT = '''"""Printed by stepwell: asks tensors where they lie (engine/pointers.py)."""
 
-from stepwell.engine.cpu_intrinsics import ask, job_word, load_word, pointer_in, store_word
+from stepwell.engine.kernels.cpu_intrinsics import ask, job_word, load_word, pointer_in, store_word
 
 
 def kernel(job):
@@ -233,7 +233,7 @@ class _Library:
     """libtorch's C functions, and the compiled loop that calls them."""
 
     def __init__(self) -> None:
-        from stepwell.engine.cpu import compiled
+        from stepwell.engine.kernels.compiled import compiled
 
         self.allocate = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors
         self.pointer = ctypes.pythonapi.PyCapsule_GetPointer

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, sharding
+from stepwell.engine import blocks, formats, sharding
 from stepwell.engine.rule import Slot
 from stepwell.errors import UsageError
 
@@ -95,7 +95,7 @@ def check(
         raise _refusal(about, beside, f"is {_dtype(largest)}", f"allowed: {_ALLOWED}")
     if values:
         _check_values(about, beside, largest, signed=False, wide=False)
-        if not formats.CODES[found, slot.signed].could_be(largest.detach().resolve_neg()):
+        if not blocks.CODES[found, slot.signed].could_be(largest.detach().resolve_neg()):
             old = "load that checkpoint there with state='fp32' and keep_formats=True, and save it again"
             raise _refusal(
                 (owner, label, where, old),
@@ -110,7 +110,7 @@ def coded_format(codes: Tensor, largest: Tensor, signed: bool, shape: torch.Size
     """ "int8" or "int4" where codes and block scales are those of a slot of this shape, else None."""
     elements = math.prod(shape)
     for name, shapes in (("int8", tuple(shape)), ("int4", None)):
-        code = formats.CODES[name, signed]
+        code = blocks.CODES[name, signed]
         if shapes is None:
             shapes = (code.code_bytes(elements),)
         if tuple(codes.shape) == shapes and tuple(largest.shape) == (code.blocks(elements),):

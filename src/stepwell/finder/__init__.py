@@ -1,7 +1,7 @@
 """The learning-rate range test: `find_lr` raises the rate while training and reads the best peak off the loss.
 
->>> found = find_lr(model, optimizer, loader, loss=lambda model, batch: criterion(model(batch[0]), batch[1]))
->>> found.suggestion, found.spread
+>>> found = find_lr(model, optimizer, loader, loss=lambda model, batch: loss_fn(model(batch[0]), batch[1]))
+>>> found.suggestion, found.spread  # doctest: +SKIP
 (0.0021, (0.0016, 0.0026))
 """
 

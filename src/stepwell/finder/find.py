@@ -30,6 +30,7 @@ from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
 from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
+from stepwell.schedules.written import unnoticed
 from stepwell.step import Hutchinson, Step
 from stepwell.step.done import Done
 from stepwell.step.estimators import receiver
@@ -111,7 +112,7 @@ def find_lr(
     too large for weights that are good already.
 
     >>> found = find_lr(model, optimizer, loader, lambda model, batch: loss_fn(model(batch[0]), batch[1]))
-    >>> found.suggestion
+    >>> found.suggestion  # doctest: +SKIP
     0.0031
     >>> found.plot()
 
@@ -148,7 +149,9 @@ def find_lr(
     )  # fmt: skip
     shows = progress if together.lead else False
     tried: list[str] = []
-    try:
+    with unnoticed(chosen), contextlib.ExitStack() as putting_back:
+        putting_back.callback(snapshot.close)
+        putting_back.callback(sweep.close)
         while True:
             attempt = sweep.attempt
             curves: list[list[float]] = []
@@ -163,9 +166,6 @@ def find_lr(
                 return after(result, tried)
             tried.append(f"{attempt}: {result.reasons[0]}")
             sweep.attempt = attempt.after(result)
-    finally:
-        sweep.close()
-        snapshot.close()
 
 
 @dataclass

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from stepwell.engine import as_groups, checkpoint, prefixes, stored
 from stepwell.engine.bytes import held
-from stepwell.engine.optimizer import check_closure, check_names
+from stepwell.engine.given_groups import check_names
+from stepwell.engine.optimizer import check_closure
 from stepwell.engine.options import NoOptions, Params, Unpack
 from stepwell.engine.rule import OneOf, Range, Slot, check_hyperparameters
 from stepwell.errors import UsageError, WrongType, nearest, shown

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Range, Slot, formats
+from stepwell.engine import Optimizer, Range, Slot, formats, halves
 from stepwell.errors import UsageError
 from stepwell.ops import maximum, minimum, where
 
@@ -114,10 +114,10 @@ class ScheduleFree(Optimizer):
 
     def _towards_z(self, tensor: Tensor, weight: float) -> None:
         z, low = self.state[tensor]["z"], self.state[tensor].get(formats.LOW_BITS)
-        here = tensor.to(z.dtype) if low is None else formats.join(tensor, low)
+        here = tensor.to(z.dtype) if low is None else halves.join(tensor, low)
         new = here + weight * (z - here)
         if low is None:
             tensor.copy_(new)
         else:
-            for kept, part in zip((tensor, low), formats.split(new, tensor.dtype), strict=True):
+            for kept, part in zip((tensor, low), halves.split(new, tensor.dtype), strict=True):
                 kept.copy_(part)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, formats
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, formats, memory_order, randomness
 from stepwell.engine.curvature import hessian_products
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, lerp, maximum
@@ -139,15 +139,17 @@ class Sophia(Optimizer):
                 name = formats.found_format(state, "hessian", p.numel())
                 stored = tuple(state[key] for key in formats.state_names("hessian", name))
                 old = formats.read(name, True, stored, p.numel(), torch.promote_types(p.dtype, torch.float32))
-                estimate = formats.flat(torch.empty_like(p, dtype=old.dtype).copy_(estimates[p]))
+                estimate = memory_order.flat(torch.empty_like(p, dtype=old.dtype).copy_(estimates[p]))
                 new = torch.where(dropped.to(p.device), old, old + (1 - beta2) * (estimate - old))
                 random = None
                 if name == "bf16":  # not the bits with which the step rounds the slots
-                    key = formats.key_of(group["seed"], place, float(state["step"]))
-                    random = formats.random_bits(formats.stream(key, len(self.slots)), p.numel(), p.device) & 0xFFFF
+                    key = randomness.key_of(group["seed"], place, float(state["step"]))
+                    random = (
+                        randomness.random_bits(randomness.stream(key, len(self.slots)), p.numel(), p.device) & 0xFFFF
+                    )
                 elif name in ("int8", "int4"):
                     numbers = group["seed"], place, float(state["step"]), len(self.slots)
-                    random = formats.code_bits(*numbers, p.numel(), p.device)
+                    random = randomness.code_bits(*numbers, p.numel(), p.device)
                 kept = [tensor.clone() for tensor in stored] if name in ("int8", "int4") else []
                 formats.write(name, True, stored, new, random)
                 for tensor, codes in zip(stored, kept, strict=False):  # codes made anew of what they say may be others

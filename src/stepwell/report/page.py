@@ -35,7 +35,7 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
     `lead` is a sentence below the title, `foot` a line at the end. Curves of equal name have one colour through the
     page. Raises MissingExtra without jinja2 or plotly.
 
-    >>> render("stepwell compare: digits", [Section("Result", [table])])[:15]
+    >>> render("stepwell compare: digits", [Section("Result", [Table(["lr"], [[0.1]])])])[:15]
     '<!doctype html>'
     """
     try:

@@ -10,6 +10,7 @@ How steps count is at the top of `stepwell.schedules.base`; what each schedule i
 
 from typing import TYPE_CHECKING, Any
 
+from stepwell.schedules import composition as composition  # first: a schedule is whole from here on
 from stepwell.schedules.apply import apply, initial_values, resolve
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.cycles import cosine_restarts, cyclic, one_cycle, one_cycle_momentum
@@ -22,18 +23,20 @@ from stepwell.schedules.smooth import (
     cosine,
     exponential,
     exponential_to,
-    inverse_square_root,
     linear,
-    noam,
-    noam_peak,
     polynomial,
     stable,
+)
+from stepwell.schedules.stairs import from_function, multi_step, product_of, step
+from stepwell.schedules.warmups import (
+    inverse_square_root,
+    noam,
+    noam_peak,
     trapezoid,
     untuned_warmup,
     warmup,
     wsd,
 )
-from stepwell.schedules.stairs import from_function, multi_step, product_of, step
 
 if TYPE_CHECKING:
     from stepwell.schedules.scheduler import Scheduler

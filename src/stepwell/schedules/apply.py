@@ -10,7 +10,9 @@ from typing import Any
 
 from stepwell.arguments import plain_number
 from stepwell.errors import UsageError, nearest, shown
-from stepwell.schedules.base import Scaled, Schedule, check_group_keys
+from stepwell.schedules.base import Schedule
+from stepwell.schedules.combine import Scaled
+from stepwell.schedules.per_group import check_group_keys
 
 # One schedule drives lr; a dict drives what it names.
 Schedules = Schedule | Mapping[str, Schedule]

@@ -9,16 +9,9 @@ from itertools import pairwise
 
 from stepwell.arguments import number
 from stepwell.errors import UsageError, shown
-from stepwell.schedules.base import (
-    Endless,
-    Schedule,
-    Shape,
-    called,
-    settle,
-    settle_choice,
-    settle_count,
-    settle_flag,
-)
+from stepwell.schedules.base import Schedule
+from stepwell.schedules.fields import called, settle, settle_choice, settle_count, settle_flag
+from stepwell.schedules.shape import Endless, Shape
 
 
 @dataclass(frozen=True, repr=False)

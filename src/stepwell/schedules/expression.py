@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stepwell.errors import UsageError, nearest, shown
-from stepwell.schedules import cycles, smooth, stairs
+from stepwell.schedules import cycles, smooth, stairs, warmups
 from stepwell.schedules.base import Schedule
 
 # What an expression may name. Functions of the user's own (from_function, product_of) cannot be written down.
@@ -23,19 +23,19 @@ NAMES: dict[str, Callable[..., Any]] = {
     "cyclic": cycles.cyclic,
     "exponential": smooth.exponential,
     "exponential_to": smooth.exponential_to,
-    "inverse_square_root": smooth.inverse_square_root,
+    "inverse_square_root": warmups.inverse_square_root,
     "linear": smooth.linear,
     "multi_step": stairs.multi_step,
-    "noam": smooth.noam,
+    "noam": warmups.noam,
     "one_cycle": cycles.one_cycle,
     "one_cycle_momentum": cycles.one_cycle_momentum,
     "polynomial": smooth.polynomial,
     "stable": smooth.stable,
     "step": stairs.step,
-    "trapezoid": smooth.trapezoid,
-    "untuned_warmup": smooth.untuned_warmup,
-    "warmup": smooth.warmup,
-    "wsd": smooth.wsd,
+    "trapezoid": warmups.trapezoid,
+    "untuned_warmup": warmups.untuned_warmup,
+    "warmup": warmups.warmup,
+    "wsd": warmups.wsd,
 }
 METHODS = ("then", "hold", "until", "between", "per_group")
 _SHOWN = 200  # of them in a message

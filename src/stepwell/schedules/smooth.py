@@ -1,84 +1,15 @@
-"""Schedules that run from one factor to another over a number of steps, and the warmup that comes before them."""
+"""Schedules that run from one factor to another, or keep one."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
-from stepwell.arguments import fraction, number
-from stepwell.errors import UsageError, shown
-from stepwell.schedules.base import Endless, Length, Schedule, Shape, length_of, settle, settle_choice, steps_of
-
-
-@dataclass(frozen=True, repr=False)
-class warmup(Shape):
-    """A rise to the full value, and the full value from then on.
-
-        factor(k) = start + (1 - start) * shape((k + 1) / n),   1 from k = n - 1 on
-
-    The first update already moves: `warmup(500)` begins at 1/500, and update number 499 is the first at the full value.
-    So `warmup(500).then(...)` hands over at 500, and nothing is computed at a rate of zero. (Many implementations begin
-    at 0 and lose one update and, in a short fine-tuning, a noticeable part of the data.)
-
-    Args:
-        steps: how long: steps (int), or a fraction of the run (float in (0, 1]), resolved when the run's length is
-            known (`over`, or `total_steps` of a Scheduler).
-        start: the factor that it rises from, in [0, 1].
-        shape: "linear"; "cosine" (slow at both ends); "exponential" (needs start above 0).
-
-    Source: Goyal et al. 1706.02677, section 2.2 (gradual warmup). How long: `untuned_warmup` for Adam.
-
-    >>> warmup(4).then(cosine(4)).values(6)
-    [0.25, 0.5, 0.75, 1.0, 1.0, 0.8535533905932737]
-    """
-
-    start: float = 0.0
-    shape: str = "linear"
-    _holds: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        settle(self, "start", least=0, most=1)
-        settle_choice(self, "shape", ("linear", "cosine", "exponential"))
-        if self.shape == "exponential" and self.start == 0:
-            raise UsageError(
-                "warmup: shape='exponential' with start=0 never rises; give a start above 0, as start=0.01"
-            )
-        if self.steps is None:
-            raise UsageError("warmup(): say how long, in steps as in warmup(500) or as a fraction as in warmup(0.05)")
-
-    def _at(self, step: int) -> float:
-        done = min(1.0, (step + 1) / self._n)
-        if self.shape == "exponential":
-            return self.start ** (1 - done)
-        if self.shape == "cosine":
-            done = (1 - math.cos(math.pi * done)) / 2
-        return self.start * (1 - done) + done
-
-    def _warmup(self) -> int:
-        return self.steps if isinstance(self.steps, int) else 0
-
-    def _joins(self) -> tuple[int, ...]:
-        return (self._n,)
-
-
-def untuned_warmup(beta2: float = 0.999) -> warmup:
-    """The warmup that Adam needs when nobody tunes it: linear over 2 / (1 - beta2) steps.
-
-    2000 steps for beta2 = 0.999, 40 for 0.95. After it, Adam's second moment has seen enough gradients to be trusted;
-    its effect is close to that of RAdam.
-
-    Args:
-        beta2: decay of Adam's second moment, in [0, 1).
-
-    Source: Ma, Yarats, "On the adequacy of untuned warmup for adaptive optimization", 1910.04209, equation 8.
-
-    >>> untuned_warmup(0.95)
-    warmup(40)
-    """
-    beta2 = fraction("untuned_warmup", "beta2", beta2)
-    return warmup(round(2 / (1 - beta2)))
+from stepwell.errors import UsageError
+from stepwell.schedules.base import Schedule
+from stepwell.schedules.fields import settle, settle_choice
+from stepwell.schedules.lengths import Length, steps_of
+from stepwell.schedules.shape import Endless, Shape
 
 
 @dataclass(frozen=True, repr=False)
@@ -233,50 +164,6 @@ class cooldown(_Decay):
         return (1 - done) + self.to * done
 
 
-def trapezoid(
-    steps: int | float | None = None,
-    *,
-    warmup: int | float = 0.02,
-    cooldown: int | float = 0.2,
-    to: float = 0.0,
-    shape: str = "1-sqrt",
-) -> Schedule:
-    """Warmup, then the full rate, then a cooldown: also called warmup-stable-decay (`wsd`).
-
-    The long middle has no end built in: a run can be prolonged, or cooled down from any of its checkpoints, without
-    having chosen the length in advance, which a cosine demands.
-
-    Args:
-        steps: the whole, in steps; None: the run's. With a number, fractions are of that number.
-        warmup: the first part, in steps or as a fraction of the whole.
-        cooldown: the last part, likewise; 0.2 is usual, up to 0.65 was found best in speed runs.
-        to: the factor at the end, in [0, 1].
-        shape: of the cooldown: "1-sqrt", "linear" or "cosine".
-
-    Source: Zhai et al. 2106.04560 (reciprocal square root with cooldown); Hu et al., "MiniCPM", 2404.06395, section 4;
-    Hagele et al. 2405.18392.
-
-    >>> trapezoid(1000, warmup=50, cooldown=0.2)
-    warmup(50).then(constant(750)).then(cooldown(200))
-    """
-    return _trapezoid(steps, warmup, cooldown, to, shape)
-
-
-def _trapezoid(steps: int | float | None, rise: int | float, fall: int | float, to: float, shape: str) -> Schedule:
-    last = cooldown(fall, to=to, shape=shape)
-    first = warmup(rise)
-    for name, length in (("warmup", first.steps), ("cooldown", last.steps)):
-        if length is None:
-            raise UsageError(f"trapezoid: {name}=None: say how long, in steps or as a fraction of the whole")
-    whole = length_of("trapezoid", steps)
-    if isinstance(whole, float):
-        raise UsageError(
-            f"trapezoid({shown(steps)}): its parts can be fractions of the run; the whole is steps (int) or None"
-        )
-    schedule = first.then(stable()).then(last)
-    return schedule if whole is None else schedule.over(whole)
-
-
 @dataclass(frozen=True, repr=False)
 class stable(Shape):
     """The full value for as long as the other parts leave: a `constant` whose length the run decides.
@@ -293,9 +180,6 @@ class stable(Shape):
 
     def _resolve(self, total: int, rest: int, before: float = 0.0) -> Schedule:
         return constant(steps_of(self, self.steps, total, rest, before))
-
-
-wsd = trapezoid
 
 
 @dataclass(frozen=True, repr=False)
@@ -347,59 +231,3 @@ class exponential_to(Shape):
 
     def _at(self, step: int) -> float:
         return self.to ** (step / self._n)
-
-
-@dataclass(frozen=True, repr=False)
-class inverse_square_root(Endless):
-    """A linear warmup, then the inverse square root of the step; never ends. Noam's schedule, with its peak at 1.
-
-        t = k + 1;  factor(k) = min(t / w, sqrt(w / t))
-
-    Args:
-        warmup: w: steps (int) or a fraction of the run (float). The factor is 1 at update number w - 1.
-
-    The paper writes the rate itself, d_model^-0.5 * min(t^-0.5, t * w^-1.5): hand `noam_peak(d_model, w)` to the
-    optimizer as lr, and the product is the paper's.
-
-    Source: Vaswani et al., "Attention is all you need", 1706.03762, equation 3 (w = 4000).
-
-    >>> inverse_square_root(4).values(16)[::5]
-    [0.25, 0.816496580927726, 0.6030226891555273, 0.5]
-    """
-
-    warmup: int | float
-
-    def __post_init__(self) -> None:
-        if length_of("inverse_square_root", self.warmup) is None:
-            raise UsageError("inverse_square_root(None): say how long the warmup is, as in inverse_square_root(4000)")
-        object.__setattr__(self, "warmup", length_of("inverse_square_root", self.warmup))
-
-    @property
-    def resolved(self) -> bool:
-        return isinstance(self.warmup, int)
-
-    def _resolve(self, total: int, rest: int, before: float = 0.0) -> Schedule:
-        return replace(self, warmup=steps_of(self, self.warmup, total, rest, before))
-
-    def _warmup(self) -> int:
-        return self.warmup if isinstance(self.warmup, int) else 0
-
-    def _joins(self) -> tuple[int, ...]:
-        return (int(self.warmup),)
-
-    def _at(self, step: int) -> float:
-        t = step + 1
-        return t / self.warmup if t < self.warmup else math.sqrt(self.warmup / t)
-
-
-noam = inverse_square_root
-
-
-def noam_peak(d_model: int, warmup: int) -> float:
-    """The largest rate of the paper's schedule, (d_model * warmup)^-0.5: the lr that belongs to `noam(warmup)`.
-
-    >>> round(noam_peak(512, 4000), 7)
-    0.0006988
-    """
-    width, steps = number("noam_peak", "d_model", d_model, least=1), number("noam_peak", "warmup", warmup, least=1)
-    return float(width * float(steps)) ** -0.5

@@ -10,7 +10,8 @@ from itertools import islice
 
 from stepwell.arguments import whole
 from stepwell.errors import UsageError, shown
-from stepwell.schedules.base import Endless, called, settle, settle_count
+from stepwell.schedules.fields import called, settle, settle_count
+from stepwell.schedules.shape import Endless
 
 _MANY = 1_000_000  # milestones
 _CALLS = 10_000_000  # of a function whose products are asked for

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -26,8 +27,27 @@ class _Written:
 _WRITTEN: weakref.WeakKeyDictionary[Any, _Written] = weakref.WeakKeyDictionary()
 
 
+_UNNOTICED: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers whose rates a tool sets at the moment
+
+
+@contextmanager
+def unnoticed(optimizer: Any) -> Iterator[None]:
+    """While a tool (the finder) sets rates itself, and puts back what was there: nothing of that is set by hand."""
+    before = _WRITTEN.get(optimizer)
+    by_hand = before is not None and bool(set_by_hand(optimizer, before.values))
+    _UNNOTICED.add(optimizer)
+    try:
+        yield
+    finally:
+        _UNNOTICED.discard(optimizer)
+        if before is not None and not by_hand:  # tensors that were put back have another version
+            note(optimizer, list(before.values))
+
+
 def note(optimizer: Any, names: Iterable[str]) -> None:
     """Remember what stands in the groups as written by a schedule."""
+    if optimizer in _UNNOTICED:
+        return
     written = _WRITTEN.get(optimizer)
     groups = optimizer.param_groups
     if written is None or not _same(written.groups, groups):
@@ -39,7 +59,8 @@ def note(optimizer: Any, names: Iterable[str]) -> None:
 
 def forget(optimizer: Any) -> None:
     """What stands in the groups was loaded."""
-    _WRITTEN.pop(optimizer, None)
+    if optimizer not in _UNNOTICED:
+        _WRITTEN.pop(optimizer, None)
 
 
 def set_by_hand(optimizer: Any, names: Iterable[str]) -> list[dict[str, Any]] | None:
@@ -49,7 +70,7 @@ def set_by_hand(optimizer: Any, names: Iterable[str]) -> list[dict[str, Any]] | 
     """
     groups = optimizer.param_groups
     written = _WRITTEN.get(optimizer)
-    if written is None or not _same(written.groups, groups[: len(written.groups)]):
+    if written is None or optimizer in _UNNOTICED or not _same(written.groups, groups[: len(written.groups)]):
         return None
     found: list[dict[str, Any]] = []
     for name in names:

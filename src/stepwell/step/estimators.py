@@ -27,7 +27,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stepwell.arguments import whole
-from stepwell.engine import formats
+from stepwell.engine import randomness
 from stepwell.engine.curvature import hessian_products
 from stepwell.engine.gradients import Factor
 from stepwell.engine.update import innermost
@@ -167,8 +167,8 @@ class Estimator:
         if self._group is not None:
             processes = torch.distributed.get_world_size(self._group)
             rank = torch.distributed.get_rank(self._group)
-        key = formats.key_of(self.seed, place, self.updates)
-        return formats.stream(key, STREAM + number * processes + rank)
+        key = randomness.key_of(self.seed, place, self.updates)
+        return randomness.stream(key, STREAM + number * processes + rank)
 
     def _estimates(self) -> tuple[dict[Tensor, Tensor], Weight]:
         return self._estimate(self._everywhere(self._sums)), self._total_everywhere()
@@ -217,10 +217,8 @@ class Hutchinson(Estimator):
     """
 
     def _refresh(self) -> None:
-        self._signs = [
-            (formats.random_bits(self._stream(place, 0), p.numel(), p.device) >> 31).view(p.shape).to(p.dtype) * 2 - 1
-            for place, p in enumerate(self._params)
-        ]
+        bits = (randomness.random_bits(self._stream(k, 0), p.numel(), p.device) for k, p in enumerate(self._params))
+        self._signs = [(one >> 31).view(p.shape).to(p.dtype) * 2 - 1 for one, p in zip(bits, self._params, strict=True)]
 
     def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
         self._accumulate(hessian_products(_scaled(loss, scaler), self._params, self._signs), weight, weight, scaler)
@@ -331,7 +329,7 @@ class GaussNewtonBartlett(Estimator):
 
     def _uniform(self, count: int, device: torch.device) -> Tensor:
         """Numbers in [0, 1) with 24 bits, fp32, of this micro-batch."""
-        return (formats.random_bits(self._stream(0, self._number), count, device) >> 8).to(torch.float32) * 2.0**-24
+        return (randomness.random_bits(self._stream(0, self._number), count, device) >> 8).to(torch.float32) * 2.0**-24
 
     def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         return {p: value * value for p, value in sums.items()}

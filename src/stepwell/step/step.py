@@ -887,6 +887,7 @@ class Step:
             overrides: hyperparameters that shall have these values in every group, whatever the checkpoint says, as
                 {"lr": 1e-4, "weight_decay": 0.1}. Of one that a schedule drives it is the base.
 
+        >>> step.save("runs/a/checkpoint.pt")
         >>> step.load("runs/a/checkpoint.pt", overrides={"lr": 1e-4})
 
         Raises UsageError where there is none, and for a checkpoint of another model, naming the first parameter that

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stepwell.arguments import whole
-from stepwell.engine import formats, sharding
+from stepwell.engine import formats, memory_order, sharding
 from stepwell.engine.gradients import Factor
 from stepwell.engine.reading import Reading
 from stepwell.engine.rule import OneOf, Range, check_hyperparameters
@@ -252,7 +252,7 @@ def _read(state: Any, slot: str, tensor: Tensor) -> Tensor:
         return stored[0].to(torch.promote_types(stored[0].dtype, torch.float32))
     part = sharding.local(tensor)
     shaped = torch.empty_like(part, dtype=torch.float32, requires_grad=False)
-    formats.flat(shaped).copy_(formats.read(name, True, stored, part.numel(), torch.float32))
+    memory_order.flat(shaped).copy_(formats.read(name, True, stored, part.numel(), torch.float32))
     return shaped
 
 
@@ -262,4 +262,4 @@ def _write(state: Any, slot: str, tensor: Tensor, values: Tensor) -> None:
         stored[0].copy_(values)
         return
     shaped = torch.empty_like(sharding.local(tensor), dtype=torch.float32, requires_grad=False).copy_(values)
-    formats.write(name, True, stored, formats.flat(shaped), None)
+    formats.write(name, True, stored, memory_order.flat(shaped), None)

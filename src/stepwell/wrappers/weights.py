@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, sharding
+from stepwell.engine import formats, halves, sharding
 from stepwell.engine.update import innermost
 
 
@@ -25,7 +25,7 @@ def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
     if low is None:
         return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-    whole = formats.join(sharding.local(tensor.detach()), sharding.local(low))
+    whole = halves.join(sharding.local(tensor.detach()), sharding.local(low))
     return sharding.spread_like(tensor, whole) if sharding.is_spread(tensor) else whole
 
 
@@ -36,5 +36,5 @@ def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer)
         tensor.detach().copy_(values)
         return
     held = sharding.local(tensor.detach()), sharding.local(low)
-    for kept, part in zip(held, formats.split(sharding.local(values), tensor.dtype), strict=True):
+    for kept, part in zip(held, halves.split(sharding.local(values), tensor.dtype), strict=True):
         kept.copy_(part)

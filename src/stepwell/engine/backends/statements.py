@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stepwell.engine.frame import frame, sums
-from stepwell.engine.plan import LaunchKind
+from stepwell.engine.kind import LaunchKind
 from stepwell.engine.trace import Scalar, Symbol, Trace, trace
 from stepwell.errors import UsageError
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from stepwell.engine import cache_folder
+from stepwell.engine.kernels import cache_folder
 
 _MAGIC = b"stepwell machine code 1\n"
 _DIGEST = hashlib.sha256().digest_size

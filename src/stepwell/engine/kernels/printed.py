@@ -10,7 +10,7 @@ import linecache
 import sys
 from types import ModuleType
 
-from stepwell.engine import cache_folder
+from stepwell.engine.kernels import cache_folder
 
 
 def digest_of(text: str, environment: str) -> str:

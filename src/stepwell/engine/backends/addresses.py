@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats
-from stepwell.engine.plan import Launch
+from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import Pointers
 
 _layout_of = attrgetter("layout")

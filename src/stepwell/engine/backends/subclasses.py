@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats
-from stepwell.engine.eager import as_tensor, numbers_of
+from stepwell.engine.backends.eager import as_tensor, numbers_of
 from stepwell.engine.frame import frame, sums
-from stepwell.engine.plan import Launch, LaunchKind
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch
 from stepwell.errors import UsageError
 
 
@@ -38,7 +39,7 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 
 def prepare(launch: Launch) -> None:
     """Raises Stale where a parameter is no longer what the plan was made for."""
-    launch.check_layout()
+    launch.slots.check_layout()
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
         with _named(launch, index):
             g, p, slots = _loaded(launch, index)
             numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
-            parts = sums(kind.rule, kind.measure, g, p, float(launch.steps[index]) + 1, slots, **numbers)
+            parts = sums(kind.rule, kind.measure, g, p, float(launch.slots.steps[index]) + 1, slots, **numbers)
             for column, name in enumerate(kind.sums):
                 launch.totals[index, column] = float(as_tensor(parts[name], p).double().sum())
 
@@ -80,7 +81,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
             numbers |= zip(kind.sums, launch.totals[index].tolist(), strict=True)
             if kind.sizes:
                 numbers["elements"] = float(launch.elements[index])
-            step = float(launch.steps[index]) + 1
+            step = float(launch.slots.steps[index]) + 1
             p, slots = frame(kind.rule, g, p, step, slots, cautious=kind.cautious, **numbers)
             _write(launch, index, step, p, slots)
 
@@ -97,13 +98,13 @@ def _write(launch: Launch, index: int, step: float, p: Tensor, slots: list[Any])
         target = launch.tensors[index].detach()
         target.copy_(p.to(target.dtype))
         launch.began = True
-        for stored, slot, new in zip(launch.slots, launch.signature.slots, slots, strict=True):
+        for stored, slot, new in zip(launch.slots.slots, launch.signature.slots, slots, strict=True):
             if stored is not None:
                 stored[index][0].copy_(as_tensor(new, p) if slot.per == "element" else new)
-        if launch.numbers is not None:
+        if launch.slots.numbers is not None:
             numbers = [slots[launch.kind.slots.index(name)] for name in launch.kind.number_slots]
-            launch.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
-        launch.steps[index] = step
+            launch.slots.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
+        launch.slots.steps[index] = step
         launch.finished.add(index)
 
     launch.write(write)
@@ -112,9 +113,9 @@ def _write(launch: Launch, index: int, step: float, p: Tensor, slots: list[Any])
 def _loaded(launch: Launch, index: int) -> tuple[Tensor, Tensor, list[Any]]:
     """Gradient, weights and slots in the working precision."""
     dtype = formats.working_dtype(launch.kind.weights)
-    slots: list[Any] = [None if stored is None else stored[index][0].to(dtype) for stored in launch.slots]
-    if launch.numbers is not None:
-        for name, number in zip(launch.kind.number_slots, launch.numbers[index].tolist(), strict=True):
+    slots: list[Any] = [None if stored is None else stored[index][0].to(dtype) for stored in launch.slots.slots]
+    if launch.slots.numbers is not None:
+        for name, number in zip(launch.kind.number_slots, launch.slots.numbers[index].tolist(), strict=True):
             slots[launch.kind.slots.index(name)] = number
     return launch.gradient_of(index).to(dtype), launch.tensors[index].detach().to(dtype), slots
 

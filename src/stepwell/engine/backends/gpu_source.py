@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepwell.engine import formats
-from stepwell.engine.gpu_intrinsics import code_arguments
-from stepwell.engine.plan import LaunchKind
-from stepwell.engine.statements import statements, traced, traced_sums
+from stepwell.engine import formats, randomness
+from stepwell.engine.backends.statements import statements, traced, traced_sums
+from stepwell.engine.kernels.gpu_intrinsics import code_arguments
+from stepwell.engine.kind import LaunchKind
 
 # Elements per program: whole blocks of every format, and enough loads in flight for one program's warps.
 BLOCK = 1024
@@ -76,10 +76,10 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, places)" for n in sorted(lines.random)]
     if lines.code_random:
-        turns = f"(t.to(tl.int64) >> {formats.TURNS}) * 0x27D4EB2F"
+        turns = f"(t.to(tl.int64) >> {randomness.TURNS}) * 0x27D4EB2F"
         keys.append(f"code_key = key_of(tl.load(salts + tensor) + {turns})")
         for n in sorted(lines.code_random):
-            keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
+            keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             bits.append(f"code_random_{n} = code_random_bits(code_key_{n}, places)")
 
     def indented(text: list[str]) -> str:
@@ -90,8 +90,8 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
 import triton
 import triton.language as tl
 
-from stepwell.engine.gpu_intrinsics import *
-from stepwell.engine.gpu_intrinsics import abs
+from stepwell.engine.kernels.gpu_intrinsics import *
+from stepwell.engine.kernels.gpu_intrinsics import abs
 
 
 @triton.jit
@@ -213,5 +213,5 @@ def _blockwise(
         lines.reads.append(f"{variable} = load_{storage}(codes_{name}, largest_{name}, {where}, {arguments(False)})")
     lines.code_random.add(consumer // 2)
     half = f"{'high' if consumer % 2 else 'low'}_half(code_random_{consumer // 2})"
-    random = f"turned({half}, t, TURN={formats.TURN})"
+    random = f"turned({half}, t, TURN={randomness.TURN})"
     lines.writes.append(f"store_{storage}(codes_{name}, largest_{name}, {new}, {random}, {where}, {arguments(True)})")

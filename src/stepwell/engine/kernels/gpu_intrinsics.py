@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from stepwell.engine.formats import CODES
+from stepwell.engine.blocks import CODES
 
 
 @triton.jit
@@ -165,7 +165,7 @@ def split_low_fp16(value):
     return (rounded & 0xFFFF).to(tl.uint16)
 
 
-# Random bits (formats.mix)
+# Random bits (randomness.mix)
 
 
 @triton.jit
@@ -216,7 +216,7 @@ def turned(half, step, TURN: tl.constexpr):
     return (half.to(tl.int64) + step.to(tl.int64) * TURN & 0xFFFF).to(tl.int32)
 
 
-# Codes (formats.Blockwise)
+# Codes (blocks.Blockwise)
 
 
 @triton.jit
@@ -301,7 +301,7 @@ def encode(
 
 @triton.jit
 def scales_of(rows, ROOM: tl.constexpr, SPREAD: tl.constexpr, FEW: tl.constexpr, DITHER: tl.constexpr):
-    """The scale of each row and its inverse (formats.Blockwise.scales)."""
+    """The scale of each row and its inverse (blocks.Blockwise.scales)."""
     all_bits = tl.abs(rows).to(tl.int32, bitcast=True)
     bits = tl.where(all_bits < 0x7F800000, all_bits, 0)
     largest = tl.max(bits, axis=1)

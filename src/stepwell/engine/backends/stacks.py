@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import eager, formats, sharding
+from stepwell.engine import memory_order, sharding
+from stepwell.engine.backends import eager
 from stepwell.engine.frame import frame_in_place
-from stepwell.engine.plan import Launch, LaunchKind
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch
 from stepwell.engine.rule import as_matrix
 
 # Elements in one stack. Batching pays where products are small, and on a GPU for every launch; on a CPU a stack should
@@ -37,7 +39,7 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 
 def prepare(launch: Launch) -> None:
     """Nothing is kept between steps. Raises Stale where a parameter is no longer what the plan was made for."""
-    launch.check_layout()
+    launch.slots.check_layout()
 
 
 squares = eager.squares
@@ -49,7 +51,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     if found_inf is not None and bool(found_inf):
         return
     launch.began = True
-    counts = launch.steps.tolist()
+    counts = launch.slots.steps.tolist()
     by_step: dict[float, list[int]] = defaultdict(list)
     for index in launch.active():
         if index not in launch.finished:
@@ -69,7 +71,7 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
     kind, signature = launch.kind, launch.signature
-    group = launch.param_groups[launch.group_list[0]]
+    group = launch.param_groups[int(launch.groups[0])]
     stack: _Plain | _Converted = _Plain(launch, members) if _is_plain(launch, members) else _Converted(launch, members)
     numbers: dict[str, Any] = {name: signature.value(name, group) for name in signature.hyperparameters}
     numbers |= {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0)), **dict(kind.flags)}
@@ -101,7 +103,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
 
         def write() -> None:
             for index in members:
-                launch.steps[index] = step
+                launch.slots.steps[index] = step
             stack.store(slots)
             launch.finished.update(members)
 
@@ -132,7 +134,7 @@ def _is_plain(launch: Launch, members: list[int]) -> bool:
     """Whether everything is stored as it is computed with, in the order of its dimensions."""
     kind = launch.kind
     formats_held = {name for slot, name in zip(kind.slots, kind.slot_formats, strict=True) if slot is not None}
-    if kind.weights not in ("fp32", "fp64") or formats_held - {kind.weights} or launch.low_bits is not None:
+    if kind.weights not in ("fp32", "fp64") or formats_held - {kind.weights} or launch.slots.low_bits is not None:
         return False
     tensors, gradients = launch.tensors, launch.gradients
     return all(tensors[i].is_contiguous() and _is_like(gradients[i], tensors[i]) for i in members)
@@ -153,7 +155,7 @@ class _Plain:
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.tensors = [launch.tensors[index].detach() for index in members]
-        self.states = [None if stored is None else [stored[i][0] for i in members] for stored in launch.slots]
+        self.states = [None if stored is None else [stored[i][0] for i in members] for stored in launch.slots.slots]
         shape = self.tensors[0].shape
         self.seen = as_matrix(shape) if launch.kind.view == "matrix" else tuple(shape)
         self.per_element = [slot.per == "element" for slot in launch.signature.slots]
@@ -211,7 +213,7 @@ def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tenso
             shaped.append(flat.view(one.whole.shape))
             continue
         tensor = torch.empty_like(one.whole, dtype=flat.dtype)
-        formats.flat(tensor).copy_(flat)
+        memory_order.flat(tensor).copy_(flat)
         shaped.append(tensor)
     stack = torch.stack(shaped) if len(shaped) > 1 else shaped[0][None]
     return stack.reshape(len(shaped), *as_matrix(loaded[0].whole.shape)) if view == "matrix" else stack
@@ -223,4 +225,4 @@ def _flat(values: Tensor, whole: Tensor) -> Tensor:
         return values.reshape(-1)
     tensor = torch.empty_like(whole, dtype=values.dtype)
     tensor.copy_(values.reshape(whole.shape))
-    return formats.flat(tensor)
+    return memory_order.flat(tensor)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepwell.engine import formats
-from stepwell.engine.plan import LaunchKind
-from stepwell.engine.statements import Statements, statements, traced, traced_sums
+from stepwell.engine import formats, randomness
+from stepwell.engine.backends.cpu_job import Word
+from stepwell.engine.backends.statements import Statements, statements, traced, traced_sums
+from stepwell.engine.kind import LaunchKind
 from stepwell.engine.trace import Trace
 
 
@@ -98,7 +99,7 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         block = SUMMED
     width = len(kind.number_slots)
     numbers = [
-        f"store_number(job_word(job, 13), tensor * {width} + {k}, {program.stored[name]})"
+        f"store_number(job_word(job, {Word.NUMBERS}), tensor * {width} + {k}, {program.stored[name]})"
         for k, name in enumerate(kind.number_slots)
         if not lines.sums
     ]
@@ -109,9 +110,11 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
     waiting: list[str] = []
     if lines.code_words:
-        keys.append(f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {formats.TURNS}) * 0x27D4EB2F)")
+        keys.append(
+            f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {randomness.TURNS}) * 0x27D4EB2F)"
+        )
         for n in sorted(lines.code_words):
-            keys.append(f"code_key_{n} = stream(code_key, {formats.CODE_STREAMS + n})")
+            keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
             lines.buffers += 1
             waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, first + start + i))")
@@ -128,24 +131,27 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     def indented(text: list[str], depth: int) -> str:
         return "\n".join("    " * depth + line for line in text)
 
+    def words(*names: str) -> str:
+        return ", ".join(f"job_word(job, {Word[name]})" for name in names)
+
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
 import numpy as np
 from numba import float32, float64, types
 
-from stepwell.engine.cpu_intrinsics import *
+from stepwell.engine.kernels.cpu_intrinsics import *
 
 {indented(lines.bindings, 0)}
 
 
 def kernel(job):
-    spans, pieces, addresses = job_word(job, 2), job_word(job, 3), job_word(job, 4)
-    steps, salts, rows, gradient_factor = job_word(job, 5), job_word(job, 6), job_word(job, 7), job_number(job, 8)
-    totals, sizes, partials = job_word(job, 9), job_word(job, 10), job_word(job, 11)
+    spans, pieces, addresses = {words("SPAN_TABLE", "PIECES", "ADDRESSES")}
+    steps, salts, rows, gradient_factor = {words("STEPS", "SALTS", "ROWS")}, job_number(job, {Word.FACTOR})
+    totals, sizes, partials = {words("TOTALS", "ELEMENTS", "PARTIALS")}
 {indented(scratch, 1)}
     while True:
         span = next_span(job)
-        if span >= job_word(job, 1):
+        if span >= job_word(job, {Word.SPANS}):
             break
         for piece in range(load_word(spans, span), load_word(spans, span + 1)):
             tensor, first = load_word(pieces, 5 * piece), load_word(pieces, 5 * piece + 1)
@@ -172,7 +178,8 @@ def _number(kind: LaunchKind, name: str) -> str:
     if name in kind.sums:
         return f"load_number(totals, tensor * {len(kind.sums)} + {kind.sums.index(name)})"
     if name in kind.number_slots:
-        return f"load_number(job_word(job, 12), tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)})"
+        place = f"tensor * {len(kind.number_slots)} + {kind.number_slots.index(name)}"
+        return f"load_number(job_word(job, {Word.NUMBERS_BEFORE}), {place})"
     return name if name == "gradient_factor" else f"load_number(rows, row + {kind.row_names.index(name)})"
 
 

@@ -8,15 +8,18 @@ interpreter on CPU tensors; that is for tests, and only when the backend is aske
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from stepwell.engine import eager, printed
-from stepwell.engine.addresses import Addresses
-from stepwell.engine.plan import Launch, LaunchKind, norm_of
+from stepwell.engine.backends import eager
+from stepwell.engine.backends.addresses import Addresses
+from stepwell.engine.kernels import printed
+from stepwell.engine.kind import LaunchKind, norm_of
+from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import is_wrapper
 
 
@@ -43,27 +46,71 @@ def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
 @cache
 def kernel(kind: LaunchKind, summing: bool = False) -> Any:
     """The Triton function of one kind of launch, or that of its first pass."""
-    from stepwell.engine.gpu_source import source
+    from stepwell.engine.backends.gpu_source import source
 
     text = source(kind, summing)
     return printed.module_of(text, printed.digest_of(text, "gpu")).kernel
 
 
+@dataclass
+class GpuMemory:
+    """What this backend keeps of a launch between steps; tensors are on the device of the launch."""
+
+    kernel: Any
+    addresses: Addresses
+    elements: torch.Tensor  # those of the launch
+    groups: torch.Tensor
+    salts: torch.Tensor
+    no_inf: torch.Tensor  # a flag that is never set
+    signs: torch.Tensor  # ones: rows of numbers for a norm
+    active: np.ndarray | None = None  # which tensors have a gradient
+    device_active: Any = None
+    by_rows: bool = False  # whether the work was divided by single rows, for a gradient that is gone
+    chunks: Any = None  # int64 (programs, 4), see `chunks`
+    programs: Any = None  # of each tensor, how many
+    table: np.ndarray | None = None  # the addresses that the device has
+    device_table: Any = None
+    aligned: bool = False  # whether all addresses are multiples of 16
+    rows: np.ndarray | None = None  # the numbers of the groups that the device has
+    device_rows: Any = None
+    # Of the update that is being made
+    flag: Any = None
+    steps: Any = None
+    started: bool = False
+
+    def release(self) -> None:
+        """Let go of the gradients."""
+        self.addresses.release()
+
+
+def _made(launch: Launch) -> GpuMemory:
+    device = launch.tensors[0].device
+    return GpuMemory(
+        kernel=kernel(launch.kind),
+        addresses=Addresses(launch),
+        elements=_upload(launch.elements, launch),
+        groups=_upload(launch.groups, launch),
+        salts=_upload(launch.salts, launch),
+        no_inf=torch.zeros((), device=device),
+        signs=torch.ones(len(launch.param_groups), 1, dtype=torch.float64, device=device),
+    )
+
+
 def prepare(launch: Launch) -> None:
     """Gather this step's addresses and upload what of the tables has changed. Nothing is updated yet."""
-    memory = launch.memory
-    if not memory:
-        memory.update(_memory(launch))
-    addresses: Addresses = memory["addresses"]
-    had_rows = memory["by_rows"]
+    if launch.memory is None:
+        launch.memory = _made(launch)
+    memory: GpuMemory = launch.memory
+    addresses = memory.addresses
+    had_rows = memory.by_rows
     addresses.collect(launch)
-    memory["by_rows"] = addresses.has_rows
+    memory.by_rows = addresses.has_rows
     table, rows = addresses.table, addresses.rows
     active = table[:, 1] != 0
-    again = had_rows or addresses.has_rows or memory["active"] is None
-    if again or not np.array_equal(active, memory["active"]):
-        memory["active"] = active
-        memory["device_active"] = _upload(active.astype(np.float32), launch)
+    again = had_rows or addresses.has_rows
+    if again or memory.active is None or not np.array_equal(active, memory.active):
+        memory.active = active
+        memory.device_active = _upload(active.astype(np.float32), launch)
         whole = active.copy()
         whole[[*rows, *addresses.apart]] = False
         table_of_chunks = chunks(addresses.sizes, whole)
@@ -74,22 +121,20 @@ def prepare(launch: Launch) -> None:
             programs[index] = len(parts[-1])
         # segment_reduce wants the programs of a tensor side by side, in the order of tensors: so they are as long as
         # sums are over dense gradients, or over all tensors
-        memory["chunks"] = torch.cat(parts)
-        memory["programs"] = _upload(programs, launch)
-    if memory["uploaded"] is None or not np.array_equal(table, memory["uploaded"]):
-        memory["uploaded"] = table.copy()
-        memory["device_addresses"] = _upload(table, launch)
-        memory["aligned"] = bool((table % 16 == 0).all())
+        memory.chunks = torch.cat(parts)
+        memory.programs = _upload(programs, launch)
+    if memory.table is None or not np.array_equal(table, memory.table):
+        memory.table = table.copy()
+        memory.device_table = _upload(table, launch)
+        memory.aligned = bool((table % 16 == 0).all())
 
 
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """The first of two passes: what the rule wants summed over each tensor."""
-    memory = launch.memory
-    steps = launch.step_counts + memory["device_active"]  # the rule sees the step that is being made
+    memory: GpuMemory = launch.memory
+    steps = launch.slots.step_counts + memory.device_active  # the rule sees the step that is being made
     _upload_rows(launch, rows)
-    launch.totals = _sums(
-        launch, launch.kind, memory["device_addresses"], memory["device_rows"], steps, gradient_factor
-    )
+    launch.totals = _sums(launch, launch.kind, memory.device_table, memory.device_rows, steps, gradient_factor)
 
 
 def squares(launch: Launch) -> torch.Tensor:
@@ -97,55 +142,55 @@ def squares(launch: Launch) -> torch.Tensor:
 
     Each is that of one gradient, unless some are row-sparse.
     """
-    memory = launch.memory
-    addresses = memory["device_addresses"][:, :2].contiguous()
-    totals = _sums(launch, norm_of(launch.kind), addresses, memory["signs"], launch.step_counts, 1.0)[:, 0]
-    for index in memory["addresses"].apart:
+    memory: GpuMemory = launch.memory
+    addresses = memory.device_table[:, :2].contiguous()
+    totals = _sums(launch, norm_of(launch.kind), addresses, memory.signs, launch.slots.step_counts, 1.0)[:, 0]
+    for index in memory.addresses.apart:
         totals[index] += torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64) ** 2
     return totals
 
 
 def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
     """Update every tensor of `launch` that has a gradient."""
-    memory = launch.memory
+    memory: GpuMemory = launch.memory
     _upload_rows(launch, rows)
-    flag = memory["no_inf"]
+    flag = memory.no_inf
     if found_inf is not None:
         flag = torch.as_tensor(found_inf, dtype=torch.float32, device=flag.device)
-    memory["flag"] = None if found_inf is None else flag
+    memory.flag = None if found_inf is None else flag
     # The rule sees the step that is being made. The state has it once all is written.
-    memory["steps"] = steps = launch.step_counts + memory["device_active"] * (flag == 0)
+    memory.steps = steps = launch.slots.step_counts + memory.device_active * (flag == 0)
     # A program reads what was before the step: another one of the same tensor may have written already.
-    after = steps if launch.numbers is None else launch.numbers
-    before = after if launch.numbers is None else after.clone()
+    after = steps if launch.slots.numbers is None else launch.slots.numbers
+    before = after if launch.slots.numbers is None else after.clone()
     totals = launch.totals if launch.kind.sums else flag
-    memory["started"] = False
+    memory.started = False
     launch.began = True
     _start(
-        memory["kernel"], launch, memory["device_addresses"], memory["device_rows"], steps,
+        memory.kernel, launch, memory.device_table, memory.device_rows, steps,
         gradient_factor, flag, before, after, totals, flag,
     )  # fmt: skip
-    memory["started"] = True
+    memory.started = True
     _complete(launch, rows, gradient_factor)
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """Go on with an update that an exception interrupted."""
-    if not launch.memory["started"]:
-        run(launch, rows, gradient_factor, launch.memory["flag"])
+    if not launch.memory.started:
+        run(launch, rows, gradient_factor, launch.memory.flag)
     else:
         _complete(launch, rows, gradient_factor)
 
 
 def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """What follows the kernel; it may be done twice."""
-    memory = launch.memory
-    for index in memory["addresses"].apart:
-        if index not in launch.finished and (memory["flag"] is None or not bool(memory["flag"])):  # waits
+    memory: GpuMemory = launch.memory
+    for index in memory.addresses.apart:
+        if index not in launch.finished and (memory.flag is None or not bool(memory.flag)):  # waits
             eager.update(launch, index, rows, float(gradient_factor))
-    for tensor, copy in memory["addresses"].staged:
+    for tensor, copy in memory.addresses.staged:
         tensor.copy_(copy)
-    launch.step_counts.copy_(memory["steps"])
+    launch.slots.step_counts.copy_(memory.steps)
 
 
 def _sums(
@@ -157,14 +202,14 @@ def _sums(
     gradient_factor: Any,
 ) -> torch.Tensor:
     """Float64 (tensors, sums) of a kernel that only reads; zero where there is no gradient."""
-    memory = launch.memory
-    numbers = steps if launch.numbers is None else launch.numbers
-    partials = torch.zeros(memory["chunks"].shape[0], len(kind.sums), dtype=torch.float64, device=steps.device)
+    memory: GpuMemory = launch.memory
+    numbers = steps if launch.slots.numbers is None else launch.slots.numbers
+    partials = torch.zeros(memory.chunks.shape[0], len(kind.sums), dtype=torch.float64, device=steps.device)
     _start(
         kernel(kind, True), launch, addresses, rows, steps,
-        gradient_factor, memory["no_inf"], numbers, numbers, partials, partials,
+        gradient_factor, memory.no_inf, numbers, numbers, partials, partials,
     )  # fmt: skip
-    return torch.segment_reduce(partials, "sum", lengths=memory["programs"], axis=0, initial=0.0)
+    return torch.segment_reduce(partials, "sum", lengths=memory.programs, axis=0, initial=0.0)
 
 
 def _start(
@@ -177,54 +222,36 @@ def _start(
     *tables: torch.Tensor,
 ) -> None:
     """Start one program per chunk. `tables`: the flag, numbers before and after, totals, partial sums."""
-    from stepwell.engine.gpu_source import BLOCK
+    from stepwell.engine.backends.gpu_source import BLOCK
 
-    memory = launch.memory
+    memory: GpuMemory = launch.memory
     factor = torch.as_tensor(gradient_factor, dtype=torch.float32, device=steps.device)
     options: dict[str, Any] = {} if interpreted() else {"enable_fp_fusion": False, "num_warps": 4}
-    grid = (memory["chunks"].shape[0],)
+    grid = (memory.chunks.shape[0],)
     if grid[0] == 0:
         return
     function[grid](
-        memory["chunks"],
+        memory.chunks,
         addresses,
-        memory["device_elements"],
-        memory["device_groups"],
+        memory.elements,
+        memory.groups,
         steps,
-        memory["device_salts"],
+        memory.salts,
         rows,
         factor,
         *tables,
         BLOCK=BLOCK,
-        ALIGNED=memory["aligned"],
-        ROWS=bool(memory["addresses"].rows),
+        ALIGNED=memory.aligned,
+        ROWS=bool(memory.addresses.rows),
         **options,
     )
 
 
 def _upload_rows(launch: Launch, rows: np.ndarray) -> None:
-    memory = launch.memory
-    if memory["numbers"] is None or not np.array_equal(rows, memory["numbers"]):
-        memory["numbers"] = rows.copy()
-        memory["device_rows"] = _upload(rows, launch)
-
-
-def _memory(launch: Launch) -> dict[str, Any]:
-    device = launch.tensors[0].device
-    return {
-        "kernel": kernel(launch.kind),
-        "addresses": Addresses(launch),
-        "uploaded": None,
-        "aligned": False,
-        "device_elements": _upload(launch.elements, launch),
-        "device_groups": _upload(launch.groups, launch),
-        "device_salts": _upload(launch.salts, launch),
-        "no_inf": torch.zeros((), device=device),
-        "signs": torch.ones(len(launch.param_groups), 1, dtype=torch.float64, device=device),
-        "active": None,
-        "by_rows": False,  # whether the work was divided by single rows, for a gradient that is gone
-        "numbers": None,
-    }
+    memory: GpuMemory = launch.memory
+    if memory.rows is None or not np.array_equal(rows, memory.rows):
+        memory.rows = rows.copy()
+        memory.device_rows = _upload(rows, launch)
 
 
 def _upload(table: np.ndarray, launch: Launch) -> torch.Tensor:
@@ -239,7 +266,7 @@ def _upload(table: np.ndarray, launch: Launch) -> torch.Tensor:
 def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
     """int64 (programs, 4): which tensor, the first of the elements a program updates and the end of them, and how far
     the gradient's elements lie from the parameter's (see `row_chunks`)."""
-    from stepwell.engine.gpu_source import BLOCK
+    from stepwell.engine.backends.gpu_source import BLOCK
 
     places = np.flatnonzero(active)
     counts = -(-sizes[places] // BLOCK)
@@ -251,7 +278,7 @@ def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 def row_chunks(tensor: int, ids: torch.Tensor, length: int) -> torch.Tensor:
     """The chunks of a row-sparse gradient, made on its device: its k-th row is the row ids[k]."""
-    from stepwell.engine.gpu_source import BLOCK
+    from stepwell.engine.backends.gpu_source import BLOCK
 
     inside = torch.arange(0, length, BLOCK, device=ids.device)
     first = (ids[:, None] * length + inside).flatten()

@@ -19,7 +19,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from stepwell.engine.formats import CODES, HUGE, TINY, TURN, Blockwise
+from stepwell.engine.blocks import CODES, HUGE, TINY, Blockwise
+from stepwell.engine.randomness import TURN
 
 SCOPES = 16  # arrays of one kernel that are told apart
 _CODES_SCOPE, _LARGEST_SCOPE, _RANDOM_SCOPE = (
@@ -327,7 +328,7 @@ LOAD = _Table(_load)
 STORE = _Table(_store)
 
 
-# Random bits (formats.mix, in 32-bit arithmetic)
+# Random bits (randomness.mix, in 32-bit arithmetic)
 
 
 def _scatter(builder: Any, x: Any) -> Any:
@@ -337,14 +338,14 @@ def _scatter(builder: Any, x: Any) -> Any:
 
 
 def _scatter_once(builder: Any, x: Any) -> Any:
-    """formats.mix_once."""
+    """randomness.mix_once."""
     x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
     return builder.xor(x, builder.lshr(x, _word(15)))
 
 
 @_llvm(types.uint32, types.int64)
 def key_of(builder: Any, seed: Any) -> Any:
-    """formats.key_of from its unscattered sum."""
+    """randomness.key_of from its unscattered sum."""
     return _scatter(builder, builder.trunc(seed, _WORD))
 
 
@@ -377,7 +378,7 @@ def high_half(builder: Any, random: Any) -> Any:
 
 @_llvm(types.uint32, types.uint32, types.int64)
 def turned(builder: Any, half: Any, step: Any) -> Any:
-    """The 16 random bits of formats.code_bits at a step."""
+    """The 16 random bits of randomness.code_bits at a step."""
     turn = builder.mul(builder.trunc(step, _WORD), _word(TURN))
     return builder.and_(builder.add(half, turn), _word(0xFFFF))
 
@@ -486,7 +487,7 @@ def _least(builder: Any, bits: Any, most: int) -> Any:
 
 
 def _back(builder: Any, code: Blockwise, root: Any) -> Any:
-    """formats.Blockwise._back."""
+    """blocks.Blockwise._back."""
     bits = builder.sub(builder.bitcast(root, _WORD), _word(code.offset))
     value = builder.bitcast(builder.shl(bits, _word(code.shift)), _F32)
     zero = ir.Constant(_F32, 0.0)
@@ -498,7 +499,7 @@ def _uniform(builder: Any, random: Any) -> Any:
 
 
 def _dither(builder: Any, key: Any, place: Any) -> Any:
-    """formats.Blockwise._dither of one place."""
+    """blocks.Blockwise._dither of one place."""
     place = builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1))
     return _uniform(builder, builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16)))
 

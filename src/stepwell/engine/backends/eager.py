@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats
+from stepwell.engine import formats, halves, memory_order, randomness
 from stepwell.engine.frame import frame, sums
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch
 from stepwell.engine.numbers import Number
-from stepwell.engine.plan import Launch, LaunchKind
 
 # Elements whose squares torch adds up in float32. It does so one after the other: over 10 million elements the norm is
 # 4e-4 off, which is more than the kernels differ from it.
@@ -26,7 +27,7 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 
 def prepare(launch: Launch) -> None:
     """Nothing is kept between steps. Raises Stale where a parameter is no longer what the plan was made for."""
-    launch.check_layout()
+    launch.slots.check_layout()
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     for index in launch.active():
         loaded = load(launch, index)
         numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), float(gradient_factor))
-        step = Number(launch.steps[index]) + 1
+        step = Number(launch.slots.steps[index]) + 1
         parts = sums(kind.rule, kind.measure, loaded.g, loaded.p, step, loaded.slots, **numbers)
         for column, name in enumerate(kind.sums):
             launch.totals[index, column] = as_tensor(parts[name], loaded.p).double().sum()
@@ -85,11 +86,11 @@ def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float)
     numbers |= zip(kind.sums, map(Number, launch.totals[index].tolist()), strict=True)
     if kind.sizes:
         numbers["elements"] = Number(launch.elements[index])
-    step = Number(launch.steps[index]) + 1
+    step = Number(launch.slots.steps[index]) + 1
     p, slots = frame(kind.rule, loaded.g, loaded.p, step, loaded.slots, cautious=kind.cautious, **numbers)
 
     def write() -> None:
-        launch.steps[index] = step
+        launch.slots.steps[index] = step
         store(launch, index, loaded, p, slots)
         launch.finished.add(index)
 
@@ -140,14 +141,14 @@ def load(launch: Launch, index: int) -> Loaded:
     else:
         if gradient.stride() != whole.stride():
             gradient = torch.empty_like(whole).copy_(gradient)
-        g = formats.flat(gradient)
-    weights = formats.flat(whole)
+        g = memory_order.flat(gradient)
+    weights = memory_order.flat(whole)
     p = weights.to(dtype)
-    if launch.low_bits is not None:
-        p = formats.join(weights, formats.flat(launch.low_bits[index]))
+    if launch.slots.low_bits is not None:
+        p = halves.join(weights, memory_order.flat(launch.slots.low_bits[index]))
     slots: list[Any] = []
     for place, (name, signed) in enumerate(zip(kind.slot_formats, kind.signed, strict=True)):
-        stored = launch.slots[place]
+        stored = launch.slots.slots[place]
         if stored is None:
             slots.append(None)
         elif launch.signature.slots[place].per == "element":
@@ -155,8 +156,8 @@ def load(launch: Launch, index: int) -> Loaded:
             slots.append(values if places is None else values[places])
         else:
             slots.append(stored[index][0].to(dtype))
-    if launch.numbers is not None:
-        for name, number in zip(kind.number_slots, launch.numbers[index].tolist(), strict=True):
+    if launch.slots.numbers is not None:
+        for name, number in zip(kind.number_slots, launch.slots.numbers[index].tolist(), strict=True):
             slots[kind.slots.index(name)] = Number(number)
     return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
 
@@ -166,14 +167,14 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
     kind, whole, places = launch.kind, loaded.whole, loaded.places
     elements = whole.numel()
     dtype = formats.working_dtype(kind.weights)
-    key = formats.key_of(int(launch.seeds[index]), launch.places[index], float(launch.steps[index]))
+    key = randomness.key_of(int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index]))
 
     def random(consumer: int, count: int = elements) -> Tensor:
-        bits = formats.random_bits(formats.stream(key, consumer // 2), count, whole.device)
+        bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, whole.device)
         return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
 
     for consumer, (name, signed, new) in enumerate(zip(kind.slot_formats, kind.signed, slots, strict=True)):
-        stored = launch.slots[consumer]
+        stored = launch.slots.slots[consumer]
         if stored is None:
             continue
         tensors = stored[index]
@@ -184,8 +185,8 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         values = as_tensor(new, p)
         rounded = None
         if name in ("int8", "int4"):
-            seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.steps[index])
-            rounded = formats.code_bits(seed, place, step, consumer, elements, whole.device)
+            seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index])
+            rounded = randomness.code_bits(seed, place, step, consumer, elements, whole.device)
         elif name == "bf16":
             rounded = random(consumer)
         if places is None:
@@ -196,18 +197,18 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
             formats.write_blocks(name, signed, tensors, values, rounded, places)
         else:  # numbers that were stored once are stored again as they are
             formats.write(name, signed, tensors, values, rounded)
-    if launch.numbers is not None:
+    if launch.slots.numbers is not None:
         numbers = [slots[kind.slots.index(name)] for name in kind.number_slots]
-        launch.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
-    weights = formats.flat(whole)
-    if launch.low_bits is not None:
-        low_bits = formats.flat(launch.low_bits[index])
-        high, low = formats.split(p, weights.dtype)
+        launch.slots.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
+    weights = memory_order.flat(whole)
+    if launch.slots.low_bits is not None:
+        low_bits = memory_order.flat(launch.slots.low_bits[index])
+        high, low = halves.split(p, weights.dtype)
         _write(weights, places, high)
         _write(low_bits, places, low)
     elif kind.rounding == "stochastic":
         bits = random(len(slots)) if places is None else random(len(slots))[places]
-        _write(weights, places, formats.round_stochastically(p, bits, weights.dtype))
+        _write(weights, places, randomness.round_stochastically(p, bits, weights.dtype))
     else:
         _write(weights, places, p.to(weights.dtype))
     tensor = launch.tensors[index].detach()

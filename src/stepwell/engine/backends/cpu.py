@@ -1,23 +1,26 @@
 """The backend `cpu`: one pass over all tensors of a launch, compiled by Numba from the traced rule.
 
-A kernel is printed as a small Python module (`engine/printed.py`) and compiled; its machine code is kept in a cache
-folder (`engine/machine_code.py`), so that a second process starts warm.
+A kernel is printed as a small Python module (`kernels/printed.py`) and compiled; its machine code is kept in a cache
+folder (`kernels/machine_code.py`), so that a second process starts warm.
 """
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from stepwell.engine import eager, machine_code, printed, threads
-from stepwell.engine.addresses import Addresses
-from stepwell.engine.cpu_source import source, sums_source
-from stepwell.engine.plan import Launch, LaunchKind, norm_of
+from stepwell.engine.backends import eager
+from stepwell.engine.backends.addresses import Addresses
+from stepwell.engine.backends.cpu_job import Job, Word
+from stepwell.engine.backends.cpu_source import source, sums_source
+from stepwell.engine.kernels import threads
+from stepwell.engine.kernels.compiled import compiled
+from stepwell.engine.kind import LaunchKind, norm_of
+from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import is_wrapper
 
 # A small tensor costs its elements plus a fixed part (reading the tables, powers for the bias correction), here in
@@ -43,20 +46,43 @@ def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
     return None
 
 
+@dataclass
+class CpuMemory:
+    """What this backend keeps of a launch between steps."""
+
+    kernel: Any
+    addresses: Addresses
+    totals: np.ndarray  # those of the launch, as NumPy's
+    job: Job = field(default_factory=Job)
+    available: int = 0  # threads, when the work was divided
+    threads: int = 1  # as many as the work is worth
+    active: np.ndarray | None = None  # which tensors have a gradient
+    by_rows: bool = False  # whether the work was divided by single rows, for a gradient that is gone
+    # int64 (n, 5) and (spans + 1,), see `divide`
+    pieces: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.int64))
+    spans: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    # Of the update that is being made; the kernel reads them.
+    steps: np.ndarray | None = None
+    numbers_before: torch.Tensor | None = None
+
+    def release(self) -> None:
+        """Let go of the gradients."""
+        self.addresses.release()
+
+
 def prepare(launch: Launch) -> None:
     """Gather this step's addresses and divide the work. Nothing is updated yet, so that all launches can be refused."""
-    memory = launch.memory
-    if not memory:
-        memory.update(_memory(launch))
-    addresses: Addresses = memory["addresses"]
-    had_rows = memory["by_rows"]
+    if launch.memory is None:
+        launch.memory = CpuMemory(kernel(launch.kind), Addresses(launch), launch.totals.numpy())
+    memory: CpuMemory = launch.memory
+    addresses, had_rows = memory.addresses, memory.by_rows
     addresses.collect(launch)
-    memory["by_rows"] = addresses.has_rows
+    memory.by_rows = addresses.has_rows
     active = addresses.table[:, 1] != 0
     available = torch.get_num_threads()
-    again = had_rows or addresses.has_rows or available != memory["available"]
-    if again or not np.array_equal(active, memory["active"]):
-        memory["available"], memory["active"] = available, active
+    again = had_rows or addresses.has_rows or available != memory.available
+    if again or memory.active is None or not np.array_equal(active, memory.active):
+        memory.available, memory.active = available, active
         _divide_work(launch)
         _write_job(launch)
 
@@ -64,19 +90,19 @@ def prepare(launch: Launch) -> None:
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """The first of two passes: what the rule wants summed over each tensor, in the order of its pieces."""
     _write_numbers(launch, rows, gradient_factor)
-    _add_up(launch, sums_kernel(launch.kind), launch.memory["totals"])
+    _add_up(launch, sums_kernel(launch.kind), launch.memory.totals)
 
 
 def squares(launch: Launch) -> torch.Tensor:
     """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none. `launch` is prepared."""
-    memory = launch.memory
+    memory: CpuMemory = launch.memory
     totals, signs = np.zeros((len(launch.tensors), 1)), np.ones((len(launch.param_groups), 1))
-    addresses = np.ascontiguousarray(memory["addresses"].table[:, :2])
+    addresses = np.ascontiguousarray(memory.addresses.table[:, :2])
     _write_numbers(launch, signs, 1.0)
-    memory["job"][4] = addresses.ctypes.data
+    memory.job[Word.ADDRESSES] = addresses.ctypes.data
     _add_up(launch, sums_kernel(norm_of(launch.kind)), totals)
-    memory["job"][4] = memory["addresses"].table.ctypes.data
-    for index in memory["addresses"].apart:
+    memory.job[Word.ADDRESSES] = memory.addresses.table.ctypes.data
+    for index in memory.addresses.apart:
         totals[index] = float(torch.linalg.vector_norm(launch.gradient_of(index).values(), dtype=torch.float64)) ** 2
     return torch.from_numpy(totals[:, 0])
 
@@ -85,37 +111,41 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     """Update every tensor of `launch` that has a gradient."""
     if found_inf is not None and bool(found_inf):
         return
+    memory: CpuMemory = launch.memory
     _write_numbers(launch, rows, gradient_factor)
     launch.began = True
-    threads.run(launch.memory["kernel"].address, launch.memory["job_address"], launch.memory["threads"])
+    threads.run(memory.kernel.address, memory.job.address, memory.threads)
     _complete(launch, rows, gradient_factor)
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """Go on with an update that an exception interrupted. The kernel runs once: it counts the spans it takes."""
-    if launch.memory["job"][0] == 0:
-        threads.run(launch.memory["kernel"].address, launch.memory["job_address"], launch.memory["threads"])
+    memory: CpuMemory = launch.memory
+    if memory.job[Word.TAKEN] == 0:
+        threads.run(memory.kernel.address, memory.job.address, memory.threads)
     _complete(launch, rows, gradient_factor)
 
 
 def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """What follows the kernel; it may be done twice."""
-    addresses: Addresses = launch.memory["addresses"]
-    for index in addresses.apart:
+    memory: CpuMemory = launch.memory
+    for index in memory.addresses.apart:
         if index not in launch.finished:
             eager.update(launch, index, rows, float(gradient_factor))
-    for tensor, copy in addresses.staged:
+    for tensor, copy in memory.addresses.staged:
         tensor.copy_(copy)
-    launch.steps[:] = launch.memory["steps"]
+    launch.slots.steps[:] = memory.steps
 
 
 def _divide_work(launch: Launch) -> None:
     """Pieces and spans of this step: whole tensors cut where threads part, and single rows of row-sparse gradients."""
-    memory, addresses = launch.memory, launch.memory["addresses"]
-    rows, sizes, whole = addresses.rows, addresses.sizes, memory["active"].copy()
+    memory: CpuMemory = launch.memory
+    addresses = memory.addresses
+    assert memory.active is not None
+    rows, sizes, whole = addresses.rows, addresses.sizes, memory.active.copy()
     whole[[*rows, *addresses.apart]] = False
     elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
-    memory["threads"] = count = max(1, min(memory["available"], elements // FEWEST))
+    memory.threads = count = max(1, min(memory.available, elements // FEWEST))
     wanted = 1 if count == 1 else count * SPANS
     pieces, spans = divide(sizes, whole, launch.groups, wanted)
     if rows:
@@ -123,61 +153,46 @@ def _divide_work(launch: Launch) -> None:
         more = np.concatenate(parts)
         cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
         pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
-    memory["pieces"], memory["spans"] = pieces, spans
+    memory.pieces, memory.spans = pieces, spans
 
 
 def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     """The words of the job that change from step to step."""
-    memory = launch.memory
-    job = memory["job"]
-    job[0] = 0  # spans taken
+    memory: CpuMemory = launch.memory
+    job, numbers = memory.job, launch.slots.numbers
+    assert memory.active is not None
+    job[Word.TAKEN] = 0
     # The rule sees the step that is being made. The state has it once all is written.
-    memory["steps"] = launch.steps + memory["active"].astype(np.float32)
-    job[5] = memory["steps"].ctypes.data
-    job[7] = rows.ctypes.data
-    memory["job_numbers"][8] = float(gradient_factor)
-    if launch.numbers is not None:  # threads that share a tensor all read what was before, and write the same
-        memory["before"] = before = launch.numbers.clone()
-        job[12], job[13] = before.data_ptr(), launch.numbers.data_ptr()
+    memory.steps = launch.slots.steps + memory.active.astype(np.float32)
+    job[Word.STEPS], job[Word.ROWS] = memory.steps.ctypes.data, rows.ctypes.data
+    job.factor = float(gradient_factor)
+    if numbers is not None:  # threads that share a tensor all read what was before, and write the same
+        memory.numbers_before = numbers.clone()
+        job[Word.NUMBERS_BEFORE], job[Word.NUMBERS] = memory.numbers_before.data_ptr(), numbers.data_ptr()
 
 
 def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
     """Run a kernel that only reads, and fill `totals` with its sums over each tensor, in the order of its pieces."""
-    memory = launch.memory
-    partials = np.empty((len(memory["pieces"]), totals.shape[1]))
-    memory["job"][11] = partials.ctypes.data
-    threads.run(summing.address, memory["job_address"], memory["threads"])
+    memory: CpuMemory = launch.memory
+    partials = np.empty((len(memory.pieces), totals.shape[1]))
+    memory.job[Word.PARTIALS] = partials.ctypes.data
+    threads.run(summing.address, memory.job.address, memory.threads)
     totals[:] = 0
-    tensors = memory["pieces"][:, 0]
+    tensors = memory.pieces[:, 0]
     starts = np.flatnonzero(np.diff(tensors, prepend=-1))
     if len(starts):
         totals[tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
 
 
 def _write_job(launch: Launch) -> None:
-    """The words of the job that change with the division of the work (cpu_source.py reads them)."""
-    memory = launch.memory
-    spans, pieces, addresses = (a.ctypes.data for a in (memory["spans"], memory["pieces"], memory["addresses"].table))
-    memory["job"][1] = len(memory["spans"]) - 1
-    memory["job"][9:11] = [memory["totals"].ctypes.data, launch.elements.ctypes.data]
-    memory["job"][2:5], memory["job"][6] = [spans, pieces, addresses], launch.salts.ctypes.data
-
-
-def _memory(launch: Launch) -> dict[str, Any]:
-    job = np.zeros(14, dtype=np.int64)
-    return {
-        "kernel": kernel(launch.kind),
-        "addresses": Addresses(launch),
-        "salts": launch.salts,
-        "totals": launch.totals.numpy(),
-        "available": 0,
-        "threads": 1,
-        "job": job,
-        "job_numbers": job.view(np.float64),
-        "job_address": job.ctypes.data,
-        "active": None,
-        "by_rows": False,  # whether the work was divided by single rows, for a gradient that is gone
-    }
+    """The words of the job that change with the division of the work."""
+    memory: CpuMemory = launch.memory
+    job = memory.job
+    job[Word.SPANS] = len(memory.spans) - 1
+    job[Word.SPAN_TABLE], job[Word.PIECES] = memory.spans.ctypes.data, memory.pieces.ctypes.data
+    job[Word.ADDRESSES] = memory.addresses.table.ctypes.data
+    job[Word.SALTS], job[Word.ELEMENTS] = launch.salts.ctypes.data, launch.elements.ctypes.data
+    job[Word.TOTALS] = memory.totals.ctypes.data
 
 
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -226,18 +241,3 @@ def kernel(kind: LaunchKind) -> Any:
 def sums_kernel(kind: LaunchKind) -> Any:
     """The kernel of the first pass, which only reads."""
     return compiled(sums_source(kind))
-
-
-def compiled(text: str) -> Any:
-    """The kernel of a printed text; it is compiled here, so what fails, fails before any update."""
-    digest = printed.digest_of(text, _environment())
-    return machine_code.compiled(printed.module_of(text, digest).kernel, printed.name_of(digest), digest)
-
-
-@cache
-def _environment() -> str:
-    """What machine code depends on besides the printed text."""
-    import numba
-
-    called = [Path(__file__).with_name(name).read_text() for name in ("cpu_intrinsics.py", "formats.py")]
-    return " ".join([numba.__version__, sys.version, *called])

@@ -1,0 +1,217 @@
+"""The tensors that one kernel updates together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from operator import is_
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepwell.engine import randomness, sharding, sparse
+from stepwell.engine.foreign import Foreign
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
+from stepwell.engine.rule import RuleSignature
+from stepwell.engine.slots import Slots
+from stepwell.engine.watched import Stale
+from stepwell.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One parameter of a launch.
+
+    Attributes:
+        name: as messages call it.
+        owner: the parameter.
+        tensor: what lies here of the parameter: itself, unless it is spread over a mesh.
+        shards: how it is spread, or None.
+        group: the number of its group.
+        place: its number among all parameters of the optimizer, which random bits depend on.
+        state: its entry in `optimizer.state`.
+    """
+
+    name: str
+    owner: Tensor
+    tensor: Tensor
+    shards: sharding.Shards | None
+    group: int
+    place: int
+    state: Any
+
+
+class Memory(Protocol):
+    """What a backend keeps of a launch between steps."""
+
+    def release(self) -> None:
+        """Let go of everything that belongs to the step that was made."""
+
+
+class Launch:
+    """The tensors that one kernel updates, and where their state lies.
+
+    Args:
+        kind, signature: what the kernel is made for, and of which rule.
+        backend: the module that runs it.
+        owner: the class of the optimizer, for messages.
+        said: what the optimizer has warned of already.
+        members: its parameters, at least one.
+        groups: all groups of the optimizer.
+        all_states: the states of all parameters of the optimizer.
+    """
+
+    def __init__(
+        self,
+        kind: LaunchKind,
+        signature: RuleSignature,
+        backend: Any,
+        owner: str,
+        said: set[str],
+        members: Sequence[Member],
+        groups: list[dict[str, Any]],
+        all_states: Sequence[Any],
+    ) -> None:
+        self.kind, self.signature, self.backend, self.owner, self.said = kind, signature, backend, owner, said
+        self.param_groups = groups
+        self.names = [one.name for one in members]
+        self.owners = [one.owner for one in members]
+        self.tensors = [one.tensor for one in members]
+        self.shards = [one.shards for one in members]
+        self.states = [one.state for one in members]
+        self.groups = np.array([one.group for one in members], dtype=np.int64)
+        self.elements = np.array([owner.numel() for owner in self.owners], dtype=np.int64)  # over the mesh
+        self.spread = any(map(sharding.is_spread, self.owners))
+        seeds = np.array([groups[one.group]["seed"] for one in members], dtype=np.int64)
+        places = np.array([one.place for one in members], dtype=np.int64)
+        self.seeds, self.places = seeds, places.tolist()
+        self.salts = seeds * randomness.SEED_FACTOR + places * randomness.PLACE_FACTOR
+        self.slots = Slots(
+            kind, signature, owner, self.names, self.owners, self.tensors,
+            [groups[one.group] for one in members], self.states, all_states,
+        )  # fmt: skip
+        # what the first pass found, float64 (tensors, sums); zero where there is no gradient
+        count, device = len(members), self.tensors[0].device
+        self.totals = torch.zeros((count, len(kind.sums)), dtype=torch.float64, device=device)
+        self.gradients: list[Any] = [None] * count
+        self.complete = False  # whether every tensor has a gradient this time
+        self.counts_versions = not any(owner.is_inference() for owner in self.owners)
+        self.memory: Any = None  # a `Memory`, once the backend has prepared
+        self.pointers: Pointers | None = None
+        self.moves = 0  # how often something was found elsewhere than in the step before
+        # Of the update that is being made, for one that is interrupted:
+        self.began = False  # whether something may have been written
+        self.finished: set[int] = set()  # tensors that are written, where they are written one by one
+        self.writing: Callable[[], None] | None = None  # writes what was computed last; it may be done twice
+
+    # Before an update
+
+    def collect(self) -> bool:
+        """Look at the gradients, and at all that this launch reads and writes; give state to a tensor that has its
+        first gradient. False if there is none at all."""
+        if self.tensors[0].is_meta:
+            raise UsageError(
+                f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real "
+                "with model.to_empty(device=...), initialise or load it, and then make a new optimizer: to_empty "
+                "replaces the parameters that this one has"
+            )
+        self.gradients = [owner.grad for owner in self.owners]
+        if self.spread:
+            local = [sharding.local(owner) for owner in self.owners]
+            if not all(map(is_, local, self.tensors)):
+                self.tensors[:], self.pointers = local, None
+            self.gradients = [
+                None if gradient is None else sharding.local_gradient(gradient, owner)
+                for gradient, owner in zip(self.gradients, self.owners, strict=True)
+            ]
+        missing = sum(map(is_, self.gradients, repeat(None)))
+        self.complete = missing == 0
+        if missing == len(self.gradients):
+            return False
+        if self.slots.start(self.gradients):
+            self.pointers = None
+        self._look()
+        return True
+
+    def _look(self) -> None:
+        """Ask all that is read and written by address where it lies now.
+
+        Raises Stale where something is no longer what the plan was made for, and UsageError where there is no memory.
+        """
+        pointers = self.pointers = self.pointers or self._held()
+        if not pointers.read():
+            lost = np.flatnonzero(pointers.found == OUT_OF_STORAGE)
+            if len(lost):
+                raise UsageError(
+                    f"{self.labels[lost[0]]} has no memory for its elements: its storage was freed or made smaller "
+                    "(untyped_storage().resize_()); give the storage its size and its values back before the step"
+                )
+            self.slots.check_layout()
+            raise Stale  # a slot is another: the next plan takes it over, or refuses it
+        if pointers.has_moved():
+            self.foreign = Foreign(zip(self.labels, pointers.tensors, strict=True))
+            self.moves += 1
+        self.foreign.check()
+        for cells in (self.slots.counts, self.slots.cells):
+            if cells is not None:
+                cells.fetch()
+
+    def _held(self) -> Pointers:
+        """The parameters and slots, held to be asked where they lie: `self.columns` of the table of addresses."""
+        tensors: list[Tensor] = []
+        self.labels: list[str] = []
+        columns: list[tuple[int, int]] = []
+        for index in (index for index, tensor in enumerate(self.tensors) if has_memory(tensor)):
+            own = [(repr(self.names[index]), self.tensors[index])]
+            more = list(self.slots.labelled(index)) if self.slots.started[index] else []
+            for column, (label, tensor) in enumerate([*own, *more]):
+                self.labels.append(label)
+                tensors.append(tensor)
+                columns.append((index, column + (column > 0)))  # the second column is the gradient's
+        self.columns = tuple(np.array(columns, dtype=np.int64).reshape(-1, 2).T)
+        return Pointers(tensors, tensors)
+
+    def labelled(self) -> Iterable[tuple[str, Tensor]]:
+        """All tensors that this launch writes, with words to call them by."""
+        for index, tensor in enumerate(self.tensors):
+            yield repr(self.names[index]), tensor
+            if self.slots.started[index]:
+                yield from self.slots.labelled(index)
+
+    # During an update
+
+    def active(self) -> Iterable[int]:
+        """The places of the tensors that have a gradient."""
+        return (index for index, gradient in enumerate(self.gradients) if gradient is not None)
+
+    def gradient_of(self, index: int) -> Tensor:
+        """The gradient of one tensor (see `sparse.usable`)."""
+        return sparse.usable(self.gradients[index], self.tensors[index], self.names[index], self.kind.takes_rows)
+
+    def write(self, act: Callable[[], None]) -> None:
+        """Write what was computed, so that an interrupted update can be finished."""
+        self.writing = act
+        act()
+        self.writing = None
+
+    # After an update
+
+    def finish(self, rows: np.ndarray, gradient_factor: Any, found_inf: Any) -> None:
+        """Complete the update that an exception interrupted."""
+        if self.began:
+            self.backend.finish(self, rows, gradient_factor)
+        else:
+            self.backend.run(self, rows, gradient_factor, found_inf)
+
+    def done(self) -> None:
+        """After an update: let go of the gradients, and write numbers that lie elsewhere to where they lie."""
+        self.gradients = [None] * len(self.tensors)
+        self.began, self.writing = False, None
+        self.finished.clear()
+        if self.memory is not None:
+            self.memory.release()
+        self.slots.bring_back()

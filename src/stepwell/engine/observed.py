@@ -1,0 +1,36 @@
+"""`step` under torch's hooks and profiler, where something looks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.optim.optimizer as torch_optimizer
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+def observed(step: Step) -> Step:
+    """`step` that runs inside a range of torch's profiler, with its hooks, where anything looks: as it was called, for
+    hooks see whether `closure` was passed by name."""
+    hooked = torch.optim.Optimizer.profile_hook_step(step)
+
+    @functools.wraps(step)
+    def observing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (hooked if is_observed(self) else step)(self, *args, **kwargs)
+
+    observing.hooked = True  # type: ignore[attr-defined]  # how torch marks a step that has its hooks
+    return observing  # type: ignore[return-value]  # a function of the same arguments
+
+
+def is_observed(optimizer: Any) -> bool:
+    """Whether hooks or the profiler of torch look at the steps of an optimizer."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+        or torch.autograd._profiler_enabled()
+    )
