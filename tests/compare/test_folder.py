@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.compare.folder import Folder, write_whole
+from stepwell.compare.folder import Folder
 from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Plan, Trial
 from stepwell.errors import UsageError
@@ -94,15 +94,6 @@ def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, name: str) -> No
         Folder(tmp_path, PLAN)
 
 
-def test_a_pipe_beside_a_file_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "results.json.part")
-    write_whole(tmp_path / "results.json", "new \ud800")
-    assert (tmp_path / "results.json").read_text() == "new \\ud800"
-    (tmp_path / "folder.json").mkdir()
-    with pytest.raises(UsageError, match=r"cannot write .*folder\.json"):
-        write_whole(tmp_path / "folder.json", "new")
-
-
 def test_a_trial_done_twice_counts_once_the_last_time(tmp_path: Path) -> None:
     folder = Folder(tmp_path, PLAN)
     folder.append(DONE[0])
@@ -168,10 +159,3 @@ def test_a_file_in_the_way_and_damaged_settings(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.json").write_text("{half")
     with pytest.raises(UsageError, match=r"run\.json is damaged"):
         Folder(tmp_path / "run", PLAN)
-
-
-def test_a_file_is_written_whole(tmp_path: Path) -> None:
-    path = write_whole(tmp_path / "x.json", "old")
-    write_whole(path, "new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]

@@ -16,11 +16,11 @@ from stepwell.compare.plan import (
     difference,
     learning_rates,
     rivals,
+    schedule_of,
     seed_trials,
     startable,
     tuning_trials,
 )
-from stepwell.compare.schedule import factor
 
 PLAN = Plan("t", (Contender("SGD", 1e-3, 1.0), Contender("Lion", 1e-5, 1e-2)), trials=6, seeds=3, steps=10)
 
@@ -87,7 +87,7 @@ def test_the_first_differing_setting_is_named() -> None:
 
 @given(st.integers(1, 500))
 def test_the_schedule_rises_then_falls_and_wastes_no_step(steps: int) -> None:
-    factors = [factor(step, steps) for step in range(steps)]
+    factors = schedule_of("decay", steps).values(steps)
     top = factors.index(max(factors))
     assert all(0 < f <= 1 for f in factors)
     assert max(factors) == pytest.approx(1.0)
@@ -95,5 +95,18 @@ def test_the_schedule_rises_then_falls_and_wastes_no_step(steps: int) -> None:
     assert factors[top:] == sorted(factors[top:], reverse=True)
     if steps > 100:
         assert factors[-1] < 0.001
-    assert [factor(step, steps, "warmup") for step in range(steps)] == factors[: top + 1] + [1.0] * (steps - top - 1)
-    assert {factor(step, steps, "constant") for step in range(steps)} == {1.0}
+    assert schedule_of("warmup", steps).values(steps) == factors[: top + 1] + [1.0] * (steps - top - 1)
+    assert set(schedule_of("constant", steps).values(steps)) == {1.0}
+
+
+@pytest.mark.parametrize(("steps", "rise"), [(1, 1), (2, 1), (9, 1), (10, 1), (30, 2), (50, 3), (90, 5), (180, 9)])
+def test_the_warmup_is_5_percent_rounded_as_schedules_round_and_one_step_at_least(steps: int, rise: int) -> None:
+    for name in ("decay", "warmup"):
+        factors = schedule_of(name, steps).values(steps)
+        assert factors[:rise] == [(step + 1) / rise for step in range(rise)]
+        assert factors.index(1.0) == rise - 1
+
+
+def test_the_decay_is_half_a_cosine_from_the_warmup_on() -> None:
+    expected = [0.5 * (1 + math.cos(math.pi * step / 171)) for step in range(171)]
+    assert schedule_of("decay", 180).values(180)[9:] == expected

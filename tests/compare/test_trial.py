@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +16,11 @@ from stepwell import tasks
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Contender, Trial
 from stepwell.compare.pruning import FEWEST, Judge
-from stepwell.compare.trial import evaluated_steps, run_trial, to_device
+from stepwell.compare.training import check_takes, to_device
+from stepwell.compare.trial import evaluated_steps, run_trial
 from stepwell.errors import UsageError
+from stepwell.optimizers import find
+from stepwell.step import Step
 from stepwell.tasks import Metric
 
 SGD = Contender("SGD", 1e-4, 1e-2, {"momentum": 0.9})
@@ -268,3 +272,181 @@ def test_batches_of_any_shape_go_to_the_device() -> None:
     assert moved["a"][0].device.type == moved["a"][1][0].device.type == "meta"
     assert moved["a"][1][1] == "text"
     assert moved["b"] == 3
+
+
+# What a Step does otherwise than a bare optimizer ends a trial as it always did
+
+
+def changed(**parts: Any) -> Any:
+    return dataclasses.replace(tasks.find("ravine"), **parts)
+
+
+def from_call(number: int, then: Callable[[torch.Tensor], Any]) -> Callable[[Any, Any], Any]:
+    """The loss of the ravine; from evaluation `number` on (the first warmed up) what `then` makes of it."""
+    calls: list[int] = []
+
+    def loss(model: torch.nn.Module, batch: torch.Tensor) -> Any:
+        calls.append(1)
+        plain = tasks.find("ravine").loss(model, batch)
+        return plain if len(calls) <= number else then(plain)
+
+    return loss
+
+
+class _BrokenGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0] * math.nan
+
+
+EVERY_PATH = [
+    Contender("SGD", 1e-4, 1e-2, {"momentum": 0.9}),
+    Contender("Sophia", 1e-3, 1.0),
+    Contender("SAM", 1e-4, 1e-2, {"base": "sgd"}),
+    Contender("LBFGS", 1e-2, 1.0, {"line_search_fn": "strong_wolfe"}, "constant"),
+    Contender("Lookahead", 1e-4, 1e-2, {"base": "sgd"}),
+]
+
+
+@pytest.mark.parametrize("contender", EVERY_PATH, ids=lambda one: one.name)
+def test_a_loss_that_becomes_nan_is_divergence_and_not_a_run_of_skipped_updates(contender: Contender) -> None:
+    task = changed(loss=from_call(15, lambda loss: loss * math.nan))
+    outcome = run_trial(task, contender, tuning(1e-3, optimizer=contender.name), 100)  # more than a Step warns of
+    assert (outcome.status, outcome.final) == ("diverged", None)
+    assert "loss or metric not finite by step" in outcome.error
+    assert outcome.steps[-1] <= 14
+
+
+@pytest.mark.parametrize("contender", EVERY_PATH, ids=lambda one: one.name)
+def test_a_gradient_that_is_not_finite_is_divergence_though_the_step_kept_the_weights(contender: Contender) -> None:
+    task = changed(loss=from_call(15, _BrokenGradient.apply))
+    outcome = run_trial(task, contender, tuning(1e-3, optimizer=contender.name), 100)
+    assert outcome.status == "diverged", outcome
+    assert outcome.error.startswith("a gradient not finite by step")
+    assert outcome.steps[-1] <= 14
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        (lambda loss: loss.detach(), "loss has no graph"),
+        (lambda loss: loss.item(), "loss is a float"),
+        (lambda loss: torch.stack([loss, loss]), r"loss has shape \(2,\)"),
+        (lambda loss: torch.ones((), requires_grad=True) * 1.0, "no parameter of the optimizer has a gradient"),
+    ],
+)
+@pytest.mark.parametrize("contender", EVERY_PATH[::2], ids=lambda one: one.name)
+def test_a_loss_that_a_step_refuses_crashes_its_trial_and_no_other(contender: Contender, then: Any, said: str) -> None:
+    outcome = run_trial(changed(loss=from_call(15, then)), contender, tuning(1e-3, optimizer=contender.name), 100)
+    assert outcome.status == "crashed"
+    assert outcome.error.startswith("UsageError: Step: ")
+    assert re.search(said, outcome.error)
+    assert 0 < outcome.steps[-1] <= 14
+
+
+def test_a_model_that_is_frozen_in_one_seed_crashes_its_trials_alone() -> None:
+    def frozen(seed: int) -> torch.nn.Module:
+        return tasks.find("ravine").model(seed).requires_grad_(seed != 2)
+
+    task = changed(model=frozen, surface=None)
+    assert run_trial(task, SGD, tuning(1e-3, seed=1), 10).status == "finished"
+    outcome = run_trial(task, SGD, tuning(1e-3, seed=2), 10)
+    assert outcome.status == "crashed"
+    assert "frozen" in outcome.error
+
+
+class Two(torch.nn.Module):
+    """A frozen part, a trained one and one that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.trained, self.unused = (torch.nn.Linear(2, 2) for _ in range(3))
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.trained(self.frozen(x))
+
+
+@pytest.mark.parametrize("contender", EVERY_PATH, ids=lambda one: one.name)
+def test_a_frozen_part_stays_and_the_rest_is_trained(contender: Contender) -> None:
+    models: list[Two] = []
+
+    def build(seed: int) -> Two:
+        models.append(Two())
+        return models[-1]
+
+    task = changed(
+        model=build,
+        batches=lambda seed: [torch.ones(3, 2)],
+        loss=lambda model, batch: model(batch).pow(2).mean(),
+        metric=Metric("size", "min", lambda model: model(torch.ones(3, 2)).pow(2).mean().item()),
+        surface=None,
+    )
+    outcome = run_trial(task, contender, tuning(1e-2, optimizer=contender.name), 20)
+    assert outcome.status == "finished", outcome.error
+    assert outcome.final is not None
+    assert outcome.final < outcome.metric[0]
+    assert outcome.parameters == 12
+    torch.manual_seed(0)
+    fresh = Two()
+    assert torch.equal(models[-1].frozen.weight, fresh.frozen.weight)
+    assert torch.equal(models[-1].unused.weight, fresh.unused.weight)
+
+
+@pytest.mark.parametrize("contender", EVERY_PATH, ids=lambda one: one.name)
+def test_a_loss_of_one_element_in_float64_is_taken_as_it_is(contender: Contender) -> None:
+    ravine = tasks.find("ravine")
+    double = changed(
+        model=lambda seed: ravine.model(seed).double(),
+        loss=lambda model, batch: ravine.loss(model, batch.double()).reshape(1),
+        evaluations=20,
+    )
+    outcome = run_trial(double, contender, tuning(1e-3, optimizer=contender.name), 20)
+    assert outcome.status == "finished", outcome.error
+    losses = [loss for loss in outcome.loss if loss is not None]
+    assert all(torch.tensor(loss, dtype=torch.float32).item() != loss for loss in losses)  # not rounded on the way
+
+
+@pytest.mark.parametrize("contender", EVERY_PATH, ids=lambda one: one.name)
+def test_what_a_task_or_an_optimizer_refuses_in_training_is_the_users_error(
+    contender: Contender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise UsageError("the data set is not there: install it")
+
+    with pytest.raises(UsageError, match="the data set is not there"):
+        run_trial(changed(loss=from_call(15, refuse)), contender, tuning(1e-3, optimizer=contender.name), 100)
+    monkeypatch.setattr(find(contender.options.get("base", contender.name)), "step", refuse)
+    monkeypatch.setattr(find(contender.options.get("base", contender.name)), "update", refuse, raising=False)
+    with pytest.raises(UsageError, match="the data set is not there"):
+        run_trial(tasks.find("ravine"), contender, tuning(1e-3, optimizer=contender.name), 100)
+
+
+@pytest.mark.parametrize("name", ["SAM", "ASAM"])
+def test_a_sophia_that_gets_no_estimates_is_refused_before_anything_is_trained(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} around Sophia gets no estimates"):
+        check_takes(tasks.find("ravine"), Contender(name, 1e-4, 1e-2, {"base": "sophia"}))
+    check_takes(tasks.find("ravine"), Contender(name, 1e-4, 1e-2, {"base": "adamw"}))
+    check_takes(tasks.find("ravine"), Contender("Lookahead", 1e-4, 1e-2, {"base": "sophia"}))
+
+
+def test_the_rate_of_every_update_is_the_peak_times_the_factor_to_the_last_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates: list[float] = []
+    plain = Step.__call__
+
+    def watched(self: Step, loss: torch.Tensor, **rest: Any) -> Any:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return plain(self, loss, **rest)
+
+    monkeypatch.setattr(Step, "__call__", watched)
+    lr = 0.000123456789
+    run_trial(tasks.find("ravine"), SGD, tuning(lr), 60)
+    rise = [min(1.0, (step + 1) / 3) for step in range(3)]
+    fall = [0.5 * (1 + math.cos(math.pi * step / 57)) for step in range(57)]
+    assert rates == [0.0, *(lr * factor for factor in rise + fall)]  # the first warmed up

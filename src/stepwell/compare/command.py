@@ -74,8 +74,8 @@ def _hand_over(result: Result, as_json: bool) -> int:
     """Write the report and results.json, print the table. Returns 130 for an interrupted comparison."""
     from stepwell import __version__, report
     from stepwell.compare.figures import sections
-    from stepwell.compare.folder import write_whole
     from stepwell.compare.terminal import show
+    from stepwell.files import write_whole
 
     data = json.dumps(result.to_json(), indent=1, allow_nan=False)  # all of it was checked before the training
     write_whole(result.folder / "results.json", data + "\n")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from stepwell.compare.judgement import findings, listed, planned
 from stepwell.compare.outcome import Outcome
+from stepwell.compare.plan import SCHEDULES
 from stepwell.compare.progress import duration
-from stepwell.compare.schedule import NAMES as SCHEDULES
 from stepwell.curves import Cell, Chart, Curve, Mark, Section, Table
 
 if TYPE_CHECKING:

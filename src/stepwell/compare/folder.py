@@ -14,6 +14,7 @@ from typing import Any
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Plan, difference
 from stepwell.errors import UsageError, printable, shown
+from stepwell.files import write_whole
 
 FORMAT = 1  # of run.json and trials.jsonl; raised when an old folder could not be continued
 
@@ -108,19 +109,3 @@ def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in settings.items() if key != "contenders"}
     flat["optimizers"] = ",".join(c["name"] for c in contenders)
     return {**flat, **{c["name"]: {key: c[key] for key in c if key != "name"} for c in contenders}}
-
-
-def write_whole(path: Path, content: str) -> Path:
-    """Write a text file so that a reader sees the old or the new content, never half of it.
-
-    Raises UsageError if it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.unlink(missing_ok=True)  # left by a process that was killed; or a pipe, which would be waited for
-        with part.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(content)
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {printable(str(path))[:200]}: {error.strerror or error}") from None
-    return path

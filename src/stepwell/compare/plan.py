@@ -11,7 +11,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stepwell.schedules import Schedule, constant, cosine, warmup
+
 TUNING_SEED = 0  # final runs use 1, 2, ...: the seed that chose the rate does not report on it
+WARMUP = 0.05  # of the run: enough for adaptive moments to settle, too little to matter for the rest
+SCHEDULES = {
+    "decay": "linear warmup over the first 5 % of the steps, then cosine decay to 0",
+    "warmup": "linear warmup over the first 5 % of the steps, then constant",
+    "constant": "constant",
+}
 ROUND = 4  # trials that start without knowing of one another; the pruner compares with earlier rounds only
 
 Phase = Literal["tune", "seed"]
@@ -23,7 +31,7 @@ class Contender:
 
     Attributes:
         name: the class name, `"AdamW"`. low, high: the learning rates to search, 0 < low < high.
-        options: constructor arguments besides lr. schedule: a name of `compare.schedule.NAMES`.
+        options: constructor arguments besides lr. schedule: a name of `SCHEDULES`.
     """
 
     name: str
@@ -129,6 +137,23 @@ def startable(
             todo += seed_trials(plan, contender.name, lr)
     fresh = [trial for trial in todo if trial.key not in done and trial.key not in running]
     return [trial for trial in fresh if rivals(trial, done) is not None]
+
+
+def schedule_of(name: str, steps: int) -> Schedule:
+    """The schedule of one trial of `steps` steps, by its name in `SCHEDULES`.
+
+    Which of them an optimizer runs is a fact of it (`Facts.schedule`), and no matter of taste: Schedule-Free averages
+    its iterates instead of a decay and loses under one; Rprop and L-BFGS find the length of a step themselves.
+
+    A warmup is one step at least, which has the full rate already: so short runs can be compared, too.
+
+    >>> schedule_of("decay", 180)
+    warmup(9).then(cosine(171))
+    """
+    if name == "constant":
+        return constant().over(steps)
+    rise = warmup(WARMUP if WARMUP * steps >= 1 else 1)
+    return (rise if name == "warmup" or steps == 1 else rise.then(cosine())).over(steps)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

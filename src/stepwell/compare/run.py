@@ -199,7 +199,7 @@ def compare(
     prune = arguments.flag("compare", "prune", prune)
     _check_device(device)
     _check_progress(progress)
-    from stepwell.compare.trial import check_takes
+    from stepwell.compare.training import check_takes
     from stepwell.tasks import TABLE, find, probe
 
     problem = find(task)

@@ -10,6 +10,7 @@ import torch
 
 from stepwell.arguments import refusal
 from stepwell.errors import UsageError
+from stepwell.streams import endless
 
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
 
@@ -72,15 +73,7 @@ def stream(batches: Any, order: int) -> Iterator[Any]:
 
     Raises UsageError if a pass holds no batch.
     """
-    number = 0
-    while True:
-        empty = True
-        for batch in _one_pass(batches, order + _PASS * number):
-            empty = False
-            yield batch
-        if empty:
-            raise UsageError("find_lr: the loader gives no batch")
-        number += 1
+    return endless(lambda seed: _one_pass(batches, seed), order, _PASS, "find_lr: the loader gives no batch")
 
 
 def _one_pass(batches: Any, seed: int) -> Iterable[Any]:

@@ -199,7 +199,7 @@ class Muon(Optimizer):
     @classmethod
     def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
         betas = settings.get("betas", settings.get("adamw_betas"))
-        return {"use_muon": tensor.ndim >= 2, "amsgrad": False, "betas": betas, **settings, **group}
+        return {"use_muon": is_matrix(tensor), "amsgrad": False, "betas": betas, **settings, **group}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""

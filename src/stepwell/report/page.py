@@ -13,7 +13,8 @@ from typing import Any
 
 from stepwell import arguments
 from stepwell.curves import Cell, Chart, Section, Table
-from stepwell.errors import MissingExtra, UsageError, printable
+from stepwell.errors import MissingExtra
+from stepwell.files import write_whole
 from stepwell.findings import Finding, html
 from stepwell.report.figures import figure, slots
 
@@ -81,16 +82,7 @@ def write(path: Path, title: str, sections: Sequence[Section], lead: str = "", f
     Raises UsageError for arguments of another type, and if the file cannot be written.
     """
     path = arguments.path("report.write", "path", path)
-    part = path.with_name(path.name + ".part")
-    page = render(title, sections, lead, foot)
-    try:
-        part.unlink(missing_ok=True)  # left by a process that was killed; or a pipe, which would be waited for
-        with part.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {printable(str(path))[:200]}: {error.strerror or error}") from None
-    return path
+    return write_whole(path, render(title, sections, lead, foot))
 
 
 def embedded(value: Any) -> str:

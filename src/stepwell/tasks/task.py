@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stepwell.anatomy.modes import evaluating, put_into_training
 from stepwell.arguments import MOST, is_finite_number, plain_number, sequence, text
 from stepwell.errors import UsageError, printable, shown
+from stepwell.streams import endless
 
 Batch = Any  # whatever the task's loss understands; usually a tuple of tensors
 
@@ -113,15 +114,7 @@ class Task:
 
     def stream(self, seed: int) -> Iterator[Batch]:
         """Endless batches: pass after pass. Raises UsageError if a pass holds no batch."""
-        number = 0
-        while True:
-            empty = True
-            for batch in self.batches(seed + PASS_STRIDE * number):
-                empty = False
-                yield batch
-            if empty:
-                raise UsageError(f"task '{self.name}': batches({seed}) gives no batch")
-            number += 1
+        return endless(self.batches, seed, PASS_STRIDE, f"task '{self.name}': batches({seed}) gives no batch")
 
     def measure(self, model: nn.Module) -> float:
         """The metric of the model now; may be NaN or infinite. Leaves every module in the mode that it had."""
