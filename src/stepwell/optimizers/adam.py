@@ -11,7 +11,7 @@ from __future__ import annotations
 from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
@@ -50,7 +50,7 @@ class Adam(Optimizer):
         Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("max_exp_avg_sq", when="amsgrad", signed=False),
     )
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), RoBERTa 1907.11692 (1e-4 at 256)",

@@ -12,7 +12,7 @@ from typing import ClassVar
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
 from stepwell.ops import atan2, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, a, b):  # type: ignore[no-untyped-def]
@@ -47,7 +47,7 @@ class AdamAtan2(Optimizer):
     rule, decay = update, "decoupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Everett et al. 2407.05872 (AdamW's, whose step it approximates)",

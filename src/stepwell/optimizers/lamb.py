@@ -13,7 +13,7 @@ from stepwell.ops import debias, lerp, lerp_square, minimum, sqrt, where
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):  # type: ignore[no-untyped-def]
@@ -73,7 +73,7 @@ class LAMB(LayerWise):
 
     rule, measure, sums, slots, decay = update, measure, ("p_squared", "u_squared"), Adam.slots[:2], None
     ranges = {"exclude": EXCLUDE, "max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (3e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (3e-4, 5e-2), "toy": (1e-3, 1.0)},
         method="layer-wise",

@@ -16,7 +16,7 @@ from typing import ClassVar
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
 from stepwell.ops import debias, lerp, lerp_square, sqrt
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momentum_decay, average_with_mu):  # type: ignore[no-untyped-def]
@@ -59,7 +59,7 @@ class NAdam(Optimizer):
         Slot("mu_product", per="tensor", start=1.0),
     )
     ranges: ClassVar = {"momentum_decay": Range(0)}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Dozat, ICLR workshop 2016, section 4 (2e-3); Schmidt et al. 2007.01547 (1e-4 to 1e-2)",

@@ -16,7 +16,7 @@ from typing import ClassVar
 from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import debias, lerp, lerp_square, sqrt, where
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
@@ -64,7 +64,7 @@ class RAdam(Optimizer):
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},
         source="Liu et al. 1908.03265, section 5 (1e-3 for language models; 3e-3 to 1e-1 for images)",

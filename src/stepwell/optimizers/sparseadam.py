@@ -12,7 +12,7 @@ from stepwell.engine import Optimizer, Options, Params, Unpack
 from stepwell.ops import lerp, lerp_square, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
@@ -42,7 +42,7 @@ class SparseAdam(Optimizer):
     """
 
     rule, slots, decay = update, Adam.slots[:2], None
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="torch.optim.SparseAdam (1e-3), PyG's node2vec (1e-2); Adam's rates",
