@@ -6,7 +6,7 @@ p <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Unpack
+from stepwell.engine import Optimizer, Options, Params, Unpack, hyperparameters
 from stepwell.optimizers.adam import Adam, update
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
@@ -49,5 +49,4 @@ class AdamW(Optimizer):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

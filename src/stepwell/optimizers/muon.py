@@ -33,9 +33,7 @@ _MADE = re.compile(r"(muon|adamw)(, [^:]*)?: (ROLE)([+](ROLE))*".replace("ROLE",
 _SHOWN = 4  # tensors that a warning lists
 
 
-def update(  # type: ignore[no-untyped-def]
-    g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn
-):
+def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn):
     momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
     u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer
     dtype = u.dtype if u.dtype == torch.float64 else DTYPES[ns_dtype]

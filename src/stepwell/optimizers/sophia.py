@@ -14,18 +14,29 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, formats, memory_order, randomness
+from stepwell.engine import (
+    Optimizer,
+    Options,
+    Params,
+    Range,
+    Slot,
+    Unpack,
+    formats,
+    hyperparameters,
+    memory_order,
+    randomness,
+)
 from stepwell.engine.curvature import hessian_products
 from stepwell.errors import UsageError
-from stepwell.ops import clamp, lerp, maximum
+from stepwell.ops import clamp, ema, maximum
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 
 FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
 
 
-def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
+def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):
+    exp_avg = ema(exp_avg, g, beta1)
     return clamp(exp_avg / maximum(rho * hessian, eps), -1, 1), exp_avg, hessian
 
 
@@ -84,8 +95,7 @@ class Sophia(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         self._since_estimate = 0
-        defaults = {"lr": lr, "betas": betas, "rho": rho, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
         if self._since_estimate >= FORGOTTEN:
