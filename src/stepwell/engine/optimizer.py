@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from stepwell.arguments import flag, number, refusal
+from stepwell.arguments import flag
 from stepwell.engine import checkpoint, explain
 from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
+from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
 from stepwell.engine.grouped import Grouped, one_of
 from stepwell.engine.kind import LaunchKind
@@ -192,17 +194,9 @@ class Optimizer(Grouped):
         nothing waits for them.
         """
         if type(gradient_factor) is not float or not math.isfinite(gradient_factor) or found_inf is not None:
-            gradient_factor, found_inf = _handed_over(type(self).__name__, gradient_factor, found_inf)
-        with self._lock:
-            plan, ready = self._prepare()
-            try:
-                summed = [launch for launch in ready if launch.kind.sums]
-                for launch in summed:
-                    launch.backend.measure(launch, plan.rows.values, gradient_factor)
-                plan.pool(summed)
-                plan.run(ready, gradient_factor, found_inf)
-            finally:
-                plan.done(ready)
+            gradient_factor, found_inf = checked(type(self).__name__, gradient_factor, found_inf)
+        with self.gathered() as step:
+            step.update(gradient_factor, found_inf)
 
     @untraced
     def gradient_norm(self) -> Tensor:
@@ -212,18 +206,26 @@ class Optimizer(Grouped):
 
         >>> float(optimizer.gradient_norm())
         """
-        with self._lock:
-            plan, ready = self._prepare()
-            try:
-                squared = plan.squared_norm(ready)
-            finally:
-                plan.done(ready)
-        if not squared:
-            return torch.zeros(())
-        norm = torch.stack([value.to(squared[0].device) for value in squared]).sum().sqrt()
-        return norm if any(launch.kind.weights == "fp64" for launch in ready) else norm.float()
+        with self.gathered() as step:
+            return step.norm()
 
-    def _prepare(self) -> tuple[Plan, list[Launch]]:
+    @contextmanager
+    def gathered(self) -> Iterator[Gathered]:
+        """Gradients, parameters and state looked up once, for a norm and the update that follows it.
+
+        Inside, hyperparameters may change; gradients, parameters and state must not: their addresses are known already.
+
+        >>> with optimizer.gathered() as step:
+        ...     step.update(min(1.0, 1.0 / float(step.norm())))
+        """
+        with self._lock:
+            found = Gathered(self, *self.prepare())
+            try:
+                yield found
+            finally:
+                found.release()
+
+    def prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
         refuse_tracing(type(self).__name__)
         if not (isinstance(self.state, Watched) and self.state.is_of(self._kept)):  # replaced: `optimizer.state = {}`
@@ -384,16 +386,3 @@ def check_closure(owner: str, closure: Any) -> None:
             f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, "
             "does backward and returns it"
         )
-
-
-def _handed_over(owner: str, factor: Any, found_inf: Any) -> tuple[float | Tensor, Tensor | None]:
-    """What comes with the gradients: a number, and a flag; each may be a tensor on the device."""
-    if isinstance(factor, Tensor):
-        if factor.numel() != 1 or not factor.is_floating_point() or factor.is_meta or factor.is_sparse:
-            raise refusal(owner, "gradient_factor", factor, "a finite number, or a tensor of one number")
-    elif type(factor) is not float or not math.isfinite(factor):
-        factor = float(number(owner, "gradient_factor", factor))
-    one = isinstance(found_inf, Tensor) and found_inf.numel() == 1 and not found_inf.is_meta
-    if found_inf is not None and (not one or found_inf.is_complex() or found_inf.is_sparse):
-        raise refusal(owner, "found_inf", found_inf, "a tensor of one number (not 0: nothing changes), or None")
-    return factor, found_inf

@@ -61,6 +61,7 @@ class CpuMemory:
     # int64 (n, 5) and (spans + 1,), see `divide`
     pieces: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.int64))
     spans: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    firsts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of each tensor, its first piece
     # Of the update that is being made; the kernel reads them.
     steps: np.ndarray | None = None
     numbers_before: torch.Tensor | None = None
@@ -154,6 +155,7 @@ def _divide_work(launch: Launch) -> None:
         cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
         pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
     memory.pieces, memory.spans = pieces, spans
+    memory.firsts = np.flatnonzero(np.diff(pieces[:, 0], prepend=-1))
 
 
 def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
@@ -178,10 +180,8 @@ def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
     memory.job[Word.PARTIALS] = partials.ctypes.data
     threads.run(summing.address, memory.job.address, memory.threads)
     totals[:] = 0
-    tensors = memory.pieces[:, 0]
-    starts = np.flatnonzero(np.diff(tensors, prepend=-1))
-    if len(starts):
-        totals[tensors[starts]] = np.add.reduceat(partials, starts, axis=0)
+    if len(memory.firsts):
+        totals[memory.pieces[memory.firsts, 0]] = np.add.reduceat(partials, memory.firsts, axis=0)
 
 
 def _write_job(launch: Launch) -> None:
