@@ -39,6 +39,7 @@ def rms(x: Tensor) -> Tensor:
     return (torch.bmm(row, row.mT) / row.shape[-1]).sqrt().view(-1, *[1] * (x.ndim - 1))
 
 
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, ..., rows, columns).
 def update(
     g, p, t, row_var, col_var, exp_avg, *, lr, beta1, beta2_decay, eps1, eps2, d, weight_decay, variant,
     scale_parameter, relative_step, warmup_init,

@@ -33,6 +33,7 @@ _MADE = re.compile(r"(muon|adamw)(, [^:]*)?: (ROLE)([+](ROLE))*".replace("ROLE",
 _SHOWN = 4  # tensors that a warning lists
 
 
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
 def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn):
     momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
     u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer

@@ -32,6 +32,7 @@ def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
     return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)
 
 
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
 def update(
     g, p, t, left, right, root_left, root_right, exp_avg, square, momentum_buffer,
     *, beta1, beta2, eps, eps_at_root, bias_correction, precondition_frequency, exponent, momentum, grafting,

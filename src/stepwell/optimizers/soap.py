@@ -53,6 +53,7 @@ def turn_on(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[T
     return torch.linalg.qr(torch.bmm(second, q)).Q, exp_avg_sq.take_along_dim(order, dim=side)
 
 
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
 def update(
     g, p, t, exp_avg, exp_avg_sq, left, right, q_left, q_right,
     *, lr, weight_decay, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
