@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,8 +27,9 @@ class Gathered:
     def __init__(self, optimizer: Optimizer, plan: Plan, ready: list[Launch]) -> None:
         self._optimizer, self._plan, self._ready = optimizer, plan, ready
 
-    def norm(self) -> Tensor:
-        """The Euclidean norm of all gradients together, as they are (not unscaled), 0-D."""
+    def norm(self, gradients: Sequence[Tensor] = ()) -> Tensor:
+        """The Euclidean norm of all gradients together, as they are (not unscaled), 0-D. They are known: what is given
+        is not looked at."""
         squared = self._plan.squared_norm(self._ready)
         if not squared:
             return torch.zeros(())

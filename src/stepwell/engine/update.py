@@ -6,14 +6,17 @@ nothing changes), and a way to compute the gradients anew. What cannot take one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
+from stepwell.engine.gathered import Gathered
 from stepwell.engine.gradients import Factor, global_norm, multiply
+from stepwell.engine.observed import is_observed
 from stepwell.engine.optimizer import Optimizer
 
 # Computes loss and gradients anew, and whether a gradient is not finite (1 or 0; None where nobody looks).
@@ -46,6 +49,37 @@ def gradient_norm(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor])
     """The norm of all gradients as one vector: by one pass of a kernel where the weights are moved by one of ours."""
     inner = innermost(optimizer)
     return inner.gradient_norm() if isinstance(inner, Optimizer) else global_norm(gradients)
+
+
+@contextmanager
+def gathered(optimizer: torch.optim.Optimizer, alone: bool) -> Iterator[Gathered | Apart]:
+    """The norm of the gradients and the update that follows it, with `norm(gradients)` and `update(factor, found_inf)`.
+
+    Where an optimizer of ours moves the weights itself, and nobody else looks at the step, gradients and memory are
+    looked up once for both. `alone` says that nothing but groups and the values of gradients changes in between.
+    """
+    own = isinstance(optimizer, Optimizer) and innermost(optimizer) is optimizer
+    if not (alone and own) or is_observed(optimizer):
+        yield Apart(optimizer)
+        return
+    with optimizer.gathered() as found:  # type: ignore[attr-defined]  # it is one of ours
+        yield found
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside a Step looks for it
+
+
+class Apart:
+    """A norm and an update that know nothing of one another."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """See `gradient_norm`."""
+        return gradient_norm(self._optimizer, gradients)
+
+    def update(self, factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
+        """See `update`."""
+        update(self._optimizer, factor, found_inf)
 
 
 def update(optimizer: Any, factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:

@@ -249,6 +249,11 @@ class Clipping:
         self.clip = clip
         self._before: dict[str, Any] | None = None
 
+    @property
+    def leaves_gradients(self) -> bool:
+        """Whether clipping is a factor alone: no gradient is written or replaced."""
+        return self.clip is None or type(self.clip) in (ClipNorm, AutoClip)
+
     def check(self, names: Sequence[str]) -> None:
         """Raise UsageError if it cannot serve the parameters of these names."""
         if self.clip is not None:

@@ -34,10 +34,11 @@ import torch
 from torch import Tensor
 
 from stepwell.arguments import flag, function
+from stepwell.engine.gathered import Gathered
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
 from stepwell.engine.tracing import untraced
-from stepwell.engine.update import gradient_norm, has_hooks_before, needs_closure, update, update_with
+from stepwell.engine.update import Apart, gathered, has_hooks_before, needs_closure, update_with
 from stepwell.errors import UsageError
 from stepwell.step.accumulation import Weight, checked_weight
 from stepwell.step.backward import check_loss
@@ -260,14 +261,14 @@ class Step(Run):
             check_loss(loss)
             self._backward.run(loss, 1.0, False)
         named = self._trained.with_gradient()
-        factor, found_inf, norm, clipped = self._factor(named)
+        factor, found_inf, norm, clipped = self._factor(named, Apart(self._trained.optimizer))
         multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
         return loss.detach(), found_inf, norm, clipped
 
-    def _factor(self, named: list[tuple[str, Tensor]]) -> tuple[Factor, Tensor, Tensor, Tensor]:
+    def _factor(self, named: list[tuple[str, Tensor]], step: Gathered | Apart) -> tuple[Factor, Tensor, Tensor, Tensor]:
         """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether it was clipped."""
         factor = self._scaler.unscaled(self._shares.rest() if self._shares.number else 1.0)
-        raw = gradient_norm(self._trained.optimizer, [tensor.grad for _, tensor in named if tensor.grad is not None])
+        raw = step.norm([tensor.grad for _, tensor in named if tensor.grad is not None])
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
         found_inf = (~torch.isfinite(norm)).float()
         self._skips.look(named, found_inf, first=self._progress.number == 0)
@@ -281,18 +282,20 @@ class Step(Run):
         with Held():
             optimizer, named = self._trained.optimizer, self._trained.with_gradient()
             self._clipping.note()
-            factor, found_inf, norm, clipped = self._factor(named)
-            outcome = Reading(found_inf, norm, clipped)
-            lr = self._trained.lr()
-            self._estimating.hand_over(found_inf)
-            if has_hooks_before(optimizer):  # they see what the update takes
-                if isinstance(factor, Tensor):
-                    factor = torch.where(found_inf.to(factor.device) != 0, 1.0, factor)
-                multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
-                factor = 1.0
-            self._made.expect(outcome, found_inf, named)
-            with self._made.inside():
-                update(optimizer, factor, found_inf)
+            alone = self._clipping.leaves_gradients and self.estimator is None
+            with gathered(optimizer, alone) as step:
+                factor, found_inf, norm, clipped = self._factor(named, step)
+                outcome = Reading(found_inf, norm, clipped)
+                lr = self._trained.lr()
+                self._estimating.hand_over(found_inf)
+                if has_hooks_before(optimizer):  # they see what the update takes
+                    if isinstance(factor, Tensor):
+                        factor = torch.where(found_inf.to(factor.device) != 0, 1.0, factor)
+                    multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
+                    factor = 1.0
+                self._made.expect(outcome, found_inf, named)
+                with self._made.inside():
+                    step.update(factor, found_inf)
             return self._finish(lr, loss, outcome)
 
     def _finish(self, lr: float | Reading, loss: Tensor, outcome: Reading) -> Done:
