@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from stepwell.engine.bytes import held_by_anyone
 
 MIB = 2**20
 
@@ -55,25 +56,8 @@ def forget_peak() -> None:
 
 def state_bytes(optimizer: Any) -> int:
     """Bytes of an optimizer's tensors of state, whoever wrote it; step counts and tables of codes are among them."""
-    seen: dict[int, int] = {}
     own = getattr(optimizer, "own", {})  # what a wrapper of ours keeps beside the state of the optimizer inside
-    for state in [*optimizer.state.values(), *own.values()]:
-        for value in state.values() if isinstance(state, dict) else ():
-            for tensor in _plain(value):
-                storage = tensor.untyped_storage()
-                seen[storage.data_ptr()] = storage.nbytes()
-    return sum(seen.values())
-
-
-def _plain(value: Any) -> list[Tensor]:
-    """The ordinary tensors in a value: those that a tensor subclass (torchao's) is made of, and those in lists."""
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _plain(item)]
-    if not isinstance(value, Tensor):
-        return []
-    if hasattr(value, "__tensor_flatten__"):
-        return [tensor for name in value.__tensor_flatten__()[0] for tensor in _plain(getattr(value, name))]
-    return [value]
+    return held_by_anyone({**{("own", i): kept for i, kept in enumerate(own.values())}, **optimizer.state})
 
 
 def _status(field: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stepwell.engine import Optimizer, formats
 from stepwell.engine.backends.statements import traced, traced_sums
+from stepwell.engine.bytes import LOW_BITS, PER_ELEMENT
 from stepwell.engine.kind import LaunchKind
 
 
@@ -40,11 +41,10 @@ def bytes_per_element(kind: LaunchKind) -> float:
     """What a launch of this kind moves per element, both passes together."""
     widths = {"p": formats.BYTES[kind.weights], "g": formats.BYTES[kind.gradients]}
     if kind.rounding == "split":
-        widths["p"] += 2  # the low bits
+        widths["p"] += LOW_BITS
     for name, storage in zip(kind.slots, kind.slot_formats, strict=True):
         if name is not None and storage != formats.NUMBER:
-            block = formats.block_of(storage)
-            widths[name] = formats.BYTES[storage] + (4 / block if block > 1 else 0)
+            widths[name] = PER_ELEMENT[storage]
     update = traced(kind)
     moved = [widths[name] for name in update.inputs("element")]
     for name, symbol in update.outputs.items():

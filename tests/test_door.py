@@ -41,7 +41,7 @@ def test_checkers_and_python_see_the_same_names() -> None:
     assert seen.keys() == {*stepwell._DOOR, *stepwell._ROOMS, *optimizers.TABLE}
     assert {name: seen[name] for name in stepwell._DOOR} == stepwell._DOOR
     seen = typed_names(HOUSE / "optimizers" / "__init__.py")
-    assert seen == {name: f"stepwell.optimizers.{file}" for name, file in optimizers.TABLE.items()}
+    assert seen == {name: optimizers.module_of(name) for name in optimizers.TABLE}
 
 
 def test_every_name_is_listed_and_there() -> None:

@@ -23,10 +23,10 @@ from stepwell.optimizers import TABLE, find
 
 TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
 
-# Hyperparameters of the optimizers that torch does not have. `test_optim.py` wants them to go downhill within 20 steps
-# on a tiny problem, where the default rate of LARS and Schedule-Free SGD (1.0) is too high and the first length of
-# D-Adaptation's step (1e-6) needs a growth of its own; and 0.003 is a rate that its hooks write (the default of MARS
-# and SOAP).
+# Hyperparameters of the optimizers that torch does not have; those for which `USUAL` will do need no line.
+# `test_optim.py` wants them to go downhill within 20 steps on a tiny problem, where the default rate of LARS and
+# Schedule-Free SGD (1.0) is too high and the first length of D-Adaptation's step (1e-6) needs a growth of its own; and
+# 0.003 is a rate that its hooks write (the default of MARS and SOAP).
 MORE: dict[str, tuple[dict[str, Any], ...]] = {
     "Lion": ({}, {"lr": 0.01}, {"betas": (0.95, 0.98)}, {"cautious": True}, {"state": "bf16"}),
     "LAMB": ({}, {"lr": 0.01}, {"bias_correction": False}, {"exclude": "none", "weight_decay": 0.01}),
@@ -56,6 +56,8 @@ MORE: dict[str, tuple[dict[str, Any], ...]] = {
     "SOAP": ({"lr": 0.002}, {"lr": 0.01}, {"lr": 0.002, "precondition_frequency": 2}),
 }
 
+USUAL: tuple[dict[str, Any], ...] = ({}, {"lr": 0.01})  # of an optimizer that is not in `MORE`
+
 
 # Mistakes that torch takes with a warning, or finds in the first step: here they are refused at construction.
 STRICTER = {
@@ -69,6 +71,11 @@ WIDER = {"only support 2D parameters": "Muon takes kernels of convolutions, and 
 def torch_names() -> list[str]:
     """The optimizers of torch's table that the package has, too."""
     return [info.name for info in torchs.optim_db if info.name in TABLE]
+
+
+def our_names() -> list[str]:
+    """The optimizers that torch does not have and that take parameters, which wrappers do not."""
+    return [name for name in TABLE if name not in torch_names() and find(name).facts.kind != "wrapper"]
 
 
 def of_torch(info: OptimizerInfo) -> OptimizerInfo:
@@ -96,8 +103,9 @@ def of_ours(name: str) -> OptimizerInfo:
     """An entry for an optimizer that torch does not have: its defaults, other learning rates, options of its own."""
 
     def inputs(device: Any, dtype: Any = None) -> list[OptimizerInput]:
-        first = MORE[name][0]
-        undecayed = [{"weight_decay": 0.0, **one} for one in MORE[name]]  # the default of some is not 0
+        given = MORE.get(name, USUAL)
+        first = given[0]
+        undecayed = [{"weight_decay": 0.0, **one} for one in given]  # the default of some is not 0
         variants = [*undecayed, {**first, "weight_decay": 0.1}, {**first, "weight_decay": 0.1, "maximize": True}]
         if name not in ("Prodigy", "DAdaptAdam"):
             variants.append({**undecayed[0], "lr": torch.tensor(0.001)})
@@ -155,4 +163,4 @@ def put_in(classes: str) -> None:
         for name in torch_names():
             setattr(torch.optim, name, find(name))
     elif classes == "more":
-        torchs.optim_db[:] = [of_ours(name) for name in MORE]
+        torchs.optim_db[:] = [of_ours(name) for name in our_names()]

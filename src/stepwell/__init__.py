@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stepwell import schedules as schedules
     from stepwell import step as step
     from stepwell import tasks as tasks
+    from stepwell.anatomy.batch_norm import recalibrate as recalibrate
     from stepwell.engine import Optimizer as Optimizer
     from stepwell.engine import Slot as Slot
     from stepwell.errors import UsageError as UsageError
@@ -70,9 +71,6 @@ if TYPE_CHECKING:
     from stepwell.optimizers import SparseAdam as SparseAdam
     from stepwell.optimizers import StableAdamW as StableAdamW
     from stepwell.optimizers import create as create
-    from stepwell.optimizers.batch_norm import recalibrate as recalibrate
-    from stepwell.optimizers.swats import Swats as Swats
-    from stepwell.optimizers.switching import switch as switch
     from stepwell.schedules import Plateau as Plateau
     from stepwell.schedules import Schedule as Schedule
     from stepwell.schedules import Scheduler as Scheduler
@@ -91,6 +89,8 @@ if TYPE_CHECKING:
     from stepwell.step import GaussNewtonBartlett as GaussNewtonBartlett
     from stepwell.step import Hutchinson as Hutchinson
     from stepwell.step import Step as Step
+    from stepwell.switching import switch as switch
+    from stepwell.wrappers.swats import Swats as Swats
 
 __version__ = "0.1.0"
 
@@ -120,9 +120,9 @@ _DOOR = {
     "GaussNewtonBartlett": "stepwell.step",
     "Hutchinson": "stepwell.step",
     "find_lr": "stepwell.finder",
-    "recalibrate": "stepwell.optimizers.batch_norm",
-    "switch": "stepwell.optimizers.switching",
-    "Swats": "stepwell.optimizers.swats",
+    "recalibrate": "stepwell.anatomy.batch_norm",
+    "switch": "stepwell.switching",
+    "Swats": "stepwell.wrappers.swats",
 }
 _ROOMS = (
     "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",

@@ -93,8 +93,7 @@ def log(x: Value) -> Value:
 
 
 def lerp(a: Value, b: Value, weight: Value) -> Value:
-    """From `a` towards `b`: (1 - weight) * a + weight * b. A moving average with decay beta is
-    `lerp(average, x, 1 - beta)`."""
+    """From `a` towards `b`: (1 - weight) * a + weight * b."""
     # weight * (b - a) overflows where b is huge. (1 - weight) * a forgets at another rate than asked for: 1 - 0.001 in
     # float32 is off by 1e-8, so an average of squares settles 1.3e-5 beside the true one (beta 0.9999: 1.4e-4).
     return a + (weight * b - weight * a)
@@ -105,6 +104,16 @@ def lerp_square(a: Value, x: Value, weight: Value) -> Value:
     # An average that overflowed (gradients above 5e20 with beta 0.999) stays infinite, and the element at rest: inf -
     # inf would be NaN, and the weight with it. Costs nothing in fp32 and bf16, 4 % of a step with int8 state.
     return where(a - a == 0, a + (weight * x * x - weight * a), a)
+
+
+def ema(average: Value, x: Value, beta: Value) -> Value:
+    """A moving average with decay beta, after one more `x`: beta * average + (1 - beta) * x."""
+    return lerp(average, x, 1 - beta)
+
+
+def ema_square(average: Value, x: Value, beta: Value) -> Value:
+    """A moving average of squares, after one more `x`: beta * average + (1 - beta) * x * x (see `lerp_square`)."""
+    return lerp_square(average, x, 1 - beta)
 
 
 def debias(average: Value, beta: Value, t: Value) -> Value:

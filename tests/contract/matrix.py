@@ -1,6 +1,7 @@
 """Every optimizer on every backend in every format of weights and of state: `docs/contract.md` is made of these cells.
 
-    python -m tests.contract.matrix           runs them and writes docs/contract.md (minutes with a cold cache)
+    python -m tests.contract.matrix           runs them and writes docs/contract.md (25 minutes with a cold cache)
+    python -m tests.contract.matrix Lion ...  runs those of some optimizers and writes their lines, each in a minute
     python -m tests.contract.matrix --full    runs also those that the tests leave out, and writes nothing
 
 A cell that does not hold raises an AssertionError; one that does has one of the marks of `MARKS`.
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from zlib import crc32
 
 import pytest
 import torch
@@ -67,13 +69,14 @@ def is_run(backend: str, name: str, weights: str, state: str) -> bool:
     """Whether the tests run a cell.
 
     How state is stored and how weights are rounded are lines of a kernel that do not see each other. Each pair of
-    (optimizer, state), (optimizer, weights) and (state, weights) is run, and every cell of `WHOLE`.
+    (optimizer, state), (optimizer, weights) and (state, weights) is run, and every cell of `WHOLE`. Which these are
+    depends on the optimizer's name alone: another line of the table leaves its cells as they are.
     """
     if name in (*WHOLE, *(() if backend == "eager" else MATRIX)) or weights in ("fp32", "fp64"):
         return True
     if weights in ("bf16", "fp16"):
         return state == "fp32"
-    return state == STATES[(list(RULES).index(name) + list(WEIGHTS).index(weights)) % len(STATES)]
+    return state == STATES[(crc32(name.encode()) + list(WEIGHTS).index(weights)) % len(STATES)]
 
 
 def marks(backend: str, name: str, full: bool = False) -> list[str]:
@@ -344,20 +347,33 @@ def committed_rows(text: str) -> dict[str, dict[str, list[str]]]:
 
 def main(arguments: list[str]) -> None:
     full, gpu = "--full" in arguments, "--gpu" in arguments
+    chosen = [find(one).__name__ for one in arguments if not one.startswith("--")]
     rows: dict[str, dict[str, list[str]]] = {}
     for backend in ("gpu",) if gpu else ("eager", "cpu"):
         rows[backend] = {}
-        for name in RULES:
+        for name in chosen or RULES:
             rows[backend][name] = marks(backend, name, full)
             print(f"{backend:6}{name:20}{' '.join(rows[backend][name])}", file=sys.stderr)
     if gpu:
         print(json.dumps(rows))
         return
-    again = [sys.executable, "-m", "tests.contract.matrix", "--gpu", *(["--full"] if full else [])]
+    again = [sys.executable, "-m", "tests.contract.matrix", "--gpu", *arguments]
     interpreted = subprocess.run(again, env={**os.environ, "TRITON_INTERPRET": "1"}, stdout=subprocess.PIPE, check=True)
     rows |= json.loads(interpreted.stdout)
     if not full:
-        PAGE.write_text(page(rows))
+        PAGE.write_text(page(with_the_others(rows) if chosen else rows))
+
+
+def with_the_others(rows: dict[str, dict[str, list[str]]]) -> dict[str, dict[str, list[str]]]:
+    """`rows`, and those of the page of all other optimizers, in the order of the table."""
+    before = committed_rows(PAGE.read_text())
+    both = {backend: before[backend] | rows[backend] for backend in BACKENDS}
+    missing = [name for name in RULES if name not in both["eager"]]
+    if missing:
+        raise SystemExit(
+            f"docs/contract.md has no line of {', '.join(missing)}: run `{COMMAND} {' '.join(missing)}`, too"
+        )
+    return {backend: {name: both[backend][name] for name in RULES} for backend in BACKENDS}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The contract table: every optimizer, with every hyperparameter off its default. A new optimizer adds its rows."""
+"""The contract table: every optimizer, with every hyperparameter off its default. The rows
+stand beside the referees, tests/papers/<name>.py, and are found by themselves."""
 
 from importlib import import_module
 from typing import Any
@@ -12,178 +13,20 @@ from stepwell.optimizers import TABLE, find
 # have tests of their own.
 RULES = tuple(name for name in TABLE if find(name).facts.kind not in ("closure", "wrapper"))
 
-# optimizer -> option sets. Together they set every option of the optimizer off its default; `maximize` is set by the
-# test itself. `referee` options are those of tests/papers/<name>.py, which has the same names.
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "SGD": [
-        {"lr": 0.03, "weight_decay": 0.2},
-        {"lr": 0.03, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.2},
-        {"lr": 0.03, "momentum": 0.8, "nesterov": True, "weight_decay": 0.2},
-        {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.2, "decoupled_weight_decay": True},
-    ],
-    "Adam": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
-    ],
-    "AdamW": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
-    ],
-    "RMSprop": [
-        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True},
-        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "eps_inside": True},
-        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True,
-         "variant": "tensorflow"},
-        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "variant": "tensorflow",
-         "decoupled_weight_decay": True},
-    ],
-    "Adagrad": [
-        {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.2, "initial_accumulator_value": 0.3, "eps": 1e-3},
-        {"lr": 0.05, "weight_decay": 0.2, "eps": 1e-3, "decoupled_weight_decay": True},
-    ],
-    "Lion": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2},
-    ],
-    "LAMB": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude": "none"},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude": "none",
-         "max_weight_norm": 2.0, "bias_correction": False},
-    ],
-    "LARS": [
-        {"lr": 0.5, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.2, "trust_coefficient": 0.1, "eps": 1e-3,
-         "exclude": "none"},
-        {"lr": 0.5, "momentum": 0.8, "weight_decay": 0.2, "nesterov": True, "trust_coefficient": 0.1, "eps": 1e-3,
-         "momentum_after_scaling": False, "exclude": "none"},
-    ],
-    "NovoGrad": [
-        {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2, "grad_averaging": True},
-    ],
-    "StableAdamW": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "clip_threshold": 0.5},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "raw_decay": True},
-    ],
-    "Adadelta": [
-        {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
-    ],
-    "Adamax": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "eps_outside": True},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
-    ],
-    "NAdam": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "momentum_decay": 0.05},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "momentum_decay": 0.05,
-         "decoupled_weight_decay": True, "average_with_mu": True},
-    ],
-    "RAdam": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2, "rectify": "paper",
-         "decoupled_weight_decay": True},
-    ],
-    "ASGD": [
-        {"lr": 0.05, "lambd": 0.1, "alpha": 0.6, "t0": 5.0, "weight_decay": 0.2},
-    ],
-    "Rprop": [
-        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05)},
-        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05), "variant": "riedmiller"},
-    ],
-    "Signum": [
-        {"lr": 0.02, "momentum": 0.7, "weight_decay": 0.2},
-        {"lr": 0.02, "momentum": 0.0, "weight_decay": 0.2, "decoupled_weight_decay": False},
-    ],
-    "AdaBelief": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True,
-         "decoupled_weight_decay": False},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True, "rectify": True},
-    ],
-    "Adan": [
-        {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2, "no_prox": True},
-    ],
-    "ADOPT": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": 0.1},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": None,
-         "decoupled_weight_decay": False},
-    ],
-    "AdEMAMix": [
-        {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0},
-        {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0,
-         "beta3_warmup": 11, "alpha_warmup": 7},
-    ],
-    "LaProp": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
-    ],
-    "AdamAtan2": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2, "a": 1.27, "b": 0.5},
-    ],
-    "AdamW8bit": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
-    ],
-    "AdamW4bit": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
-    ],
-    "ScheduleFreeSGD": [
-        {"lr": 0.05, "momentum": 0.7, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5, "weight_lr_power": 1.5},
-    ],
-    "ScheduleFreeAdamW": [
-        {"lr": 0.05, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5,
-         "weight_lr_power": 1.5},
-    ],
-    "Sophia": [
-        {"lr": 0.02, "betas": (0.7, 0.9), "rho": 0.9, "eps": 0.3, "weight_decay": 0.2},
-    ],
-    "MARS": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "gamma": 0.1},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "gamma": 0.1, "amsgrad": True,
-         "first_previous_zero": True},
-    ],
-    "SparseAdam": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3},
-    ],
-    "Prodigy": [
-        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01},
-        {"lr": 0.7, "betas": (0.7, 0.95), "beta3": 0.8, "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01,
-         "use_bias_correction": True, "decouple": False},
-        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "safeguard_warmup": True,
-         "growth_rate": 1.5, "d_coef": 0.7},
-    ],
-    "DAdaptAdam": [
-        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "growth_rate": 1.5,
-         "decouple": True},
-        {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "use_bias_correction": True},
-    ],
-    "Adafactor": [
-        {"lr": 0.1, "beta2_decay": -0.6, "eps": (1e-3, 1e-2), "d": 0.8, "weight_decay": 0.2},
-        {"lr": 0.1, "beta2_decay": -0.6, "eps": (1e-3, 1e-2), "d": 0.8, "weight_decay": 0.2, "variant": "shazeer",
-         "beta1": 0.7, "relative_step": False},
-        {"lr": 0.01, "variant": "shazeer", "warmup_init": True, "scale_parameter": False, "weight_decay": 0.2},
-    ],
-    "Muon": [
-        {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.8, "ns_coefficients": (3.0, -4.0, 2.0), "eps": 1e-3,
-         "ns_steps": 3, "adamw_lr": 0.01, "adamw_betas": (0.7, 0.95), "adamw_eps": 1e-3, "adamw_weight_decay": 0.1},
-        {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.8, "nesterov": False, "adjust_lr_fn": "match_rms_adamw",
-         "ns_dtype": "fp32"},
-    ],
-    "Shampoo": [
-        {"lr": 0.02, "eps": 1e-2, "weight_decay": 0.2},
-        {"lr": 0.02, "momentum": 0.6, "weight_decay": 0.2, "eps": 1e-2, "beta1": 0.7, "beta2": 0.9,
-         "bias_correction": True, "grafting": "adam", "grafting_beta2": 0.9, "grafting_eps": 1e-3,
-         "precondition_frequency": 3},
-        {"lr": 0.02, "eps": 1e-2, "eps_at_root": True, "exponent": 0.4, "grafting": "adagrad", "weight_decay": 0.2},
-    ],
-    "SOAP": [
-        {"lr": 0.02, "betas": (0.7, 0.95), "shampoo_beta": 0.8, "eps": 1e-3, "weight_decay": 0.2,
-         "precondition_frequency": 3},
-        {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "precondition_frequency": 4,
-         "correct_bias": False, "max_precond_dim": 6},
-    ],
-}  # fmt: skip
+
+def _rows_of(name: str) -> list[dict[str, Any]]:
+    """The option sets beside the referee of an optimizer, tests/papers/<name>.py. Together they set every option off
+    its default; `maximize` is set by the test itself."""
+    try:
+        return import_module(f"tests.papers.{name.lower()}").ROWS
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise pytest.UsageError(
+            f"{name} has no row of the contract: write tests/papers/{name.lower()}.py with the paper in NumPy, "
+            f"`trajectory(params, grads, **options)`, and `ROWS`, a list of options ({error})"
+        ) from None
+
+
+ROWS = {name: _rows_of(name) for name in RULES}
 
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.
 REFEREE_NAMES: dict[str, dict[str, str]] = {
@@ -207,13 +50,9 @@ REFEREE_VALUES_OF: dict[str, dict[str, Any]] = {"LAMB": {"bias_correction": {Tru
 NOT_FOR_THE_REFEREE = ("exclude",)  # it treats every tensor alike
 
 # Optimizers with sums over a tensor or over all: kernels add them up in another order than the definition.
-SUMMED = ("LAMB", "LARS", "NovoGrad", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam", "Adafactor")
+SUMMED = tuple(name for name in RULES if any(signature.sums for signature in find(name).signatures.values()))
 # Optimizers of whole matrices: products of stacks of another size, or of another layout, are added up in another order.
 MATRIX = tuple(name for name in RULES if find(name).view != "element")
-
-
-# Optimizers that are another one under a name of their own.
-REFEREE_MODULES = {"AdamW8bit": "adamw", "AdamW4bit": "adamw"}
 
 
 def for_referee(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -230,7 +69,7 @@ def expected(
     name: str, options: dict[str, Any], params: list[Any], grads: list[list[Any]], bases: list[Any], maximize: bool
 ) -> list[Any]:
     """The trajectory's end by the referee, for arrays."""
-    referee = import_module(f"tests.papers.{REFEREE_MODULES.get(name, name.lower())}")
+    referee = import_module(f"tests.papers.{name.lower()}")
     given = for_referee(name, options)
     extra: dict[str, Any] = {"maximize": maximize}
     if name == "Sophia":

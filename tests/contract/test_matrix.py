@@ -23,14 +23,15 @@ from tests.contract.table import MATRIX, RULES
 @pytest.mark.parametrize("backend", ["eager", "cpu"])
 def test_every_cell_holds_and_is_printed(backend: str, name: str) -> None:
     found = marks(backend, name)
-    assert committed_rows(PAGE.read_text())[backend].get(name) == found, f"run `{COMMAND}`"
+    assert committed_rows(PAGE.read_text())[backend].get(name) == found, f"run `{COMMAND} {name}`"
 
 
 def test_the_page_is_what_its_rows_print() -> None:
     text = PAGE.read_text()
     rows = committed_rows(text)
     assert list(rows) == list(BACKENDS)
-    assert all(list(rows[backend]) == list(RULES) for backend in BACKENDS)
+    for backend in BACKENDS:
+        assert list(rows[backend]) == list(RULES), f"run `{COMMAND} ...` with the names whose lines are missing"
     assert page(rows) == text, f"run `{COMMAND}`"
 
 

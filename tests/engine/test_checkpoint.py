@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import stepwell as sw
-from stepwell.engine import prefixes
+from stepwell.engine import checkpoint, prefixes
 from stepwell.engine.own_keys import is_own_key
 from stepwell.errors import UsageError
 from stepwell.optimizers import TABLE, find
@@ -267,3 +267,10 @@ def test_what_is_no_number_in_a_live_group_is_refused_at_the_step(value: Any) ->
     with pytest.raises(UsageError, match=r"lr=.* in group 0 is not (a|one) number"):
         optimizer.step()
     assert torch.equal(params[0], before)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if hasattr(find(name), "signatures")])
+def test_a_checkpoint_knows_the_slots_of_every_optimizer(name: str) -> None:
+    slots = {slot.name for signature in find(name).signatures.values() for slot in signature.slots}
+    unknown = slots - checkpoint._SLOTS
+    assert not unknown, f"add {', '.join(sorted(unknown))} of {name} to _SLOT_NAMES in engine/checkpoint.py"

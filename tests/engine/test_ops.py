@@ -111,3 +111,11 @@ def test_a_number_made_of_elements_is_refused() -> None:
     p.grad = torch.ones(2)
     with pytest.raises(UsageError, match="'product' is one number per tensor"):
         Leaking([p], backend="cpu").step()
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.999, 0.0])
+def test_ema_is_the_lerp_that_rules_wrote_by_hand(beta: float) -> None:
+    average, x = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ops.ema(average, x, beta), ops.lerp(average, x, 1 - beta))
+    assert torch.equal(ops.ema_square(average, x, beta), ops.lerp_square(average, x, 1 - beta))
+    torch.testing.assert_close(ops.ema(average, x, beta), beta * average + (1 - beta) * x)

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 from stepwell.errors import UsageError
 from stepwell.finder import find_lr
 from stepwell.optimizers import LBFGS, SAM, SGD, AdamW, Lookahead, Sophia
-from stepwell.optimizers.swats import Swats
 from stepwell.schedules import Scheduler, linear
 from stepwell.step import AutoClip, GaussNewtonBartlett, Hutchinson, Step
+from stepwell.wrappers.swats import Swats
 from tests.step.small import same
 
 

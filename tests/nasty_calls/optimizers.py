@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stepwell.anatomy.batch_norm import recalibrate
 from stepwell.arguments import is_finite_number
 from stepwell.errors import UsageError
 from stepwell.optimizers import TABLE, create, find
-from stepwell.optimizers.batch_norm import recalibrate
-from stepwell.optimizers.swats import Swats
-from stepwell.optimizers.switching import switch
+from stepwell.switching import switch
+from stepwell.wrappers.swats import Swats
 
 SHARED = ("params", "state", "weights", "backend", "seed", "maximize", "cautious", "decoupled_weight_decay", "foreach")
 WORDS: dict[Any, tuple[str, ...]] = {

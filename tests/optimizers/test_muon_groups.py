@@ -16,7 +16,7 @@ from stepwell import UsageError, groups
 from stepwell.anatomy import find_roles
 from stepwell.compare import compare
 from stepwell.optimizers import create
-from stepwell.optimizers.sam import RHO
+from stepwell.wrappers.sam import RHO
 from tests.anatomy import lookalikes as look
 from tests.anatomy.lookalikes import D, named, zeros
 from tests.anatomy.test_depth import TextTower, Vit, encodec, unet

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stepwell.optimizers import ASAM, SAM, SGD, Adam, AdamW, Lookahead
-from stepwell.optimizers.swats import Swats
-from stepwell.optimizers.switching import switch
+from stepwell.switching import switch
+from stepwell.wrappers.swats import Swats
 from tests.processes import in_two_processes
 
 WRAPPERS: dict[str, Callable[[Any], Any]] = {

@@ -47,3 +47,10 @@ def trajectory(
             acc_delta[i] = rho * acc_delta[i] + (1 - rho) * d**2
             params[i] = p - lr * d
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2},
+    {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.2, "decoupled_weight_decay": True},
+]  # fmt: skip

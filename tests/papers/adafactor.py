@@ -117,3 +117,12 @@ def trajectory(
             p = p - (lr if variant == "torch" else alpha) * weight_decay * p
             params[i] = p - step
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.1, "beta2_decay": -0.6, "eps": (1e-3, 1e-2), "d": 0.8, "weight_decay": 0.2},
+    {"lr": 0.1, "beta2_decay": -0.6, "eps": (1e-3, 1e-2), "d": 0.8, "weight_decay": 0.2, "variant": "shazeer",
+     "beta1": 0.7, "relative_step": False},
+    {"lr": 0.01, "variant": "shazeer", "warmup_init": True, "scale_parameter": False, "weight_decay": 0.2},
+]  # fmt: skip

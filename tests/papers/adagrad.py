@@ -49,3 +49,10 @@ def trajectory(
             root = np.sqrt(sums[i] + eps) if eps_inside_sqrt else np.sqrt(sums[i]) + eps
             params[i] = p - lr / (1 + (t - 1) * lr_decay) * g / root
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.2, "initial_accumulator_value": 0.3, "eps": 1e-3},
+    {"lr": 0.05, "weight_decay": 0.2, "eps": 1e-3, "decoupled_weight_decay": True},
+]  # fmt: skip

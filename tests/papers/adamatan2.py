@@ -47,3 +47,9 @@ def trajectory(
             v[i] = beta2 * v[i] + (1 - beta2) * g**2
             params[i] = p - lr * a * np.arctan2(m[i] / (1 - beta1**t), b * np.sqrt(v[i] / (1 - beta2**t)))
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2, "a": 1.27, "b": 0.5},
+]  # fmt: skip

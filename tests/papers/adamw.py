@@ -63,3 +63,10 @@ def trajectory(
                 m_hat, v_hat = m[i], largest[i]
             params[i] = p - lr * m_hat / (np.sqrt(v_hat) + eps)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+]  # fmt: skip

@@ -70,3 +70,10 @@ def trajectory(
             else:
                 params[i] = (params[i] - lr * d) / (1 + lr * weight_decay)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+    {"lr": 0.02, "betas": (0.7, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2, "no_prox": True},
+]  # fmt: skip

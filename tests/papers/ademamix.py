@@ -76,3 +76,11 @@ def trajectory(
             p = params[i] - lr * weight_decay * params[i]
             params[i] = p - lr * d
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0},
+    {"lr": 0.02, "betas": (0.7, 0.95, 0.99), "eps": 1e-3, "weight_decay": 0.2, "alpha": 3.0,
+     "beta3_warmup": 11, "alpha_warmup": 7},
+]  # fmt: skip

@@ -68,3 +68,11 @@ def trajectory(
             params[i] = p - lr * m[i]
             v[i] = beta2 * v[i] + (1 - beta2) * g**2
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": 0.1},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-2, "weight_decay": 0.2, "clip_power": None,
+     "decoupled_weight_decay": False},
+]  # fmt: skip

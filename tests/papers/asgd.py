@@ -51,3 +51,9 @@ def trajectory(
             eta[i] = lr / (1 + lambd * lr * t) ** alpha
             mu[i] = 1 / max(1.0, t - t0)
     return [np.asarray(p) for p in (params if point == "p" else average)]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.05, "lambd": 0.1, "alpha": 0.6, "t0": 5.0, "weight_decay": 0.2},
+]  # fmt: skip

@@ -108,3 +108,11 @@ def trajectory(
                 p = p - rate * weight_decay * p
             params[i] = p - m[i] / (np.sqrt(v[i]) + eps)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "growth_rate": 1.5,
+     "decouple": True},
+    {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "use_bias_correction": True},
+]  # fmt: skip

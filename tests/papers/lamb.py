@@ -78,3 +78,11 @@ def trajectory(
                 ratio = weight_norm / update_norm
             params[i] = p - lr * scale * ratio * u
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude": "none"},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "exclude": "none",
+     "max_weight_norm": 2.0, "bias_correction": False},
+]  # fmt: skip

@@ -74,3 +74,12 @@ def trajectory(
                 d = inside + momentum * buffers[i] if nesterov else buffers[i]
             params[i] = p - lr * (d if momentum_after_scaling else ratio * d)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.5, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.2, "trust_coefficient": 0.1, "eps": 1e-3,
+     "exclude": "none"},
+    {"lr": 0.5, "momentum": 0.8, "weight_decay": 0.2, "nesterov": True, "trust_coefficient": 0.1, "eps": 1e-3,
+     "momentum_after_scaling": False, "exclude": "none"},
+]  # fmt: skip

@@ -36,3 +36,9 @@ def trajectory(
             params[i] = p - lr * np.sign(c)
             m[i] = beta2 * m[i] + (1 - beta2) * g
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "weight_decay": 0.2},
+]  # fmt: skip

@@ -92,3 +92,11 @@ def trajectory(
             p = params[i] - rate * decay * params[i]
             params[i] = p - rate * d
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "gamma": 0.1},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "gamma": 0.1, "amsgrad": True,
+     "first_previous_zero": True},
+]  # fmt: skip

@@ -96,3 +96,12 @@ def trajectory(
             p = p - lr * weight_decay * p
             params[i] = p - lr * adjustment * u
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.8, "ns_coefficients": (3.0, -4.0, 2.0), "eps": 1e-3,
+     "ns_steps": 3, "adamw_lr": 0.01, "adamw_betas": (0.7, 0.95), "adamw_eps": 1e-3, "adamw_weight_decay": 0.1},
+    {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.8, "nesterov": False, "adjust_lr_fn": "match_rms_adamw",
+     "ns_dtype": "fp32"},
+]  # fmt: skip

@@ -63,3 +63,11 @@ def trajectory(
             now = (1 - mu) / (1 - mu_product[i]) * g
             params[i] = p - lr * (ahead + now) / (np.sqrt(v[i] / (1 - beta2**t)) + eps)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "momentum_decay": 0.05},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "momentum_decay": 0.05,
+     "decoupled_weight_decay": True, "average_with_mu": True},
+]  # fmt: skip

@@ -57,3 +57,10 @@ def trajectory(
             m[i] = u if first else beta1 * m[i] + u
             params[i] = p - lr * m[i]
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2},
+    {"lr": 0.02, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.2, "grad_averaging": True},
+]  # fmt: skip

@@ -103,3 +103,13 @@ def trajectory(
                 p = p - rate * weight_decay * p
             params[i] = p - rate * m[i] / (np.sqrt(v[i]) + (d if eps_times == "new" else old_d) * eps)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01},
+    {"lr": 0.7, "betas": (0.7, 0.95), "beta3": 0.8, "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01,
+     "use_bias_correction": True, "decouple": False},
+    {"lr": 0.7, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "d0": 0.01, "safeguard_warmup": True,
+     "growth_rate": 1.5, "d_coef": 0.7},
+]  # fmt: skip

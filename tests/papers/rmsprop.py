@@ -70,3 +70,15 @@ def trajectory(
                 d = buffers[i]
             params[i] = p - (d if lr_in_momentum else lr * d)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2},
+    {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True},
+    {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "eps_inside": True},
+    {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True,
+     "variant": "tensorflow"},
+    {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "variant": "tensorflow",
+     "decoupled_weight_decay": True},
+]  # fmt: skip

@@ -54,3 +54,10 @@ def trajectory(
             moved[i] = step
             previous[i] = g
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05)},
+    {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.05), "variant": "riedmiller"},
+]  # fmt: skip

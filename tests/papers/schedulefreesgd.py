@@ -67,3 +67,9 @@ def trajectory(
             x[i] = (1 - c) * x[i] + c * z[i]
             y[i] = momentum * x[i] + (1 - momentum) * z[i]
     return [np.asarray(p) for p in {"x": x, "y": y, "z": z}[point]]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.05, "momentum": 0.7, "weight_decay": 0.2, "warmup_steps": 6, "r": 0.5, "weight_lr_power": 1.5},
+]  # fmt: skip

@@ -60,3 +60,12 @@ def trajectory(
                 d = g + momentum * b if nesterov else b
             params[i] = p - lr * d
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.03, "weight_decay": 0.2},
+    {"lr": 0.03, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.2},
+    {"lr": 0.03, "momentum": 0.8, "nesterov": True, "weight_decay": 0.2},
+    {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.2, "decoupled_weight_decay": True},
+]  # fmt: skip

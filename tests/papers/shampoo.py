@@ -117,3 +117,13 @@ def trajectory(
             p = params[i] - lr * weight_decay * params[i]
             params[i] = p - lr * buffers[i]
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "eps": 1e-2, "weight_decay": 0.2},
+    {"lr": 0.02, "momentum": 0.6, "weight_decay": 0.2, "eps": 1e-2, "beta1": 0.7, "beta2": 0.9,
+     "bias_correction": True, "grafting": "adam", "grafting_beta2": 0.9, "grafting_eps": 1e-3,
+     "precondition_frequency": 3},
+    {"lr": 0.02, "eps": 1e-2, "eps_at_root": True, "exponent": 0.4, "grafting": "adagrad", "weight_decay": 0.2},
+]  # fmt: skip

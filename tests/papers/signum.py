@@ -44,3 +44,10 @@ def trajectory(
             m[i] = momentum * m[i] + (1 - momentum) * g
             params[i] = p - lr * np.sign(m[i])
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "momentum": 0.7, "weight_decay": 0.2},
+    {"lr": 0.02, "momentum": 0.0, "weight_decay": 0.2, "decoupled_weight_decay": False},
+]  # fmt: skip

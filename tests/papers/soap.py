@@ -138,3 +138,12 @@ def trajectory(
                         v[i] = np.take(v[i], falling, axis=axis)
                         q[i][axis] = np.linalg.qr(h @ vectors[:, falling])[0]
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "shampoo_beta": 0.8, "eps": 1e-3, "weight_decay": 0.2,
+     "precondition_frequency": 3},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "precondition_frequency": 4,
+     "correct_bias": False, "max_precond_dim": 6},
+]  # fmt: skip

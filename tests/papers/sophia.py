@@ -70,3 +70,9 @@ def trajectory(
                 if estimate is not None:
                     h[i] = beta2 * h[i] + (1 - beta2) * estimate
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.9), "rho": 0.9, "eps": 0.3, "weight_decay": 0.2},
+]  # fmt: skip

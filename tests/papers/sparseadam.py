@@ -52,3 +52,9 @@ def trajectory(
                 step_size = lr * np.sqrt(1 - beta2**t) / (1 - beta1**t)
                 params[i][r] = params[i][r] - step_size * m[i][r] / (np.sqrt(v[i][r]) + eps)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3},
+]  # fmt: skip

@@ -56,3 +56,10 @@ def trajectory(
             p = params[i] - (eta if decay_with == "clipped" else lr) * weight_decay * params[i]
             params[i] = p - eta * m[i] / (np.sqrt(v[i]) + eps)
     return [np.asarray(p) for p in params]
+
+
+# The rows of the contract (tests/contract): together they set every hyperparameter off its default.
+ROWS = [
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "clip_threshold": 0.5},
+    {"lr": 0.02, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.2, "raw_decay": True},
+]  # fmt: skip

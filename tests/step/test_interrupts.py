@@ -20,7 +20,7 @@ from stepwell.step.interrupts import Held
 from tests.step.small import data, flat, loss, model, same
 
 SOURCE = Path(stepwell.step.__file__).parent
-TRACED = {str(path) for path in SOURCE.glob("*.py")} | {str(SOURCE.parent / "optimizers" / "stepping.py")}
+TRACED = {str(path) for path in SOURCE.glob("*.py")} | {str(SOURCE.parent / "engine" / "update.py")}
 
 KINDS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "stepwell": lambda network: AdamW(network.named_parameters(), lr=0.1),

@@ -13,9 +13,9 @@ from torch import nn
 
 from stepwell.errors import UsageError
 from stepwell.optimizers import SAM, SGD, Adam, AdamW, Lookahead, Muon
-from stepwell.optimizers.swats import Swats
 from stepwell.schedules import Plateau, constant, linear
 from stepwell.step import SWA, AutoClip, Average, Step
+from stepwell.wrappers.swats import Swats
 from tests.step.small import data, flat, loss, model, same
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from stepwell.anatomy.modes import put_into_training
 from stepwell.compare.plan import Contender, schedule_of
+from stepwell.engine.update import needs_closure
 from stepwell.errors import UsageError
 from stepwell.optimizers import create, find
-from stepwell.optimizers.stepping import needs_closure
 from stepwell.step import Hutchinson, Step
 from stepwell.step.estimators import receiver, twice_differentiable
 from stepwell.tasks.task import Task

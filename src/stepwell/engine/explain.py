@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
@@ -10,8 +9,9 @@ from typing import Any
 
 import torch
 
-from stepwell.engine import blocks, formats
+from stepwell.engine import formats
 from stepwell.engine.backends import BACKENDS
+from stepwell.engine.bytes import of_tensor
 from stepwell.engine.explanation import Explanation
 
 
@@ -35,7 +35,7 @@ def explain(optimizer: Any) -> Explanation:
         weights = kind.weights if kind.rounding == "native" else f"{kind.weights} {kind.rounding}"
         held = [f for name, f in zip(kind.slots, kind.slot_formats, strict=True) if name is not None]
         state = ", ".join(dict.fromkeys(held)) or "none"
-        size = sum(_bytes(kind, optimizer.signature_for(group, tensor).slots, tensor, group) for tensor in tensors)
+        size = sum(of_tensor(optimizer.signature_for(group, t), group, t.shape, kind.weights) for t in tensors)
         label = group.get("name", str(position))
         numbers = [str(label), str(len(tensors)), f"{elements:,}", f"{float(group['lr']):g}"]
         lines.append([*numbers, decay, weights, state, f"{size:,}", backend])
@@ -44,21 +44,6 @@ def explain(optimizer: Any) -> Explanation:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         remarks.append(f"{reason} ({shown})")
     return Explanation.of([type(optimizer).__name__], lines, remarks)
-
-
-def _bytes(kind: Any, slots: Any, tensor: Any, group: Any) -> int:
-    """Bytes of state of one tensor, beside its step count."""
-    total = 0.0
-    for name, slot, storage in zip(kind.slots, slots, kind.slot_formats, strict=True):
-        if name is None:
-            continue
-        elements = math.prod(slot.shape(tensor.shape, group))
-        if storage in ("int8", "int4"):
-            code = blocks.CODES[storage, slot.signed]
-            total += code.code_bytes(elements) + 4 * code.blocks(elements)
-        else:
-            total += 8 if storage == formats.NUMBER else formats.BYTES[storage] * elements
-    return int(total) + (2 * tensor.numel() if kind.rounding == "split" else 0)
 
 
 def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name: str) -> list[str]:

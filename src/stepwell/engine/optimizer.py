@@ -15,6 +15,7 @@ from torch import Tensor
 from stepwell.arguments import flag
 from stepwell.engine import checkpoint, explain
 from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
+from stepwell.engine.bytes import held_in_state
 from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
 from stepwell.engine.grouped import Grouped, one_of
@@ -90,6 +91,8 @@ class Optimizer(Grouped):
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
     modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
     construction: ClassVar[tuple[str, ...]] = ()  # of `defaults`: arguments that no group has (Muon's `adamw_lr`)
+    splits_by_role: ClassVar[bool] = False  # made for hidden matrices: `stepwell.groups.muon` makes its groups
+    takes_estimates: ClassVar[bool] = False  # of the Hessian's diagonal, by `add_hessian`: an estimator makes them
     facts: ClassVar[Any]
     memory: ClassVar[Any] = None  # what its slots mean to another optimizer (`stepwell.optimizers.memory`)
     decay_by_rule: ClassVar[str | None] = None  # how the rule decays where `decay_of` is None, if like another's
@@ -261,9 +264,21 @@ class Optimizer(Grouped):
             return "decoupled" if group["decoupled_weight_decay"] else "coupled"
         return self.decay
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         """Which of `signatures` updates one tensor of a group."""
         return ""
+
+    @classmethod
+    def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
+        """The hyperparameters that a tensor of `group` would have, as far as they decide which state is kept; what the
+        forecast of `stepwell.groups` asks of a class. An optimizer that puts more into its groups than arguments of
+        its constructor says so here.
+
+        Args:
+            settings: arguments of the constructor, or the defaults of an optimizer.
+        """
+        return {**settings, **group}
 
     def signature_for(self, group: Mapping[str, Any], tensor: Tensor) -> RuleSignature:
         """The rule that updates one tensor of a group, with its slots."""
@@ -311,12 +326,7 @@ class Optimizer(Grouped):
 
     def state_bytes(self) -> int:
         """Bytes held in slots, beside the step counts."""
-        return sum(
-            value.numel() * value.element_size()
-            for tensor, state in self.state.items()
-            for name, value in (state.items() if isinstance(tensor, Tensor) else ())
-            if isinstance(value, Tensor) and name != "step"
-        )
+        return held_in_state(self.state)
 
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry of it makes the plan stale."""

@@ -67,3 +67,9 @@ __all__ = [
     "Unpack",
     "Weights",
 ]
+
+
+def hyperparameters(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters among `locals()` of a constructor whose every argument is one, but for `params` and
+    `options`: `super().__init__(params, hyperparameters(locals()), options)`, before any other local is set."""
+    return {name: value for name, value in arguments.items() if name not in ("self", "params", "options", "__class__")}

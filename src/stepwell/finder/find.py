@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stepwell.anatomy.modes import put_into_training
 from stepwell.arguments import flag, fraction, number, plain_number, refusal, sequence, whole
+from stepwell.engine.update import innermost, needs_closure
 from stepwell.errors import UsageError, shown, unknown
 from stepwell.finder import data
 from stepwell.finder.attempts import Attempt
@@ -28,7 +29,6 @@ from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
 from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
-from stepwell.optimizers.stepping import innermost, needs_closure
 from stepwell.schedules.written import unnoticed
 from stepwell.step import Step
 from stepwell.step.done import Done

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stepwell.engine.update import takes_factor
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import takes_factor
 from stepwell.step.generators import generator_states, set_generator_states
 
 Restore = Callable[[], None]

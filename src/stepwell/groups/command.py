@@ -126,12 +126,16 @@ def grouped(
     weight_decay: float | None = None,
     layer_decay: float | None = None,
 ) -> Groups:
-    """The groups that suit an optimizer: Muon's split for Muon, by role for all others."""
-    from stepwell.groups.build import by_role, muon
+    """The groups that suit an optimizer: hidden matrices and the rest where it `splits_by_role`, else by role."""
+    from stepwell.groups.build import by_role
+    from stepwell.groups.build import muon as split
+    from stepwell.optimizers import known
 
-    name = optimizer if isinstance(optimizer, str) else optimizer.__name__
-    if name.lower() == "muon":
+    cls: Any = known(optimizer if isinstance(optimizer, str) else optimizer.__name__)  # torch's of the same name, too
+    if cls is not None and getattr(cls, "splits_by_role", False):
         if layer_decay is not None:
-            raise UsageError(f"layer_decay={layer_decay!r}: Muon's split has no decay of layers; leave it out")
-        return muon(model, lr=lr, weight_decay=weight_decay)
+            raise UsageError(
+                f"layer_decay={layer_decay!r}: {cls.__name__}'s split has no decay of layers; leave it out"
+            )
+        return split(model, lr=lr, weight_decay=weight_decay)
     return by_role(model, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)

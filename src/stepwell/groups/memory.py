@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from stepwell.arguments import items, refusal, text, whole
-from stepwell.engine import blocks, formats
+from stepwell.engine import formats
+from stepwell.engine.bytes import PER_ELEMENT, of_elements, of_tensor
+from stepwell.engine.update import wraps_another
 from stepwell.errors import UsageError, nearest, shown
-
-# Bytes per element of a format; low-bit formats keep a scale of 4 bytes per block beside the codes.
-FORMATS = {name: size + 4 / formats.block_of(name) * (name in ("int8", "int4")) for name, size in formats.BYTES.items()}
-DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+from stepwell.optimizers import TABLE, find, known
 
 Shape = tuple[int, ...]
 
@@ -48,7 +47,8 @@ def _as_matrix(shape: Shape) -> tuple[int, int]:
     return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 
-# Elements of state for a tensor, by optimizer, at its usual settings; used where a class does not declare its slots.
+# Elements of state for a tensor, of optimizers of torch and of other libraries, which do not declare what they keep: by
+# class name, at their usual settings.
 STATE: dict[str, Callable[[Shape], float]] = {
     "adadelta": _slots(2),
     "adafactor": _factored,
@@ -77,22 +77,19 @@ STATE: dict[str, Callable[[Shape], float]] = {
 
 
 def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> float:
-    """Elements of state that `optimizer` keeps for a tensor of this shape.
+    """Elements of state that an optimizer which does not declare its slots keeps for a tensor of this shape.
 
     Args:
-        optimizer: a class or an optimizer (its declared slots count), or a name.
+        optimizer: an optimizer, a class, or a name.
         group: the tensor's group; `momentum` of 0 means no buffer.
     """
-    if hasattr(optimizer, "base") and hasattr(optimizer, "copies"):  # one around another
-        return state_elements(optimizer.base, group, shape) + optimizer.copies * math.prod(shape)
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
     defaults = {} if isinstance(optimizer, type) else getattr(optimizer, "defaults", {})
     settings = {**defaults, **group}
-    if hasattr(optimizer, "signatures"):
-        return float(sum(math.prod(slot.shape(shape, kept)) for slot, kept in _slots_of(optimizer, group, shape)))
     folded = name.lower().replace("-", "").replace("_", "")
     if folded not in STATE:
-        raise UsageError(f"the state of {shown(name)} is not known here: {nearest(name, STATE)}")
+        names = dict.fromkeys([*STATE, *map(str.lower, TABLE)])
+        raise UsageError(f"the state of {shown(name)} is not known here: {nearest(name, names)}")
     if folded in ("sgd", "rmsprop") and "momentum" in settings:
         own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
         return (own + bool(settings["momentum"])) * math.prod(shape)
@@ -101,39 +98,32 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     return STATE[folded](shape) + (math.prod(shape) if settings.get("amsgrad") else 0)
 
 
-def _slots_of(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> list[tuple[Any, dict[str, Any]]]:
-    """The slots that an optimizer of this package keeps for a tensor, with the settings that they depend on.
+def tensor_state_bytes(given: Any, group: Mapping[str, Any], tensor: torch.Tensor, state: str) -> float:
+    """Bytes of state that an optimizer, a class, or what is called so keeps for a tensor of a group."""
+    optimizer: Any = (known(given) or given) if isinstance(given, str) else given
+    if hasattr(optimizer, "signatures"):
+        return _declared_bytes(optimizer, group, tensor, state)
+    if wraps_another(optimizer):  # one around another
+        copies = optimizer.copies * of_elements("fp64" if tensor.dtype == torch.float64 else "fp32", tensor.numel())
+        own = not isinstance(given, (str, type))
+        inside = optimizer.base if own else find(optimizer.facts.compare_options["base"])
+        return tensor_state_bytes(inside, group, tensor, state) + copies
+    size = PER_ELEMENT["fp64" if tensor.dtype == torch.float64 else state]
+    return state_elements(optimizer, group, tuple(tensor.shape)) * size
 
-    A class is taken at its usual settings: what it is compared with (SGD has momentum), else its defaults.
-    """
+
+def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tensor, state: str) -> int:
+    """Of an optimizer of this package. A class is taken at its usual settings: what it is compared with (SGD has
+    momentum), else its defaults."""
     if isinstance(optimizer, type):
         cls: Any = optimizer
         given = inspect.signature(cls.__init__).parameters.values()
         settings = {p.name: p.default for p in given if p.default is not p.empty} | dict(cls.facts.compare_options)
     else:
         cls, settings = type(optimizer), dict(optimizer.defaults)
-    settings = {"use_muon": len(shape) >= 2, "amsgrad": False, **settings, **group}  # what Muon asks of a group
-    method = cls.method_of(optimizer, settings, torch.empty(shape, device="meta"))
-    if method and "adamw_betas" in settings and "betas" not in group:  # what Muon and MARS give groups of the rest
-        settings["betas"] = settings["adamw_betas"]
-    return [(slot, settings) for slot in cls.signatures[method].slots if slot.exists(settings)]
-
-
-def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tensor, state: str) -> float:
-    """Bytes of the declared slots of one tensor, each in the format that it will have."""
-    shape, weights = tuple(tensor.shape), DTYPES[tensor.dtype]
-    mine, _ = formats.state_format(state, weights, tensor.numel())
-    total = 0.0
-    for slot, settings in _slots_of(optimizer, group, shape):
-        elements, name = math.prod(slot.shape(shape, settings)), slot.format({**settings, "state": state}, mine)
-        if name == formats.NUMBER:
-            total += 8
-        elif name in ("int8", "int4"):
-            code = blocks.CODES[name, slot.signed]
-            total += code.code_bytes(elements) + 4 * code.blocks(elements)
-        else:
-            total += formats.BYTES[name] * elements
-    return total
+    found = {"weights": "native", **cls.group_for(settings, group, tensor), "state": state}
+    signature = cls.signatures[cls.method_of(found, tensor)]
+    return of_tensor(signature, found, tensor.shape, formats.NAMES[tensor.dtype])
 
 
 @dataclass(frozen=True)
@@ -256,14 +246,7 @@ def forecast(
 
 def group_state_bytes(group: Mapping[str, Any], optimizer: Any, state: str = "fp32") -> float:
     """Bytes of state that `optimizer` keeps for a group; frozen tensors have none."""
-    total = 0.0
-    for tensor in group["params"]:
-        if tensor.requires_grad and hasattr(optimizer, "signatures"):
-            total += _declared_bytes(optimizer, group, tensor, state)
-        elif tensor.requires_grad:
-            size = 8.0 if tensor.dtype == torch.float64 else FORMATS[state]
-            total += state_elements(optimizer, group, tuple(tensor.shape)) * size
-    return total
+    return sum(tensor_state_bytes(optimizer, group, one, state) for one in group["params"] if one.requires_grad)
 
 
 def check_groups(owner: str, groups: Any) -> None:
@@ -274,8 +257,8 @@ def check_groups(owner: str, groups: Any) -> None:
 
 def check_state(owner: str, state: Any) -> None:
     """Raise UsageError for no format of a state."""
-    if not isinstance(state, str) or state not in FORMATS:
-        raise UsageError(f"{owner}: state={shown(state)}: {nearest(state, FORMATS)}")
+    if not isinstance(state, str) or state not in PER_ELEMENT:
+        raise UsageError(f"{owner}: state={shown(state)}: {nearest(state, PER_ELEMENT)}")
 
 
 def check_optimizer(owner: str, optimizer: Any) -> None:

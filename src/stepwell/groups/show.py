@@ -8,7 +8,8 @@ from typing import Any
 
 from stepwell.anatomy import ROLES
 from stepwell.arguments import whole
-from stepwell.groups.memory import DTYPES, bytes_text, check_groups, check_optimizer, check_state, group_state_bytes
+from stepwell.engine.formats import NAMES
+from stepwell.groups.memory import bytes_text, check_groups, check_optimizer, check_state, group_state_bytes
 
 _HEADINGS = ("group", "role", "tensors", "elements", "lr", "decay", "optimizer", "format", "bytes", "state")
 _NARROWEST = 20  # characters to which a text is shortened at most
@@ -57,7 +58,7 @@ def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row
         chosen = own or optimizer
         present = {role_of.get(id(tensor), "?") for tensor in tensors}
         roles = [role for role in (*ROLES, "?") if role in present]
-        formats = {DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")): None for tensor in tensors}
+        formats = {NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")): None for tensor in tensors}
         result.append(
             Row(
                 group=group["name"],

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from stepwell.optimizers.adan import Adan as Adan
     from stepwell.optimizers.ademamix import AdEMAMix as AdEMAMix
     from stepwell.optimizers.adopt import ADOPT as ADOPT
-    from stepwell.optimizers.asam import ASAM as ASAM
     from stepwell.optimizers.asgd import ASGD as ASGD
     from stepwell.optimizers.dadaptadam import DAdaptAdam as DAdaptAdam
     from stepwell.optimizers.lamb import LAMB as LAMB
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from stepwell.optimizers.lars import LARS as LARS
     from stepwell.optimizers.lbfgs import LBFGS as LBFGS
     from stepwell.optimizers.lion import Lion as Lion
-    from stepwell.optimizers.lookahead import Lookahead as Lookahead
     from stepwell.optimizers.lowbit import AdamW4bit as AdamW4bit
     from stepwell.optimizers.lowbit import AdamW8bit as AdamW8bit
     from stepwell.optimizers.mars import MARS as MARS
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from stepwell.optimizers.radam import RAdam as RAdam
     from stepwell.optimizers.rmsprop import RMSprop as RMSprop
     from stepwell.optimizers.rprop import Rprop as Rprop
-    from stepwell.optimizers.sam import SAM as SAM
     from stepwell.optimizers.schedulefree_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
     from stepwell.optimizers.schedulefree_sgd import ScheduleFreeSGD as ScheduleFreeSGD
     from stepwell.optimizers.sgd import SGD as SGD
@@ -49,6 +46,9 @@ if TYPE_CHECKING:
     from stepwell.optimizers.sophia import Sophia as Sophia
     from stepwell.optimizers.sparseadam import SparseAdam as SparseAdam
     from stepwell.optimizers.stableadamw import StableAdamW as StableAdamW
+    from stepwell.wrappers.asam import ASAM as ASAM
+    from stepwell.wrappers.lookahead import Lookahead as Lookahead
+    from stepwell.wrappers.sam import SAM as SAM
 
 # class name -> the file that defines it: the one line that a new optimizer adds
 TABLE = {
@@ -89,10 +89,16 @@ TABLE = {
     "Shampoo": "shampoo",
     "SOAP": "soap",
     "LBFGS": "lbfgs",
-    "SAM": "sam",
-    "ASAM": "asam",
-    "Lookahead": "lookahead",
+    "SAM": "wrappers.sam",
+    "ASAM": "wrappers.asam",
+    "Lookahead": "wrappers.lookahead",
 }
+
+
+def module_of(name: str) -> str:
+    """The module that defines an optimizer of the table: in this room, unless its line names another."""
+    file = TABLE[name]
+    return f"stepwell.{file}" if "." in file else f"stepwell.optimizers.{file}"
 
 
 def _folded(name: str) -> str:
@@ -114,6 +120,11 @@ def find(name: str) -> type[Any]:
         return _loaded(_BY_FOLDED[_folded(name)])
     except KeyError:
         raise unknown("optimizer", name, TABLE) from None
+
+
+def known(name: str) -> type[Any] | None:
+    """The optimizer class called `name`, as `find` has it; None where there is none."""
+    return _loaded(_BY_FOLDED[_folded(name)]) if _folded(name) in _BY_FOLDED else None
 
 
 @overload
@@ -139,7 +150,7 @@ def create(name: str, model_or_params: Any, **options: Any) -> Any:
 
 
 def _loaded(name: str) -> Any:
-    value = getattr(import_module(f"stepwell.optimizers.{TABLE[name]}"), name)
+    value = getattr(import_module(module_of(name)), name)
     globals()[name] = value
     return value
 

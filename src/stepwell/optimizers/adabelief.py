@@ -8,17 +8,17 @@ p           <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt, where
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 from stepwell.optimizers.radam import rectification
 
 
-def update(g, p, t, exp_avg, exp_avg_var, max_exp_avg_var, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
+def update(g, p, t, exp_avg, exp_avg_var, max_exp_avg_var, *, beta1, beta2, eps, rectify):
+    exp_avg = ema(exp_avg, g, beta1)
     surprise = g - exp_avg
-    exp_avg_var = lerp_square(exp_avg_var, surprise, 1 - beta2) + eps
+    exp_avg_var = ema_square(exp_avg_var, surprise, beta2) + eps
     largest = exp_avg_var
     if max_exp_avg_var is not None:
         largest = max_exp_avg_var = maximum(max_exp_avg_var, exp_avg_var)
@@ -81,13 +81,4 @@ class AdaBelief(Optimizer):
         rectify: bool = False,
         **options: Unpack[OptionsButDecay],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "amsgrad": amsgrad,
-            "rectify": rectify,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

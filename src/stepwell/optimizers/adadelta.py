@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import lerp_square, sqrt
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.ops import ema_square, sqrt
 from stepwell.optimizers.facts import Facts
 
 
-def update(g, p, t, square_avg, acc_delta, *, rho, eps):  # type: ignore[no-untyped-def]
-    square_avg = lerp_square(square_avg, g, 1 - rho)
+def update(g, p, t, square_avg, acc_delta, *, rho, eps):
+    square_avg = ema_square(square_avg, g, rho)
     direction = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * g
-    return direction, square_avg, lerp_square(acc_delta, direction, 1 - rho)
+    return direction, square_avg, ema_square(acc_delta, direction, rho)
 
 
 class Adadelta(Optimizer):
@@ -59,4 +59,4 @@ class Adadelta(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}, options)
+        super().__init__(params, hyperparameters(locals()), options)

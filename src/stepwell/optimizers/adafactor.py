@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack, hyperparameters
 from stepwell.errors import UsageError
-from stepwell.ops import lerp, lerp_square, maximum, minimum, sqrt
+from stepwell.ops import ema, lerp_square, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
 
 TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
 
 
-def rate(t, lr, relative_step, warmup_init):  # type: ignore[no-untyped-def]
+def rate(t, lr, relative_step, warmup_init):
     """rho, the step before it is scaled."""
     if not relative_step:
         return lr
@@ -39,7 +39,8 @@ def rms(x: Tensor) -> Tensor:
     return (torch.bmm(row, row.mT) / row.shape[-1]).sqrt().view(-1, *[1] * (x.ndim - 1))
 
 
-def update(  # type: ignore[no-untyped-def]
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, ..., rows, columns).
+def update(
     g, p, t, row_var, col_var, exp_avg, *, lr, beta1, beta2_decay, eps1, eps2, d, weight_decay, variant,
     scale_parameter, relative_step, warmup_init,
 ):  # fmt: skip
@@ -64,19 +65,19 @@ def update(  # type: ignore[no-untyped-def]
     return step, row_var, col_var, exp_avg
 
 
-def _direction(g, t, variance, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
+def _direction(g, t, variance, beta2_decay, eps1, variant):
     paper = variant == "shazeer"
     variance = lerp_square(variance, g, t**beta2_decay)
     variance = variance + t**beta2_decay * eps1 if paper else variance
     return g / sqrt(variance if paper else maximum(variance, maximum(eps1 * eps1, TINY))), variance
 
 
-def measure(g, p, t, variance, exp_avg, *, beta2_decay, eps1, variant):  # type: ignore[no-untyped-def]
+def measure(g, p, t, variance, exp_avg, *, beta2_decay, eps1, variant):
     u, _ = _direction(g, t, variance, beta2_decay, eps1, variant)
     return {"p_squared": p * p, "u_squared": u * u}
 
 
-def vector_update(  # type: ignore[no-untyped-def]
+def vector_update(
     g, p, t, variance, exp_avg, *, lr, beta1, beta2_decay, eps1, eps2, d, weight_decay, variant, scale_parameter,
     relative_step, warmup_init, p_squared, u_squared, elements,
 ):  # fmt: skip
@@ -86,7 +87,7 @@ def vector_update(  # type: ignore[no-untyped-def]
         alpha = alpha * maximum(sqrt(p_squared / elements), eps2)
     step = alpha / maximum(1, sqrt(u_squared / elements) / d) * u
     if exp_avg is not None:
-        step = exp_avg = lerp(exp_avg, step, 1 - beta1)
+        step = exp_avg = ema(exp_avg, step, beta1)
     return (alpha if variant == "shazeer" else lr) * weight_decay * p + step, variance, exp_avg
 
 
@@ -164,25 +165,14 @@ class Adafactor(Optimizer):
         warmup_init: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "beta2_decay": beta2_decay,
-            "eps": eps,
-            "d": d,
-            "weight_decay": weight_decay,
-            "variant": variant,
-            "beta1": beta1,
-            "scale_parameter": scale_parameter,
-            "relative_step": relative_step,
-            "warmup_init": warmup_init,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
         if group["eps"][1] is None:
             raise UsageError(f"Adafactor: eps={group['eps']!r}; the second, which bounds RMS(p), must be a number")
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"
 
     def choose(

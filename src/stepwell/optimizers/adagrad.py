@@ -6,12 +6,12 @@ direction  = g / (sqrt(sum) + eps) / (1 + (t - 1) * lr_decay)
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
 from stepwell.ops import sqrt
 from stepwell.optimizers.facts import Facts
 
 
-def update(g, p, t, sum, *, eps, lr_decay):  # type: ignore[no-untyped-def]
+def update(g, p, t, sum, *, eps, lr_decay):
     sum = sum + g * g
     return g / (sqrt(sum) + eps) * (1 / (1 + (t - 1) * lr_decay)), sum
 
@@ -52,11 +52,4 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "eps": eps,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

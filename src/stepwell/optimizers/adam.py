@@ -8,15 +8,15 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     largest = exp_avg_sq
     if max_exp_avg_sq is not None:
         largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
@@ -50,7 +50,7 @@ class Adam(Optimizer):
         Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("max_exp_avg_sq", when="amsgrad", signed=False),
     )
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Kingma and Ba 1412.6980 (1e-3), Vaswani et al. 1706.03762 (7e-4), RoBERTa 1907.11692 (1e-4 at 256)",
@@ -67,11 +67,4 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import atan2, lerp, lerp_square, sqrt
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.ops import atan2, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, a, b):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, a, b):
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     scale = b * (1 - beta1**t) / sqrt(1 - beta2**t)  # an angle knows ratios only: both corrections are one factor
     return a * atan2(exp_avg, scale * sqrt(exp_avg_sq)), exp_avg, exp_avg_sq
 
@@ -47,7 +47,7 @@ class AdamAtan2(Optimizer):
     rule, decay = update, "decoupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Everett et al. 2407.05872 (AdamW's, whose step it approximates)",
@@ -64,4 +64,4 @@ class AdamAtan2(Optimizer):
         b: float = 1.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "a": a, "b": b}, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -8,14 +8,14 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
-from stepwell.ops import abs, debias, lerp, maximum
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import abs, debias, ema, maximum
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 
 
-def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
+def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):
+    exp_avg = ema(exp_avg, g, beta1)
     exp_inf = maximum(beta2 * exp_inf, abs(g) if eps_outside else abs(g) + eps)
     return debias(exp_avg, beta1, t) / (exp_inf + eps if eps_outside else exp_inf), exp_avg, exp_inf
 
@@ -61,5 +61,4 @@ class Adamax(Optimizer):
         eps_outside: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "eps_outside": eps_outside}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -6,10 +6,10 @@ p <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Unpack
+from stepwell.engine import Optimizer, Options, Params, Unpack, hyperparameters
 from stepwell.optimizers.adam import Adam, update
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
 class AdamW(Optimizer):
@@ -31,7 +31,7 @@ class AdamW(Optimizer):
     """
 
     rule, slots, decay = update, Adam.slots, "decoupled"
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Touvron et al. 2012.12877 (DeiT 1e-3 at 1024), Liu et al. 2201.03545 (ConvNeXt 4e-3 at 4096), Brown et "
@@ -49,5 +49,4 @@ class AdamW(Optimizer):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

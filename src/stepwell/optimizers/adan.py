@@ -14,20 +14,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg, exp_avg_sq, exp_avg_diff, pre_grad, *, lr, weight_decay, beta1, beta2, beta3, eps, no_prox
 ):
     change = where(t == 1, 0, g - pre_grad)
     ahead = g + beta2 * change
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_diff = lerp(exp_avg_diff, change, 1 - beta2)
-    exp_avg_sq = lerp_square(exp_avg_sq, ahead, 1 - beta3)
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_diff = ema(exp_avg_diff, change, beta2)
+    exp_avg_sq = ema_square(exp_avg_sq, ahead, beta3)
     direction = debias(exp_avg, beta1, t) + beta2 * debias(exp_avg_diff, beta2, t)
     direction = direction / (sqrt(debias(exp_avg_sq, beta3, t)) + eps)
     # (p - lr * direction) / (1 + lr * weight_decay), as a step from p
@@ -83,8 +83,7 @@ class Adan(Optimizer):
         no_prox: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "no_prox": no_prox}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
         return "decoupled" if group["no_prox"] else None

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, log, maximum, minimum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, log, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
-def _half_life(beta):  # type: ignore[no-untyped-def]
+def _half_life(beta):
     """The steps after which a gradient weighs half in an average of decay beta."""
     return log(0.5) / log(beta)
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg_fast, exp_avg_slow, exp_avg_sq, *, beta1, beta2, beta3, eps, alpha, beta3_warmup, alpha_warmup
 ):
     if alpha_warmup is not None:
@@ -33,9 +33,9 @@ def update(  # type: ignore[no-untyped-def]
         part = t / beta3_warmup
         mixed = maximum((1 - part) * _half_life(beta1) + part * _half_life(beta3), 1e-300)
         beta3 = where(part < 1, 0.5 ** (1 / mixed), beta3)
-    exp_avg_fast = lerp(exp_avg_fast, g, 1 - beta1)
-    exp_avg_slow = lerp(exp_avg_slow, g, 1 - beta3)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+    exp_avg_fast = ema(exp_avg_fast, g, beta1)
+    exp_avg_slow = ema(exp_avg_slow, g, beta3)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     momentum = debias(exp_avg_fast, beta1, t) + alpha * exp_avg_slow
     return momentum / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg_fast, exp_avg_slow, exp_avg_sq
 
@@ -92,13 +92,4 @@ class AdEMAMix(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "alpha": alpha,
-            "beta3_warmup": beta3_warmup,
-            "alpha_warmup": alpha_warmup,
-            "eps": eps,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
-from stepwell.ops import clamp, lerp, lerp_square, maximum, sqrt, where
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.ops import clamp, ema, ema_square, maximum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, clip_power, decoupled_weight_decay):  # type: ignore[no-untyped-def]
+def update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, clip_power, decoupled_weight_decay):
     scaled = g / maximum(sqrt(exp_avg_sq), eps)
     if clip_power is not None:
         limit = (t - 1) ** clip_power
         scaled = clamp(scaled, -limit, limit)
-    exp_avg = where(t == 1, exp_avg, lerp(exp_avg, scaled, 1 - beta1))
-    exp_avg_sq = where(t == 1, g * g, lerp_square(exp_avg_sq, g, 1 - beta2))
+    exp_avg = where(t == 1, exp_avg, ema(exp_avg, scaled, beta1))
+    exp_avg_sq = where(t == 1, g * g, ema_square(exp_avg_sq, g, beta2))
     direction = exp_avg + weight_decay * p if decoupled_weight_decay else exp_avg
     return where(t == 1, 0, lr) * direction, exp_avg, exp_avg_sq
 
@@ -72,15 +72,7 @@ class ADOPT(Optimizer):
         clip_power: float | None = 0.25,
         **options: Unpack[OptionsButDecay],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "clip_power": clip_power,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
         return None if group["decoupled_weight_decay"] else "coupled"  # decoupled, the rule keeps it out of step 1

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import lerp, maximum, where
 from stepwell.optimizers.facts import Facts
 
 
-def update(g, p, t, eta, mu, ax, *, lr, weight_decay, lambd, alpha, t0):  # type: ignore[no-untyped-def]
+def update(g, p, t, eta, mu, ax, *, lr, weight_decay, lambd, alpha, t0):
     step = eta * (g + weight_decay * p + lambd * p)
     ax = where(mu == 1, p - step, lerp(ax, p - step, mu))
     return step, lr / (1 + lambd * lr * t) ** alpha, 1 / maximum(1, t - t0), ax
@@ -69,5 +69,4 @@ class ASGD(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

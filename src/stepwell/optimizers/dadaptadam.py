@@ -15,30 +15,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import abs, lerp, lerp_square, maximum, minimum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.ops import abs, ema, ema_square, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.prodigy import corrected
 
 
-def measure(  # type: ignore[no-untyped-def]
-    g, p, t, exp_avg, exp_avg_sq, s, d, d_numerator, k, *, lr, beta1, beta2, eps, use_bias_correction
-):
+def measure(g, p, t, exp_avg, exp_avg_sq, s, d, d_numerator, k, *, lr, beta1, beta2, eps, use_bias_correction):
     rate, q = corrected(d * lr, k, beta1, beta2, use_bias_correction), sqrt(beta2)
     return {
         "along": rate * (g * s / (sqrt(exp_avg_sq) + eps)),
-        "s_sum": abs(lerp(s, rate * g, 1 - q)),
+        "s_sum": abs(ema(s, rate * g, q)),
     }
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg, exp_avg_sq, s, d, d_numerator, k,
     *, lr, beta1, beta2, eps, weight_decay, decouple, use_bias_correction, growth_rate, along, s_sum,
 ):  # fmt: skip
     rate, q = corrected(d * lr, k, beta1, beta2, use_bias_correction), sqrt(beta2)
-    exp_avg = lerp(exp_avg, rate * g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
-    s = lerp(s, rate * g, 1 - q)
+    exp_avg = ema(exp_avg, rate * g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
+    s = ema(s, rate * g, q)
 
     moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
     numerator = q * d_numerator + (1 - q) * along
@@ -111,17 +109,7 @@ class DAdaptAdam(Optimizer):
         growth_rate: float = float("inf"),
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "decouple": decouple,
-            "use_bias_correction": use_bias_correction,
-            "d0": d0,
-            "growth_rate": growth_rate,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Any) -> str | None:
         return None if group["decouple"] else "coupled"

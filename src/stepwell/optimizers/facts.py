@@ -80,17 +80,11 @@ def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **opt
         return optimizer.bytes_per_element(**options)
     import torch
 
-    from stepwell.engine import formats
+    from stepwell.engine.bytes import of_slot
 
     group = optimizer([("weight", torch.zeros(2, 2))], **options).param_groups[0]
-    total = 0.0
-    for slot in optimizer.slots:
-        if slot.exists(group) and not slot.is_number:
-            name = slot.format(group, group["state"])
-            block = formats.block_of(name)
-            share = math.prod(slot.shape(shape, group)) / math.prod(shape)
-            total += share * (formats.BYTES[name] + (4 / block if block > 1 else 0))
-    return total
+    kept = [slot for slot in optimizer.slots if slot.exists(group) and not slot.is_number]
+    return sum(of_slot(slot, slot.format(group, group["state"]), shape, group) for slot in kept) / math.prod(shape)
 
 
 def record(optimizer: type[Any], family: str | None = None) -> dict[str, Any]:

@@ -8,31 +8,29 @@ p     <- p - lr * ratio * u
 
 from __future__ import annotations
 
-from stepwell.engine import Options, Params, Range, Unpack
-from stepwell.ops import debias, lerp, lerp_square, minimum, sqrt, where
+from stepwell.engine import Options, Params, Range, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, minimum, sqrt, where
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
-def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     m, v = exp_avg, exp_avg_sq
     if bias_correction:
         m, v = debias(m, beta1, t), debias(v, beta2, t)
     return m / (sqrt(v) + eps) + weight_decay * p, exp_avg, exp_avg_sq
 
 
-def measure(  # type: ignore[no-untyped-def]
-    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, bias_correction, exclude
-):
+def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, bias_correction, exclude):
     u, *_ = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, 0 if exclude else weight_decay, bias_correction)
     return {"p_squared": p * p, "u_squared": u * u}
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, max_weight_norm, bias_correction,
     exclude, p_squared, u_squared,
 ):  # fmt: skip
@@ -73,7 +71,7 @@ class LAMB(LayerWise):
 
     rule, measure, sums, slots, decay = update, measure, ("p_squared", "u_squared"), Adam.slots[:2], None
     ranges = {"exclude": EXCLUDE, "max_weight_norm": Range(0, float("inf"), open_low=True, open_high=False)}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (3e-4, 5e-2), "cnn": (5e-4, 5e-2), "transformer": (3e-4, 5e-2), "toy": (1e-3, 1.0)},
         method="layer-wise",
@@ -98,13 +96,4 @@ class LAMB(LayerWise):
         exclude: str = "vectors",
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "max_weight_norm": max_weight_norm,
-            "bias_correction": bias_correction,
-            "exclude": exclude,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

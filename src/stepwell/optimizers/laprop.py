@@ -8,17 +8,17 @@ p          <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, maximum, sqrt
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     largest = exp_avg_sq
     if max_exp_avg_sq is not None:
         largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
-    exp_avg = lerp(exp_avg, g / (sqrt(debias(largest, beta2, t)) + eps), 1 - beta1)
+    exp_avg = ema(exp_avg, g / (sqrt(debias(largest, beta2, t)) + eps), beta1)
     return debias(exp_avg, beta1, t), exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
@@ -66,5 +66,4 @@ class LaProp(Optimizer):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

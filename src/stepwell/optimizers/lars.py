@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stepwell.engine import Options, Params, Range, Slot, Unpack
+from stepwell.engine import Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 from stepwell.optimizers.sgd import check_nesterov
 
 
-def measure(g, p, t, momentum_buffer):  # type: ignore[no-untyped-def]
+def measure(g, p, t, momentum_buffer):
     return {"p_squared": p * p, "g_squared": g * g}
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, momentum_buffer, *, momentum, dampening, weight_decay, nesterov, trust_coefficient, eps,
     momentum_after_scaling, exclude, p_squared, g_squared,
 ):  # fmt: skip
@@ -104,18 +104,7 @@ class LARS(LayerWise):
         exclude: str = "vectors",
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "trust_coefficient": trust_coefficient,
-            "eps": eps,
-            "momentum_after_scaling": momentum_after_scaling,
-            "exclude": exclude,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
         check_nesterov("LARS", group)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import as_groups, checkpoint, prefixes, stored
+from stepwell.engine.bytes import held
 from stepwell.engine.given_groups import check_names
 from stepwell.engine.optimizer import check_closure
 from stepwell.engine.options import NoOptions, Params, Unpack
@@ -221,8 +222,8 @@ class LBFGS(torch.optim.LBFGS):
     def state_bytes(self) -> int:
         """Bytes held in the history."""
         state = self.state.get(self._params[0], {})
-        held = [item for value in state.values() for item in (value if isinstance(value, list) else [value])]
-        return sum(item.numel() * item.element_size() for item in held if isinstance(item, Tensor) and item.dim())
+        items = [item for value in state.values() for item in (value if isinstance(value, list) else [value])]
+        return held(item for item in items if isinstance(item, Tensor) and item.dim())
 
     @staticmethod
     def bytes_per_element(history_size: int = 100, **options: Any) -> float:

@@ -7,15 +7,15 @@ p         <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
-from stepwell.ops import lerp, sign
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import ema, sign
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory, beta2_average
 
 
-def update(g, p, t, exp_avg, *, beta1, beta2):  # type: ignore[no-untyped-def]
-    direction = sign(lerp(exp_avg, g, 1 - beta1))
-    return direction, lerp(exp_avg, g, 1 - beta2)
+def update(g, p, t, exp_avg, *, beta1, beta2):
+    direction = sign(ema(exp_avg, g, beta1))
+    return direction, ema(exp_avg, g, beta2)
 
 
 class Lion(Optimizer):
@@ -56,4 +56,4 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay}, options)
+        super().__init__(params, hyperparameters(locals()), options)

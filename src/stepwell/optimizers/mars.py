@@ -25,17 +25,17 @@ from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.parted import parted, refuse_inside_zero
 
 
-def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
+def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):
     before = last_grad if first_previous_zero else where(t > 1, last_grad, g)
     return g + gamma * beta1 / (1 - beta1) * (g - before)
 
 
-def measure(g, p, t, *slots, beta1, gamma, first_previous_zero):  # type: ignore[no-untyped-def]
+def measure(g, p, t, *slots, beta1, gamma, first_previous_zero):
     c = extrapolated(g, t, slots[-1], beta1, gamma, first_previous_zero)
     return {"c_squared": c * c}
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, last_grad, *, beta1, beta2, eps, gamma, first_previous_zero, c_squared
 ):
     c = extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero) / maximum(1, sqrt(c_squared))
@@ -123,8 +123,16 @@ class MARS(Optimizer):
         self.optimize_1d = defaults["optimize_1d"]
         super().__init__(self._split(as_groups(params, "MARS")), defaults, options)
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if group.get("use_mars", True) else "adamw"
+
+    @classmethod
+    def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
+        found = {**settings, **group}
+        if cls.method_of(found, tensor) and "betas" not in group:
+            found["betas"] = found["adamw_betas"]
+        return found
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; two, where a part of it is for AdamW."""

@@ -42,5 +42,5 @@ def corrected(group: Mapping[str, Any], t: float) -> float:
     return 1.0
 
 
-ADAM = Memory(("exp_avg", beta1_average), ("exp_avg_sq", beta2_average))
+BOTH_MEANS = Memory(("exp_avg", beta1_average), ("exp_avg_sq", beta2_average))
 ONLY_MEAN = Memory(("exp_avg", beta1_average))

@@ -33,9 +33,8 @@ _MADE = re.compile(r"(muon|adamw)(, [^:]*)?: (ROLE)([+](ROLE))*".replace("ROLE",
 _SHOWN = 4  # tensors that a warning lists
 
 
-def update(  # type: ignore[no-untyped-def]
-    g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn
-):
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
+def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn):
     momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
     u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer
     dtype = u.dtype if u.dtype == torch.float64 else DTYPES[ns_dtype]
@@ -113,6 +112,7 @@ class Muon(Optimizer):
 
     rule, slots, decay, view = update, (Slot("momentum_buffer", memory="momentum"),), "decoupled", "matrix"
     others = {"adamw": AdamW.signature}
+    splits_by_role = True
     construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {
         "eps": Range(0, open_low=True),
@@ -191,8 +191,14 @@ class Muon(Optimizer):
         super().__init__(groups, defaults, options)
         del self._parting
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if group["use_muon"] else "adamw"
+
+    @classmethod
+    def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
+        betas = settings.get("betas", settings.get("adamw_betas"))
+        return {"use_muon": is_matrix(tensor), "amsgrad": False, "betas": betas, **settings, **group}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""

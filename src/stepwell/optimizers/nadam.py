@@ -14,17 +14,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, sqrt
+from stepwell.ops import debias, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momentum_decay, average_with_mu):  # type: ignore[no-untyped-def]
+def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momentum_decay, average_with_mu):
     mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
     mu_product = mu_product * mu
-    exp_avg = lerp(exp_avg, g, 1 - (mu if average_with_mu else beta1))
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+    exp_avg = ema(exp_avg, g, mu if average_with_mu else beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     ahead = mu_next / (1 - mu_product * mu_next) * exp_avg + (1 - mu) / (1 - mu_product) * g
     return ahead / (sqrt(debias(exp_avg_sq, beta2, t)) + eps), exp_avg, exp_avg_sq, mu_product
 
@@ -59,7 +59,7 @@ class NAdam(Optimizer):
         Slot("mu_product", per="tensor", start=1.0),
     )
     ranges: ClassVar = {"momentum_decay": Range(0)}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Dozat, ICLR workshop 2016, section 4 (2e-3); Schmidt et al. 2007.01547 (1e-4 to 1e-2)",

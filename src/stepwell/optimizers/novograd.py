@@ -8,18 +8,16 @@ p          <- p - lr * exp_avg
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
 from stepwell.ops import sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
-def measure(g, p, t, exp_avg, exp_avg_sq):  # type: ignore[no-untyped-def]
+def measure(g, p, t, exp_avg, exp_avg_sq):
     return {"g_squared": g * g}
 
 
-def update(  # type: ignore[no-untyped-def]
-    g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, grad_averaging, g_squared
-):
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, weight_decay, grad_averaging, g_squared):
     exp_avg_sq = where(t == 1, g_squared, beta2 * exp_avg_sq + (1 - beta2) * g_squared)
     size = sqrt(exp_avg_sq) + eps
     u = g * (1 / where(size > 0, size, 1)) + weight_decay * p  # with eps 0 and no gradient yet: nothing to scale
@@ -73,11 +71,4 @@ class NovoGrad(Optimizer):
         grad_averaging: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "grad_averaging": grad_averaging,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack
-from stepwell.ops import abs, lerp, lerp_square, maximum, minimum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.ops import abs, ema, ema_square, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
-def corrected(rate, k, beta1, beta2, use_bias_correction):  # type: ignore[no-untyped-def]
+def corrected(rate, k, beta1, beta2, use_bias_correction):
     """Adam's bias corrections; the clock k is that of all tensors."""
     return rate * sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else rate
 
 
-def measure(  # type: ignore[no-untyped-def]
+def measure(
     g, p, t, exp_avg, exp_avg_sq, s, p0, d, d_max, d_numerator, k,
     *, lr, beta1, beta2, beta3, use_bias_correction, safeguard_warmup,
 ):  # fmt: skip
@@ -37,7 +37,7 @@ def measure(  # type: ignore[no-untyped-def]
     }
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg, exp_avg_sq, s, p0, d, d_max, d_numerator, k,
     *, lr, beta1, beta2, beta3, eps, weight_decay, decouple, use_bias_correction, safeguard_warmup, d0, d_coef,
     growth_rate, back, s_sum,
@@ -46,8 +46,8 @@ def update(  # type: ignore[no-untyped-def]
     fading = sqrt(beta2) if beta3 is None else beta3
     p0 = where(t > 1, p0, p)
     s = fading * s + d * (d if safeguard_warmup else rate) * g
-    exp_avg = lerp(exp_avg, d * g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, d * g, 1 - beta2)
+    exp_avg = ema(exp_avg, d * g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, d * g, beta2)
 
     moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
     numerator = fading * d_numerator + back
@@ -133,20 +133,7 @@ class Prodigy(Optimizer):
         growth_rate: float = float("inf"),
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "beta3": beta3,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "decouple": decouple,
-            "use_bias_correction": use_bias_correction,
-            "safeguard_warmup": safeguard_warmup,
-            "d0": d0,
-            "d_coef": d_coef,
-            "growth_rate": growth_rate,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Any) -> str | None:
         return None if group["decouple"] else "coupled"

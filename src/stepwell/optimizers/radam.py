@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
-from stepwell.ops import debias, lerp, lerp_square, sqrt, where
+from stepwell.ops import debias, ema, ema_square, sqrt, where
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
-def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
+def rectification(t, beta2, threshold):
     """Whether rho is above the threshold, and r where it is."""
     rho_inf = 2 / (1 - beta2) - 1
     rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
@@ -28,9 +28,9 @@ def rectification(t, beta2, threshold):  # type: ignore[no-untyped-def]
     return trusted, sqrt(where(trusted, (rho - 4) * (rho - 2) * rho_inf / scale, 0))
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps, rectify):
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     trusted, r = rectification(t, beta2, 5 if rectify == "torch" else 4)
     m = debias(exp_avg, beta1, t)
     adaptive = m * (r * sqrt(1 - beta2**t)) / (sqrt(exp_avg_sq) + eps)
@@ -64,7 +64,7 @@ class RAdam(Optimizer):
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},
         source="Liu et al. 1908.03265, section 5 (1e-3 for language models; 3e-3 to 1e-1 for images)",

@@ -20,23 +20,23 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Options, Params, RuleSignature, Slot, Unpack
+from stepwell.engine import OneOf, Optimizer, Options, Params, RuleSignature, Slot, Unpack, hyperparameters
 from stepwell.errors import UsageError
-from stepwell.ops import lerp, lerp_square, maximum, sqrt
+from stepwell.ops import ema, ema_square, maximum, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory
 
 
-def _averaged(g, square_avg, grad_avg, alpha):  # type: ignore[no-untyped-def]
+def _averaged(g, square_avg, grad_avg, alpha):
     """The variance, and the new averages."""
-    square_avg = lerp_square(square_avg, g, 1 - alpha)
+    square_avg = ema_square(square_avg, g, alpha)
     if grad_avg is None:
         return square_avg, square_avg, None
-    grad_avg = lerp(grad_avg, g, 1 - alpha)
+    grad_avg = ema(grad_avg, g, alpha)
     return maximum(square_avg - grad_avg * grad_avg, 0), square_avg, grad_avg  # rounding can take it below zero
 
 
-def update(g, p, t, square_avg, grad_avg, momentum_buffer, *, alpha, eps, momentum, eps_inside):  # type: ignore[no-untyped-def]
+def update(g, p, t, square_avg, grad_avg, momentum_buffer, *, alpha, eps, momentum, eps_inside):
     variance, square_avg, grad_avg = _averaged(g, square_avg, grad_avg, alpha)
     direction = g / (sqrt(variance + eps) if eps_inside else sqrt(variance) + eps)
     if momentum_buffer is not None:
@@ -44,7 +44,7 @@ def update(g, p, t, square_avg, grad_avg, momentum_buffer, *, alpha, eps, moment
     return direction, square_avg, grad_avg, momentum_buffer
 
 
-def tensorflow_update(g, p, t, square_avg, grad_avg, momentum_buffer, *, lr, alpha, eps, momentum, variant):  # type: ignore[no-untyped-def]
+def tensorflow_update(g, p, t, square_avg, grad_avg, momentum_buffer, *, lr, alpha, eps, momentum, variant):
     variance, square_avg, grad_avg = _averaged(g, square_avg, grad_avg, alpha)
     step = lr * (g / sqrt(variance + eps))
     if momentum_buffer is not None:
@@ -124,17 +124,7 @@ class RMSprop(Optimizer):
         variant: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "alpha": alpha,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "centered": centered,
-            "eps_inside": eps_inside,
-            "variant": variant,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
         if group["variant"] == "tensorflow" and group["cautious"]:
@@ -143,5 +133,6 @@ class RMSprop(Optimizer):
                 "a direction; leave out one of them"
             )
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "tensorflow" if group["variant"] == "tensorflow" else ""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, sign, where
 from stepwell.optimizers.facts import Facts
 
 
-def update(g, p, t, prev, step_size, *, lr, eta1, eta2, step_size1, step_size2, variant):  # type: ignore[no-untyped-def]
+def update(g, p, t, prev, step_size, *, lr, eta1, eta2, step_size1, step_size2, variant):
     agreement = sign(g) * sign(prev)
     last = where(t == 1, lr, step_size)
     step_size = where(agreement > 0, last * eta2, where(agreement < 0, last * eta1, last))
@@ -71,8 +71,7 @@ class Rprop(Optimizer):
         variant: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "variant": variant}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
         etas, sizes = group["etas"], group["step_sizes"]

@@ -29,7 +29,7 @@ from stepwell.errors import UsageError
 from stepwell.ops import maximum, minimum, where
 
 
-def average(p, t, z, weight_sum, lr_max, direction, *, beta, lr, warmup_steps, r, weight_lr_power):  # type: ignore[no-untyped-def]
+def average(p, t, z, weight_sum, lr_max, direction, *, beta, lr, warmup_steps, r, weight_lr_power):
     """The step of y, and the new z, weight_sum and lr_max."""
     lr = lr * minimum(1, t / maximum(warmup_steps, 1))
     lr_max = maximum(lr_max, lr)

@@ -7,16 +7,16 @@ z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with b
 
 from __future__ import annotations
 
-from stepwell.engine import Options, Params, Slot, Unpack
-from stepwell.ops import debias, lerp_square, sqrt
+from stepwell.engine import Options, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import debias, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, z, exp_avg_sq, weight_sum, lr_max, *, lr, weight_decay, beta1, beta2, eps, warmup_steps, r, weight_lr_power
 ):
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     direction = g / (sqrt(debias(exp_avg_sq, beta2, t)) + eps) + weight_decay * p
     schedule = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
     step, z, weight_sum, lr_max = average(p, t, z, weight_sum, lr_max, direction, beta=beta1, **schedule)
@@ -73,13 +73,4 @@ class ScheduleFreeAdamW(ScheduleFree):
         weight_lr_power: float = 2.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
-            "r": r,
-            "weight_lr_power": weight_lr_power,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -6,14 +6,12 @@ z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with b
 
 from __future__ import annotations
 
-from stepwell.engine import Options, Params, Unpack
+from stepwell.engine import Options, Params, Unpack, hyperparameters
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.schedulefree import LR_MAX, WEIGHT_SUM, ScheduleFree, Z, average
 
 
-def update(  # type: ignore[no-untyped-def]
-    g, p, t, z, weight_sum, lr_max, *, lr, weight_decay, momentum, warmup_steps, r, weight_lr_power
-):
+def update(g, p, t, z, weight_sum, lr_max, *, lr, weight_decay, momentum, warmup_steps, r, weight_lr_power):
     schedule = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
     return average(p, t, z, weight_sum, lr_max, g + weight_decay * p, beta=momentum, **schedule)
 
@@ -64,12 +62,4 @@ class ScheduleFreeSGD(ScheduleFree):
         weight_lr_power: float = 2.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
-            "r": r,
-            "weight_lr_power": weight_lr_power,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack
+from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
 from stepwell.errors import UsageError
 from stepwell.ops import where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory
 
 
-def update(g, p, t, momentum_buffer, *, momentum, dampening, nesterov):  # type: ignore[no-untyped-def]
+def update(g, p, t, momentum_buffer, *, momentum, dampening, nesterov):
     if momentum_buffer is None:
         return g, None
     momentum_buffer = where(t == 1, 0, momentum) * momentum_buffer + where(t == 1, 1, 1 - dampening) * g
@@ -74,14 +74,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
         check_nesterov("SGD", group)

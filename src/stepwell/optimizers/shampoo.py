@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
@@ -32,7 +32,8 @@ def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
     return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)
 
 
-def update(  # type: ignore[no-untyped-def]
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
+def update(
     g, p, t, left, right, root_left, root_right, exp_avg, square, momentum_buffer,
     *, beta1, beta2, eps, eps_at_root, bias_correction, precondition_frequency, exponent, momentum, grafting,
     grafting_beta2, grafting_eps, max_precond_dim, shape,
@@ -71,7 +72,7 @@ def update(  # type: ignore[no-untyped-def]
     return direction, left, right, root_left, root_right, exp_avg, square, momentum_buffer
 
 
-def _size(mean, g, t, square, grafting, beta2, eps):  # type: ignore[no-untyped-def]
+def _size(mean, g, t, square, grafting, beta2, eps):
     """The norm of another method's direction, whose step size Shampoo takes over."""
     if grafting == "sgd":
         return square, torch.linalg.matrix_norm(mean, keepdim=True)
@@ -167,20 +168,4 @@ class Shampoo(Optimizer):
         max_precond_dim: int = 1024,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "eps": eps,
-            "beta1": beta1,
-            "beta2": beta2,
-            "bias_correction": bias_correction,
-            "precondition_frequency": precondition_frequency,
-            "exponent": exponent,
-            "grafting": grafting,
-            "grafting_beta2": grafting_beta2,
-            "grafting_eps": grafting_eps,
-            "eps_at_root": eps_at_root,
-            "max_precond_dim": max_precond_dim,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

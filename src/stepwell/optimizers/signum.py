@@ -7,16 +7,16 @@ p        <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack
-from stepwell.ops import lerp, sign
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack, hyperparameters
+from stepwell.ops import ema, sign
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory
 
 
-def update(g, p, t, exp_avg, *, momentum):  # type: ignore[no-untyped-def]
+def update(g, p, t, exp_avg, *, momentum):
     if exp_avg is None:
         return sign(g), None
-    exp_avg = lerp(exp_avg, g, 1 - momentum)
+    exp_avg = ema(exp_avg, g, momentum)
     return sign(exp_avg), exp_avg
 
 
@@ -61,10 +61,4 @@ class Signum(Optimizer):
         decoupled_weight_decay: bool = True,
         **options: Unpack[OptionsButDecay],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

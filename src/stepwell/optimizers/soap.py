@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack
-from stepwell.ops import lerp, lerp_square, maximum, sqrt, where
+from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack, hyperparameters
+from stepwell.ops import ema, ema_square, maximum, sqrt, where
 from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
 
@@ -53,7 +53,8 @@ def turn_on(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[T
     return torch.linalg.qr(torch.bmm(second, q)).Q, exp_avg_sq.take_along_dim(order, dim=side)
 
 
-def update(  # type: ignore[no-untyped-def]
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
+def update(
     g, p, t, exp_avg, exp_avg_sq, left, right, q_left, q_right,
     *, lr, weight_decay, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
 ):  # fmt: skip
@@ -79,13 +80,11 @@ def correction(beta1: Any, beta2: Any, t: Any) -> Any:
     return sqrt(1 - beta2**t) / (1 - beta1**t)
 
 
-def vector_update(  # type: ignore[no-untyped-def]
-    g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, correct_bias
-):
+def vector_update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, correct_bias):
     first = t == 1
     t = maximum(t - 1, 1)
-    exp_avg = where(first, exp_avg, lerp(exp_avg, g, 1 - beta1))
-    exp_avg_sq = where(first, exp_avg_sq, lerp_square(exp_avg_sq, g, 1 - beta2))
+    exp_avg = where(first, exp_avg, ema(exp_avg, g, beta1))
+    exp_avg_sq = where(first, exp_avg_sq, ema_square(exp_avg_sq, g, beta2))
     factor = correction(beta1, beta2, t) if correct_bias else 1.0
     direction = factor * (exp_avg / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
     return where(first, 0, lr * direction), exp_avg, exp_avg_sq
@@ -164,19 +163,10 @@ class SOAP(Optimizer):
         correct_bias: bool = True,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "shampoo_beta": shampoo_beta,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "precondition_frequency": precondition_frequency,
-            "max_precond_dim": max_precond_dim,
-            "correct_bias": correct_bias,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
-    def method_of(self, group: Mapping[str, Any], tensor: Tensor) -> str:
+    @classmethod
+    def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:

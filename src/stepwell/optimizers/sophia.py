@@ -8,23 +8,35 @@ p         <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, formats, memory_order, randomness
+from stepwell.engine import (
+    Optimizer,
+    Options,
+    Params,
+    Range,
+    Slot,
+    Unpack,
+    formats,
+    hyperparameters,
+    memory_order,
+    randomness,
+)
+from stepwell.engine.curvature import hessian_products
 from stepwell.errors import UsageError
-from stepwell.ops import clamp, lerp, maximum
+from stepwell.ops import clamp, ema, maximum
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 
 FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
 
 
-def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
+def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):
+    exp_avg = ema(exp_avg, g, beta1)
     return clamp(exp_avg / maximum(rho * hessian, eps), -1, 1), exp_avg, hessian
 
 
@@ -62,6 +74,7 @@ class Sophia(Optimizer):
     rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
     ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
     memory = ONLY_MEAN
+    takes_estimates = True
     facts = Facts(
         lr={"default": (3e-5, 3e-3), "cnn": (1e-4, 1e-2), "transformer": (3e-5, 1e-2), "toy": (1e-4, 1e-1)},
         source="Liu et al. 2305.14342, its code's page (6e-4, 5e-4, 3e-4 where AdamW has 6e-4, 3e-4, 2e-4; elsewhere a "
@@ -82,8 +95,7 @@ class Sophia(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         self._since_estimate = 0
-        defaults = {"lr": lr, "betas": betas, "rho": rho, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)
 
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
         if self._since_estimate >= FORGOTTEN:
@@ -155,34 +167,6 @@ class Sophia(Optimizer):
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-
-
-def hessian_products(loss: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor | None]:
-    """H @ vectors of a loss, one tensor per parameter; None for one that the loss does not depend on.
-
-    The graph stays. Raises UsageError for a loss without a second derivative.
-    """
-    grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
-    bent = [(p, g, v) for p, g, v in zip(params, grads, vectors, strict=True) if g is not None and g.requires_grad]
-    products: dict[int, Tensor | None] = {}
-    if bent:
-        parts, directions = [g for _, g, _ in bent], [v.to(g.dtype) for _, g, v in bent]
-        inputs = [p for p, _, _ in bent]
-        try:
-            found = torch.autograd.grad(parts, inputs, directions, retain_graph=True, allow_unused=True)
-        except RuntimeError as error:
-            if not any(said in str(error) for said in ("not implemented", "differentiate twice", "double backward")):
-                raise
-            raise UsageError(
-                f"Hutchinson: the loss has no second derivative here ({str(error).splitlines()[0]:.120}); take "
-                "GaussNewtonBartlett, or compute attention with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-            ) from error
-        products = {id(p): product for p, product in zip(inputs, found, strict=True)}
-    # a gradient that does not change with the weights has curvature 0
-    return [
-        None if g is None else torch.zeros_like(p) if products.get(id(p)) is None else products[id(p)]
-        for p, g in zip(params, grads, strict=True)
-    ]
 
 
 def _not_finite(values: Any, found_inf: Tensor | None) -> Tensor:

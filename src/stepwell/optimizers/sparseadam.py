@@ -8,16 +8,16 @@ p          <- p - lr * sqrt(1 - beta2**t) / (1 - beta1**t) * exp_avg / (sqrt(exp
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Unpack
-from stepwell.ops import lerp, lerp_square, sqrt
+from stepwell.engine import Optimizer, Options, Params, Unpack, hyperparameters
+from stepwell.ops import ema, ema_square, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.memory import ADAM
+from stepwell.optimizers.memory import BOTH_MEANS
 
 
-def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
-    exp_avg = lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = lerp_square(exp_avg_sq, g, 1 - beta2)
+def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
     return sqrt(1 - beta2**t) / (1 - beta1**t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
 
@@ -42,7 +42,7 @@ class SparseAdam(Optimizer):
     """
 
     rule, slots, decay = update, Adam.slots[:2], None
-    memory = ADAM
+    memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-1), "cnn": (1e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="torch.optim.SparseAdam (1e-3), PyG's node2vec (1e-2); Adam's rates",
@@ -56,4 +56,4 @@ class SparseAdam(Optimizer):
         eps: float = 1e-8,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, options)
+        super().__init__(params, hyperparameters(locals()), options)

@@ -8,25 +8,25 @@ p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Range, Unpack
+from stepwell.engine import Optimizer, Options, Params, Range, Unpack, hyperparameters
 from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory, corrected
 
 
-def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):  # type: ignore[no-untyped-def]
+def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):
     exp_avg = lerp(exp_avg, g, (1 - beta1) / (1 - beta1**t))
     return exp_avg, lerp_square(exp_avg_sq, g, (1 - beta2) / (1 - beta2**t))
 
 
-def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):  # type: ignore[no-untyped-def]
+def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):
     _, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
     behind = g / maximum(sqrt(exp_avg_sq), eps)
     return {"lag": behind * behind}  # not g * g / exp_avg_sq, which overflows sooner
 
 
-def update(  # type: ignore[no-untyped-def]
+def update(
     g, p, t, exp_avg, exp_avg_sq, *, lr, beta1, beta2, eps, weight_decay, clip_threshold, raw_decay, lag, elements
 ):
     exp_avg, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
@@ -78,12 +78,4 @@ class StableAdamW(Optimizer):
         raw_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "clip_threshold": clip_threshold,
-            "raw_decay": raw_decay,
-        }
-        super().__init__(params, defaults, options)
+        super().__init__(params, hyperparameters(locals()), options)

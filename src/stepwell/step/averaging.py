@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepwell.anatomy.batch_norm import statistics_kept
 from stepwell.arguments import fraction
 from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError, shown
-from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.step.averages import Average, Averages
 from stepwell.step.made import few
 from stepwell.step.names import averaged

@@ -113,6 +113,6 @@ def after_load(optimizer: Any) -> None:
     forget(optimizer)
 
 
-before_step.reads_no_gradient = True  # type: ignore[attr-defined]  # see `stepping.has_hooks_before`
+before_step.reads_no_gradient = True  # type: ignore[attr-defined]  # see `update.has_hooks_before`
 
 _WATCHES: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()

@@ -28,10 +28,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stepwell.arguments import whole
 from stepwell.engine import randomness
+from stepwell.engine.curvature import hessian_products
 from stepwell.engine.gradients import Factor
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, shown
-from stepwell.optimizers.sophia import hessian_products
-from stepwell.optimizers.stepping import innermost
 from stepwell.step.accumulation import Weight
 
 Logits = Tensor | Callable[[], Tensor]
@@ -343,7 +343,7 @@ class GaussNewtonBartlett(Estimator):
 def receiver(optimizer: torch.optim.Optimizer) -> Any:
     """The optimizer that takes estimates, inside others that wrap it; None if none does."""
     inside = innermost(optimizer)
-    return inside if hasattr(inside, "add_hessian") else None
+    return inside if getattr(inside, "takes_estimates", False) else None
 
 
 def twice_differentiable(optimizer: torch.optim.Optimizer, loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from stepwell import engine
 from stepwell.arguments import is_finite_number, mapping, plain_flag, plain_number
 from stepwell.engine.rule import check_hyperparameters
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, nearest, shown
-from stepwell.optimizers.stepping import innermost
 from stepwell.schedules.written import forget
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ from stepwell.arguments import flag, function
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
 from stepwell.engine.tracing import untraced
+from stepwell.engine.update import gradient_norm, has_hooks_before, needs_closure, update, update_with
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import gradient_norm, has_hooks_before, needs_closure, update, update_with
 from stepwell.step.accumulation import Weight, checked_weight
 from stepwell.step.backward import check_loss
 from stepwell.step.done import Done

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, shown
-from stepwell.optimizers.stepping import innermost
-from stepwell.optimizers.switching import begun, rate_for, switch
 from stepwell.step.averaging import Averaging
 from stepwell.step.bound import Bound
 from stepwell.step.estimating import Estimating
 from stepwell.step.made import Made
 from stepwell.step.part import PutBack
 from stepwell.step.trained import Trained, checked_optimizer
+from stepwell.switching import begun, rate_for, switch
 
 
 class Switching:

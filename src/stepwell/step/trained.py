@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stepwell import engine
 from stepwell.engine.reading import Reading
+from stepwell.engine.update import innermost, takes_factor
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import innermost, takes_factor
 from stepwell.step.names import bare
 from stepwell.step.part import PutBack
 from stepwell.step.trainer import unwrapped

@@ -21,8 +21,8 @@ from stepwell.optimizers import ASAM, LBFGS, SAM, SGD, AdamW, create
 from stepwell.optimizers.facts import record
 from stepwell.schedules import constant, linear
 from stepwell.step import Step
-from tests.optimizers.landscape import NAMES, STEPS, Landscape, closure_of, named
 from tests.step.small import data, flat, loss, model, same
+from tests.wrappers.landscape import NAMES, STEPS, Landscape, closure_of, named
 
 # float64 against float64: the same arithmetic in another order of operations, 20 steps.
 FLOAT64 = {"rtol": 1e-11, "atol": 1e-13}

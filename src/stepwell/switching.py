@@ -13,11 +13,12 @@ from torch import Tensor
 from stepwell import engine
 from stepwell.arguments import flag
 from stepwell.engine import formats, memory_order, sharding
+from stepwell.engine.decay import decay_of
 from stepwell.engine.rule import Range, read
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, WrongType, shown
 from stepwell.optimizers import TABLE, find
 from stepwell.optimizers.memory import Memory
-from stepwell.optimizers.stepping import innermost
 
 
 class _Memories(Mapping[str, Memory]):
@@ -37,9 +38,6 @@ class _Memories(Mapping[str, Memory]):
 
 
 MEMORIES = _Memories()
-
-# Where torch's optimizers do not say it in their groups.
-_OF_TORCH = {"AdamW": "decoupled", "Adafactor": "decoupled", "Muon": "decoupled"}
 
 _GROWN = 1e6  # torch's SGD counts no steps: its buffer is taken to be one that has forgotten its start
 
@@ -120,19 +118,6 @@ def rate_for(to: str | type[Any], lr: Any, options: Mapping[str, Any]) -> float:
         momentum = options.get("momentum", 0.0) if "momentum" in _example(_class_of(to)).defaults else 0.0
         return float(lr.lr(momentum))  # type: ignore[attr-defined]  # a Swats, which this file may not import
     return float(read("switch", "lr", lr, Range(0)))
-
-
-def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str | None:
-    """How weight decay acts in a group: "coupled" (in the gradient), "decoupled" (by lr * weight_decay), or None where
-    it is neither, or not known."""
-    name = type(optimizer).__name__
-    if isinstance(optimizer, engine.Optimizer):
-        return optimizer.decay_of(group) or optimizer.decay_by_rule
-    if "decoupled_weight_decay" in group:
-        return "decoupled" if group["decoupled_weight_decay"] else "coupled"
-    if type(optimizer).__module__.startswith("torch.optim"):
-        return _OF_TORCH.get(name, "coupled")
-    return None
 
 
 # How it is done

@@ -20,10 +20,11 @@ from stepwell.engine import formats, memory_order, sharding
 from stepwell.engine.gradients import Factor
 from stepwell.engine.reading import Reading
 from stepwell.engine.rule import OneOf, Range, check_hyperparameters
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.stepping import innermost
-from stepwell.optimizers.wrapper import Wrapper, copy_all, wide, write_wide
+from stepwell.wrappers.weights import copy_all, wide, write_wide
+from stepwell.wrappers.wrapper import Wrapper
 
 _MOMENTA = ("momentum_buffer", "exp_avg")  # the slots that are an average of gradients, by torch's names
 _RANGES: dict[str, Range | OneOf] = {

@@ -13,8 +13,8 @@ import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 
-from stepwell import engine
 from stepwell.engine.gradients import Factor, global_norm, multiply
+from stepwell.engine.optimizer import Optimizer
 
 # Computes loss and gradients anew, and whether a gradient is not finite (1 or 0; None where nobody looks).
 Evaluate = Callable[[], tuple[Any, Tensor | None]]
@@ -22,7 +22,7 @@ Evaluate = Callable[[], tuple[Any, Tensor | None]]
 
 def takes_factor(optimizer: torch.optim.Optimizer) -> bool:
     """Whether `optimizer.update(factor, found_inf)` is there: those of stepwell, and what wraps another."""
-    return isinstance(optimizer, engine.Optimizer) or getattr(optimizer, "takes_factor", False)
+    return isinstance(optimizer, Optimizer) or wraps_another(optimizer)
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -30,9 +30,14 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(optimizer, torch.optim.LBFGS) or bool(getattr(optimizer, "needs_closure", False))
 
 
+def wraps_another(optimizer: Any) -> bool:
+    """Whether it is an optimizer around another one, its `base`."""
+    return bool(getattr(optimizer, "takes_factor", False))
+
+
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimizer that moves the weights, inside all that wrap it."""
-    while getattr(optimizer, "takes_factor", False):
+    while wraps_another(optimizer):
         optimizer = optimizer.base  # type: ignore[attr-defined]  # it is a wrapper
     return optimizer
 
@@ -40,7 +45,7 @@ def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def gradient_norm(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> Tensor:
     """The norm of all gradients as one vector: by one pass of a kernel where the weights are moved by one of ours."""
     inner = innermost(optimizer)
-    return inner.gradient_norm() if isinstance(inner, engine.Optimizer) else global_norm(gradients)
+    return inner.gradient_norm() if isinstance(inner, Optimizer) else global_norm(gradients)
 
 
 def update(optimizer: Any, factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
@@ -74,7 +79,7 @@ def has_hooks_before(optimizer: Any) -> bool:
         hooks = [*torch_optimizer._global_optimizer_pre_hooks.values(), *optimizer._optimizer_step_pre_hooks.values()]
         if any(not getattr(hook, "reads_no_gradient", False) for hook in hooks):
             return True
-        if not getattr(optimizer, "takes_factor", False) or not hasattr(optimizer.base, "_optimizer_step_pre_hooks"):
+        if not wraps_another(optimizer) or not hasattr(optimizer.base, "_optimizer_step_pre_hooks"):
             return False
         optimizer = optimizer.base
 
@@ -85,9 +90,9 @@ def update_with(optimizer: Any, evaluate: Evaluate) -> tuple[Any, Tensor | None]
     Returns the loss of the first evaluation, and whether the update was left out (1 or 0) because the gradient that
     decides was not finite; None where nobody looked, or where the optimizer judges by itself (L-BFGS).
     """
-    if getattr(optimizer, "takes_factor", False):
+    if wraps_another(optimizer):
         return hooked(optimizer, lambda: optimizer.update_with(evaluate))
-    if isinstance(optimizer, engine.Optimizer):
+    if isinstance(optimizer, Optimizer):
         loss, found_inf = evaluate()
         update(optimizer, 1.0, found_inf)
         return loss, found_inf

@@ -1,14 +1,8 @@
-"""The base of optimizers that wrap another one: what they share with it, and how both are saved.
+"""The base of optimizers that wrap another one: what they share with it.
 
 Groups, defaults and state are those of the optimizer inside, so schedules, `GradScaler` and trainers find what they
-look for. What a wrapper keeps for each parameter itself is in `own`, and is saved by name as everything else.
-
-A state is that of the optimizer inside, in torch's layout, with what the wrapper adds to it: settings in every group,
-tensors in the state of their parameters. So whatever reads torch's layout finds what it looks for (distributed
-checkpoints, trainers), and a state of the optimizer inside alone can be loaded: the wrapper then begins anew.
-
-    {"state": {index: {slot: tensor, ..., "lookahead_slow": tensor}},
-     "param_groups": [{..., "wrappers": {"Lookahead": {"k": 5, ...}}, "params": [index, ...]}]}
+look for. What a wrapper keeps for each parameter itself is in `own`, and is saved by name as everything else
+(see `saving.py`).
 """
 
 from __future__ import annotations
@@ -24,16 +18,17 @@ from torch import Tensor
 from typing_extensions import Self
 
 from stepwell.arguments import flag
-from stepwell.engine import as_groups, checkpoint, formats, halves, sharding, stored
+from stepwell.engine import as_groups, checkpoint
+from stepwell.engine.bytes import held, held_in_state
 from stepwell.engine.explanation import Explanation
 from stepwell.engine.given_groups import members_of
 from stepwell.engine.gradients import Factor
 from stepwell.engine.optimizer import check_closure
-from stepwell.engine.rule import Slot
+from stepwell.engine.update import Evaluate, needs_closure, takes_factor, update, update_with
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import parted
 from stepwell.optimizers.facts import Facts, state_bytes
-from stepwell.optimizers.stepping import Evaluate, innermost, needs_closure, takes_factor, update, update_with
+from stepwell.wrappers import saving
 
 # What torch's optimizers keep hooks in; a wrapper has its own, and they do not travel with a copy.
 _PLACES = ("step", "state_dict", "load_state_dict")
@@ -239,7 +234,7 @@ class Wrapper(torch.optim.Optimizer):
         self._after(gradient_factor, found_inf)
 
     def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
-        """Update by computing the gradients where the optimizer inside wants them (see `stepping.update_with`)."""
+        """Update by computing the gradients where the optimizer inside wants them (see `engine.update.update_with`)."""
         self._refuse_inside("update")
         self._before()
         loss, found_inf = update_with(self.base, evaluate)
@@ -291,53 +286,21 @@ class Wrapper(torch.optim.Optimizer):
 
     def state_bytes(self) -> int:
         """Bytes held in state, beside step counts: of the optimizer inside, and of the wrapper."""
-        mine = sum(value.numel() * value.element_size() for kept in self.own.values() for value in kept.values())
+        mine = sum(held(kept.values()) for kept in self.own.values())
         if hasattr(self.base, "state_bytes"):
             return mine + self.base.state_bytes()
-        return mine + sum(
-            value.numel() * value.element_size()
-            for tensor, state in self.base.state.items()
-            for name, value in (state.items() if isinstance(tensor, Tensor) else ())
-            if isinstance(value, Tensor) and name != "step"
-        )
+        return mine + held_in_state(self.base.state)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimizer inside, in torch's layout, with what the wrapper adds to it."""
         self._refuse_inside("state_dict")
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
-        result = self._with_own(self.base.state_dict())
+        result = saving.with_own(self, self.base.state_dict())
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, result)
             result = result if changed is None else changed
         return result
-
-    def _with_own(self, inside: dict[str, Any]) -> dict[str, Any]:
-        """The state of the optimizer inside with settings in its groups and `own` in the state of each parameter."""
-        name, prefix = self._title(), self._prefix()
-        settings = {setting: getattr(self, setting) for setting in self.settings}
-        groups = [
-            {**group, checkpoint.WRAPPERS: {name: dict(settings), **group.get(checkpoint.WRAPPERS, {})}}
-            for group in inside["param_groups"]
-        ]
-        state = {key: dict(value) if isinstance(value, dict) else value for key, value in inside["state"].items()}
-        indices = [index for group in groups for index in group["params"]]
-        for index, (_, tensor) in zip(indices, self.named(), strict=True):
-            for entry, value in self.own.get(tensor, {}).items():
-                state.setdefault(index, {})[f"{prefix}{entry}"] = value
-        return {**inside, "state": state, "param_groups": groups}
-
-    def _title(self) -> str:
-        """What this wrapper is called in a checkpoint: its class, with a number where one of its kind is inside."""
-        alike, inside = 1, self.base
-        while isinstance(inside, Wrapper):
-            alike += type(inside) is type(self)
-            inside = inside.base
-        return f"{type(self).__name__}{alike if alike > 1 else ''}"
-
-    def _prefix(self) -> str:
-        """How the entries begin that this wrapper adds to the state of a parameter."""
-        return checkpoint.own_prefix(self._title())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
         """Take over a state that was saved with the same wrapper around the same optimizer, by name where both have
@@ -351,7 +314,7 @@ class Wrapper(torch.optim.Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, content)
             content = content if changed is None else dict(changed)
-        inside, settings, loaded = self._fitting(_in_torchs_layout(content))
+        inside, settings, loaded = saving.fitting(self, saving.in_torchs_layout(content))
         self.base.load_state_dict(inside, **({"keep_formats": True} if keep_formats else {}))
         self.own = loaded
         for name, value in settings.items():
@@ -365,70 +328,6 @@ class Wrapper(torch.optim.Optimizer):
 
     def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
         """Raise UsageError for settings of a checkpoint, and options in its groups, that this wrapper would refuse."""
-
-    def _fitting(
-        self, content: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[Tensor, dict[str, Tensor]]]:
-        """What the optimizer inside is to load, the settings, and `own` on the devices of the parameters; or
-        UsageError."""
-        name = type(self).__name__
-        state, saved_groups = checkpoint.parts_of(name, content)
-        found = self._settings_in(saved_groups)
-        self._check_settings({} if found is None else found, saved_groups)
-        prefix = self._prefix()
-        mine: dict[Any, dict[str, Any]] = {}
-        rest: dict[Any, Any] = {}
-        for index, slots in state.items():
-            if isinstance(slots, Mapping):
-                own = {key for key in slots if isinstance(key, str) and key.startswith(prefix)}
-                mine[index] = {key.removeprefix(prefix): slots[key] for key in own}
-                slots = {key: value for key, value in slots.items() if key not in own}
-                if not slots and own:
-                    continue
-            rest[index] = slots
-        loaded: dict[Tensor, dict[str, Tensor]] = {}
-        for label, tensor, index in checkpoint.match(name, self.param_groups, saved_groups):
-            for key, value in mine.get(index, {}).items() if found is not None else ():
-                loaded.setdefault(tensor, {})[key] = self._own_fitting(label, tensor, key, value)
-        groups = []
-        for group in saved_groups:
-            inner = dict(group.get(checkpoint.WRAPPERS) or {})
-            inner.pop(self._title(), None)
-            plain = {key: value for key, value in group.items() if key != checkpoint.WRAPPERS}
-            groups.append({**plain, checkpoint.WRAPPERS: inner} if inner else plain)
-        return {**content, "state": rest, "param_groups": groups}, found or {}, loaded
-
-    def _settings_in(self, saved_groups: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """The settings of this wrapper in a checkpoint; None where nothing wrapped the optimizer that was saved."""
-        name = self._title()
-        everywhere = [group[checkpoint.WRAPPERS] for group in saved_groups if group.get(checkpoint.WRAPPERS)]
-        if not everywhere:
-            return None
-        outermost = str(next(iter(everywhere[0])))
-        if outermost != name:
-            if isinstance(self.base, Wrapper) and name not in everywhere[0]:
-                return None  # it is a state of what is inside, or that refuses it
-            raise UsageError(
-                f"{name}: the checkpoint is of {outermost}, not of {name}; load it into what saved it "
-                f"(the optimizer inside is optimizer.base), or wrap in the same order"
-            )
-        settings = everywhere[0][name]
-        missing = [s for s in self.settings if not isinstance(settings, Mapping) or s not in settings]
-        if missing:
-            raise UsageError(f"{name}: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
-        return {setting: settings[setting] for setting in self.settings}
-
-    def _own_fitting(self, label: str, tensor: Tensor, key: str, value: Any) -> Tensor:
-        """One entry of `own` in the layout of its parameter, or UsageError."""
-        name, shown = type(self).__name__, f"{self._prefix()}{key}"
-        if key not in self.kept:
-            raise UsageError(f"{name}: the checkpoint has '{shown}' for {label}, where {name} keeps {self.kept}")
-        local = sharding.local(tensor)
-        like = torch.empty(local.shape, dtype=torch.promote_types(local.dtype, torch.float32), device="meta")
-        stored.check(name, label, Slot(shown), {shown: sharding.local(value)}, like)
-        if sharding.is_spread(value) != sharding.is_spread(tensor):
-            raise UsageError(f"{name}: '{shown}' of {label} is spread over a mesh on one side only; save it whole")
-        return torch.empty_like(tensor, dtype=like.dtype, requires_grad=False).copy_(value.detach())
 
     def __getstate__(self) -> dict[str, Any]:
         apart = (*_HOOKS, "_zero_grad_profile_name", "step")  # a scheduler of torch puts its counter around `step`
@@ -452,53 +351,3 @@ class Wrapper(torch.optim.Optimizer):
     def __repr__(self) -> str:
         inside = repr(self.base) if isinstance(self.base, Wrapper) else type(self.base).__name__
         return f"{self._shown()} around {inside}"
-
-
-def _in_torchs_layout(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state as wrappers once had it, {"wrapper", "settings", "own", "base"}, as they have it now."""
-    if not {"wrapper", "settings", "own", "base"} <= content.keys() or not isinstance(content["base"], Mapping):
-        return content
-    inside = _in_torchs_layout(content["base"])
-    state, groups = checkpoint.parts_of(str(content["wrapper"]), inside)
-    prefix = checkpoint.own_prefix(str(content["wrapper"]))
-    indices = [index for group in groups for index in group["params"]]
-    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in state.items()}
-    for place, kept in dict(content["own"]).items():  # by the place of the parameter
-        for key, value in kept.items():
-            merged.setdefault(indices[place], {})[f"{prefix}{key}"] = value
-    wrapped = [
-        {**group, checkpoint.WRAPPERS: {content["wrapper"]: content["settings"], **group.get(checkpoint.WRAPPERS, {})}}
-        for group in groups
-    ]
-    return {"state": merged, "param_groups": wrapped}
-
-
-def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
-    """Write every value into its target, together where that is possible."""
-    if not targets:
-        return
-    if any(hasattr(target, "full_tensor") for target in targets):  # shards: torch has no such operation for them
-        for target, value in zip(targets, values, strict=True):
-            target.copy_(value)
-    else:
-        torch._foreach_copy_(targets, values)
-
-
-def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """The weights as exactly as the optimizer knows them: fp32 or wider, with the low bits of split weights."""
-    low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
-    if low is None:
-        return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-    whole = halves.join(sharding.local(tensor.detach()), sharding.local(low))
-    return sharding.spread_like(tensor, whole) if sharding.is_spread(tensor) else whole
-
-
-def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Set the weights to fp32 values, rounded to the nearest; split weights keep what that loses."""
-    low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
-    if low is None:
-        tensor.detach().copy_(values)
-        return
-    held = sharding.local(tensor.detach()), sharding.local(low)
-    for kept, part in zip(held, halves.split(sharding.local(values), tensor.dtype), strict=True):
-        kept.copy_(part)

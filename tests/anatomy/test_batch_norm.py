@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import stepwell
+from stepwell.anatomy.batch_norm import norms_of, statistics_kept
 from stepwell.errors import UsageError
-from stepwell.optimizers.batch_norm import norms_of, statistics_kept
 from tests.step.small import same
 
 

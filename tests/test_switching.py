@@ -27,8 +27,8 @@ from stepwell.optimizers import (
     create,
     find,
 )
-from stepwell.optimizers.swats import Swats
-from stepwell.optimizers.switching import MEMORIES, switch
+from stepwell.switching import MEMORIES, switch
+from stepwell.wrappers.swats import Swats
 from tests.contract.table import rows
 from tests.contract.test_contract import problem, run
 from tests.step.small import model, same

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from stepwell.engine.gradients import global_norm
 from stepwell.engine.rule import Range
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.sam import SAM, _inverse, _Moved
-from stepwell.optimizers.wrapper import wide
+from stepwell.wrappers.sam import SAM, _inverse, _Moved
+from stepwell.wrappers.weights import wide
 
 
 class ASAM(SAM):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from stepwell.errors import UsageError
 from stepwell.optimizers import LBFGS, SGD, Adam, AdamW, Lookahead
-from stepwell.optimizers.swats import Swats
-from stepwell.optimizers.switching import switch
 from stepwell.step import Step
+from stepwell.switching import switch
+from stepwell.wrappers.swats import Swats
 from tests.papers import swats as referee
 from tests.step.small import data, flat, loss, model, same
 

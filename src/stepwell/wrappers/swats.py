@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from stepwell.arguments import fraction, number
+from stepwell.engine.decay import decay_of
 from stepwell.engine.gradients import Factor
 from stepwell.engine.rule import Range, check_hyperparameters
+from stepwell.engine.update import needs_closure, takes_factor
 from stepwell.errors import UsageError
-from stepwell.optimizers.stepping import needs_closure, takes_factor
-from stepwell.optimizers.switching import decay_of
-from stepwell.optimizers.wrapper import Wrapper, wide
+from stepwell.wrappers.weights import wide
+from stepwell.wrappers.wrapper import Wrapper
 
 _NUMBER, _AVERAGE, _GAMMA, _SETTLED_AT, _RATE = range(5)
 

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stepwell.anatomy.batch_norm import statistics_kept
 from stepwell.engine.gradients import Factor, global_norm, values
 from stepwell.engine.rule import Range, check_hyperparameters, read
+from stepwell.engine.update import Evaluate, needs_closure, update
 from stepwell.errors import UsageError
-from stepwell.optimizers.batch_norm import statistics_kept
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.stepping import Evaluate, needs_closure, update
-from stepwell.optimizers.wrapper import Wrapper, copy_all, wide
+from stepwell.wrappers.weights import copy_all, wide
+from stepwell.wrappers.wrapper import Wrapper
 
 RHO = "sam_rho"  # in the groups: Adadelta and Sophia have a `rho` of their own
 

@@ -229,7 +229,7 @@ def test_where_the_flag_is_not_read_the_cycle_ends_under_it(
     params, grads = problem(dtype)
     results = []
     for unread in (False, True):
-        monkeypatch.setattr("stepwell.optimizers.lookahead._waits", lambda flag, unread=unread: unread)
+        monkeypatch.setattr("stepwell.wrappers.lookahead._waits", lambda flag, unread=unread: unread)
         ours = leaves(params)
         optimizer = Lookahead(SGD(ours, lr=0.1, momentum=0.9, weights="split"), k=2, alpha=0.3, **options)
         for number, row in enumerate(grads[:9]):
