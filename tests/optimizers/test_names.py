@@ -33,7 +33,7 @@ ALLOWED = {
     "wrappers/asam.py": ("SGD", "what is inside unless an argument says"),
     "wrappers/lookahead.py": ("AdamW", "what is inside unless an argument says"),
     "step/files.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),
-    "step/saving.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),
+    "step/checkpoint.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),
 }  # fmt: skip
 
 
