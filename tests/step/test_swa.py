@@ -168,13 +168,13 @@ def _saved(average: Any) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "start": (lambda: SWA(0), "SWA: start=0; it must be a whole number of updates, at least 1"),
-    "every": (lambda: SWA(5, every=0.5), "SWA: every=0.5; it must be a whole number of updates"),  # type: ignore[arg-type]
+    "start": (lambda: SWA(0), "SWA: start=0; it must be a whole number of at least 1"),
+    "every": (lambda: SWA(5, every=0.5), "SWA: every=0.5; it must be a whole number of at least 1"),  # type: ignore[arg-type]
     "two": (
         lambda: Step(SGD(model().parameters()), ema=0.9, average=SWA(5)),
         r"ema=0.9 and average=SWA\(start=5, every=1\) are both given; give one",
     ),
-    "number": (lambda: Step(SGD(model().parameters()), average=2.0), r"decay=2.0; it must be in \[0, 1\)"),
+    "number": (lambda: Step(SGD(model().parameters()), average=2.0), r"average=2.0; it must be in \[0, 1\)"),
     "another kind": (
         lambda: Step(SGD(model().named_parameters()), ema=0.9).load_state_dict(_saved(SWA(1))),
         "the checkpoint has averages of SWA, this Step has Average; make them alike",

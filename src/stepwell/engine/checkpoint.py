@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import blocks, formats, memory_order, prefixes, sharding, stored
+from stepwell.engine import blocks, formats, memory_order, sharding, stored
+from stepwell.engine.matching import match
 from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
 from stepwell.errors import UsageError
 
@@ -176,56 +177,6 @@ def _refuse_kept_by_wrappers(owner: str, state: Mapping[Any, Any], groups: list[
                     )
 
 
-def match(owner: str, groups: list[Any], saved_groups: list[Any]) -> list[tuple[str, Tensor, Any]]:
-    """For every parameter: what it is called, itself, and its index in the checkpoint."""
-    # Names that two parameters share (of two models in one optimizer) tell nothing.
-    if _tells_names(groups) and _tells_names(saved_groups):
-        here = [pair for group in groups for pair in _named(group)]
-        saved = {
-            name: index
-            for group in saved_groups
-            for name, index in zip(group["param_names"], group["params"], strict=True)
-        }
-        theirs = prefixes.paired([name for name, _ in here], list(saved))
-        if theirs is None:
-            mine, other = {prefixes.bare(name) for name, _ in here}, {prefixes.bare(name) for name in saved}
-            missing = [prefixes.bare(name) for name, _ in here if prefixes.bare(name) not in other]
-            extra = sorted(other - mine)
-            if missing:
-                what = f"no parameter '{missing[0]}'"
-            else:
-                what = f"a parameter '{extra[0]}' that is not here" if extra else "other names"
-            raise UsageError(
-                f"{owner}: the checkpoint has {what} ({len(missing)} missing, {len(extra)} too many); "
-                "it was saved from another model or with other groups"
-            )
-        return [(f"the parameter '{prefixes.bare(name)}'", tensor, saved[theirs[name]]) for name, tensor in here]
-    if len(groups) != len(saved_groups):
-        raise UsageError(
-            f"{owner}: the checkpoint has {len(saved_groups)} parameter groups, the optimizer {len(groups)}; "
-            "build the groups as they were, or save and load with names (pass model.named_parameters())"
-        )
-    result = []
-    for position, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=True)):
-        if len(group["params"]) != len(saved_group["params"]):
-            raise UsageError(
-                f"{owner}: group {position} has {len(group['params'])} parameters, "
-                f"in the checkpoint {len(saved_group['params'])}; it was saved from another model"
-            )
-        for place, ((name, tensor), index) in enumerate(zip(_named(group), saved_group["params"], strict=True)):
-            label = f"the parameter '{name}'" if "param_names" in group else f"parameter {place} of group {position}"
-            result.append((label, tensor, index))
-    return result
-
-
-def _tells_names(groups: list[Any]) -> bool:
-    """Whether every parameter has a name, and one of its own."""
-    if not all(group.get("param_names") is not None for group in groups):
-        return False
-    names = [name for group in groups for name in group["param_names"]]
-    return len(set(names)) == len(names)
-
-
 def _check_group(optimizer: Any, owner: str, group: Mapping[str, Any], values: dict[str, Any]) -> None:
     """Raise UsageError where a group would not be one that the optimizer takes; its numbers become plain ones."""
     ranges: dict[str, Range | OneOf] = optimizer.ranges_with(optimizer.defaults)
@@ -249,11 +200,6 @@ def copied(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(copied(item) for item in value)
     return value
-
-
-def _named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    names = group.get("param_names") or [str(i) for i in range(len(group["params"]))]
-    return list(zip(names, group["params"], strict=True))
 
 
 def _packed(slots: Mapping[str, Any]) -> list[str]:

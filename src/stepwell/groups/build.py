@@ -2,109 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from stepwell.anatomy import ROLES, Anatomy, Member, find_roles
-from stepwell.arguments import flag, items, mapping, number, text
-from stepwell.errors import UsageError, nearest, shown, unknown
-from stepwell.groups.patterns import Pattern, check, matches, pick, text_of
+from stepwell.arguments import flag, items, mapping, text
+from stepwell.errors import UsageError, unknown
 
 # Roles that weight decay leaves alone unless told otherwise. There is no single convention: nanoGPT decays embeddings,
 # OLMo exempts only them, vision transformers exempt tables of positions. Shrinking what norms, biases and scales say
 # has no use, and decay pulls rare rows of an embedding to zero between the few gradients that they get. A tied head
 # gets a gradient in every row at every step, so it is decayed.
+from stepwell.groups.groups import Groups
+from stepwell.groups.patterns import Pattern, pick
+from stepwell.groups.settings import SHOWN, Label, Settings, check_keys, counted, listed
+
 NO_DECAY = ("norm", "bias", "scalar", "embedding", "position")
 
 _PATTERNS = "patterns with their hyperparameters, as {'head': 10.0} or {'*.bias': {'weight_decay': 0}}"
 _ROLES = 1000  # an iterator of more is taken for one that never ends
-_SHOWN = 4  # names that a note lists before it says how many more there are
-
-
-class Groups(list[dict[str, Any]]):
-    """Parameter groups that any `torch.optim` optimizer takes, and that can be printed.
-
-    Each is a dict with `params`, `param_names`, `name`, and the hyperparameters that differ from the optimizer's
-    defaults. `print(groups)` shows what each tensor gets, and what was left out.
-
-    Iterating gives copies, because torch.optim writes its defaults into the dicts that it is handed: so the same groups
-    can be handed to a second optimizer, and print what was asked for. `groups[0]["lr"] = 1e-3` changes the group.
-
-    >>> optimizer = torch.optim.AdamW(by_role(model, lr=3e-4, weight_decay=0.1))
-
-    Attributes:
-        members: every tensor of the model, with role and depth, also those in no group.
-        notes: what should be known: what is frozen, tied, matched twice.
-        optimizers: for each group, the optimizer that it is meant for, or None.
-    """
-
-    def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        members: Sequence[Member],
-        notes: Sequence[str] = (),
-        optimizers: Sequence[str | None] | None = None,
-    ) -> None:
-        super().__init__(groups)
-        self.members = tuple(members)
-        self.notes = tuple(notes)
-        self.optimizers = tuple(optimizers) if optimizers is not None else (None,) * len(self)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (dict(group) for group in super().__iter__())
-
-    def of(self, optimizer: str) -> Groups:
-        """The groups that are meant for one optimizer.
-
-        >>> groups = muon(model)
-        >>> inner = AdamW(groups.of("adamw"))
-
-        Raises UsageError if none is.
-        """
-        wanted = optimizer if isinstance(optimizer, str) else ""
-        chosen = [index for index, name in enumerate(self.optimizers) if name == wanted]
-        if not chosen:
-            known = {name for name in self.optimizers if name}
-            if not known:
-                raise UsageError(
-                    f"of({shown(optimizer)}): these groups are for one optimizer; pass them to it as they are"
-                )
-            raise UsageError(f"of({shown(optimizer)}): no group is for it: {nearest(optimizer, known)}")
-        return Groups([self[i] for i in chosen], self.members, self.notes, [self.optimizers[i] for i in chosen])
-
-    def table(self, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
-        """The groups as a table, one line each, then the notes.
-
-        Args:
-            optimizer: a name or a class, to show the bytes of its state too.
-            state: the format of that state.
-            width: at most so many characters a line; long names are shortened.
-        """
-        from stepwell.groups.show import table
-
-        return table(self, optimizer=optimizer, state=state, width=width)
-
-    def __str__(self) -> str:
-        return self.table()
-
-    def __repr__(self) -> str:
-        """One line: a list would print every tensor."""
-        tensors = [tensor for group in self for tensor in group["params"]]
-        counted = " and ".join(
-            f"{count:,} {what}{'' if count == 1 else 's'}"
-            for count, what in ((len(self), "group"), (len(tensors), "tensor"))
-        )
-        elements = sum(tensor.numel() for tensor in tensors)
-        return f"<Groups: {counted}, {elements:,} elements; print() shows them as a table>"
-
-    def _repr_html_(self) -> str:
-        """The table, in notebooks."""
-        from stepwell.groups.show import html
-
-        return html(self)
 
 
 def by_role(
@@ -157,7 +75,7 @@ def _by_role(
     no_decay, roles = _checked_roles(owner, no_decay, roles)
     patterns = {} if patterns is None else mapping(owner, "patterns", patterns, _PATTERNS)
     anatomy = find_roles(_checked_model(owner, model), frozen=keep_frozen)
-    settings = _Settings(anatomy, lr, weight_decay, no_decay, roles, patterns, layer_decay, owner)
+    settings = Settings(anatomy, lr, weight_decay, no_decay, roles, patterns, layer_decay, owner)
     return _assemble(anatomy, settings, merge=merge, keep_frozen=keep_frozen)
 
 
@@ -305,22 +223,22 @@ def muon(
         return member.is_hidden_matrix and (convolutions or member.role != "convolution")
 
     other = {} if adamw is None else mapping("muon", "adamw", adamw, "a dict of hyperparameters, as {'lr': 3e-4}")
-    _check_keys("muon: adamw", other)
+    check_keys("muon: adamw", other)
     other_lr, other_decay = other.pop("lr", None), other.pop("weight_decay", None)
-    mine = _Settings(anatomy, lr, weight_decay, (), {}, {}, None, "muon")
-    rest = _Settings(anatomy, other_lr, other_decay, no_decay, {}, {}, None, "muon")
+    mine = Settings(anatomy, lr, weight_decay, (), {}, {}, None, "muon")
+    rest = Settings(anatomy, other_lr, other_decay, no_decay, {}, {}, None, "muon")
 
-    def settings(member: Member) -> tuple[_Label, dict[str, Any]]:
+    def settings(member: Member) -> tuple[Label, dict[str, Any]]:
         to_muon = goes(member)
         label, values = (mine if to_muon else rest)(member)
         if not to_muon:
             values = {**other, **values}
         if mark is not None:
             values[mark] = to_muon
-        return _Label("muon" if to_muon else "adamw", label.prefix), values
+        return Label("muon" if to_muon else "adamw", label.prefix), values
 
     settings_notes = [
-        f"{what}, by request: {_listed([m.name for m in chosen.values()])}"
+        f"{what}, by request: {listed([m.name for m in chosen.values()])}"
         for what, chosen in (("for Muon", forced), ("kept from Muon", barred))
         if chosen
     ]
@@ -365,109 +283,9 @@ def freeze(model: nn.Module, *patterns: Pattern, back: bool = False) -> list[str
 # How it is done
 
 
-@dataclass(frozen=True)
-class _Label:
-    """What groups are kept apart by, beside their hyperparameters."""
-
-    optimizer: str | None = None
-    prefix: str = ""
-
-
-class _Settings:
-    """The hyperparameters of each tensor, from the rules that the user gave."""
-
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        lr: float | None,
-        weight_decay: float | None,
-        no_decay: Sequence[str],
-        roles: Mapping[str, Mapping[str, Any]],
-        patterns: dict[Pattern, Mapping[str, Any] | float],
-        layer_decay: float | None,
-        owner: str,
-    ) -> None:
-        lr, weight_decay = _checked_number(owner, "lr", lr), _checked_number(owner, "weight_decay", weight_decay)
-        if layer_decay is not None:
-            layer_decay = number(owner, "decay" if owner == "by_layer" else "layer_decay", layer_decay, above=0, most=1)
-            if lr is None:
-                raise UsageError(f"{owner}: layer_decay multiplies lr, which is not given; pass lr=...")
-        check(patterns, anatomy.members, owner)
-        for pattern, value in patterns.items():
-            if not isinstance(value, Mapping):
-                patterns[pattern] = number(owner, f"the multiple of '{text_of(pattern)}' in patterns", value, least=0)
-                if lr is None:
-                    raise UsageError(
-                        f"{owner}: '{text_of(pattern)}': {shown(value)} multiplies lr, which is not given; pass lr=..."
-                    )
-        roles = {role: mapping(owner, f"roles[{role!r}]", given, "a dict") for role, given in roles.items()}
-        for pattern, given in patterns.items():
-            if isinstance(given, Mapping):
-                patterns[pattern] = mapping(owner, f"patterns[{text_of(pattern)!r}]", given, "a dict")
-        for where, given in [*roles.items(), *patterns.items()]:
-            if isinstance(given, dict):
-                _check_keys(f"{owner}: {shown(text_of(where))}", given)
-                for key in ("params", "param_names", "name"):
-                    if key in given:
-                        raise UsageError(
-                            f"{owner}: {text_of(where)!r} sets {key!r}, which groups set themselves; leave it out"
-                        )
-                for key in ("lr", "weight_decay"):
-                    if key in given:
-                        given[key] = _checked_number(owner, f"{key} of '{text_of(where)}'", given[key])
-        self.anatomy, self.lr, self.weight_decay = anatomy, lr, weight_decay
-        self.no_decay, self.roles, self.patterns, self.layer_decay = no_decay, roles, patterns, layer_decay
-
-    def __call__(self, member: Member) -> tuple[_Label, dict[str, Any]]:
-        values: dict[str, Any] = {}
-        if self.lr is not None:
-            values["lr"] = self.lr
-        if member.role in self.no_decay or (member.exempt and self.no_decay):
-            values["weight_decay"] = 0.0
-        elif self.weight_decay is not None:
-            values["weight_decay"] = self.weight_decay
-        values.update(self.roles.get(member.role, {}))
-        prefix = []
-        if self.layer_decay is not None:
-            prefix.append(f"layer {member.depth}")
-        for pattern, given in self.patterns.items():
-            if matches(pattern, member):
-                values.update({"lr": values["lr"] * given} if not isinstance(given, Mapping) else given)
-                prefix.append(text_of(pattern))
-                break
-        if self.layer_decay is not None and "lr" in values:
-            values["lr"] = values["lr"] * self.layer_decay ** (self.anatomy.blocks + 1 - member.depth)
-        return _Label(None, ", ".join(prefix)), values
-
-    def notes(self, trained: Sequence[Member]) -> list[str]:
-        """How depth was counted, and what the patterns did that the user may not expect."""
-        said = [self.anatomy.how] if self.layer_decay is not None else []
-        taken: dict[int, str] = {}
-        for pattern in self.patterns:
-            text = text_of(pattern)
-            wanted = [m for m in self.anatomy.members if matches(pattern, m)]
-            live = [m for m in wanted if any(m is t for t in trained)]
-            doubled = [m for m in live if id(m.tensor) in taken]
-            if not live:
-                said.append(f"'{text}' matches only frozen parameters, so it has no group")
-            elif len(doubled) == len(live):
-                earlier = sorted({taken[id(m.tensor)] for m in doubled})
-                said.append(
-                    f"'{text}' has no group: all that it matches is taken by {_listed(earlier)}, which comes first"
-                )
-            elif doubled:
-                said.append(f"'{text}' also matches what an earlier pattern took: {_listed([m.name for m in doubled])}")
-            for member in live:
-                taken.setdefault(id(member.tensor), text)
-        unmatched = [m for m in trained if id(m.tensor) not in taken]
-        if self.patterns and unmatched:
-            said.append(f"no pattern matches {_counted(unmatched)}: {_listed([m.name for m in unmatched])}")
-        return said
-
-
 def _assemble(
     anatomy: Anatomy,
-    settings: Callable[[Member], tuple[_Label, dict[str, Any]]],
+    settings: Callable[[Member], tuple[Label, dict[str, Any]]],
     *,
     merge: bool = True,
     keep_frozen: bool = False,
@@ -481,7 +299,7 @@ def _assemble(
             f"all {len(anatomy.members)} parameters of the model are frozen (requires_grad is False), "
             "so there is nothing to train; unfreeze some, or pass keep_frozen=True"
         )
-    found: dict[Any, tuple[_Label, dict[str, Any], list[Member]]] = {}
+    found: dict[Any, tuple[Label, dict[str, Any], list[Member]]] = {}
     for member in taken:
         label, values = settings(member)
         kept_apart = "" if merge else member.role
@@ -504,15 +322,15 @@ def _assemble(
         )
         optimizers.append(label.optimizer)
     said = list(notes)
-    if isinstance(settings, _Settings):
+    if isinstance(settings, Settings):
         said += settings.notes(taken)
     tied = [m for m in taken if len(m.names) > 1]
     if tied:
-        said.append("tied, one tensor: " + "; ".join(" = ".join(m.names) for m in tied[:_SHOWN]))
+        said.append("tied, one tensor: " + "; ".join(" = ".join(m.names) for m in tied[:SHOWN]))
     if frozen and keep_frozen:
-        said.append(f"frozen, and kept in the groups: {_counted(frozen)}: {_listed([m.name for m in frozen])}")
+        said.append(f"frozen, and kept in the groups: {counted(frozen)}: {listed([m.name for m in frozen])}")
     elif frozen:
-        said.append(f"frozen, in no group: {_counted(frozen)}: {_listed([m.name for m in frozen])}")
+        said.append(f"frozen, in no group: {counted(frozen)}: {listed([m.name for m in frozen])}")
     return Groups(groups, anatomy.members, said, optimizers)
 
 
@@ -542,27 +360,3 @@ def _checked_model(owner: str, model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UsageError(f"{owner}: groups are made from a model (torch.nn.Module), not from a {type(model).__name__}")
     return model
-
-
-def _check_keys(where: str, given: Mapping[Any, Any]) -> None:
-    """Raise UsageError for a hyperparameter whose name is no text."""
-    for key in given:
-        text(where, "a hyperparameter's name", key)
-
-
-def _checked_number(owner: str, name: str, value: Any) -> Any:
-    """A number of at least 0; None, and a tensor of one (torch allows one for lr), as they are."""
-    if value is None:
-        return None
-    plain = number(owner, name, value, least=0)
-    return value if hasattr(value, "fill_") else plain
-
-
-def _counted(members: Sequence[Member]) -> str:
-    elements = sum(m.tensor.numel() for m in members)
-    return f"{len(members)} tensor{'' if len(members) == 1 else 's'} of {elements:,} elements"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

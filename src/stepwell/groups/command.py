@@ -13,7 +13,7 @@ from stepwell.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from stepwell.groups.build import Groups
+    from stepwell.groups.groups import Groups
 
 
 def plan(
@@ -95,7 +95,7 @@ def planned(
 
     Raises UsageError for an unknown optimizer, format or device.
     """
-    from stepwell.groups.build import Groups
+    from stepwell.groups.groups import Groups
     from stepwell.groups.memory import device_memory, forecast
 
     groups = grouped(model, optimizer, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)

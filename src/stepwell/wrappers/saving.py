@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import checkpoint, sharding, stored
+from stepwell.engine.matching import match
 from stepwell.engine.rule import Slot
 from stepwell.engine.update import wraps_another
 from stepwell.errors import UsageError
@@ -62,7 +63,7 @@ def fitting(
                 continue
         rest[index] = slots
     loaded: dict[Tensor, dict[str, Tensor]] = {}
-    for label, tensor, index in checkpoint.match(name, wrapper.param_groups, saved_groups):
+    for label, tensor, index in match(name, wrapper.param_groups, saved_groups):
         for key, value in mine.get(index, {}).items() if found is not None else ():
             loaded.setdefault(tensor, {})[key] = _own_fitting(wrapper, label, tensor, key, value)
     groups = []
