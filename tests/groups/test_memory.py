@@ -174,7 +174,7 @@ def test_refusals() -> None:
         forecast(groups, optimizer="lionn")
     with pytest.raises(UsageError, match="state='int7': did you mean 'int8'"):
         forecast(groups, state="int7")
-    with pytest.raises(UsageError, match="averages=-1: must be a whole number"):
+    with pytest.raises(UsageError, match="averages=-1; it must be a whole number"):
         forecast(groups, averages=-1)
 
 

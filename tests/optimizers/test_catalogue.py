@@ -15,6 +15,7 @@ import torch
 
 import stepwell
 from stepwell import cli, optimizers
+from stepwell.engine import halves
 from stepwell.errors import UsageError
 from stepwell.optimizers import TABLE, create, find
 from stepwell.optimizers.facts import record, state_bytes
@@ -267,7 +268,7 @@ def test_modes_of_16_bit_weights(weights: str) -> None:
     for optimizer in both:
         optimizer.train()
     if weights == "split":
-        joined = stepwell.engine.formats.join(low.detach(), both[0].state[low]["low_bits"])
+        joined = halves.join(low.detach(), both[0].state[low]["low_bits"])
         torch.testing.assert_close(joined, full.detach(), rtol=1e-6, atol=1e-6)
 
 

@@ -274,8 +274,8 @@ P, Q = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "lr": (lambda: LBFGS([P], lr=-1.0), "lr=-1.0 is out of range; it must be at least 0 and finite"),
-    "max_iter": (lambda: LBFGS([P], max_iter=0), "max_iter=0 is out of range; it must be at least 1"),
-    "part": (lambda: LBFGS([P], max_iter=2.5), "max_iter=2.5; it must be a whole number"),  # type: ignore[arg-type]
+    "max_iter": (lambda: LBFGS([P], max_iter=0), "max_iter=0 is out of range; it must be a whole number of at least 1"),
+    "part": (lambda: LBFGS([P], max_iter=2.5), "max_iter=2.5 is out of range; it must be a whole number of at least 1"),  # type: ignore[arg-type]
     "history": (lambda: LBFGS([P], history_size=0), "history_size=0 is out of range"),
     "search": (
         lambda: LBFGS([P], line_search_fn="wolfe"),
@@ -293,7 +293,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: LBFGS([("a", P), ("b", torch.ones(1, dtype=torch.bfloat16, requires_grad=True))]),
         "'b' has dtype torch.bfloat16, 'a' has torch.float32; all weights are one vector",
     ),
-    "nothing": (lambda: LBFGS([]), "empty parameter list"),
+    "nothing": (lambda: LBFGS([]), "the list of parameters is empty"),
     "a tensor": (lambda: LBFGS(P), "LBFGS: "),
     "no closure": (lambda: LBFGS([P]).step(), r"step\(\) needs a closure"),
 }

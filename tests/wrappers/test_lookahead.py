@@ -372,7 +372,7 @@ def test_what_does_not_fit_is_named_and_changes_nothing() -> None:
 
 P = torch.ones(2, requires_grad=True)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "k": (lambda: Lookahead(SGD([P]), k=0), "Lookahead: k=0 is out of range; it must be at least 1"),
+    "k": (lambda: Lookahead(SGD([P]), k=0), "Lookahead: k=0; it must be a whole number of at least 1"),
     "part": (lambda: Lookahead(SGD([P]), k=2.5), "k=2.5; it must be a whole number"),  # type: ignore[arg-type]
     "alpha": (lambda: Lookahead(SGD([P]), alpha=0.0), r"alpha=0.0 is out of range; it must be in \(0, 1\]"),
     "alpha above": (lambda: Lookahead(SGD([P]), alpha=1.5), r"alpha=1.5 is out of range"),

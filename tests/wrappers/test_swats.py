@@ -196,13 +196,13 @@ P = torch.ones(2, requires_grad=True)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Swats(Adam([P]), tolerance=0.0), "Swats: tolerance=0.0 is out of range; it must be above 0"),
+        (lambda: Swats(Adam([P]), tolerance=0.0), "Swats: tolerance=0.0; it must be a finite number above 0"),
         (lambda: Swats(SGD([P])), "Swats: SGD has no two betas; it watches an Adam"),
         (lambda: Swats(LBFGS([P])), "it watches the steps of an Adam itself, not of LBFGS"),
         (lambda: Swats(Lookahead(Adam([P]))), "it watches the steps of an Adam itself, not of Lookahead"),
         (lambda: Swats([P]), "optimizer is a list; it wraps an optimizer"),
         (lambda: Swats(Adam([P])).lr(), r"no rate has settled after 0 updates \(the average is not there yet\)"),
-        (lambda: Swats(Adam([P])).lr(1.0), r"momentum=1.0 is out of range; it must be in \[0, 1\)"),
+        (lambda: Swats(Adam([P])).lr(1.0), r"momentum=1.0; it must be in \[0, 1\)"),
     ],
 )
 def test_what_is_refused(call: Any, message: str) -> None:

@@ -132,7 +132,7 @@ def test_slow_weights_are_not_lost_without_a_word() -> None:
 
 
 SETTINGS = [
-    ("Lookahead", {"k": 0}, "k=0 is out of range"),
+    ("Lookahead", {"k": 0}, "k=0; it must be a whole number of at least 1"),
     ("Lookahead", {"k": 2.5}, "k=2.5"),
     ("Lookahead", {"alpha": float("nan")}, "alpha=nan"),
     ("Lookahead", {"pullback": 3}, "pullback=3"),

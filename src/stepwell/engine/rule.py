@@ -133,6 +133,9 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
+        if self.whole and self.high == math.inf:
+            or_none = "" if self.open_high else ", or infinity"
+            return f"a whole number of at least {self.low + self.open_low:g}{or_none}"
         what = "a whole number " if self.whole else ""
         if self.high == math.inf:
             limit = "and finite" if self.open_high else "or infinite"
