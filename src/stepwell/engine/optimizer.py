@@ -216,7 +216,7 @@ class Optimizer(Grouped):
         Inside, hyperparameters may change; gradients, parameters and state must not: their addresses are known already.
 
         >>> with optimizer.gathered() as step:
-        ...     step.update(min(1.0, 1.0 / float(step.norm())))
+        ...     step.update(min(1.0, 1.0 / (float(step.norm()) + 1e-6)))
         """
         with self._lock:
             found = Gathered(self, *self.prepare())
