@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from stepwell.arguments import FINITE, MOST, plain_flag, plain_number
+from stepwell.arguments import MOST, plain_flag, plain_number
 from stepwell.engine import formats
 from stepwell.errors import UsageError, shown
 
@@ -143,6 +143,7 @@ class Range:
         return f"{what}in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
+FLOAT32_MAX = 3.4028234663852886e38
 _NOTHING = object()
 
 
@@ -267,13 +268,17 @@ def _number(owner: str, name: str, value: Any, member: Any, allowed: Range, plac
     if plain is None:  # also '1e-3' of a YAML file
         raise UsageError(f"{owner}: {name}={shown(value)}{place} is not a number; it must be {allowed}")
     infinite = type(plain) is float and math.isinf(plain)
-    right = plain in allowed and (infinite or abs(plain) <= FINITE)
+    most = MOST if allowed.whole else FLOAT32_MAX  # kernels compute in float32
+    right = plain in allowed and (infinite or abs(plain) <= most)
     if right and allowed.whole and not infinite:
-        right = plain == int(plain) and abs(plain) <= MOST
+        right = plain == int(plain)
         plain = int(plain)
+    elif right and type(plain) is int and abs(plain) > MOST:  # torch takes such a number as a float only
+        plain = float(plain)
     if not right:
         each = "" if allowed.count is None else " each"
-        limit = f", at most {MOST}" if allowed.whole and plain in allowed and abs(plain) > MOST else ""
+        over = plain in allowed and not infinite and abs(plain) > most
+        limit = f", at most {MOST if allowed.whole else '3.4e38'}" if over else ""
         raise UsageError(f"{owner}: {name}={shown(value)}{place} is out of range; it must{each} be {allowed}{limit}")
     return plain
 

@@ -24,7 +24,7 @@ class LayerWise(Optimizer):
     """
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
-        if defaults["exclude"] == "vectors":
+        if isinstance(defaults["exclude"], str) and defaults["exclude"] == "vectors":
             params = _by_role(params, type(self).__name__)
         super().__init__(params, defaults, options)
 
@@ -44,7 +44,7 @@ def _by_role(params: Any, owner: str) -> Any:
     """Groups that say what is excluded, where the roles are known; else `params` as they are."""
     if isinstance(params, nn.Module):
         members = find_roles(params).members
-    elif hasattr(params, "members"):
+    elif isinstance(params, list) and hasattr(params, "members"):  # those of `stepwell.groups`
         members = params.members
     else:
         return params

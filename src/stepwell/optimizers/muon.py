@@ -215,7 +215,9 @@ class Muon(Optimizer):
         What decides, the first that says anything: the key in the group; `stepwell.groups.muon`, which made the group;
         the role of the tensor in its model; its name and shape; its shape alone, with a warning.
         """
-        members = find_roles(params).members if isinstance(params, nn.Module) else getattr(params, "members", None)
+        members = find_roles(params).members if isinstance(params, nn.Module) else None
+        if isinstance(params, list):  # those of `stepwell.groups` know their members
+            members = getattr(params, "members", None)
         groups = as_groups(params, "Muon")
         made_for = getattr(params, "optimizers", None) or [None] * len(groups)
         said = [_said(group, name) for group, name in zip(groups, made_for, strict=True)]

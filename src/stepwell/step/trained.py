@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stepwell import engine
+from stepwell.arguments import refusal
 from stepwell.engine.reading import Reading
 from stepwell.engine.update import innermost, takes_factor
 from stepwell.errors import UsageError
@@ -82,7 +83,11 @@ class Trained:
 
     def check_state(self, state: Any) -> None:
         saved = state
-        while "param_groups" not in saved and "base" in saved:  # wrappers once saved what is inside so
+        for _ in range(_DEEPEST):  # wrappers once saved what is inside so
+            if not isinstance(saved, Mapping):
+                raise refusal("Step", "'optimizer' of the state", saved, "what the optimizer's state_dict() gave")
+            if "param_groups" in saved or "base" not in saved:
+                break
             saved = saved["base"]
         inside = innermost(self.optimizer)
         if not takes_factor(inside):
@@ -97,6 +102,9 @@ class Trained:
         if not isinstance(optimizer, engine.Optimizer):
             state = copy.deepcopy(state)  # others may load into the tensors that they have
         return lambda: optimizer.load_state_dict(state)
+
+
+_DEEPEST = 9  # wrappers around one another
 
 
 def checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stepwell.anatomy.batch_norm import statistics_kept
 from stepwell.engine.gradients import Factor, global_norm, values
-from stepwell.engine.rule import Range, check_hyperparameters, read
+from stepwell.engine.rule import FLAG, Range, check_hyperparameters, read
 from stepwell.engine.update import Evaluate, needs_closure, update
 from stepwell.errors import UsageError
 from stepwell.optimizers.facts import Facts
@@ -158,14 +158,15 @@ class SAM(Wrapper):
         for place, group in enumerate(self.param_groups):
             given = group.get(RHO, self.rho)
             group[RHO] = read(type(self).__name__, RHO, given, self.ranges["rho"], f" in group {place}")
-            rho = float(group[RHO])
+            maximize = read(type(self).__name__, "maximize", group.get("maximize", False), FLAG, f" in group {place}")
+            rho = -float(group[RHO]) if maximize else float(group[RHO])
             names = group.get("param_names") or [""] * len(group["params"])
             for name, tensor in zip(names, group["params"], strict=True):
                 gradient = tensor.grad
                 if gradient is None or tensor.numel() == 0:
                     continue
                 gradient = gradient.to_dense() if gradient.is_sparse else gradient
-                result.append(_Moved(name, tensor, gradient.detach(), -rho if group.get("maximize") else rho))
+                result.append(_Moved(name, tensor, gradient.detach(), rho))
         return result
 
     def _move(self, moved: Sequence[_Moved]) -> None:
