@@ -245,7 +245,7 @@ def read(owner: str, name: str, value: Any, allowed: Range | OneOf, place: str =
         if found is _NOTHING:
             raise UsageError(f"{owner}: {name}={shown(value)}{place}; it must be {allowed}")
         return found
-    if value is None and allowed.optional:
+    if value is None and allowed.optional and allowed.count is None:
         return None
     if allowed.count is None:
         if _members(value) is not None:
