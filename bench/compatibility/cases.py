@@ -97,7 +97,7 @@ def main(classes: str, folder: str, out: str, only: str | None = None) -> None:
     put_in(classes)
     sys.argv = sys.argv[:1]  # torch's tests read the command line
     warnings.simplefilter("ignore")
-    import test_optim  # type: ignore[import-not-found]
+    import test_optim  # type: ignore[import-not-found]  # in the folder that the user names
 
     loader = unittest.TestLoader()
     suite = loader.loadTestsFromModule(test_optim)

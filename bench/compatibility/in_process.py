@@ -239,7 +239,7 @@ def scaled(subject: Subject) -> None:
         scaler.update()
     expect_close(flat(model), plain(subject), subject.close, "scaled")
     before = flat(model)
-    next(model.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]
+    next(model.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]  # there after backward
     scaler.step(optimizer)
     scaler.update()
     expect(flat(model), before, "a step with an infinite gradient")

@@ -87,7 +87,7 @@ def transformers(subject: Subject) -> None:
             return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
     class InOrder(Trainer):
-        def _get_train_sampler(self, *_: object) -> None:  # type: ignore[override]
+        def _get_train_sampler(self, *_: object) -> None:  # type: ignore[override]  # None: in order
             return None
 
     module = Module()
@@ -106,6 +106,7 @@ def transformers(subject: Subject) -> None:
             report_to=[],
             disable_tqdm=True,
         )
+        # a list serves as a dataset here, which the Trainer's types do not say
         InOrder(module, arguments, train_dataset=samples, optimizers=(optimizer, constant)).train()  # type: ignore[arg-type]
     expect(flat(module.inner), plain(subject), "beside a plain loop")
 

@@ -143,11 +143,6 @@ class Slots:
         if self.low_bits is not None:
             yield f"the state {formats.LOW_BITS!r} of {self.names[index]!r}", self.low_bits[index]
 
-    def tensors_of(self, index: int) -> list[Tensor]:
-        """The tensors that hold the state of one parameter, in the order of the columns of a table of addresses."""
-        tensors = [tensor for stored in self.slots if stored is not None for tensor in stored[index]]
-        return tensors if self.low_bits is None else [*tensors, self.low_bits[index]]
-
     @torch.no_grad()
     @torch.inference_mode(False)  # an inference tensor could not be updated outside of it
     def bind(self, index: int) -> None:

@@ -167,7 +167,7 @@ def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> No
     # The rule sees the step that is being made. The state has it once all is written.
     memory.steps = launch.slots.steps + memory.active.astype(np.float32)
     job[Word.STEPS], job[Word.ROWS] = memory.steps.ctypes.data, rows.ctypes.data
-    job.factor = float(gradient_factor)
+    job.set_factor(float(gradient_factor))
     if numbers is not None:  # threads that share a tensor all read what was before, and write the same
         memory.numbers_before = numbers.clone()
         job[Word.NUMBERS_BEFORE], job[Word.NUMBERS] = memory.numbers_before.data_ptr(), numbers.data_ptr()

@@ -40,11 +40,6 @@ class Job:
     def __setitem__(self, word: Word, value: int) -> None:
         self._words[word] = value
 
-    @property
-    def factor(self) -> float:
-        """The factor of the gradients."""
-        return float(self._numbers[Word.FACTOR])
-
-    @factor.setter
-    def factor(self, value: float) -> None:
+    def set_factor(self, value: float) -> None:
+        """The factor of the gradients, the one word that is a float64."""
         self._numbers[Word.FACTOR] = value
