@@ -29,5 +29,5 @@ def outcome(name: str, argument: str, value: Any) -> str:
     """What went wrong in one call: an exception that is no UsageError, a message of several lines, a hang; or ''."""
     call, _ = CALLS[name]
     words = (argument, *_WORDS.get((name, argument), ()), *_WORDS.get(argument, ())) if name in _NAMED else ()
-    users_own = (name, argument) in _USERS_OWN or (argument in _CODE and callable(value))
+    users_own = (name, argument) in _USERS_OWN or ((argument in _CODE or name in _CODE) and callable(value))
     return outcome_of(lambda: call(**{argument: value}), words, users_own)

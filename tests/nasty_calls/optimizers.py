@@ -95,8 +95,6 @@ def _check_kept(group: dict[str, Any], key: str, usual: Any) -> None:
     if key not in group or key == "params":
         return
     kept = group[key]
-    if isinstance(kept, (int, float)) and kept == usual:  # 0 for False changes nothing
-        return
     assert _is_kept_well(kept), f"kept as a {type(kept).__name__}"
     if isinstance(usual, float) and kept is not None:
         assert is_finite_number(kept) or kept == math.inf, f"taken for a number: {kept!r:.80}"
@@ -222,3 +220,4 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 }  # fmt: skip
 
 WORDS |= {("beta", "value"): ("betas",)}
+WORDS |= {(name, "train_mode"): ("eval mode",) for name in CALLS if name.endswith(("FreeAdamW", "FreeSGD"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -46,16 +46,12 @@ class Rows:
             raw = [self._read(group) for group in self.groups]
         except KeyError:  # the next plan says which
             return False
-        try:
-            if raw == self._raw and not self._has_tensors(raw):
-                return True
-        except Exception:  # an array has no single truth, and a stranger's object may raise anything: it is refused
-            pass
         for index, (new, old) in enumerate(zip(raw, self._raw, strict=True)):
-            if new is old:
+            # By identity: 1.0, np.True_ and an array of one compare equal, and are kept in different ways.
+            if all(map(is_, new, old)) and not self._has_tensors(new):
                 continue
             changed = self._changed(new, old)
-            if not changed and new == old and not self._has_tensors([new]):
+            if not changed and new == old and not self._has_tensors(new):
                 continue
             if changed:
                 self.optimizer().check_changed(index, changed)
@@ -71,8 +67,7 @@ class Rows:
         return [
             name
             for name, allowed, value, before in zip(self._named, self._ranges, new, old, strict=True)
-            if value is not before
-            and not (type(value) is float and type(allowed) is Range and allowed.count is None and value in allowed)
+            if value is not before and not (type(value) is float and type(allowed) is Range and allowed.is_plain(value))
         ]
 
     def _write(self, index: int) -> None:
@@ -86,9 +81,9 @@ class Rows:
         self.values[index, -1] = -1.0 if group["maximize"] else 1.0
 
     @staticmethod
-    def _has_tensors(raw: list[Any]) -> bool:
+    def _has_tensors(values: tuple[Any, ...]) -> bool:
         """A tensor (torch allows one for lr) can change its value and stay the same object."""
-        return any(isinstance(value, Tensor) for values in raw for value in values)
+        return any(isinstance(value, Tensor) for value in values)
 
     def _group_flags(self, group: dict[str, Any]) -> tuple[Any, ...]:
         """What of a group chooses kernels."""

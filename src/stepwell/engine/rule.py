@@ -132,6 +132,10 @@ class Range:
         below = value < self.high if self.open_high else value <= self.high
         return above and below
 
+    def is_plain(self, value: float) -> bool:
+        """Whether this is one number, and `value` one that needs no further look."""
+        return self.count is None and not self.whole and value in self and abs(value) <= FLOAT32_MAX
+
     def __str__(self) -> str:
         if self.whole and self.high == math.inf:
             or_none = "" if self.open_high else ", or infinity"

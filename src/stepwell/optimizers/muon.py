@@ -115,7 +115,7 @@ class Muon(Optimizer):
     splits_by_role = True
     construction = ("adamw_lr", "adamw_eps", "adamw_weight_decay", "force")
     ranges = {
-        "eps": Range(0, open_low=True),
+        **dict.fromkeys(("eps", "adamw_eps"), Range(0, open_low=True)),  # a group has one eps
         "ns_coefficients": Range(-math.inf),
         "ns_steps": Range(1, 100, open_high=False, whole=True),
         "use_muon": OneOf((True, False)),

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from stepwell.arguments import flag
 from stepwell.engine import Optimizer, Range, Slot, formats, halves
 from stepwell.errors import UsageError
 from stepwell.ops import maximum, minimum, where
@@ -78,7 +79,7 @@ class ScheduleFree(Optimizer):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """`with optimizer.evaluating():` evaluates at the mean and comes back to what was before."""
-        modes = [group["train_mode"] for group in self.param_groups]
+        modes = self._modes()
         self.eval()
         try:
             yield
@@ -87,12 +88,12 @@ class ScheduleFree(Optimizer):
                 self.train()
 
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
-        if not all(group["train_mode"] for group in self.param_groups):
+        if not all(self._modes()):
             raise UsageError(f"{type(self).__name__}: a step in eval mode; call optimizer.train() before training")
         super().update(gradient_factor, found_inf)
 
     def state_dict(self) -> dict[str, Any]:
-        if self.state and any(group["train_mode"] for group in self.param_groups):
+        if self.state and any(self._modes()):
             warnings.warn(
                 f"{type(self).__name__} is saved in train mode: the model's weights are not the averaged ones. "
                 "Save model and optimizer inside `with optimizer.evaluating():`",
@@ -100,11 +101,15 @@ class ScheduleFree(Optimizer):
             )
         return super().state_dict()
 
+    def _modes(self) -> list[bool]:
+        """Whether each group is in train mode."""
+        return [flag(type(self).__name__, "train_mode", group["train_mode"]) for group in self.param_groups]
+
     @torch.no_grad()
     def _switch(self, train: bool) -> None:
         first = "beta1" if "betas" in self.defaults else "momentum"
-        for group in self.param_groups:
-            if group["train_mode"] == train:
+        for group, mode in zip(self.param_groups, self._modes(), strict=True):
+            if mode == train:
                 continue
             beta = self.signature.value(first, group)
             for tensor in group["params"]:

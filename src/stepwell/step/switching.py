@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from stepwell.engine.update import innermost
-from stepwell.errors import UsageError, shown
+from stepwell.errors import UsageError, nearest, shown
+from stepwell.optimizers import TABLE
 from stepwell.step.averaging import Averaging
 from stepwell.step.bound import Bound
 from stepwell.step.estimating import Estimating
@@ -63,6 +64,9 @@ class Switching:
     def check_state(self, state: Any) -> None:
         if not isinstance(state, (str, type(None))):
             raise UsageError(f"Step: 'switched' is {shown(state)} in the checkpoint; it must be a name, or None")
+        known = (*TABLE, self._trained.switched, _name_of(self._trained.optimizer))  # the latter may be a user's own
+        if state is not None and state not in known:
+            raise UsageError(f"Step: the checkpoint is from after a switch to {shown(state)}; {nearest(state, TABLE)}")
         if state is None and self._trained.switched is not None:
             raise UsageError(
                 f"Step: the checkpoint is from before the switch to {self._trained.switched}; make the Step anew, with "
