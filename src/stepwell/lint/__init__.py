@@ -1,0 +1,1 @@
+"""`stepwell lint`: mistakes in training scripts, found before the run."""

@@ -1,0 +1,455 @@
+"""The value of an expression, and what happens while it is computed."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from stepwell.lint.analysis import calls
+from stepwell.lint.analysis.known import (
+    GRAD,
+    NO_GRAD,
+    full_name,
+    is_model_method,
+    kind_of_name,
+)
+from stepwell.lint.analysis.scope import BUILTINS, Scope
+from stepwell.lint.analysis.tensors import computed, detached, parameters_of
+from stepwell.lint.analysis.values import (
+    Class,
+    Constant,
+    External,
+    Function,
+    Many,
+    Method,
+    Tensor,
+    Thing,
+    Value,
+    item_of,
+    joined,
+    things,
+)
+
+if TYPE_CHECKING:
+    from stepwell.lint.analysis.interpreter import Interpreter
+
+_OPERATORS = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "/",
+    ast.MatMult: "@",
+    ast.Pow: "**",
+}
+
+
+def value(run: Interpreter, node: ast.expr) -> Value:
+    """The value of an expression; None where it is not known."""
+    visit = _VISIT.get(type(node))
+    if visit is not None:
+        return visit(run, node)
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            value(run, child)
+    return None
+
+
+def _constant(run: Interpreter, node: ast.Constant) -> Value:
+    return Constant(node.value)
+
+
+def _name(run: Interpreter, node: ast.Name) -> Value:
+    holder = run.scope.holder(node.id)
+    if holder is not None:
+        return holder.names[node.id]
+    if node.id in BUILTINS:
+        return External(node.id)
+    return _guess(run, node.id)
+
+
+def _guess(run: Interpreter, name: str) -> Value:
+    """A name that nothing was seen of: defined elsewhere, or in a way that is not followed."""
+    kind = kind_of_name(name)
+    if not kind or name in ("opt", "opts"):
+        return None
+    made = Thing(kind, name, sure=False, whole=False)
+    run.scope.module.names[name] = made
+    return made
+
+
+def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
+    owner = value(run, node.value)
+    return attribute(run, owner, node)
+
+
+def attribute(run: Interpreter, owner: Value, node: ast.Attribute) -> Value:
+    name = node.attr
+    if isinstance(owner, External):
+        return External(full_name(f"{owner.name}.{name}"))
+    if isinstance(owner, Class):
+        method = owner.method(name)
+        return Function(method, owner.scope) if method is not None else None
+    if isinstance(owner, Tensor):
+        if name in ("data", "grad"):
+            return detached(node, owner)
+        if name in ("shape", "device", "dtype", "requires_grad", "ndim", "is_cuda"):
+            return Constant(known=False)
+        if name == "loss":
+            return Tensor(owner.attached, "loss", (owner,), owner.models, node)
+        return computed(name, node, (owner,))
+    if isinstance(owner, Thing):
+        return _attribute_of_thing(run, owner, node)
+    if isinstance(owner, Many) and owner.keys is not None and name in owner.keys:
+        return owner.items[owner.keys.index(name)]
+    if isinstance(owner, Many):
+        return Method(owner, name)
+    return _unknown_attribute(run, node)
+
+
+def _unknown_attribute(run: Interpreter, node: ast.Attribute) -> Value:
+    """`trainer.optimizer` of a trainer from elsewhere: the same thing wherever the text is the same."""
+    text = ast.unparse(node)
+    kind = kind_of_name(node.attr)
+    if (
+        not kind
+        or not text.replace(".", "").replace("_", "").isalnum()
+        or text.split(".")[0] in ("args", "cfg", "config", "opt", "hparams")
+    ):
+        return None
+    module = run.scope.module.names
+    if text not in module:
+        module[text] = Thing(kind, text, sure=False, whole=False)
+    return module[text]
+
+
+def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> Value:
+    name = node.attr
+    if name in owner.attributes:
+        return owner.attributes[name]
+    if owner.local is not None:
+        method = owner.local.method(name)
+        if method is not None:
+            function = Function(method, owner.local.scope, owner)
+            if any(
+                isinstance(one, ast.Name) and one.id in ("property", "cached_property") for one in method.decorator_list
+            ):
+                with run.hushed():
+                    return run.call(function, node, {})
+            return function
+        found = assigned(run, owner, name)
+        if found is not None:
+            owner.attributes[name] = found
+            return found
+    if owner.kind == "model":
+        if name == "module":
+            return owner
+        if is_model_method(name) or kind_of_name(name) not in ("", "model"):
+            if kind_of_name(name) and not is_model_method(name):
+                return _remember(owner, name, node, parent=False)
+            return Method(owner, name)
+        if owner.local is not None and owner.local.external_bases() - {"torch.nn.Module"}:
+            return _remember(owner, name, node, parent=True) if kind_of_name(name) == "model" else Method(owner, name)
+        return _remember(owner, name, node, parent=True)
+    if owner.kind == "optimizer" and name in ("optimizer", "_optimizer", "optim", "base_optimizer"):
+        return owner
+    if owner.kind in ("instance", "") and kind_of_name(name):
+        return _remember(owner, name, node, parent=False)
+    return Method(owner, name)
+
+
+def _remember(owner: Thing, name: str, node: ast.Attribute, parent: bool) -> Thing:
+    """An attribute that nothing was seen of, from now on the same thing."""
+    kind = kind_of_name(name) or "model"
+    made = Thing(
+        kind,
+        ast.unparse(node),
+        sure=False,
+        whole=False,
+        parent=owner if parent or (kind == "model" and owner.kind == "model") else None,
+    )
+    owner.attributes[name] = made
+    return made
+
+
+def assigned(run: Interpreter, owner: Thing, name: str) -> Value:
+    """What some method of the class assigns to an attribute, where the object was not made before our eyes."""
+    if owner.local is None or len(run.running) > 4:
+        return None
+    found: Value = None
+    for one in owner.local.lineage():
+        if isinstance(one, str):
+            continue
+        for source, method in one.assigned.get(name, ())[:3]:
+            if id(source) in run.running:
+                continue
+            saved = run.scope, run.running
+            run.scope, run.running = Scope(one.scope), (*run.running, id(source))
+            bind_parameters(run, Function(method, one.scope, owner), {}, True)
+            with run.hushed():
+                result = run.value(source)
+                if result is None and isinstance(source, ast.Call) and kind_of_name(name):
+                    result = run._guessed(ast.Name(name), source)
+            run.scope, run.running = saved
+            if isinstance(result, Thing) and not result.name:
+                result.name = f"self.{name}"
+            found = joined(found, result)
+    return found
+
+
+def bind_parameters(run: Interpreter, function: Function, given: dict[str | int, Value], hidden: bool) -> None:
+    """Give the parameters of a function their values: what was given, the default, or what the name suggests."""
+    arguments = function.node.args
+    names = [one.arg for one in (*arguments.posonlyargs, *arguments.args)]
+    defaults: dict[str, ast.expr] = dict(zip(reversed(names), reversed(arguments.defaults), strict=False))
+    defaults |= {
+        one.arg: default for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default
+    }
+    shift = 0
+    if function.owner is not None and names and not _is_static(function.node):
+        run.scope.names[names[0]] = function.owner
+        names, shift = names[1:], 0
+    for index, name in enumerate([*names, *(one.arg for one in arguments.kwonlyargs)]):
+        result = given.get(name, given.get(index + shift) if index < len(names) else None)
+        if result is None and (name in given or index in given or hidden or name not in defaults):
+            result = weak(run, function, name)
+        elif result is None:
+            with run.hushed():
+                result = value(run, defaults[name])
+            if isinstance(result, Constant) and result.value is None and not given:
+                result = weak(run, function, name) or result  # of a function that nobody calls here
+        run.scope.names[name] = result
+    if arguments.vararg:
+        rest = [given[i] for i in range(len(names), len(names) + 20) if i in given]
+        run.scope.names[arguments.vararg.arg] = Many(rest, whole=not hidden)
+    if arguments.kwarg:
+        run.scope.names[arguments.kwarg.arg] = Many([], [], whole=False)
+
+
+def weak(run: Interpreter, function: Function, name: str) -> Value:
+    """What a parameter is by its name; the same each time."""
+    kind = kind_of_name(name)
+    if not kind:
+        return None
+    key = f"{id(function.node)} {name}"
+    module = run.scope.module.names
+    if key not in module:
+        module[key] = Thing(kind, name, sure=False, whole=False)
+    return module[key]
+
+
+def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
+    owner, index = value(run, node.value), value(run, node.slice)
+    if isinstance(owner, Many):
+        if isinstance(index, Constant) and index.known:
+            if owner.keys is not None and index.value in owner.keys:
+                return owner.items[owner.keys.index(index.value)]
+            if (
+                owner.keys is None
+                and isinstance(index.value, int)
+                and -len(owner.items) <= index.value < len(owner.items)
+            ):
+                return owner.items[index.value]
+        if owner.member is not None:
+            return owner.member
+        if owner.items and not isinstance(index, Constant):
+            found: Value = owner.items[0]
+            for item in owner.items[1:]:
+                found = joined(found, item) if type(found) is type(item) else None
+            return found
+    elif isinstance(owner, Tensor):
+        return owner if owner.by == "data" else computed("[]", node, (owner,)) if owner.by != "loss" else owner
+    elif isinstance(owner, Thing):
+        if owner.kind in ("optimizer", "model", "scheduler", "loader") and not owner.sure:
+            key = f"[{ast.unparse(node.slice)}]"
+            if key not in owner.attributes:
+                owner.attributes[key] = Thing(owner.kind, ast.unparse(node), sure=False, whole=False)
+            return owner.attributes[key]
+        return owner if owner.kind in ("loader", "model", "parameters") else None
+    return None
+
+
+def _many(run: Interpreter, node: ast.List | ast.Tuple | ast.Set) -> Value:
+    items: list[Value] = []
+    whole = True
+    for one in node.elts:
+        if isinstance(one, ast.Starred):
+            inner = value(run, one.value)
+            if isinstance(inner, Many):
+                items += inner.items
+                whole = whole and inner.whole
+            else:
+                items.append(inner)
+                whole = whole and isinstance(inner, Thing) and inner.kind == "parameters"
+        else:
+            items.append(value(run, one))
+    return Many(items, whole=whole)
+
+
+def _dict(run: Interpreter, node: ast.Dict) -> Value:
+    keys: list[object] = []
+    items: list[Value] = []
+    whole = True
+    for key, item in zip(node.keys, node.values, strict=True):
+        known = value(run, key) if key is not None else None
+        whole = whole and isinstance(known, Constant) and known.known
+        keys.append(known.value if isinstance(known, Constant) else None)
+        items.append(value(run, item))
+    return Many(items, keys, whole)
+
+
+def _operation(run: Interpreter, node: ast.BinOp) -> Value:
+    left, right = value(run, node.left), value(run, node.right)
+    parts = tuple(one for one in (left, right) if isinstance(one, Tensor))
+    if parts:
+        return computed(_OPERATORS.get(type(node.op), ""), node, parts)
+    if isinstance(node.op, ast.Add) and any(one.kind == "parameters" for one in (*things(left), *things(right))):
+        return parameters_of([left, right], node)
+    if isinstance(node.op, ast.Add) and isinstance(left, Many) and isinstance(right, Many):
+        return Many([*left.items, *right.items], whole=left.whole and right.whole)
+    if isinstance(left, Constant) and isinstance(right, Constant):
+        return Constant(known=False)
+    return None
+
+
+def _compare(run: Interpreter, node: ast.Compare) -> Value:
+    parts = [value(run, one) for one in (node.left, *node.comparators)]
+    return detached(node, by="compare") if any(isinstance(one, Tensor) for one in parts) else None
+
+
+def _unary(run: Interpreter, node: ast.UnaryOp) -> Value:
+    inner = value(run, node.operand)
+    if isinstance(inner, Tensor):
+        return computed("-", node, (inner,)) if isinstance(node.op, ast.USub) else detached(node)
+    if (
+        isinstance(inner, Constant)
+        and inner.known
+        and isinstance(node.op, ast.USub)
+        and isinstance(inner.value, (int, float))
+    ):
+        return Constant(-inner.value)
+    return None
+
+
+def _if_expression(run: Interpreter, node: ast.IfExp) -> Value:
+    value(run, node.test)
+    one, other = value(run, node.body), value(run, node.orelse)
+    for guard in (one, other):
+        if isinstance(guard, Thing) and guard.kind == "autocast":
+            return guard
+    for guard in (one, other):
+        if isinstance(guard, Thing) and guard.kind in ("no_grad", "set_grad", "grad"):
+            return Thing("set_grad")
+    return joined(one, other)
+
+
+def _bool(run: Interpreter, node: ast.BoolOp) -> Value:
+    found: Value = None
+    for one in node.values:
+        found = joined(found, value(run, one))
+    return found
+
+
+def _comprehension(run: Interpreter, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> Value:
+    before = dict(run.scope.names)
+    over: Value = None
+    unrolled: list[Value] | None = None
+    for generator in node.generators:
+        over = value(run, generator.iter)
+        item = item_of(over)
+        few = isinstance(over, Many) and over.whole and 0 < len(over.items) <= 6 and len(node.generators) == 1
+        if few and not isinstance(node, ast.DictComp):
+            unrolled = []
+            for one in over.items:  # type: ignore[union-attr]
+                run.bind(generator.target, one)
+                unrolled.append(value(run, node.elt))  # type: ignore[union-attr]
+            break
+        run.bind(generator.target, item)
+        for condition in generator.ifs:
+            value(run, condition)
+    if unrolled is None:
+        element = value(run, node.value if isinstance(node, ast.DictComp) else node.elt)
+    for name in set(run.scope.names) - set(before):
+        del run.scope.names[name]
+    run.scope.names.update(before)
+    if unrolled is not None:
+        return Many(unrolled)
+    if isinstance(element, Thing) and element.kind == "parameters":
+        return element
+    filtered = any(one.ifs for one in node.generators)
+    if isinstance(over, Thing) and over.kind == "parameters":
+        return Thing("parameters", over.name, of=over.of, whole=over.whole and not filtered)
+    return Many([], whole=False, member=element)
+
+
+def _lambda(run: Interpreter, node: ast.Lambda) -> Value:
+    return Function(node, run.scope)
+
+
+def _text(run: Interpreter, node: ast.JoinedStr) -> Value:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Call):
+            value(run, child)
+            break
+    return Constant(known=False)
+
+
+def _call(run: Interpreter, node: ast.Call) -> Value:
+    return calls.call(run, node)
+
+
+def _inner(run: Interpreter, node: ast.Await | ast.Starred) -> Value:
+    return value(run, node.value)
+
+
+def _named(run: Interpreter, node: ast.NamedExpr) -> Value:
+    return run._NamedExpr(node)
+
+
+def _is_static(node: ast.AST) -> bool:
+    return any(isinstance(one, ast.Name) and one.id == "staticmethod" for one in getattr(node, "decorator_list", ()))
+
+
+def guard_of(run: Interpreter, decorator: ast.expr) -> str:
+    """ "no_grad" or "grad" for a decorator that is one, else ""."""
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    with run.hushed():
+        found = value(run, target) if isinstance(target, (ast.Name, ast.Attribute)) else None
+    if isinstance(found, External):
+        if found.name in NO_GRAD:
+            mode = decorator.keywords[0].value if isinstance(decorator, ast.Call) and decorator.keywords else None
+            return "" if isinstance(mode, ast.Constant) and mode.value is False else "no_grad"
+        if found.name in GRAD:
+            return "grad"
+        if found.name.endswith("set_grad_enabled") and isinstance(decorator, ast.Call) and decorator.args:
+            return "no_grad" if isinstance(decorator.args[0], ast.Constant) and decorator.args[0].value is False else ""
+        if found.name.rsplit(".", 1)[-1] in ("no_grad", "inference_mode"):
+            return "no_grad"
+    return ""
+
+
+_VISIT = {
+    ast.Constant: _constant,
+    ast.Name: _name,
+    ast.Attribute: _attribute,
+    ast.Subscript: _subscript,
+    ast.List: _many,
+    ast.Tuple: _many,
+    ast.Set: _many,
+    ast.Dict: _dict,
+    ast.BinOp: _operation,
+    ast.Compare: _compare,
+    ast.UnaryOp: _unary,
+    ast.IfExp: _if_expression,
+    ast.BoolOp: _bool,
+    ast.ListComp: _comprehension,
+    ast.SetComp: _comprehension,
+    ast.GeneratorExp: _comprehension,
+    ast.DictComp: _comprehension,
+    ast.Lambda: _lambda,
+    ast.JoinedStr: _text,
+    ast.Call: _call,
+    ast.Await: _inner,
+    ast.Starred: _inner,
+    ast.NamedExpr: _named,
+}

@@ -1,0 +1,272 @@
+"""A script that was read: what it does, for the checks to look at."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from stepwell.findings import Check, Evidence, Finding, Fix, Source
+from stepwell.lint.analysis.events import Block, Event, Loop, events_of, loops_of
+from stepwell.lint.analysis.interest import Interest
+from stepwell.lint.analysis.interpreter import Interpreter
+from stepwell.lint.analysis.known import LIGHTNING, TRAINER
+from stepwell.lint.analysis.paths import paths
+from stepwell.lint.analysis.values import Class, Function, Tensor, Thing
+
+
+class Unreadable(Exception):
+    """A source that is no Python of this version: `line`, `column` and a message."""
+
+    def __init__(self, line: int, column: int, message: str) -> None:
+        super().__init__(message)
+        self.line, self.column, self.message = line, column, message
+
+
+@dataclass(eq=False)
+class Root:
+    """Where a walk began: the module, or a function that nothing in the file calls.
+
+    Attributes:
+        block: what happens.
+        function: the function, or None for the module.
+        framework: what calls it for every batch or epoch ("lightning", "trainer"), or "".
+        uncalled: whether nothing in the file calls it; then its caller may do what is missing here.
+    """
+
+    block: Block
+    function: ast.AST | None = None
+    framework: str = ""
+    uncalled: bool = False
+    owner: Thing | None = None
+
+    @cached_property
+    def events(self) -> list[Event]:
+        return list(events_of(self.block))
+
+
+@dataclass(eq=False)
+class Script:
+    """A parsed source and what it does."""
+
+    source: str
+    file: str
+    tree: ast.Module
+    roots: list[Root] = field(default_factory=list)
+    classes: list[Class] = field(default_factory=list)
+    complete: bool = True  # whether all calls of functions of the file were followed
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.source.splitlines(keepends=True)
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """All events, of all roots."""
+        return [event for root in self.roots for event in root.events]
+
+    def of_kind(self, *kinds: str) -> list[Event]:
+        return [event for event in self.events if event.kind in kinds]
+
+    def made(self, kind: str) -> Iterator[Thing]:
+        """The things of a kind that the script makes, each once."""
+        seen: set[int] = set()
+        for event in self.of_kind("make"):
+            if event.target is not None and event.target.kind == kind and id(event.target) not in seen:
+                seen.add(id(event.target))
+                yield event.target
+
+    @cached_property
+    def loops(self) -> list[tuple[Root, Loop]]:
+        return [(root, loop) for root in self.roots for loop in loops_of(root.block)]
+
+    def rounds(self, loop: Loop) -> list[list[Event]] | None:
+        """The ways through one round of a loop, or None where there are too many."""
+        key = id(loop)
+        if key not in self._rounds:
+            self._rounds[key] = paths(loop.body)
+        return self._rounds[key]
+
+    _rounds: dict[int, list[list[Event]] | None] = field(default_factory=dict)
+
+    def whole(self, root: Root) -> list[list[Event]] | None:
+        """The ways through all of a root, with its loops gone through once."""
+        key = id(root)
+        if key not in self._rounds:
+            self._rounds[key] = paths(root.block)
+        return self._rounds[key]
+
+    def places(self, *kinds: str) -> list[list[Event]]:
+        """The events of these kinds by their place in the source: a function that is called twice has its events twice.
+        A mistake that is one for every caller is one; what only some callers lack is none."""
+        found: dict[int, list[Event]] = {}
+        for event in self.of_kind(*kinds):
+            found.setdefault(id(event.node), []).append(event)
+        return list(found.values())
+
+    @cached_property
+    def parents(self) -> dict[int, ast.AST]:
+        """id of a node -> the node around it."""
+        return {id(child): node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+
+    def statement(self, node: ast.AST) -> ast.stmt | None:
+        """The statement that a node is, or is a part of."""
+        one: ast.AST | None = node
+        while one is not None and not isinstance(one, ast.stmt):
+            one = self.parents.get(id(one))
+        return one
+
+    def block_of(self, statement: ast.stmt) -> list[ast.stmt] | None:
+        """The statements among which a statement stands."""
+        parent = self.parents.get(id(statement))
+        for name in ("body", "orelse", "finalbody", "handlers"):
+            block = getattr(parent, name, None)
+            if isinstance(block, list) and any(one is statement for one in block):
+                return block
+        return None
+
+    # Findings
+
+    def finding(
+        self,
+        check: Check,
+        node: ast.AST,
+        seen: str,
+        evidence: Iterable[tuple[ast.AST, str]] = (),
+        instead: str = "",
+        fix: Fix | None = None,
+    ) -> Finding:
+        proofs = tuple(Evidence(self.place(where), words) for where, words in evidence)
+        return Finding(check=check, place=self.place(node), seen=seen, evidence=proofs, instead=instead, fix=fix)
+
+    def place(self, node: ast.AST) -> Source:
+        """The place of a node; of a compound statement, its first line."""
+        line = getattr(node, "lineno", 1)
+        column = self.column(line, getattr(node, "col_offset", 0))
+        end = None
+        if not hasattr(node, "body") and getattr(node, "end_lineno", None) is not None:
+            end = (node.end_lineno, self.column(node.end_lineno, node.end_col_offset or 0))  # type: ignore[attr-defined]
+        return Source(self.file, line, column, end)
+
+    def column(self, line: int, offset: int) -> int:
+        """The column, from 1 and in characters, of an offset in bytes."""
+        if not 1 <= line <= len(self.lines):
+            return offset + 1
+        text = self.lines[line - 1]
+        return offset + 1 if text.isascii() else len(text.encode()[:offset].decode(errors="ignore")) + 1
+
+    def text(self, node: ast.AST) -> str:
+        """The source of a node, in one line and not too long."""
+        words = " ".join(ast.unparse(node).split())
+        return words if len(words) <= 60 else words[:57] + "..."
+
+
+def read(source: str, file: str = "<string>") -> Script:
+    """The script in a source. Raises Unreadable where that is no Python."""
+    try:
+        tree = ast.parse(source, file)
+    except SyntaxError as error:
+        raise Unreadable(error.lineno or 1, error.offset or 1, error.msg or "invalid syntax") from None
+    except (RecursionError, MemoryError):
+        raise Unreadable(1, 1, "nested too deeply to be parsed") from None
+    except ValueError as error:  # a null byte
+        raise Unreadable(1, 1, str(error)) from None
+    script = Script(source, file, tree)
+    if not _trains(source):
+        return script
+    try:
+        _walk(script)
+    except RecursionError:
+        raise Unreadable(1, 1, "nested too deeply to be followed") from None
+    return script
+
+
+def _trains(source: str) -> bool:
+    """Whether there can be anything for a check: a quick look, since most files of a project train nothing."""
+    return any(word in source for word in ("torch", "lightning", "accelerate", "backward", "optim", "stepwell"))
+
+
+def _walk(script: Script) -> None:
+    interest = Interest(script.tree)
+    if not interest.any:
+        return
+    run = Interpreter(interest)
+    run.run(script.tree.body)
+    script.roots.append(Root(run.block))
+    _uncalled(script, run)
+    script.classes = run.classes
+    script.complete = run.left > 0
+
+
+def _uncalled(script: Script, run: Interpreter) -> None:
+    """Functions that nothing has called: first those whose name nobody uses, then what is left."""
+    used: dict[str, int] = {}
+    for node in ast.walk(script.tree):
+        if isinstance(node, ast.Call):
+            name = (
+                node.func.id
+                if isinstance(node.func, ast.Name)
+                else node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else ""
+            )
+            used[name] = used.get(name, 0) + 1
+    todo: list[tuple[Function, Class | None]] = [(function, None) for function in run.functions]
+    for cls in run.classes:
+        todo += [(Function(method, cls.scope), cls) for method in cls.methods.values()]
+    todo.sort(key=lambda pair: bool(used.get(getattr(pair[0].node, "name", ""))))
+    for function, cls in todo:
+        node = function.node
+        if id(node) in run.entered or node not in run.interest or run.left <= 0:
+            continue
+        owner = None
+        framework = ""
+        if cls is not None:
+            owner = _self_of(run, cls)
+            function.owner = owner
+            framework = _framework(cls, node.name)
+        run.block, run.loops, run.branches, run.frames = [], (), (), ()
+        run.no_grad, run.autocast, run.function = False, None, None
+        given: dict[str | int, object] = {}
+        if framework and not node.name.startswith(("configure", "__init__")):
+            run.no_grad = (
+                True if node.name.startswith(("validation", "test_", "predict", "on_validation", "on_test")) else False
+            )
+            given = {0: Tensor(False, "data")}
+            loop = Loop(node, "batch", implicit=True, function=node)
+            run.loops = (loop,)
+            run.block = loop.body
+            run.call(function, node, given, True)  # type: ignore[arg-type]
+            block: Block = [loop]
+        else:
+            run.call(function, node, given, True)  # type: ignore[arg-type]
+            block = run.block
+        script.roots.append(Root(block, node, framework, True, owner))
+
+
+def _self_of(run: Interpreter, cls: Class) -> Thing:
+    """The object that the methods of a class work on: made once, by its __init__, with arguments known by their names."""
+    from stepwell.lint.analysis.calls import kind_of_class
+
+    if id(cls) not in run.selves:
+        kind = kind_of_class(cls)
+        thing = Thing("instance" if kind == "data" else kind, "self", cls.node.name, local=cls)
+        run.selves[id(cls)] = thing
+        start = cls.method("__init__")
+        if start is not None:
+            with run.hushed():
+                run.loops, run.branches, run.frames = (), (), ()
+                run.call(Function(start, cls.scope, thing), start, {}, True)
+    return run.selves[id(cls)]
+
+
+def _framework(cls: Class, method: str) -> str:
+    bases = cls.external_bases()
+    if any(LIGHTNING.match(base) or base.rsplit(".", 1)[-1] == "LightningModule" for base in bases):
+        hooks = ("training_step", "validation_step", "test_step", "predict_step", "optimizer_step", "on_train_batch_start",
+                 "on_train_batch_end")  # fmt: skip
+        return "lightning" if method in hooks else ""
+    if any(TRAINER.match(base) or base.rsplit(".", 1)[-1].endswith("Trainer") for base in bases):
+        return "trainer" if method in ("training_step", "compute_loss", "prediction_step", "evaluate") else ""
+    return ""

@@ -1,0 +1,29 @@
+"""The checks, one per file. A new one needs its file and a line here."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+# code -> the file; a code, once published, never changes its meaning
+TABLE = {
+    "SW101": "missing_zero_grad",
+    "SW102": "zero_grad_outside_batch_loop",
+    "SW103": "zero_grad_between",
+    "SW110": "graph_retaining_accumulation",
+    "SW402": "eval_mode_not_restored",
+}
+
+
+@cache
+def load() -> tuple[ModuleType, ...]:
+    """The modules of all checks, in the order of their codes."""
+    return tuple(import_module(f"{__name__}.{name}") for name in TABLE.values())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CHECKS":
+        return tuple(module.CHECK for module in load())
+    raise AttributeError(name)

@@ -1,0 +1,206 @@
+"""A running sum of losses that keeps the graph of every batch alive."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from stepwell.findings import Check, Finding, Fix
+from stepwell.lint import edits
+from stepwell.lint.analysis import Event, Script, Tensor
+
+CHECK = Check(
+    code="SW110",
+    name="graph-retaining-accumulation",
+    severity="warning",
+    certainty="certain",
+    looks_for="a loss with its graph is added to a sum or a list that outlives the iteration, and is never "
+    "back-propagated from there",
+    why="the sum holds the graph of every batch: memory grows from step to step until it runs out",
+    instead="add loss.item(), or loss.detach() to avoid a synchronization with the GPU",
+    silent_when="the sum is back-propagated, the loss was detached or is a number, or no graph is recorded",
+    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
+    "    optimizer.step()\n    total += loss",
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
+    "    optimizer.step()\n    total += loss.item()",
+    reference="https://docs.pytorch.org/docs/stable/notes/faq.html",
+)
+FIX = "safe"
+
+
+def find(script: Script) -> Iterator[Finding]:
+    used = {id(part) for event in script.of_kind("backward", "grad") if isinstance(event.value, Tensor)
+            for part in event.value.history()}  # fmt: skip
+    used |= {id(part) for event in script.of_kind("unknown") for one in event.extra.get("tensors", ()) for part in one.history()
+             if "backward" in event.name or "step" in event.name}  # fmt: skip
+    backwards = [event for event in script.of_kind("backward") if isinstance(event.value, Tensor)]
+    for places in script.places("accumulate"):
+        if all(_keeps_graph(event, used, backwards) for event in places):
+            event = places[0]
+            back = _backward(event, backwards)
+            yield script.finding(
+                CHECK,
+                event.node,
+                f"{event.name} keeps the graph of {_words(event)} of every iteration",
+                [(back.node, "the loss is back-propagated here")] if back is not None else (),
+                fix=_fix(script, event),
+            )
+
+
+def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
+    value, result = event.value, event.result
+    if not isinstance(value, Tensor) or result is None or value.attached is False or event.no_grad is not False:
+        return False
+    if id(result) in used or not event.loops or result.attached is False:
+        return False
+    born = event.extra.get("born", ())
+    if len(born) >= len(event.loops):  # it begins anew in every round
+        return False
+    return _backward(event, backwards) is not None
+
+
+def _backward(event: Event, backwards: list[Event]) -> Event | None:
+    """The backward pass of what is added, in the same loop."""
+    assert isinstance(event.value, Tensor)
+    history = {id(part) for part in event.value.history()}
+    for back in backwards:
+        assert isinstance(back.value, Tensor)
+        same = id(back.value) in history or any(
+            id(part) in history and part.by in ("loss", "model", "") for part in back.value.history()
+        )
+        if same and back.loops and back.loops[-1] in event.loops:
+            return back
+    return None
+
+
+def _words(event: Event) -> str:
+    node = event.node
+    added = (
+        node.value
+        if isinstance(node, ast.AugAssign)
+        else node.args[0]
+        if isinstance(node, ast.Call) and node.args
+        else None
+    )
+    return ast.unparse(added) if added is not None else "the loss"
+
+
+def _fix(script: Script, event: Event) -> Fix | None:
+    node = event.node
+    added = (
+        node.value
+        if isinstance(node, ast.AugAssign)
+        else node.args[0]
+        if isinstance(node, ast.Call) and node.args
+        else None
+    )
+    if not isinstance(added, (ast.Name, ast.Attribute)):
+        return None
+    return Fix(
+        f"add {ast.unparse(added)}.item()",
+        (edits.replace(script, added, f"{edits.text(script, added)}.item()"),),
+        safe=True,
+    )
+
+
+BAD = (
+    CHECK.example_bad.replace("total += loss", "total += loss  # expect").replace("for x", "total = 0\nfor x"),
+    """
+losses = []
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optimizer.step()
+    losses.append(loss)  # expect
+""",
+    """
+def train(model, loader, optimizer):
+    running_loss = 0.0
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step()
+        running_loss = running_loss + loss * x.size(0)  # expect
+    return running_loss / len(loader)
+""",
+    """
+class AverageMeter:
+    def __init__(self):
+        self.sum = 0
+    def update(self, val, n=1):
+        self.sum += val * n  # expect
+meter = AverageMeter()
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optimizer.step()
+    meter.update(loss, x.size(0))
+""",
+    """
+history = {"loss": []}
+for epoch in range(3):
+    total = 0
+    for batch in loader:
+        loss = model(**batch).loss
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += loss  # expect
+""",
+)
+GOOD = (
+    CHECK.example_good.replace("for x", "total = 0\nfor x"),
+    """
+total = 0
+for x, y in loader:
+    loss = loss_fn(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    loss = loss.item()
+    total += loss
+""",
+    """
+for x, y in loader:
+    loss = 0
+    for head in heads:
+        loss += loss_fn(head(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+    """
+total = 0
+for x, y in loader:
+    loss = loss_fn(model(x), y)
+    total += loss.detach()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+    """
+total = 0
+for x, y in loader:
+    with torch.no_grad():
+        total += loss_fn(model(x), y)
+""",
+    """
+losses = []
+for x, y in loader:
+    losses.append(loss_fn(model(x), y))
+torch.stack(losses).mean().backward()
+""",
+    """
+total = 0
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optimizer.step()
+    total += float(loss)
+    correct += (model(x).argmax(1) == y).sum()
+""",
+)
