@@ -33,6 +33,7 @@ class Event:
             forward    a call of the model `target`: `value` is the output
             loss       a call of a loss function: `value` is the loss
             accumulate `value` is added to a number or list that outlives the iteration: `result`
+            reset      the variable `name` gets something that is no tensor, inside a loop
             discard    an expression statement whose result is lost: `name` is the method
             save, load a checkpoint; load_state: into `target`
             freeze, unfreeze   parameters of `target`

@@ -217,6 +217,8 @@ class Interpreter:
         if isinstance(target, ast.Starred):
             target = target.value
         if isinstance(target, ast.Name):
+            if self.loops and isinstance(self.scope.names.get(target.id), Tensor) and not isinstance(value, Tensor):
+                self.emit("reset", target, name=target.id)
             self.scope.born[target.id] = self.loops
         if value is None and isinstance(source, ast.Call):
             value = self._guessed(target, source)
@@ -252,7 +254,10 @@ class Interpreter:
         elif isinstance(value, Many) and value.member is not None:
             items = [value.member] * len(targets)
         elif isinstance(value, Tensor):
-            items = [value] * len(targets)
+            items = [
+                value if value.by == "data" else Tensor(value.attached, value.by, (value,), value.models, value.node)
+                for _ in targets
+            ]
             if value.by in ("max", "min", "topk", "sort", "median", "mode") and len(targets) == 2:
                 items[1] = Tensor(False, "index")
         elif isinstance(value, Thing) and value.kind in ("loader", "parameters"):

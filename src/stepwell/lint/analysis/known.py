@@ -16,7 +16,9 @@ _OPTIMIZER = re.compile(
     r"Shampoo|SOAP|Sophia|Prodigy|Ranger|Lookahead|NovoGrad|Novograd|ScheduleFree|Optimizer|Madgrad|MADGRAD|Apollo|"
     r"Adan|CAME|Tiger|LaProp|Signum|RAdam|PagedAdam).*|SAM|ASAM|ASGD)$"
 )
-_NOT_OPTIMIZER = re.compile(r"(get_|create_|build_|make_).*|.*(Scheduler|Config|Args|State|Callback|Hook|Wrapper)$")
+_NOT_OPTIMIZER = re.compile(
+    r"(get_|create_|build_|make_).*|.*(Scheduler|Config|Args|State|Callback|Hook|Wrapper|LocalSGD)$"
+)
 
 SCHEDULER_CLASSES = frozenset(
     [

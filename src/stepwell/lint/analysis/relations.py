@@ -23,7 +23,9 @@ def may_reset(event: Event, optimizer: Thing | None) -> bool:
     if event.target is None:
         return not event.targets or any(updates(optimizer, one) is not False for one in event.targets)
     if event.target.kind == "optimizer":
-        return optimizer is None or event.target.is_same(optimizer)
+        if optimizer is None or event.target.is_same(optimizer) or _holds(event.target, optimizer):
+            return True
+        return any(updates(optimizer, model) for model in event.target.of)  # both update one model
     return event.target.kind == "engine" or updates(optimizer, event.target) is not False
 
 
@@ -37,8 +39,10 @@ def may_touch(event: Event, thing: Thing | None) -> bool:
 
 
 def _holds(owner: Thing, thing: Thing, depth: int = 2) -> bool:
-    if owner.kind in ("optimizer", "scheduler", "scaler", "loader", "parameters", "criterion"):
-        return any(one.is_same(thing) for one in owner.of)
+    if owner.kind in ("optimizer", "scheduler", "scaler", "loader", "parameters", "criterion") and any(
+        one.is_same(thing) for one in owner.of
+    ):
+        return True
     if owner.kind == "model" and owner.local is None:
         return False
     return any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stepwell.lint.analysis.known import full_name
@@ -73,6 +74,20 @@ def _starred(module: str) -> dict[str, Value]:
     return {name: External(full_name(f"{module}.{name}")) for name in names.split()}
 
 
+def statements_of(tree: ast.AST) -> Iterator[ast.stmt]:
+    """All statements inside a node, those of functions and classes inside included; expressions are not looked into."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                for one in block:
+                    if isinstance(one, ast.stmt):
+                        yield one
+                    todo.append(one)
+
+
 def class_of(node: ast.ClassDef, bases: list[Value], scope: Scope) -> Class:
     """The class that a definition makes."""
     methods = {one.name: one for one in node.body if isinstance(one, FUNCTIONS)}
@@ -81,13 +96,16 @@ def class_of(node: ast.ClassDef, bases: list[Value], scope: Scope) -> Class:
         if not method.args.args:
             continue
         own = method.args.args[0].arg
-        for inner in ast.walk(method):
-            targets = inner.targets if isinstance(inner, ast.Assign) else []
-            if isinstance(inner, ast.AnnAssign) and inner.value is not None:
-                targets = [inner.target]
+        for inner in statements_of(method):
+            if isinstance(inner, ast.Assign):
+                targets, source = inner.targets, inner.value
+            elif isinstance(inner, ast.AnnAssign) and inner.value is not None:
+                targets, source = [inner.target], inner.value
+            else:
+                continue
             for target in targets:
                 if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == own:
-                    assigned.setdefault(target.attr, []).append((inner.value, method))  # type: ignore[attr-defined]
+                    assigned.setdefault(target.attr, []).append((source, method))
     known: list[Class | str] = [
         one if isinstance(one, Class) else one.name if isinstance(one, External) else "?" for one in bases
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -188,7 +189,7 @@ def _trains(source: str) -> bool:
 
 
 def _walk(script: Script) -> None:
-    interest = Interest(script.tree)
+    interest = Interest(script.source, script.tree)
     if not interest.any:
         return
     run = Interpreter(interest)
@@ -201,21 +202,11 @@ def _walk(script: Script) -> None:
 
 def _uncalled(script: Script, run: Interpreter) -> None:
     """Functions that nothing has called: first those whose name nobody uses, then what is left."""
-    used: dict[str, int] = {}
-    for node in ast.walk(script.tree):
-        if isinstance(node, ast.Call):
-            name = (
-                node.func.id
-                if isinstance(node.func, ast.Name)
-                else node.func.attr
-                if isinstance(node.func, ast.Attribute)
-                else ""
-            )
-            used[name] = used.get(name, 0) + 1
+    used = set(re.findall(r"(\w+)\s*\(", re.sub(r"\bdef\s+\w+", "", script.source)))
     todo: list[tuple[Function, Class | None]] = [(function, None) for function in run.functions]
     for cls in run.classes:
         todo += [(Function(method, cls.scope), cls) for method in cls.methods.values()]
-    todo.sort(key=lambda pair: bool(used.get(getattr(pair[0].node, "name", ""))))
+    todo.sort(key=lambda pair: getattr(pair[0].node, "name", "") in used)
     for function, cls in todo:
         node = function.node
         if id(node) in run.entered or node not in run.interest or run.left <= 0:

@@ -56,6 +56,8 @@ def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
     born = event.extra.get("born", ())
     if len(born) >= len(event.loops):  # it begins anew in every round
         return False
+    if any(one.kind == "reset" and one.name == event.name for one in event.loops[-1].events()):  # emptied in between
+        return False
     return _backward(event, backwards) is not None
 
 
@@ -63,12 +65,17 @@ def _backward(event: Event, backwards: list[Event]) -> Event | None:
     """The backward pass of what is added, in the same loop."""
     assert isinstance(event.value, Tensor)
     history = {id(part) for part in event.value.history()}
+    parts = ("loss",) if "list" in event.extra else ("loss", "call", "mean", "sum", "+", "*")
     for back in backwards:
         assert isinstance(back.value, Tensor)
-        same = id(back.value) in history or any(
-            id(part) in history and part.by in ("loss", "model", "") for part in back.value.history()
-        )
-        if same and back.loops and back.loops[-1] in event.loops:
+        own = id(back.value) in history
+        if not own and any(id(part) in history and part.by in parts for part in back.value.history()):
+            own = (
+                event.value.by != "model"
+                and event.value.attached is True
+                and ("list" not in event.extra or event.value.by != "call")
+            )
+        if own and back.loops and back.loops[-1] in event.loops:
             return back
     return None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
-from stepwell.lint.analysis.relations import is_within, may_reset, may_touch
+from stepwell.lint.analysis.relations import may_reset, may_touch
 
 CHECK = Check(
     code="SW101",
@@ -57,7 +57,8 @@ def _is_never_reset(script: Script, step: Event) -> bool:
         if event.kind == "unknown" and any(word in event.name.lower() for word in ("zero", "reset_grad", "clear_grad")):
             return False
         if event.kind == "make" and event.target is not None and event.target.is_same(optimizer):
-            return is_within(event, outermost) and len(event.loops) < len(step.loops)
+            if len(event.loops) >= len(step.loops):  # a new optimizer in every round: another mistake, if one
+                return False
     return True
 
 
