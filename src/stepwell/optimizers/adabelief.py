@@ -38,7 +38,7 @@ class AdaBelief(Optimizer):
     eps: tune it (1e-16 for transformers, 1e-8 for images). Against AdamW: the same lr.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the two averages, each in [0, 1).
         eps: at least 0; added at two places, and the one inside `exp_avg_var` accumulates.
@@ -46,7 +46,6 @@ class AdaBelief(Optimizer):
         decoupled_weight_decay: False adds decay to the gradient instead (L2).
         amsgrad: divide by the largest variance so far; one slot more.
         rectify: RAdam's warm-up; the default of the authors' code, not of the paper.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", arXiv
     2010.07468, algorithm 2. The authors' `fixed_decay` (not multiplied by lr) is weight_decay / lr here.
@@ -70,15 +69,8 @@ class AdaBelief(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-16,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = True,
-        amsgrad: bool = False,
-        rectify: bool = False,
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-16,
+        weight_decay: float = 0.0, decoupled_weight_decay: bool = True, amsgrad: bool = False, rectify: bool = False,
         **options: Unpack[OptionsButDecay],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -8,8 +8,6 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import ema_square, sqrt
 from stepwell.optimizers.facts import Facts
@@ -28,12 +26,11 @@ class Adadelta(Optimizer):
     the size sqrt(eps)); Adam is as easy and usually better. Against AdamW: lr about 1, whatever AdamW's is.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0; multiplies the step, not what `acc_delta` sees of it.
         rho: decay of both averages, in [0, 1).
         eps: inside both roots, at least 0; the size of the first steps is its root.
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
-        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Zeiler, "ADADELTA: an adaptive learning rate method", arXiv 1212.5701, algorithm 1. The paper has
     neither lr nor decay, and its experiments rho 0.95; defaults are those of torch.optim.Adadelta.
@@ -43,7 +40,7 @@ class Adadelta(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (Slot("square_avg", signed=False, memory="rho"), Slot("acc_delta", signed=False, memory="rho"))
-    ranges: ClassVar = {"rho": Range(0, 1)}
+    ranges = {"rho": Range(0, 1)}
     facts = Facts(
         lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 1e1), "toy": (1e-1, 1e2)},
         source="Zeiler 1212.5701, section 4 (no rate, which is 1), PyTorch's MNIST example (1.0)",
@@ -51,12 +48,7 @@ class Adadelta(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
+        self, params: Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -20,13 +20,12 @@ class Adagrad(Optimizer):
     """Adagrad. For sparse features and recommendation models, where its falling step is what is wanted.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0; its effect falls with the root of the number of steps.
         lr_decay: a further fall, lr / (1 + (t - 1) * lr_decay), at least 0.
         weight_decay: at least 0; added to the gradient (L2).
         initial_accumulator_value: what the sum starts at, at least 0.
         eps: keeps the division finite, at least 0.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Duchi, Hazan, Singer, "Adaptive subgradient methods", JMLR 12, 2011, figure 1, diagonal version, in
     the form of torch.optim.Adagrad.
@@ -43,13 +42,7 @@ class Adagrad(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0, eps: float = 1e-10, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

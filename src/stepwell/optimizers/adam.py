@@ -30,13 +30,12 @@ class Adam(Optimizer):
     For almost everything; with weight decay, AdamW tunes more easily. Graph networks use it with L2 on purpose.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: about the size of one element's step.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0; a hyperparameter where gradients are tiny.
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
         amsgrad: divide by the largest second moment so far (1904.09237); one slot more.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad
     the maximum is taken before the bias correction, as torch does (Reddi et al. have none).
@@ -58,13 +57,7 @@ class Adam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, amsgrad: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -7,8 +7,6 @@ p        <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import atan2, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
@@ -29,13 +27,12 @@ class AdamAtan2(Optimizer):
     weights. Elsewhere it is AdamW with steps of 0.79 the size (a=1). Against AdamW: the same lr with a=1.27.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the two averages, each in [0, 1).
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         a: multiplies the step, above 0; 1.27 (4 / pi) makes the step of mean = root mean square Adam's.
         b: multiplies the root, above 0; larger is closer to a division.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Everett et al., "Scaling exponents across parameterizations and optimizers", arXiv 2407.05872, the
     section on epsilon and the appendix with the code change; it has no numbered algorithm. There a = b = 1, the
@@ -46,7 +43,7 @@ class AdamAtan2(Optimizer):
 
     rule, decay = update, "decoupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
-    ranges: ClassVar = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
+    ranges = {"a": Range(0, open_low=True), "b": Range(0, open_low=True)}
     memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
@@ -55,13 +52,7 @@ class AdamAtan2(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        a: float = 1.0,
-        b: float = 1.0,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0,
+        a: float = 1.0, b: float = 1.0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -27,13 +27,12 @@ class Adamax(Optimizer):
     Against AdamW: lr about 2 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: about the largest step of one element.
         betas: decay of the average and of the maximum, each in [0, 1).
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
         eps_outside: add eps to the maximum when dividing (Keras, optax) instead of to each |g| inside it.
-        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 2. The paper has no
     eps, so an element without a gradient yet divides 0 by 0; the default places it as torch.optim.Adamax does.
@@ -52,13 +51,7 @@ class Adamax(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        eps_outside: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, eps_outside: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

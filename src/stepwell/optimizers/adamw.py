@@ -16,13 +16,12 @@ class AdamW(Optimizer):
     """AdamW, the standard for transformers and the first thing to try elsewhere.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: about the size of one element's step.
         betas: decay of the two averages, each in [0, 1). Language models are trained with beta2 0.95.
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         amsgrad: divide by the largest second moment so far; one slot more.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Loshchilov, Hutter, "Decoupled weight decay regularization", arXiv 1711.05101, algorithm 2. The paper
     multiplies decay by the schedule's factor alone; here, as in torch, by lr as well.
@@ -40,13 +39,7 @@ class AdamW(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2, amsgrad: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

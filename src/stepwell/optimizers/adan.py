@@ -42,13 +42,12 @@ class Adan(Optimizer):
     Against AdamW: lr 5 to 10 times larger, weight_decay 0.02; in vision its authors take batches of 2,048.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the averages of gradient, change and square, each in [0, 1); 1 minus those of the paper.
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; divides the weights by 1 + lr * weight_decay after the step.
         no_prox: shrink the weights by lr * weight_decay before the step instead, as AdamW does.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", arXiv
     2208.06677, algorithm 1. As in the authors' code averages start at zero and are corrected for it, which the paper
@@ -74,15 +73,9 @@ class Adan(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        no_prox: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8, weight_decay: float = 0.0, no_prox: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:

@@ -12,8 +12,6 @@ b3 = beta3, but while t < beta3_warmup the beta whose half-life is that part of 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import debias, ema, ema_square, log, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
@@ -47,7 +45,7 @@ class AdEMAMix(Optimizer):
     warm-ups to the length of the run. One slot more than AdamW. Against AdamW: the same lr.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the fast average, of the squares and of the slow average, each in [0, 1).
         alpha: weight of the slow average, at least 0; 5 to 10 in the paper.
@@ -55,7 +53,6 @@ class AdEMAMix(Optimizer):
         alpha_warmup: steps over which its weight rises from 0, at least 1; None: full at once.
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Pagliardini, Ablin, Grangier, "The AdEMAMix optimizer: better, faster, older", arXiv 2409.03137,
     algorithm 1. The warm-ups count from t = 1 as in the paper and its PyTorch code (its optax code: from 0).
@@ -69,7 +66,7 @@ class AdEMAMix(Optimizer):
         Slot("exp_avg_slow", memory="beta3"),
         Slot("exp_avg_sq", signed=False, memory="beta2"),
     )
-    ranges: ClassVar = {
+    ranges = {
         "alpha": Range(0),
         "beta3_warmup": Range(1, optional=True, whole=True),
         "alpha_warmup": Range(1, optional=True, whole=True),
@@ -81,15 +78,8 @@ class AdEMAMix(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
-        alpha: float = 2.0,
-        beta3_warmup: int | None = None,
-        alpha_warmup: int | None = None,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 2.0, beta3_warmup: int | None = None, alpha_warmup: int | None = None, eps: float = 1e-8,
+        weight_decay: float = 0.0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -10,7 +10,7 @@ t > 1:  scaled      = clip(g / max(sqrt(exp_avg_sq), eps), (t - 1)**clip_power)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import clamp, ema, ema_square, maximum, sqrt, where
@@ -35,14 +35,13 @@ class ADOPT(Optimizer):
     parameter moves nothing, it only sets the scale. Against AdamW: the same lr.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the two averages, each in [0, 1).
         eps: smallest divisor, at least 0; larger than Adam's because early second moments are raw.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         decoupled_weight_decay: False adds decay to the gradient instead (L2), as the authors' code does by default.
         clip_power: a scaled gradient is clipped to (t - 1)**clip_power, at least 0; None does not clip.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal rate", arXiv
     2411.02853, algorithm 2 of the later versions. The first had no clipping, and its code decayed at the first
@@ -54,7 +53,7 @@ class ADOPT(Optimizer):
     rule, decay = update, "decoupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
     decay_by_rule = "decoupled"
-    ranges: ClassVar = {"clip_power": Range(0, optional=True)}
+    ranges = {"clip_power": Range(0, optional=True)}
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Taniguchi et al. 2411.02853, section 5, appendix, code's page (1e-3 ImageNet, 6e-4 GPT-2, as Adam)",
@@ -62,16 +61,10 @@ class ADOPT(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.9999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = True,
-        clip_power: float | None = 0.25,
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.9999), eps: float = 1e-6,
+        weight_decay: float = 0.0, decoupled_weight_decay: bool = True, clip_power: float | None = 0.25,
         **options: Unpack[OptionsButDecay],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:

@@ -8,8 +8,6 @@ mu  <- 1 / max(1, t - t0)                    for the next step; 1 at first
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import lerp, maximum, where
 from stepwell.optimizers.facts import Facts
@@ -29,13 +27,12 @@ class ASGD(Optimizer):
     simpler. Against AdamW: lr like SGD's, 100 times larger or more.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate of the first step, at least 0. A schedule acts on the step after the present one.
         lambd: at least 0; how fast the step falls, and a decay of the weights by eta * lambd.
         alpha: power of the fall, at least 0.
         t0: the step after which iterates are averaged, at least 0.
         weight_decay: at least 0; added to the gradient (L2); `lambd` is the decoupled one.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30,
     1992; schedules of Bottou, "Stochastic gradient descent tricks", 2012, sections 5 and 6, as torch.optim.ASGD has
@@ -51,7 +48,7 @@ class ASGD(Optimizer):
         Slot("mu", per="tensor", start=1.0),
         Slot("ax", wide=True),
     )
-    ranges: ClassVar = {"lambd": Range(0), "alpha": Range(0), "t0": Range(0)}
+    ranges = {"lambd": Range(0), "alpha": Range(0), "t0": Range(0)}
     facts = Facts(
         lr={"default": (3e-3, 1.0), "cnn": (1e-2, 1.0), "transformer": (1e-2, 3.0), "toy": (1e-5, 1e-1)},
         source="Bottou 2012, section 5; Merity et al. 1708.02182 (30 with clipped gradients); ranges as for SGD",
@@ -60,13 +57,7 @@ class ASGD(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        lambd: float = 1e-4,
-        alpha: float = 0.75,
-        t0: float = 1e6,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, lambd: float = 1e-4, alpha: float = 0.75, t0: float = 1e6,
+        weight_decay: float = 0.0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

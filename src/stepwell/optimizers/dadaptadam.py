@@ -56,7 +56,7 @@ class DAdaptAdam(Optimizer):
     `lr` is a factor on the rate it finds: schedules multiply it as usual. Groups share one d.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: factor of the rate that is found, at least 0; 1.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, above 0.
@@ -65,7 +65,6 @@ class DAdaptAdam(Optimizer):
         use_bias_correction: as Adam's.
         d0: the first d, above 0.
         growth_rate: d grows by at most this factor per step, at least 1; 1.02 is a kind of warm-up.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Defazio, Mishchenko, "Learning-rate-free learning by D-adaptation", arXiv 2301.07733, the Adam version of
     its experiments. As in the authors' package, gradients are weighed with the second moment before them (paper:
@@ -97,18 +96,10 @@ class DAdaptAdam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decouple: bool = False,
-        use_bias_correction: bool = False,
-        d0: float = 1e-6,
-        growth_rate: float = float("inf"),
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1.0, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, decouple: bool = False, use_bias_correction: bool = False, d0: float = 1e-6,
+        growth_rate: float = float("inf"), **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Any) -> str | None:

@@ -61,7 +61,6 @@ class LAMB(LayerWise):
         bias_correction: as in the paper's algorithm 2; its appendix leaves it out.
         exclude: what gets no ratio and no decay. "vectors": norms, biases and scalars by role if `params` is a model or
             was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", arXiv 1904.00962,
     algorithm 2. A limit on the gradient's norm belongs to the step (`clip_norm`), not here.
@@ -84,16 +83,8 @@ class LAMB(LayerWise):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        max_weight_norm: float = float("inf"),
-        bias_correction: bool = True,
-        exclude: str = "vectors",
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6,
+        weight_decay: float = 0.0, *, max_weight_norm: float = float("inf"), bias_correction: bool = True,
+        exclude: str = "vectors", **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -29,13 +29,12 @@ class LaProp(Optimizer):
     Adam's betas it does what Adam does. Against AdamW: the same lr or a little smaller.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the momentum and of the squares, each in [0, 1).
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         amsgrad: divide by the largest second moment so far; one slot more.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Ziyin, Wang, Ueda, "LaProp: separating momentum and adaptivity in Adam", arXiv 2002.04839, algorithm 1.
     The authors' code keeps lr inside the momentum, which differs while a schedule moves it, and takes weight_decay
@@ -57,13 +56,7 @@ class LaProp(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 4e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-15,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 4e-4, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-15,
+        weight_decay: float = 0.0, amsgrad: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -62,7 +62,6 @@ class LARS(LayerWise):
             out of a buffer of plain gradients, a different method as soon as ratios change.
         exclude: what gets no ratio and no decay. "vectors": norms, biases and scalars by role if `params` is a model or
             was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv 1708.03888, algorithm 1.
     The paper keeps lr inside the buffer: the same while lr is constant.
@@ -90,20 +89,10 @@ class LARS(LayerWise):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        momentum: float = 0.9,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-        momentum_after_scaling: bool = True,
-        exclude: str = "vectors",
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1.0, momentum: float = 0.9, dampening: float = 0.0, weight_decay: float = 0.0,
+        nesterov: bool = False, *, trust_coefficient: float = 1e-3, eps: float = 1e-8,
+        momentum_after_scaling: bool = True, exclude: str = "vectors", **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

@@ -88,17 +88,10 @@ class LBFGS(torch.optim.LBFGS):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        max_iter: int = 20,
-        max_eval: int | None = None,
-        tolerance_grad: float = 1e-7,
-        tolerance_change: float = 1e-9,
-        history_size: int = 100,
-        line_search_fn: str | None = None,
-        **options: Unpack[NoOptions],
-    ) -> None:
+        self, params: Params, lr: float = 1.0, max_iter: int = 20, max_eval: int | None = None,
+        tolerance_grad: float = 1e-7, tolerance_change: float = 1e-9, history_size: int = 100,
+        line_search_fn: str | None = None, **options: Unpack[NoOptions],
+    ) -> None:  # fmt: skip
         given: dict[str, Any] = {
             "lr": lr,
             "max_iter": max_iter,

@@ -25,11 +25,10 @@ class Lion(Optimizer):
     weight_decay 3 to 10 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: the size of every element's step.
         betas: weight of the momentum in the direction, and its decay, each in [0, 1). (0.95, 0.98) for language models.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step, outside the sign.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Chen et al., "Symbolic discovery of optimization algorithms", arXiv 2302.06675, algorithm 2.
 
@@ -49,11 +48,7 @@ class Lion(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
+        self, params: Params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

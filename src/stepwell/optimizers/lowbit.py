@@ -17,9 +17,8 @@ class AdamW8bit(AdamW):
     elements keep fp32. Against AdamW: the same lr, and every other argument the same.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr, betas, eps, weight_decay, amsgrad, state: as for `AdamW`.
-        options: `maximize`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Dettmers et al., "8-bit optimizers via block-wise quantization", arXiv 2110.02861, section 2. Codes are
     fourth roots relative to a scale of a block of 256, rounded with the right mean, not the paper's dynamic tree over
@@ -29,16 +28,9 @@ class AdamW8bit(AdamW):
     """
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        state: State = "int8",
-        **options: Unpack[OptionsButState],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2, amsgrad: bool = False, state: State = "int8", **options: Unpack[OptionsButState],
+    ) -> None:  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options, state=state)
 
 
@@ -50,9 +42,8 @@ class AdamW4bit(AdamW):
     every other argument the same.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr, betas, eps, weight_decay, amsgrad, state: as for `AdamW`.
-        options: `maximize`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Li, Chen, Zhu, "Memory efficient optimizers with 4-bit states", arXiv 2309.01507, section 3. Blocks of
     128 as there; zero is excluded from the second moment as there; one scale per block, not per row and column.
@@ -61,14 +52,7 @@ class AdamW4bit(AdamW):
     """
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        state: State = "int4",
-        **options: Unpack[OptionsButState],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2, amsgrad: bool = False, state: State = "int4", **options: Unpack[OptionsButState],
+    ) -> None:  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options, state=state)

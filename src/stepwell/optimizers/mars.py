@@ -60,7 +60,6 @@ class MARS(Optimizer):
         optimize_1d: all tensors, as in the paper; else those that are not 2-D go to AdamW in here, as in the authors'
             code unless told.
         adamw_lr, adamw_betas, adamw_weight_decay: AdamW's own; None: `lr`, and `weight_decay`.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Yuan et al., "MARS: unleashing the power of variance reduction for training large models", arXiv
     2411.10438, algorithm 2. The second moment is that of c, as in paper and code; the code's page says g.
@@ -84,22 +83,11 @@ class MARS(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.95, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        gamma: float = 0.025,
-        *,
-        first_previous_zero: bool = False,
-        optimize_1d: bool = True,
-        adamw_lr: float | None = None,
-        adamw_betas: tuple[float, float] = (0.9, 0.95),
-        adamw_weight_decay: float | None = None,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 3e-3, betas: tuple[float, float] = (0.95, 0.99), eps: float = 1e-8,
+        weight_decay: float = 0.0, amsgrad: bool = False, gamma: float = 0.025, *, first_previous_zero: bool = False,
+        optimize_1d: bool = True, adamw_lr: float | None = None, adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_weight_decay: float | None = None, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         defaults = {
             "lr": lr,
             "betas": betas,

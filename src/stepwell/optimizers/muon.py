@@ -96,7 +96,6 @@ class Muon(Optimizer):
         adamw_betas, adamw_eps, adamw_weight_decay: AdamW's own; None of the last: `weight_decay`.
         ns_dtype: "bf16", as the authors and torch iterate, or "fp32". float64 parameters iterate in float64.
         force: orthogonalise embeddings and heads too, where a group asks for it with `use_muon`.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024 (github.com/KellerJordan/
     Muon); "match_rms_adamw" is Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982. As in torch, the
@@ -133,25 +132,13 @@ class Muon(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-        nesterov: bool = True,
-        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
-        eps: float = 1e-7,
-        ns_steps: int = 5,
-        adjust_lr_fn: str | None = None,
-        *,
-        adamw_lr: float | None = None,
-        adamw_betas: tuple[float, float] = (0.9, 0.95),
-        adamw_eps: float = 1e-8,
-        adamw_weight_decay: float | None = None,
-        ns_dtype: str = "bf16",
-        force: bool = False,
+        self, params: Params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95,
+        nesterov: bool = True, ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        eps: float = 1e-7, ns_steps: int = 5, adjust_lr_fn: str | None = None, *, adamw_lr: float | None = None,
+        adamw_betas: tuple[float, float] = (0.9, 0.95), adamw_eps: float = 1e-8,
+        adamw_weight_decay: float | None = None, ns_dtype: str = "bf16", force: bool = False,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,

@@ -11,8 +11,6 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
 from stepwell.ops import debias, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
@@ -36,7 +34,7 @@ class NAdam(Optimizer):
     several untuned benchmarks. Against AdamW: the same lr, or up to 2 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: about the size of one element's step.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0.
@@ -44,7 +42,6 @@ class NAdam(Optimizer):
         momentum_decay: how fast the momentum rises from beta1 / 2 to beta1, at least 0.
         decoupled_weight_decay: shrink the weights by lr * weight_decay per step instead.
         average_with_mu: average with the rising momentum, as the paper has it, instead of with beta1, as torch has it.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016, algorithm 2 and section 3. The
     default is torch.optim.NAdam's: it averages with beta1 and weighs with mu; `average_with_mu` is the paper's.
@@ -58,7 +55,7 @@ class NAdam(Optimizer):
         Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("mu_product", per="tensor", start=1.0),
     )
-    ranges: ClassVar = {"momentum_decay": Range(0)}
+    ranges = {"momentum_decay": Range(0)}
     memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
@@ -67,17 +64,10 @@ class NAdam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum_decay: float = 4e-3,
-        decoupled_weight_decay: bool = False,
-        average_with_mu: bool = False,
-        **options: Unpack[OptionsButDecay],
-    ) -> None:
+        self, params: Params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False,
+        average_with_mu: bool = False, **options: Unpack[OptionsButDecay],
+    ) -> None:  # fmt: skip
         defaults = {
             "lr": lr,
             "betas": betas,

@@ -33,13 +33,12 @@ class NovoGrad(Optimizer):
     Half of Adam's state, and no dependence on the scale of a layer's gradient. lr is about that of Adam times 10.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the momentum and of the squared norm, each in [0, 1).
         eps: keeps the division finite, at least 0.
         weight_decay: at least 0; inside the momentum, after the normalisation.
         grad_averaging: weigh later gradients by 1 - beta1.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep
     networks", arXiv 1905.11286, algorithm 1. The paper's first step has no eps; here it always stands.
@@ -61,14 +60,7 @@ class NovoGrad(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.95, 0.98),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        grad_averaging: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.95, 0.98), eps: float = 1e-8,
+        weight_decay: float = 0.0, *, grad_averaging: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -70,7 +70,7 @@ class Prodigy(Optimizer):
     `lr` is a factor on the rate it finds: schedules multiply it as usual (cosine suits it). Groups share one d.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: factor of the rate that is found, at least 0; 1.
         betas: decay of the two averages, each in [0, 1).
         beta3: decay of the sums that d is made of, in [0, 1); None: sqrt(beta2).
@@ -118,21 +118,11 @@ class Prodigy(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        beta3: float | None = None,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decouple: bool = True,
-        use_bias_correction: bool = False,
-        safeguard_warmup: bool = False,
-        d0: float = 1e-6,
-        d_coef: float = 1.0,
-        growth_rate: float = float("inf"),
+        self, params: Params, lr: float = 1.0, betas: tuple[float, float] = (0.9, 0.999), beta3: float | None = None,
+        eps: float = 1e-8, weight_decay: float = 0.0, decouple: bool = True, use_bias_correction: bool = False,
+        safeguard_warmup: bool = False, d0: float = 1e-6, d_coef: float = 1.0, growth_rate: float = float("inf"),
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Any) -> str | None:

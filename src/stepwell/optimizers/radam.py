@@ -11,8 +11,6 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
 from stepwell.ops import debias, ema, ema_square, sqrt, where
 from stepwell.optimizers.facts import Facts
@@ -45,14 +43,13 @@ class RAdam(Optimizer):
     there. Against AdamW: the same lr.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: after the first steps about the size of one element's step.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, at least 0; added before the bias correction, unlike Adam's.
         weight_decay: at least 0; added to the gradient (L2).
         decoupled_weight_decay: shrink the weights by lr * weight_decay per step instead.
         rectify: "torch": adaptive once rho > 5; "paper": once rho > 4.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Liu et al., "On the variance of the adaptive learning rate and beyond", arXiv 1908.03265, algorithm 2,
     in the form of torch.optim.RAdam. The authors' code leaves out the steps before rectification; the paper and torch
@@ -63,7 +60,7 @@ class RAdam(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
-    ranges: ClassVar = {"rectify": OneOf(("torch", "paper"))}
+    ranges = {"rectify": OneOf(("torch", "paper"))}
     memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 6e-3)},
@@ -71,15 +68,9 @@ class RAdam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = False,
-        rectify: str = "torch",
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, decoupled_weight_decay: bool = False, rectify: str = "torch",
         **options: Unpack[OptionsButDecay],
-    ) -> None:
+    ) -> None:  # fmt: skip
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rectify": rectify}
         super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})

@@ -16,7 +16,7 @@ p          <- p - momentum_buffer, or p - scaled without momentum
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -72,7 +72,7 @@ class RMSprop(Optimizer):
     size instead of by about 1). A2C, WGAN and DQN in torch are in torch's form.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         alpha: decay of the average of squares, in [0, 1).
         eps: keeps the division finite, at least 0; a tuned hyperparameter in the recipes above.
@@ -83,7 +83,6 @@ class RMSprop(Optimizer):
         variant: "torch", as torch.optim.RMSprop; or "tensorflow": eps under the root, the average of squares begins at
             1, and lr is inside the buffer, so a schedule acts on later gradients only. For "tensorflow" say alpha,
             momentum and eps as TensorFlow has them (rho 0.9, epsilon 1e-7; the recipes 1e-3): defaults are torch's.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Hinton, "Neural networks for machine learning", lecture 6e, 2012; centered: Graves, arXiv 1308.0850,
     equations 38 to 45. "tensorflow" is tf.keras.optimizers.RMSprop of TensorFlow 1 and 2 (ApplyRMSProp), in PyTorch
@@ -97,12 +96,12 @@ class RMSprop(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (Slot("square_avg", signed=False, memory="alpha"), *AVERAGES)
-    others: ClassVar = {
+    others = {
         "tensorflow": RuleSignature(
             tensorflow_update, (Slot("square_avg", start=1.0, signed=False, memory="alpha"), *AVERAGES)
         )
     }
-    ranges: ClassVar = {"variant": OneOf(("torch", "tensorflow"))}
+    ranges = {"variant": OneOf(("torch", "tensorflow"))}
     memory = Memory(None, ("square_avg", weight_of_square))
     facts = Facts(
         lr={"default": (5e-5, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 1e-1)},
@@ -111,19 +110,10 @@ class RMSprop(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        *,
-        eps_inside: bool = False,
-        variant: str = "torch",
+        self, params: Params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+        momentum: float = 0.0, centered: bool = False, *, eps_inside: bool = False, variant: str = "torch",
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ where g * prev = 0:                                                 p <- p - sig
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.errors import UsageError
@@ -33,12 +33,11 @@ class Rprop(Optimizer):
     chance and every step size shrinks. Against AdamW: lr is only where the step sizes start, so it hardly matters.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: the first step size, at least 0. Later changes of it, a schedule's, have no effect.
         etas: factors of the step size where the sign turned and where it stayed, 0 < eta1 < 1 < eta2.
         step_sizes: the smallest step size, at least 0, and the largest, above 0.
         variant: "torch": where the sign turned the element waits; "riedmiller": the last step is taken back.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Riedmiller, Braun, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm",
     ICNN 1993 (first step size 0.1). The default is torch.optim.Rprop's, which is iRprop- of Igel and Huesken, 2000.
@@ -48,7 +47,7 @@ class Rprop(Optimizer):
 
     rule, decay = update, None
     slots = (Slot("prev", memory=0), Slot("step_size", signed=False))
-    ranges: ClassVar = {
+    ranges = {
         "etas": Range(0, open_low=True),
         "step_sizes": Range(0),
         "variant": OneOf(("torch", "riedmiller")),
@@ -63,14 +62,9 @@ class Rprop(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50.0),
-        variant: str = "torch",
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0), variant: str = "torch", **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

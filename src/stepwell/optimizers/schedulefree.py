@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class ScheduleFree(Optimizer):
     decay = None  # taken at y and put into z, by the rule
     decay_by_rule = "decoupled"
     modes = ("train_mode",)
-    ranges: ClassVar = {
+    ranges = {
         "betas": Range(0, 1, open_low=True),
         "momentum": Range(0, 1, open_low=True),
         "warmup_steps": Range(0, whole=True),

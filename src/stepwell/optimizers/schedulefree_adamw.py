@@ -30,7 +30,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     `optimizer.eval()` before evaluating or saving. Against AdamW: lr 1 to 10 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0, constant.
         betas: weight of the mean in the point where gradients are taken, and decay of the squares, each in (0, 1).
             (0.95, 0.99) for long runs.
@@ -39,7 +39,6 @@ class ScheduleFreeAdamW(ScheduleFree):
         warmup_steps: lr rises linearly over them, at least 0; use some.
         r: later iterates weigh more in the mean by t**r, at least 0.
         weight_lr_power: iterates weigh by this power of the largest lr so far, at least 0.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, algorithm 1. As in the authors' package the
     squares are bias corrected (paper: lr is) and iterates weigh by the largest lr so far (paper: by the present one);
@@ -62,15 +61,8 @@ class ScheduleFreeAdamW(ScheduleFree):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 2.5e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
+        self, params: Params, lr: float = 2.5e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, warmup_steps: int = 0, r: float = 0.0, weight_lr_power: float = 2.0,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

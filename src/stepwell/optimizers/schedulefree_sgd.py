@@ -23,14 +23,13 @@ class ScheduleFreeSGD(ScheduleFree):
     `optimizer.eval()` before evaluating or saving. Against AdamW: lr 1,000 times larger (1 to 10 is usual).
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0, constant.
         momentum: weight of the mean in the point where gradients are taken, in (0, 1).
         weight_decay: at least 0; added to the gradient, taken where the gradient is.
         warmup_steps: lr rises linearly over them, at least 0; use some.
         r: later iterates weigh more in the mean by t**r, at least 0.
         weight_lr_power: iterates weigh by this power of the largest lr so far, at least 0.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, equations 2 to 4. Iterates weigh by the
     largest lr so far, as in the authors' package (paper: by the present one), and every parameter has its own clock.
@@ -52,14 +51,7 @@ class ScheduleFreeSGD(ScheduleFree):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1.0, momentum: float = 0.9, weight_decay: float = 0.0, warmup_steps: int = 0,
+        r: float = 0.0, weight_lr_power: float = 2.0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -39,13 +39,12 @@ class SGD(Optimizer):
     The step of a constant gradient is lr / (1 - momentum).
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         momentum: decay of the buffer, in [0, 1). At 0 there is no buffer and no state.
         dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
         weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
         nesterov: look one step ahead; needs momentum and no dampening.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
     learning", ICML 2013, section 2, in the form of torch.optim.SGD: the learning rate is outside the buffer.
@@ -65,15 +64,9 @@ class SGD(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+        weight_decay: float = 0.0, nesterov: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

@@ -149,23 +149,9 @@ class Shampoo(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        eps: float = 1e-4,
-        *,
-        beta1: float = 0.0,
-        beta2: float = 1.0,
-        bias_correction: bool = False,
-        precondition_frequency: int = 1,
-        exponent: float | None = None,
-        grafting: str | None = None,
-        grafting_beta2: float = 0.999,
-        grafting_eps: float = 1e-8,
-        eps_at_root: bool = False,
-        max_precond_dim: int = 1024,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0, eps: float = 1e-4, *,
+        beta1: float = 0.0, beta2: float = 1.0, bias_correction: bool = False, precondition_frequency: int = 1,
+        exponent: float | None = None, grafting: str | None = None, grafting_beta2: float = 0.999,
+        grafting_eps: float = 1e-8, eps_at_root: bool = False, max_precond_dim: int = 1024, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

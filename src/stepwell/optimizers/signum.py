@@ -27,12 +27,11 @@ class Signum(Optimizer):
     needs the same memory and is usually better. Against AdamW: lr 10 times smaller.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: the size of every element's step.
         momentum: decay of the running mean, in [0, 1). At 0 there is no state.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         decoupled_weight_decay: False adds decay to the gradient instead, inside the sign.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Bernstein et al., "signSGD: compressed optimisation for non-convex problems", arXiv 1802.04434,
     algorithms 1 (SignSGD) and 2 (Signum). The paper has no decay; the authors' sequel, 1810.05291, decouples it, their
@@ -53,12 +52,7 @@ class Signum(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = True,
-        **options: Unpack[OptionsButDecay],
-    ) -> None:
+        self, params: Params, lr: float = 1e-4, momentum: float = 0.9, weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = True, **options: Unpack[OptionsButDecay],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

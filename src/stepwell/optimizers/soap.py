@@ -150,19 +150,11 @@ class SOAP(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.95, 0.95),
-        shampoo_beta: float | None = None,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        precondition_frequency: int = 10,
-        max_precond_dim: int = 10_000,
-        *,
-        correct_bias: bool = True,
+        self, params: Params, lr: float = 3e-3, betas: tuple[float, float] = (0.95, 0.95),
+        shampoo_beta: float | None = None, eps: float = 1e-8, weight_decay: float = 0.01,
+        precondition_frequency: int = 10, max_precond_dim: int = 10_000, *, correct_bias: bool = True,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     @classmethod

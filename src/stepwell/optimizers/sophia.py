@@ -9,7 +9,7 @@ p         <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,13 +48,12 @@ class Sophia(Optimizer):
     Against AdamW: the same lr or a little smaller, weight_decay twice as large.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: the largest step of one element.
         betas: decay of the averages of gradients and of estimates, each in [0, 1).
         rho: scale of the curvature, above 0; 0.05 with Gauss-Newton-Bartlett estimates, 0.01 with Hutchinson's.
         weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
         eps: smallest divisor, above 0.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training", arXiv
     2305.14342, algorithms 1 to 3 of the later versions, which call rho gamma. An estimate counts from the step it is
@@ -72,7 +71,7 @@ class Sophia(Optimizer):
     """
 
     rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
-    ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
+    ranges = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
     memory = ONLY_MEAN
     takes_estimates = True
     facts = Facts(
@@ -85,15 +84,9 @@ class Sophia(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.965, 0.99),
-        rho: float = 0.04,
-        weight_decay: float = 0.1,
-        eps: float = 1e-12,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-4, betas: tuple[float, float] = (0.965, 0.99), rho: float = 0.04,
+        weight_decay: float = 0.1, eps: float = 1e-12, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         self._since_estimate = 0
         super().__init__(params, hyperparameters(locals()), options)
 

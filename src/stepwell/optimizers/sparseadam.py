@@ -29,11 +29,10 @@ class SparseAdam(Optimizer):
     rows.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
         betas: decay of the two averages, each in [0, 1).
         eps: added to the root before it is corrected for its start at zero, at least 0.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: torch.optim.SparseAdam's documentation; Kingma, Ba, arXiv 1412.6980, the end of section 2. t counts the
     gradients of the whole tensor, not those of a row.
@@ -49,11 +48,7 @@ class SparseAdam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

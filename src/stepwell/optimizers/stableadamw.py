@@ -41,14 +41,13 @@ class StableAdamW(Optimizer):
     It replaces clipping of the gradient's norm; with a small beta2 (0.95) it rarely has anything to do.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0; as AdamW's.
         betas: decay of the two averages, each in [0, 1).
         eps: keeps the division finite, above 0.
         weight_decay: at least 0; shrinks the weights by eta * weight_decay per step.
         clip_threshold: the lag that is tolerated, above 0; 1 in the paper.
         raw_decay: shrink the weights by lr * weight_decay instead, as the authors' code does.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", arXiv
     2304.13013, algorithm 2.
@@ -67,15 +66,7 @@ class StableAdamW(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        *,
-        clip_threshold: float = 1.0,
-        raw_decay: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8,
+        weight_decay: float = 1e-2, *, clip_threshold: float = 1.0, raw_decay: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
