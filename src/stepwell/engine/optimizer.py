@@ -117,7 +117,7 @@ class Optimizer(Grouped):
         self.backend = one_of(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
         shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
-        if self.decay == "coupled":
+        if self.decay == "coupled" and "decoupled_weight_decay" not in defaults:  # else an argument of its own
             defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
         # `type(optimizer)(params, **optimizer.defaults)`: defaults that are no arguments (`use_muon`) come as options
         handed_on = [key for key in options if key in defaults and (key not in self.modes or options[key] is True)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups, hyperparameters
 from stepwell.engine.rule import FLAG, check_hyperparameters, read
 from stepwell.ops import maximum, sqrt, where
 from stepwell.optimizers import adam
@@ -88,20 +88,7 @@ class MARS(Optimizer):
         optimize_1d: bool = True, adamw_lr: float | None = None, adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_weight_decay: float | None = None, **options: Unpack[Options],
     ) -> None:  # fmt: skip
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "gamma": gamma,
-            "first_previous_zero": first_previous_zero,
-            "use_mars": True,
-            "adamw_lr": adamw_lr,
-            "adamw_betas": adamw_betas,
-            "adamw_weight_decay": adamw_weight_decay,
-            "optimize_1d": optimize_1d,
-        }
+        defaults = {**hyperparameters(locals()), "use_mars": True}
         defaults |= check_hyperparameters("MARS", defaults, self.ranges_with(defaults))
         self.inner = {
             "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],

@@ -10,27 +10,20 @@ p <- p - lr * weight_decay * p - lr * adjustment * x
 from __future__ import annotations
 
 import math
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stepwell.anatomy import ROLES, find_roles, hidden_by_name, is_matrix, role_by_name
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, as_groups
-from stepwell.engine.rule import FLAG, check_hyperparameters, read
-from stepwell.errors import UsageError
+from stepwell.anatomy import is_matrix
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.engine.rule import check_hyperparameters, read
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import named, parted, refuse_inside_zero
+from stepwell.optimizers.muon_groups import split
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-_MEANT = {"muon": True, "adamw": False}  # what `stepwell.groups.muon` says of a group
-_MADE = re.compile(r"(muon|adamw)(, [^:]*)?: (ROLE)([+](ROLE))*".replace("ROLE", "|".join(ROLES)))  # its name
-_SHOWN = 4  # tensors that a warning lists
 
 
 # A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
@@ -139,41 +132,16 @@ class Muon(Optimizer):
         adamw_weight_decay: float | None = None, ns_dtype: str = "bf16", force: bool = False,
         **options: Unpack[Options],
     ) -> None:  # fmt: skip
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "ns_coefficients": ns_coefficients,
-            "eps": eps,
-            "ns_steps": ns_steps,
-            "adjust_lr_fn": adjust_lr_fn,
-            "ns_dtype": ns_dtype,
-            "betas": adamw_betas,
-            "amsgrad": False,
-            "use_muon": True,
-            "adamw_lr": adamw_lr,
-            "adamw_eps": adamw_eps,
-            "adamw_weight_decay": adamw_weight_decay,
-            "force": force,
-        }
-        defaults["betas"] = read("Muon", "adamw_betas", adamw_betas, self.all_ranges["adamw_betas"])
+        defaults = {**hyperparameters(locals()), "amsgrad": False, "use_muon": True}
+        defaults["betas"] = read("Muon", "adamw_betas", defaults.pop("adamw_betas"), self.all_ranges["adamw_betas"])
         defaults |= check_hyperparameters("Muon", defaults, self.ranges_with(defaults))
-        self.force, self.inner = (
-            defaults["force"],
-            {
-                "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
-                "eps": defaults["adamw_eps"],
-                "weight_decay": defaults["weight_decay" if adamw_weight_decay is None else "adamw_weight_decay"],
-            },
-        )
-        groups = self._split(params)
-        tensors = [tensor for group in groups for _, tensor in named(group)]  # others are refused with their group
-        if not any(group["use_muon"] for group in groups) and all(isinstance(one, Tensor) for one in tensors):
-            raise UsageError(
-                f"Muon: none of the {sum(len(group['params']) for group in groups)} tensors given is a trained hidden "
-                "matrix, so AdamW would update them all; use AdamW, or say use_muon=True in the group of a matrix"
-            )
+        self.force = defaults["force"]
+        self.inner = {
+            "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
+            "eps": defaults["adamw_eps"],
+            "weight_decay": defaults["weight_decay" if adamw_weight_decay is None else "adamw_weight_decay"],
+        }
+        groups = split(params, self.inner, self.force)
         self._parting = False  # the groups are as they shall be
         super().__init__(groups, defaults, options)
         del self._parting
@@ -191,85 +159,7 @@ class Muon(Optimizer):
         """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""
         if not self._parting or not isinstance(param_group, dict) or "params" not in param_group:
             return super().add_param_group(param_group)  # which refuses what is no group
-        for group in self._split([param_group], whole=False):
+        for group in split([param_group], self.inner, self.force, whole=False):
             super().add_param_group(group)
 
     _parting = True
-
-    def _split(self, params: Any, whole: bool = True) -> list[dict[str, Any]]:
-        """Groups that say `use_muon`: hidden matrices, and the rest with the hyperparameters of AdamW.
-
-        What decides, the first that says anything: the key in the group; `stepwell.groups.muon`, which made the group;
-        the role of the tensor in its model; its name and shape; its shape alone, with a warning.
-        """
-        members = find_roles(params).members if isinstance(params, nn.Module) else None
-        if isinstance(params, list):  # those of `stepwell.groups` know their members
-            members = getattr(params, "members", None)
-        groups = as_groups(params, "Muon")
-        made_for = getattr(params, "optimizers", None) or [None] * len(groups)
-        said = [_said(group, name) for group, name in zip(groups, made_for, strict=True)]
-        if members is None:
-            hidden = _told_by_names([group for group, use in zip(groups, said, strict=True) if use is None], whole)
-        elif any(member.trained and member.is_hidden_matrix for member in members):
-            hidden = {id(member.tensor) for member in members if member.is_hidden_matrix}
-        else:
-            hidden = set()
-        found: list[dict[str, Any]] = []
-        for group, use in zip(groups, said, strict=True):
-            if use is None:
-                refuse_inside_zero("Muon", "use_muon")
-                matrices, others = parted(group, lambda name, tensor: id(tensor) in hidden)
-                found += [{**matrices, "use_muon": True}, {**self.inner, **others, "use_muon": False}]
-            elif use:
-                self._check_matrices(group)
-                found.append({**group, "use_muon": use})
-            else:
-                found.append({**self.inner, **group, "use_muon": use})
-        return [group for group in found if group["params"] or len(found) == 1]
-
-    def _check_matrices(self, group: Mapping[str, Any]) -> None:
-        for name, tensor in named(group):
-            if not isinstance(tensor, Tensor):
-                continue  # which is refused with the group
-            if not is_matrix(tensor):
-                raise UsageError(
-                    f"Muon: {name or 'a parameter'} of shape {tuple(tensor.shape)} is no matrix, so it cannot be "
-                    "orthogonalised; give its group use_muon=False, and AdamW updates it"
-                )
-            role = None if self.force or "use_muon" not in group else role_by_name(name)
-            if role is not None:
-                raise UsageError(
-                    f"Muon: {name} looks like {'an' if role == 'embedding' else 'a'} {role}, whose rows should not be "
-                    "orthogonalised; give its group use_muon=False, or force=True if it is none"
-                )
-
-
-def _said(group: Mapping[str, Any], made_for: str | None) -> Any:
-    """What a group itself says: by its key, or by `stepwell.groups.muon`, which made it. None: nothing."""
-    if "use_muon" in group:
-        return read("Muon", "use_muon", group["use_muon"], FLAG)
-    if made_for is None and (made := _MADE.fullmatch(_name_of(group))):  # out of a list(groups)
-        made_for = made[1]
-    return None if made_for is None else _MEANT.get(made_for)
-
-
-def _name_of(group: Mapping[str, Any]) -> str:
-    name = group.get("name")
-    return name if isinstance(name, str) else ""
-
-
-def _told_by_names(groups: Sequence[Mapping[str, Any]], whole: bool) -> set[int]:
-    """The ids of the tensors that are hidden matrices as far as names and shapes tell; a warning where they do not."""
-    pairs = [pair for group in groups for pair in named(group) if isinstance(pair[1], Tensor)]
-    told = hidden_by_name(pairs, whole)
-    if told.doubted:
-        count = len(told.doubted)
-        listed = ", ".join(f"{name or 'unnamed'} {list(tensor.shape)}" for name, tensor in told.doubted[:_SHOWN])
-        warnings.warn(
-            f"Muon: {count} tensor{'' if count == 1 else 's'} taken for hidden matrices by shape alone, embeddings and "
-            f"output layers among them if there are any: {listed}{', ...' if count > _SHOWN else ''}; pass the model "
-            "or stepwell.groups.muon(model), or say use_muon in each group",
-            UserWarning,
-            stacklevel=4,
-        )
-    return told.hidden

@@ -11,7 +11,7 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import debias, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
@@ -68,12 +68,4 @@ class NAdam(Optimizer):
         weight_decay: float = 0.0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False,
         average_with_mu: bool = False, **options: Unpack[OptionsButDecay],
     ) -> None:  # fmt: skip
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum_decay": momentum_decay,
-            "average_with_mu": average_with_mu,
-        }
-        super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})
+        super().__init__(params, hyperparameters(locals()), options)

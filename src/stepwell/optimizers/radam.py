@@ -11,7 +11,7 @@ p        <- p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack
+from stepwell.engine import OneOf, Optimizer, OptionsButDecay, Params, Slot, Unpack, hyperparameters
 from stepwell.ops import debias, ema, ema_square, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
@@ -72,5 +72,4 @@ class RAdam(Optimizer):
         weight_decay: float = 0.0, decoupled_weight_decay: bool = False, rectify: str = "torch",
         **options: Unpack[OptionsButDecay],
     ) -> None:  # fmt: skip
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rectify": rectify}
-        super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})
+        super().__init__(params, hyperparameters(locals()), options)

@@ -9,24 +9,13 @@ p         <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.engine import (
-    Optimizer,
-    Options,
-    Params,
-    Range,
-    Slot,
-    Unpack,
-    formats,
-    hyperparameters,
-    memory_order,
-    randomness,
-)
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.engine.curvature import hessian_products
+from stepwell.engine.estimates import average_into
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, ema, maximum
 from stepwell.optimizers.facts import Facts
@@ -119,52 +108,13 @@ class Sophia(Optimizer):
         found = zip(params, signs, hessian_products(loss, params, signs), strict=True)
         self.add_hessian({p: u * hu for p, u, hu in found if hu is not None})
 
-    @torch.no_grad()
     def add_hessian(self, estimates: Mapping[Tensor, Tensor], found_inf: Tensor | None = None) -> None:
         """Average an estimate of the Hessian's diagonal, parameter -> tensor of its shape, into the slot `hessian`.
 
-        Where `found_inf` is not 0, and where any number of the estimate is not finite, no slot changes a bit. Nothing
-        waits for a GPU, but for slots in bf16 (their random bits depend on the step).
+        Where `found_inf` is not 0, and where any number of the estimate is not finite, no slot changes.
         """
         self._since_estimate = 0
-        estimates = {p: value.to_dense() if value.is_sparse else value for p, value in estimates.items()}
-        dropped = _not_finite(estimates.values(), found_inf)
-        for group in self.param_groups:
-            beta2 = group["betas"][1]
-            for place, p in enumerate(group["params"]):
-                if p not in estimates or p.numel() == 0:
-                    continue
-                state = self.watched_state(p)
-                if "hessian" not in state:
-                    state["step"] = torch.zeros(())
-                    dtype = formats.working_dtype(formats.format_of(p, "a parameter"))
-                    state["hessian"] = torch.zeros_like(p, dtype=dtype, requires_grad=False)
-                name = formats.found_format(state, "hessian", p.numel())
-                stored = tuple(state[key] for key in formats.state_names("hessian", name))
-                old = formats.read(name, True, stored, p.numel(), torch.promote_types(p.dtype, torch.float32))
-                estimate = memory_order.flat(torch.empty_like(p, dtype=old.dtype).copy_(estimates[p]))
-                new = torch.where(dropped.to(p.device), old, old + (1 - beta2) * (estimate - old))
-                random = None
-                if name == "bf16":  # not the bits with which the step rounds the slots
-                    key = randomness.key_of(group["seed"], place, float(state["step"]))
-                    random = (
-                        randomness.random_bits(randomness.stream(key, len(self.slots)), p.numel(), p.device) & 0xFFFF
-                    )
-                elif name in ("int8", "int4"):
-                    numbers = group["seed"], place, float(state["step"]), len(self.slots)
-                    random = randomness.code_bits(*numbers, p.numel(), p.device)
-                kept = [tensor.clone() for tensor in stored] if name in ("int8", "int4") else []
-                formats.write(name, True, stored, new, random)
-                for tensor, codes in zip(stored, kept, strict=False):  # codes made anew of what they say may be others
-                    tensor.copy_(torch.where(dropped.to(p.device), codes, tensor))
+        average_into(self, "hessian", "beta2", estimates, found_inf)
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-
-
-def _not_finite(values: Any, found_inf: Tensor | None) -> Tensor:
-    """A flag on the device of the first value: whether one is not finite, or `found_inf` is set."""
-    flags = [~torch.isfinite(value).all() for value in values]
-    if found_inf is not None:
-        flags.append(found_inf.reshape(()) != 0)
-    return torch.stack([flag.to(flags[0].device) for flag in flags]).any() if flags else torch.tensor(False)
