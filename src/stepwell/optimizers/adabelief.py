@@ -9,9 +9,10 @@ p           <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 from stepwell.engine import Optimizer, OptionsButDecay, Params, Slot, Unpack, hyperparameters
-from stepwell.ops import debias, ema, ema_square, maximum, sqrt, where
+from stepwell.ops import debias, ema, ema_square, sqrt, where
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
+from stepwell.optimizers.pieces import amsgrad
 from stepwell.optimizers.radam import rectification
 
 
@@ -19,9 +20,7 @@ def update(g, p, t, exp_avg, exp_avg_var, max_exp_avg_var, *, beta1, beta2, eps,
     exp_avg = ema(exp_avg, g, beta1)
     surprise = g - exp_avg
     exp_avg_var = ema_square(exp_avg_var, surprise, beta2) + eps
-    largest = exp_avg_var
-    if max_exp_avg_var is not None:
-        largest = max_exp_avg_var = maximum(max_exp_avg_var, exp_avg_var)
+    largest, max_exp_avg_var = amsgrad(max_exp_avg_var, exp_avg_var)
     m = debias(exp_avg, beta1, t)
     if rectify:
         trusted, r = rectification(t, beta2, 5)

@@ -22,6 +22,7 @@ from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignat
 from stepwell.errors import UsageError
 from stepwell.ops import ema, lerp_square, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.pieces import clipped, rms
 
 TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
 
@@ -33,7 +34,7 @@ def rate(t, lr, relative_step, warmup_init):
     return minimum(lr * 1e-4 * t if warmup_init else lr, 1 / sqrt(t))
 
 
-def rms(x: Tensor) -> Tensor:
+def rms_of(x: Tensor) -> Tensor:
     """Root of the mean square of each tensor of a stack, shaped to be divided by: one product of a row and a column."""
     row = x.reshape(len(x), 1, -1)
     return (torch.bmm(row, row.mT) / row.shape[-1]).sqrt().view(-1, *[1] * (x.ndim - 1))
@@ -56,8 +57,8 @@ def update(
         u = v.clamp_(min=max(eps1 * eps1, TINY)).rsqrt_().mul_(g)
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
-        alpha = alpha * rms(p).clamp(min=eps2)
-    step = u.mul_(alpha / (rms(u) / d).clamp(min=1))
+        alpha = alpha * rms_of(p).clamp(min=eps2)
+    step = u.mul_(clipped(alpha, rms_of(u), d))
     if exp_avg is not None:
         step = exp_avg = exp_avg.lerp(step, 1 - beta1)
     if weight_decay:
@@ -84,8 +85,8 @@ def vector_update(
     u, variance = _direction(g, t, variance, beta2_decay, eps1, variant)
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
-        alpha = alpha * maximum(sqrt(p_squared / elements), eps2)
-    step = alpha / maximum(1, sqrt(u_squared / elements) / d) * u
+        alpha = alpha * maximum(rms(p_squared, elements), eps2)
+    step = clipped(alpha, rms(u_squared, elements), d) * u
     if exp_avg is not None:
         step = exp_avg = ema(exp_avg, step, beta1)
     return (alpha if variant == "shazeer" else lr) * weight_decay * p + step, variance, exp_avg

@@ -14,6 +14,7 @@ from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 from stepwell.optimizers.memory import BOTH_MEANS
+from stepwell.optimizers.pieces import trust_ratio
 
 
 def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):
@@ -38,9 +39,8 @@ def update(
     u, exp_avg, exp_avg_sq = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, decay, bias_correction)
     if exclude:
         return u, exp_avg, exp_avg_sq
-    moves = u_squared > 0
-    ratio = minimum(sqrt(p_squared), max_weight_norm) / where(moves, sqrt(u_squared), 1)
-    return where((p_squared > 0) & moves, ratio, 1) * u, exp_avg, exp_avg_sq
+    ratio = minimum(sqrt(p_squared), max_weight_norm) / where(u_squared > 0, sqrt(u_squared), 1)
+    return trust_ratio(ratio, p_squared, u_squared) * u, exp_avg, exp_avg_sq
 
 
 class LAMB(LayerWise):

@@ -9,15 +9,14 @@ p          <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
-from stepwell.ops import debias, ema, ema_square, maximum, sqrt
+from stepwell.ops import debias, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.pieces import amsgrad
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
     exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
-    largest = exp_avg_sq
-    if max_exp_avg_sq is not None:
-        largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
+    largest, max_exp_avg_sq = amsgrad(max_exp_avg_sq, exp_avg_sq)
     exp_avg = ema(exp_avg, g / (sqrt(debias(largest, beta2, t)) + eps), beta1)
     return debias(exp_avg, beta1, t), exp_avg, exp_avg_sq, max_exp_avg_sq
 

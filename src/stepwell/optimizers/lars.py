@@ -14,10 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 from stepwell.engine import Options, Params, Range, Slot, Unpack, hyperparameters
-from stepwell.ops import sqrt, where
+from stepwell.ops import sqrt
+from stepwell.optimizers import sgd
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
-from stepwell.optimizers.sgd import check_nesterov
+from stepwell.optimizers.pieces import trust_ratio
 
 
 def measure(g, p, t, momentum_buffer):
@@ -33,13 +34,12 @@ def update(
     else:
         norm = sqrt(p_squared)
         adapted = trust_coefficient * norm / (sqrt(g_squared) + weight_decay * norm + eps)
-        ratio = where((p_squared > 0) & (g_squared > 0), adapted, 1)
+        ratio = trust_ratio(adapted, p_squared, g_squared)
         decayed = g + weight_decay * p
     scaled = ratio * decayed if momentum_after_scaling else decayed
-    direction = scaled
-    if momentum_buffer is not None:
-        momentum_buffer = where(t == 1, 0, momentum) * momentum_buffer + where(t == 1, 1, 1 - dampening) * scaled
-        direction = scaled + momentum * momentum_buffer if nesterov else momentum_buffer
+    direction, momentum_buffer = sgd.update(
+        scaled, p, t, momentum_buffer, momentum=momentum, dampening=dampening, nesterov=nesterov
+    )
     return direction if momentum_after_scaling else ratio * direction, momentum_buffer
 
 
@@ -96,4 +96,4 @@ class LARS(LayerWise):
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
-        check_nesterov("LARS", group)
+        sgd.check_nesterov("LARS", group)

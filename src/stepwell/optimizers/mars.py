@@ -17,12 +17,13 @@ from torch import Tensor
 
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups, hyperparameters
 from stepwell.engine.rule import FLAG, check_hyperparameters, read
-from stepwell.ops import maximum, sqrt, where
+from stepwell.ops import sqrt, where
 from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.parted import parted, refuse_inside_zero
+from stepwell.optimizers.pieces import clipped
 
 
 def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):
@@ -38,7 +39,7 @@ def measure(g, p, t, *slots, beta1, gamma, first_previous_zero):
 def update(
     g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, last_grad, *, beta1, beta2, eps, gamma, first_previous_zero, c_squared
 ):
-    c = extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero) / maximum(1, sqrt(c_squared))
+    c = clipped(extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero), sqrt(c_squared), 1)
     return *adam.update(c, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, beta1=beta1, beta2=beta2, eps=eps), g
 
 

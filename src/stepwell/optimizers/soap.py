@@ -23,6 +23,7 @@ from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Sl
 from stepwell.ops import ema, ema_square, maximum, sqrt, where
 from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.pieces import bias_correction
 
 # Where gradients have low rank (LoRA's start), exp_avg is nothing in most directions of the basis, and so is
 # exp_avg_sq. What rounding adds to exp_avg there is divided by it, and becomes whole steps: with exp_avg in int8 the
@@ -67,7 +68,7 @@ def update(
     exp_avg = exp_avg.lerp(g, 1 - beta1)
     exp_avg_sq = exp_avg_sq.lerp(turned(g, q_left, q_right).square(), 1 - beta2)
     direction = turned(exp_avg, q_left, q_right) / (exp_avg_sq.sqrt() + eps)
-    direction = turned(direction, q_left.mT, q_right.mT) * (correction(beta1, beta2, t) if correct_bias else 1.0)
+    direction = turned(direction, q_left.mT, q_right.mT) * (bias_correction(beta1, beta2, t) if correct_bias else 1.0)
     if t % precondition_frequency == 0:
         q_left, exp_avg_sq = turn_on(left, q_left, exp_avg_sq, -2)
         q_right, exp_avg_sq = turn_on(right, q_right, exp_avg_sq, -1)
@@ -75,17 +76,12 @@ def update(
     return step, exp_avg, exp_avg_sq, left, right, q_left, q_right
 
 
-def correction(beta1: Any, beta2: Any, t: Any) -> Any:
-    """Both bias corrections of Adam as one factor beside an uncorrected root."""
-    return sqrt(1 - beta2**t) / (1 - beta1**t)
-
-
 def vector_update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, correct_bias):
     first = t == 1
     t = maximum(t - 1, 1)
     exp_avg = where(first, exp_avg, ema(exp_avg, g, beta1))
     exp_avg_sq = where(first, exp_avg_sq, ema_square(exp_avg_sq, g, beta2))
-    factor = correction(beta1, beta2, t) if correct_bias else 1.0
+    factor = bias_correction(beta1, beta2, t) if correct_bias else 1.0
     direction = factor * (exp_avg / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
     return where(first, 0, lr * direction), exp_avg, exp_avg_sq
 

@@ -13,12 +13,13 @@ from stepwell.ops import ema, ema_square, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
+from stepwell.optimizers.pieces import bias_correction
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):
     exp_avg = ema(exp_avg, g, beta1)
     exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
-    return sqrt(1 - beta2**t) / (1 - beta1**t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
+    return bias_correction(beta1, beta2, t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
 
 class SparseAdam(Optimizer):

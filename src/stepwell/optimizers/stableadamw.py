@@ -13,6 +13,7 @@ from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory, corrected
+from stepwell.optimizers.pieces import clipped, rms
 
 
 def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):
@@ -30,7 +31,7 @@ def update(
     g, p, t, exp_avg, exp_avg_sq, *, lr, beta1, beta2, eps, weight_decay, clip_threshold, raw_decay, lag, elements
 ):
     exp_avg, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
-    eta = lr / maximum(1, sqrt(lag / elements) / clip_threshold)
+    eta = clipped(lr, rms(lag, elements), clip_threshold)
     decay = (lr if raw_decay else eta) * weight_decay
     return decay * p + eta * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
