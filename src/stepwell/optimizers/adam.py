@@ -24,20 +24,21 @@ def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
 
 
 class Adam(Optimizer):
-    """Adam. Its weight decay is L2, inside the adaptive step, unless `decoupled_weight_decay`.
+    """Adam: a momentum divided by the running size of each element's gradient.
 
-    For almost everything; with weight decay, AdamW tunes more easily. Graph networks use it with L2 on purpose.
+    Use it for almost everything; with weight decay, AdamW is easier to tune. Graph networks use Adam with an L2 penalty
+    on purpose. Cost: two slots (8 bytes per element in fp32).
 
     Args:
         params, options: as for every optimizer (see `stepwell.Optimizer`).
-        lr: learning rate, at least 0: about the size of one element's step.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, at least 0; a hyperparameter where gradients are tiny.
-        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
-        amsgrad: divide by the largest second moment so far (1904.09237); one slot more.
+        lr: learning rate, at least 0: about the size of each element's step.
+        betas: decay rates (beta1, beta2) of the averages of the gradient and of its square, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0; worth tuning where gradients are tiny.
+        weight_decay: at least 0; added to the gradient (L2 penalty) unless `decoupled_weight_decay`.
+        amsgrad: divide by the largest second moment so far (arXiv 1904.09237); one more slot.
 
-    Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad
-    the maximum is taken before the bias correction, as torch does (Reddi et al. have none).
+    Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad the
+    maximum is taken before the bias correction, as in torch (Reddi et al. have no bias correction).
 
     >>> optimizer = Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
     """

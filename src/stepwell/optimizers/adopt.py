@@ -1,4 +1,4 @@
-"""ADOPT: Adam whose second moment has not seen the gradient that it divides, and whose momentum comes after.
+"""ADOPT: Adam whose second moment excludes the gradient that it divides, and whose momentum follows the division.
 
 t = 1:  exp_avg_sq <- g * g, and p does not move
 t > 1:  scaled      = clip(g / max(sqrt(exp_avg_sq), eps), (t - 1)**clip_power)
@@ -29,23 +29,24 @@ def update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps,
 
 
 class ADOPT(Optimizer):
-    """ADOPT. Converges with any beta2, where Adam needs one that suits the problem.
+    """ADOPT: Adam that converges with any beta2, where Adam needs a beta2 that suits the problem.
 
-    For noisy gradients and where Adam diverges late in training; elsewhere as AdamW. The first gradient of every
-    parameter moves nothing, it only sets the scale. Against AdamW: the same lr.
+    Use it for noisy gradients and where Adam diverges late in training; elsewhere it behaves like AdamW. The first
+    gradient of each parameter sets the scale and makes no step. Cost: two slots, as AdamW. Against AdamW: the same lr.
 
     Args:
         params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        betas: decay of the two averages, each in [0, 1).
-        eps: smallest divisor, at least 0; larger than Adam's because early second moments are raw.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        decoupled_weight_decay: False adds decay to the gradient instead (L2), as the authors' code does by default.
-        clip_power: a scaled gradient is clipped to (t - 1)**clip_power, at least 0; None does not clip.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: smallest denominator, at least 0; larger than Adam's because early second moments are not averaged yet.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        decoupled_weight_decay: False adds the decay to the gradient instead (L2 penalty), the default of the authors'
+            code.
+        clip_power: scaled gradients are clipped to (t - 1)**clip_power, at least 0; None: no clipping.
 
     Reference: Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal rate", arXiv
-    2411.02853, algorithm 2 of the later versions. The first had no clipping, and its code decayed at the first
-    gradient and let the first momentum start at full weight.
+    2411.02853, algorithm 2 of the later versions. The first version had no clipping. Its code decayed the weights at
+    the first gradient and started the momentum at full weight.
 
     >>> optimizer = ADOPT(model.parameters(), lr=1e-3, weight_decay=0.1)
     """
@@ -68,4 +69,4 @@ class ADOPT(Optimizer):
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
-        return None if group["decoupled_weight_decay"] else "coupled"  # decoupled, the rule keeps it out of step 1
+        return None if group["decoupled_weight_decay"] else "coupled"  # decoupled decay is in the rule: none at step 1
