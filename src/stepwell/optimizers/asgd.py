@@ -23,8 +23,8 @@ class ASGD(Optimizer):
     """Averaged SGD: keeps the mean of the iterates, `optimizer.state[p]["ax"]`, which has less noise than each of them.
 
     Use it for convex and nearly convex problems, and for the last phase of a recurrent language model (set `t0` when
-    the validation loss stalls). For deep networks an average of weights (`stepwell.Average`) with any optimizer is simpler.
-    Cost: one slot. Against AdamW: lr like SGD's, 100 times larger or more.
+    the validation loss stalls). For deep networks an average of weights (`stepwell.Average`) with any optimizer is
+    simpler. Cost: one slot. Against AdamW: lr like SGD's, 100 times larger or more.
 
     Args:
         params, options: as for every optimizer (see `stepwell.Optimizer`).

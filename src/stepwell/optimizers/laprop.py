@@ -1,4 +1,4 @@
-"""LaProp: the gradient is divided by its size first, and momentum is taken of the result.
+"""LaProp: the gradient is first divided by its running size; momentum averages the result.
 
 exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
 exp_avg    <- beta1 * exp_avg + (1 - beta1) * g / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
@@ -22,22 +22,22 @@ def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
 
 
 class LaProp(Optimizer):
-    """LaProp. Momentum and adaptivity do not disturb each other, so beta1 may exceed the root of beta2.
+    """LaProp: Adam with independent momentum and adaptivity, so that beta1 may exceed sqrt(beta2).
 
-    For noisy problems (reinforcement learning, GANs) that want a short memory of squares and a long momentum; at
-    Adam's betas it does what Adam does. Against AdamW: the same lr or a little smaller.
+    Use it for noisy problems (reinforcement learning, GANs) that need a short memory of squares and a long momentum; at
+    Adam's betas it behaves like Adam. Cost: two slots, as Adam. Against AdamW: the same lr or a little smaller.
 
     Args:
         params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        betas: decay of the momentum and of the squares, each in [0, 1).
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        amsgrad: divide by the largest second moment so far; one slot more.
+        betas: decay rates (beta1, beta2) of the momentum and of the squares, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        amsgrad: divide by the largest second moment so far; one more slot.
 
     Reference: Ziyin, Wang, Ueda, "LaProp: separating momentum and adaptivity in Adam", arXiv 2002.04839, algorithm 1.
-    The authors' code keeps lr inside the momentum, which differs while a schedule moves it, and takes weight_decay
-    off after the step without lr.
+    The authors' code multiplies by lr inside the momentum, which differs while a schedule changes lr, and subtracts
+    weight_decay * p after the step, without lr.
 
     >>> optimizer = LaProp(model.parameters(), lr=4e-4, betas=(0.9, 0.99))
     """
