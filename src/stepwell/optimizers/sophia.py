@@ -1,7 +1,7 @@
-"""Sophia: momentum over a running estimate of the Hessian's diagonal, clipped element by element.
+"""Sophia: momentum divided by a running estimate of the Hessian's diagonal, clipped element by element.
 
 exp_avg   <- beta1 * exp_avg + (1 - beta1) * g
-hessian   <- beta2 * hessian + (1 - beta2) * estimate        where one was given since the last step, else as it is
+hessian   <- beta2 * hessian + (1 - beta2) * estimate        where there is a new estimate, else unchanged
 direction  = clip(exp_avg / max(rho * hessian, eps), 1)
 p         <- p - lr * weight_decay * p - lr * direction
 """
@@ -21,7 +21,7 @@ from stepwell.ops import clamp, ema, maximum
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 
-FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
+FORGOTTEN = 100  # steps without an estimate before a step is refused; the paper makes an estimate every 10 steps
 
 
 def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):
@@ -30,33 +30,34 @@ def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):
 
 
 class Sophia(Optimizer):
-    """Sophia. Steps shrink where the loss is curved; where it is flat or bends down every step is lr.
+    """Sophia: small steps where curvature is high; where curvature is zero or negative, every element moves by lr.
 
-    For language models, given an estimate of the Hessian's diagonal every 10 steps: `stepwell.Step` makes it with
+    Use it for language models, with an estimate of the Hessian's diagonal every 10 steps: `stepwell.Step` makes it with
     `estimator=GaussNewtonBartlett()` or `Hutchinson()`. Tune rho until 10 to 50 % of the elements are not clipped.
-    Against AdamW: the same lr or a little smaller, weight_decay twice as large.
+    Cost: two slots, as AdamW, and an additional backward pass for each estimate. Against AdamW: the same lr or a little
+    smaller, weight_decay twice as large.
 
     Args:
         params, options: as for every optimizer (see `stepwell.Optimizer`).
-        lr: learning rate, at least 0: the largest step of one element.
-        betas: decay of the averages of gradients and of estimates, each in [0, 1).
+        lr: learning rate, at least 0: the largest step of an element.
+        betas: decay rates (beta1, beta2) of the averages of gradients and of estimates, each in [0, 1).
         rho: scale of the curvature, above 0; 0.05 with Gauss-Newton-Bartlett estimates, 0.01 with Hutchinson's.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        eps: smallest divisor, above 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        eps: smallest denominator, above 0.
 
     Reference: Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training", arXiv
-    2305.14342, algorithms 1 to 3 of the later versions, which call rho gamma. An estimate counts from the step it is
-    made for; the authors' loop makes it after the step, and their code divides by rho * batch * hessian + 1e-15.
+    2305.14342, algorithms 1 to 3 of the later versions, which call rho gamma. Here an estimate affects the step that it
+    is made for. The authors' loop makes it after the step, and their code divides by rho * batch * hessian + 1e-15.
 
     >>> optimizer = Sophia(model.parameters(), lr=3e-4, rho=0.05)
     >>> step = Step(optimizer, estimator=GaussNewtonBartlett(every=10))
     >>> logits = model(x)
     >>> done = step(cross_entropy(logits, y), logits=logits)
 
-    In a loop without `Step`, before the backward pass of every tenth step, `optimizer.hutchinson(loss)` or, for a loss
-    whose labels were drawn from the model's own predictions, `optimizer.gauss_newton_bartlett(drawn_loss, batch)`.
+    In a loop without `Step`, call `optimizer.hutchinson(loss)` before the backward pass of every tenth step; or, for a
+    loss whose labels were drawn from the model's own predictions, `optimizer.gauss_newton_bartlett(drawn_loss, batch)`.
 
-    Raises UsageError at a step that follows 100 without any estimate: the method would be Signum.
+    Raises UsageError at a step that follows 100 steps without an estimate: the method would be Signum.
     """
 
     rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
@@ -92,7 +93,7 @@ class Sophia(Optimizer):
     def gauss_newton_bartlett(self, loss: Tensor, batch: int) -> None:
         """Estimate from a mean loss over `batch` predictions whose labels were drawn from the model (algorithm 2).
 
-        The graph stays, for the backward pass of the true loss.
+        The graph is retained for the backward pass of the true loss.
         """
         params = self._trained()
         grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
@@ -101,7 +102,7 @@ class Sophia(Optimizer):
     def hutchinson(self, loss: Tensor, generator: torch.Generator | None = None) -> None:
         """Estimate from the true loss, u * (H @ u) with random signs u (algorithm 1). Needs second derivatives.
 
-        The graph stays, for the backward pass.
+        The graph is retained for the backward pass.
         """
         params = self._trained()
         signs = [torch.randint(0, 2, p.shape, generator=generator, device=p.device).to(p.dtype) * 2 - 1 for p in params]

@@ -1,6 +1,6 @@
-"""StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment lags behind the gradient.
+"""StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment is too small for the gradient.
 
-exp_avg, exp_avg_sq as in Adam, with betas that need no correction afterwards: beta * (1 - beta**(t-1)) / (1 - beta**t)
+exp_avg, exp_avg_sq as in Adam, with the bias correction in the decay rate: beta * (1 - beta**(t-1)) / (1 - beta**t)
 rms  = sqrt(mean((g / max(sqrt(exp_avg_sq), eps))**2))
 eta  = lr / max(1, rms / clip_threshold)
 p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
@@ -23,8 +23,8 @@ def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):
 
 def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):
     _, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
-    behind = g / maximum(sqrt(exp_avg_sq), eps)
-    return {"lag": behind * behind}  # not g * g / exp_avg_sq, which overflows sooner
+    scaled = g / maximum(sqrt(exp_avg_sq), eps)
+    return {"lag": scaled * scaled}  # not g * g / exp_avg_sq, which overflows sooner
 
 
 def update(
@@ -37,17 +37,18 @@ def update(
 
 
 class StableAdamW(Optimizer):
-    """StableAdamW: AdamW with update clipping. For low precision and large models whose loss spikes.
+    """StableAdamW: AdamW with update clipping, for low precision and large models whose loss spikes.
 
-    It replaces clipping of the gradient's norm; with a small beta2 (0.95) it rarely has anything to do.
+    It replaces clipping of the gradient's norm; with a small beta2 (0.95) it rarely clips. Cost: two slots, as AdamW,
+    and a second pass over every tensor. Against AdamW: the same lr.
 
     Args:
         params, options: as for every optimizer (see `stepwell.Optimizer`).
-        lr: learning rate, at least 0; as AdamW's.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, above 0.
-        weight_decay: at least 0; shrinks the weights by eta * weight_decay per step.
-        clip_threshold: the lag that is tolerated, above 0; 1 in the paper.
+        lr: learning rate, at least 0.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: added to the denominator for numerical stability, above 0.
+        weight_decay: at least 0; each step shrinks the weights by eta * weight_decay.
+        clip_threshold: the largest rms without clipping, above 0; 1 in the paper.
         raw_decay: shrink the weights by lr * weight_decay instead, as the authors' code does.
 
     Reference: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", arXiv
