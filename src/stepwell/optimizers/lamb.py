@@ -52,7 +52,7 @@ class LAMB(LayerWise):
     `LAMB(model)` finds them.
 
     Args:
-        params, options: as for every optimizer (see `stepwell.Optimizer`). A model tells roles.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). Pass a model to `exclude` by role.
         lr: learning rate, at least 0.
         betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
         eps: added to the denominator for numerical stability, at least 0.

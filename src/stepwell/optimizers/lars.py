@@ -51,7 +51,7 @@ class LARS(LayerWise):
     without ratio and weight decay, as in published training code: `LARS(model)` finds them.
 
     Args:
-        params, options: as for every optimizer (see `stepwell.Optimizer`). A model tells roles.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). Pass a model to `exclude` by role.
         lr: learning rate, at least 0; published values range from 0.2 to 25, with a trust coefficient of 1e-3.
         momentum: decay rate of the buffer, in [0, 1).
         dampening: each gradient after the first enters the buffer with weight 1 - dampening, in [0, 1].

@@ -67,25 +67,25 @@ def split(params: Any, inner: Mapping[str, Any], force: bool, whole: bool = True
 def _check_matrices(group: Mapping[str, Any], force: bool) -> None:
     for name, tensor in named(group):
         if not isinstance(tensor, Tensor):
-            continue  # which is refused with the group
+            continue  # refused with its group
         if not is_matrix(tensor):
             raise UsageError(
                 f"Muon: {name or 'a parameter'} of shape {tuple(tensor.shape)} is no matrix, so it cannot be "
-                "orthogonalised; give its group use_muon=False, and AdamW updates it"
+                "orthogonalized; give its group use_muon=False, and AdamW updates it"
             )
         role = None if force or "use_muon" not in group else role_by_name(name)
         if role is not None:
             raise UsageError(
                 f"Muon: {name} looks like {'an' if role == 'embedding' else 'a'} {role}, whose rows should not be "
-                "orthogonalised; give its group use_muon=False, or force=True if it is none"
+                "orthogonalized; give its group use_muon=False, or force=True if the name is misleading"
             )
 
 
 def _said(group: Mapping[str, Any], made_for: str | None) -> Any:
-    """What a group itself says: by its key, or by `stepwell.groups.muon`, which made it. None: nothing."""
+    """Whether a group is for Muon, by its key `use_muon` or its label of `stepwell.groups.muon`. None: unknown."""
     if "use_muon" in group:
         return read("Muon", "use_muon", group["use_muon"], FLAG)
-    if made_for is None and (made := _MADE.fullmatch(_name_of(group))):  # out of a list(groups)
+    if made_for is None and (made := _MADE.fullmatch(_name_of(group))):  # taken out of `Groups`, by list(groups)
         made_for = made[1]
     return None if made_for is None else _MEANT.get(made_for)
 
@@ -96,7 +96,7 @@ def _name_of(group: Mapping[str, Any]) -> str:
 
 
 def _told_by_names(groups: Sequence[Mapping[str, Any]], whole: bool) -> set[int]:
-    """The ids of the tensors that are hidden matrices as far as names and shapes tell; a warning where they do not."""
+    """The ids of hidden matrices, judged by names and shapes. Warns where only the shape is known."""
     pairs = [pair for group in groups for pair in named(group) if isinstance(pair[1], Tensor)]
     told = hidden_by_name(pairs, whole)
     if told.doubted:
