@@ -1,4 +1,4 @@
-"""The base class of LAMB and LARS: which tensors have neither trust ratio nor weight decay, as in their training code."""
+"""The base class of LAMB and LARS: which tensors get neither trust ratio nor weight decay."""
 
 from __future__ import annotations
 
