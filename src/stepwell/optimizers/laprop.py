@@ -8,8 +8,9 @@ p          <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
+from stepwell.engine import Optimizer, Options, Params, Unpack, hyperparameters
 from stepwell.ops import debias, ema, ema_square, sqrt
+from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.pieces import amsgrad
 
@@ -42,12 +43,7 @@ class LaProp(Optimizer):
     >>> optimizer = LaProp(model.parameters(), lr=4e-4, betas=(0.9, 0.99))
     """
 
-    rule, decay = update, "decoupled"
-    slots = (
-        Slot("exp_avg", memory="beta1"),
-        Slot("exp_avg_sq", signed=False, memory="beta2"),
-        Slot("max_exp_avg_sq", when="amsgrad", signed=False),
-    )
+    rule, slots, decay = update, Adam.slots, "decoupled"
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Ziyin et al. 2002.04839, its code (4e-4; transformers as Adam: 3e-4 translation, 1e-4 RoBERTa)",

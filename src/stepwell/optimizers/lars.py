@@ -15,10 +15,11 @@ from typing import Any
 
 from stepwell.engine import Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import sqrt
-from stepwell.optimizers import sgd
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 from stepwell.optimizers.pieces import trust_ratio
+from stepwell.optimizers.sgd import check_nesterov
+from stepwell.optimizers.sgd import update as momentum_step
 
 
 def measure(g, p, t, momentum_buffer):
@@ -37,7 +38,7 @@ def update(
         ratio = trust_ratio(adapted, p_squared, g_squared)
         decayed = g + weight_decay * p
     scaled = ratio * decayed if momentum_after_scaling else decayed
-    direction, momentum_buffer = sgd.update(
+    direction, momentum_buffer = momentum_step(
         scaled, p, t, momentum_buffer, momentum=momentum, dampening=dampening, nesterov=nesterov
     )
     return direction if momentum_after_scaling else ratio * direction, momentum_buffer
@@ -93,4 +94,4 @@ class LARS(LayerWise):
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
-        sgd.check_nesterov("LARS", group)
+        check_nesterov("LARS", group)
