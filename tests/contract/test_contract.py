@@ -126,6 +126,12 @@ def test_every_optimizer_has_rows() -> None:
     assert set(ROWS) == set(RULES)
 
 
+def test_every_row_has_a_name_of_its_own_that_tells_its_options() -> None:
+    names = [row.id for row in rows()]
+    assert len(set(names)) == len(names)
+    assert {"AdamW", "AdamW-amsgrad", "Signum-momentum-no-decoupled_weight_decay"} <= set(names)
+
+
 @pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
 @pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
 def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], backend: str, maximize: bool) -> None:
