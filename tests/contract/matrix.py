@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -88,6 +89,28 @@ def marks(backend: str, name: str, full: bool = False) -> list[str]:
         )
         for weights in WEIGHTS
     ]
+
+
+def cells(backend: str) -> list[Any]:
+    """A parameter set (name, weights, state) per cell that is run: `AdamW-bf16_split-int8-cpu`."""
+    return [
+        pytest.param(name, weights, state, id=f"{name}-{weights.replace(' ', '_')}-{state}-{backend}")
+        for name in RULES
+        for weights in WEIGHTS
+        for state in STATES
+        if is_run(backend, name, weights, state)
+    ]
+
+
+def printed(backend: str, name: str, weights: str, state: str) -> str | None:
+    """The mark of a cell on the page."""
+    words = _page_of_today()[backend].get(name)
+    return None if words is None else words[list(WEIGHTS).index(weights)][STATES.index(state)]
+
+
+@cache
+def _page_of_today() -> dict[str, dict[str, list[str]]]:
+    return committed_rows(PAGE.read_text())
 
 
 def cell(backend: str, name: str, weights: str, state: str) -> str:

@@ -1,6 +1,7 @@
 """The contract table: every optimizer, with every hyperparameter off its default. The rows
 stand beside the referees, tests/papers/<name>.py, and are found by themselves."""
 
+import inspect
 from importlib import import_module
 from typing import Any
 
@@ -126,10 +127,45 @@ def backends(name: str) -> tuple[str, str]:
     return ("eager", "auto") if name in MATRIX else ("eager", "cpu")
 
 
+# Nearly every row sets these, so they tell no row from another.
+_EVERYWHERE = ("lr", "betas", "eps", "weight_decay", "adamw_lr", "adamw_betas", "adamw_eps", "adamw_weight_decay")
+
+
+def label(name: str, options: dict[str, Any]) -> str:
+    """How a row is called in test ids: `AdamW-amsgrad`, `Signum-momentum-no-decoupled_weight_decay`.
+
+    The optimizer, and its options off their defaults. Other rows do not change the label: an id stays what it is.
+    """
+    defaults = {key: one.default for key, one in inspect.signature(find(name)).parameters.items()}
+    words = [name]
+    for key, value in options.items():
+        if key in _EVERYWHERE or (key in defaults and value == defaults[key]):
+            continue
+        if value is False or value is None:
+            words.append("no")
+        words += [key, value] if isinstance(value, str) else [key]
+    return "-".join(words)
+
+
 def rows() -> list[Any]:
-    """A parameter set per row. Each new kernel is compiled for about a second, so second rows are marked slow."""
+    """(name, options) of each row. A new kernel is compiled for about a second, so second rows are marked slow."""
     return [
-        pytest.param(name, options, id=f"{name}-{i}", marks=[pytest.mark.slow] if i else [])
+        pytest.param(name, options, id=label(name, options), marks=[pytest.mark.slow] if i else [])
         for name, all_options in ROWS.items()
         for i, options in enumerate(all_options)
+    ]
+
+
+def further_rows() -> list[Any]:
+    """`rows()` without the first one of each optimizer."""
+    firsts = [all_options[0] for all_options in ROWS.values()]
+    return [row for row in rows() if not any(row.values[1] is first for first in firsts)]
+
+
+def rows_on_backends() -> list[Any]:
+    """(name, options, backend) of each row on each of `backends(name)`: `AdamW-amsgrad-cpu`."""
+    return [
+        pytest.param(*row.values, backend, id=f"{row.id}-{backend}", marks=row.marks)
+        for row in rows()
+        for backend in backends(row.values[0])
     ]

@@ -25,6 +25,7 @@ from tests.contract.table import (
     expected,
     hessians,
     rows,
+    rows_on_backends,
 )
 
 # float64 against float64: the same arithmetic in another order of operations, 20 steps.
@@ -61,6 +62,24 @@ def give(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], row: list
     if hasattr(optimizer, "add_hessian"):
         estimates = zip(params, hessians([None if g is None else g.double().numpy() for g in row]), strict=True)
         optimizer.add_hessian({p: torch.from_numpy(np.asarray(h)) for p, h in estimates if h is not None})
+
+
+_TRAINED: dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+
+
+def trained(
+    name: str, options: dict[str, Any], backend: str, dtype: torch.dtype = torch.float32
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights and state after the whole of `problem`. Five tests compare with this run; it is made once per process."""
+    key = (name, repr(options), backend, dtype)
+    if key not in _TRAINED:
+        params, grads = problem(dtype, name)
+        ours = leaves(params)
+        optimizer = find(name)(ours, backend=backend, **options)
+        run(optimizer, ours, grads)
+        _TRAINED[key] = ours, [value for p in ours for value in optimizer.state[p].values()]
+    weights, state = _TRAINED[key]
+    return leaves(weights), [value.clone() for value in state]
 
 
 def run_with_bases(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], grads: list[list[Any]]) -> list[Any]:
@@ -107,13 +126,18 @@ def test_every_optimizer_has_rows() -> None:
     assert set(ROWS) == set(RULES)
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("maximize", [False, True])
-@pytest.mark.parametrize("fast", [False, True])
-def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximize: bool, fast: bool) -> None:
+def test_every_row_has_a_name_of_its_own_that_tells_its_options() -> None:
+    names = [row.id for row in rows()]
+    assert len(set(names)) == len(names)
+    assert {"AdamW", "AdamW-amsgrad", "Signum-momentum-no-decoupled_weight_decay"} <= set(names)
+
+
+@pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
+def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], backend: str, maximize: bool) -> None:
     params, grads = problem(torch.float64, name)
     ours = leaves(params)
-    optimizer = find(name)(ours, maximize=maximize, backend=backends(name)[fast], **options)
+    optimizer = find(name)(ours, maximize=maximize, backend=backend, **options)
     bases = run_with_bases(optimizer, ours, grads)
     arrays = [[None if g is None else g.numpy() for g in row] for row in grads]
     wanted = expected(name, options, [p.numpy() for p in params], arrays, bases, maximize)
@@ -122,31 +146,31 @@ def test_equals_its_paper_in_float64(name: str, options: dict[str, Any], maximiz
         assert not np.array_equal(want, start.numpy().reshape(want.shape))  # the problem moves every tensor
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
 @pytest.mark.parametrize(
     "dtype",
-    [torch.float32, torch.float64, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.bfloat16, torch.float16))],
+    [
+        pytest.param(torch.float32, id="fp32"),
+        pytest.param(torch.float64, id="fp64"),
+        pytest.param(torch.bfloat16, id="bf16", marks=pytest.mark.slow),
+        pytest.param(torch.float16, id="fp16", marks=pytest.mark.slow),
+    ],
 )
+@pytest.mark.parametrize(("name", "options"), rows())
 def test_the_cpu_kernel_equals_the_definition_bit_for_bit(
     name: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    params, grads = problem(dtype, name)
-    results = []
-    for fast in (False, True):
-        ours = leaves(params)
-        optimizer = find(name)(ours, backend=backends(name)[fast], **options)
-        run(optimizer, ours, grads)
-        results.append((ours, [v for p in ours for v in optimizer.state[p].values()]))
-    assert_equal(name, results[0][0], results[1][0], dtype)
-    assert_equal(name, results[0][1], results[1][1], dtype)
+    eager, fast = (trained(name, options, backend, dtype) for backend in backends(name))
+    assert_equal(name, *(values for values, _ in (eager, fast)), dtype)
+    assert_equal(name, *(state for _, state in (eager, fast)), dtype)
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("fast", [False, True])
-def test_state_is_what_is_declared_and_gradients_are_left_alone(name: str, options: dict[str, Any], fast: bool) -> None:
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
+def test_state_is_what_is_declared_and_gradients_are_left_alone(
+    name: str, options: dict[str, Any], backend: str
+) -> None:
     params, grads = problem(torch.bfloat16, name)
     ours = leaves(params)
-    optimizer = find(name)(ours, backend=backends(name)[fast], **options)
+    optimizer = find(name)(ours, backend=backend, **options)
     run(optimizer, ours, grads)
     for param, last in zip(ours, grads[-1], strict=True):
         group = next(g for g in optimizer.param_groups if any(p is param for p in g["params"]))
@@ -163,24 +187,22 @@ def test_state_is_what_is_declared_and_gradients_are_left_alone(name: str, optio
         assert torch.equal(param.grad, last)
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("how", ["saved", "copied"])
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
 @pytest.mark.filterwarnings("ignore:ScheduleFree.* is saved in train mode")
-def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any], fast: bool, how: str) -> None:
+def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any], backend: str, how: str) -> None:
     params, grads = problem(torch.float32, name)
-    straight = leaves(params)
-    run(find(name)(straight, backend=backends(name)[fast], **options), straight, grads)
+    straight, _ = trained(name, options, backend)
 
     first = leaves(params)
-    optimizer = find(name)(first, backend=backends(name)[fast], **options)
+    optimizer = find(name)(first, backend=backend, **options)
     run(optimizer, first, grads[:7])
     if how == "saved":
         file = io.BytesIO()
         torch.save(optimizer.state_dict(), file)
         file.seek(0)
         second = leaves(first)
-        resumed = find(name)(second, backend=backends(name)[fast], **{**options, "lr": 1.0})
+        resumed = find(name)(second, backend=backend, **{**options, "lr": 1.0})
         resumed.load_state_dict(torch.load(file, weights_only=True))
     else:
         resumed, second = copy.deepcopy((optimizer, first))
@@ -188,12 +210,11 @@ def test_a_resumed_run_continues_bit_for_bit(name: str, options: dict[str, Any],
     assert_bits_equal(straight, second)
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], fast: bool) -> None:
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
+def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], backend: str) -> None:
     params, grads = problem(torch.float32, name)
     ours = leaves(params)
-    optimizer = find(name)(ours, backend=backends(name)[fast], **options)
+    optimizer = find(name)(ours, backend=backend, **options)
     run(optimizer, ours, grads[:5])
     before = copy.deepcopy([ours, [dict(optimizer.state[p]) for p in ours]])
     for param in ours:
@@ -206,13 +227,12 @@ def test_a_skipped_step_changes_no_bit(name: str, options: dict[str, Any], fast:
         assert_bits_equal(list(state.values()), list(optimizer.state[param].values()))
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("fast", [False, True])
-def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options: dict[str, Any], fast: bool) -> None:
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
+def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options: dict[str, Any], backend: str) -> None:
     params, grads = problem(torch.float32, name)
-    plain, scaled = leaves(params), leaves(params)
-    run(find(name)(plain, backend=backends(name)[fast], **options), plain, grads)
-    optimizer = find(name)(scaled, backend=backends(name)[fast], **options)
+    scaled = leaves(params)
+    plain, _ = trained(name, options, backend)
+    optimizer = find(name)(scaled, backend=backend, **options)
     optimizer.grad_scale = torch.tensor(1024.0)  # a power of two: nothing is rounded by scaling
     run(optimizer, scaled, [[None if g is None else g * 1024 for g in row] for row in grads])
     assert_bits_equal(plain, scaled)
@@ -221,8 +241,8 @@ def test_unscaling_inside_the_step_equals_unscaled_gradients(name: str, options:
 DEFAULTS = [pytest.param(name, {}, id=f"{name}-defaults") for name in RULES]
 
 
-@pytest.mark.parametrize(("name", "options"), [*rows(), *DEFAULTS])
 @pytest.mark.parametrize("weight", [0.0, 0.5])
+@pytest.mark.parametrize(("name", "options"), [*rows(), *DEFAULTS])
 def test_gradients_of_zero_are_harmless(name: str, options: dict[str, Any], weight: float) -> None:
     """A layer that is not used, one that is used later, and a dead row that meets a dead column."""
     used = torch.ones(6, 6)
@@ -253,17 +273,16 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], fast: bool, layout: str) -> None:
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
+def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], backend: str, layout: str) -> None:
     shape, arrange = LAYOUTS[layout]
     if name == "SOAP":  # square (see SHAPES_OF)
         shape = (8, 2, 2, 2) if len(shape) == 4 else (6, 6)
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(shape, generator=generator)
     plain, arranged = start.clone().requires_grad_(), arrange(start.clone()).detach().requires_grad_()
-    both = [find(name)([p], backend=backends(name)[fast], **options) for p in (plain, arranged)]
+    both = [find(name)([p], backend=backend, **options) for p in (plain, arranged)]
     for step in range(6):
         gradient = torch.randn(shape, generator=generator)
         plain.grad = gradient
@@ -273,18 +292,16 @@ def test_memory_layout_does_not_matter(name: str, options: dict[str, Any], fast:
     assert_equal(name, [plain], [arranged], torch.float32)
 
 
-@pytest.mark.parametrize(("name", "options"), rows())
-@pytest.mark.parametrize("fast", [False, True])
-def test_frozen_empty_and_later_parameters(name: str, options: dict[str, Any], fast: bool) -> None:
+@pytest.mark.parametrize(("name", "options", "backend"), rows_on_backends())
+def test_frozen_empty_and_later_parameters(name: str, options: dict[str, Any], backend: str) -> None:
     params, grads = problem(torch.float32, name)
-    reference = leaves(params)
-    run(find(name)(reference, backend=backends(name)[fast], **options), reference, grads)
+    reference, _ = trained(name, options, backend)
 
     ours = leaves(params)
     frozen, empty = torch.randn(3), torch.zeros(0, 4, requires_grad=True)
     empty.grad = torch.zeros(0, 4)
     kept = frozen.clone()
-    optimizer = find(name)([*ours[:4], frozen, empty], backend=backends(name)[fast], **options)
+    optimizer = find(name)([*ours[:4], frozen, empty], backend=backend, **options)
     late = {i: LATE.get(i, 0) for i in range(len(ours))}
     optimizer.add_param_group({"params": ours[4:]})
     run(optimizer, ours, grads)

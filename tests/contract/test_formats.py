@@ -13,7 +13,7 @@ import stepwell
 from stepwell.engine import blocks, formats, halves, randomness
 from stepwell.optimizers import find
 from tests.contract.matrix import place_of
-from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, rows
+from tests.contract.table import MATRIX, ROWS, RULES, SUMMED, further_rows
 from tests.contract.test_contract import assert_bits_equal, leaves, run
 
 STATES = ("fp32", "bf16", "int8", "int4")
@@ -37,12 +37,11 @@ def problem(dtype: torch.dtype, steps: int = 6) -> tuple[list[torch.Tensor], lis
     return params, grads
 
 
-FURTHER = [row for row in rows() if row.values[0] not in MATRIX and not row.id.endswith("-0")]  # first ones: matrix.py
+FURTHER = [row for row in further_rows() if row.values[0] not in MATRIX]  # first ones: matrix.py
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("state", [pytest.param(state, id=f"{state}-cpu") for state in STATES[1:]])
 @pytest.mark.parametrize(("name", "options"), FURTHER)
-@pytest.mark.parametrize("state", STATES[1:])
 def test_kernels_equal_the_definition_bit_for_bit(name: str, options: dict[str, Any], state: str) -> None:
     params, grads = problem(torch.float32)
     results = []

@@ -10,20 +10,35 @@ from tests.contract.matrix import (
     STATES,
     WEIGHTS,
     WHOLE,
+    cell,
+    cells,
     committed_rows,
     is_run,
-    marks,
     page,
+    printed,
 )  # fmt: skip
 from tests.contract.table import MATRIX, RULES
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("backend", ["eager", "cpu"])
-def test_every_cell_holds_and_is_printed(backend: str, name: str) -> None:
-    found = marks(backend, name)
-    assert committed_rows(PAGE.read_text())[backend].get(name) == found, f"run `{COMMAND} {name}`"
+@pytest.mark.parametrize(("name", "weights", "state"), cells("eager"))
+def test_a_cell_of_eager_holds_and_is_printed(name: str, weights: str, state: str) -> None:
+    assert cell("eager", name, weights, state) == printed("eager", name, weights, state), f"run `{COMMAND} {name}`"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "weights", "state"), cells("cpu"))
+def test_a_cell_of_cpu_holds_and_is_printed(name: str, weights: str, state: str) -> None:
+    assert cell("cpu", name, weights, state) == printed("cpu", name, weights, state), f"run `{COMMAND} {name}`"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cells_that_are_not_run_say_so(backend: str) -> None:
+    for name in RULES:
+        for weights in WEIGHTS:
+            for state in STATES:
+                shown = printed(backend, name, weights, state)
+                assert (shown == ".") == (not is_run(backend, name, weights, state)), f"run `{COMMAND} {name}`"
 
 
 def test_the_page_is_what_its_rows_print() -> None:
@@ -47,7 +62,6 @@ def test_every_pair_is_run(backend: str) -> None:
 
 def test_a_cell_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from stepwell.engine import formats, randomness
-    from tests.contract.matrix import cell
 
     right = randomness.round_stochastically
     for module in (formats, randomness):  # slots, weights

@@ -1,10 +1,11 @@
 """The kernel cache, processes and threads beside each other."""
 
-import os
+import json
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,42 +24,95 @@ assert torch.equal(p, torch.full((1000,), 0.75))
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "STEPWELL_CACHE": str(folder)}
-    return subprocess.Popen([sys.executable, "-c", STEP], env=environment, stderr=subprocess.PIPE, text=True)
+# A process that has imported torch and Numba, and nothing that belongs to a kernel: each fork makes these for itself.
+# Importing torch and Numba takes 2 to 4 seconds of a processor, and these tests need 12 processes.
+SERVER = """
+import json, os, sys, traceback
+import torch, numba, stepwell
+assert "stepwell.engine.kernels.cpu_intrinsics" not in sys.modules
+for line in sys.stdin:
+    request = json.loads(line)
+    if "wait" in request:
+        print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+        continue
+    process = os.fork()
+    if process:
+        print(process, flush=True)
+        continue
+    errors = os.open(request["errors"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    os.environ["STEPWELL_CACHE"] = request["folder"]
+    sys.argv = ["-c", *request["arguments"]]
+    exec(request["code"], {"__name__": "__main__"})
+    sys.exit()
+"""
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+class Server:
+    """Forks a process for each program that it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.folder, self.errors = folder, dict[int, Path]()
+
+    def asked(self, **request: object) -> int:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, code: str, cache: Path, *arguments: str) -> int:
+        """Run a program with a cache folder; its process."""
+        errors = self.folder / f"errors {len(self.errors)}"
+        process = self.asked(code=code, folder=str(cache), arguments=arguments, errors=str(errors))
+        self.errors[process] = errors
+        return process
+
+    def finish(self, process: int) -> None:
+        """Wait for a process, which must end well."""
+        assert self.asked(wait=process) == 0, self.errors[process].read_text()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    one = Server(tmp_path_factory.mktemp("server"))
+    yield one
+    one.process.communicate()
+    assert one.process.returncode == 0
 
 
 @pytest.mark.slow
-def test_two_processes_fill_one_cache_and_a_third_finds_it(tmp_path: Path) -> None:
-    both = [start(tmp_path), start(tmp_path)]
+@pytest.mark.xdist_group("server")
+def test_two_processes_fill_one_cache_and_a_third_finds_it(server: Server, tmp_path: Path) -> None:
+    both = [server.start(STEP, tmp_path), server.start(STEP, tmp_path)]
     for process in both:
-        finish(process)
+        server.finish(process)
     kernels = sorted(tmp_path.glob("kernel_*.py"))
     machine_code = sorted(tmp_path.rglob("*.nbc"))
     # that of the rule, the one that asks tensors where they lie, and the one that fetches their counts
     assert len(kernels) == len(machine_code) == 3
     before = [path.stat().st_mtime_ns for path in machine_code]
-    finish(start(tmp_path))
+    server.finish(server.start(STEP, tmp_path))
     assert [path.stat().st_mtime_ns for path in machine_code] == before
     assert not list(tmp_path.glob("*.tmp"))
 
 
 @pytest.mark.slow
-def test_a_cache_that_cannot_be_written_or_read_is_done_without(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("server")
+def test_a_cache_that_cannot_be_written_or_read_is_done_without(server: Server, tmp_path: Path) -> None:
     a_file = tmp_path / "file"
     a_file.write_text("")
-    finish(start(a_file / "below"))
+    server.finish(server.start(STEP, a_file / "below"))
     broken = tmp_path / "broken"
-    finish(start(broken))
+    server.finish(server.start(STEP, broken))
     for machine_code in broken.rglob("*.nbc"):
         machine_code.write_bytes(b"from another version")
         machine_code.chmod(machine_code.stat().st_mode | stat.S_IWUSR)
-    finish(start(broken))
+    server.finish(server.start(STEP, broken))
 
 
 def test_two_optimizers_in_two_threads() -> None:
@@ -136,10 +190,9 @@ for case in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_kernels_of_different_processes_do_not_mix_their_functions(tmp_path: Path) -> None:
-    environment = {**os.environ, "STEPWELL_CACHE": str(tmp_path)}
+@pytest.mark.xdist_group("server")
+def test_kernels_of_different_processes_do_not_mix_their_functions(server: Server, tmp_path: Path) -> None:
     # each process numbers its functions from the start, so signed and unsigned codes get the same numbers
     alone = [["lion"], ["adagrad"], ["amsgrad"], ["sgd"]]
     for cases in [*alone, ["adagrad", "lion", "amsgrad", "sgd"], ["lion", "adagrad"]]:
-        run = subprocess.run([sys.executable, "-c", LOW_BITS, *cases], env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
+        server.finish(server.start(LOW_BITS, tmp_path, *cases))

@@ -2,13 +2,11 @@
 
 import pytest
 
-from tests.contract.matrix import COMMAND, PAGE, committed_rows, marks
-from tests.contract.table import RULES
+from tests.contract.matrix import COMMAND, cell, cells, printed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|divide by zero|invalid value).*:RuntimeWarning")
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_every_cell_holds_and_is_printed(name: str) -> None:
-    found = marks("gpu", name)
-    assert committed_rows(PAGE.read_text())["gpu"].get(name) == found, f"run `{COMMAND}`"
+@pytest.mark.parametrize(("name", "weights", "state"), cells("gpu"))
+def test_a_cell_holds_and_is_printed(name: str, weights: str, state: str) -> None:
+    assert cell("gpu", name, weights, state) == printed("gpu", name, weights, state), f"run `{COMMAND} {name}`"

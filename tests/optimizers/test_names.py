@@ -27,6 +27,7 @@ ALLOWED = {
     "finder/command.py": ("AdamW", "what is taken unless an option says"),
     "optimizers/shampoo.py": ("SGD Adagrad Adam", "values of `grafting`: methods of its paper, not classes"),
     "optimizers/muon.py": ("AdamW", "the rule of the tensors that are no matrices"),
+    "optimizers/muon_groups.py": ("Muon AdamW", "a part of muon.py: which of its two rules updates a tensor"),
     "optimizers/mars.py": ("AdamW Adam", "the rule of the tensors that are not its own; the module it is built on"),
     "wrappers/wrapper.py": ("SGD", "what is inside unless an argument says"),
     "wrappers/sam.py": ("SGD", "what is inside unless an argument says"),

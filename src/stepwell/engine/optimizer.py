@@ -45,39 +45,44 @@ _LEFT_BEHIND = {
 
 
 class Optimizer(Grouped):
-    """An update rule as an optimizer.
+    """The base class of every optimizer: an update rule becomes a `torch.optim.Optimizer`.
 
-    A subclass declares `rule`, `slots` and `decay`, and an `__init__` that hands its hyperparameters on:
+    Args:
+        params: a model, tensors, (name, tensor) pairs, or parameter groups (dicts with a key "params", and with
+            hyperparameters of their own), as for `torch.optim`. Names appear in messages and match checkpoints.
+        options: those below. Every optimizer takes them, and all except `backend` can also be set per group.
+
+    Options:
+        maximize: maximize the objective instead of minimizing it (default False).
+        decoupled_weight_decay: for optimizers whose weight decay is an L2 penalty by default (added to the gradient):
+            shrink the weights by lr * weight_decay instead (default False).
+        state: how slots are stored: "fp32" (default), "bf16" (2 bytes per element, stochastic rounding), "int8"
+            (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4. An
+            average of gradients with a long memory is kept wider, as `explain()` reports: in int4 an average with a
+            beta above 0.9 is int8, in int8 an average with a beta above 0.995 is bf16. int8 and int4 saturate: a few
+            elements that are far above the others of their block (or not finite) become the largest value of the block.
+        weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
+            the last place are lost), "stochastic" (unbiased stochastic rounding), "split" (fp32 weights: the lost bits
+            are kept in 16 more bits; for fp16 weights, where they are above 2**-16). If you change weights between
+            steps (a mask, `clamp_`, `copy_`), the next step starts from your values, to half a unit in the last place:
+            the low bits of the old weight stay where they fit the new one. For exact values, also
+            `del optimizer.state[p]["low_bits"]`.
+        cautious: skip elements whose update and gradient have opposite signs (arXiv 2411.16085); a second pass over
+            each tensor (default False).
+        seed: seed of stochastic rounding, from 0 (default) to 2**31 - 1.
+        backend: "auto" (the fastest that can update the tensor), "eager", "cpu" or "gpu". A backend that is asked for
+            by name never falls back to another.
+
+    Row-sparse gradients (`nn.Embedding(sparse=True)`) update only their rows: weights, slots and weight decay of these
+    rows change as in a step of a tensor that consists of them, with the step count of the whole tensor ("lazy"). Rules
+    with sums and rules of matrices need the whole tensor: there a sparse gradient counts as a dense gradient.
+
+    A subclass declares `rule`, `slots` and `decay`, and an `__init__` that passes its hyperparameters on:
 
     >>> class SignDescent(Optimizer):
     ...     rule, slots, decay = lambda g, p, t: sign(g), (), "decoupled"
     ...     def __init__(self, params, lr=1e-4, weight_decay=0.0, **options):
     ...         super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, options)
-
-    Row-sparse gradients (`nn.Embedding(sparse=True)`) update the rows they hold and no others: weights, slots and decay
-    of these rows move as in a step of a tensor of their own, with the step count of the whole tensor ("lazy"). Rules
-    with sums and rules of matrices need the whole tensor: there such a gradient counts as a dense one.
-
-    Every optimizer takes these options, each of them per group too but for `backend`:
-
-        maximize: go up the gradient instead of down (default False).
-        decoupled_weight_decay: where decay is L2 by default (added to the gradient): shrink the weights by
-            lr * weight_decay instead (default False).
-        state: how slots are stored: "fp32" (default), "bf16" (2 bytes per element, rounded stochastically), "int8"
-            (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4. An
-            average of gradients with a long memory is kept wider, which `explain()` says: in int4 one with a beta
-            above 0.9 is int8, in int8 one above 0.995 bf16. int8 and int4 count a few elements that are far above
-            the others of their block (or not finite) as the largest number the block has.
-        weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
-            the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
-            in 16 bits more; of fp16 weights, where they are above 2**-16). Weights that you change between steps (a
-            mask, `clamp_`, `copy_`) go on from what they are, to half a unit in the last place: the low bits of the
-            weight before stay, where they make a number with the new one. For exact ones, also
-            `del optimizer.state[p]["low_bits"]`.
-        cautious: leave out elements whose direction has not the sign of their gradient (arXiv 2411.16085); a second
-            pass over each tensor (default False).
-        seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
-        backend: "auto" (the fastest that can), "eager", "cpu" or "gpu". A backend asked for by name never falls back.
     """
 
     rule: ClassVar[Rule]
@@ -117,7 +122,7 @@ class Optimizer(Grouped):
         self.backend = one_of(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
         shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
-        if self.decay == "coupled":
+        if self.decay == "coupled" and "decoupled_weight_decay" not in defaults:  # else an argument of its own
             defaults["decoupled_weight_decay"] = options.pop("decoupled_weight_decay", False)
         # `type(optimizer)(params, **optimizer.defaults)`: defaults that are no arguments (`use_muon`) come as options
         handed_on = [key for key in options if key in defaults and (key not in self.modes or options[key] is True)]

@@ -1,12 +1,12 @@
-"""Adafactor: Adam's second moment kept as one row and one column, clipped steps, steps in the scale of the weights.
+"""Adafactor: Adam with a factored second moment, update clipping, and steps relative to the scale of the weights.
 
 b2      = 1 - t**beta2_decay
-rho     = min(lr, 1 / sqrt(t))                                   (relative_step; lr without)
-alpha   = rho * max(eps2, RMS(p))                                (scale_parameter; rho without)
-row    <- b2 * row + (1 - b2) * mean over columns of g^2         col likewise, over rows
+rho     = min(lr, 1 / sqrt(t))                                   (relative_step; without: lr)
+alpha   = rho * max(eps2, RMS(p))                                (scale_parameter; without: rho)
+row    <- b2 * row + (1 - b2) * mean over columns of g^2         col likewise, mean over rows
 V       = row col / mean(row)                                    vectors: V <- b2 * V + (1 - b2) * g^2
 u       = g / sqrt(V)
-u      <- u / max(1, RMS(u) / d)
+u      <- u / max(1, RMS(u) / d)                                 update clipping
 p      <- p - alpha * u
 """
 
@@ -22,20 +22,21 @@ from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignat
 from stepwell.errors import UsageError
 from stepwell.ops import ema, lerp_square, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.pieces import clipped, rms
 
-TINY = torch.finfo(torch.float32).tiny  # 1e-38: what an eps of 1e-30 leaves of its square
+TINY = torch.finfo(torch.float32).tiny  # 1e-38: the square of an eps of 1e-30 is 0 in float32
 
 
 def rate(t, lr, relative_step, warmup_init):
-    """rho, the step before it is scaled."""
+    """rho, before `scale_parameter`."""
     if not relative_step:
         return lr
     return minimum(lr * 1e-4 * t if warmup_init else lr, 1 / sqrt(t))
 
 
-def rms(x: Tensor) -> Tensor:
-    """Root of the mean square of each tensor of a stack, shaped to be divided by: one product of a row and a column."""
-    row = x.reshape(len(x), 1, -1)
+def rms_of(x: Tensor) -> Tensor:
+    """The root mean square of each tensor of a stack (n, ...), of shape (n, 1, ...): one product of row and column."""
+    row = x.reshape(len(x), 1, -1)  # (n, 1, elements)
     return (torch.bmm(row, row.mT) / row.shape[-1]).sqrt().view(-1, *[1] * (x.ndim - 1))
 
 
@@ -46,18 +47,18 @@ def update(
 ):  # fmt: skip
     paper = variant == "shazeer"
     weight, squared, added = t**beta2_decay, g.square(), eps1 if paper else 0
-    row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True) + added, weight)
-    col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True) + added, weight)
-    mean = row_var.mean(dim=-2, keepdim=True)
-    if paper:  # root by root: where a row and a column had no gradient yet, V is 1e-30 * 1e-30, which is 0
-        u = (g * (row_var / mean).rsqrt()).mul_(col_var.rsqrt())
+    row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True) + added, weight)  # (n, ..., rows, 1)
+    col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True) + added, weight)  # (n, ..., 1, columns)
+    mean = row_var.mean(dim=-2, keepdim=True)  # (n, ..., 1, 1)
+    if paper:  # one root after the other: where row and column have had no gradient, V is 1e-30 * 1e-30 = 0
+        u = (g * (row_var / mean).rsqrt()).mul_(col_var.rsqrt())  # (n, ..., rows, columns)
     else:
-        v = row_var * (col_var / mean.clamp(min=eps1))
+        v = row_var * (col_var / mean.clamp(min=eps1))  # (n, ..., rows, columns)
         u = v.clamp_(min=max(eps1 * eps1, TINY)).rsqrt_().mul_(g)
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
-        alpha = alpha * rms(p).clamp(min=eps2)
-    step = u.mul_(alpha / (rms(u) / d).clamp(min=1))
+        alpha = alpha * rms_of(p).clamp(min=eps2)  # (n, 1, ..., 1)
+    step = u.mul_(clipped(alpha, rms_of(u), d))
     if exp_avg is not None:
         step = exp_avg = exp_avg.lerp(step, 1 - beta1)
     if weight_decay:
@@ -84,35 +85,40 @@ def vector_update(
     u, variance = _direction(g, t, variance, beta2_decay, eps1, variant)
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
-        alpha = alpha * maximum(sqrt(p_squared / elements), eps2)
-    step = alpha / maximum(1, sqrt(u_squared / elements) / d) * u
+        alpha = alpha * maximum(rms(p_squared, elements), eps2)
+    step = clipped(alpha, rms(u_squared, elements), d) * u
     if exp_avg is not None:
         step = exp_avg = ema(exp_avg, step, beta1)
     return (alpha if variant == "shazeer" else lr) * weight_decay * p + step, variance, exp_avg
 
 
 class Adafactor(Optimizer):
-    """Adafactor. Adam's adaptivity in almost no memory: n + m numbers for a matrix of n x m. T5 was trained with it.
+    """Adafactor: Adam's adaptivity with n + m numbers of state for a matrix of n x m. T5 was trained with it.
 
-    Two definitions are in use. variant="torch" is torch.optim.Adafactor; variant="shazeer" is the paper and the
-    authors' code with the options of fairseq and transformers: Adafactor(lr=None, relative_step=True) there is
-    Adafactor(variant="shazeer") here, Adafactor(lr=1e-3, relative_step=False, scale_parameter=False) keeps its words.
+    Use it where memory is short. Cost: almost no state (one slot more with `beta1`), and several passes over each
+    matrix. Against AdamW: lr about 10 times larger with `relative_step`.
+
+    Two definitions are in use. variant="torch" is torch.optim.Adafactor. variant="shazeer" is the paper and the
+    authors' code with the options of fairseq and transformers: their Adafactor(lr=None, relative_step=True) is
+    Adafactor(variant="shazeer") here; Adafactor(lr=1e-3, relative_step=False, scale_parameter=False) keeps its
+    arguments.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them. The last two dimensions are factored, each
-            leading index on its own; vectors keep a full second moment.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). The last two dimensions are factored, for
+            each leading index separately; vectors keep a full second moment. Rows and columns stay fp32 in every
+            format.
         lr: at least 0. With `relative_step` the largest rho (1e-2 in the paper), else rho itself.
         beta2_decay: exponent of the second moment's weight 1 - t**beta2_decay, at most 0.
-        eps: (eps1, eps2): eps1 keeps roots away from zero (None: the machine epsilon of the arithmetic in "torch",
-            where it bounds V below; 1e-30 in "shazeer", where it is added to g^2); eps2 bounds RMS(p) below.
-        d: the RMS of a step that is tolerated, above 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay ("torch") or alpha * weight_decay.
+        eps: (eps1, eps2). eps1 keeps roots away from zero. In "torch" it is a lower bound of V (None: the machine
+            epsilon of the arithmetic); in "shazeer" it is added to g^2 (None: 1e-30). eps2 is a lower bound of RMS(p).
+        d: the largest RMS of a step without clipping, above 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay ("torch") or alpha * weight_decay.
         variant: "torch" or "shazeer".
-        beta1: decay of an average of the scaled steps, in [0, 1); None keeps none. A slot as large as the parameter.
-        scale_parameter: steps in the scale of the weights.
-        relative_step: rho falls like 1 / sqrt(t) once that is smaller than lr.
+        beta1: decay rate of an average of the scaled steps, in [0, 1); None: no average. A slot as large as the
+            parameter.
+        scale_parameter: multiply steps by RMS(p).
+        relative_step: rho decays like 1 / sqrt(t) once that is smaller than lr.
         warmup_init: rho starts at lr * 1e-4 * t (1e-6 * t at the usual lr), with `relative_step`.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`). Rows and columns stay fp32.
 
     Reference: Shazeer, Stern, "Adafactor: adaptive learning rates with sublinear memory cost", arXiv 1804.04235,
     algorithms 4 to 6.
@@ -150,26 +156,16 @@ class Adafactor(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        beta2_decay: float = -0.8,
-        eps: tuple[float | None, float] = (None, 1e-3),
-        d: float = 1.0,
-        weight_decay: float = 0.0,
-        *,
-        variant: str = "torch",
-        beta1: float | None = None,
-        scale_parameter: bool = True,
-        relative_step: bool = True,
-        warmup_init: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, beta2_decay: float = -0.8,
+        eps: tuple[float | None, float] = (None, 1e-3), d: float = 1.0, weight_decay: float = 0.0, *,
+        variant: str = "torch", beta1: float | None = None, scale_parameter: bool = True, relative_step: bool = True,
+        warmup_init: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
         if group["eps"][1] is None:
-            raise UsageError(f"Adafactor: eps={group['eps']!r}; the second, which bounds RMS(p), must be a number")
+            raise UsageError(f"Adafactor: eps={group['eps']!r}; the second, a lower bound of RMS(p), must be a number")
 
     @classmethod
     def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:

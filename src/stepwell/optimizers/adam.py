@@ -9,37 +9,36 @@ p          <- p - lr * direction
 from __future__ import annotations
 
 from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
-from stepwell.ops import debias, ema, ema_square, maximum, sqrt
+from stepwell.ops import debias, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
+from stepwell.optimizers.pieces import amsgrad
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
     exp_avg = ema(exp_avg, g, beta1)
     exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
-    largest = exp_avg_sq
-    if max_exp_avg_sq is not None:
-        largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
+    largest, max_exp_avg_sq = amsgrad(max_exp_avg_sq, exp_avg_sq)
     direction = debias(exp_avg, beta1, t) / (sqrt(debias(largest, beta2, t)) + eps)
     return direction, exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
 class Adam(Optimizer):
-    """Adam. Its weight decay is L2, inside the adaptive step, unless `decoupled_weight_decay`.
+    """Adam: a momentum divided by the running size of each element's gradient.
 
-    For almost everything; with weight decay, AdamW tunes more easily. Graph networks use it with L2 on purpose.
+    Use it for almost everything; with weight decay, AdamW is easier to tune. Graph networks use Adam with an L2 penalty
+    on purpose. Cost: two slots (8 bytes per element in fp32).
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0: about the size of one element's step.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, at least 0; a hyperparameter where gradients are tiny.
-        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
-        amsgrad: divide by the largest second moment so far (1904.09237); one slot more.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: learning rate, at least 0: about the size of each element's step.
+        betas: decay rates (beta1, beta2) of the averages of the gradient and of its square, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0; worth tuning where gradients are tiny.
+        weight_decay: at least 0; added to the gradient (L2 penalty) unless `decoupled_weight_decay`.
+        amsgrad: divide by the largest second moment so far (arXiv 1904.09237); one more slot.
 
-    Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad
-    the maximum is taken before the bias correction, as torch does (Reddi et al. have none).
+    Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 1. With amsgrad the
+    maximum is taken before the bias correction, as in torch (Reddi et al. have no bias correction).
 
     >>> optimizer = Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
     """
@@ -58,13 +57,7 @@ class Adam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, amsgrad: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

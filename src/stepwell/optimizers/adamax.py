@@ -1,8 +1,8 @@
 """Adamax: Adam with the largest recent gradient in place of the root mean square.
 
 exp_avg  <- beta1 * exp_avg + (1 - beta1) * g
-exp_inf  <- max(beta2 * exp_inf, |g| + eps), or eps_outside: max(beta2 * exp_inf, |g|)
-direction = exp_avg / (1 - beta1**t) / exp_inf, or eps_outside: / (exp_inf + eps)
+exp_inf  <- max(beta2 * exp_inf, |g| + eps), or with eps_outside: max(beta2 * exp_inf, |g|)
+direction = exp_avg / (1 - beta1**t) / exp_inf, or with eps_outside: / (exp_inf + eps)
 p        <- p - lr * direction
 """
 
@@ -21,22 +21,21 @@ def update(g, p, t, exp_avg, exp_inf, *, beta1, beta2, eps, eps_outside):
 
 
 class Adamax(Optimizer):
-    """Adamax. Steps are bounded by about lr, and no second moment needs a correction.
+    """Adamax: Adam whose steps are bounded by about lr, and whose maximum needs no bias correction.
 
-    For embeddings and other parameters whose gradients are rare and spiky; elsewhere Adam forgets a spike sooner.
-    Against AdamW: lr about 2 times larger.
+    Use it for embeddings and other parameters whose gradients are rare and large; elsewhere Adam forgets a large
+    gradient sooner. Cost: two slots, as Adam. Against AdamW: lr about 2 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0: about the largest step of one element.
-        betas: decay of the average and of the maximum, each in [0, 1).
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
-        eps_outside: add eps to the maximum when dividing (Keras, optax) instead of to each |g| inside it.
-        options: `decoupled_weight_decay`, `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: learning rate, at least 0: about the largest step of an element.
+        betas: decay rates (beta1, beta2) of the average and of the maximum, each in [0, 1).
+        eps: added for numerical stability, at least 0.
+        weight_decay: at least 0; added to the gradient (L2 penalty) unless `decoupled_weight_decay`.
+        eps_outside: add eps to the denominator (as Keras and optax do) instead of to |g| inside the maximum.
 
     Reference: Kingma, Ba, "Adam: a method for stochastic optimization", arXiv 1412.6980, algorithm 2. The paper has no
-    eps, so an element without a gradient yet divides 0 by 0; the default places it as torch.optim.Adamax does.
+    eps, so an element that has had no gradient divides 0 by 0; the default adds eps where torch.optim.Adamax does.
 
     >>> optimizer = Adamax(model.parameters(), lr=2e-3)
     """
@@ -52,13 +51,7 @@ class Adamax(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        eps_outside: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, eps_outside: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

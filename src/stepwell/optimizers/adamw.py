@@ -1,4 +1,4 @@
-"""AdamW: Adam, with weights that shrink by lr * weight_decay beside the adaptive step instead of inside it.
+"""AdamW: Adam with weight decay outside the adaptive step: each step shrinks the weights by lr * weight_decay.
 
 exp_avg, exp_avg_sq, direction as in Adam
 p <- p - lr * weight_decay * p - lr * direction
@@ -13,19 +13,22 @@ from stepwell.optimizers.memory import BOTH_MEANS
 
 
 class AdamW(Optimizer):
-    """AdamW, the standard for transformers and the first thing to try elsewhere.
+    """AdamW, the standard for transformers and the first optimizer to try elsewhere.
+
+    Cost: two slots (8 bytes per element in fp32). Every lr and weight decay of another optimizer is stated relative to
+    this.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0: about the size of one element's step.
-        betas: decay of the two averages, each in [0, 1). Language models are trained with beta2 0.95.
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        amsgrad: divide by the largest second moment so far; one slot more.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: learning rate, at least 0: about the size of each element's step.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1). Language models are trained with beta2
+            0.95.
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        amsgrad: divide by the largest second moment so far; one more slot.
 
     Reference: Loshchilov, Hutter, "Decoupled weight decay regularization", arXiv 1711.05101, algorithm 2. The paper
-    multiplies decay by the schedule's factor alone; here, as in torch, by lr as well.
+    multiplies the weight decay by the schedule's factor only; here, as in torch, it is multiplied by lr.
 
     >>> optimizer = AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
     """
@@ -40,13 +43,7 @@ class AdamW(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2, amsgrad: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

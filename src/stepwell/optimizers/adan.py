@@ -36,23 +36,25 @@ def update(
 
 
 class Adan(Optimizer):
-    """Adan. Bears large learning rates and long schedules; four slots, twice AdamW's state.
+    """Adan: Nesterov momentum with an average of gradient changes; tolerates large learning rates and long schedules.
 
-    For vision transformers and masked autoencoders, and where few epochs must do. Not where memory is short.
-    Against AdamW: lr 5 to 10 times larger, weight_decay 0.02; in vision its authors take batches of 2,048.
+    Use it for vision transformers and masked autoencoders, and where few epochs must do. Cost: four slots, twice
+    AdamW's state. Against AdamW: lr 5 to 10 times larger, weight_decay 0.02; its authors train vision models at batches
+    of 2,048.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        betas: decay of the averages of gradient, change and square, each in [0, 1); 1 minus those of the paper.
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; divides the weights by 1 + lr * weight_decay after the step.
+        betas: decay rates (beta1, beta2, beta3) of the averages of gradient, change and square, each in [0, 1). The
+            paper's betas are 1 minus these.
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; after the step the weights are divided by 1 + lr * weight_decay.
         no_prox: shrink the weights by lr * weight_decay before the step instead, as AdamW does.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", arXiv
-    2208.06677, algorithm 1. As in the authors' code averages start at zero and are corrected for it, which the paper
-    does not do; unlike there, every parameter has a clock of its own. Their clipping by norm is the step's here.
+    2208.06677, algorithm 1. As in the authors' code, averages start at zero and are bias-corrected, which the paper
+    does not do. Unlike in their code, every parameter has its own step count, and clipping by norm is left to
+    `stepwell.Step`.
 
     >>> optimizer = Adan(model.parameters(), lr=5e-3, weight_decay=0.02)
     """
@@ -74,15 +76,9 @@ class Adan(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        no_prox: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8, weight_decay: float = 0.0, no_prox: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:

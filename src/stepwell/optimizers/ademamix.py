@@ -7,12 +7,10 @@ direction     = (exp_avg_fast / (1 - beta1**t) + a * exp_avg_slow) / (sqrt(exp_a
 p            <- p - lr * weight_decay * p - lr * direction
 
 a  = alpha * min(1, t / alpha_warmup)
-b3 = beta3, but while t < beta3_warmup the beta whose half-life is that part of the way from beta1's to beta3's
+b3 = beta3; while t < beta3_warmup, the beta whose half-life is t / beta3_warmup of the way from beta1's to beta3's
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import debias, ema, ema_square, log, maximum, minimum, sqrt, where
@@ -20,7 +18,7 @@ from stepwell.optimizers.facts import Facts
 
 
 def _half_life(beta):
-    """The steps after which a gradient weighs half in an average of decay beta."""
+    """The number of steps after which the weight of a gradient in an average with decay beta has halved."""
     return log(0.5) / log(beta)
 
 
@@ -41,24 +39,23 @@ def update(
 
 
 class AdEMAMix(Optimizer):
-    """AdEMAMix. Old gradients still count: it forgets less and reaches a loss in fewer tokens on long runs.
+    """AdEMAMix: AdamW with a second, slow average that keeps old gradients; fewer tokens to a given loss on long runs.
 
-    For long training of language models (10,000 steps and more); short runs do not fill the slow average. Set both
-    warm-ups to the length of the run. One slot more than AdamW. Against AdamW: the same lr.
+    Use it for long training of language models (10,000 steps and more); short runs do not fill the slow average. Set
+    both warmups to the length of the run. Cost: three slots, one more than AdamW. Against AdamW: the same lr.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        betas: decay of the fast average, of the squares and of the slow average, each in [0, 1).
+        betas: decay rates (beta1, beta2, beta3) of the fast average, the squares and the slow average, each in [0, 1).
         alpha: weight of the slow average, at least 0; 5 to 10 in the paper.
-        beta3_warmup: steps over which the slow average becomes slow, at least 1; None: slow at once.
-        alpha_warmup: steps over which its weight rises from 0, at least 1; None: full at once.
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        beta3_warmup: steps over which beta3 rises from beta1, at least 1; None: no warmup.
+        alpha_warmup: steps over which alpha rises from 0, at least 1; None: no warmup.
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
 
     Reference: Pagliardini, Ablin, Grangier, "The AdEMAMix optimizer: better, faster, older", arXiv 2409.03137,
-    algorithm 1. The warm-ups count from t = 1 as in the paper and its PyTorch code (its optax code: from 0).
+    algorithm 1. The warmups count from t = 1, as in the paper and its PyTorch code (its optax code counts from 0).
 
     >>> optimizer = AdEMAMix(model.parameters(), lr=1e-3, alpha=8.0, beta3_warmup=50_000, alpha_warmup=50_000)
     """
@@ -69,7 +66,7 @@ class AdEMAMix(Optimizer):
         Slot("exp_avg_slow", memory="beta3"),
         Slot("exp_avg_sq", signed=False, memory="beta2"),
     )
-    ranges: ClassVar = {
+    ranges = {
         "alpha": Range(0),
         "beta3_warmup": Range(1, optional=True, whole=True),
         "alpha_warmup": Range(1, optional=True, whole=True),
@@ -81,15 +78,8 @@ class AdEMAMix(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
-        alpha: float = 2.0,
-        beta3_warmup: int | None = None,
-        alpha_warmup: int | None = None,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 2.0, beta3_warmup: int | None = None, alpha_warmup: int | None = None, eps: float = 1e-8,
+        weight_decay: float = 0.0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

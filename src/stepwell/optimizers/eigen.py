@@ -1,4 +1,4 @@
-"""Eigenvalues of the second moments of Shampoo and SOAP, which are often close to singular."""
+"""Eigenvalues of the second moments of Shampoo and SOAP, matrices that are often close to singular."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def eigh(second: Tensor) -> tuple[Tensor, Tensor]:
-    """Rising eigenvalues and eigenvectors of a stack of symmetric matrices (n, side, side).
+    """Eigenvalues (n, side), ascending, and eigenvectors (n, side, side) of a stack of symmetric matrices.
 
-    LAPACK's float32 routine gives up on some finite matrices, and then on the whole stack: those are decomposed in
-    float64, at the scale of 1. Raises torch.linalg.LinAlgError where numbers are not finite.
+    LAPACK's float32 routine fails for some finite matrices, and then for the whole stack. The stack is then decomposed
+    in float64, scaled to 1. Raises torch.linalg.LinAlgError where numbers are not finite.
     """
     try:
         return tuple(torch.linalg.eigh(second))

@@ -1,4 +1,4 @@
-"""What is known about an optimizer beside its rule: one frozen record each, with its sources."""
+"""Facts about an optimizer that its rule does not show: one frozen record per optimizer, with sources."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-# What makes the step: the gradient itself; the gradient over a running size of it; its sign; an average of the
-# iterates; an estimate of the curvature; products of whole matrices; the gradient at a point beside the weights.
+# What the step is computed from: the gradient itself; the gradient divided by its running size; its sign; an average
+# of the iterates; an estimate of the curvature; products of whole matrices; the gradient at a point near the weights.
 Method = Literal["gradient", "adaptive", "sign", "averaged", "curvature", "layer-wise", "matrix", "perturbed"]
 
-# What the step looks at: one element; sums over a tensor, too; a whole matrix; the loss, which it evaluates itself; or
-# it is a wrapper, whose step is made by another optimizer.
+# What the step of an element depends on: that element; also sums over its tensor; its whole matrix; the loss, which the
+# step evaluates itself. Or the step is that of another optimizer, in a wrapper.
 Kind = Literal["elementwise", "sums", "matrix", "closure", "wrapper"]
 
-# What the learning rate should do: rise and decay; rise and stay, as averages of the iterates take the decay's place;
-# or stay from the start, as the rule finds the length of its steps itself.
+# What the learning rate should do: warm up and decay; warm up and stay constant, where averages of the iterates replace
+# the decay; or be constant, where the rule chooses its step sizes itself.
 Schedule = Literal["decay", "warmup", "constant"]
 
 
@@ -27,13 +27,13 @@ class Facts:
 
     Args:
         lr: learning rates worth trying, (low, high), by model family; "default" where a family is not named.
-        source: where these ranges and the judgements below come from.
+        source: the sources of these ranges and of the judgments below.
         compare_options: constructor options `compare` uses unless told otherwise.
-        method: what makes the step.
-        kind: what the step looks at.
+        method: what the step is computed from.
+        kind: what the step of an element depends on.
         schedule: what the learning rate should do over a run.
-        lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where the two have
-            no usual relation.
+        lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where there is no
+            usual ratio.
         needs_closure: the step evaluates the loss itself.
         needs_warmup: starting at the full learning rate usually fails on transformers.
         needs_large_batch: loses more than AdamW does when batches are small.
@@ -59,7 +59,7 @@ class Facts:
         return self.lr.get(family or "default", self.lr["default"])
 
     def needs(self) -> list[str]:
-        """What the optimizer asks for beyond a gradient: closure, warmup, large_batch, matrices, modes."""
+        """What the optimizer needs in addition to gradients: closure, warmup, large_batch, matrices, modes."""
         words = {
             "closure": self.needs_closure,
             "warmup": self.needs_warmup,
@@ -73,8 +73,8 @@ class Facts:
 def state_bytes(optimizer: type[Any], shape: Sequence[int] = (1024, 1024), **options: Any) -> float:
     """Bytes of state per element of a float32 matrix, from the declared slots: 8 for `AdamW`, 4 for `Lion`.
 
-    `options` are the constructor's; with `state="int8"` the largest magnitudes of the blocks count, too. An optimizer
-    without an update rule of its own (L-BFGS, those that wrap another) says it itself: `bytes_per_element`.
+    `options` are those of the constructor. With `state="int8"` the scales of the blocks are included. An optimizer
+    without an update rule (L-BFGS, wrappers) has a method `bytes_per_element`.
     """
     if hasattr(optimizer, "bytes_per_element"):
         return optimizer.bytes_per_element(**options)

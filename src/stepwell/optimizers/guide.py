@@ -1,4 +1,4 @@
-"""The catalogue as a page of Markdown, made of facts and docstrings: `stepwell optimizers --markdown`."""
+"""The catalog of optimizers as a page of Markdown, from facts and docstrings: `stepwell optimizers --markdown`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS = {
     "curvature": "An estimate of the curvature",
     "layer-wise": "Steps in the scale of each tensor",
     "matrix": "Products of whole matrices",
-    "perturbed": "The gradient at a point beside the weights",
+    "perturbed": "The gradient at a point near the weights",
 }
 NEEDS = {
     "closure": "a closure",
@@ -32,15 +32,15 @@ NEEDS = {
 
 
 def page(optimizers: list[type[Any]]) -> str:
-    """The page of these optimizers: a table of all, then each with its use, in the words of its docstring."""
+    """The page: a table of all optimizers, then the description of each from its docstring."""
     facts = [record(optimizer) for optimizer in optimizers]
     lines = [
         "# The optimizers",
         "",
-        "Written by `stepwell optimizers --markdown` from the facts and docstrings of `stepwell.optimizers`; where",
-        "figures are from is said below each. Learning rates are those worth trying, with the usual ones of the other",
+        "Written by `stepwell optimizers --markdown` from the facts and docstrings of `stepwell.optimizers`. Sources",
+        "of the figures follow each description. Learning rates are those worth trying, with usual values of the other",
         'hyperparameters. Bytes of state are per element of a large float32 matrix with `state="fp32"`; elementwise',
-        'and layer-wise optimizers have `state="bf16"`, `"int8"` and `"int4"`, too ([contract.md](contract.md)).',
+        'and layer-wise optimizers also have `state="bf16"`, `"int8"` and `"int4"` ([contract.md](contract.md)).',
         "",
         "| optimizer | state, B | lr, transformer | lr, convolutions | times AdamW's lr | schedule | needs |",
         "|---|---|---|---|---|---|---|",
@@ -66,5 +66,5 @@ def _row(fact: dict[str, Any]) -> str:
 
 
 def _use(optimizer: type[Any]) -> str:
-    """What the docstring says before its arguments."""
+    """The part of the docstring before its arguments."""
     return inspect.cleandoc(optimizer.__doc__ or "").partition("\nArgs:")[0].strip()

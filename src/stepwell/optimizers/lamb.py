@@ -1,4 +1,4 @@
-"""LAMB: Adam's direction with the decay added, scaled to the norm of each tensor.
+"""LAMB: Adam's direction plus weight decay, scaled to the norm of each tensor.
 
 exp_avg, exp_avg_sq as in Adam
 u      = debias(exp_avg) / (sqrt(debias(exp_avg_sq)) + eps) + weight_decay * p
@@ -14,6 +14,7 @@ from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
 from stepwell.optimizers.memory import BOTH_MEANS
+from stepwell.optimizers.pieces import trust_ratio
 
 
 def _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, weight_decay, bias_correction):
@@ -38,33 +39,32 @@ def update(
     u, exp_avg, exp_avg_sq = _u(g, p, t, exp_avg, exp_avg_sq, beta1, beta2, eps, decay, bias_correction)
     if exclude:
         return u, exp_avg, exp_avg_sq
-    moves = u_squared > 0
-    ratio = minimum(sqrt(p_squared), max_weight_norm) / where(moves, sqrt(u_squared), 1)
-    return where((p_squared > 0) & moves, ratio, 1) * u, exp_avg, exp_avg_sq
+    ratio = minimum(sqrt(p_squared), max_weight_norm) / where(u_squared > 0, sqrt(u_squared), 1)
+    return trust_ratio(ratio, p_squared, u_squared) * u, exp_avg, exp_avg_sq
 
 
 class LAMB(LayerWise):
-    """LAMB. For very large batches of transformers and ResNets (the reference of MLPerf's BERT).
+    """LAMB: for very large batches of transformers and ResNets (the reference of MLPerf's BERT).
 
-    Every tensor moves by lr times its own norm, so lr is about 4 times AdamW's and grows with the root of the batch.
-    Not for small batches: there it is AdamW with a detour. Biases and gains of norms get Adam's step
-    without ratio and without decay, as in the authors' training code: `LAMB(model)` finds them.
+    Each tensor moves by lr times its own norm, so lr is about 4 times AdamW's and grows with the root of the batch
+    size. At small batches it has no advantage over AdamW. Cost: two slots, as AdamW, and a second pass over every
+    tensor. Biases and norm weights get Adam's step without ratio and weight decay, as in the authors' training code:
+    `LAMB(model)` finds them.
 
     Args:
-        params: a model; or parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). Pass a model to `exclude` by role.
         lr: learning rate, at least 0.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, at least 0.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0.
         weight_decay: at least 0; inside the trust ratio.
-        max_weight_norm: the ratio counts a weight norm at most this large; above 0. Infinite in the paper, 10 in the
-            first PyTorch ports.
-        bias_correction: as in the paper's algorithm 2; its appendix leaves it out.
-        exclude: what gets no ratio and no decay. "vectors": norms, biases and scalars by role if `params` is a model or
-            was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+        max_weight_norm: upper bound of ||p|| in the ratio, above 0. Infinite in the paper, 10 in the first PyTorch
+            ports.
+        bias_correction: as in the paper's algorithm 2; its appendix leaves the correction out.
+        exclude: the tensors without ratio and weight decay. "vectors": norms, biases and scalars by role if `params` is
+            a model or was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
 
     Reference: You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", arXiv 1904.00962,
-    algorithm 2. A limit on the gradient's norm belongs to the step (`clip_norm`), not here.
+    algorithm 2. To limit the norm of the gradient, use `stepwell.Step` with `clip_norm`.
 
     >>> optimizer = LAMB(model.parameters(), lr=2e-3, weight_decay=0.01)
     """
@@ -84,16 +84,8 @@ class LAMB(LayerWise):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        max_weight_norm: float = float("inf"),
-        bias_correction: bool = True,
-        exclude: str = "vectors",
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6,
+        weight_decay: float = 0.0, *, max_weight_norm: float = float("inf"), bias_correction: bool = True,
+        exclude: str = "vectors", **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

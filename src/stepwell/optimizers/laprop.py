@@ -1,4 +1,4 @@
-"""LaProp: the gradient is divided by its size first, and momentum is taken of the result.
+"""LaProp: the gradient is first divided by its running size; momentum averages the result.
 
 exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
 exp_avg    <- beta1 * exp_avg + (1 - beta1) * g / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
@@ -8,48 +8,42 @@ p          <- p - lr * weight_decay * p - lr * direction
 
 from __future__ import annotations
 
-from stepwell.engine import Optimizer, Options, Params, Slot, Unpack, hyperparameters
-from stepwell.ops import debias, ema, ema_square, maximum, sqrt
+from stepwell.engine import Optimizer, Options, Params, Unpack, hyperparameters
+from stepwell.ops import debias, ema, ema_square, sqrt
+from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.pieces import amsgrad
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, *, beta1, beta2, eps):
     exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
-    largest = exp_avg_sq
-    if max_exp_avg_sq is not None:
-        largest = max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
+    largest, max_exp_avg_sq = amsgrad(max_exp_avg_sq, exp_avg_sq)
     exp_avg = ema(exp_avg, g / (sqrt(debias(largest, beta2, t)) + eps), beta1)
     return debias(exp_avg, beta1, t), exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
 class LaProp(Optimizer):
-    """LaProp. Momentum and adaptivity do not disturb each other, so beta1 may exceed the root of beta2.
+    """LaProp: Adam with independent momentum and adaptivity, so that beta1 may exceed sqrt(beta2).
 
-    For noisy problems (reinforcement learning, GANs) that want a short memory of squares and a long momentum; at
-    Adam's betas it does what Adam does. Against AdamW: the same lr or a little smaller.
+    Use it for noisy problems (reinforcement learning, GANs) that need a short memory of squares and a long momentum; at
+    Adam's betas it behaves like Adam. Cost: two slots, as Adam. Against AdamW: the same lr or a little smaller.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        betas: decay of the momentum and of the squares, each in [0, 1).
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        amsgrad: divide by the largest second moment so far; one slot more.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        betas: decay rates (beta1, beta2) of the momentum and of the squares, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        amsgrad: divide by the largest second moment so far; one more slot.
 
     Reference: Ziyin, Wang, Ueda, "LaProp: separating momentum and adaptivity in Adam", arXiv 2002.04839, algorithm 1.
-    The authors' code keeps lr inside the momentum, which differs while a schedule moves it, and takes weight_decay
-    off after the step without lr.
+    The authors' code multiplies by lr inside the momentum, which differs while a schedule changes lr, and subtracts
+    weight_decay * p after the step, without lr.
 
     >>> optimizer = LaProp(model.parameters(), lr=4e-4, betas=(0.9, 0.99))
     """
 
-    rule, decay = update, "decoupled"
-    slots = (
-        Slot("exp_avg", memory="beta1"),
-        Slot("exp_avg_sq", signed=False, memory="beta2"),
-        Slot("max_exp_avg_sq", when="amsgrad", signed=False),
-    )
+    rule, slots, decay = update, Adam.slots, "decoupled"
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Ziyin et al. 2002.04839, its code (4e-4; transformers as Adam: 3e-4 translation, 1e-4 RoBERTa)",
@@ -57,13 +51,7 @@ class LaProp(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 4e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-15,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 4e-4, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-15,
+        weight_decay: float = 0.0, amsgrad: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

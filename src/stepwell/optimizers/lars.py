@@ -2,7 +2,7 @@
 
 ratio            = trust_coefficient * ||p|| / (||g|| + weight_decay * ||p|| + eps), 1 where either norm is 0
 scaled           = ratio * (g + weight_decay * p)
-momentum_buffer <- momentum * momentum_buffer + (1 - dampening) * scaled      (the first enters undampened)
+momentum_buffer <- momentum * momentum_buffer + (1 - dampening) * scaled      (the first: scaled)
 direction        = momentum_buffer, or with nesterov: scaled + momentum * momentum_buffer
 p               <- p - lr * direction
 """
@@ -14,10 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 from stepwell.engine import Options, Params, Range, Slot, Unpack, hyperparameters
-from stepwell.ops import sqrt, where
+from stepwell.ops import sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.layerwise import EXCLUDE, LayerWise
+from stepwell.optimizers.pieces import trust_ratio
 from stepwell.optimizers.sgd import check_nesterov
+from stepwell.optimizers.sgd import update as momentum_step
 
 
 def measure(g, p, t, momentum_buffer):
@@ -33,39 +35,38 @@ def update(
     else:
         norm = sqrt(p_squared)
         adapted = trust_coefficient * norm / (sqrt(g_squared) + weight_decay * norm + eps)
-        ratio = where((p_squared > 0) & (g_squared > 0), adapted, 1)
+        ratio = trust_ratio(adapted, p_squared, g_squared)
         decayed = g + weight_decay * p
     scaled = ratio * decayed if momentum_after_scaling else decayed
-    direction = scaled
-    if momentum_buffer is not None:
-        momentum_buffer = where(t == 1, 0, momentum) * momentum_buffer + where(t == 1, 1, 1 - dampening) * scaled
-        direction = scaled + momentum * momentum_buffer if nesterov else momentum_buffer
+    direction, momentum_buffer = momentum_step(
+        scaled, p, t, momentum_buffer, momentum=momentum, dampening=dampening, nesterov=nesterov
+    )
     return direction if momentum_after_scaling else ratio * direction, momentum_buffer
 
 
 class LARS(LayerWise):
-    """LARS. For convolution networks at batches of thousands, and self-supervised ones (SimCLR, BYOL, Barlow Twins).
+    """LARS: for convolutional networks at batches of thousands, and self-supervised ones (SimCLR, BYOL, Barlow Twins).
 
-    Every tensor moves by about lr * trust_coefficient times its own norm. Biases and gains of norms
-    get momentum SGD without ratio and without decay, as in published training code.
+    Each tensor moves by about lr * trust_coefficient times its own norm. At small batches it has no advantage over SGD.
+    Cost: one slot, as SGD with momentum, and a second pass over every tensor. Biases and norm weights get momentum SGD
+    without ratio and weight decay, as in published training code: `LARS(model)` finds them.
 
     Args:
-        params: a model; or parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0; published values run from 0.2 to 25, with a trust coefficient of 1e-3.
-        momentum: decay of the buffer, in [0, 1).
-        dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
+        params, options: as for every optimizer (see `stepwell.Optimizer`). Pass a model to `exclude` by role.
+        lr: learning rate, at least 0; published values range from 0.2 to 25, with a trust coefficient of 1e-3.
+        momentum: decay rate of the buffer, in [0, 1).
+        dampening: each gradient after the first enters the buffer with weight 1 - dampening, in [0, 1].
         weight_decay: at least 0; inside the ratio and the buffer.
         nesterov: look one step ahead; needs momentum and no dampening.
         trust_coefficient: the paper's eta, above 0.
-        eps: keeps the division finite, at least 0.
-        momentum_after_scaling: the buffer sums scaled gradients (the paper); else the present ratio scales what comes
-            out of a buffer of plain gradients, a different method as soon as ratios change.
-        exclude: what gets no ratio and no decay. "vectors": norms, biases and scalars by role if `params` is a model or
-            was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+        eps: added to the denominator for numerical stability, at least 0.
+        momentum_after_scaling: the buffer sums scaled gradients (the paper). False: the current ratio scales a buffer
+            of plain gradients, which is a different method once ratios change.
+        exclude: the tensors without ratio and weight decay. "vectors": norms, biases and scalars by role if `params` is
+            a model or was made from one, else tensors with fewer than two dimensions; "all", for a group; "none".
 
     Reference: You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv 1708.03888, algorithm 1.
-    The paper keeps lr inside the buffer: the same while lr is constant.
+    The paper multiplies by lr inside the buffer, which is the same while lr is constant.
 
     >>> optimizer = LARS(model.parameters(), lr=4.8, momentum=0.9, weight_decay=1e-6)
     """
@@ -74,12 +75,8 @@ class LARS(LayerWise):
     slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
     ranges = {"exclude": EXCLUDE, "trust_coefficient": Range(0, open_low=True)}
     facts = Facts(
-        lr={
-            "default": (0.1, 30.0),
-            "cnn": (0.1, 30.0),
-            "transformer": (0.1, 30.0),
-            "toy": (1e-5, 1e-1),
-        },  # its vectors get plain momentum SGD
+        # a toy task is one vector, which gets plain momentum SGD
+        lr={"default": (0.1, 30.0), "cnn": (0.1, 30.0), "transformer": (0.1, 30.0), "toy": (1e-5, 1e-1)},
         method="layer-wise",
         lr_against_adamw=None,
         needs_warmup=True,
@@ -90,20 +87,10 @@ class LARS(LayerWise):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        momentum: float = 0.9,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-        momentum_after_scaling: bool = True,
-        exclude: str = "vectors",
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1.0, momentum: float = 0.9, dampening: float = 0.0, weight_decay: float = 0.0,
+        nesterov: bool = False, *, trust_coefficient: float = 1e-3, eps: float = 1e-8,
+        momentum_after_scaling: bool = True, exclude: str = "vectors", **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What LAMB and LARS share: the tensors that their papers' training code gives neither trust ratio nor decay."""
+"""The base class of LAMB and LARS: which tensors get neither trust ratio nor weight decay."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ROLES = ("norm", "bias", "scalar")
 
 
 class LayerWise(Optimizer):
-    """An optimizer whose steps are scaled to the norm of each tensor, but for norms, biases and scalars.
+    """An optimizer whose steps are scaled to the norm of each tensor, except norms, biases and scalars.
 
-    Given a model, or groups that were made from one (`stepwell.groups`), it finds them by role, and each group falls
-    into one with `exclude="none"` and one with `exclude="all"`. Else they are the tensors with fewer than two
-    dimensions, `exclude="vectors"`. `explain()` says which.
+    Given a model, or groups that were made from a model (`stepwell.groups`), it finds these by role, and splits each
+    group into a group with `exclude="none"` and a group with `exclude="all"`. Otherwise the tensors with fewer than two
+    dimensions are excluded (`exclude="vectors"`). `explain()` lists them.
     """
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
@@ -41,10 +41,10 @@ class LayerWise(Optimizer):
 
 
 def _by_role(params: Any, owner: str) -> Any:
-    """Groups that say what is excluded, where the roles are known; else `params` as they are."""
+    """Groups with a key `exclude`, where the roles are known; else `params` unchanged."""
     if isinstance(params, nn.Module):
         members = find_roles(params).members
-    elif isinstance(params, list) and hasattr(params, "members"):  # those of `stepwell.groups`
+    elif isinstance(params, list) and hasattr(params, "members"):  # made by `stepwell.groups`
         members = params.members
     else:
         return params

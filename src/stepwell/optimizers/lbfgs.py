@@ -1,7 +1,7 @@
-"""L-BFGS: Newton's direction from the last pairs of steps and gradient changes, and a line search along it.
+"""L-BFGS: Newton's direction from recent steps and changes of the gradient, and a line search along the direction.
 
-s_i, y_i          = step i, and by how much it changed the gradient; kept for the last history_size steps
-direction         = H @ g by the two-loop recursion over (s_i, y_i), beginning with H0 = (s @ y) / (y @ y)
+s_i, y_i          = step i, and the change of the gradient over it, for the last history_size steps
+direction         = H @ g by the two-loop recursion over (s_i, y_i), starting with H0 = (s @ y) / (y @ y)
 p                <- p - t * direction, t by a line search (strong Wolfe conditions), or t = lr
 """
 
@@ -20,7 +20,7 @@ from stepwell.engine import as_groups, checkpoint, prefixes, stored
 from stepwell.engine.bytes import held
 from stepwell.engine.given_groups import check_names
 from stepwell.engine.optimizer import check_closure
-from stepwell.engine.options import NoOptions, Params, Unpack
+from stepwell.engine.options import NoOptions, Params, Unpack, hyperparameters
 from stepwell.engine.rule import OneOf, Range, Slot, check_hyperparameters
 from stepwell.errors import UsageError, WrongType, nearest, shown
 from stepwell.optimizers.facts import Facts
@@ -38,31 +38,31 @@ _RANGES: Mapping[str, Range | OneOf] = {
     "history_size": Range(1, whole=True),
     "line_search_fn": OneOf(("strong_wolfe", None)),
 }
-_VECTORS = ("d", "prev_flat_grad", "old_dirs", "old_stps")  # of the state: as long as all weights together
+_VECTORS = ("d", "prev_flat_grad", "old_dirs", "old_stps")  # of the state: vectors with one element per weight
 _LISTS = ("old_dirs", "old_stps")  # of these
 _NUMBERS = ("t", "H_diag", "prev_loss")
 
 
 class LBFGS(torch.optim.LBFGS):
-    """L-BFGS, for problems whose whole data fits one evaluation: physics-informed networks, small fits, fine ends.
+    """L-BFGS, for full-batch problems: physics-informed networks, small regression problems, final fine-tuning.
 
-    Each step evaluates the loss up to `max_eval` times, so it needs a closure; noise of small batches ruins its
-    estimate of the curvature. Memory: 2 * history_size + 2 copies of the weights. torch.optim.LBFGS does the work.
+    Each step evaluates the loss up to `max_eval` times, so it needs a closure. The noise of small batches spoils its
+    estimate of the curvature. Cost: 2 * history_size + 2 copies of the weights. torch.optim.LBFGS does the work.
 
     Args:
         params: parameters or (name, parameter) pairs; one group, one dtype, one device.
-        lr: first trial of the line search, or the step itself without one; at least 0. 1 is Newton's step.
+        lr: first trial of the line search, or the step size without line search; at least 0. 1 is Newton's step.
         max_iter: directions per step, at least 1.
-        max_eval: evaluations of the loss per step, at least 1; max_iter * 1.25 where None.
+        max_eval: evaluations of the loss per step, at least 1; None: max_iter * 1.25.
         tolerance_grad: a step ends where no element of the gradient is larger, at least 0.
         tolerance_change: a step ends where loss or weights change by less, at least 0.
-        history_size: pairs that are kept, at least 1.
-        line_search_fn: "strong_wolfe", which deserves to be taken, or None (torch's default): t = lr.
-        options: there are no others; one is refused with the nearest right name.
+        history_size: number of pairs (s_i, y_i) in the history, at least 1.
+        line_search_fn: "strong_wolfe" (recommended), or None (torch's default): t = lr.
+        options: none; an unknown option is refused with the nearest right name.
 
-    Beyond torch: the line search turns back from a point where loss or gradient is not finite; a step that raises, is
-    interrupted, or ends at weights that are not finite changes nothing; gradients may have any layout; copies can be
-    stepped; a checkpoint of other parameters, or of the same in another order, is refused.
+    Beyond torch: the line search returns from a point where loss or gradient is not finite; a step that raises, is
+    interrupted, or ends at weights that are not finite changes nothing; gradients may have any layout; copies can make
+    steps; a checkpoint of other parameters, or of the same in another order, is refused.
 
     Reference: Liu, Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming
     45, 1989; Nocedal, Wright, "Numerical optimization", algorithms 7.4, 7.5 and 3.5. For networks: Le et al., "On
@@ -88,26 +88,11 @@ class LBFGS(torch.optim.LBFGS):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        max_iter: int = 20,
-        max_eval: int | None = None,
-        tolerance_grad: float = 1e-7,
-        tolerance_change: float = 1e-9,
-        history_size: int = 100,
-        line_search_fn: str | None = None,
-        **options: Unpack[NoOptions],
-    ) -> None:
-        given: dict[str, Any] = {
-            "lr": lr,
-            "max_iter": max_iter,
-            "max_eval": max_eval,
-            "tolerance_grad": tolerance_grad,
-            "tolerance_change": tolerance_change,
-            "history_size": history_size,
-            "line_search_fn": line_search_fn,
-        }
+        self, params: Params, lr: float = 1.0, max_iter: int = 20, max_eval: int | None = None,
+        tolerance_grad: float = 1e-7, tolerance_change: float = 1e-9, history_size: int = 100,
+        line_search_fn: str | None = None, **options: Unpack[NoOptions],
+    ) -> None:  # fmt: skip
+        given = hyperparameters(locals())
         for option, value in options.items():
             raise UsageError(f"LBFGS: unknown option {option}={value!r}: {nearest(option, given)}")
         given = _check(given)
@@ -142,10 +127,10 @@ class LBFGS(torch.optim.LBFGS):
     # The step
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Go along up to `max_iter` directions.
+        """Make up to `max_iter` line searches, each along a new direction.
 
         Args:
-            closure: drops the gradients, computes the loss anew, does backward and returns the loss.
+            closure: clears the gradients, computes the loss, runs backward and returns the loss.
 
         Returns the loss before the step. Raises UsageError without a closure.
         """
@@ -156,7 +141,7 @@ class LBFGS(torch.optim.LBFGS):
             )
         check_closure("LBFGS", closure)
         self.param_groups[0].update(_check(self.param_groups[0]))
-        if float(self.param_groups[0]["lr"]) == 0:  # where a schedule begins or ends: torch's search divides by it
+        if float(self.param_groups[0]["lr"]) == 0:  # at an end of a schedule: torch's search divides by lr
             with torch.enable_grad():
                 return closure()
         losses: list[Any] = []
@@ -177,7 +162,7 @@ class LBFGS(torch.optim.LBFGS):
         finally:
             self._nowhere = False
         if not all(map(_is_finite, self._params)):
-            self._put_back(weights, {})  # what led there is no guide: begin anew with the gradient
+            self._put_back(weights, {})  # without the history that led there
         return losses[0]
 
     def _finite_gradients(self) -> bool:
@@ -186,8 +171,8 @@ class LBFGS(torch.optim.LBFGS):
     def _gather_flat_grad(self) -> Tensor:
         """All gradients as one vector. Where loss or gradient is not finite: NaN, with an infinite loss.
 
-        To a line search that compares with NaN nothing is true, and it goes on outwards. An infinite loss makes it turn
-        back, and a NaN slope makes it halve the interval instead of putting a cubic through infinity.
+        With a NaN loss every comparison of torch's line search is false, and it moves further out. An infinite loss
+        makes the search return, and a NaN slope makes it halve the interval instead of fitting a cubic to infinity.
         """
         parts = []
         for p in self._params:
@@ -201,7 +186,7 @@ class LBFGS(torch.optim.LBFGS):
         return torch.full_like(flat, math.nan) if self._nowhere else flat
 
     def _held(self) -> dict[str, Any]:
-        """The state, with copies of what a step changes in place."""
+        """The state, with copies of the tensors and lists that a step changes in place."""
         held = dict(self.state.get(self._params[0], {}))
         for key, value in held.items():
             if isinstance(value, list):
@@ -231,7 +216,7 @@ class LBFGS(torch.optim.LBFGS):
         return 4.0 * (2 * history_size + 2)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in torch's layout. Its lists are copies: those of a run grow."""
+        """The state in torch's layout, with copies of its lists: later steps extend the lists of the optimizer."""
         result = super().state_dict()
         for state in result["state"].values():
             if isinstance(state, dict):  # a user's own entry may be anything
@@ -239,10 +224,10 @@ class LBFGS(torch.optim.LBFGS):
         return result
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state saved here or by torch.optim.LBFGS.
+        """Load a state saved here or by torch.optim.LBFGS.
 
-        Raises UsageError for other parameters, or the same in another order: the history is one vector over all of
-        them. Then nothing has changed.
+        Raises UsageError for other parameters, or the same in another order, because the vectors of the history span
+        all parameters. Nothing is changed then.
         """
         content = checkpoint.content_of("LBFGS", state_dict)
         groups = content.get("param_groups")
@@ -281,10 +266,10 @@ class LBFGS(torch.optim.LBFGS):
         if names is not None:
             known["param_names"] = names
         content = {**content, "state": state, "param_groups": [known]}
-        super().load_state_dict(checkpoint.copied(content))  # torch would go on in the checkpoint's own tensors
+        super().load_state_dict(checkpoint.copied(content))  # torch would use, and change, the checkpoint's own tensors
 
     def _history(self, kept: Mapping[str, Any], history_size: int) -> dict[str, Any]:
-        """The state of a checkpoint as a step can go on with it, or UsageError."""
+        """The state of a checkpoint as the next step needs it. Raises UsageError where it does not fit."""
         result, pairs = dict(kept), kept.get("old_dirs", [])
         for key in ("func_evals", "n_iter"):
             result[key] = int(stored.number("LBFGS", "all parameters", Slot(key, signed=False), kept.get(key, 0)))
@@ -313,7 +298,7 @@ class LBFGS(torch.optim.LBFGS):
         return result
 
     def _vector(self, key: str, vector: Any) -> Tensor:
-        """One vector of the history without gaps, or UsageError."""
+        """One vector of the history, contiguous. Raises UsageError where it does not fit."""
         if isinstance(vector, Tensor) and vector.numel() != self._numel():
             raise UsageError(
                 f"LBFGS: '{key}' of the checkpoint has {vector.numel():,} elements, the parameters have "
@@ -324,13 +309,13 @@ class LBFGS(torch.optim.LBFGS):
         return vector.detach().as_subclass(Tensor).resolve_neg().contiguous()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # from a pickle or a copy, torch's has forgotten these two
+        super().__setstate__(state)  # torch does not copy these two
         self._params = self.param_groups[0]["params"]
         self._numel_cache = None
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether every element is finite. The extremes tell, 13 times as fast as to ask each element."""
+    """Whether every element is finite, by minimum and maximum: 13 times as fast as `isfinite` of each element."""
     tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
@@ -356,7 +341,7 @@ def _several(groups: list[dict[str, Any]]) -> UsageError:
 
 
 def _check_alike(group: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first parameter that cannot lie in one vector with the others."""
+    """Raise UsageError for the first parameter of another dtype or device: all weights are one vector."""
     names = group.get("param_names") or [f"number {place}" for place in range(len(group["params"]))]
     first = group["params"][0]
     for name, p in zip(names, group["params"], strict=True):

@@ -1,4 +1,4 @@
-"""Lion: the sign of a momentum that looks one gradient ahead.
+"""Lion: the sign of a momentum into which the current gradient is averaged once more.
 
 direction  = sign(beta1 * exp_avg + (1 - beta1) * g)
 exp_avg   <- beta2 * exp_avg + (1 - beta2) * g
@@ -19,17 +19,17 @@ def update(g, p, t, exp_avg, *, beta1, beta2):
 
 
 class Lion(Optimizer):
-    """Lion. Every element moves by exactly lr, and the state is half of AdamW's.
+    """Lion: every element moves by exactly lr, with half of AdamW's state.
 
-    For large batches; with small ones the sign is mostly noise. Against AdamW: lr 3 to 10 times smaller,
-    weight_decay 3 to 10 times larger.
+    Use it for large batches; at small batches the sign is mostly noise. Cost: one slot (4 bytes per element in fp32).
+    Against AdamW: lr 3 to 10 times smaller, weight_decay 3 to 10 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: the size of every element's step.
-        betas: weight of the momentum in the direction, and its decay, each in [0, 1). (0.95, 0.98) for language models.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step, outside the sign.
-        options: `maximize`, `backend` (see `stepwell.Optimizer`).
+        betas: beta1 weights the momentum in the direction, beta2 is its decay rate; each in [0, 1). (0.95, 0.98) for
+            language models.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay, outside the sign.
 
     Reference: Chen et al., "Symbolic discovery of optimization algorithms", arXiv 2302.06675, algorithm 2.
 
@@ -49,11 +49,7 @@ class Lion(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
+        self, params: Params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

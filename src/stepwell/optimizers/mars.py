@@ -1,4 +1,4 @@
-"""MARS-AdamW: AdamW fed with a gradient that is extrapolated from its own change, and clipped.
+"""MARS-AdamW: AdamW whose gradient is extrapolated from its last change, and clipped.
 
 c           = g + gamma * beta1 / (1 - beta1) * (g - last_grad)
 c           = c / max(1, ||c||)                                        the norm of each tensor
@@ -15,14 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, as_groups, hyperparameters
 from stepwell.engine.rule import FLAG, check_hyperparameters, read
-from stepwell.ops import maximum, sqrt, where
+from stepwell.ops import sqrt, where
 from stepwell.optimizers import adam
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.parted import parted, refuse_inside_zero
+from stepwell.optimizers.pieces import clipped
 
 
 def extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero):
@@ -38,32 +39,33 @@ def measure(g, p, t, *slots, beta1, gamma, first_previous_zero):
 def update(
     g, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, last_grad, *, beta1, beta2, eps, gamma, first_previous_zero, c_squared
 ):
-    c = extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero) / maximum(1, sqrt(c_squared))
+    c = clipped(extrapolated(g, t, last_grad, beta1, gamma, first_previous_zero), sqrt(c_squared), 1)
     return *adam.update(c, p, t, exp_avg, exp_avg_sq, max_exp_avg_sq, beta1=beta1, beta2=beta2, eps=eps), g
 
 
 class MARS(Optimizer):
-    """MARS-AdamW: variance reduction for the price of one slot, the last gradient. For pretraining of transformers.
+    """MARS-AdamW: AdamW with variance reduction from the last gradient, for pretraining of transformers.
 
-    This is MARS-approx: the gradient at the previous point is taken to be the previous gradient, on another batch.
+    This is MARS-approx: in place of the current batch's gradient at the last weights, it uses the last gradient, which
+    is of another batch. Cost: three slots, one more than AdamW, and a second pass over every tensor.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them; a group may say `use_mars` itself.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). A group may contain `use_mars`.
         lr: learning rate, at least 0; 1 to 2 times a tuned AdamW's, 10 times that of the usual GPT-2 recipes.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        gamma: how far to extrapolate, at least 0; 0.025 in the paper.
-        amsgrad: divide by the largest second moment so far; one slot more.
-        first_previous_zero: take the gradient before the first for zero, as the authors' code, so that the first is
-            extrapolated by all of itself; the paper has no correction at the first step.
-        optimize_1d: all tensors, as in the paper; else those that are not 2-D go to AdamW in here, as in the authors'
-            code unless told.
-        adamw_lr, adamw_betas, adamw_weight_decay: AdamW's own; None: `lr`, and `weight_decay`.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        gamma: strength of the extrapolation, at least 0; 0.025 in the paper.
+        amsgrad: divide by the largest second moment so far; one more slot.
+        first_previous_zero: take zero for the gradient before the first, as the authors' code does. The paper does not
+            extrapolate at the first step.
+        optimize_1d: update all tensors with MARS, as in the paper. False: AdamW updates tensors that are not 2-D, the
+            default of the authors' code.
+        adamw_lr, adamw_betas, adamw_weight_decay: hyperparameters of that AdamW; None: `lr` and `weight_decay`.
 
     Reference: Yuan et al., "MARS: unleashing the power of variance reduction for training large models", arXiv
-    2411.10438, algorithm 2. The second moment is that of c, as in paper and code; the code's page says g.
+    2411.10438, algorithm 2. The second moment is that of c, as in the paper and its code; the README of the code says
+    g.
 
     >>> optimizer = MARS(model.parameters(), lr=6e-3, weight_decay=0.01)
     >>> optimizer = MARS(model.parameters(), lr=6e-3, weight_decay=0.1, optimize_1d=False, adamw_lr=3e-3)
@@ -84,36 +86,12 @@ class MARS(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.95, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        gamma: float = 0.025,
-        *,
-        first_previous_zero: bool = False,
-        optimize_1d: bool = True,
-        adamw_lr: float | None = None,
-        adamw_betas: tuple[float, float] = (0.9, 0.95),
-        adamw_weight_decay: float | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "gamma": gamma,
-            "first_previous_zero": first_previous_zero,
-            "use_mars": True,
-            "adamw_lr": adamw_lr,
-            "adamw_betas": adamw_betas,
-            "adamw_weight_decay": adamw_weight_decay,
-            "optimize_1d": optimize_1d,
-        }
+        self, params: Params, lr: float = 3e-3, betas: tuple[float, float] = (0.95, 0.99), eps: float = 1e-8,
+        weight_decay: float = 0.0, amsgrad: bool = False, gamma: float = 0.025, *, first_previous_zero: bool = False,
+        optimize_1d: bool = True, adamw_lr: float | None = None, adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_weight_decay: float | None = None, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        defaults = {**hyperparameters(locals()), "use_mars": True}
         defaults |= check_hyperparameters("MARS", defaults, self.ranges_with(defaults))
         self.inner = {
             "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
@@ -135,13 +113,13 @@ class MARS(Optimizer):
         return found
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; two, where a part of it is for AdamW."""
-        is_group = isinstance(param_group, dict) and "params" in param_group  # what is none is refused
+        """Add a group. It becomes two groups where AdamW updates a part of it."""
+        is_group = isinstance(param_group, dict) and "params" in param_group  # anything else is refused
         for group in self._split(as_groups([param_group], "MARS")) if is_group else [param_group]:
             super().add_param_group(group)
 
     def _split(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Groups that say `use_mars`: what MARS updates, and the rest with the hyperparameters of AdamW."""
+        """Groups with a key `use_mars`: the tensors of MARS, and the others with the hyperparameters of AdamW."""
         result: list[dict[str, Any]] = []
         for group in groups:
             if self.optimize_1d or "use_mars" in group:
@@ -155,5 +133,5 @@ class MARS(Optimizer):
 
 
 def _said(group: dict[str, Any]) -> bool:
-    """What a group says of itself; MARS updates those that say nothing."""
+    """The key `use_mars` of a group; MARS updates groups without the key."""
     return bool(read("MARS", "use_mars", group.get("use_mars", True), FLAG))

@@ -1,42 +1,35 @@
-"""Muon: momentum, orthogonalised: every direction in a matrix's row and column space moves equally far.
+"""Muon: orthogonalized momentum, so that the step has the same size in every direction of a matrix.
 
-b <- momentum * b + (1 - momentum) * g
-u  = (1 - momentum) * g + momentum * b                    (Nesterov), or b
-x  = u / max(||u||, eps)                                  (transposed if it has more rows than columns)
-x <- a * x + (b' * A + c * A A) x,  A = x x^T             ns_steps times; (a, b', c) = ns_coefficients
-p <- p - lr * weight_decay * p - lr * adjustment * x
+momentum_buffer <- momentum * momentum_buffer + (1 - momentum) * g
+u                = (1 - momentum) * g + momentum * momentum_buffer        (nesterov; without: momentum_buffer)
+x                = u / max(||u||, eps)                                    (transposed if it has more rows than columns)
+x               <- a * x + (b * A + c * A A) x,  A = x x^T                ns_steps times; (a, b, c) = ns_coefficients
+p               <- p - lr * weight_decay * p - lr * adjustment * x
 """
 
 from __future__ import annotations
 
 import math
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stepwell.anatomy import ROLES, find_roles, hidden_by_name, is_matrix, role_by_name
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, as_groups
-from stepwell.engine.rule import FLAG, check_hyperparameters, read
-from stepwell.errors import UsageError
+from stepwell.anatomy import is_matrix
+from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.engine.rule import check_hyperparameters, read
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
-from stepwell.optimizers.parted import named, parted, refuse_inside_zero
+from stepwell.optimizers.muon_groups import split
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-_MEANT = {"muon": True, "adamw": False}  # what `stepwell.groups.muon` says of a group
-_MADE = re.compile(r"(muon|adamw)(, [^:]*)?: (ROLE)([+](ROLE))*".replace("ROLE", "|".join(ROLES)))  # its name
-_SHOWN = 4  # tensors that a warning lists
 
 
 # A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
 def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn):
     momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
-    u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer
+    u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer  # (n, rows, columns)
     dtype = u.dtype if u.dtype == torch.float64 else DTYPES[ns_dtype]
     x = orthogonalised(u, ns_coefficients, eps, ns_steps, dtype)
     return adjustment(g.shape[-2], g.shape[-1], adjust_lr_fn) * x, momentum_buffer
@@ -45,69 +38,74 @@ def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps
 def orthogonalised(
     u: Tensor, coefficients: tuple[float, float, float], eps: float, steps: int, dtype: torch.dtype
 ) -> Tensor:
-    """u (n, rows, columns) with singular values near 1: U V^T of each matrix, by Newton-Schulz iterations in `dtype`.
+    """About U V^T of each matrix U S V^T of a stack (n, rows, columns), by Newton-Schulz iterations in `dtype`.
 
-    An odd polynomial of the singular values, steep at 0, that leaves them between 0.7 and 1.2 after five steps.
+    Each iteration is an odd polynomial of the singular values, steep at 0. Five leave them between 0.7 and 1.2.
     """
     a, b, c = coefficients
-    x = u.mT if u.shape[-2] > u.shape[-1] else u
-    # Times a power of two, which rounds nothing: the squares of a norm overflow above 1e19 and vanish below 1e-23.
-    exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)
+    x = u.mT if u.shape[-2] > u.shape[-1] else u  # (n, short, long)
+    # A power of two, so scaling rounds nothing: the squares of a norm overflow above 1e19 and underflow below 1e-23.
+    exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)  # (n, 1, 1)
     scale = torch.ldexp(torch.ones_like(exponent, dtype=x.dtype), -exponent)
     x = x * scale
     x = (x / torch.linalg.matrix_norm(x, keepdim=True).maximum(eps * scale)).to(dtype)
     for _ in range(steps):
-        gram = torch.bmm(x, x.mT)  # as `@`, which first copies the transposed
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = torch.bmm(x, x.mT)  # (n, short, short); not `@`, which copies the transposed tensor
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # (n, short, long)
     x = x.to(u.dtype)
-    return x.mT if u.shape[-2] > u.shape[-1] else x
+    return x.mT if u.shape[-2] > u.shape[-1] else x  # (n, rows, columns)
 
 
 def adjustment(rows: int, columns: int, adjust_lr_fn: str | None) -> float:
-    """The factor that makes one lr suit matrices of all shapes."""
+    """The factor with which one lr suits matrices of all shapes."""
     if adjust_lr_fn == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))
     return math.sqrt(max(1.0, rows / columns))
 
 
 class Muon(Optimizer):
-    """Muon, for the hidden matrices of a network; embeddings, heads, norms and biases are updated by AdamW, in here.
+    """Muon, for the hidden matrices of a network; embeddings, heads, norms and biases are updated by AdamW inside it.
 
-    The fastest known optimizer for hidden layers of transformers at most scales; it costs matrix products (a few
-    percent of a training step where batches are large) and one slot. Give it the model: `Muon(model)` splits by role.
-    AdamW also gets output convolutions, what reads the raw input, depthwise convolutions, recurrent weights and
-    codebooks; Muon gets the rest, routers of experts among it (`stepwell.groups.muon` says more, and lets you decide).
+    Use it for transformers: it is the fastest known optimizer for their hidden layers at most scales. Cost: one slot,
+    half of AdamW's state, and matrix products (a few percent of a training step where batches are large). Against
+    AdamW: lr about 20 times larger, or the same with `adjust_lr_fn="match_rms_adamw"`.
+
+    Pass the model: `Muon(model)` splits its parameters by role. AdamW also updates output convolutions, layers that
+    read the raw input, depthwise convolutions, recurrent weights and codebooks. Muon updates the rest, routers of
+    experts included (`stepwell.groups.muon` says more, and lets you decide).
 
     Args:
-        params: a model, or groups of `stepwell.groups`: tensors are told by their role (`stepwell.groups.muon` says
-            which layers count as hidden), and what `groups.muon` has split stays split so. Or (name, parameter) pairs,
-            told by name and shape; or parameters, told by their shape alone, with a warning. A group may say `use_muon`
-            itself. Convolution kernels are matrices of the first dimension by all others.
+        params: a model, or groups of `stepwell.groups`, whose tensors are chosen by role (`stepwell.groups.muon` says
+            which layers count as hidden); a split by `groups.muon` is kept. Or (name, parameter) pairs, chosen by name
+            and shape; or parameters, chosen by shape alone, with a warning. A group may contain `use_muon`. Convolution
+            kernels are matrices of the first dimension by all others.
         lr: learning rate, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        momentum: decay of the average, in [0, 1).
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        momentum: decay rate of the average, in [0, 1).
         nesterov: look one gradient ahead.
-        ns_coefficients: (a, b', c) of the iteration.
-        eps: the least norm that is divided by, above 0.
-        ns_steps: iterations, from 1 to 100; more than 10 only turn rounding errors over.
+        ns_coefficients: (a, b, c) of the Newton-Schulz iteration.
+        eps: lower bound of the norm in the denominator, above 0.
+        ns_steps: iterations, from 1 to 100; more than 10 only change rounding errors.
         adjust_lr_fn: "original" or None: sqrt(max(1, rows / columns)), for an lr of Muon's own, around 0.02.
-            "match_rms_adamw": 0.2 * sqrt(max(rows, columns)), steps as large as AdamW's, for AdamW's lr and decay.
-        adamw_lr: lr of what AdamW updates; None: `lr`, which suits "match_rms_adamw".
-        adamw_betas, adamw_eps, adamw_weight_decay: AdamW's own; None of the last: `weight_decay`.
+            "match_rms_adamw": 0.2 * sqrt(max(rows, columns)), for AdamW's lr and weight decay: steps are as large as
+            AdamW's.
+        adamw_lr: lr of the parameters that AdamW updates; None: `lr`, which suits "match_rms_adamw".
+        adamw_betas, adamw_eps, adamw_weight_decay: AdamW's other hyperparameters; None for the last: `weight_decay`.
         ns_dtype: "bf16", as the authors and torch iterate, or "fp32". float64 parameters iterate in float64.
-        force: orthogonalise embeddings and heads too, where a group asks for it with `use_muon`.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+        force: orthogonalize embeddings and heads, too, in groups with `use_muon=True`.
+        options: as for every optimizer (see `stepwell.Optimizer`).
 
     Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024 (github.com/KellerJordan/
-    Muon); "match_rms_adamw" is Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982. As in torch, the
-    norm is bounded below by eps (Jordan adds it), sides are those of the matrix, and a missing gradient is left out.
+    Muon); "match_rms_adamw" is Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982. As in torch, eps is a
+    lower bound of the norm (Jordan adds it), sides are those of the matrix, and parameters without a gradient are
+    skipped.
 
     >>> muon = Muon(model, lr=0.02, weight_decay=0.1, adamw_lr=3e-4)
     >>> muon = Muon(stepwell.groups.muon(model, lr=0.02, adamw={"lr": 3e-4}, keep_out=["pooler"]))
     >>> optimizer = Muon(model.named_parameters(), lr=0.02, adamw_lr=3e-4)  # by names: a model tells more
 
     Raises UsageError where no tensor is a trained hidden matrix (AdamW would update them all), and for a vector, an
-    embedding or a head in a group with `use_muon`. Warns, once, where tensors without names are told by their shape.
+    embedding or a head in a group with `use_muon`. Warns once where tensors without names are chosen by shape.
     """
 
     rule, slots, decay, view = update, (Slot("momentum_buffer", memory="momentum"),), "decoupled", "matrix"
@@ -133,61 +131,24 @@ class Muon(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-        nesterov: bool = True,
-        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
-        eps: float = 1e-7,
-        ns_steps: int = 5,
-        adjust_lr_fn: str | None = None,
-        *,
-        adamw_lr: float | None = None,
-        adamw_betas: tuple[float, float] = (0.9, 0.95),
-        adamw_eps: float = 1e-8,
-        adamw_weight_decay: float | None = None,
-        ns_dtype: str = "bf16",
-        force: bool = False,
+        self, params: Params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95,
+        nesterov: bool = True, ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        eps: float = 1e-7, ns_steps: int = 5, adjust_lr_fn: str | None = None, *, adamw_lr: float | None = None,
+        adamw_betas: tuple[float, float] = (0.9, 0.95), adamw_eps: float = 1e-8,
+        adamw_weight_decay: float | None = None, ns_dtype: str = "bf16", force: bool = False,
         **options: Unpack[Options],
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "ns_coefficients": ns_coefficients,
-            "eps": eps,
-            "ns_steps": ns_steps,
-            "adjust_lr_fn": adjust_lr_fn,
-            "ns_dtype": ns_dtype,
-            "betas": adamw_betas,
-            "amsgrad": False,
-            "use_muon": True,
-            "adamw_lr": adamw_lr,
-            "adamw_eps": adamw_eps,
-            "adamw_weight_decay": adamw_weight_decay,
-            "force": force,
-        }
-        defaults["betas"] = read("Muon", "adamw_betas", adamw_betas, self.all_ranges["adamw_betas"])
+    ) -> None:  # fmt: skip
+        defaults = {**hyperparameters(locals()), "amsgrad": False, "use_muon": True}
+        defaults["betas"] = read("Muon", "adamw_betas", defaults.pop("adamw_betas"), self.all_ranges["adamw_betas"])
         defaults |= check_hyperparameters("Muon", defaults, self.ranges_with(defaults))
-        self.force, self.inner = (
-            defaults["force"],
-            {
-                "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
-                "eps": defaults["adamw_eps"],
-                "weight_decay": defaults["weight_decay" if adamw_weight_decay is None else "adamw_weight_decay"],
-            },
-        )
-        groups = self._split(params)
-        tensors = [tensor for group in groups for _, tensor in named(group)]  # others are refused with their group
-        if not any(group["use_muon"] for group in groups) and all(isinstance(one, Tensor) for one in tensors):
-            raise UsageError(
-                f"Muon: none of the {sum(len(group['params']) for group in groups)} tensors given is a trained hidden "
-                "matrix, so AdamW would update them all; use AdamW, or say use_muon=True in the group of a matrix"
-            )
-        self._parting = False  # the groups are as they shall be
+        self.force = defaults["force"]
+        self.inner = {
+            "lr": defaults["lr" if adamw_lr is None else "adamw_lr"],
+            "eps": defaults["adamw_eps"],
+            "weight_decay": defaults["weight_decay" if adamw_weight_decay is None else "adamw_weight_decay"],
+        }
+        groups = split(params, self.inner, self.force)
+        self._parting = False  # the groups are split already
         super().__init__(groups, defaults, options)
         del self._parting
 
@@ -201,88 +162,10 @@ class Muon(Optimizer):
         return {"use_muon": is_matrix(tensor), "amsgrad": False, "betas": betas, **settings, **group}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; without `use_muon` in it, two, where it has hidden matrices and other parameters."""
+        """Add a group. Without `use_muon`, it becomes two groups where it has hidden matrices and other parameters."""
         if not self._parting or not isinstance(param_group, dict) or "params" not in param_group:
-            return super().add_param_group(param_group)  # which refuses what is no group
-        for group in self._split([param_group], whole=False):
+            return super().add_param_group(param_group)  # which refuses it
+        for group in split([param_group], self.inner, self.force, whole=False):
             super().add_param_group(group)
 
     _parting = True
-
-    def _split(self, params: Any, whole: bool = True) -> list[dict[str, Any]]:
-        """Groups that say `use_muon`: hidden matrices, and the rest with the hyperparameters of AdamW.
-
-        What decides, the first that says anything: the key in the group; `stepwell.groups.muon`, which made the group;
-        the role of the tensor in its model; its name and shape; its shape alone, with a warning.
-        """
-        members = find_roles(params).members if isinstance(params, nn.Module) else None
-        if isinstance(params, list):  # those of `stepwell.groups` know their members
-            members = getattr(params, "members", None)
-        groups = as_groups(params, "Muon")
-        made_for = getattr(params, "optimizers", None) or [None] * len(groups)
-        said = [_said(group, name) for group, name in zip(groups, made_for, strict=True)]
-        if members is None:
-            hidden = _told_by_names([group for group, use in zip(groups, said, strict=True) if use is None], whole)
-        elif any(member.trained and member.is_hidden_matrix for member in members):
-            hidden = {id(member.tensor) for member in members if member.is_hidden_matrix}
-        else:
-            hidden = set()
-        found: list[dict[str, Any]] = []
-        for group, use in zip(groups, said, strict=True):
-            if use is None:
-                refuse_inside_zero("Muon", "use_muon")
-                matrices, others = parted(group, lambda name, tensor: id(tensor) in hidden)
-                found += [{**matrices, "use_muon": True}, {**self.inner, **others, "use_muon": False}]
-            elif use:
-                self._check_matrices(group)
-                found.append({**group, "use_muon": use})
-            else:
-                found.append({**self.inner, **group, "use_muon": use})
-        return [group for group in found if group["params"] or len(found) == 1]
-
-    def _check_matrices(self, group: Mapping[str, Any]) -> None:
-        for name, tensor in named(group):
-            if not isinstance(tensor, Tensor):
-                continue  # which is refused with the group
-            if not is_matrix(tensor):
-                raise UsageError(
-                    f"Muon: {name or 'a parameter'} of shape {tuple(tensor.shape)} is no matrix, so it cannot be "
-                    "orthogonalised; give its group use_muon=False, and AdamW updates it"
-                )
-            role = None if self.force or "use_muon" not in group else role_by_name(name)
-            if role is not None:
-                raise UsageError(
-                    f"Muon: {name} looks like {'an' if role == 'embedding' else 'a'} {role}, whose rows should not be "
-                    "orthogonalised; give its group use_muon=False, or force=True if it is none"
-                )
-
-
-def _said(group: Mapping[str, Any], made_for: str | None) -> Any:
-    """What a group itself says: by its key, or by `stepwell.groups.muon`, which made it. None: nothing."""
-    if "use_muon" in group:
-        return read("Muon", "use_muon", group["use_muon"], FLAG)
-    if made_for is None and (made := _MADE.fullmatch(_name_of(group))):  # out of a list(groups)
-        made_for = made[1]
-    return None if made_for is None else _MEANT.get(made_for)
-
-
-def _name_of(group: Mapping[str, Any]) -> str:
-    name = group.get("name")
-    return name if isinstance(name, str) else ""
-
-
-def _told_by_names(groups: Sequence[Mapping[str, Any]], whole: bool) -> set[int]:
-    """The ids of the tensors that are hidden matrices as far as names and shapes tell; a warning where they do not."""
-    pairs = [pair for group in groups for pair in named(group) if isinstance(pair[1], Tensor)]
-    told = hidden_by_name(pairs, whole)
-    if told.doubted:
-        count = len(told.doubted)
-        listed = ", ".join(f"{name or 'unnamed'} {list(tensor.shape)}" for name, tensor in told.doubted[:_SHOWN])
-        warnings.warn(
-            f"Muon: {count} tensor{'' if count == 1 else 's'} taken for hidden matrices by shape alone, embeddings and "
-            f"output layers among them if there are any: {listed}{', ...' if count > _SHOWN else ''}; pass the model "
-            "or stepwell.groups.muon(model), or say use_muon in each group",
-            UserWarning,
-            stacklevel=4,
-        )
-    return told.hidden

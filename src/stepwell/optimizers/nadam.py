@@ -1,4 +1,4 @@
-"""NAdam: Adam whose momentum looks one step ahead, after Nesterov, with a momentum that rises at first.
+"""NAdam: Adam with Nesterov momentum and a momentum that rises over the first steps.
 
 mu         = beta1 * (1 - 0.96**(t * momentum_decay) / 2),  mu_next the same for t + 1
 mu_product <- mu_product * mu
@@ -11,9 +11,7 @@ p          <- p - lr * direction
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack
+from stepwell.engine import Optimizer, OptionsButDecay, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.ops import debias, ema, ema_square, sqrt
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
@@ -30,24 +28,23 @@ def update(g, p, t, exp_avg, exp_avg_sq, mu_product, *, beta1, beta2, eps, momen
 
 
 class NAdam(Optimizer):
-    """NAdam. Reacts to a new gradient one step sooner than Adam.
+    """NAdam: Adam that reacts to a new gradient one step sooner.
 
-    For recurrent networks and wherever Adam works and a little speed is wanted; it was the most reliable choice of
-    several untuned benchmarks. Against AdamW: the same lr, or up to 2 times larger.
+    Use it for recurrent networks, and wherever Adam works and a little speed is wanted; it was the most reliable choice
+    of several untuned benchmarks. Cost: two slots, as Adam. Against AdamW: the same lr, or up to 2 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0: about the size of one element's step.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; added to the gradient (L2).
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: learning rate, at least 0: about the size of each element's step.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; added to the gradient (L2 penalty).
         momentum_decay: how fast the momentum rises from beta1 / 2 to beta1, at least 0.
         decoupled_weight_decay: shrink the weights by lr * weight_decay per step instead.
-        average_with_mu: average with the rising momentum, as the paper has it, instead of with beta1, as torch has it.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        average_with_mu: average with the rising mu, as in the paper, instead of with beta1, as in torch.
 
     Reference: Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016, algorithm 2 and section 3. The
-    default is torch.optim.NAdam's: it averages with beta1 and weighs with mu; `average_with_mu` is the paper's.
+    default is torch.optim.NAdam's: it averages with beta1 and weights with mu; `average_with_mu` is the paper's.
 
     >>> optimizer = NAdam(model.parameters(), lr=2e-3)
     """
@@ -58,7 +55,7 @@ class NAdam(Optimizer):
         Slot("exp_avg_sq", signed=False, memory="beta2"),
         Slot("mu_product", per="tensor", start=1.0),
     )
-    ranges: ClassVar = {"momentum_decay": Range(0)}
+    ranges = {"momentum_decay": Range(0)}
     memory = BOTH_MEANS
     facts = Facts(
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
@@ -67,23 +64,8 @@ class NAdam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum_decay: float = 4e-3,
-        decoupled_weight_decay: bool = False,
-        average_with_mu: bool = False,
-        **options: Unpack[OptionsButDecay],
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum_decay": momentum_decay,
-            "average_with_mu": average_with_mu,
-        }
-        super().__init__(params, defaults, {**options, "decoupled_weight_decay": decoupled_weight_decay})
+        self, params: Params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False,
+        average_with_mu: bool = False, **options: Unpack[OptionsButDecay],
+    ) -> None:  # fmt: skip
+        super().__init__(params, hyperparameters(locals()), options)

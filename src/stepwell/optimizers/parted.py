@@ -1,4 +1,4 @@
-"""A parameter group as two: for optimizers that treat a part of the tensors differently."""
+"""Splits a parameter group into two, for optimizers that treat some tensors differently."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from stepwell.errors import UsageError
 
 
 def named(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """(name, tensor) of a group; the name is empty where there is none."""
+    """(name, tensor) pairs of a group; the name of a tensor without a name is empty."""
     count = len(group["params"])
     names = group.get("param_names")
-    if not (isinstance(names, (list, tuple)) and len(names) == count):  # what they are is checked with the group
+    if not (isinstance(names, (list, tuple)) and len(names) == count):  # checked with the group
         names = [""] * count
     return [one if isinstance(one, tuple) else (name, one) for name, one in zip(names, group["params"], strict=True)]
 
 
 def refuse_inside_zero(owner: str, key: str) -> None:
-    """Raise UsageError where a ZeroRedundancyOptimizer is making the optimizer: it takes for granted that there are as
-    many groups as it has handed over, and would fail in an assertion."""
+    """Raise UsageError where a ZeroRedundancyOptimizer constructs the optimizer: it asserts that the optimizer has as
+    many groups as it passed."""
     module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
     frame = None if module is None else sys._getframe(1)
     while frame is not None:
         if isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):  # type: ignore[union-attr]
             raise UsageError(
-                f"{owner}: inside ZeroRedundancyOptimizer a group cannot be parted into two; hand over groups that say "
+                f"{owner}: inside ZeroRedundancyOptimizer a group cannot be split into two; pass groups that say "
                 f"which they are, as ZeroRedundancyOptimizer([{{'params': matrices, '{key}': True}}, "
                 f"{{'params': others, '{key}': False}}], {owner}, lr=...)"
             )
@@ -34,7 +34,8 @@ def refuse_inside_zero(owner: str, key: str) -> None:
 
 
 def parted(group: Mapping[str, Any], chosen: Callable[[str, Any], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The group with what is chosen, by name and tensor, and the group with the rest. Either may be empty."""
+    """The group with the tensors that `chosen(name, tensor)` accepts, and the group with the others. Either may be
+    empty."""
     mine = [chosen(name, tensor) for name, tensor in named(group)]
 
     def part(wanted: bool) -> dict[str, Any]:

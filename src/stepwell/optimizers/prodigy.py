@@ -1,4 +1,4 @@
-"""Prodigy: Adam that finds its own learning rate, from how far the weights have gone and how gradients point back.
+"""Prodigy: Adam that estimates its own learning rate from the distance between the weights and their start.
 
 With d one number for all tensors, sums over all of them, and beta3 = sqrt(beta2):
 
@@ -20,8 +20,8 @@ from stepwell.ops import abs, ema, ema_square, maximum, minimum, sqrt, where
 from stepwell.optimizers.facts import Facts
 
 
-def corrected(rate, k, beta1, beta2, use_bias_correction):
-    """Adam's bias corrections; the clock k is that of all tensors."""
+def bias_corrected(rate, k, beta1, beta2, use_bias_correction):
+    """The rate with both bias corrections of Adam; k counts the steps of all tensors together."""
     return rate * sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else rate
 
 
@@ -29,7 +29,7 @@ def measure(
     g, p, t, exp_avg, exp_avg_sq, s, p0, d, d_max, d_numerator, k,
     *, lr, beta1, beta2, beta3, use_bias_correction, safeguard_warmup,
 ):  # fmt: skip
-    rate = corrected(d * lr, k, beta1, beta2, use_bias_correction)
+    rate = bias_corrected(d * lr, k, beta1, beta2, use_bias_correction)
     fading = sqrt(beta2) if beta3 is None else beta3
     return {
         "back": d * rate * (g * (where(t > 1, p0, p) - p)),
@@ -42,14 +42,14 @@ def update(
     *, lr, beta1, beta2, beta3, eps, weight_decay, decouple, use_bias_correction, safeguard_warmup, d0, d_coef,
     growth_rate, back, s_sum,
 ):  # fmt: skip
-    rate = corrected(d * lr, k, beta1, beta2, use_bias_correction)
+    rate = bias_corrected(d * lr, k, beta1, beta2, use_bias_correction)
     fading = sqrt(beta2) if beta3 is None else beta3
     p0 = where(t > 1, p0, p)
     s = fading * s + d * (d if safeguard_warmup else rate) * g
     exp_avg = ema(exp_avg, d * g, beta1)
     exp_avg_sq = ema_square(exp_avg_sq, d * g, beta2)
 
-    moves = s_sum > 0  # no gradient yet that is not zero: nothing to learn from, and nothing to do
+    moves = s_sum > 0  # False until a gradient is nonzero: no step until then
     numerator = fading * d_numerator + back
     estimate = d_coef * numerator / where(moves, s_sum, 1)
     largest = maximum(d_max, estimate)
@@ -65,30 +65,32 @@ def update(
 
 
 class Prodigy(Optimizer):
-    """Prodigy: leave lr at 1. For runs that cannot be tuned, and fine-tuning of adapters and diffusion models.
+    """Prodigy: no learning rate to tune; leave lr at 1.
 
-    `lr` is a factor on the rate it finds: schedules multiply it as usual (cosine suits it). Groups share one d.
+    Use it for runs that cannot be tuned, and to fine-tune adapters and diffusion models. lr multiplies the estimated
+    rate, so schedules work as usual (cosine suits it). All groups share one d. Cost: four slots, twice Adam's, and a
+    second pass over every tensor.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: factor of the rate that is found, at least 0; 1.
-        betas: decay of the two averages, each in [0, 1).
-        beta3: decay of the sums that d is made of, in [0, 1); None: sqrt(beta2).
-        eps: keeps the division finite, at least 0; times d.
-        weight_decay: at least 0; shrinks the weights by rate * weight_decay per step.
-        decouple: False adds the decay to the gradient instead (L2).
-        use_bias_correction: as Adam's; d then starts more carefully.
-        safeguard_warmup: keep lr out of the denominator of d, for warm-up.
-        d0: the first d, above 0. Far below the right rate; growth is quick.
-        d_coef: factor of the estimate, above 0; the knob to turn (0.5 or 2) where the result is too bold or too shy.
-        growth_rate: d grows by at most this factor per step, at least 1; 1.02 is a kind of warm-up.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`). The weights at the start are kept
-            in fp32 whatever the state.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). The initial weights are kept in fp32 in
+            every format.
+        lr: factor of the estimated rate, at least 0; usually 1.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        beta3: decay rate of the sums that d is computed from, in [0, 1); None: sqrt(beta2).
+        eps: at least 0; d * eps is added to the denominator for numerical stability.
+        weight_decay: at least 0; each step shrinks the weights by rate * weight_decay.
+        decouple: False adds the decay to the gradient instead (L2 penalty).
+        use_bias_correction: correct both averages for their start at zero, as Adam does; d then grows more carefully.
+        safeguard_warmup: leave lr out of the denominator of d; for schedules with warmup.
+        d0: initial d, above 0. Far below the right rate; d grows quickly.
+        d_coef: factor of the estimate, above 0; the hyperparameter to tune (0.5 or 2) where steps are too large or
+            small.
+        growth_rate: d grows by at most this factor per step, at least 1; 1.02 acts as a warmup.
 
     Reference: Mishchenko, Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", arXiv 2306.06101,
-    algorithm 4. As in the authors' package, eps is multiplied by the new d (paper: the old), and a tensor without a
-    gradient is left out of the sums. At lr 0 (a schedule that begins there) the averages take the gradient in and what
-    d is made of fades, as in the paper; that package passes over the gradients of groups whose lr is 0.
+    algorithm 4. As in the authors' package, eps is multiplied by the new d (paper: the old), and tensors without a
+    gradient are left out of the sums. At lr 0 (a schedule that starts there) the averages still take the gradient, and
+    the sums of d still decay, as in the paper; the package ignores the gradients of groups whose lr is 0.
 
     >>> optimizer = Prodigy(model.parameters(), weight_decay=0.01, use_bias_correction=True, safeguard_warmup=True)
     """
@@ -118,21 +120,11 @@ class Prodigy(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        beta3: float | None = None,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decouple: bool = True,
-        use_bias_correction: bool = False,
-        safeguard_warmup: bool = False,
-        d0: float = 1e-6,
-        d_coef: float = 1.0,
-        growth_rate: float = float("inf"),
+        self, params: Params, lr: float = 1.0, betas: tuple[float, float] = (0.9, 0.999), beta3: float | None = None,
+        eps: float = 1e-8, weight_decay: float = 0.0, decouple: bool = True, use_bias_correction: bool = False,
+        safeguard_warmup: bool = False, d0: float = 1e-6, d_coef: float = 1.0, growth_rate: float = float("inf"),
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def decay_of(self, group: Any) -> str | None:

@@ -8,7 +8,7 @@ momentum_buffer <- momentum * momentum_buffer + scaled
 direction   = momentum_buffer, or scaled without momentum
 p          <- p - lr * direction
 
-variant="tensorflow": square_avg begins at 1, not 0, and
+variant="tensorflow": square_avg starts at 1, not 0, and
 scaled      = lr * g / sqrt(variance + eps)
 p          <- p - momentum_buffer, or p - scaled without momentum
 """
@@ -16,7 +16,7 @@ p          <- p - momentum_buffer, or p - scaled without momentum
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -59,35 +59,38 @@ AVERAGES = (
 
 
 def weight_of_square(group: Mapping[str, Any], t: float) -> float | None:
-    """Of equal squares in the average; one that began at 1 holds what is left of that, too."""
+    """The weight of equal squares in the average; None for an average that started at 1, which contains that 1."""
     return None if group.get("variant") == "tensorflow" else 1 - group["alpha"] ** t
 
 
 class RMSprop(Optimizer):
-    """RMSprop, in torch's form or in TensorFlow's. Still the recipe of MobileNet, EfficientNet, A2C and WGAN.
+    """RMSprop, in torch's form or in TensorFlow's: the gradient divided by a running average of its size.
 
-    The two forms share a name and not their numbers. MobileNetV2, V3 and EfficientNet were trained in TensorFlow's:
-    alpha 0.9, momentum 0.9 and eps 1e-3, which stands inside the root. In torch's form that eps is about 0.0316 (the
-    root of 1e-3), not 1e-3, and the first steps are longer (a first gradient is divided by sqrt(1 - alpha) of its own
-    size instead of by about 1). A2C, WGAN and DQN in torch are in torch's form.
+    Use it for the published recipes of MobileNet, EfficientNet, A2C and WGAN; for new work Adam adds momentum with a
+    bias correction. Cost: one slot, and one more each with `momentum` and `centered`. Against AdamW: the same lr.
+
+    The two forms share a name, but not their hyperparameters. MobileNetV2, V3 and EfficientNet were trained in
+    TensorFlow's form: alpha 0.9, momentum 0.9 and eps 1e-3 inside the root. In torch's form that eps is about 0.0316
+    (the root of 1e-3), not 1e-3, and the first steps are longer (a first gradient is divided by sqrt(1 - alpha) of its
+    own size instead of by about 1). A2C, WGAN and DQN in torch use torch's form.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        alpha: decay of the average of squares, in [0, 1).
-        eps: keeps the division finite, at least 0; a tuned hyperparameter in the recipes above.
-        weight_decay: at least 0; added to the gradient (L2).
-        momentum: decay of a buffer of scaled gradients, in [0, 1).
-        centered: divide by the standard deviation instead of the root of the mean square.
-        eps_inside: eps under the root, alone of what "tensorflow" does.
-        variant: "torch", as torch.optim.RMSprop; or "tensorflow": eps under the root, the average of squares begins at
-            1, and lr is inside the buffer, so a schedule acts on later gradients only. For "tensorflow" say alpha,
-            momentum and eps as TensorFlow has them (rho 0.9, epsilon 1e-7; the recipes 1e-3): defaults are torch's.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
+        alpha: decay rate of the average of squares, in [0, 1).
+        eps: added to the denominator, at least 0; a tuned hyperparameter in the recipes above.
+        weight_decay: at least 0; added to the gradient (L2 penalty) unless `decoupled_weight_decay`.
+        momentum: decay rate of a buffer of scaled gradients, in [0, 1).
+        centered: divide by the standard deviation instead of the root mean square.
+        eps_inside: add eps inside the root, without the other differences of "tensorflow".
+        variant: "torch", as torch.optim.RMSprop; or "tensorflow": eps is inside the root, the average of squares starts
+            at 1, and lr is inside the buffer, so a schedule affects later gradients only. With "tensorflow" also set
+            alpha, momentum and eps to TensorFlow's values (rho 0.9, epsilon 1e-7; the recipes 1e-3): the defaults are
+            torch's.
 
     Reference: Hinton, "Neural networks for machine learning", lecture 6e, 2012; centered: Graves, arXiv 1308.0850,
-    equations 38 to 45. "tensorflow" is tf.keras.optimizers.RMSprop of TensorFlow 1 and 2 (ApplyRMSProp), in PyTorch
-    timm's RMSpropTF. A centered variance below zero counts as zero.
+    equations 38 to 45. "tensorflow" is tf.keras.optimizers.RMSprop of TensorFlow 1 and 2 (ApplyRMSProp), timm's
+    RMSpropTF in PyTorch. A centered variance below zero counts as zero.
 
     >>> optimizer = RMSprop(model.parameters(), lr=1e-3, alpha=0.9, momentum=0.9, eps=1e-3, variant="tensorflow")
     >>> optimizer = RMSprop(model.parameters(), lr=7e-4, alpha=0.99, eps=1e-5)               # A2C
@@ -97,12 +100,12 @@ class RMSprop(Optimizer):
 
     rule, decay = update, "coupled"
     slots = (Slot("square_avg", signed=False, memory="alpha"), *AVERAGES)
-    others: ClassVar = {
+    others = {
         "tensorflow": RuleSignature(
             tensorflow_update, (Slot("square_avg", start=1.0, signed=False, memory="alpha"), *AVERAGES)
         )
     }
-    ranges: ClassVar = {"variant": OneOf(("torch", "tensorflow"))}
+    ranges = {"variant": OneOf(("torch", "tensorflow"))}
     memory = Memory(None, ("square_avg", weight_of_square))
     facts = Facts(
         lr={"default": (5e-5, 1e-2), "cnn": (3e-4, 1e-1), "transformer": (1e-4, 1e-2), "toy": (1e-4, 1e-1)},
@@ -111,19 +114,10 @@ class RMSprop(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        *,
-        eps_inside: bool = False,
-        variant: str = "torch",
+        self, params: Params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+        momentum: float = 0.0, centered: bool = False, *, eps_inside: bool = False, variant: str = "torch",
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

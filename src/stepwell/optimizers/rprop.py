@@ -1,4 +1,4 @@
-"""Rprop: a step size per element that grows while the gradient keeps its sign and shrinks when it turns.
+"""Rprop: a step size per element that grows while the gradient keeps its sign and shrinks when the sign changes.
 
 where g * prev > 0:  step_size <- min(step_size * eta2, largest);   p <- p - sign(g) * step_size;  prev <- g
 where g * prev < 0:  step_size <- max(step_size * eta1, smallest);  p stays;                       prev <- 0
@@ -8,7 +8,7 @@ where g * prev = 0:                                                 p <- p - sig
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.errors import UsageError
@@ -27,28 +27,28 @@ def update(g, p, t, prev, step_size, *, lr, eta1, eta2, step_size1, step_size2, 
 
 
 class Rprop(Optimizer):
-    """Rprop. Sees the sign of the gradient only, and finds a step size for every element by itself.
+    """Rprop: uses only the sign of the gradient, and adapts a step size for every element.
 
-    For full-batch training: small networks, physics-informed ones, fits. Not for minibatches, where the sign turns by
-    chance and every step size shrinks. Against AdamW: lr is only where the step sizes start, so it hardly matters.
+    Use it for full-batch training: small networks, physics-informed networks, regression. Not for minibatches, whose
+    noise changes signs and shrinks every step size. Cost: two slots, as Adam. Against AdamW: lr is only the initial
+    step size, so it hardly matters.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: the first step size, at least 0. Later changes of it, a schedule's, have no effect.
-        etas: factors of the step size where the sign turned and where it stayed, 0 < eta1 < 1 < eta2.
-        step_sizes: the smallest step size, at least 0, and the largest, above 0.
-        variant: "torch": where the sign turned the element waits; "riedmiller": the last step is taken back.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: initial step size, at least 0. Later changes, such as those of a schedule, have no effect.
+        etas: factors (eta1, eta2) of the step size where the sign changed and where it stayed, 0 < eta1 < 1 < eta2.
+        step_sizes: (smallest, largest) step size, at least 0 and above 0.
+        variant: where the sign changed, "torch" makes no step; "riedmiller" takes the last step back.
 
     Reference: Riedmiller, Braun, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm",
-    ICNN 1993 (first step size 0.1). The default is torch.optim.Rprop's, which is iRprop- of Igel and Huesken, 2000.
+    ICNN 1993 (initial step size 0.1). The default is torch.optim.Rprop's, which is iRprop- of Igel and Huesken, 2000.
 
     >>> optimizer = Rprop(model.parameters(), lr=1e-2)  # and the gradient of all data at every step
     """
 
     rule, decay = update, None
     slots = (Slot("prev", memory=0), Slot("step_size", signed=False))
-    ranges: ClassVar = {
+    ranges = {
         "etas": Range(0, open_low=True),
         "step_sizes": Range(0),
         "variant": OneOf(("torch", "riedmiller")),
@@ -63,14 +63,9 @@ class Rprop(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50.0),
-        variant: str = "torch",
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0), variant: str = "torch", **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""What both Schedule-Free methods share: the mean of the iterates, and switching the parameters to it.
+"""What both Schedule-Free methods share: the mean of the iterates, and switching the parameters to the mean.
 
-Three points belong to every parameter: z, the plain iterate, a slot; x, the mean of all z, to be used; and y between
-them, where gradients are taken. The parameter holds y while it trains. x is never stored: with the two others known,
+Every parameter has three points: z, the plain iterate, in a slot; x, the mean of all z, for evaluation; and y between
+them, where gradients are computed. During training the parameter holds y. x is not stored:
 x = y + (1 - 1 / beta) * (z - y).
 
 lr_t        = lr * min(1, t / warmup_steps)
@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from stepwell.ops import maximum, minimum, where
 
 
 def average(p, t, z, weight_sum, lr_max, direction, *, beta, lr, warmup_steps, r, weight_lr_power):
-    """The step of y, and the new z, weight_sum and lr_max."""
+    """The step of y, with the new z, weight_sum and lr_max. `beta` is that of y = beta * x + (1 - beta) * z."""
     lr = lr * minimum(1, t / maximum(warmup_steps, 1))
     lr_max = maximum(lr_max, lr)
     weight = t**r * lr_max**weight_lr_power
@@ -46,15 +46,15 @@ Z, WEIGHT_SUM, LR_MAX = Slot("z", wide=True), Slot("weight_sum", per="tensor"), 
 
 
 class ScheduleFree(Optimizer):
-    """The modes of a Schedule-Free method: `train()` puts y into the parameters, `eval()` puts x.
+    """Base class of the Schedule-Free methods, with their modes: `train()` sets the parameters to y, `eval()` to x.
 
     A new optimizer is in train mode. Each switch rounds the weights once.
     """
 
-    decay = None  # taken at y and put into z, by the rule
+    decay = None  # the rule adds decay at y to the step of z
     decay_by_rule = "decoupled"
     modes = ("train_mode",)
-    ranges: ClassVar = {
+    ranges = {
         "betas": Range(0, 1, open_low=True),
         "momentum": Range(0, 1, open_low=True),
         "warmup_steps": Range(0, whole=True),
@@ -66,19 +66,19 @@ class ScheduleFree(Optimizer):
         super().__init__(params, {**defaults, "train_mode": True}, options)
 
     def train(self) -> None:
-        """Go back to the point where gradients are taken. Nothing happens in train mode."""
+        """Set the parameters to y, where gradients are computed. No effect in train mode."""
         self._switch(True)
 
     def eval(self) -> None:
-        """Go to the mean of the iterates, to evaluate or to save. Nothing happens in eval mode.
+        """Set the parameters to x, the mean of the iterates, to evaluate or to save. No effect in eval mode.
 
-        Statistics of batch norm belong to the other point: renew them with `stepwell.recalibrate(model, loader)`.
+        Batch norm statistics belong to y: update them with `stepwell.recalibrate(model, loader)`.
         """
         self._switch(False)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """`with optimizer.evaluating():` evaluates at the mean and comes back to what was before."""
+        """`with optimizer.evaluating():` evaluates at x and then restores the mode."""
         modes = self._modes()
         self.eval()
         try:

@@ -1,4 +1,4 @@
-"""Schedule-Free AdamW: gradients are taken between an RMSprop-like iterate and the running mean of its iterates.
+"""Schedule-Free AdamW: gradients are computed between an RMSprop-like iterate and the running mean of its iterates.
 
 exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g * g
 direction   = g / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps) + weight_decay * p
@@ -24,26 +24,25 @@ def update(
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    """Schedule-Free AdamW. No schedule and no end of training to be known beforehand; AdamW's memory.
+    """Schedule-Free AdamW: no learning rate schedule, and the length of training need not be known in advance.
 
-    For runs that may be stopped or prolonged at any time. Call `optimizer.train()` before training and
-    `optimizer.eval()` before evaluating or saving. Against AdamW: lr 1 to 10 times larger.
+    Use it for runs that may be stopped or prolonged at any time. Call `optimizer.train()` before training and
+    `optimizer.eval()` before evaluating or saving. Cost: two slots, as AdamW. Against AdamW: lr 1 to 10 times larger.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0, constant.
-        betas: weight of the mean in the point where gradients are taken, and decay of the squares, each in (0, 1).
-            (0.95, 0.99) for long runs.
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks by lr * weight_decay, taken where the gradient is.
-        warmup_steps: lr rises linearly over them, at least 0; use some.
-        r: later iterates weigh more in the mean by t**r, at least 0.
-        weight_lr_power: iterates weigh by this power of the largest lr so far, at least 0.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        betas: beta1 weights the mean in the point where gradients are computed, beta2 is the decay rate of the squares;
+            each in (0, 1). (0.95, 0.99) for long runs.
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; lr * weight_decay * p is subtracted, with p where the gradient is computed.
+        warmup_steps: lr rises linearly over this number of steps, at least 0; a few hundred or more are recommended.
+        r: iterate t has weight t**r in the mean, at least 0.
+        weight_lr_power: iterates are weighted by this power of the largest lr so far, at least 0.
 
-    Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, algorithm 1. As in the authors' package the
-    squares are bias corrected (paper: lr is) and iterates weigh by the largest lr so far (paper: by the present one);
-    unlike there every parameter has its own clock.
+    Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, algorithm 1. As in the authors' package,
+    squares are bias-corrected (paper: lr is) and iterates are weighted by the largest lr so far (paper: the current
+    lr). Unlike in the package, every parameter has its own step count.
 
     >>> optimizer = ScheduleFreeAdamW(model.parameters(), lr=2.5e-3, weight_decay=0.05, warmup_steps=1_000)
     >>> with optimizer.evaluating():
@@ -62,15 +61,8 @@ class ScheduleFreeAdamW(ScheduleFree):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 2.5e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
+        self, params: Params, lr: float = 2.5e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, warmup_steps: int = 0, r: float = 0.0, weight_lr_power: float = 2.0,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

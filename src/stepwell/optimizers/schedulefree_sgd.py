@@ -1,4 +1,4 @@
-"""Schedule-Free SGD: gradients are taken between a plain SGD iterate and the running mean of its iterates.
+"""Schedule-Free SGD: gradients are computed between a plain SGD iterate and the running mean of its iterates.
 
 direction   = g + weight_decay * p
 z          <- z - lr_t * direction; the step of p as in `schedulefree.py` with beta = momentum
@@ -17,23 +17,24 @@ def update(g, p, t, z, weight_sum, lr_max, *, lr, weight_decay, momentum, warmup
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    """Schedule-Free SGD. No schedule and no end of training to be known beforehand.
+    """Schedule-Free SGD: no learning rate schedule, and the length of training need not be known in advance.
 
-    For convolution networks, in place of SGD with a cosine schedule. Call `optimizer.train()` before training and
-    `optimizer.eval()` before evaluating or saving. Against AdamW: lr 1,000 times larger (1 to 10 is usual).
+    Use it for convolutional networks, in place of SGD with a cosine schedule. Call `optimizer.train()` before training
+    and `optimizer.eval()` before evaluating or saving. Cost: one slot, as SGD with momentum. Against AdamW: lr 1,000
+    times larger (1 to 10 is usual).
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0, constant.
-        momentum: weight of the mean in the point where gradients are taken, in (0, 1).
-        weight_decay: at least 0; added to the gradient, taken where the gradient is.
-        warmup_steps: lr rises linearly over them, at least 0; use some.
-        r: later iterates weigh more in the mean by t**r, at least 0.
-        weight_lr_power: iterates weigh by this power of the largest lr so far, at least 0.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        momentum: weight of the mean in the point where gradients are computed, in (0, 1).
+        weight_decay: at least 0; weight_decay * p is added to the gradient, with p where the gradient is computed.
+        warmup_steps: lr rises linearly over this number of steps, at least 0; a few hundred or more are recommended.
+        r: iterate t has weight t**r in the mean, at least 0.
+        weight_lr_power: iterates are weighted by this power of the largest lr so far, at least 0.
 
-    Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, equations 2 to 4. Iterates weigh by the
-    largest lr so far, as in the authors' package (paper: by the present one), and every parameter has its own clock.
+    Reference: Defazio et al., "The road less scheduled", arXiv 2405.15682, equations 2 to 4. As in the authors'
+    package, iterates are weighted by the largest lr so far (paper: the current lr). Every parameter has its own step
+    count.
 
     >>> optimizer = ScheduleFreeSGD(model.parameters(), lr=1.0, warmup_steps=500)
     >>> with optimizer.evaluating():
@@ -52,14 +53,7 @@ class ScheduleFreeSGD(ScheduleFree):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1.0,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1.0, momentum: float = 0.9, weight_decay: float = 0.0, warmup_steps: int = 0,
+        r: float = 0.0, weight_lr_power: float = 2.0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

@@ -1,8 +1,8 @@
-"""Stochastic gradient descent, with momentum, Nesterov's form, and coupled or decoupled decay.
+"""Stochastic gradient descent with momentum, Nesterov momentum, and coupled or decoupled weight decay.
 
-buffer    <- momentum * buffer + (1 - dampening) * g          (the first gradient enters undampened)
-direction  = buffer, or with nesterov: g + momentum * buffer
-p         <- p - lr * direction
+momentum_buffer <- momentum * momentum_buffer + (1 - dampening) * g          (the first: g)
+direction        = momentum_buffer, or with nesterov: g + momentum * momentum_buffer
+p               <- p - lr * direction
 """
 
 from __future__ import annotations
@@ -26,29 +26,28 @@ def update(g, p, t, momentum_buffer, *, momentum, dampening, nesterov):
 
 
 def weight_of_sum(group: Mapping[str, Any], t: float) -> float:
-    """Of equal gradients in the buffer: the first enters whole, later ones with 1 - dampening."""
+    """The weight of equal gradients in the buffer: the first has weight 1, later ones 1 - dampening."""
     momentum = group["momentum"]
     return momentum ** (t - 1) + (1 - group["dampening"]) * (1 - momentum ** (t - 1)) / (1 - momentum)
 
 
 class SGD(Optimizer):
-    """Gradient descent, usually with momentum 0.9.
+    """Stochastic gradient descent, usually with momentum 0.9.
 
-    Use it for convolution networks with batch norm and a tuned schedule, where it is as good as anything; it wants
-    a learning rate about 100 times AdamW's. Not for transformers, whose gradients differ too much in scale.
-    The step of a constant gradient is lr / (1 - momentum).
+    Use it for convolutional networks with batch norm and a tuned schedule, where no other optimizer is clearly better.
+    Not for transformers, whose gradients differ too much in scale. Cost: one slot with momentum, no state without.
+    Against AdamW: lr about 100 times larger. The step of a constant gradient is lr / (1 - momentum) times the gradient.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        momentum: decay of the buffer, in [0, 1). At 0 there is no buffer and no state.
-        dampening: how much of each later gradient is kept out of the buffer, in [0, 1].
-        weight_decay: at least 0; added to the gradient (L2) unless `decoupled_weight_decay`.
+        momentum: decay rate of the buffer, in [0, 1). At 0 there is no buffer and no state.
+        dampening: each gradient after the first enters the buffer with weight 1 - dampening, in [0, 1].
+        weight_decay: at least 0; added to the gradient (L2 penalty) unless `decoupled_weight_decay`.
         nesterov: look one step ahead; needs momentum and no dampening.
-        options: `decoupled_weight_decay`, `maximize`, `backend` (see `stepwell.Optimizer`).
 
-    Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
-    learning", ICML 2013, section 2, in the form of torch.optim.SGD: the learning rate is outside the buffer.
+    Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep learning",
+    ICML 2013, section 2, in the form of torch.optim.SGD: the learning rate is outside the buffer.
 
     >>> optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     """
@@ -65,15 +64,9 @@ class SGD(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+        weight_decay: float = 0.0, nesterov: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     def check_together(self, group: Mapping[str, Any]) -> None:
@@ -81,7 +74,7 @@ class SGD(Optimizer):
 
 
 def check_nesterov(owner: str, group: Mapping[str, Any]) -> None:
-    """Raise UsageError for a Nesterov momentum without momentum, or with dampening."""
+    """Raise UsageError for Nesterov momentum without momentum, or with dampening."""
     momentum, dampening = group["momentum"], group["dampening"]
     if group["nesterov"] and (momentum == 0 or dampening != 0):
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Shampoo: the gradient between inverse roots of the second moments of its rows and of its columns.
+"""Shampoo: the gradient multiplied by inverse roots of the second moments of its rows and of its columns.
 
 L         <- L + g g^T,  R <- R + g^T g                  (beta2 < 1: running means)
-direction  = L^(-1/4) g R^(-1/4)                         roots anew every precondition_frequency steps
+direction  = L^(-1/4) g R^(-1/4)                         roots computed every precondition_frequency steps
 p         <- p - lr * direction
 """
 
@@ -18,18 +18,19 @@ from stepwell.optimizers.facts import Facts
 
 
 def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
-    """second^(-power) by eigenvalues, none taken for less than `floor`; empty where there is no matrix.
+    """second^(-power) of a stack (n, side, side), by eigenvalues of at least `floor`; empty for an empty stack.
 
-    Nor for less than their rounding: side * machine epsilon of the largest, and what the lowest is below 0. Directions
-    without a gradient have eigenvalues of that size, of either sign. A root as large as `floor` alone makes it, once
-    beta2**t has taken that away, multiplies the rounding of the gradient along them until nothing else is left.
+    Eigenvalues are also at least as large as their rounding errors: side * machine epsilon * the largest eigenvalue,
+    and the magnitude of the lowest where that is negative. Directions without a gradient have eigenvalues of that size
+    and of either sign. With `floor` alone, which decays with beta2**t, their roots amplify the rounding errors of the
+    gradient until these dominate the step.
     """
     if not second.numel():
         return second
-    values, vectors = eigh(second)
-    rounding = second.shape[-1] * torch.finfo(second.dtype).eps * values[:, -1:]
+    values, vectors = eigh(second)  # (n, side), (n, side, side)
+    rounding = second.shape[-1] * torch.finfo(second.dtype).eps * values[:, -1:]  # (n, 1)
     values = values.maximum(rounding).maximum(-values[:, :1]).clamp(min=floor)
-    return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)
+    return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)  # (n, side, side)
 
 
 # A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
@@ -39,15 +40,17 @@ def update(
     grafting_beta2, grafting_eps, max_precond_dim, shape,
 ):  # fmt: skip
     kept = right, root_right
-    if len(shape) < 2:  # a vector is a column: it has one side
+    if len(shape) < 2:  # a vector is a column (n, rows, 1) with one side
         right = right[:, :0, :0]
     sides = [side for side in (left, right) if side.numel()]
     eye = [torch.eye(side.shape[-1], dtype=g.dtype, device=g.device) for side in (left, right)]
     if t == 1 and not eps_at_root:
         left, right = left + eps * eye[0], right + eps * eye[1]
     weight = 1.0 if beta2 == 1 else 1 - beta2
-    left = torch.baddbmm(left, g, g.mT, beta=beta2, alpha=weight) if left.numel() else left
-    right = torch.baddbmm(right, g.mT, g, beta=beta2, alpha=weight) if right.numel() else right
+    if left.numel():
+        left = torch.baddbmm(left, g, g.mT, beta=beta2, alpha=weight)  # (n, rows, rows)
+    if right.numel():
+        right = torch.baddbmm(right, g.mT, g, beta=beta2, alpha=weight)  # (n, columns, columns)
     if (t - 1) % precondition_frequency == 0 and sides:
         scale = 1 / (1 - beta2**t) if bias_correction and beta2 != 1 else 1.0
         power = 1 / (2 * len(sides)) if exponent is None else exponent
@@ -59,11 +62,11 @@ def update(
     if exp_avg is not None:
         exp_avg = exp_avg.lerp(g, 1 - beta1)
         mean = exp_avg / (1 - beta1**t)
-    direction = torch.bmm(root_left, mean) if left.numel() else mean
+    direction = torch.bmm(root_left, mean) if left.numel() else mean  # (n, rows, columns)
     direction = torch.bmm(direction, root_right) if right.numel() else direction
     if grafting is not None:
         square, size = _size(mean, g, t, square, grafting, grafting_beta2, grafting_eps)
-        norm = torch.linalg.matrix_norm(direction, keepdim=True)
+        norm = torch.linalg.matrix_norm(direction, keepdim=True)  # (n, 1, 1)
         direction = direction * torch.where(norm > 0, size / norm, 1.0)
     if momentum_buffer is not None:
         direction = momentum_buffer = momentum * momentum_buffer + direction
@@ -73,7 +76,7 @@ def update(
 
 
 def _size(mean, g, t, square, grafting, beta2, eps):
-    """The norm of another method's direction, whose step size Shampoo takes over."""
+    """The slot of the grafted method, and the norm of its direction: (n, 1, 1)."""
     if grafting == "sgd":
         return square, torch.linalg.matrix_norm(mean, keepdim=True)
     square = square + g * g if grafting == "adagrad" else square.lerp(g * g, 1 - beta2)
@@ -82,37 +85,40 @@ def _size(mean, g, t, square, grafting, beta2, eps):
 
 
 class Shampoo(Optimizer):
-    """Shampoo. For large batches and long runs, where a better preconditioner pays for its eigenvalues.
+    """Shampoo: a full preconditioner for each side of a matrix, for large batches and long runs.
 
-    A matrix of n x m keeps 2 (n^2 + m^2) numbers; sides longer than `max_precond_dim` go without, and one side alone
-    takes the root of the other (exponent 1/2). With grafting the norm of each step is another method's, and so is lr;
-    without, lr is SGD's divided by the gradients so far, and hard to guess. SOAP is Shampoo with Adam inside.
+    Cost: 2 (n^2 + m^2) numbers of state for a matrix of n x m, and eigenvalues every `precondition_frequency` steps.
+    Sides longer than `max_precond_dim` are not preconditioned; then the other side alone has exponent 1/2. With
+    grafting, each step has the norm of another method's step, and lr is that method's. Without grafting, lr is SGD's
+    divided by the sum of gradients so far, and hard to guess. SOAP is Shampoo with Adam inside.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them. Convolution kernels are matrices of the first
-            dimension by all others, vectors have one side.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). Convolution kernels are matrices of the
+            first dimension by all others; vectors have one side. "bf16", "int8" and "int4" store L and R in 16 bits;
+            their roots stay fp32.
         lr: learning rate, at least 0.
-        momentum: of the direction, after grafting, in [0, 1); 0 keeps no buffer.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        eps: start of L and R on the diagonal, above 0.
-        beta1: decay of an average of the gradient that is preconditioned in its place, in [0, 1); 0 keeps none.
-        beta2: decay of L and R, in (0, 1]; 1 sums, as in the paper.
+        momentum: decay rate of a buffer of directions after grafting, in [0, 1); 0: no buffer.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        eps: initial diagonal of L and R, above 0.
+        beta1: decay rate of an average of gradients that is preconditioned in place of the gradient, in [0, 1); 0:
+            none.
+        beta2: decay rate of L and R, in (0, 1]; 1 sums, as in the paper.
         bias_correction: divide L and R by 1 - beta2**t for the root (beta2 < 1).
         precondition_frequency: steps between two computations of the roots, at least 1.
-        exponent: of the roots, above 0; None: 1/4 for a matrix, 1/2 for a single side.
-        grafting: None, or whose norm the step takes: "sgd", "adagrad", "adam".
-        grafting_beta2, grafting_eps: Adam's second decay, and both methods' eps, of the grafted norm.
-        eps_at_root: add eps to L and R for the root only, instead of once at the start.
+        exponent: exponent of the roots, above 0; None: 1/4 for a matrix, 1/2 for a single side.
+        grafting: the method whose norm each step has: "sgd", "adagrad", "adam"; None: no grafting.
+        grafting_beta2, grafting_eps: Adam's beta2, and the eps of both Adam and Adagrad, in the grafted norm.
+        eps_at_root: add eps to L and R only to compute the root, instead of once at the start.
         max_precond_dim: the longest side that is preconditioned, at least 0; eigenvalues cost its cube.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`); "bf16", "int8" and
-            "int4" store L and R in 16 bits; their roots stay fp32.
 
     Reference: Gupta, Koren, Singer, "Shampoo: preconditioned stochastic tensor optimization", arXiv 1802.09568,
-    algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. A
-    tensor of more dimensions has one matrix per dimension in the paper's algorithm 2, and is a matrix here. With beta2
-    below 1 the start eps fades; what L and R say of directions without gradients is then rounding, and counts as that.
+    algorithm 1; grafting and running means as in Anil et al., arXiv 2002.09018, and Shi et al., arXiv 2309.06497. In
+    the paper's algorithm 2 a tensor has one matrix per dimension; here it is reshaped to a matrix. With beta2 below 1
+    the initial eps decays. Eigenvalues of directions without gradients are then rounding errors, and are bounded below
+    by the size of these.
 
-    Warns once where a matrix's gradient is not finite or its second moments overflow; its step is then left out.
+    Warns once where a matrix has a gradient that is not finite or second moments that overflow, and makes no step
+    there.
 
     >>> optimizer = Shampoo(model.parameters(), lr=1e-3, beta2=0.999, grafting="adam", precondition_frequency=20)
     """
@@ -149,23 +155,9 @@ class Shampoo(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        eps: float = 1e-4,
-        *,
-        beta1: float = 0.0,
-        beta2: float = 1.0,
-        bias_correction: bool = False,
-        precondition_frequency: int = 1,
-        exponent: float | None = None,
-        grafting: str | None = None,
-        grafting_beta2: float = 0.999,
-        grafting_eps: float = 1e-8,
-        eps_at_root: bool = False,
-        max_precond_dim: int = 1024,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0, eps: float = 1e-4, *,
+        beta1: float = 0.0, beta2: float = 1.0, bias_correction: bool = False, precondition_frequency: int = 1,
+        exponent: float | None = None, grafting: str | None = None, grafting_beta2: float = 0.999,
+        grafting_eps: float = 1e-8, eps_at_root: bool = False, max_precond_dim: int = 1024, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

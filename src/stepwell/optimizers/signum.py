@@ -1,4 +1,4 @@
-"""Signum: the sign of a running mean of gradients; without momentum SignSGD.
+"""Signum: the sign of a running mean of gradients; SignSGD without momentum.
 
 exp_avg  <- momentum * exp_avg + (1 - momentum) * g
 direction = sign(exp_avg), or without momentum: sign(g)
@@ -23,20 +23,19 @@ def update(g, p, t, exp_avg, *, momentum):
 class Signum(Optimizer):
     """Signum, and SignSGD at `momentum=0`: every element moves by exactly lr.
 
-    For training whose gradients are sent as one bit per element, and as the plainest member of Adam's family. Lion
-    needs the same memory and is usually better. Against AdamW: lr 10 times smaller.
+    Use it for training that communicates one bit per element, and as the simplest relative of Adam. Lion needs the same
+    memory and is usually better. Cost: one slot with momentum, no state without. Against AdamW: lr 10 times smaller.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0: the size of every element's step.
-        momentum: decay of the running mean, in [0, 1). At 0 there is no state.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        decoupled_weight_decay: False adds decay to the gradient instead, inside the sign.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        momentum: decay rate of the running mean, in [0, 1). At 0 there is no state.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        decoupled_weight_decay: False adds the decay to the gradient instead, inside the sign.
 
     Reference: Bernstein et al., "signSGD: compressed optimisation for non-convex problems", arXiv 1802.04434,
-    algorithms 1 (SignSGD) and 2 (Signum). The paper has no decay; the authors' sequel, 1810.05291, decouples it, their
-    code couples it.
+    algorithms 1 (SignSGD) and 2 (Signum). The paper has no weight decay; the authors' sequel, 1810.05291, decouples it,
+    and their code couples it.
 
     >>> optimizer = Signum(model.parameters(), lr=1e-4, weight_decay=0.1)
     """
@@ -53,12 +52,7 @@ class Signum(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = True,
-        **options: Unpack[OptionsButDecay],
-    ) -> None:
+        self, params: Params, lr: float = 1e-4, momentum: float = 0.9, weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = True, **options: Unpack[OptionsButDecay],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

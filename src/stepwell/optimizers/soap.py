@@ -1,11 +1,11 @@
-"""SOAP: Adam in the slowly turning eigenbasis of Shampoo's two matrices.
+"""SOAP: Adam in the eigenbasis of Shampoo's two matrices, which is updated every few steps.
 
-first gradient: L, R and their eigenvectors Q, and no step; t counts the gradients after it
-g'       = Q_L^T g Q_R
+first gradient: computes L, R and their eigenvectors Q and makes no step; t counts the gradients after it
+g'          = Q_L^T g Q_R
 exp_avg    <- beta1 * exp_avg + (1 - beta1) * g                      in the original space
-exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g'^2                in the basis
+exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * g'^2                in the eigenbasis
 direction   = Q_L [Q_L^T exp_avg Q_R / (sqrt(exp_avg_sq) + eps)] Q_R^T * sqrt(1 - beta2**t) / (1 - beta1**t)
-L          <- shampoo_beta * L + (1 - shampoo_beta) * g g^T          R likewise, g^T g
+L          <- shampoo_beta * L + (1 - shampoo_beta) * g g^T          R likewise, with g^T g
 Q          <- QR(L Q)                                                every precondition_frequency steps
 p          <- p - lr * weight_decay * p - lr * direction
 """
@@ -23,32 +23,33 @@ from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Sl
 from stepwell.ops import ema, ema_square, maximum, sqrt, where
 from stepwell.optimizers.eigen import eigh
 from stepwell.optimizers.facts import Facts
+from stepwell.optimizers.pieces import bias_correction
 
-# Where gradients have low rank (LoRA's start), exp_avg is nothing in most directions of the basis, and so is
-# exp_avg_sq. What rounding adds to exp_avg there is divided by it, and becomes whole steps: with exp_avg in int8 the
-# loss of such a start rose from 0.96 to 2.6, with exp_avg in bf16 it took another course than in fp32.
-SEEN_FROM_THE_BASIS = Slot("exp_avg", memory="beta1", wide=True)
+# exp_avg is fp32 in every format. Where gradients have low rank (the start of LoRA), exp_avg and exp_avg_sq are almost
+# zero in most directions of the eigenbasis. Rounding errors of exp_avg there are divided by exp_avg_sq and become whole
+# steps: with exp_avg in int8 the loss of such a run rose from 0.96 to 2.6; in bf16 its course differed from fp32's.
+EXACT_EXP_AVG = Slot("exp_avg", memory="beta1", wide=True)
 MOMENTS = (Slot("exp_avg", memory="beta1"), Slot("exp_avg_sq", signed=False, memory="beta2"))
 
 
-def turned(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:
-    """Q_L^T x Q_R; an empty Q is the identity. With Q^T in place of Q, the way back."""
-    x = torch.bmm(q_left.mT, x) if q_left.numel() else x  # `@` would copy what is transposed
-    return torch.bmm(x, q_right) if q_right.numel() else x
+def projected(x: Tensor, q_left: Tensor, q_right: Tensor) -> Tensor:
+    """Q_L^T x Q_R; an empty Q is the identity. With Q^T in place of Q, this projects back."""
+    x = torch.bmm(q_left.mT, x) if q_left.numel() else x  # not `@`, which copies a transposed tensor
+    return torch.bmm(x, q_right) if q_right.numel() else x  # (n, rows, columns)
 
 
 def first_basis(second: Tensor) -> Tensor:
-    """Eigenvectors by falling eigenvalue; empty where there is no matrix."""
+    """Eigenvectors in descending order of eigenvalue, (n, side, side); empty for an empty stack."""
     return eigh(second)[1].flip(-1) if second.numel() else second
 
 
-def turn_on(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """One step of orthogonal iteration: Q by falling Rayleigh quotient, exp_avg_sq in the same order, then QR."""
+def next_basis(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """One orthogonal iteration (algorithm 4): sort Q and exp_avg_sq by descending Rayleigh quotient, then QR."""
     if not q.numel():
         return q, exp_avg_sq
-    quotients = (q * torch.bmm(second, q)).sum(dim=-2)
+    quotients = (q * torch.bmm(second, q)).sum(dim=-2)  # (n, side)
     falling = quotients.argsort(dim=-1, descending=True, stable=True)
-    q = q.take_along_dim(falling[:, None, :], dim=-1)
+    q = q.take_along_dim(falling[:, None, :], dim=-1)  # (n, side, side)
     order = falling[:, :, None] if side == -2 else falling[:, None, :]
     return torch.linalg.qr(torch.bmm(second, q)).Q, exp_avg_sq.take_along_dim(order, dim=side)
 
@@ -59,25 +60,23 @@ def update(
     *, lr, weight_decay, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
 ):  # fmt: skip
     weight = 1 - (beta2 if shampoo_beta is None else shampoo_beta)
-    left = torch.baddbmm(left, g, g.mT, beta=1 - weight, alpha=weight) if left.numel() else left
-    right = torch.baddbmm(right, g.mT, g, beta=1 - weight, alpha=weight) if right.numel() else right
+    if left.numel():
+        left = torch.baddbmm(left, g, g.mT, beta=1 - weight, alpha=weight)  # (n, rows, rows)
+    if right.numel():
+        right = torch.baddbmm(right, g.mT, g, beta=1 - weight, alpha=weight)  # (n, columns, columns)
     t = t - 1
     if t == 0:
         return torch.zeros_like(g), exp_avg, exp_avg_sq, left, right, first_basis(left), first_basis(right)
-    exp_avg = exp_avg.lerp(g, 1 - beta1)
-    exp_avg_sq = exp_avg_sq.lerp(turned(g, q_left, q_right).square(), 1 - beta2)
-    direction = turned(exp_avg, q_left, q_right) / (exp_avg_sq.sqrt() + eps)
-    direction = turned(direction, q_left.mT, q_right.mT) * (correction(beta1, beta2, t) if correct_bias else 1.0)
+    exp_avg = exp_avg.lerp(g, 1 - beta1)  # (n, rows, columns)
+    exp_avg_sq = exp_avg_sq.lerp(projected(g, q_left, q_right).square(), 1 - beta2)
+    direction = projected(exp_avg, q_left, q_right) / (exp_avg_sq.sqrt() + eps)
+    direction = projected(direction, q_left.mT, q_right.mT)
+    direction = direction * (bias_correction(beta1, beta2, t) if correct_bias else 1.0)
     if t % precondition_frequency == 0:
-        q_left, exp_avg_sq = turn_on(left, q_left, exp_avg_sq, -2)
-        q_right, exp_avg_sq = turn_on(right, q_right, exp_avg_sq, -1)
+        q_left, exp_avg_sq = next_basis(left, q_left, exp_avg_sq, -2)
+        q_right, exp_avg_sq = next_basis(right, q_right, exp_avg_sq, -1)
     step = lr * direction + lr * weight_decay * p if weight_decay else lr * direction
     return step, exp_avg, exp_avg_sq, left, right, q_left, q_right
-
-
-def correction(beta1: Any, beta2: Any, t: Any) -> Any:
-    """Both bias corrections of Adam as one factor beside an uncorrected root."""
-    return sqrt(1 - beta2**t) / (1 - beta1**t)
 
 
 def vector_update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, correct_bias):
@@ -85,40 +84,41 @@ def vector_update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta
     t = maximum(t - 1, 1)
     exp_avg = where(first, exp_avg, ema(exp_avg, g, beta1))
     exp_avg_sq = where(first, exp_avg_sq, ema_square(exp_avg_sq, g, beta2))
-    factor = correction(beta1, beta2, t) if correct_bias else 1.0
+    factor = bias_correction(beta1, beta2, t) if correct_bias else 1.0
     direction = factor * (exp_avg / (sqrt(exp_avg_sq) + eps)) + weight_decay * p
     return where(first, 0, lr * direction), exp_avg, exp_avg_sq
 
 
 class SOAP(Optimizer):
-    """SOAP. In fewer steps than AdamW where batches are large, for the price of two square matrices per layer and side.
+    """SOAP: fewer steps than AdamW where batches are large, at the cost of two square matrices per layer and side.
 
-    A matrix of n x m keeps 2 (n^2 + m^2) numbers beside Adam's 2 n m, and an eigenbasis is turned every
-    `precondition_frequency` steps; sides longer than `max_precond_dim` (embeddings, heads) go without. Vectors get
-    Adam. Betas and decay as AdamW's, lr the same or twice as large.
+    Cost: for a matrix of n x m, 2 (n^2 + m^2) numbers of state in addition to Adam's 2 n m, and a QR decomposition
+    every `precondition_frequency` steps. Sides longer than `max_precond_dim` (embeddings, heads) have no eigenbasis.
+    Vectors are updated by Adam. Against AdamW: the same betas and weight decay, lr the same or twice as large.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them. Convolution kernels are matrices of the first
-            dimension by all others.
+        params, options: as for every optimizer (see `stepwell.Optimizer`). Convolution kernels are matrices of the
+            first dimension by all others. For a matrix, exp_avg and the eigenbases stay fp32 in every format: rounding
+            errors of exp_avg are divided by second moments that can be almost zero, and rounded bases would not stay
+            orthogonal. "bf16", "int8" and "int4" store L and R in 16 bits and exp_avg_sq in their own format: a square
+            matrix has 24, 18, 17 and 16.5 bytes per element in the four formats.
         lr: learning rate, at least 0.
-        betas: decay of the two averages, each in [0, 1).
-        shampoo_beta: decay of L and R, in [0, 1); None: beta2.
-        eps: keeps the division finite, at least 0.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        precondition_frequency: steps between two turns of the basis, at least 1.
-        max_precond_dim: the longest side that has a basis, at least 0.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        shampoo_beta: decay rate of L and R, in [0, 1); None: beta2.
+        eps: added to the denominator for numerical stability, at least 0.
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        precondition_frequency: steps between two updates of the eigenbasis, at least 1.
+        max_precond_dim: the longest side that has an eigenbasis, at least 0.
         correct_bias: correct both averages for their start at zero.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`). Of a matrix, exp_avg and the
-            bases stay fp32 in every format: rounding of exp_avg is divided by second moments that can be almost zero,
-            and bases would not stay orthogonal. "bf16", "int8" and "int4" store L and R in 16 bits and exp_avg_sq as
-            they say: a square matrix has 24, 18, 17 and 16.5 bytes per element in the four formats.
 
     Reference: Vyas et al., "SOAP: improving and stabilizing Shampoo using Adam", arXiv 2409.11321, algorithm 3 with the
-    refresh of algorithm 4. As in the authors' code the first gradient of each parameter makes L and R and moves
-    nothing, vectors included: in its own basis most of it is zero, and in float32 the step (which the paper makes) is
-    a division of rounding by rounding. A kernel has one basis per dimension there, one per side of the matrix here.
+    refresh of algorithm 4. As in the authors' code, the first gradient of each parameter initializes L and R and makes
+    no step, also for vectors. The paper makes this step, but in the gradient's own eigenbasis most of the gradient is
+    zero, so in float32 the step divides rounding errors by rounding errors. In that code a convolution kernel has one
+    eigenbasis per dimension; here it has one per side of its matrix.
 
-    Warns once where a matrix's gradient is not finite or its second moments overflow; its step is then left out.
+    Warns once where a matrix has a gradient that is not finite or second moments that overflow, and makes no step
+    there.
 
     >>> optimizer = SOAP(model.parameters(), lr=3e-3, weight_decay=0.01)
     """
@@ -126,7 +126,7 @@ class SOAP(Optimizer):
     rule, decay, view = update, "decoupled", "matrix"
     decay_by_rule = "decoupled"
     slots = (
-        SEEN_FROM_THE_BASIS,
+        EXACT_EXP_AVG,
         MOMENTS[1],
         Slot("left", per="left", limit="max_precond_dim"),
         Slot("right", per="right", limit="max_precond_dim"),
@@ -150,19 +150,11 @@ class SOAP(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.95, 0.95),
-        shampoo_beta: float | None = None,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        precondition_frequency: int = 10,
-        max_precond_dim: int = 10_000,
-        *,
-        correct_bias: bool = True,
+        self, params: Params, lr: float = 3e-3, betas: tuple[float, float] = (0.95, 0.95),
+        shampoo_beta: float | None = None, eps: float = 1e-8, weight_decay: float = 0.01,
+        precondition_frequency: int = 10, max_precond_dim: int = 10_000, *, correct_bias: bool = True,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 
     @classmethod
@@ -170,4 +162,4 @@ class SOAP(Optimizer):
         return "" if tensor.ndim >= 2 else "vector"
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
-        return None  # decoupled, but the rule keeps it out of the step that is not made
+        return None  # decoupled decay is in the rule: none at the first gradient, which makes no step

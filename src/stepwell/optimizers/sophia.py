@@ -1,7 +1,7 @@
-"""Sophia: momentum over a running estimate of the Hessian's diagonal, clipped element by element.
+"""Sophia: momentum divided by a running estimate of the Hessian's diagonal, clipped element by element.
 
 exp_avg   <- beta1 * exp_avg + (1 - beta1) * g
-hessian   <- beta2 * hessian + (1 - beta2) * estimate        where one was given since the last step, else as it is
+hessian   <- beta2 * hessian + (1 - beta2) * estimate        where there is a new estimate, else unchanged
 direction  = clip(exp_avg / max(rho * hessian, eps), 1)
 p         <- p - lr * weight_decay * p - lr * direction
 """
@@ -9,30 +9,19 @@ p         <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from stepwell.engine import (
-    Optimizer,
-    Options,
-    Params,
-    Range,
-    Slot,
-    Unpack,
-    formats,
-    hyperparameters,
-    memory_order,
-    randomness,
-)
+from stepwell.engine import Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.engine.curvature import hessian_products
+from stepwell.engine.estimates import average_into
 from stepwell.errors import UsageError
 from stepwell.ops import clamp, ema, maximum
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import ONLY_MEAN
 
-FORGOTTEN = 100  # steps without an estimate that are tolerated; the paper takes one in 10
+FORGOTTEN = 100  # steps without an estimate before a step is refused; the paper makes an estimate every 10 steps
 
 
 def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):
@@ -41,38 +30,38 @@ def update(g, p, t, exp_avg, hessian, *, beta1, rho, eps):
 
 
 class Sophia(Optimizer):
-    """Sophia. Steps shrink where the loss is curved; where it is flat or bends down every step is lr.
+    """Sophia: small steps where curvature is high; where curvature is zero or negative, every element moves by lr.
 
-    For language models, given an estimate of the Hessian's diagonal every 10 steps: `stepwell.Step` makes it with
+    Use it for language models, with an estimate of the Hessian's diagonal every 10 steps: `stepwell.Step` makes it with
     `estimator=GaussNewtonBartlett()` or `Hutchinson()`. Tune rho until 10 to 50 % of the elements are not clipped.
-    Against AdamW: the same lr or a little smaller, weight_decay twice as large.
+    Cost: two slots, as AdamW, and an additional backward pass for each estimate. Against AdamW: the same lr or a little
+    smaller, weight_decay twice as large.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0: the largest step of one element.
-        betas: decay of the averages of gradients and of estimates, each in [0, 1).
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: learning rate, at least 0: the largest step of an element.
+        betas: decay rates (beta1, beta2) of the averages of gradients and of estimates, each in [0, 1).
         rho: scale of the curvature, above 0; 0.05 with Gauss-Newton-Bartlett estimates, 0.01 with Hutchinson's.
-        weight_decay: at least 0; shrinks the weights by lr * weight_decay per step.
-        eps: smallest divisor, above 0.
-        options: `maximize`, `state`, `backend` (see `stepwell.Optimizer`).
+        weight_decay: at least 0; each step shrinks the weights by lr * weight_decay.
+        eps: smallest denominator, above 0.
 
     Reference: Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training", arXiv
-    2305.14342, algorithms 1 to 3 of the later versions, which call rho gamma. An estimate counts from the step it is
-    made for; the authors' loop makes it after the step, and their code divides by rho * batch * hessian + 1e-15.
+    2305.14342, algorithms 1 to 3 of the later versions, which call rho gamma. Here an estimate affects the step that it
+    is made for. The authors' loop makes it after the step, and their code divides by rho * batch * hessian + 1e-15.
 
     >>> optimizer = Sophia(model.parameters(), lr=3e-4, rho=0.05)
     >>> step = Step(optimizer, estimator=GaussNewtonBartlett(every=10))
     >>> logits = model(x)
     >>> done = step(cross_entropy(logits, y), logits=logits)
 
-    In a loop without `Step`, before the backward pass of every tenth step, `optimizer.hutchinson(loss)` or, for a loss
-    whose labels were drawn from the model's own predictions, `optimizer.gauss_newton_bartlett(drawn_loss, batch)`.
+    In a loop without `Step`, call `optimizer.hutchinson(loss)` before the backward pass of every tenth step; or, for a
+    loss whose labels were drawn from the model's own predictions, `optimizer.gauss_newton_bartlett(drawn_loss, batch)`.
 
-    Raises UsageError at a step that follows 100 without any estimate: the method would be Signum.
+    Raises UsageError at a step that follows 100 steps without an estimate: the method would be Signum.
     """
 
     rule, slots, decay = update, (Slot("exp_avg", memory="beta1"), Slot("hessian", memory="beta2")), "decoupled"
-    ranges: ClassVar = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
+    ranges = {"rho": Range(0, open_low=True), "eps": Range(0, open_low=True)}
     memory = ONLY_MEAN
     takes_estimates = True
     facts = Facts(
@@ -85,15 +74,9 @@ class Sophia(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.965, 0.99),
-        rho: float = 0.04,
-        weight_decay: float = 0.1,
-        eps: float = 1e-12,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-4, betas: tuple[float, float] = (0.965, 0.99), rho: float = 0.04,
+        weight_decay: float = 0.1, eps: float = 1e-12, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         self._since_estimate = 0
         super().__init__(params, hyperparameters(locals()), options)
 
@@ -110,7 +93,7 @@ class Sophia(Optimizer):
     def gauss_newton_bartlett(self, loss: Tensor, batch: int) -> None:
         """Estimate from a mean loss over `batch` predictions whose labels were drawn from the model (algorithm 2).
 
-        The graph stays, for the backward pass of the true loss.
+        The graph is retained for the backward pass of the true loss.
         """
         params = self._trained()
         grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
@@ -119,59 +102,20 @@ class Sophia(Optimizer):
     def hutchinson(self, loss: Tensor, generator: torch.Generator | None = None) -> None:
         """Estimate from the true loss, u * (H @ u) with random signs u (algorithm 1). Needs second derivatives.
 
-        The graph stays, for the backward pass.
+        The graph is retained for the backward pass.
         """
         params = self._trained()
         signs = [torch.randint(0, 2, p.shape, generator=generator, device=p.device).to(p.dtype) * 2 - 1 for p in params]
         found = zip(params, signs, hessian_products(loss, params, signs), strict=True)
         self.add_hessian({p: u * hu for p, u, hu in found if hu is not None})
 
-    @torch.no_grad()
     def add_hessian(self, estimates: Mapping[Tensor, Tensor], found_inf: Tensor | None = None) -> None:
         """Average an estimate of the Hessian's diagonal, parameter -> tensor of its shape, into the slot `hessian`.
 
-        Where `found_inf` is not 0, and where any number of the estimate is not finite, no slot changes a bit. Nothing
-        waits for a GPU, but for slots in bf16 (their random bits depend on the step).
+        Where `found_inf` is not 0, and where any number of the estimate is not finite, no slot changes.
         """
         self._since_estimate = 0
-        estimates = {p: value.to_dense() if value.is_sparse else value for p, value in estimates.items()}
-        dropped = _not_finite(estimates.values(), found_inf)
-        for group in self.param_groups:
-            beta2 = group["betas"][1]
-            for place, p in enumerate(group["params"]):
-                if p not in estimates or p.numel() == 0:
-                    continue
-                state = self.watched_state(p)
-                if "hessian" not in state:
-                    state["step"] = torch.zeros(())
-                    dtype = formats.working_dtype(formats.format_of(p, "a parameter"))
-                    state["hessian"] = torch.zeros_like(p, dtype=dtype, requires_grad=False)
-                name = formats.found_format(state, "hessian", p.numel())
-                stored = tuple(state[key] for key in formats.state_names("hessian", name))
-                old = formats.read(name, True, stored, p.numel(), torch.promote_types(p.dtype, torch.float32))
-                estimate = memory_order.flat(torch.empty_like(p, dtype=old.dtype).copy_(estimates[p]))
-                new = torch.where(dropped.to(p.device), old, old + (1 - beta2) * (estimate - old))
-                random = None
-                if name == "bf16":  # not the bits with which the step rounds the slots
-                    key = randomness.key_of(group["seed"], place, float(state["step"]))
-                    random = (
-                        randomness.random_bits(randomness.stream(key, len(self.slots)), p.numel(), p.device) & 0xFFFF
-                    )
-                elif name in ("int8", "int4"):
-                    numbers = group["seed"], place, float(state["step"]), len(self.slots)
-                    random = randomness.code_bits(*numbers, p.numel(), p.device)
-                kept = [tensor.clone() for tensor in stored] if name in ("int8", "int4") else []
-                formats.write(name, True, stored, new, random)
-                for tensor, codes in zip(stored, kept, strict=False):  # codes made anew of what they say may be others
-                    tensor.copy_(torch.where(dropped.to(p.device), codes, tensor))
+        average_into(self, "hessian", "beta2", estimates, found_inf)
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-
-
-def _not_finite(values: Any, found_inf: Tensor | None) -> Tensor:
-    """A flag on the device of the first value: whether one is not finite, or `found_inf` is set."""
-    flags = [~torch.isfinite(value).all() for value in values]
-    if found_inf is not None:
-        flags.append(found_inf.reshape(()) != 0)
-    return torch.stack([flag.to(flags[0].device) for flag in flags]).any() if flags else torch.tensor(False)

@@ -1,4 +1,4 @@
-"""SparseAdam: Adam on the rows that a gradient holds, and on no others ("lazy" Adam).
+"""SparseAdam: Adam on the rows that a sparse gradient contains, and no others ("lazy" Adam).
 
 For these rows:
 exp_avg    <- beta1 * exp_avg    + (1 - beta1) * g
@@ -13,27 +13,27 @@ from stepwell.ops import ema, ema_square, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import BOTH_MEANS
+from stepwell.optimizers.pieces import bias_correction
 
 
 def update(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):
     exp_avg = ema(exp_avg, g, beta1)
     exp_avg_sq = ema_square(exp_avg_sq, g, beta2)
-    return sqrt(1 - beta2**t) / (1 - beta1**t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
+    return bias_correction(beta1, beta2, t) * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
 
 class SparseAdam(Optimizer):
-    """SparseAdam, for large embeddings with `sparse=True`, as torch.optim has it.
+    """SparseAdam: for large embeddings with `sparse=True`, in the form of torch.optim.SparseAdam.
 
-    Every rule of single elements here updates the rows of a row-sparse gradient alone: `AdamW` on such an embedding is
-    lazy AdamW. This class differs from `Adam` in where eps stands and in having no decay. A dense gradient holds all
-    rows.
+    All elementwise optimizers update only the rows in a sparse gradient: `AdamW` on such an embedding is lazy AdamW.
+    This class differs from `Adam` in where eps is added and in having no weight decay. A dense gradient updates all
+    rows. Cost: two slots, as Adam.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
         lr: learning rate, at least 0.
-        betas: decay of the two averages, each in [0, 1).
-        eps: added to the root before it is corrected for its start at zero, at least 0.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: added to the root before its bias correction, at least 0.
 
     Reference: torch.optim.SparseAdam's documentation; Kingma, Ba, arXiv 1412.6980, the end of section 2. t counts the
     gradients of the whole tensor, not those of a row.
@@ -49,11 +49,7 @@ class SparseAdam(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         **options: Unpack[Options],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

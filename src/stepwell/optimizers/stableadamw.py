@@ -1,6 +1,6 @@
-"""StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment lags behind the gradient.
+"""StableAdamW: AdamW whose step shrinks, tensor by tensor, when the second moment is too small for the gradient.
 
-exp_avg, exp_avg_sq as in Adam, with betas that need no correction afterwards: beta * (1 - beta**(t-1)) / (1 - beta**t)
+exp_avg, exp_avg_sq as in Adam, with the bias correction in the decay rate: beta * (1 - beta**(t-1)) / (1 - beta**t)
 rms  = sqrt(mean((g / max(sqrt(exp_avg_sq), eps))**2))
 eta  = lr / max(1, rms / clip_threshold)
 p   <- p - eta * weight_decay * p - eta * exp_avg / (sqrt(exp_avg_sq) + eps)
@@ -13,6 +13,7 @@ from stepwell.ops import lerp, lerp_square, maximum, sqrt
 from stepwell.optimizers.adam import Adam
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.memory import Memory, corrected
+from stepwell.optimizers.pieces import clipped, rms
 
 
 def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):
@@ -22,33 +23,33 @@ def _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2):
 
 def measure(g, p, t, exp_avg, exp_avg_sq, *, beta1, beta2, eps):
     _, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
-    behind = g / maximum(sqrt(exp_avg_sq), eps)
-    return {"lag": behind * behind}  # not g * g / exp_avg_sq, which overflows sooner
+    scaled = g / maximum(sqrt(exp_avg_sq), eps)
+    return {"lag": scaled * scaled}  # not g * g / exp_avg_sq, which overflows sooner
 
 
 def update(
     g, p, t, exp_avg, exp_avg_sq, *, lr, beta1, beta2, eps, weight_decay, clip_threshold, raw_decay, lag, elements
 ):
     exp_avg, exp_avg_sq = _moments(g, t, exp_avg, exp_avg_sq, beta1, beta2)
-    eta = lr / maximum(1, sqrt(lag / elements) / clip_threshold)
+    eta = clipped(lr, rms(lag, elements), clip_threshold)
     decay = (lr if raw_decay else eta) * weight_decay
     return decay * p + eta * (exp_avg / (sqrt(exp_avg_sq) + eps)), exp_avg, exp_avg_sq
 
 
 class StableAdamW(Optimizer):
-    """StableAdamW: AdamW with update clipping. For low precision and large models whose loss spikes.
+    """StableAdamW: AdamW with update clipping, for low precision and large models whose loss spikes.
 
-    It replaces clipping of the gradient's norm; with a small beta2 (0.95) it rarely has anything to do.
+    It replaces clipping of the gradient's norm; with a small beta2 (0.95) it rarely clips. Cost: two slots, as AdamW,
+    and a second pass over every tensor. Against AdamW: the same lr.
 
     Args:
-        params: parameters, (name, parameter) pairs, or groups of them.
-        lr: learning rate, at least 0; as AdamW's.
-        betas: decay of the two averages, each in [0, 1).
-        eps: keeps the division finite, above 0.
-        weight_decay: at least 0; shrinks the weights by eta * weight_decay per step.
-        clip_threshold: the lag that is tolerated, above 0; 1 in the paper.
+        params, options: as for every optimizer (see `stepwell.Optimizer`).
+        lr: learning rate, at least 0.
+        betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
+        eps: added to the denominator for numerical stability, above 0.
+        weight_decay: at least 0; each step shrinks the weights by eta * weight_decay.
+        clip_threshold: the largest rms without clipping, above 0; 1 in the paper.
         raw_decay: shrink the weights by lr * weight_decay instead, as the authors' code does.
-        options: `maximize`, `state`, `weights`, `backend` (see `stepwell.Optimizer`).
 
     Reference: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", arXiv
     2304.13013, algorithm 2.
@@ -67,15 +68,7 @@ class StableAdamW(Optimizer):
     )
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        *,
-        clip_threshold: float = 1.0,
-        raw_decay: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8,
+        weight_decay: float = 1e-2, *, clip_threshold: float = 1.0, raw_decay: bool = False, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)

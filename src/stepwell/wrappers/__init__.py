@@ -1,4 +1,4 @@
-"""Optimizers around another one: SAM, ASAM, Lookahead and Swats, and the base that they share.
+"""Optimizers around another optimizer: SAM, ASAM, Lookahead and Swats, and their base class.
 
-They stand in the table of `stepwell.optimizers`, where `create` and the command line find them by name.
+They are in the table of `stepwell.optimizers`, where `create` and the command line find them by name.
 """

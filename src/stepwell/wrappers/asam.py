@@ -1,9 +1,9 @@
-"""Adaptive sharpness-aware minimisation: SAM whose neighbourhood is measured relative to the size of each weight.
+"""Adaptive sharpness-aware minimization: SAM whose neighborhood is relative to the magnitude of each weight.
 
-T        = |p| + eta for weights, 1 for all else
+T        = |p| + eta for weights, 1 for other parameters
 e        = rho * T * T * g / ||T * g||    (elementwise; one norm over all tensors)
 g_sharp  = gradient at p + e
-p       <- the step of the optimizer inside, at p, with g_sharp
+p       <- the step of the wrapped optimizer at p, with g_sharp
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from stepwell.wrappers.weights import wide
 
 
 class ASAM(SAM):
-    """ASAM, around any optimizer: SAM that does not depend on the scale in which layers are written.
+    """ASAM, around any optimizer: SAM that does not depend on how scale is distributed over layers.
 
-    Multiplying one layer by 10 and dividing the next by it changes no output of a network of ReLUs, but what SAM calls
-    sharp; not what ASAM does. rho is about ten times SAM's.
+    Multiplying one layer by 10 and dividing the next by 10 changes no output of a ReLU network. It changes the
+    sharpness that SAM measures, but not the sharpness that ASAM measures. Cost: as SAM. rho is about ten times SAM's.
 
     Args:
-        optimizer: what makes the step, of this package or of torch.
-        rho: how far aside, relative to the weights; at least 0. 0.5 to 2 are usual. In the groups it is `sam_rho`.
+        optimizer: the wrapped optimizer, of this package or of torch.
+        rho: length of e relative to the weights, at least 0. 0.5 to 2 are usual. In the parameter groups its key is
+            `sam_rho`.
         eta: added to |p|, so that weights near 0 move, too; at least 0.
-        model: whose running statistics of batch norm are to be taken from the first evaluation only.
+        model: the model whose batch norm statistics are updated by the first evaluation only.
 
-    Weights are what is named so ("layer.weight"), as in the authors' code: matrices, filters, and the scales of norms.
-    Biases and everything else have T = 1. Without names (build the optimizer inside with `model.named_parameters()`)
-    weights are what has two dimensions or more. All else is as in `SAM`.
+    As in the authors' code, weights are parameters with "weight" in their name ("layer.weight"): matrices, filters, and
+    the scales of norms. Biases and all other parameters have T = 1. Without names (build the wrapped optimizer with
+    `model.named_parameters()`), tensors with two or more dimensions count as weights. Everything else is as in `SAM`.
 
     Reference: Kwon, Kim, Park, Choi, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning of deep
     neural networks", arXiv 2102.11600, algorithm 1 with p = 2 and the elementwise operator.

@@ -1,7 +1,7 @@
-"""Lookahead: k steps of another optimizer, then back, to a point on the line from where they began.
+"""Lookahead: k steps of another optimizer, then back to a point on the line to where they started.
 
 p        = slow
-p       <- k steps of the optimizer inside
+p       <- k steps of the wrapped optimizer
 slow    <- slow + alpha * (p - slow)
 """
 
@@ -26,7 +26,7 @@ from stepwell.optimizers.facts import Facts
 from stepwell.wrappers.weights import copy_all, wide, write_wide
 from stepwell.wrappers.wrapper import Wrapper
 
-_MOMENTA = ("momentum_buffer", "exp_avg")  # the slots that are an average of gradients, by torch's names
+_MOMENTA = ("momentum_buffer", "exp_avg")  # slots with an average of gradients, by torch's names
 _RANGES: dict[str, Range | OneOf] = {
     "alpha": Range(0, 1, open_low=True, open_high=False),
     "pullback": OneOf(("none", "reset", "pullback")),
@@ -34,22 +34,23 @@ _RANGES: dict[str, Range | OneOf] = {
 
 
 class Lookahead(Wrapper):
-    """Lookahead, around any optimizer: less variance of the weights, less to tune, one copy of the weights more.
+    """Lookahead, around any optimizer: weights with less variance, and hyperparameters that matter less.
 
-    It costs nothing but a pass over the weights every k steps. Evaluate the slow weights:
-    `with optimizer.evaluating(): ...`; at the end of a cycle they are the weights.
+    Cost: one copy of the weights, and a pass over the weights every k steps. Evaluate the slow weights with `with
+    optimizer.evaluating(): ...`; at the end of a cycle the parameters are the slow weights.
 
     Args:
-        optimizer: what makes the fast steps, of this package or of torch; also SAM. Not L-BFGS.
-        k: steps of a cycle, at least 1; 5 to 10 are usual.
-        alpha: how far the slow weights go towards the fast ones, in (0, 1]; 0.5 is usual, 0.8 for a long run.
-        pullback: what becomes of the momentum (the slots momentum_buffer and exp_avg) at the end of a cycle: "none"
-            keeps it, "reset" begins with zeros, "pullback" averages it as the weights are, with one more copy of it.
-            A bias correction (Adam's) does not begin anew with it.
+        optimizer: the wrapped optimizer, of this package or of torch; also SAM. Not L-BFGS.
+        k: steps per cycle, at least 1; 5 to 10 are usual.
+        alpha: how far the slow weights move towards the fast weights, in (0, 1]; 0.5 is usual, 0.8 for a long run.
+        pullback: what happens to the momentum (the slots momentum_buffer and exp_avg) at the end of a cycle: "none"
+            keeps it, "reset" sets it to zero, "pullback" averages it as the weights are averaged, with one more copy of
+            it. The step count of a bias correction (Adam's) is not reset.
 
-    Slow weights begin when a parameter is first stepped, so weights loaded after this was built are not pulled back to
-    the ones before. There is one clock: a cycle has k updates that happened, also for a group that came in its middle;
-    its slow weights are those with which it came. They are fp32 for bf16 and fp16 parameters, and exact for split ones.
+    Slow weights are copied at the first step of a parameter, so weights that are loaded after construction are not
+    pulled back to the weights before. All groups share one step count: a cycle has k updates that were not skipped,
+    also for a group that was added during the cycle, whose slow weights are its weights at that time. Slow weights are
+    fp32 for bf16 and fp16 parameters, and exact for split weights.
 
     Reference: Zhang, Lucas, Hinton, Ba, "Lookahead optimizer: k steps forward, 1 step back", arXiv 1907.08610,
     algorithm 1; the choices for the momentum are those of its authors' code.
@@ -126,7 +127,7 @@ class Lookahead(Wrapper):
 
     @property
     def clock(self) -> int:
-        """How many updates have happened. Waits for the last one."""
+        """The number of updates that were not skipped. Waits for the last update."""
         if self._pending is not None:
             found_inf, self._pending = self._pending[0], None
             self._clock += found_inf == 0
@@ -211,9 +212,9 @@ class Lookahead(Wrapper):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """`with optimizer.evaluating():` the weights are the slow ones, and bit for bit what they were afterwards.
+        """Context manager: use the slow weights inside, restore the weights exactly on exit.
 
-        Statistics of batch norm are those of the fast weights: renew them with `stepwell.recalibrate(model, loader)`.
+        Batch norm statistics belong to the fast weights: update them with `stepwell.recalibrate(model, loader)`.
         """
         self._refuse_inside("evaluating")
         fast = [(tensor, tensor.detach().clone()) for tensor in self.own]

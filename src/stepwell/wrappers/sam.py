@@ -1,9 +1,9 @@
-"""Sharpness-aware minimisation: the gradient is taken where the loss is highest nearby, and moves the weights here.
+"""Sharpness-aware minimization: the step at the weights uses the gradient from the highest loss nearby.
 
 g        = gradient at p
 e        = rho * g / ||g||                (one norm over all tensors)
 g_sharp  = gradient at p + e
-p       <- the step of the optimizer inside, at p, with g_sharp
+p       <- the step of the wrapped optimizer at p, with g_sharp
 """
 
 from __future__ import annotations
@@ -28,33 +28,34 @@ RHO = "sam_rho"  # in the groups: Adadelta and Sophia have a `rho` of their own
 
 
 class _Moved(NamedTuple):
-    """A tensor that is to be moved aside."""
+    """A tensor that is to be moved by e."""
 
     name: str
     tensor: Tensor
     gradient: Tensor
-    rho: float  # negative where the objective is maximised: the worst nearby is then the lowest
+    rho: float  # negative where the objective is maximized: the worst nearby is then the lowest
 
 
 class SAM(Wrapper):
-    """SAM, around any optimizer: for flat minima, which often generalise better, at two gradients per step.
+    """SAM, around any optimizer: for flat minima, which often generalize better, at two gradients per step.
 
-    For vision models trained for long, small data sets and fine-tuning; usually around SGD with momentum, for vision
-    transformers around AdamW. Everything else (lr, schedule, decay) stays as it is tuned for the optimizer inside.
+    Use it for vision models trained for long, small data sets and fine-tuning, usually around SGD with momentum, for
+    vision transformers around AdamW. Cost: twice the time of a step, and a copy of the weights during the step.
+    Learning rate, schedule and weight decay stay as tuned for the wrapped optimizer.
 
     Args:
-        optimizer: what makes the step, of this package or of torch.
-        rho: how far aside, at least 0. 0.05 is usual, 0.1 to 0.2 for vision transformers, 0.02 for little noise. In
-            the groups it is called `sam_rho`: there it may differ, and schedules drive it by that name.
-        model: whose running statistics of batch norm are to be taken from the first evaluation only, as the authors
-            do. `create("sam", model, ...)` hands it on.
+        optimizer: the wrapped optimizer, of this package or of torch.
+        rho: length of e, at least 0. 0.05 is usual, 0.1 to 0.2 for vision transformers, 0.02 for little noise. In the
+            parameter groups its key is `sam_rho`: there it may differ, and schedules change it by that name.
+        model: the model whose batch norm statistics are updated by the first evaluation only, as in the authors' code.
+            `create("sam", model, ...)` passes it on.
 
-    A step needs a closure. Between its two evaluations the gradients are dropped, so the second is that of the second
-    point alone. Afterwards the weights are put back from a copy, bit for bit, also if the second evaluation raises or
-    is interrupted; bf16 weights are moved as far as their precision shows, split ones keep their low bits.
+    A step needs a closure. Gradients are cleared between its two evaluations, so the second gradient is that of the
+    second point alone. Afterwards the weights are restored from a copy, bit for bit, also if the second evaluation
+    raises or is interrupted. bf16 weights move as far as their precision shows, split weights keep their low bits.
 
-    The authors have weight decay inside the loss, so it turns e as well. Here e is made of the gradient of the loss
-    alone (algorithm 1), and decay is what the optimizer inside does with it, at the weights themselves.
+    In the authors' code weight decay is a part of the loss, so it also changes e. Here e is computed from the gradient
+    of the loss alone (algorithm 1), and the wrapped optimizer applies weight decay at the weights themselves.
 
     Reference: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving
     generalization", arXiv 2010.01412, algorithm 1 with p = 2.
@@ -112,7 +113,7 @@ class SAM(Wrapper):
         return optimizer
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the optimizer inside; `sam_rho` may be among its options."""
+        """Add a group to the wrapped optimizer; it may contain `sam_rho`."""
         if not isinstance(param_group, dict):
             return super().add_param_group(param_group)  # which refuses it
         rho = read(type(self).__name__, RHO, param_group.get(RHO, self.rho), self.ranges["rho"])
@@ -122,8 +123,8 @@ class SAM(Wrapper):
     # The step
 
     def update(self, gradient_factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
-        """Refused: the gradient that is there is not the one to step with. Gradients that are zero everywhere are:
-        they move nothing aside (distributed checkpoints make such a step, to have state that they can load into)."""
+        """Not supported: SAM must compute its own gradients, so use `update_with`. Only gradients that are zero
+        everywhere are accepted, because e is 0 then: distributed checkpoints initialize the state with such a step."""
         self._refuse_without_closure()
         update(self.base, gradient_factor, found_inf)
 
@@ -132,7 +133,7 @@ class SAM(Wrapper):
         return bool(found) and not any(bool(values(gradient).any()) for gradient in found)
 
     def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
-        """Evaluate here and aside, then let the optimizer inside step from here."""
+        """Evaluate at p and at p + e, then let the wrapped optimizer make its step at p."""
         self._refuse_inside("update")
         loss, found_inf = evaluate()
         moved = self._moved()
@@ -188,7 +189,7 @@ class SAM(Wrapper):
             )
 
     def _length(self, item: _Moved, inverse: Tensor) -> Tensor:
-        """rho / norm, as a number beside a tensor in the precision that it is computed in."""
+        """rho / norm, on the device of a tensor and in the precision of its arithmetic."""
         return (item.rho * inverse).to(item.tensor.device, torch.promote_types(item.tensor.dtype, torch.float32))
 
     def _write(self, item: _Moved, step: Tensor) -> None:
@@ -201,5 +202,5 @@ class SAM(Wrapper):
 
 
 def _inverse(norm: Tensor) -> Tensor:
-    """1 / norm, and 0 for 0: without a gradient nothing moves aside."""
+    """1 / norm, and 0 for 0: without a gradient e is 0."""
     return torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))

@@ -1,8 +1,8 @@
-"""The state of a wrapper, out and in.
+"""Saving and loading the state of a wrapper.
 
-A state is that of the optimizer inside, in torch's layout, with what the wrapper adds to it: settings in every group,
-tensors in the state of their parameters. So whatever reads torch's layout finds what it looks for (distributed
-checkpoints, trainers), and a state of the optimizer inside alone can be loaded: the wrapper then begins anew.
+The state is that of the wrapped optimizer, in torch's layout. The wrapper adds its settings to every group and its
+tensors to the state of their parameters. So distributed checkpoints and trainers, which read torch's layout, find what
+they expect. A state of the wrapped optimizer alone can be loaded: the wrapper's own tensors are then initialized again.
 
     {"state": {index: {slot: tensor, ..., "lookahead_slow": tensor}},
      "param_groups": [{..., "wrappers": {"Lookahead": {"k": 5, ...}}, "params": [index, ...]}]}
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def with_own(wrapper: Wrapper, inside: dict[str, Any]) -> dict[str, Any]:
-    """The state of the optimizer inside with settings in its groups and `own` in the state of each parameter."""
+    """The state of the wrapped optimizer, with settings in its groups and `own` in the state of each parameter."""
     name, prefix = _title(wrapper), _prefix(wrapper)
     settings = {setting: getattr(wrapper, setting) for setting in wrapper.settings}
     groups = [
@@ -45,8 +45,10 @@ def with_own(wrapper: Wrapper, inside: dict[str, Any]) -> dict[str, Any]:
 def fitting(
     wrapper: Wrapper, content: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[Tensor, dict[str, Tensor]]]:
-    """What the optimizer inside is to load, the settings, and `own` on the devices of the parameters; or
-    UsageError."""
+    """The state for the wrapped optimizer, the settings, and `own` on the devices of the parameters.
+
+    Raises UsageError where the state does not fit.
+    """
     name = type(wrapper).__name__
     state, saved_groups = checkpoint.parts_of(name, content)
     found = _settings_in(wrapper, saved_groups)
@@ -76,7 +78,7 @@ def fitting(
 
 
 def _settings_in(wrapper: Wrapper, saved_groups: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The settings of this wrapper in a checkpoint; None where nothing wrapped the optimizer that was saved."""
+    """The settings of this wrapper in a checkpoint; None where the saved optimizer was not wrapped."""
     name = _title(wrapper)
     everywhere = [group[checkpoint.WRAPPERS] for group in saved_groups if group.get(checkpoint.WRAPPERS)]
     if not everywhere:
@@ -97,7 +99,7 @@ def _settings_in(wrapper: Wrapper, saved_groups: list[dict[str, Any]]) -> dict[s
 
 
 def _own_fitting(wrapper: Wrapper, label: str, tensor: Tensor, key: str, value: Any) -> Tensor:
-    """One entry of `own` in the layout of its parameter, or UsageError."""
+    """One entry of `own` in the layout of its parameter. Raises UsageError where it does not fit."""
     name, shown = type(wrapper).__name__, f"{_prefix(wrapper)}{key}"
     if key not in wrapper.kept:
         raise UsageError(f"{name}: the checkpoint has '{shown}' for {label}, where {name} keeps {wrapper.kept}")
@@ -110,7 +112,7 @@ def _own_fitting(wrapper: Wrapper, label: str, tensor: Tensor, key: str, value: 
 
 
 def _title(wrapper: Wrapper) -> str:
-    """What this wrapper is called in a checkpoint: its class, with a number where one of its kind is inside."""
+    """The name of this wrapper in a checkpoint: its class, with a number where it wraps another of its class."""
     alike, inside = 1, wrapper.base
     while wraps_another(inside):
         alike += type(inside) is type(wrapper)
@@ -119,12 +121,12 @@ def _title(wrapper: Wrapper) -> str:
 
 
 def _prefix(wrapper: Wrapper) -> str:
-    """How the entries begin that this wrapper adds to the state of a parameter."""
+    """The prefix of the entries that this wrapper adds to the state of a parameter."""
     return checkpoint.own_prefix(_title(wrapper))
 
 
 def in_torchs_layout(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state as wrappers once had it, {"wrapper", "settings", "own", "base"}, as they have it now."""
+    """A state in the old layout of wrappers, {"wrapper", "settings", "own", "base"}, in the current layout."""
     if not {"wrapper", "settings", "own", "base"} <= content.keys() or not isinstance(content["base"], Mapping):
         return content
     inside = in_torchs_layout(content["base"])

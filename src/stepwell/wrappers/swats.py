@@ -1,6 +1,6 @@
-"""SWATS: from Adam to SGD, when the learning rate with which SGD would make steps of the same length has settled.
+"""SWATS: switch from Adam to SGD once the learning rate that would give SGD steps of the same length has settled.
 
-step        = what Adam has just done to the weights
+step        = the change of the weights by Adam's last update
 gamma       = step @ step / -(step @ g)            (over all tensors: SGD's step, projected on Adam's, is as long)
 average    <- beta2 * average + (1 - beta2) * gamma
 settled     : |average / (1 - beta2**k) - gamma| < tolerance, k > 1
@@ -27,19 +27,23 @@ _NUMBER, _AVERAGE, _GAMMA, _SETTLED_AT, _RATE = range(5)
 
 
 class Swats(Wrapper):
-    """Watches an Adam and says when to go over to SGD, and at which learning rate. It changes no step.
+    """Watches an Adam, and reports when to switch to SGD and at which learning rate. It changes no step.
+
+    Cost: each step copies the weights and makes a pass over them. No operation waits for the device until `ready` is
+    read.
 
     Args:
         optimizer: Adam, AdamW, or another with two `betas`; of this package or of torch.
-        tolerance: by how much the average and the present gamma may differ, above 0. Both are learning rates of SGD,
-            so it is to be read against `rate`; the paper's 1e-9 is met when they cross.
+        tolerance: the largest difference of the average and the current gamma that counts as settled, above 0. Both are
+            learning rates of SGD, so compare it with `rate`; the paper's 1e-9 is met when they cross.
 
-    `ready` says that it has settled, `rate` the rate for plain SGD (the paper's Lambda), `lr(momentum)` that for SGD
-    with momentum, (1 - momentum) * rate. Both stay as they were the first time. Each step costs a copy of the weights
-    and a pass over them; nothing waits for the device until `ready` is read. Skipped updates are not counted.
+    `ready` is True once gamma has settled, `rate` is the learning rate for plain SGD (the paper's Lambda), and
+    `lr(momentum)` that for SGD with momentum, (1 - momentum) * rate. They keep their first values. Skipped updates are
+    not counted.
 
-    gamma is taken of the gradient as Adam had it: unscaled, clipped, with a coupled decay. What a decoupled decay takes
-    off is no part of the step. A negative average never counts as settled (the paper does not say).
+    gamma uses the gradient that Adam used: unscaled, clipped, with coupled weight decay. The change of the weights by
+    decoupled weight decay is not a part of the step. A negative average never counts as settled (the paper does not
+    say).
 
     Reference: Keskar, Socher, "Improving generalization performance by switching from Adam to SGD", arXiv 1712.07628,
     algorithm 1.

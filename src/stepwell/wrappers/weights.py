@@ -1,4 +1,4 @@
-"""The weights beside an optimizer: copied, and read and written as exactly as it knows them."""
+"""Copies of weights, and weights in the precision of their optimizer, with the low bits of split weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepwell.engine.update import innermost
 
 
 def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
-    """Write every value into its target, together where that is possible."""
+    """Copy every value into its target, in one operation where possible."""
     if not targets:
         return
     if any(hasattr(target, "full_tensor") for target in targets):  # shards: torch has no such operation for them
@@ -21,7 +21,7 @@ def copy_all(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """The weights as exactly as the optimizer knows them: fp32 or wider, with the low bits of split weights."""
+    """The weights in fp32 or wider, with the low bits of split weights."""
     low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
     if low is None:
         return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
@@ -30,7 +30,7 @@ def wide(tensor: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
 
 
 def write_wide(tensor: Tensor, values: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Set the weights to fp32 values, rounded to the nearest; split weights keep what that loses."""
+    """Set the weights to fp32 values, rounded to the nearest; split weights keep the lost bits."""
     low = innermost(optimizer).state.get(tensor, {}).get(formats.LOW_BITS)
     if low is None:
         tensor.detach().copy_(values)

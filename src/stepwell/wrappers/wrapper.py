@@ -1,8 +1,7 @@
-"""The base of optimizers that wrap another one: what they share with it.
+"""The base class of optimizers that wrap another optimizer.
 
-Groups, defaults and state are those of the optimizer inside, so schedules, `GradScaler` and trainers find what they
-look for. What a wrapper keeps for each parameter itself is in `own`, and is saved by name as everything else
-(see `saving.py`).
+Parameter groups, defaults and state are those of the wrapped optimizer, so schedules, `GradScaler` and trainers find
+them. The wrapper's own tensors for each parameter are in `own`, and are saved by name (see `saving.py`).
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ from stepwell.optimizers import parted
 from stepwell.optimizers.facts import Facts, state_bytes
 from stepwell.wrappers import saving
 
-# What torch's optimizers keep hooks in; a wrapper has its own, and they do not travel with a copy.
+# The attributes in which torch's optimizers keep hooks. A wrapper has its own hooks, and copies do not have them.
 _PLACES = ("step", "state_dict", "load_state_dict")
 _HOOKS = tuple(f"_optimizer_{place}_{when}_hooks" for place in _PLACES for when in ("pre", "post"))
 
 
 class Wrapper(torch.optim.Optimizer):
-    """An optimizer around another one.
+    """An optimizer around another optimizer.
 
-    A subclass says in `_before` and `_after` what it does around an update, or overrides `update` and `update_with`.
-    Its own settings are plain attributes named in `settings`; its tensors per parameter are in `own`.
+    A subclass overrides `_before` and `_after`, which are called around an update, or `update` and `update_with`. Its
+    settings are plain attributes, named in `settings`; its tensors per parameter are in `own`.
     """
 
-    settings: ClassVar[tuple[str, ...]] = ()  # attributes that are saved, each a number, text or a tensor
-    kept: ClassVar[tuple[str, ...]] = ()  # the names of what is in `own`, each of the shape of its parameter
-    group_options: ClassVar[tuple[str, ...]] = ()  # what it reads from the groups, which the other one does not know
-    usual_base: ClassVar[str] = "sgd"  # what `create` puts inside unless told
-    evaluates: ClassVar[bool] = False  # whether its own step computes gradients at several places
-    copies: ClassVar[int] = 0  # of the weights, in `own`, from the first step on
+    settings: ClassVar[tuple[str, ...]] = ()  # attributes that are saved: numbers, strings, tensors
+    kept: ClassVar[tuple[str, ...]] = ()  # names of the tensors in `own`, each of the shape of its parameter
+    group_options: ClassVar[tuple[str, ...]] = ()  # keys in the groups that only the wrapper reads
+    usual_base: ClassVar[str] = "sgd"  # the wrapped optimizer that `create` makes by default
+    evaluates: ClassVar[bool] = False  # whether its own step computes gradients at several points
+    copies: ClassVar[int] = 0  # copies of the weights in `own`, from the first step on
     facts: ClassVar[Facts]
     slots, decay = (), None
     takes_factor: ClassVar[bool] = True  # `update` takes a factor and a flag
@@ -59,7 +58,7 @@ class Wrapper(torch.optim.Optimizer):
         self._begin()
 
     def _begin(self) -> None:
-        """What torch's initialiser does beside making groups, which are there already."""
+        """The part of torch's constructor that does not make groups: the wrapped optimizer has made them."""
         for hooks in _HOOKS:
             setattr(self, hooks, OrderedDict())
         self._patch_step_function()
@@ -75,9 +74,9 @@ class Wrapper(torch.optim.Optimizer):
 
     @classmethod
     def around(cls, params: Any, base: str | None = None, **options: Any) -> Self:
-        """Build the optimizer inside and wrap it: what `create("sam", model, base="sgd", rho=0.1, lr=0.1)` calls.
+        """Construct an optimizer and wrap it: `create("sam", model, base="sgd", rho=0.1, lr=0.1)` calls this.
 
-        `options` that the wrapper has are its own; all others go to the optimizer inside.
+        Options that the wrapper has are its own; all others are passed to the wrapped optimizer.
         """
         from stepwell.optimizers import create, find
 
@@ -104,27 +103,27 @@ class Wrapper(torch.optim.Optimizer):
         optimizer = create(inside.__name__, params, **options)
         pairs = list(zip(params, taken, strict=True)) if taken else []
         own = {id(tensor): values for group, values in pairs for _, tensor in parted.named(group)}
-        for group in optimizer.param_groups:  # which may be more than were given: Muon parts them
+        for group in optimizer.param_groups:  # may be more groups than given: Muon splits them
             group.update(own.get(id(group["params"][0]), {}) if group["params"] else {})
         return cls(optimizer, **mine)
 
     @classmethod
     def _without_own(cls, params: Any) -> tuple[Any, list[dict[str, Any]]]:
-        """Groups without the wrapper's own options, and these."""
+        """Groups without the wrapper's own options, and those options for each group."""
         if isinstance(params, Tensor):
             return params, []  # which is refused
         given = params if isinstance(params, list) else members_of(cls.__name__, "params", params)
         if not given or not isinstance(given[0], dict):
             return given, []
         if not any(key in group for group in given for key in cls.group_options):
-            return (params if isinstance(params, list) else given), []  # `stepwell.groups` know more than their dicts
+            return (params if isinstance(params, list) else given), []  # those of `stepwell.groups` have attributes
         given = as_groups(given, cls.__name__)
         taken = [{key: group[key] for key in cls.group_options if key in group} for group in given]
         return [{k: v for k, v in group.items() if k not in cls.group_options} for group in given], taken
 
     @classmethod
     def bytes_per_element(cls, base: str | None = None, **options: Any) -> float:
-        """Bytes of state per float32 weight, the usual optimizer inside included."""
+        """Bytes of state per float32 weight, including those of the usual wrapped optimizer."""
         from stepwell.optimizers import find
 
         named = inspect.signature(cls.__init__).parameters
@@ -132,10 +131,10 @@ class Wrapper(torch.optim.Optimizer):
         return 4.0 * cls.copies + state_bytes(find(cls.usual_base if base is None else base), **inside)
 
     def check_base(self) -> None:
-        """Raise UsageError where the settings do not go together with the optimizer inside."""
+        """Raise UsageError where the settings do not suit the wrapped optimizer."""
 
     def around_another(self, optimizer: torch.optim.Optimizer) -> Wrapper:
-        """The same wrapper with all that it keeps, around another optimizer of the same parameters."""
+        """The same wrapper with its settings and tensors, around another optimizer of the same parameters."""
         other = object.__new__(type(self))
         other.__setstate__({**self.__getstate__(), "base": other._checked(optimizer)})
         other.own = {tensor: {k: value.clone() for k, value in kept.items()} for tensor, kept in self.own.items()}
@@ -145,11 +144,11 @@ class Wrapper(torch.optim.Optimizer):
             group.update({key: before.get(f"initial_{key}", before[key]) for key in self.group_options})
         return other
 
-    # What is the other one's
+    # Delegated to the wrapped optimizer
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of the optimizer inside."""
+        """The groups of the wrapped optimizer."""
         return self.base.param_groups
 
     @param_groups.setter
@@ -158,7 +157,7 @@ class Wrapper(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """The state of the optimizer inside; what the wrapper keeps itself is in `own`."""
+        """The state of the wrapped optimizer; the wrapper's own tensors are in `own`."""
         return self.base.state
 
     @state.setter
@@ -167,7 +166,7 @@ class Wrapper(torch.optim.Optimizer):
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute in torch
-        """The defaults of the optimizer inside."""
+        """The defaults of the wrapped optimizer."""
         return self.base.defaults
 
     @property
@@ -177,15 +176,15 @@ class Wrapper(torch.optim.Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether torch.amp.GradScaler may hand over grad_scale and found_inf."""
+        """Whether torch.amp.GradScaler may pass grad_scale and found_inf."""
         return takes_factor(self.base) or all(group.get("fused") for group in self.param_groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the optimizer inside."""
+        """Add a group to the wrapped optimizer."""
         self.base.add_param_group(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients (or fill them with zeros)."""
+        """Clear the gradients (or set them to zero)."""
         set_to_none = flag(type(self).__name__, "set_to_none", set_to_none)
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
@@ -194,7 +193,7 @@ class Wrapper(torch.optim.Optimizer):
             self.base.zero_grad(set_to_none)
 
     def named(self) -> list[tuple[str, Tensor]]:
-        """(name, parameter) of all groups; names are empty where there are none."""
+        """(name, parameter) pairs of all groups; the name of a parameter without a name is empty."""
         pairs: list[tuple[str, Tensor]] = []
         for group in self.param_groups:
             names = group.get("param_names") or [""] * len(group["params"])
@@ -204,11 +203,10 @@ class Wrapper(torch.optim.Optimizer):
     # The step
 
     def step(self, closure: Any = None) -> Any:
-        """One update.
+        """One update. Returns the loss that the closure returns.
 
         Args:
-            closure: drops the gradients, computes the loss anew, does backward and returns the loss, which is what
-                `step` returns.
+            closure: clears the gradients, computes the loss, runs backward and returns the loss.
         """
         self._refuse_inside("step")
         if closure is None:
@@ -226,7 +224,7 @@ class Wrapper(torch.optim.Optimizer):
         return self.update_with(evaluate)[0]
 
     def update(self, gradient_factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
-        """Update with the gradients that are there, times `gradient_factor`; where `found_inf` is not 0, not at all."""
+        """Update with the current gradients times `gradient_factor`. No update where `found_inf` is not 0."""
         self._refuse_inside("update")
         self._refuse_without_closure()
         self._before()
@@ -234,7 +232,7 @@ class Wrapper(torch.optim.Optimizer):
         self._after(gradient_factor, found_inf)
 
     def update_with(self, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
-        """Update by computing the gradients where the optimizer inside wants them (see `engine.update.update_with`)."""
+        """Update with gradients that the wrapped optimizer has computed itself (see `engine.update.update_with`)."""
         self._refuse_inside("update")
         self._before()
         loss, found_inf = update_with(self.base, evaluate)
@@ -242,10 +240,10 @@ class Wrapper(torch.optim.Optimizer):
         return loss, found_inf
 
     def _before(self) -> None:
-        """Before the weights move. They are the same when the gradients have been computed."""
+        """Called before the update, with the weights at which the gradients were computed."""
 
     def _after(self, factor: Factor, found_inf: Tensor | None) -> None:
-        """After the weights moved, unless `found_inf`; the gradients are still there, to be read times `factor`."""
+        """Called after the update, also if `found_inf` skipped it. The update used the gradients times `factor`."""
 
     def _refuse_without_closure(self) -> None:
         if self.needs_closure and not self._evaluates_nothing():
@@ -256,14 +254,14 @@ class Wrapper(torch.optim.Optimizer):
             )
 
     def _evaluates_nothing(self) -> bool:
-        """Whether this step needs no other gradient than those that are there, unlike others of this optimizer."""
+        """Whether this step needs only the current gradients, unlike other steps of this optimizer."""
         return not self.evaluates and isinstance(self.base, Wrapper) and self.base._evaluates_nothing()
 
     # Evaluation
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """`with optimizer.evaluating():` the weights are those to be evaluated, and what they were afterwards."""
+        """Context manager: use the evaluation weights inside, restore the training weights exactly on exit."""
         self._refuse_inside("evaluating")
         with self._inside_evaluating():
             self._swapped = True
@@ -285,14 +283,14 @@ class Wrapper(torch.optim.Optimizer):
     # State
 
     def state_bytes(self) -> int:
-        """Bytes held in state, beside step counts: of the optimizer inside, and of the wrapper."""
+        """Bytes of state of the wrapped optimizer and of the wrapper, without step counts."""
         mine = sum(held(kept.values()) for kept in self.own.values())
         if hasattr(self.base, "state_bytes"):
             return mine + self.base.state_bytes()
         return mine + held_in_state(self.base.state)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the optimizer inside, in torch's layout, with what the wrapper adds to it."""
+        """The state of the wrapped optimizer, in torch's layout, with settings and tensors of the wrapper."""
         self._refuse_inside("state_dict")
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
@@ -303,11 +301,12 @@ class Wrapper(torch.optim.Optimizer):
         return result
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
-        """Take over a state that was saved with the same wrapper around the same optimizer, by name where both have
-        names. Settings and hyperparameters become those of the checkpoint. A state of the optimizer inside alone is
-        taken, too: settings stay, and what the wrapper keeps itself begins anew.
+        """Load a state that was saved with the same wrapper around the same optimizer, by name where both have names.
 
-        Raises UsageError naming the first parameter that does not fit; then nothing has changed.
+        Settings and hyperparameters become those of the checkpoint. A state of the wrapped optimizer alone can be
+        loaded, too: settings stay, and the wrapper's own tensors are initialized again.
+
+        Raises UsageError with the first parameter that does not fit. Nothing is changed then.
         """
         self._refuse_inside("load_state_dict")
         content = checkpoint.content_of(type(self).__name__, state_dict)
@@ -324,7 +323,7 @@ class Wrapper(torch.optim.Optimizer):
             after(self)
 
     def _loaded(self, with_settings: bool) -> None:
-        """After a state was taken over; `with_settings`: one that this wrapper has saved."""
+        """Called after a state was loaded; `with_settings`: a state that this wrapper has saved."""
 
     def _check_settings(self, settings: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
         """Raise UsageError for settings of a checkpoint, and options in its groups, that this wrapper would refuse."""
@@ -337,10 +336,10 @@ class Wrapper(torch.optim.Optimizer):
         self.__dict__.update(state)
         self._begin()
 
-    # What it says
+    # Reporting
 
     def explain(self) -> str:
-        """What each group gets, of the optimizer inside."""
+        """The table of the wrapped optimizer (see `Optimizer.explain`), under a line about the wrapper."""
         inside = self.base.explain() if hasattr(self.base, "explain") else repr(self.base)
         return (inside if isinstance(inside, Explanation) else Explanation(inside)).under(f"{self._shown()} around")
 
