@@ -134,18 +134,28 @@ if not TYPE_CHECKING:  # a checker that saw this function would believe in any n
 
     def __getattr__(name: str) -> Any:
         if name in _DOOR:
-            return getattr(import_module(_DOOR[name]), name)
+            return getattr(_module(_DOOR[name], name), name)
         if name in _ROOMS:
-            return import_module(f"stepwell.{name}")
+            return _module(f"stepwell.{name}", name)
         if name.startswith("__"):  # what Python and its tools ask any module for
             raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
         from stepwell.optimizers import TABLE
 
         if name in TABLE:
-            return getattr(import_module("stepwell.optimizers"), name)
+            return getattr(_module("stepwell.optimizers", name), name)
         from stepwell.errors import missing
 
         raise missing("stepwell", name, [*_DOOR, *_ROOMS, *TABLE])
+
+    def _module(module: str, name: str) -> Any:
+        try:
+            return import_module(module)
+        except ModuleNotFoundError as error:
+            from stepwell.errors import TRAINING, MissingExtra
+
+            if error.name not in TRAINING:
+                raise
+            raise MissingExtra(error.name, "train", f"stepwell.{name}") from None
 
 
 def __dir__() -> list[str]:

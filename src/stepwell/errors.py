@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 60  # characters of a value in a message
+TRAINING = ("torch", "numpy", "numba")  # the packages of the extra `train`
 _NAME = 100  # characters of a name that are compared with the known ones: difflib's time grows with the square
 
 
