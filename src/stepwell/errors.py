@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,6 +55,8 @@ def _described(value: Any, longest: int) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if dtype is not None and isinstance(shape, tuple) and (shape or type(value).__name__ in ("Tensor", "Parameter")):
         return f"a {type(value).__name__} of shape {tuple(shape)}, {dtype}"
+    import reprlib
+
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = longest
     short.maxlevel = 3
@@ -98,6 +98,8 @@ def closest(given: Any, known: Iterable[str]) -> str | None:
     if not isinstance(given, str):
         return None
     folded = {name.lower(): name for name in known}
+    import difflib
+
     near = difflib.get_close_matches(given[:_NAME].lower(), folded, n=1, cutoff=0.5)
     return folded[near[0]] if near else None
 
@@ -109,6 +111,8 @@ def unknown(kind: str, given: Any, known: Iterable[str]) -> UsageError:
 
 def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
     """The error for a name that a module does not have, with the nearest right one."""
+    import difflib
+
     names = {other.lower().replace("_", ""): other for other in known}
     close = difflib.get_close_matches(name.lower().replace("_", ""), names, n=1, cutoff=0.6)
     hint = f"; did you mean {names[close[0]]!r}?" if close else f"; dir({module}) lists what there is"

@@ -1,8 +1,8 @@
 """What was found in files that have not changed since.
 
 One small JSON file for each checked file, in `.stepwell_cache/lint/` beside the pyproject.toml. An entry holds what all
-checks found, whatever is selected, and counts only for the same bytes, the same sources of the linter and the same Python.
-A cache that cannot be read or written costs time and nothing else.
+checks found, whatever is selected, and counts only for the same bytes, the same sources of the linter and the same
+Python. A cache that cannot be read or written costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.findings import Edit, Evidence, Finding, Fix, Source
 from stepwell.lint.codes import check_of
 from stepwell.lint.examined import Examined, Hit
+
+if TYPE_CHECKING:
+    from hashlib import blake2b
+else:
+    try:
+        from _blake2 import blake2b  # what hashlib hands on; hashlib itself loads OpenSSL, which takes 6 ms
+    except ImportError:
+        from hashlib import blake2b
 
 FOLDER = ".stepwell_cache"
 

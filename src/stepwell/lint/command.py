@@ -72,13 +72,15 @@ def _plan(options: Namespace, given: bytes):  # type: ignore[no-untyped-def]  # 
 
 def _once(options: Namespace, given: bytes) -> int:
     """One run and its output."""
-    from stepwell.lint.run import looked, mended, written
-
     plan = _plan(options, given)
     if not (options.fix or options.diff):
+        from stepwell.lint.run import looked
+
         report = looked(plan)
         _print(_findings(report, options), options)
     else:
+        from stepwell.lint.mending import mended, written
+
         report, changes = mended(plan)
         if options.diff:
             from stepwell.lint.diff import diff

@@ -15,7 +15,8 @@ class Hit:
     """A finding with what the surface must know of it.
 
     Attributes:
-        finding: the finding; in `Examined.raw` with places in `Document.source`, in `Examined.hits` with those of the file.
+        finding: the finding; in `Examined.raw` with places in `Document.source`, in `Examined.hits` with those of the
+            file.
         line: the line of source at which it points, without its end.
         muted: the words of `# noqa` comments that mute there.
     """

@@ -10,7 +10,7 @@ from stepwell.lint.codes import names
 
 _SAFETY = {
     "safe": "The fix is safe: what the program means is certain. `--fix` makes it.",
-    "unsafe": "The fix is unsafe: it may change what the program means. `--fix --unsafe-fixes` makes it; look at the result.",
+    "unsafe": "The fix is unsafe: it may change what the program means. `--fix --unsafe-fixes` makes it; read it.",
     "": "There is no fix.",
 }
 

@@ -1,7 +1,7 @@
 """Fixes: made only where what remains is better than what was.
 
-A fix counts when the changed source can be read, its own finding is gone, and no check that is on finds anything that it did
-not find before. Fixes that overlap wait for the next pass; after 20 passes the rest is left as it is.
+A fix counts when the changed source can be read, its own finding is gone, and no check that is on finds anything new.
+Fixes that overlap wait for the next pass; after 20 passes the rest is left as it is.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _tried(
 
 
 def _nothing_new(text: str, splices: Splices, rest: Sequence[Hit], after: Sequence[Hit]) -> bool:
-    """Whether each finding of the changed text is one of the rest: on the same line, or among the lines that changed."""
+    """Whether each finding of the changed text is one of the rest: on its line, or among the lines that changed."""
     open_ones = Counter((hit.finding.code, _line(hit)) for hit in rest)
     regions = _regions(text, splices)
     for hit in after:

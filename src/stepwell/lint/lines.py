@@ -1,5 +1,5 @@
-"""Lines where Python ends them: at \\n, \\r\\n and \\r. `str.splitlines` also ends one at form feeds and other signs that
-stand inside the lines of real sources."""
+"""Lines where Python ends them: at \\n, \\r\\n and \\r. `str.splitlines` also ends one at form feeds and other signs
+that stand inside the lines of real sources."""
 
 from __future__ import annotations
 

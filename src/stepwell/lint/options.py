@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -14,6 +15,17 @@ _END = """
 Exit codes: 0 nothing found, 1 findings (with --diff: something would be changed), 2 a mistake in the options or a file
 that cannot be read; 2 comes before 1. `# noqa: SW101` mutes a line. More: docs/lint.md.
 """
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """With a width of its own: argparse makes one for every option, and would import `shutil` to ask the terminal."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS", "")) or 100
+        except ValueError:
+            columns = 100
+        super().__init__(prog, max_help_position=32, width=max(40, min(columns, 100)) - 2)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +82,7 @@ def _parser() -> _Parser:
         description="Find mistakes in PyTorch training scripts, before the run.",
         epilog=_END,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="files, folders and notebooks; - is the standard input (default: .)")

@@ -73,7 +73,7 @@ def sarif(report: Report, color: bool = False) -> str:
 
 
 def fingerprints(hits: list[Hit]) -> list[str]:
-    """For each finding a hash of its code, of its line without blanks, and of which of several alike in its file it is."""
+    """For each finding a hash of its code, its line without blanks, and its number among those alike in the file."""
     from collections import Counter
     from hashlib import sha256
 

@@ -1,8 +1,8 @@
 """Patterns of paths, as `.gitignore` and ruff have them.
 
-A pattern without a slash is compared with the names of files and folders: `build`, `*_old.py`. One with a slash is compared
-with the path from the folder of the configuration on: `examples/*.py`, `src/**/legacy`. What lies inside a folder that fits,
-fits; folders above that of the configuration do not count.
+A pattern without a slash is compared with the names of files and folders: `build`, `*_old.py`. One with a slash is
+compared with the path from the folder of the configuration on: `examples/*.py`, `src/**/legacy`. What lies inside a
+folder that fits, fits; folders above that of the configuration do not count.
 """
 
 from __future__ import annotations

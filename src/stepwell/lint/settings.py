@@ -25,8 +25,8 @@ class Settings:
     """What is looked for.
 
     Attributes:
-        select: what is on: codes ("SW101"), prefixes ("SW1"), names ("missing-zero-grad"), "ALL". None: every check that
-            is certain.
+        select: what is on: codes ("SW101"), prefixes ("SW1"), names ("missing-zero-grad"), "ALL". None: every check
+            that is certain.
         ignore: what is off.
         extend_select, extend_ignore: the same, beside what is on or off already.
         preview: whether checks that may be mistaken ("likely") are on, too.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 EVERYTHING = "*"
 _WORD = "noqa"
@@ -56,25 +56,23 @@ def muted(source: str, tree: ast.Module, places: Sequence[int]) -> list[tuple[st
 def _words(match: re.Match[str]) -> tuple[str, ...]:
     if match["codes"]:
         return tuple(one.upper() for one in re.split(r"[\s,]+", match["codes"]))
-    return () if match["colon"] else (EVERYTHING,)  # `# noqa: because` names nothing
+    return () if match["colon"] else (EVERYTHING,)  # a comment with words has no code
 
 
-def _comments(source: str) -> Iterable[tuple[int, bool, str]]:
+def _comments(source: str) -> Iterator[tuple[int, bool, str]]:
     """(line, whether nothing else stands in it, text) of each comment that may matter."""
     import io
     import tokenize
 
-    found = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(source, newline="").readline):
             if token.type == tokenize.COMMENT and _WORD in token.string.lower():
-                found.append((token.start[0], not token.line[: token.start[1]].strip(), token.string))
+                yield token.start[0], not token.line[: token.start[1]].strip(), token.string
     except (tokenize.TokenError, SyntaxError):  # it was parsed, so what was found so far is right
-        pass
-    return found
+        return
 
 
-def _spans(tree: ast.Module) -> Iterable[tuple[int, int]]:
+def _spans(tree: ast.Module) -> Iterator[tuple[int, int]]:
     """The first and the last line of each statement, of one with a block those of its header."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.stmt):

@@ -1,8 +1,8 @@
 """The tables `[tool.stepwell...]` of a pyproject.toml.
 
 From Python 3.11 on the standard library reads TOML. On 3.10 `tomli` does if it is installed; without it a small reader
-takes what a linter's settings are made of: strings, booleans, and lists of strings, over one line or several. It gives up
-on anything else with a word on what to install.
+takes what a linter's settings are made of: strings, booleans, and lists of strings, over one line or several. It gives
+up on anything else with a word on what to install.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def targets(
 ) -> Iterator[Target | Trouble]:
     """The files at and below these paths, each once, in the order of the paths and of their names.
 
-    A file that is named itself is checked whatever its ending, unless it is a stub, and also where a pattern excludes it,
-    unless `force_exclude`. Links to folders inside a folder are not followed, so that no walk is endless.
+    A file that is named itself is checked whatever its ending, unless it is a stub, and also where a pattern excludes
+    it, unless `force_exclude`. Links to folders inside a folder are not followed, so that no walk is endless.
     """
     seen: set[str] = set()
     for given in paths:

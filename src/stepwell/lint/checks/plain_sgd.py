@@ -26,6 +26,7 @@ GOOD = ("opt = SGD(p, lr=0.1, momentum=0.9)\n",)
 
 def find(script: Script) -> Iterator[Finding]:
     for node in ast.walk(script.tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "SGD":
-            if not any(one.arg == "momentum" for one in node.keywords):
-                yield script.finding(CHECK, node, seen="SGD without momentum")
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) != "SGD":
+            continue
+        if not any(one.arg == "momentum" for one in node.keywords):
+            yield script.finding(CHECK, node, seen="SGD without momentum")
