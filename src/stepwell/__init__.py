@@ -7,7 +7,6 @@ never run; a test holds the two lists together.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -133,29 +132,21 @@ _ROOMS = (
 if not TYPE_CHECKING:  # a checker that saw this function would believe in any name
 
     def __getattr__(name: str) -> Any:
+        from stepwell.errors import loaded
+
         if name in _DOOR:
-            return getattr(_module(_DOOR[name], name), name)
+            return loaded(_DOOR[name], name)
         if name in _ROOMS:
-            return _module(f"stepwell.{name}", name)
+            return loaded(f"stepwell.{name}")
         if name.startswith("__"):  # what Python and its tools ask any module for
             raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
         from stepwell.optimizers import TABLE
 
         if name in TABLE:
-            return getattr(_module("stepwell.optimizers", name), name)
+            return loaded("stepwell.optimizers", name)
         from stepwell.errors import missing
 
         raise missing("stepwell", name, [*_DOOR, *_ROOMS, *TABLE])
-
-    def _module(module: str, name: str) -> Any:
-        try:
-            return import_module(module)
-        except ModuleNotFoundError as error:
-            from stepwell.errors import TRAINING, MissingExtra
-
-            if error.name not in TRAINING:
-                raise
-            raise MissingExtra(error.name, "train", f"stepwell.{name}") from None
 
 
 def __dir__() -> list[str]:

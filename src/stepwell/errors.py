@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 LONGEST = 60  # characters of a value in a message
@@ -31,6 +32,17 @@ class MissingExtra(UsageError, ImportError):
         super().__init__(
             f"{needed_for} needs the package '{package}', which is not installed: pip install 'stepwell[{extra}]'"
         )
+
+
+def loaded(module: str, name: str = "") -> Any:
+    """A module, or the attribute `name` of it; raises MissingExtra where torch, numpy or numba is not installed."""
+    try:
+        found = import_module(module)
+        return getattr(found, name) if name else found
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+        raise MissingExtra(error.name, "train", f"{module}.{name}" if name else module) from None
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:
