@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepwell.errors import printable, shown
+from stepwell.errors import printable
 from stepwell.findings import Finding, Source
 from stepwell.lint.document import Document
 from stepwell.lint.suppressed import covers, muted
@@ -62,7 +62,7 @@ def examined(document: Document) -> Examined:
         try:
             found += list(module.find(script))
         except (Exception, RecursionError, MemoryError) as error:
-            what = f"{type(error).__name__}: {shown(str(error), 120)[1:-1]}"
+            what = f"{type(error).__name__}: {printable(str(error))[:120]}"
             result.failed.append(f"internal error in {module.CHECK.code} on {document.file}: {what}; please report it")
     found = sorted(dict.fromkeys(found), key=_order)
     words = muted(document.source, script.tree, [_line(one) for one in found])
