@@ -219,8 +219,8 @@ def test_the_help_of_the_program_lists_the_linter(capsys: pytest.CaptureFixture[
 
 LIGHT = """
 import sys
-from stepwell import cli
-code = cli.main(["lint", *sys.argv[1:]])
+from stepwell.cli import main
+code = main(["lint", *sys.argv[1:]])
 heavy = {"torch", "numpy", "numba", "typer", "rich", "click", "multiprocessing", "concurrent.futures", "pathlib",
          "tomllib", "difflib", "shutil", "hashlib"}
 print(code, sorted(heavy & set(sys.modules)))

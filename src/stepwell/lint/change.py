@@ -12,6 +12,7 @@ from stepwell.lint.examined import Hit
 from stepwell.lint.fixing import fixed
 from stepwell.lint.one_file import Job, Outcome, troubles
 from stepwell.lint.reading import document
+from stepwell.lint.walk import Target
 
 
 @dataclass
@@ -46,7 +47,7 @@ def change(job: Job, counts: Callable[[Hit], bool], unsafe: bool) -> Change:
     return Change(Outcome(job.target, done.left.hits, troubles(done.left)), done.made, data, old, done.document)
 
 
-def write(path: str, before: bytes, after: bytes) -> None:
+def write(target: Target, before: bytes, after: bytes) -> None:
     """Put new bytes into the place of a file; its mode stays, and a link stays a link.
 
     Raises UsageError if the file was changed meanwhile, or cannot be written.
@@ -55,15 +56,15 @@ def write(path: str, before: bytes, after: bytes) -> None:
 
     from stepwell.files import write_whole
 
-    real = os.path.realpath(path)
+    real, name = os.path.realpath(target.path), printable(target.file)
     try:
         with open(real, "rb") as stream:
             now = stream.read()
         mode = os.stat(real).st_mode
     except OSError as error:
-        raise UsageError(f"cannot write {printable(path)}: {error.strerror}") from None
+        raise UsageError(f"cannot write {name}: {error.strerror}") from None
     if now != before:
-        raise UsageError(f"{printable(path)} was changed while it was checked: it is left as it is; run this again")
+        raise UsageError(f"{name} was changed while it was checked: it is left as it is; run this again")
     if not os.access(real, os.W_OK):
-        raise UsageError(f"cannot write {printable(path)}: it may only be read")
+        raise UsageError(f"cannot write {name}: it may only be read")
     write_whole(Path(real), after, mode=mode & 0o7777)

@@ -72,12 +72,13 @@ class Configuration:
 
 def _table(file: str, must_exist: bool = False) -> object | None:
     """The table of a file, or None if it has none. TOML is only read where the word "stepwell" is in it."""
+    name = printable(file if must_exist else os.path.relpath(file))
     try:
         with open(file, "rb") as stream:
             data = stream.read()
     except OSError as error:
         if must_exist or not isinstance(error, FileNotFoundError):
-            raise UsageError(f"configuration {printable(file)}: {error.strerror}") from None
+            raise UsageError(f"configuration {name}: {error.strerror}") from None
         return None
     if b"stepwell" not in data:
         return None
@@ -86,11 +87,11 @@ def _table(file: str, must_exist: bool = False) -> object | None:
     try:
         whole = read(data.decode("utf-8"))
     except (NotRead, UnicodeDecodeError) as error:
-        raise UsageError(f"configuration {printable(file)} is no TOML: {printable(str(error))}") from None
-    for name in ("tool", "stepwell", "lint"):
-        if name not in whole:
+        raise UsageError(f"configuration {name} is no TOML: {printable(str(error))}") from None
+    for key in ("tool", "stepwell", "lint"):
+        if key not in whole:
             return None
-        whole = whole[name]
+        whole = whole[key]
         if not isinstance(whole, dict):
-            return whole if name == "lint" else None
+            return whole if key == "lint" else None
     return whole

@@ -36,7 +36,7 @@ def written(changes: Sequence[Change], report: Report) -> None:
         if one.new is None or one.outcome.target.is_stdin:
             continue
         try:
-            write(one.outcome.target.path, one.data, one.new.data())
+            write(one.outcome.target, one.data, one.new.data())
         except UsageError as error:
             report.troubles.append(str(error))
             report.made -= Counter(one.made)

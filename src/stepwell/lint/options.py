@@ -43,7 +43,14 @@ class _Parser(argparse.ArgumentParser):
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options. Raises UsageError, one line."""
-    return _parser().parse_intermixed_args(list(arguments))
+    given = list(arguments)
+    paths = []
+    if "--" in given:
+        at = given.index("--")
+        given, paths = given[:at], given[at + 1 :]
+    options = _parser().parse_intermixed_args(given)
+    options.paths += paths
+    return options
 
 
 def settings(options: argparse.Namespace) -> Settings:

@@ -84,7 +84,8 @@ def _below(shown: str, folder: str, configuration: Configuration) -> Iterator[Ta
         name = os.path.normpath(os.path.join(shown, entry.name))
         try:
             is_folder = entry.is_dir(follow_symlinks=False)
-        except OSError:
+            is_file = entry.is_file()
+        except OSError:  # a link to itself
             continue
         if not is_folder and not entry.name.endswith(ENDINGS):
             continue
@@ -92,7 +93,7 @@ def _below(shown: str, folder: str, configuration: Configuration) -> Iterator[Ta
             continue
         if is_folder:
             yield from _below(name, path, configuration)
-        elif entry.is_file():
+        elif is_file:
             yield Target(name, path)
         elif not entry.is_symlink():  # a broken link, as editors leave them for locks, is no mistake of anybody
             yield Trouble(f"{printable(name)}: no regular file")
