@@ -72,7 +72,7 @@ def test_diff_changes_nothing(lint: Lint) -> None:
         (b"a.get_lr()\r\nb = 1\n\rc = 2\r\n", b"a.get_last_lr()\r\nb = 1\n\rc = 2\r\n"),
         (b"a.get_lr()\rb = 1\r", b"a.get_last_lr()\rb = 1\r"),
         (b"\xef\xbb\xbfa.get_lr()", b"\xef\xbb\xbfa.get_last_lr()"),
-        ("# coding: latin-1\nx = 'ä'; a.get_lr()\n".encode("latin-1"), "# coding: latin-1\nx = 'ä'; a.get_last_lr()\n".encode("latin-1")),
+        (b"# coding: latin-1\nx = '\xe4'; a.get_lr()\n", b"# coding: latin-1\nx = '\xe4'; a.get_last_lr()\n"),
         ("x = 'ä🙂'; a.get_lr()\n".encode(), "x = 'ä🙂'; a.get_last_lr()\n".encode()),
         (b"x = 1\x0c\n\x0c\na.get_lr()  \t\n", b"x = 1\x0c\n\x0c\na.get_last_lr()  \t\n"),
         ("x = '\u2028\x85'; a.get_lr()\n".encode(), "x = '\u2028\x85'; a.get_last_lr()\n".encode()),

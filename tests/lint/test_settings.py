@@ -134,7 +134,7 @@ def test_settings_from_python(example_checks: None) -> None:
 
 TABLES = [
     "[tool.stepwell.lint]\nselect = ['SW1', \"SW2\"]  # a comment\npreview = true\n",
-    '[tool.other]\nx = {a = 1}\nd = 2020-01-01\n[tool.stepwell.lint]\nexclude = [\n  "a#b",  # yes\n  "c",\n]\n[z]\ny = 1\n',
+    '[tool.other]\nx = {a = 1}\n[tool.stepwell.lint]\nexclude = [\n  "a#b",  # yes\n  "c",\n]\n[z]\ny = 1\n',
     '[tool.stepwell.lint.per-file-ignores]\n"tests/**/*.py" = ["SW1"]\n\'x\' = [ ]\n',
     "[tool . stepwell . 'lint']\nunsafe-fixes=false\n",
 ]

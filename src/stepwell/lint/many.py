@@ -36,12 +36,13 @@ def _looked_at(jobs: Sequence[Job], processes: int | None) -> Iterator[Outcome]:
         return
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     # what a forked child needs is there already; the libraries of macOS do not survive a fork
     is_linux = os.name == "posix" and os.uname().sysname == "Linux"
     if is_linux:
         _warm_up()
+    others = set(active_children())
     pool = ProcessPoolExecutor(processes, get_context("fork" if is_linux else "spawn"), _quiet)
     try:
         yield from pool.map(outcome, jobs, chunksize=max(1, min(_CHUNK, len(jobs) // (4 * processes))))
@@ -49,8 +50,12 @@ def _looked_at(jobs: Sequence[Job], processes: int | None) -> Iterator[Outcome]:
         raise UsageError(
             "a process of the linter was ended from outside, perhaps for want of memory: --jobs 1 names the file"
         ) from None
+    except BaseException:  # after Ctrl-C nobody waits for what is being looked at
+        for child in set(active_children()) - others:
+            child.terminate()
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # also after Ctrl-C
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def cores() -> int:
