@@ -11,6 +11,7 @@ from stepwell.errors import printable
 from stepwell.lint.configuration import Configuration
 from stepwell.lint.patterns import fits
 
+_SIGNS = frozenset("*?[")  # what makes a name a pattern
 ENDINGS = (".py", ".ipynb")
 
 
@@ -71,7 +72,8 @@ def _is_out(path: str, configuration: Configuration) -> bool:
 
 def _below(shown: str, folder: str, configuration: Configuration) -> Iterator[Target | Trouble]:
     settings = configuration.of(folder)
-    by_name = [pattern for pattern in settings.excluded if "/" not in pattern.rstrip("/")]
+    names = {pattern.rstrip("/") for pattern in settings.excluded}
+    by_name = [name for name in names if "/" not in name and not _SIGNS.isdisjoint(name)]
     by_path = [pattern for pattern in settings.excluded if "/" in pattern.rstrip("/")]
     try:
         with os.scandir(folder) as entries:
@@ -89,7 +91,7 @@ def _below(shown: str, folder: str, configuration: Configuration) -> Iterator[Ta
             continue
         if not is_folder and not entry.name.endswith(ENDINGS):
             continue
-        if fits(f"/{entry.name}", by_name, "") or fits(path, by_path, settings.base):
+        if entry.name in names or fits(f"/{entry.name}", by_name, "") or fits(path, by_path, settings.base):
             continue
         if is_folder:
             yield from _below(name, path, configuration)
