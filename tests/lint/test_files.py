@@ -41,6 +41,7 @@ ODD: dict[str, tuple[bytes, str]] = {
     "big": (b"x = 1\n" * 1_700_000, "it has 10.2 MB, more than the 2 MB that are read: exclude it"),
     "long_line": (b"x = [" + b"1, " * 30_000 + b"]\n", ""),
     "old_mac": (b"x = 1\ry = 2\r", ""),
+    "escape": (b"x = '\\d'\nassert (x, 1)\nx is 3\n", ""),
     "tabs": (b"if x:\n\ty\n        z\n", "tabs.py"),
 }
 
@@ -117,6 +118,7 @@ def test_what_is_walked_into(lint: Lint) -> None:
     assert files() == files(".") == ["a.py", "src/ok.py", "src/old/x.py"]
     assert files("--extend-exclude", "old") == ["a.py", "src/ok.py"]
     assert files("--extend-exclude", "src/o*") == ["a.py"]
+    assert files("--extend-exclude", "./src/old,src/ok.py") == ["a.py"]
     assert "build/x.py" in files("--exclude", "old")
     assert files("build") == ["build/x.py"]  # named itself
     assert files("build/x.py", "script", "b.pyi") == ["build/x.py", "script"]

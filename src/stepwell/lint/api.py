@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from stepwell.errors import UsageError
 from stepwell.findings import Finding
@@ -48,7 +49,8 @@ def lint_source(source: str | bytes, file: str = "<source>", settings: Settings 
         raise UsageError(f"{file}: {error}") from None
     for said in troubles(found):
         raise UsageError(said)
-    counts = active(settings or Settings(base=os.getcwd()), os.path.abspath(file))
+    given = settings or Settings()
+    counts = active(given if given.base else replace(given, base=os.getcwd()), os.path.abspath(file))
     return [hit.finding for hit in found.hits if counts(hit)]
 
 

@@ -34,7 +34,11 @@ def main(arguments: Sequence[str]) -> int:
         print(explain.page(explain.module_of(options.explain)) if options.explain else explain.listed(), end="")
         return DONE
     _check(options)
-    given = sys.stdin.buffer.read() if "-" in options.paths else b""
+    given = b""
+    if "-" in options.paths:
+        if sys.stdin is None:
+            raise UsageError("lint: - is the standard input, which is closed: give files")
+        given = sys.stdin.buffer.read()
     if options.watch:
         return _watch(options)
     return _once(options, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 from stepwell.errors import printable
@@ -42,12 +43,18 @@ class Examined:
 
 def examined(document: Document) -> Examined:
     """All checks on a document. A check that raises is named in `failed`, and the others go on."""
-    from stepwell.lint.analysis import Unreadable, read
-    from stepwell.lint.checks import load
-
     result = Examined()
     if not document.source.strip():
         return result
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the parser warns of the user's escape sequences
+        return _examined(document, result)
+
+
+def _examined(document: Document, result: Examined) -> Examined:
+    from stepwell.lint.analysis import Unreadable, read
+    from stepwell.lint.checks import load
+
     try:
         script = read(document.source, document.file)
     except Unreadable as error:
@@ -60,11 +67,11 @@ def examined(document: Document) -> Examined:
     found: list[Finding] = []
     for module in load():
         try:
-            found += list(module.find(script))
+            found += sorted(dict.fromkeys(module.find(script)), key=_order)
         except (Exception, RecursionError, MemoryError) as error:
             what = f"{type(error).__name__}: {printable(str(error))[:120]}"
             result.failed.append(f"internal error in {module.CHECK.code} on {document.file}: {what}; please report it")
-    found = sorted(dict.fromkeys(found), key=_order)
+    found.sort(key=_order)
     words = muted(document.source, script.tree, [_line(one) for one in found])
     for one, muting in zip(found, words, strict=True):
         text = document.line(_line(one))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 
 from stepwell.lint.lines import split
 
@@ -58,7 +59,9 @@ def _bare(text: str, line: str) -> str:
 
 def _parses(cell: str) -> bool:
     try:
-        ast.parse(cell)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(cell)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

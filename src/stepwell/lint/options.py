@@ -61,8 +61,8 @@ def settings(options: argparse.Namespace) -> Settings:
         extend_select=_codes(options.extend_select) or (),
         extend_ignore=_codes(options.extend_ignore) or (),
         preview=options.preview,
-        exclude=_codes(options.exclude),
-        extend_exclude=_codes(options.extend_exclude) or (),
+        exclude=_patterns(options.exclude),
+        extend_exclude=_patterns(options.extend_exclude) or (),
         unsafe_fixes=options.unsafe_fixes,
     )
 
@@ -71,6 +71,14 @@ def _codes(given: Sequence[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
     return tuple(word.strip() for one in given for word in one.split(",") if word.strip())
+
+
+def _patterns(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Patterns; those of paths begin in the working directory, not in the folder of a configuration."""
+    words = _codes(given)
+    if words is None:
+        return None
+    return tuple(os.path.abspath(word) if "/" in word.rstrip("/") else word for word in words)
 
 
 def _whole(text: str) -> int:
