@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,11 @@ import pytest
 
 from stepwell.findings import Edit, Fix
 from stepwell.findings.fix import applied
+from stepwell.lint import Settings
+from stepwell.lint.active import active
+from stepwell.lint.document import Document
+from stepwell.lint.examined import examined
+from stepwell.lint.fixing import fixed as fixed_document
 from tests.lint.conftest import Said
 from tests.lint.scripts import BAD
 
@@ -155,3 +163,32 @@ def test_a_file_that_may_only_be_read(lint: Lint) -> None:
 def test_edits_count_lines_as_python_does() -> None:
     fix = Fix("x", (Edit((2, 1), (2, 2), "c"),))
     assert applied("a\x0cx\u2028y\nb\n", [fix])[0] == "a\x0cx\u2028y\nc\n"
+
+
+PARTS = [
+    "loss.backward()\n", "opt.zero_grad()\n", "opt.zero_grad(); a.get_lr()\n", "a.get_lr()\n",
+    "x = (a.get_lr(),\n  b.get_lr())\n",
+    "if x:\n    loss.backward()\n    opt.zero_grad()\n", "breaks\n", "moves\n", "new_other\n",
+    "f(rename_me, a.get_lr())\n",
+    "y = '''\n\x0c'''; a.get_lr()\n", "a.get_lr()  # noqa\n", "ä = a.get_lr()\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_fixing_any_source_twice_is_fixing_it_once(example_checks: None, end: str) -> None:
+    rng = random.Random(5)
+    every = active(Settings(select=("ALL",), preview=True), "/a.py")
+    for _ in range(60):
+        source = "".join(rng.choices(PARTS, k=rng.randint(1, 8))).replace("\n", end)
+        if rng.random() < 0.3:
+            source = source.removesuffix(end)
+        before = examined(Document("a.py", source))
+        once = fixed_document(Document("a.py", source), every, unsafe=True)
+        assert not once.left.unreadable
+        ast.parse(once.document.source)
+        left = Counter(hit.finding.code for hit in once.left.raw if every(hit))
+        had = Counter(hit.finding.code for hit in before.raw if every(hit))
+        assert left <= had
+        assert once.document.source.count("\n") == once.document.source.count(end)
+        twice = fixed_document(once.document, every, unsafe=True)
+        assert (twice.document.source, twice.made) == (once.document.source, [])
