@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         if given[:1] == ["lint"]:  # it parses its own options: a commit hook installs neither typer nor torch
-            from stepwell.lint.command import main as lint
+            from stepwell.lint.command import lint
 
             code = lint(given[1:])
         else:

@@ -14,10 +14,11 @@ from stepwell.terminal import DONE, USAGE, say
 FOUND = 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command. Returns 0 if nothing was found, 1 for findings, 2 if something could not be read.
+def lint(arguments: Sequence[str]) -> int:
+    """Find mistakes in training scripts before the run.
 
-    Raises UsageError for a mistake in the options or in a configuration.
+    Returns 0 if nothing was found, 1 for findings, 2 if something could not be read. Raises UsageError for a mistake in
+    the options or in a configuration.
     """
     try:
         options = parsed(arguments)
@@ -178,3 +179,6 @@ def _watch(options: Namespace) -> int:
     _plan(options, b"")  # a mistake in the options ends it at once
     watch(look, files)
     return DONE
+
+
+lint.parses_itself = True  # type: ignore[attr-defined]  # for stepwell.commands, which asks typer to parse the others

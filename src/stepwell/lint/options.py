@@ -100,47 +100,55 @@ def _parser() -> _Parser:
         formatter_class=_Help,
     )
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help="files, folders and notebooks; - is the standard input (default: .)")
+    add("paths", nargs="*", metavar="PATH", help="Files, folders and notebooks; - is the standard input (default: .).")
 
     group = parser.add_argument_group("what is looked for")
     codes = {"action": "append", "metavar": "CODES"}
-    group.add_argument("--select", **codes, help="codes, prefixes (SW1), names or ALL, with commas between")  # type: ignore[arg-type]
-    group.add_argument("--ignore", **codes, help="what is off")  # type: ignore[arg-type]
-    group.add_argument("--extend-select", **codes, help="beside what is on")  # type: ignore[arg-type]
-    group.add_argument("--extend-ignore", **codes, help="beside what is off")  # type: ignore[arg-type]
+    group.add_argument("--select", **codes, help="Codes, prefixes (SW1), names or ALL, with commas between.")  # type: ignore[arg-type]
+    group.add_argument("--ignore", **codes, help="What is off.")  # type: ignore[arg-type]
+    group.add_argument("--extend-select", **codes, help="Beside what is on.")  # type: ignore[arg-type]
+    group.add_argument("--extend-ignore", **codes, help="Beside what is off.")  # type: ignore[arg-type]
     group.add_argument(
-        "--preview", action=argparse.BooleanOptionalAction, help="checks that are mistaken more often, too"
+        "--preview", action=argparse.BooleanOptionalAction, help="Checks that are mistaken more often, too."
     )
-    group.add_argument("--exclude", action="append", metavar="PATTERNS", help="files and folders to leave out")
-    group.add_argument("--extend-exclude", action="append", metavar="PATTERNS", help="beside those left out by default")
-    group.add_argument("--force-exclude", action="store_true", help="leave out also what is named as a PATH")
-    group.add_argument("--config", metavar="FILE", default="", help="this pyproject.toml instead of the nearest")
-    group.add_argument("--isolated", action="store_true", help="no pyproject.toml")
+    group.add_argument("--exclude", action="append", metavar="PATTERNS", help="Files and folders to leave out.")
     group.add_argument(
-        "--stdin-filename", metavar="FILE", default="", help="the file that the standard input stands for"
+        "--extend-exclude", action="append", metavar="PATTERNS", help="Beside those left out by default."
+    )
+    group.add_argument("--force-exclude", action="store_true", help="Leave out also what is named as a PATH.")
+    group.add_argument("--config", metavar="FILE", default="", help="This pyproject.toml instead of the nearest.")
+    group.add_argument("--isolated", action="store_true", help="No pyproject.toml.")
+    group.add_argument(
+        "--stdin-filename", metavar="FILE", default="", help="The file that the standard input stands for."
     )
 
     group = parser.add_argument_group("fixes")
-    group.add_argument("--fix", action="store_true", help="make the fixes that are safe")
-    group.add_argument("--unsafe-fixes", action=argparse.BooleanOptionalAction, help="also those that need a look")
-    group.add_argument("--diff", action="store_true", help="show what --fix would change, and change nothing")
+    group.add_argument("--fix", action="store_true", help="Make the fixes that are safe.")
+    group.add_argument("--unsafe-fixes", action=argparse.BooleanOptionalAction, help="Also those that need a look.")
+    group.add_argument("--diff", action="store_true", help="Show what --fix would change, and change nothing.")
 
     group = parser.add_argument_group("output")
-    group.add_argument("--output-format", choices=_FORMATS, default="text", metavar="FORMAT", help=", ".join(_FORMATS))
-    group.add_argument("-o", "--output-file", metavar="FILE", default="", help="write there instead")
-    group.add_argument("--statistics", action="store_true", help="how often each code was found")
-    group.add_argument("-q", "--quiet", action="store_true", help="findings only, no summary")
-    group.add_argument("-w", "--watch", action="store_true", help="look again whenever a file changes")
+    group.add_argument(
+        "--output-format",
+        choices=_FORMATS,
+        default="text",
+        metavar="FORMAT",
+        help=f"{', '.join(_FORMATS)}.".capitalize(),
+    )
+    group.add_argument("-o", "--output-file", metavar="FILE", default="", help="Write there instead.")
+    group.add_argument("--statistics", action="store_true", help="How often each code was found.")
+    group.add_argument("-q", "--quiet", action="store_true", help="Findings only, no summary.")
+    group.add_argument("-w", "--watch", action="store_true", help="Look again whenever a file changes.")
 
     group = parser.add_argument_group("speed")
-    group.add_argument("--no-cache", action="store_true", help="look at every file")
+    group.add_argument("--no-cache", action="store_true", help="Look at every file.")
     group.add_argument(
-        "--cache-dir", metavar="FOLDER", default="", help="where the cache is (default: .stepwell_cache)"
+        "--cache-dir", metavar="FOLDER", default="", help="Where the cache is (default: .stepwell_cache)."
     )
-    group.add_argument("-j", "--jobs", type=_whole, metavar="N", help="processes (default: the cores, for many files)")
+    group.add_argument("-j", "--jobs", type=_whole, metavar="N", help="Processes (default: the cores, for many files).")
 
     group = parser.add_argument_group("instead of looking")
-    group.add_argument("--list", action="store_true", help="list the checks")
-    group.add_argument("--explain", metavar="CODE", default="", help="the manual page of one check")
-    group.add_argument("--version", action="store_true", help="print the version")
+    group.add_argument("--list", action="store_true", help="List the checks.")
+    group.add_argument("--explain", metavar="CODE", default="", help="The manual page of one check.")
+    group.add_argument("--version", action="store_true", help="Print the version.")
     return parser
