@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stepwell import finder as finder
     from stepwell import findings as findings
     from stepwell import groups as groups
+    from stepwell import lint as lint
     from stepwell import ops as ops
     from stepwell import optimizers as optimizers
     from stepwell import report as report
@@ -124,7 +125,7 @@ _DOOR = {
     "Swats": "stepwell.wrappers.swats",
 }
 _ROOMS = (
-    "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",
+    "compare", "curves", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers", "report",
     "schedules", "step", "tasks",
 )  # fmt: skip
 

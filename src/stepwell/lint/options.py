@@ -133,7 +133,7 @@ def _parser() -> _Parser:
         choices=_FORMATS,
         default="text",
         metavar="FORMAT",
-        help=f"{', '.join(_FORMATS)}.".capitalize(),
+        help=f"One of {', '.join(_FORMATS)}.",
     )
     group.add_argument("-o", "--output-file", metavar="FILE", default="", help="Write there instead.")
     group.add_argument("--statistics", action="store_true", help="How often each code was found.")
