@@ -36,6 +36,16 @@ def test_from_python(example_checks: None, tmp_path: Path, monkeypatch: pytest.M
         lint_source("x = (")
     with pytest.raises(UsageError, match="source is a list"):
         lint_source([])  # type: ignore[arg-type]
+    for wrong in (
+        lambda: lint_source("", 3),  # type: ignore[arg-type]
+        lambda: lint_source("", "\0"),
+        lambda: lint_source("", "a.py", {"select": ["SW1"]}),  # type: ignore[arg-type]
+        lambda: lint_paths(3),  # type: ignore[arg-type]
+        lambda: lint_paths([b"a.py"]),  # type: ignore[list-item]
+        lambda: lint_paths(".", processes=0),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
     Path("a.py").write_text(BAD)
     Path("b.py").write_text("x = (")
     with pytest.warns(UserWarning, match=r"^b\.py:1:"):

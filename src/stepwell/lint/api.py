@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, shown
 from stepwell.findings import Finding
 from stepwell.lint.active import active
 from stepwell.lint.configuration import Configuration
@@ -35,6 +35,9 @@ def lint_source(source: str | bytes, file: str = "<source>", settings: Settings 
     """
     if not isinstance(source, str | bytes):
         raise UsageError(f"source is a {type(source).__name__}; it must be a text or bytes")
+    if not isinstance(file, str) or not file or "\0" in file:
+        raise UsageError(f"file={shown(file)} is no name of a file: give a text")
+    _check(settings)
     try:
         data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
         check_size(len(data), file.endswith(".ipynb"))
@@ -71,9 +74,15 @@ def lint_paths(
         processes: how many; more than one starts others by fork, where a program with threads should not.
         on_trouble: is called with a line for each file that cannot be read; by default a warning is given.
 
-    Raises UsageError for settings that cannot be.
+    Raises UsageError for paths that are no paths and settings that are no settings.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths) if isinstance(paths, Iterable) else [paths]
+    for one in given:
+        if not isinstance(one, str | os.PathLike) or not isinstance(os.fspath(one), str):
+            raise UsageError(f"path {shown(one)} is neither a text nor a Path")
+    if not isinstance(processes, int) or isinstance(processes, bool) or not 1 <= processes <= 256:
+        raise UsageError(f"processes={shown(processes)}; it must be a whole number from 1 to 256")
+    _check(settings)
     plan = Plan(
         tuple(os.fspath(one) for one in given),
         Configuration(settings, isolated=isolated),
@@ -87,3 +96,8 @@ def lint_paths(
         else:
             on_trouble(said)
     return report.findings
+
+
+def _check(settings: object) -> None:
+    if settings is not None and not isinstance(settings, Settings):
+        raise UsageError(f"settings={shown(settings)}; it must be a stepwell.lint.Settings or None")
