@@ -14,12 +14,12 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tools,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tools,dev]'
 	touch $(READY)
 
 # The peers of the bench. One that cannot be installed here has a dash in the tables.
 $(PEERS): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tools,dev,bench]' \
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tools,dev,bench]' \
 		&& touch $(PEERS) || echo "not all peers could be installed: those that are missing have a dash"
 
 demo: $(READY) ## compare SGD, AdamW and Lion on real images; writes runs/demo/report.html

@@ -30,6 +30,7 @@ GOOD = {
     "find-lr": ["find-lr", "digits", "--optimizer", "sgd", "--iterations", "30", "--orders", "1", "--attempts", "1"],
     "info": ["info"],
     "findings": ["findings"],
+    "lint": ["lint", "--no-cache", "module.py"],
 }
 MODULE = """
 from torch import nn
@@ -112,7 +113,8 @@ def test_the_table_says_what_each_command_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"), [("stepwell fi", {"find-lr", "findings"}), ("stepwell info --js", {"--json"})]
+    ("words", "expected"),
+    [("stepwell fi", {"find-lr", "findings"}), ("stepwell info --js", {"--json"}), ("stepwell lint", {"lint"})],
 )
 def test_a_shell_completes_commands_and_options(words: str, expected: set[str]) -> None:
     environment = {"_STEPWELL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}

@@ -19,13 +19,13 @@ HOUSE = Path(stepwell.__file__).parent
 ROWS = (
     ("errors", "arguments", "terminal", "ops", "files", "streams"),
     ("findings",),
-    ("curves",),
+    ("curves", "lint"),
     ("engine", "anatomy"),
     ("optimizers", "schedules"),
     ("wrappers", "switching", "groups"),
     ("step",),
     ("finder", "tasks"),
-    ("compare", "lint", "doctor", "advisor", "report"),
+    ("compare", "doctor", "advisor", "report"),
     ("commands",),
     ("cli",),
 )
@@ -40,7 +40,7 @@ LONG_BY_NATURE = {"engine/kernels/cpu_intrinsics.py", "engine/kernels/gpu_intrin
 def part_of(path: Path) -> str:
     """The room of a file. A command stands in the folder of its room and on the floor of the command line: it may use
     any room, and no room may use a command."""
-    if path.name == "command.py":
+    if path.name in ("command.py", "__main__.py"):
         return "cli"
     return path.relative_to(HOUSE).parts[0].removesuffix(".py")
 
@@ -99,7 +99,8 @@ def test_lint_and_what_it_stands_on_import_neither_torch_nor_numpy(path: Path) -
 
 
 @pytest.mark.parametrize(
-    "module", ["stepwell", "stepwell.arguments", "stepwell.findings", "stepwell.curves", "stepwell.cli"]
+    "module",
+    ["stepwell", "stepwell.arguments", "stepwell.findings", "stepwell.curves", "stepwell.cli", "stepwell.lint.command"],
 )
 def test_the_door_and_the_command_load_nothing_heavy(module: str) -> None:
     heavy = {"torch", "numpy", "numba", "typer", "rich", "plotly"}
@@ -132,7 +133,9 @@ def modules_used(module: str) -> set[str]:
     door, whose `__version__` some files read, loads nothing of its own.
     """
     names = [name if name in MODULES else name.rpartition(".")[0] for name in imported(MODULES[module])]
-    own = [name for name in MODULES if name.rpartition(".")[0] == module and not name.endswith(".command")]
+    own = [
+        name for name in MODULES if name.rpartition(".")[0] == module and not name.endswith((".command", ".__main__"))
+    ]
     return {*names, *(own if module != "stepwell" else [])} & MODULES.keys() - {module}
 
 

@@ -7,7 +7,6 @@ never run; a test holds the two lists together.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from stepwell import finder as finder
     from stepwell import findings as findings
     from stepwell import groups as groups
+    from stepwell import lint as lint
     from stepwell import ops as ops
     from stepwell import optimizers as optimizers
     from stepwell import report as report
@@ -125,7 +125,7 @@ _DOOR = {
     "Swats": "stepwell.wrappers.swats",
 }
 _ROOMS = (
-    "compare", "curves", "engine", "errors", "finder", "findings", "groups", "ops", "optimizers", "report",
+    "compare", "curves", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers", "report",
     "schedules", "step", "tasks",
 )  # fmt: skip
 
@@ -133,16 +133,18 @@ _ROOMS = (
 if not TYPE_CHECKING:  # a checker that saw this function would believe in any name
 
     def __getattr__(name: str) -> Any:
+        from stepwell.errors import loaded
+
         if name in _DOOR:
-            return getattr(import_module(_DOOR[name]), name)
+            return loaded(_DOOR[name], name)
         if name in _ROOMS:
-            return import_module(f"stepwell.{name}")
+            return loaded(f"stepwell.{name}")
         if name.startswith("__"):  # what Python and its tools ask any module for
             raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
         from stepwell.optimizers import TABLE
 
         if name in TABLE:
-            return getattr(import_module("stepwell.optimizers"), name)
+            return loaded("stepwell.optimizers", name)
         from stepwell.errors import missing
 
         raise missing("stepwell", name, [*_DOOR, *_ROOMS, *TABLE])

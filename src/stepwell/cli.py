@@ -11,10 +11,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from stepwell.errors import MissingExtra, UsageError, shown
+from stepwell.errors import TRAINING, MissingExtra, UsageError, shown
 from stepwell.terminal import DONE, FAILED, INTERRUPTED, USAGE, Told, say
 
 TRACEBACK = "STEPWELL_TRACEBACK"
@@ -26,6 +25,7 @@ COMMANDS = {
     "findings": ("stepwell.findings.command", "List the codes that the tools report, or explain one."),
     "info": ("stepwell.engine.command", "Show versions, devices, and what each backend can do here."),
     "optimizers": ("stepwell.optimizers.command", "List the optimizers with learning rates worth trying."),
+    "lint": ("stepwell.lint.command", "Find mistakes in training scripts before the run."),
     "plan": ("stepwell.groups.command", "Show what each tensor of a model gets, and the memory it takes."),
     "schedule": ("stepwell.schedules.command", "Draw a schedule of the learning rate."),
     "tasks": ("stepwell.tasks.command", "List the built-in tasks."),
@@ -38,7 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if callable(getattr(stream, "reconfigure", None)):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # asked in the line above
     try:
-        code = _app()(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given[:1] == ["lint"]:  # it parses its own options: a commit hook installs neither typer nor torch
+            from stepwell.lint.command import lint
+
+            code = lint(given[1:])
+        else:
+            code = _app()(args=given, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # at exit it would be too late to say why it failed
         if code == INTERRUPTED and not isinstance(code, Told):  # typer turns Ctrl-C into a code
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _app() -> Any:
+    from importlib.util import find_spec
+
     if find_spec("typer") is None:
         raise MissingExtra("typer", "tools", "the command 'stepwell'")
     from stepwell.commands import app
@@ -61,6 +69,9 @@ def _code_of(error: BaseException) -> int:
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
     if isinstance(error, UsageError):
         say(str(error))
+        return USAGE
+    if isinstance(error, ModuleNotFoundError) and error.name in TRAINING:
+        say(str(MissingExtra(error.name, "train", "this command")))
         return USAGE
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         _close_output()  # `stepwell tasks | head`: the reader has enough

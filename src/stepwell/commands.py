@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from click import Argument, Command, Path
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -29,8 +30,11 @@ def app(table: Mapping[str, tuple[str, str]]) -> typer.Typer:
             if cmd_name not in table:
                 return None
             module, _ = table[cmd_name]
+            function = getattr(import_module(module), cmd_name.replace("-", "_"))
+            if getattr(function, "parses_itself", False):  # reached by the completion of a shell alone: see cli.main
+                return Command(cmd_name, params=[Argument(["paths"], nargs=-1, type=Path())])
             single = typer.Typer(**{**_SETTINGS, "no_args_is_help": False}, add_completion=False)
-            single.command(cmd_name)(getattr(import_module(module), cmd_name.replace("-", "_")))
+            single.command(cmd_name)(function)
             return get_command(single)
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import reprlib
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 LONGEST = 60  # characters of a value in a message
+TRAINING = ("torch", "numpy", "numba")  # the packages of the extra `train`
 _NAME = 100  # characters of a name that are compared with the known ones: difflib's time grows with the square
 
 
@@ -34,6 +34,17 @@ class MissingExtra(UsageError, ImportError):
         )
 
 
+def loaded(module: str, name: str = "") -> Any:
+    """A module, or the attribute `name` of it; raises MissingExtra where torch, numpy or numba is not installed."""
+    try:
+        found = import_module(module)
+        return getattr(found, name) if name else found
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+        raise MissingExtra(error.name, "train", f"{module}.{name}" if name else module) from None
+
+
 def shown(value: Any, longest: int = LONGEST) -> str:
     """A value as a message shows it: its repr on one line, at most `longest` characters, whatever the value is.
 
@@ -56,6 +67,8 @@ def _described(value: Any, longest: int) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if dtype is not None and isinstance(shape, tuple) and (shape or type(value).__name__ in ("Tensor", "Parameter")):
         return f"a {type(value).__name__} of shape {tuple(shape)}, {dtype}"
+    import reprlib
+
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = longest
     short.maxlevel = 3
@@ -97,6 +110,8 @@ def closest(given: Any, known: Iterable[str]) -> str | None:
     if not isinstance(given, str):
         return None
     folded = {name.lower(): name for name in known}
+    import difflib
+
     near = difflib.get_close_matches(given[:_NAME].lower(), folded, n=1, cutoff=0.5)
     return folded[near[0]] if near else None
 
@@ -108,6 +123,8 @@ def unknown(kind: str, given: Any, known: Iterable[str]) -> UsageError:
 
 def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
     """The error for a name that a module does not have, with the nearest right one."""
+    import difflib
+
     names = {other.lower().replace("_", ""): other for other in known}
     close = difflib.get_close_matches(name.lower().replace("_", ""), names, n=1, cutoff=0.6)
     hint = f"; did you mean {names[close[0]]!r}?" if close else f"; dir({module}) lists what there is"

@@ -8,7 +8,7 @@ from pathlib import Path
 from stepwell.errors import UsageError, printable
 
 
-def write_whole(path: Path, data: str | bytes) -> Path:
+def write_whole(path: Path, data: str | bytes, mode: int | None = None) -> Path:
     """Write a file in one piece, in the place of what stood there. Returns its path.
 
     The content goes to a file beside it, `path` with `.part` behind its name, which is renamed when it is complete.
@@ -17,6 +17,7 @@ def write_whole(path: Path, data: str | bytes) -> Path:
     Args:
         path: where; its folder must be there.
         data: bytes as they are; text as UTF-8, with escapes for lone surrogates, which UTF-8 does not know.
+        mode: the permissions of the file; those of any new file if not given.
 
     Raises UsageError, one line, if it cannot be written.
 
@@ -30,6 +31,8 @@ def write_whole(path: Path, data: str | bytes) -> Path:
         try:
             with part.open("xb") as file:
                 file.write(content)
+            if mode is not None:
+                part.chmod(mode)
             part.replace(path)
         except BaseException:
             with suppress(OSError):

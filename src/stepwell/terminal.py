@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from stepwell.errors import MissingExtra, printable
@@ -27,6 +24,8 @@ def say(text: str) -> None:
 
 def require(needed_for: str, *packages: str) -> None:
     """Raise MissingExtra now for a package that would be missed only after the training."""
+    from importlib.util import find_spec
+
     for package in packages:
         if find_spec(package) is None:
             raise MissingExtra(package, "tools", needed_for)
@@ -35,6 +34,8 @@ def require(needed_for: str, *packages: str) -> None:
 def print_facts(facts: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool) -> None:
     """Facts as JSON, or some of them as aligned columns."""
     if as_json:
+        import json
+
         print(json.dumps(facts, indent=1))
         return
     rows = [list(columns), *([_cell(fact[column]) for column in columns] for fact in facts)]
@@ -53,6 +54,8 @@ def _cell(value: Any) -> str:
 
 def width() -> int:
     """Characters in a line of the terminal, from 40 to 100."""
+    import shutil
+
     return max(40, min(100, shutil.get_terminal_size((78, 24)).columns))
 
 

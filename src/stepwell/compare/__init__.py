@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from stepwell.errors import loaded
 
 if TYPE_CHECKING:
     from stepwell.compare.outcome import Outcome as Outcome
@@ -29,5 +30,5 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in _WHERE:
-            return getattr(import_module(f"stepwell.compare.{_WHERE[name]}"), name)
+            return loaded(f"stepwell.compare.{_WHERE[name]}", name)
         raise AttributeError(f"module 'stepwell.compare' has no attribute {name!r}")

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from stepwell.errors import loaded
 
 if TYPE_CHECKING:
     from stepwell.finder.find import find_lr as find_lr
@@ -24,5 +25,5 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in _WHERE:
-            return getattr(import_module(f"stepwell.finder.{_WHERE[name]}"), name)
+            return loaded(f"stepwell.finder.{_WHERE[name]}", name)
         raise AttributeError(f"module 'stepwell.finder' has no attribute {name!r}")

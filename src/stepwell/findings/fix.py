@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+
+# Where Python and editors end a line; `str.splitlines` also ends one at a form feed, which old sources have.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, order=True)
@@ -49,16 +53,23 @@ def applied(source: str, fixes: Iterable[Fix]) -> tuple[str, list[Fix]]:
     >>> applied("a = 1", [Fix("rename a", (Edit((1, 1), (1, 2), "b"),))])[0]
     'b = 1'
     """
-    lines = source.splitlines(keepends=True)
-    starts = [0]
-    for one in lines:
-        starts.append(starts[-1] + len(one))
+    found, made = splices(source, fixes)
+    for begin, end, new in reversed(found):
+        source = source[:begin] + new + source[end:]
+    return source, made
+
+
+def splices(source: str, fixes: Iterable[Fix]) -> tuple[list[tuple[int, int, str]], list[Fix]]:
+    """What `applied` replaces: (begin, end, new text) by character, in the order of the source, and the fixes that were
+    made."""
+    ends = [one.end() for one in _LINE_END.finditer(source)]
+    starts = [0, *ends]
 
     def offset(place: tuple[int, int]) -> int:
         line, column = place
-        if line > len(lines):
+        if line > len(starts):
             return len(source)
-        return min(starts[line - 1] + column - 1, starts[line])
+        return min(starts[line - 1] + column - 1, starts[line] if line < len(starts) else len(source))
 
     made: list[Fix] = []
     taken: list[tuple[int, int, str]] = []
@@ -72,6 +83,4 @@ def applied(source: str, fixes: Iterable[Fix]) -> tuple[str, list[Fix]]:
         if free:
             taken += spans
             made.append(fix)
-    for begin, end, new in sorted(taken, reverse=True):
-        source = source[:begin] + new + source[end:]
-    return source, made
+    return sorted(taken), made

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from stepwell.findings.finding import Finding
 
 
 def html(finding: Finding) -> str:
     """The finding as one `<div class="card finding ...">`."""
+    from html import escape
+
     check = finding.check
     lines = [
         f'<p class="seen"><span class="severity">{check.severity}</span> <span class="code">{check.code}</span> '
@@ -21,4 +21,6 @@ def html(finding: Finding) -> str:
 
 
 def _sentence(clause: str) -> str:
+    from html import escape
+
     return escape(clause[:1].upper() + clause[1:]) + "."

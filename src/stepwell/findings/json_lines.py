@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -35,6 +34,8 @@ def as_dict(finding: Finding) -> dict[str, Any]:
 
 def json_lines(findings: Iterable[Finding]) -> str:
     """The findings, each in a line of its own; empty without any."""
+    import json
+
     return "".join(json.dumps(as_dict(one)) + "\n" for one in findings)
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.findings.check import Check
 
-_HOUSE = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @cache
@@ -23,8 +23,12 @@ def table() -> Mapping[str, Check]:
 
     Raises ValueError where two rooms use one code or one name.
     """
+    from importlib import import_module
+    from pathlib import Path
+
     found: dict[str, Check] = {}
-    for room in sorted(path for path in _HOUSE.iterdir() if _has_checks(path)):
+    house = Path(__file__).parents[1]
+    for room in sorted(path for path in house.iterdir() if _has_checks(path)):
         for check in import_module(f"stepwell.{room.name}.checks").CHECKS:
             for other in found.values():
                 if check.code == other.code or check.name == other.name:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from stepwell.errors import UsageError, missing, shown, unknown
+from stepwell.errors import UsageError, loaded, missing, shown, unknown
 
 if TYPE_CHECKING:
     from stepwell.engine import Optimizer, Params
@@ -150,7 +149,7 @@ def create(name: str, model_or_params: Any, **options: Any) -> Any:
 
 
 def _loaded(name: str) -> Any:
-    value = getattr(import_module(module_of(name)), name)
+    value = loaded(module_of(name), name)
     globals()[name] = value
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Script:
 
     @cached_property
     def lines(self) -> list[str]:
-        return self.source.splitlines(keepends=True)
+        return io.StringIO(self.source, newline="").readlines()  # where Python ends lines, and nowhere else
 
     @cached_property
     def events(self) -> list[Event]:
@@ -155,7 +156,7 @@ class Script:
         if not 1 <= line <= len(self.lines):
             return offset + 1
         text = self.lines[line - 1]
-        return offset + 1 if text.isascii() else len(text.encode()[:offset].decode(errors="ignore")) + 1
+        return offset + 1 if text.isascii() else len(text.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace")) + 1
 
     def text(self, node: ast.AST) -> str:
         """The source of a node, in one line and not too long."""
@@ -168,7 +169,7 @@ def read(source: str, file: str = "<string>") -> Script:
     try:
         tree = ast.parse(source, file)
     except SyntaxError as error:
-        raise Unreadable(error.lineno or 1, error.offset or 1, error.msg or "invalid syntax") from None
+        raise Unreadable(error.lineno or 1, error.offset or 1, f"syntax error: {error.msg}") from None
     except (RecursionError, MemoryError):
         raise Unreadable(1, 1, "nested too deeply to be parsed") from None
     except ValueError as error:  # a null byte
