@@ -52,7 +52,7 @@ def _looked_at(jobs: Sequence[Job], processes: int | None) -> Iterator[Outcome]:
         yield from found
     except BrokenProcessPool:
         raise UsageError(
-            "a process of the linter was ended from outside, perhaps for want of memory: --jobs 1 names the file"
+            "a process of the linter was ended from outside, perhaps for want of memory: give --jobs 1, or fewer paths"
         ) from None
     except BaseException:  # after Ctrl-C nobody waits for what is being looked at
         for child in set(active_children()) - others:
