@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from warnings import catch_warnings, simplefilter
 
 from stepwell.errors import UsageError
 from stepwell.lint.one_file import Job, Outcome, outcome, remembered
@@ -45,10 +46,13 @@ def _looked_at(jobs: Sequence[Job], processes: int | None) -> Iterator[Outcome]:
     others = set(active_children())
     pool = ProcessPoolExecutor(processes, get_context("fork" if is_linux else "spawn"), _quiet)
     try:
-        yield from pool.map(outcome, jobs, chunksize=max(1, min(_CHUNK, len(jobs) // (4 * processes))))
+        with catch_warnings():  # from Python 3.12 on, of a fork beside threads: the command has none
+            simplefilter("ignore", DeprecationWarning)
+            found = pool.map(outcome, jobs, chunksize=max(1, min(_CHUNK, len(jobs) // (4 * processes))))
+        yield from found
     except BrokenProcessPool:
         raise UsageError(
-            "a process of the linter was ended from outside, perhaps for want of memory: --jobs 1 names the file"
+            "a process of the linter was ended from outside, perhaps for want of memory: give --jobs 1, or fewer paths"
         ) from None
     except BaseException:  # after Ctrl-C nobody waits for what is being looked at
         for child in set(active_children()) - others:
