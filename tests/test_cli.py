@@ -89,8 +89,8 @@ MISTAKES = [
     (["compare", "ravine", "--trials", "0"], "compare: trials=0; it must be a whole number from 1 to 10000"),
     (["compare", "ravine", "--lr-range", "sgd"], "--lr-range 'sgd': write it as adamw=1e-4:1e-1"),
     (["compare", "ravine", "--lr-range", "sgd=1:x"], "--lr-range 'sgd=1:x': write it as"),
-    (["compare", "ravine", "--lr-range", "sgd=2:1"], "learning rates of SGD from 2 to 1: 0 < low < high is needed"),
-    (["compare", "ravine", "--lr-range", "adam=1:2"], "--lr-range names Adam, which is not compared here"),
+    (["compare", "ravine", "--lr-range", "sgd=2:1"], "learning rates of SGD from 2 to 1; it must be 0 < low < high"),
+    (["compare", "ravine", "--lr-range", "adam=1:2"], "--lr-range names Adam, which is not compared"),
     (["compare", "ravine", "--option", "sgd:momentum"], "--option 'sgd:momentum': write it as adamw.weight_decay=0.1"),
     (["compare", "ravine", "--option", "sgd.lr=1"], "compare chooses the lr; its range is --lr-range sgd=low:high"),
     (["compare", "ravine", "--device", "tpu"], "device 'tpu' is neither 'cpu' nor 'cuda'"),
@@ -274,7 +274,7 @@ def test_ctrl_c_in_a_real_run_shows_what_is_done_and_the_same_command_resumes_it
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.rstrip().endswith("interrupted; the same command goes on from here")
+    assert err.rstrip().endswith("interrupted; run the same command again to resume")
     assert "trials are done" in out
     done = trials.read_bytes().count(b"\n")
     assert 3 <= done < 10

@@ -40,7 +40,9 @@ def test_info_lists_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(capsys.readouterr().out)
     assert facts["backends"]["cpu"] == "ready"
     assert facts["backends"]["eager"] == "ready"
-    assert facts["backends"]["gpu"] == ("ready" if torch.cuda.is_available() else "not here: torch sees no CUDA device")
+    assert facts["backends"]["gpu"] == (
+        "ready" if torch.cuda.is_available() else "not available: torch sees no CUDA device"
+    )
     assert facts["versions"]["torch"] == torch.__version__
     assert cli.main(["info"]) == 0
     assert "backends" in capsys.readouterr().out

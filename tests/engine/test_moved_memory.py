@@ -228,7 +228,7 @@ def test_codes_and_scales_that_were_both_cut_are_refused(state: str, backend: st
     optimizer.state[new] = kept
     new.grad = torch.randn_like(new)
     before = new.detach().clone()
-    with pytest.raises(UsageError, match=r"each scale stands by its own codes.*put a float32 tensor"):
+    with pytest.raises(UsageError, match=r"each scale belongs to its codes.*assign a float32 tensor"):
         optimizer.step()
     assert torch.equal(new, before)
 

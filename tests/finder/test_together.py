@@ -184,12 +184,12 @@ def test_a_loss_that_is_not_finite_in_one_stops_all(answers: list[dict[str, Any]
 
 def test_an_exception_in_one_stops_all(answers: list[dict[str, Any]]) -> None:
     assert answers[1]["fails"] == "OSError: the disk is gone"
-    assert answers[0]["fails"].startswith("UsageError: find_lr: stopped, because another process did")
+    assert answers[0]["fails"].startswith("UsageError: find_lr: stopped, because another process stopped")
 
 
 def test_an_argument_that_is_refused_in_one_is_refused_in_all(answers: list[dict[str, Any]]) -> None:
     assert "the loader has 0 batches" in answers[1]["refused"]
-    assert "stopped, because another process did" in answers[0]["refused"]
+    assert "stopped, because another process stopped" in answers[0]["refused"]
 
 
 def test_other_settings_are_refused_in_all(answers: list[dict[str, Any]]) -> None:

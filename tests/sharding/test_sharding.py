@@ -92,5 +92,5 @@ def test_each_rank_of_a_sharded_model_has_a_checkpoint_of_its_own(tmp_path: Path
     assert "cannot update '0.weight': it is cut over a mesh of processes" in found["matrices"]
     assert found["said"][0] == []
     assert len(found["said"][1]) == 2
-    assert "let each rank save to a path of its own, such as" in found["said"][1][0]
+    assert "let each rank save to its own path, such as" in found["said"][1][0]
     assert "is rank 0's part of a sharded model, and this is rank 1" in found["said"][1][1]
