@@ -1,4 +1,4 @@
-"""The base of every optimizer here: an update rule and its declarations become a `torch.optim.Optimizer`."""
+"""The base class of all optimizers: turns an update rule and its declarations into a `torch.optim.Optimizer`."""
 
 from __future__ import annotations
 
@@ -47,37 +47,39 @@ _LEFT_BEHIND = {
 class Optimizer(Grouped):
     """An update rule as an optimizer.
 
-    A subclass declares `rule`, `slots` and `decay`, and an `__init__` that hands its hyperparameters on:
+    A subclass declares `rule`, `slots` and `decay`, and an `__init__` that passes its hyperparameters on:
 
     >>> class SignDescent(Optimizer):
     ...     rule, slots, decay = lambda g, p, t: sign(g), (), "decoupled"
     ...     def __init__(self, params, lr=1e-4, weight_decay=0.0, **options):
     ...         super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, options)
 
-    Row-sparse gradients (`nn.Embedding(sparse=True)`) update the rows they hold and no others: weights, slots and decay
-    of these rows move as in a step of a tensor of their own, with the step count of the whole tensor ("lazy"). Rules
-    with sums and rules of matrices need the whole tensor: there such a gradient counts as a dense one.
+    Row-sparse gradients (`nn.Embedding(sparse=True)`) update only the rows that they contain: weights, slots and decay
+    of these rows are updated with the step count of the whole tensor ("lazy"). Rules with sums and matrix rules need
+    the whole tensor; they treat such a gradient as dense.
 
-    Every optimizer takes these options, each of them per group too but for `backend`:
+    Every optimizer takes these options; all of them except `backend` can also be set per group:
 
-        maximize: go up the gradient instead of down (default False).
-        decoupled_weight_decay: where decay is L2 by default (added to the gradient): shrink the weights by
+        maximize: maximize the objective instead of minimizing it (default False).
+        decoupled_weight_decay: for optimizers whose default decay is L2 (added to the gradient): shrink the weights by
             lr * weight_decay instead (default False).
-        state: how slots are stored: "fp32" (default), "bf16" (2 bytes per element, rounded stochastically), "int8"
-            (1 byte), "int4" (half a byte). Tensors with fewer than 4,096 elements keep fp32 under int8 and int4. An
-            average of gradients with a long memory is kept wider, which `explain()` says: in int4 one with a beta
-            above 0.9 is int8, in int8 one above 0.995 bf16. int8 and int4 count a few elements that are far above
-            the others of their block (or not finite) as the largest number the block has.
-        weights: how bf16 and fp16 parameters are rounded: "native" (to the nearest: updates under half a unit in
-            the last place are lost), "stochastic" (right in the mean), "split" (fp32 weights: what was lost is kept
-            in 16 bits more; of fp16 weights, where they are above 2**-16). Weights that you change between steps (a
-            mask, `clamp_`, `copy_`) go on from what they are, to half a unit in the last place: the low bits of the
-            weight before stay, where they make a number with the new one. For exact ones, also
-            `del optimizer.state[p]["low_bits"]`.
-        cautious: leave out elements whose direction has not the sign of their gradient (arXiv 2411.16085); a second
+        state: format of the slots: "fp32" (default), "bf16" (2 bytes per element, stochastic rounding), "int8"
+            (1 byte), "int4" (half a byte). With int8 and int4, tensors with fewer than 4,096 elements use fp32. An
+            average of gradients with a long memory is stored wider: in int4 an average with a beta above 0.9 is int8,
+                in
+            int8 an average with a beta above 0.995 is bf16; `explain()` lists these slots. In int8 and int4, a few
+            elements that are far above the others of their block (or not finite) are stored as the largest number of
+            the block.
+        weights: rounding of bf16 and fp16 parameters: "native" (to the nearest: updates under half a unit in the last
+            place are lost), "stochastic" (unbiased), "split" (fp32 weights: the rounding error is kept in 16 further
+            bits; for fp16 weights, above 2**-16). If you change weights between steps (a mask, `clamp_`, `copy_`), the
+            next step starts from the new values up to half a unit in the last place, because the low bits of the old
+            weight are kept if they form a number with the new one. For exact values, also `del
+            optimizer.state[p]["low_bits"]`.
+        cautious: skip elements whose update and gradient have opposite signs (arXiv 2411.16085); needs a second
             pass over each tensor (default False).
-        seed: of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
-        backend: "auto" (the fastest that can), "eager", "cpu" or "gpu". A backend asked for by name never falls back.
+        seed: seed of the random bits of stochastic rounding, from 0 (default) to 2**31 - 1.
+        backend: "auto" (the fastest possible), "eager", "cpu" or "gpu". A backend chosen by name never falls back.
     """
 
     rule: ClassVar[Rule]
@@ -141,7 +143,7 @@ class Optimizer(Grouped):
         self.state = self._watched(self.state)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients (or fill them with zeros)."""
+        """Set the gradients to None (or to zero)."""
         set_to_none = flag(type(self).__name__, "set_to_none", set_to_none)
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
@@ -168,7 +170,7 @@ class Optimizer(Grouped):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: computes the loss anew and returns it; its value is what `step` returns.
+            closure: a function that computes the loss again and returns it; `step` returns its value.
         """
         return self._step(closure)
 
@@ -188,9 +190,9 @@ class Optimizer(Grouped):
 
     @untraced
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
-        """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping).
+        """Update with every gradient multiplied by `gradient_factor` (unscaling, clipping).
 
-        Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
+        If `found_inf` is not 0, no bit of a parameter or slot changes. Both arguments may be tensors on the GPU:
         nothing waits for them.
         """
         if type(gradient_factor) is not float or not math.isfinite(gradient_factor) or found_inf is not None:
@@ -200,9 +202,9 @@ class Optimizer(Grouped):
 
     @untraced
     def gradient_norm(self) -> Tensor:
-        """The Euclidean norm of all gradients together, as they are (not unscaled): sqrt(sum of g^2), 0-D.
+        """The Euclidean norm of all gradients together (not unscaled): sqrt(sum of g^2), 0-D.
 
-        One pass that reads the gradients; nothing waits for a GPU. It is infinite or nan where a gradient is.
+        One pass over the gradients; nothing waits for a GPU. The norm is infinite or nan if a gradient is.
 
         >>> float(optimizer.gradient_norm())
         """
@@ -211,9 +213,10 @@ class Optimizer(Grouped):
 
     @contextmanager
     def gathered(self) -> Iterator[Gathered]:
-        """Gradients, parameters and state looked up once, for a norm and the update that follows it.
+        """Context manager: look up gradients, parameters and state once, for a norm and the following update.
 
-        Inside, hyperparameters may change; gradients, parameters and state must not: their addresses are known already.
+        Inside, hyperparameters may change; gradients, parameters and state must not, because their addresses are not
+        read again.
 
         >>> with optimizer.gathered() as step:
         ...     step.update(min(1.0, 1.0 / (float(step.norm()) + 1e-6)))
@@ -249,11 +252,11 @@ class Optimizer(Grouped):
 
     @property
     def _plan(self) -> Plan | None:
-        """The plan of the last step, while nothing that it depends on has changed."""
+        """The plan of the last step, if nothing that it depends on has changed."""
         return self._kept.plan
 
     def make_plan(self) -> Plan:
-        """Make the plan anew, from the parameters, groups and state as they are."""
+        """Make a new plan from the current parameters, groups and state."""
         plan = Plan(self)
         self._kept.plan = plan
         return plan
@@ -266,14 +269,14 @@ class Optimizer(Grouped):
 
     @classmethod
     def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
-        """Which of `signatures` updates one tensor of a group."""
+        """The name of the entry of `signatures` that updates one tensor of a group."""
         return ""
 
     @classmethod
     def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
-        """The hyperparameters that a tensor of `group` would have, as far as they decide which state is kept; what the
-        forecast of `stepwell.groups` asks of a class. An optimizer that puts more into its groups than arguments of
-        its constructor says so here.
+        """The hyperparameters of a tensor of `group`, as far as they determine its state; for the forecast of
+        `stepwell.groups`, which has only the class. An optimizer with group entries that are not arguments of its
+        constructor overrides this method.
 
         Args:
             settings: arguments of the constructor, or the defaults of an optimizer.
@@ -287,15 +290,15 @@ class Optimizer(Grouped):
     def choose(
         self, group: Mapping[str, Any], tensor: Tensor, flags: dict[str, Any], decay: str | None
     ) -> tuple[dict[str, Any], str | None]:
-        """The flags and the kind of decay of one tensor of a group. LAMB and LARS leave out vectors here."""
+        """The flags and the kind of decay of one tensor of a group. LAMB and LARS exempt vectors here."""
         return flags, decay
 
     def remarks(self, group: Mapping[str, Any], tensor: Tensor) -> list[str]:
-        """What `explain()` should say of the rule for one tensor of a group."""
+        """Remarks of `explain()` on the rule for one tensor of a group."""
         return []
 
     def backends_for(self, kind: LaunchKind, tensor: Tensor) -> dict[str, ModuleType]:
-        """The backends that may update `tensor`, the fastest first."""
+        """The possible backends for `tensor`, fastest first."""
         if is_wrapper(tensor) and self.backend in ("auto", "eager"):
             return SUBCLASSES
         if kind.view != "element" and self.backend in ("auto", "eager"):
@@ -305,7 +308,7 @@ class Optimizer(Grouped):
         return backends_for(tensor.device.type)
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
-        """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
+        """The backend that updates `tensor`. Raises UsageError if the backend chosen by name cannot."""
         wanted = self.backends_for(kind, tensor)
         reasons = []
         for label, backend in wanted.items():
@@ -313,10 +316,10 @@ class Optimizer(Grouped):
             if reason is None:
                 return backend
             reasons.append(f"backend={label!r} cannot update {name!r}: {reason}")
-        raise UsageError(f"{type(self).__name__}: {'; '.join(reasons)}; backend='auto' takes one that can")
+        raise UsageError(f"{type(self).__name__}: {'; '.join(reasons)}; backend='auto' chooses a possible backend")
 
     def explain(self) -> str:
-        """A table of what each group gets: tensors, elements, lr, decay, formats, bytes, backend, and the reasons.
+        """A table of the groups: tensors, elements, lr, decay, formats, bytes and backend, with reasons.
 
         >>> print(optimizer.explain())
         """
@@ -325,11 +328,11 @@ class Optimizer(Grouped):
     # State
 
     def state_bytes(self) -> int:
-        """Bytes held in slots, beside the step counts."""
+        """Bytes of the slots, without the step counts."""
         return held_in_state(self.state)
 
     def watched_state(self, tensor: Tensor) -> Watched:
-        """The state of one parameter; replacing an entry of it makes the plan stale."""
+        """The state of one parameter; replacing an entry invalidates the plan."""
         state = dict.get(self.state, tensor)
         if not isinstance(state, Watched) or not state.is_of(self._kept):
             state = Watched(state or {}, self._kept)
@@ -340,7 +343,7 @@ class Optimizer(Grouped):
         return Watched(state, self._kept, default=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in torch's layout; `torch.optim` loads what is kept in fp32 (see `engine/checkpoint.py`)."""
+        """The state in torch's layout; `torch.optim` can load slots in fp32 (see `engine/checkpoint.py`)."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         result = checkpoint.state_dict(self)
@@ -350,12 +353,12 @@ class Optimizer(Grouped):
         return result
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
-        """Take over a state saved here or by `torch.optim`, by name where both have names, else by position.
+        """Load a state of this optimizer or of `torch.optim`, by name if both have names, else by position.
 
-        Hyperparameters and formats become those of the checkpoint, as with torch. With `keep_formats` the formats of
-        this optimizer stay (`state`, `weights`), and the slots are converted to them.
+        Hyperparameters and formats are loaded from the checkpoint, as in torch. With `keep_formats` this optimizer
+        keeps its formats (`state`, `weights`), and the slots are converted.
 
-        Raises UsageError naming the first parameter that does not fit; then nothing has changed.
+        Raises UsageError that names the first parameter that does not fit. Nothing is changed then.
         """
         content = checkpoint.content_of(type(self).__name__, state_dict)
         for before in self._optimizer_load_state_dict_pre_hooks.values():
@@ -383,6 +386,6 @@ def check_closure(owner: str, closure: Any) -> None:
     """Raise WrongType for a closure that cannot be called."""
     if not callable(closure):
         raise WrongType(
-            f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, "
-            "does backward and returns it"
+            f"{owner}: closure={shown(closure)}; it must be a function that clears the gradients, computes the loss, "
+            "calls backward and returns the loss"
         )
