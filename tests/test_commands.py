@@ -139,8 +139,8 @@ def test_every_command_runs(
 
 
 BAD = [
-    (["compare", "module.py:outside"], "'../../evil/x', which names no folder inside runs"),
-    (["compare", "module.py:absolute"], "'/tmp/evil', which names no folder inside runs"),
+    (["compare", "module.py:outside"], "'../../evil/x', which is not a folder name inside runs"),
+    (["compare", "module.py:absolute"], "'/tmp/evil', which is not a folder name inside runs"),
     (["compare", "module.py:nan"], "batch_size=nan; it must be a whole number of at least 1, or None"),
     (["compare", "module.py:surrogate"], "name='\\ud800'; it must be a nonempty str"),
     (["compare", "module.py:summary"], "summary='\\ud800'; it must be a str"),
@@ -154,8 +154,8 @@ BAD = [
     (["compare", "ravine", "--jobs", "-1"], "jobs=-1; it must be a whole number"),
     (["compare", "ravine", "--lr-range", "sgd=nan:1"], "lr_ranges of SGD="),
     (["compare", "ravine", "--lr-range", "sgd=1e-320:1e300"], "times apart"),
-    (["compare", "ravine", "--option", "sgd.momentum=1e999"], "momentum of SGD=inf; it must be what a file can keep"),
-    (["compare", "ravine", "--option", "sgd.momentum={1}"], "momentum of SGD={1}; it must be what a file can keep"),
+    (["compare", "ravine", "--option", "sgd.momentum=1e999"], "momentum of SGD=inf; it must be a value that a file can store"),
+    (["compare", "ravine", "--option", "sgd.momentum={1}"], "momentum of SGD={1}; it must be a value that a file can store"),
     (["compare", "ravine", "--optimizers", "\udcff"], "unknown optimizer '\\udcff'"),
     (["compare", "ravine", "--out", ""], "out=''; it must be a path"),
     ([*COMPARE, "--out", "pipe"], "run.json is not a file"),

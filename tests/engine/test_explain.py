@@ -32,7 +32,7 @@ def test_explain_names_formats_bytes_and_reasons() -> None:
 
 def test_explain_says_that_an_option_has_nothing_to_do() -> None:
     optimizer = stepwell.SGD([("w", torch.zeros(3, requires_grad=True))], weights="split")
-    assert "weights='split' has nothing to do: fp32 weights lose nothing (w)" in optimizer.explain()
+    assert "weights='split' has no effect: fp32 weights need no rounding (w)" in optimizer.explain()
 
 
 def test_info_lists_every_backend(capsys: pytest.CaptureFixture[str]) -> None:

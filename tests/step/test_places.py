@@ -427,7 +427,7 @@ def test_two_passes_at_once(tmp_path: Path) -> None:
     for one, _ in zip(run.step.batches(run.loader), run.step.batches(pairs(torch.Generator())), strict=True):
         run.train(one)
         if len(run.seen) == 2:
-            with pytest.raises(UsageError, match="two passes are open at once"):
+            with pytest.raises(UsageError, match="two passes are open at the same time"):
                 run.step.save(tmp_path / "run.pt")
 
 
