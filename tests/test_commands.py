@@ -154,8 +154,14 @@ BAD = [
     (["compare", "ravine", "--jobs", "-1"], "jobs=-1; it must be a whole number"),
     (["compare", "ravine", "--lr-range", "sgd=nan:1"], "lr_ranges of SGD="),
     (["compare", "ravine", "--lr-range", "sgd=1e-320:1e300"], "times apart"),
-    (["compare", "ravine", "--option", "sgd.momentum=1e999"], "momentum of SGD=inf; it must be a value that a file can store"),
-    (["compare", "ravine", "--option", "sgd.momentum={1}"], "momentum of SGD={1}; it must be a value that a file can store"),
+    (
+        ["compare", "ravine", "--option", "sgd.momentum=1e999"],
+        "momentum of SGD=inf; it must be a value that a file can store",
+    ),
+    (
+        ["compare", "ravine", "--option", "sgd.momentum={1}"],
+        "momentum of SGD={1}; it must be a value that a file can store",
+    ),
     (["compare", "ravine", "--optimizers", "\udcff"], "unknown optimizer '\\udcff'"),
     (["compare", "ravine", "--out", ""], "out=''; it must be a path"),
     ([*COMPARE, "--out", "pipe"], "run.json is not a file"),

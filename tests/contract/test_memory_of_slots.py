@@ -176,7 +176,9 @@ def test_a_slot_that_does_not_say_its_memory_is_not_dithered() -> None:
     stored, exact = after(Silent, 0.99, "int4", 1000, 0.3, "cpu")
     assert cosine(stored, exact) >= 0.98
     p = torch.zeros(ELEMENTS, requires_grad=True)
-    assert "average is int8, not int4: it averages over an unknown number of steps" in Silent([p], state="int4").explain()
+    assert (
+        "average is int8, not int4: it averages over an unknown number of steps" in Silent([p], state="int4").explain()
+    )
 
 
 @pytest.mark.parametrize("width", [64, 100])

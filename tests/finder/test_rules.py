@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepwell.finder.found import found
+from stepwell.finder.result import found
 from stepwell.finder.rules import RULES, debiased, minimum, slide, smooth, steep, valley
 
 LRS = np.logspace(-6, 1, 71)  # ten points per decade

@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stepwell import Step
 from stepwell.errors import UsageError
-from stepwell.finder import find_lr, together
+from stepwell.finder import find_lr
+from stepwell.finder import processes as sweep_processes
 from stepwell.optimizers import SGD, AdamW
 from tests.processes import in_two_processes
 
@@ -126,7 +127,7 @@ def _other_settings(rank: int) -> Any:
 def _one_alone(rank: int) -> Any:
     if rank == 1:
         return ""
-    together.WAIT = 1
+    sweep_processes.WAIT = 1
     model = _model()
     with pytest.raises(UsageError) as caught:
         find_lr(model, SGD(model.parameters()), _data(rank), _loss)

@@ -469,7 +469,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "name": (lambda: create("sma", [P]), "unknown optimizer 'sma': did you mean 'SAM'"),
     "no closure": (lambda: SAM(SGD([P])).step(), "SAM: a step evaluates the loss itself, so it needs a closure"),
     "update": (lambda: SAM(SGD([P])).update(), "so it needs a closure"),
-    "a loss": (lambda: Step(SAM(SGD([P])))(P.sum()), r"SAM evaluates the loss several times per update; call step.closure"),
+    "a loss": (
+        lambda: Step(SAM(SGD([P])))(P.sum()),
+        r"SAM evaluates the loss several times per update; call step.closure",
+    ),
     "accumulation": (lambda: Step(SAM(SGD([P])), accumulate=2).closure(P.sum), "does not go together with accumulate"),
 }
 

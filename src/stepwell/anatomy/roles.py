@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from stepwell.anatomy import declared
+from stepwell.anatomy import declarations
 from stepwell.anatomy.depth import find_depths
 from stepwell.anatomy.parts import Node, Towers, units
 from stepwell.anatomy.tree import tree
@@ -173,7 +173,7 @@ def find_roles(model: nn.Module, *, frozen: bool = False) -> Anatomy:
     role = {key: _one(roles[key], key in heads) for key in names}
     depths = find_depths(row, role, lambda tensor: id(tensor) in counts)
     readers = _readers(row, role)
-    exempt = declared.exempt(model)
+    exempt = declarations.exempt(model)
     members = []
     for key, given in names.items():
         member = Member(given[0], tuple(given), tensors[key], role[key], depths.of[key], exempt=key in exempt)

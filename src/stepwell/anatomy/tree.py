@@ -3,7 +3,7 @@
 A block is a repeated module, usually one residual unit: an item of a Sequential or ModuleList (`blocks.3`, `layer1.0`)
 or of a ModuleDict, or one of several attributes with numbered names (`block0`, `s2.b1`) or of the same class. A part of
 a block is never a block. Lists of lists are stages of blocks (`stages.2.blocks.1`), whose blocks are numbered through.
-Declarations of the model override this (`declared.py`).
+Declarations of the model override this (`declarations.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 
 from torch import nn
 
-from stepwell.anatomy import declared
+from stepwell.anatomy import declarations
 from stepwell.anatomy.parts import Node, Unit, weights
 from stepwell.anatomy.towers import side_by_side
 
@@ -37,12 +37,12 @@ def tree(model: nn.Module) -> list[Node]:
 
 class _Builder:
     def __init__(self, model: nn.Module) -> None:
-        self.named_blocks = declared.block_classes(model)  # as the model says it
+        self.named_blocks = declarations.block_classes(model)  # as the model says it
         counted = Counter(type(module).__name__ for module in model.modules())
         self.named_blocks = {name for name in self.named_blocks if counted[name] > 1 and "mbed" not in name}
 
     def row(self, module: nn.Module, path: str, in_stack: bool) -> list[Node]:
-        groups = declared.groups(module, path)
+        groups = declarations.groups(module, path)
         if groups is not None:
             return [_of_group(group) for group in groups]
         children = [child for child in module.named_children() if any(True for _ in child[1].parameters())]
@@ -89,7 +89,7 @@ class _Builder:
         return not _holds_blocks(module)
 
 
-def _of_group(group: declared.Group) -> Unit:
+def _of_group(group: declarations.Group) -> Unit:
     return Unit(group.path, group.is_block, group.parameters, declared=True)
 
 

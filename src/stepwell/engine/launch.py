@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import randomness, sharding, sparse
-from stepwell.engine.foreign import Foreign
+from stepwell.engine.foreign_memory import Foreign
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
 from stepwell.engine.rule import RuleSignature
 from stepwell.engine.slots import Slots
-from stepwell.engine.watched import Stale
+from stepwell.engine.watch import Stale
 from stepwell.errors import UsageError
 
 

@@ -18,17 +18,17 @@ from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
 from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
-from stepwell.engine.grouped import Grouped, one_of
+from stepwell.engine.group_settings import Grouped, one_of
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
-from stepwell.engine.observed import observed
+from stepwell.engine.observation import observed
 from stepwell.engine.options import Params
 from stepwell.engine.plan import Plan
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
 from stepwell.engine.slots import trust
 from stepwell.engine.tracing import refuse_tracing, untraced
-from stepwell.engine.watched import Kept, Stale, Watched
+from stepwell.engine.watch import Kept, Stale, Watched
 from stepwell.errors import UsageError, WrongType, shown
 
 # What a copy of an optimizer does without: hooks, as torch has it; the plan; what a GradScaler hands over for one step;

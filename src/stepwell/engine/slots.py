@@ -16,7 +16,7 @@ from stepwell.engine.cells import zeros
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import is_wrapper, layout_of
 from stepwell.engine.rule import RuleSignature, Slot
-from stepwell.engine.watched import Stale
+from stepwell.engine.watch import Stale
 from stepwell.errors import UsageError
 
 # How a refusal speaks of entries of the state that somebody put there.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stepwell.engine.gathered import Gathered
 from stepwell.engine.gradients import Factor, global_norm, multiply
-from stepwell.engine.observed import is_observed
+from stepwell.engine.observation import is_observed
 from stepwell.engine.optimizer import Optimizer
 
 # Computes loss and gradients anew, and whether a gradient is not finite (1 or 0; None where nobody looks).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepwell.finder.found import FoundLR
+from stepwell.finder.result import FoundLR
 
 DOWN, UP = 100.0, 30.0  # how much lower a sweep starts, or higher it ends, than the one before
 SLOWER, MORE = 1.5, 2  # updates of a sweep, and sweeps: three times the updates of the attempt before

@@ -16,7 +16,7 @@ from stepwell.errors import MissingExtra, UsageError, printable
 from stepwell.terminal import DONE, FAILED
 
 if TYPE_CHECKING:
-    from stepwell.finder.found import FoundLR
+    from stepwell.finder.result import FoundLR
     from stepwell.tasks import Task
 
 ENDINGS = (".png", ".svg", ".pdf")

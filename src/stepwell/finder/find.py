@@ -23,11 +23,11 @@ from stepwell.engine.update import innermost, needs_closure
 from stepwell.errors import UsageError, shown, unknown
 from stepwell.finder import data
 from stepwell.finder.attempts import Attempt
-from stepwell.finder.found import FoundLR, after, found
+from stepwell.finder.processes import Together, together_with
 from stepwell.finder.progress import Progress, bar
+from stepwell.finder.result import FoundLR, after, found
 from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
-from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
 from stepwell.schedules.written import unnoticed
 from stepwell.step import Step

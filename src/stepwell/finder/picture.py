@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stepwell.finder.found import FoundLR
+    from stepwell.finder.result import FoundLR
 
 WIDTH, HEIGHT, EDGE = 360, 120, 6
 

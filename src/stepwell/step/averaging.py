@@ -15,10 +15,10 @@ from stepwell.arguments import fraction
 from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError, shown
 from stepwell.step.averages import Average, Averages
-from stepwell.step.made import few
+from stepwell.step.current_update import few
+from stepwell.step.model_and_optimizer import Trained
 from stepwell.step.names import averaged
 from stepwell.step.part import PutBack
-from stepwell.step.trained import Trained
 
 
 class Averaging:

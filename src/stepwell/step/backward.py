@@ -8,9 +8,9 @@ from torch import Tensor
 
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, shown
+from stepwell.step.model_and_optimizer import Trained
 from stepwell.step.scaling import Scaler
 from stepwell.step.synchronisation import Synchronisation
-from stepwell.step.trained import Trained
 
 
 class Backward:

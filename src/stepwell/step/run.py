@@ -25,25 +25,25 @@ from stepwell.step.attributes import Attribute, check_name
 from stepwell.step.averages import Averages
 from stepwell.step.averaging import Averaging, averages_from
 from stepwell.step.backward import Backward
-from stepwell.step.beside import Beside
-from stepwell.step.bound import Bound, Reduction, checked_table
+from stepwell.step.bound_schedules import Bound, Reduction, checked_table
 from stepwell.step.clipping import Clip, Clipping, clip_from
+from stepwell.step.current_update import Made
 from stepwell.step.estimating import Estimating, checked_estimator
 from stepwell.step.estimators import Estimator
 from stepwell.step.files import Files
 from stepwell.step.generators import Generators, checked_generators
-from stepwell.step.gradients_between import Left
+from stepwell.step.gradient_guard import Left
 from stepwell.step.interrupts import Held
-from stepwell.step.loaded import checked_overrides, say_of_loaded
-from stepwell.step.made import Made
-from stepwell.step.not_finite import Skips, checked_warn_skipped
+from stepwell.step.model_and_optimizer import Trained, checked_model, checked_optimizer
+from stepwell.step.outside_calls import Beside
+from stepwell.step.overrides import checked_overrides, say_of_loaded
 from stepwell.step.part import Parts
 from stepwell.step.places import Places
 from stepwell.step.progress import Progress
 from stepwell.step.scaling import Scaler, checked_scaler
+from stepwell.step.skips import Skips, checked_warn_skipped
 from stepwell.step.switching import Switching
 from stepwell.step.synchronisation import Synchronisation
-from stepwell.step.trained import Trained, checked_model, checked_optimizer
 
 
 def _checked_accumulate(accumulate: Any) -> int:

@@ -12,11 +12,11 @@ from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import TABLE
 from stepwell.step.averaging import Averaging
-from stepwell.step.bound import Bound
+from stepwell.step.bound_schedules import Bound
+from stepwell.step.current_update import Made
 from stepwell.step.estimating import Estimating
-from stepwell.step.made import Made
+from stepwell.step.model_and_optimizer import Trained, checked_optimizer
 from stepwell.step.part import PutBack
-from stepwell.step.trained import Trained, checked_optimizer
 from stepwell.switching import begun, rate_for, switch
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stepwell.engine.reading import Reading
-from stepwell.step.beside import Beside, watch
-from stepwell.step.trained import Trained
+from stepwell.step.model_and_optimizer import Trained
+from stepwell.step.outside_calls import Beside, watch
 from stepwell.step.trainer import Counted
 
 

@@ -14,10 +14,10 @@ from stepwell.arguments import is_finite_number, plain_number
 from stepwell.errors import UsageError, shown
 from stepwell.schedules.apply import initial_values
 from stepwell.schedules.written import note, set_by_hand
-from stepwell.step.loaded import as_text
+from stepwell.step.overrides import as_text
 
 if TYPE_CHECKING:
-    from stepwell.step.bound import Bound
+    from stepwell.step.bound_schedules import Bound
 
 
 def taken_by_hand(bound: Bound) -> bool:

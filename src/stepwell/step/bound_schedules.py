@@ -12,11 +12,11 @@ from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.schedules.smooth import constant
 from stepwell.schedules.written import forget, note, take_the_place_of_initial
-from stepwell.step.by_hand import taken_by_hand
-from stepwell.step.loaded import say_of_factors
+from stepwell.step.manual_values import taken_by_hand
+from stepwell.step.model_and_optimizer import Trained
+from stepwell.step.overrides import say_of_factors
 from stepwell.step.part import PutBack, copy_kept, try_state
 from stepwell.step.progress import Progress, check_count
-from stepwell.step.trained import Trained
 
 
 class Bound:

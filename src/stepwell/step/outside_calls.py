@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from stepwell.errors import UsageError
 from stepwell.schedules.written import forget
 from stepwell.step.accumulation import Shares
-from stepwell.step.trained import Trained
+from stepwell.step.model_and_optimizer import Trained
 
 
 class Watch:

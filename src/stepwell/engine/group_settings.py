@@ -14,7 +14,7 @@ from stepwell.engine import formats
 from stepwell.engine.given_groups import as_groups, check_names, labelled
 from stepwell.engine.own_keys import is_own_key
 from stepwell.engine.rule import FLAG, OneOf, Range, RuleSignature, as_plain_numbers, check_hyperparameters
-from stepwell.engine.watched import Kept
+from stepwell.engine.watch import Kept
 from stepwell.errors import UsageError, WrongType, nearest, shown
 
 # Options that torch's optimizers have and these do not need, with what takes their place.

@@ -18,7 +18,7 @@ from stepwell.errors import UsageError, nearest, shown
 from stepwell.schedules.written import forget
 
 if TYPE_CHECKING:
-    from stepwell.step.bound import Bound
+    from stepwell.step.bound_schedules import Bound
 
 _APART = ("params", "param_names", "name")
 _JUMP = 1.1  # of a scheduled hyperparameter at a resume: said from here on
