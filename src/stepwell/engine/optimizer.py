@@ -31,8 +31,8 @@ from stepwell.engine.tracing import refuse_tracing, untraced
 from stepwell.engine.watch import Kept, Stale, Watched
 from stepwell.errors import UsageError, WrongType, shown
 
-# What a copy of an optimizer does without: hooks, as torch has it; the plan; what a GradScaler hands over for one step;
-# the counter that a scheduler of torch puts around `step`.
+# Attributes not copied by `copy` and `deepcopy`: hooks (as in torch), the plan, the factor and flag that a GradScaler sets
+# for one step, and the counter that a torch scheduler puts around `step`.
 _LEFT_BEHIND = {
     *(
         f"_optimizer_{what}_{when}_hooks"
@@ -84,23 +84,24 @@ class Optimizer(Grouped):
 
     rule: ClassVar[Rule]
     slots: ClassVar[tuple[Slot, ...]] = ()
-    measure: ClassVar[Rule | None] = None  # what the rule wants summed over each tensor, by name (two passes)
-    sums: ClassVar[tuple[str, ...]] = ()  # those names
-    over: ClassVar[Literal["tensor", "run"]] = "tensor"  # what they are sums of
-    view: ClassVar[Literal["element", "matrix", "tensor"]] = "element"  # what the rule sees (see `RuleSignature`)
-    others: ClassVar[Mapping[str, RuleSignature]] = {}  # rules for tensors that `method_of` sends there
+    measure: ClassVar[Rule | None] = None  # contribution of an element to each sum, by name (two passes)
+    sums: ClassVar[tuple[str, ...]] = ()  # names of the sums
+    over: ClassVar[Literal["tensor", "run"]] = "tensor"  # the range of the sums
+    view: ClassVar[Literal["element", "matrix", "tensor"]] = "element"  # the operands of the rule (see `RuleSignature`)
+    others: ClassVar[Mapping[str, RuleSignature]] = {}  # further rules, selected by `method_of`
     decay: ClassVar[str | None] = "decoupled"
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
-    modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
-    construction: ClassVar[tuple[str, ...]] = ()  # of `defaults`: arguments that no group has (Muon's `adamw_lr`)
-    splits_by_role: ClassVar[bool] = False  # made for hidden matrices: `stepwell.groups.muon` makes its groups
-    takes_estimates: ClassVar[bool] = False  # of the Hessian's diagonal, by `add_hessian`: an estimator makes them
+    # Group keys that record the current mode of the weights (train or eval); the same in all groups.
+    modes: ClassVar[tuple[str, ...]] = ()
+    construction: ClassVar[tuple[str, ...]] = ()  # keys of `defaults` that no group has (Muon's `adamw_lr`)
+    splits_by_role: ClassVar[bool] = False  # for hidden matrices: `stepwell.groups.muon` makes its groups
+    takes_estimates: ClassVar[bool] = False  # uses estimates of the Hessian's diagonal (`add_hessian`)
     facts: ClassVar[Any]
-    memory: ClassVar[Any] = None  # what its slots mean to another optimizer (`stepwell.optimizers.memory`)
-    decay_by_rule: ClassVar[str | None] = None  # how the rule decays where `decay_of` is None, if like another's
+    memory: ClassVar[Any] = None  # meaning of the slots for a switch (`stepwell.optimizers.memory`)
+    decay_by_rule: ClassVar[str | None] = None  # decay of the rule if `decay_of` is None but a known kind applies
 
     signature: ClassVar[RuleSignature]
-    signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
+    signatures: ClassVar[Mapping[str, RuleSignature]]  # by the result of `method_of`; "" is the rule above
     all_ranges: ClassVar[Mapping[str, Range | OneOf]]  # `ranges`, and those of the field's hyperparameters
     _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over grad_scale and found_inf
 

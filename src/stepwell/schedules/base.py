@@ -59,7 +59,7 @@ class Schedule:
 
     _methods: ClassVar[Methods]  # one for all schedules
 
-    # What a subclass owns: its length, its maths, and whether it keeps its end value for ever after.
+    # Implemented by subclasses: the length, the formula, and whether the final value is held indefinitely.
     _holds: ClassVar[bool] = False
 
     def _length(self) -> Length:

@@ -38,7 +38,7 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 
 
 def prepare(launch: Launch) -> None:
-    """Nothing is kept between steps. Raises Stale where a parameter is no longer what the plan was made for."""
+    """Nothing is kept between steps. Raises Stale if a parameter changed since planning."""
     launch.slots.check_layout()
 
 
