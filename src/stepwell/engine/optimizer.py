@@ -31,8 +31,8 @@ from stepwell.engine.tracing import refuse_tracing, untraced
 from stepwell.engine.watch import Kept, Stale, Watched
 from stepwell.errors import UsageError, WrongType, shown
 
-# Attributes not copied by `copy` and `deepcopy`: hooks (as in torch), the plan, the factor and flag that a GradScaler sets
-# for one step, and the counter that a torch scheduler puts around `step`.
+# Attributes not copied by `copy` and `deepcopy`: hooks (as in torch), the plan, the factor and flag that a GradScaler
+# sets for one step, and the counter that a torch scheduler puts around `step`.
 _LEFT_BEHIND = {
     *(
         f"_optimizer_{what}_{when}_hooks"
