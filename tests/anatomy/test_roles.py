@@ -322,5 +322,5 @@ def test_refusals() -> None:
         find_roles([nn.Linear(1, 1)])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"the model \(ReLU\) has no parameters"):
         find_roles(nn.ReLU())
-    with pytest.raises(UsageError, match=r"'1\.weight' has no shape yet"):
+    with pytest.raises(UsageError, match=r"'1\.weight' is lazy and has no shape yet"):
         find_roles(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2)))

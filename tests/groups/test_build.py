@@ -161,7 +161,7 @@ def test_patterns_say_what_they_did() -> None:
     text = str(groups)
     assert "'layer2.1' has no group: all its parameters are matched by layer2*, which comes first" in text
     assert "'*bn1*' also matches parameters of an earlier pattern: layer2.0.bn1.weight" in text
-    assert "'conv1' matches only frozen parameters, so it has no group" in text
+    assert "'conv1' matches only frozen parameters, so the pattern has no group" in text
     assert "no pattern matches 8 tensors" in text
     assert "frozen, in no group: 3 tensors of 1,192 elements: conv1.weight, bn1.weight, bn1.bias" in text
 

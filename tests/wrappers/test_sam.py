@@ -425,7 +425,7 @@ def test_another_optimizers_checkpoint_is_refused() -> None:
         ASAM(plain).load_state_dict(sam.state_dict())
     before = copy.deepcopy(sam.state_dict())
     other = SAM(AdamW(nn.Linear(2, 2).named_parameters()), rho=0.7)
-    with pytest.raises(UsageError, match="it was saved from another model"):
+    with pytest.raises(UsageError, match="it was saved from a different model"):
         other.load_state_dict(before)
     assert (other.rho, other.param_groups[0]["sam_rho"]) == (0.7, 0.7)
 
