@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell.finder.find import find_lr as find_lr
-    from stepwell.finder.found import FoundLR as FoundLR
+    from stepwell.finder.result import FoundLR as FoundLR
     from stepwell.finder.rules import RULES as RULES
 
 __all__ = ["RULES", "FoundLR", "find_lr"]
