@@ -49,7 +49,7 @@ class Optimizer(Grouped):
 
     Args:
         params: a model, tensors, (name, tensor) pairs, or parameter groups (dicts with a key "params", and with
-            hyperparameters of their own), as for `torch.optim`. Names appear in messages and match checkpoints.
+            their own hyperparameters), as for `torch.optim`. Names appear in messages and match checkpoints.
         options: those below. Every optimizer takes them, and all except `backend` can also be set per group.
 
     Options:
