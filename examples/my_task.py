@@ -1,9 +1,9 @@
 """A task of your own: `stepwell compare examples/my_task.py:task --optimizers sgd,adamw,lion`.
 
-A task is a small version of your problem that trains in seconds to minutes. Everything random in it must follow from
-the seed that it is handed, so that every optimizer meets the same weights and the same batches.
+A task is a small version of your problem that trains in seconds to minutes. All randomness in a task must follow from
+the given seed, so that every optimizer gets the same weights and the same batches.
 
-This one: find out of which of three interleaved spirals a point comes, 2 numbers in, 3 classes out.
+This task classifies points of three interleaved spirals: 2 inputs, 3 classes.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def spirals(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.stack([radius * turn.cos(), radius * turn.sin()], dim=1), label
 
 
-# Your data sets go here. Load what is large inside a function with functools.cache: each worker imports this file.
+# Your data sets go here. Load large data inside a function with functools.cache: each worker imports this file.
 TRAIN = spirals(1000, seed=0)
 HELD_OUT = spirals(1000, seed=1)
 
 
 def model(seed: int) -> nn.Module:
-    """The model of this seed; torch is already seeded with it when this is called."""
+    """The model of this seed; torch is seeded before the call."""
     return nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
 
 
 def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over the data in an order made from the seed. The next pass calls this again with another seed.
+    """One pass over the data in an order made from the seed. For the next pass, `batches` is called with another seed.
 
-    A DataLoader does as well, with shuffle=True and generator=torch.Generator().manual_seed(seed).
+    You can also return a DataLoader with shuffle=True and generator=torch.Generator().manual_seed(seed).
     """
     points, labels = TRAIN
     for rows in torch.randperm(len(points), generator=torch.Generator().manual_seed(seed)).split(BATCH):
@@ -49,7 +49,7 @@ def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """A scalar to be minimised. Tensors of the batch are already on the device that was asked for."""
+    """A scalar to be minimized. The tensors of the batch are already on the requested device."""
     points, labels = batch
     return functional.cross_entropy(model(points), labels)
 

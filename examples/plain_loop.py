@@ -1,7 +1,8 @@
-"""A whole training run in a plain loop, with everything around the optimizer right: `python examples/plain_loop.py`.
+"""A complete training run in a plain loop: `python examples/plain_loop.py`.
 
-Learning rate found, warm-up and decay, clipping, accumulation, an average of the weights that is evaluated, and
-checkpoints: stop it with Ctrl-C, start it again, and it goes on bit for bit where the last epoch ended.
+It has a learning rate found by a range test, warmup and decay, clipping, gradient accumulation, an average of the
+weights for evaluation, and checkpoints. Stop the program with Ctrl-C and start it again: training resumes bit for bit
+from the end of the last epoch.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def accuracy(model: nn.Module, data: TensorDataset) -> float:
 
 
 def main() -> float:
-    """Train, or go on training; the accuracy on held-out points."""
+    """Train, or resume training; returns the accuracy on held-out points."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/plain_loop"), help="folder of the checkpoints")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="stop after this one; the schedule is for all")
@@ -79,7 +80,7 @@ def main() -> float:
     checkpoint, begin = options.out / "checkpoint.pt", 0
     if checkpoint.exists():
         begin = step.load(checkpoint)["epochs"]
-        print(f"going on after epoch {begin}")
+        print(f"resuming after epoch {begin}")
 
     held_out = rings(1000, seed=2)
     for epoch in range(begin, options.epochs):
@@ -87,7 +88,7 @@ def main() -> float:
         for batch in step.batches(loader):
             done = step(loss(model, batch), weight=len(batch[0]))  # the last batch of a pass is shorter
             losses.append(done)
-        mean = sum(done.loss or 0.0 for done in losses) / len(losses)  # read here, once: nothing waited before
+        mean = sum(done.loss or 0.0 for done in losses) / len(losses)  # read once per epoch: nothing waited before
         with step.averaged():
             share = accuracy(model, held_out)
         print(f"epoch {epoch + 1}: loss {mean:.3f}, lr {losses[-1].lr:.2g}, held-out accuracy {share:.3f}")

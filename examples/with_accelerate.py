@@ -1,8 +1,8 @@
 """Hugging Face Accelerate: `accelerate launch examples/with_accelerate.py`, on one process or many.
 
-Accelerate places the model and divides the data; the Step does the rest. Hand over what `prepare` returns for the model
-(so that gradients are synchronised once per update), the optimizer as it is, and Accelerate's scaler. After
-`accelerator.register_for_checkpointing(step)`, `save_state` and `load_state` take the Step along.
+Accelerate places the model and splits the data; the Step does the rest. Pass to the Step the prepared model (so that
+gradients are synchronized once per update), the optimizer without `prepare`, and Accelerate's scaler. After
+`accelerator.register_for_checkpointing(step)`, `save_state` and `load_state` include the Step.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""PyTorch Lightning: `python examples/with_lightning.py`. Manual optimization, with the Step as the whole of it.
+"""PyTorch Lightning: `python examples/with_lightning.py`. Manual optimization with a Step.
 
-The Step is in Lightning's checkpoints: `trainer.fit(model, loader, ckpt_path="last")` goes on where they were written.
+The Step is in Lightning's checkpoints: `trainer.fit(model, loader, ckpt_path="last")` resumes from them.
 `with_lightning_two.py` has two optimizers.
 """
 
@@ -31,7 +31,7 @@ class Quadrants(lightning.LightningModule):
         return sw.AdamW(self.net.named_parameters(), lr=1e-2)
 
     def on_fit_start(self) -> None:
-        # `global_step`, by which `max_steps` and ModelCheckpoint go, counts the Step's updates.
+        # `global_step`, which `max_steps` and ModelCheckpoint use, counts the Step's updates.
         updates = int(self.trainer.estimated_stepping_batches)
         self.step = Step(
             self.optimizers(), sw.warmup(0.1).then(sw.cosine()), clip_norm=1.0, ema=0.9, total_steps=updates
@@ -45,7 +45,7 @@ class Quadrants(lightning.LightningModule):
         checkpoint["step"] = self.step.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.saved = checkpoint["step"]  # the optimizer that it is for comes later
+        self.saved = checkpoint["step"]  # loaded later: the optimizer does not exist yet
 
     def on_train_start(self) -> None:
         if self.saved is not None:

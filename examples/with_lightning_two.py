@@ -1,7 +1,7 @@
 """PyTorch Lightning with two optimizers, a GAN: `python examples/with_lightning_two.py`. One Step for each network.
 
-Lightning's `global_step` counts the updates of both, as with its own two optimizers: `max_steps=800` are 400 updates of
-each network.
+Lightning's `global_step` counts the updates of both networks, as in Lightning with two optimizers: `max_steps=800`
+means 400 updates of each network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import stepwell as sw
 from stepwell.step import Step
 
-CENTER = 3.0  # of the points that the generator learns to make
+CENTER = 3.0  # the mean of the points that the generator learns to produce
 
 
 def network(inputs: int, outputs: int) -> nn.Sequential:
@@ -57,7 +57,7 @@ class Gan(lightning.LightningModule):
         checkpoint["steps"] = [step.state_dict() for step in self.steps]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.saved = checkpoint["steps"]  # the optimizers that they are for come later
+        self.saved = checkpoint["steps"]  # loaded later: the optimizers do not exist yet
 
     def on_train_start(self) -> None:
         for step, state in zip(self.steps, self.saved or [], strict=False):

@@ -1,7 +1,8 @@
-"""The Hugging Face Trainer: `python examples/with_trainer.py`. It keeps its own loop; give it optimizer and scheduler.
+"""The Hugging Face Trainer: `python examples/with_trainer.py`. The Trainer has its own loop; pass it the optimizer and
+the scheduler.
 
-The Trainer accumulates, clips and saves itself (`gradient_accumulation_steps`, `max_grad_norm`), and so leaves no room
-for a Step.
+The Trainer itself accumulates, clips and saves (`gradient_accumulation_steps`, `max_grad_norm`), so a Step cannot be
+used.
 """
 
 from __future__ import annotations

@@ -81,19 +81,19 @@ def test_a_comparison_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
 MISTAKES = [
     (["compare", "digit"], "unknown task 'digit': did you mean 'digits'?"),
     (["compare", "nowhere.py:task"], "task file 'nowhere.py' does not exist"),
-    (["compare", "bad.py"], "task file 'bad.py' does not import: ZeroDivisionError: division by zero"),
+    (["compare", "bad.py"], "task file 'bad.py' cannot be imported: ZeroDivisionError: division by zero"),
     (["compare", "other.py:tsk"], "task file 'other.py' defines no 'tsk'"),
     (["compare", "ravine", "--optimizers", "adamv"], "unknown optimizer 'adamv': did you mean 'Adam"),
     (["compare", "ravine", "--optimizers", ","], "no optimizers to compare"),
     (["compare", "ravine", "--optimizers", "sgd,SGD"], "optimizer 'SGD' is given twice"),
     (["compare", "ravine", "--trials", "0"], "compare: trials=0; it must be a whole number from 1 to 10000"),
-    (["compare", "ravine", "--lr-range", "sgd"], "--lr-range 'sgd': write it as adamw=1e-4:1e-1"),
+    (["compare", "ravine", "--lr-range", "sgd"], "--lr-range 'sgd'; it must have the form adamw=1e-4:1e-1"),
     (["compare", "ravine", "--lr-range", "sgd=1:x"], "--lr-range 'sgd=1:x': write it as"),
-    (["compare", "ravine", "--lr-range", "sgd=2:1"], "learning rates of SGD from 2 to 1: 0 < low < high is needed"),
-    (["compare", "ravine", "--lr-range", "adam=1:2"], "--lr-range names Adam, which is not compared here"),
+    (["compare", "ravine", "--lr-range", "sgd=2:1"], "learning rates of SGD from 2 to 1; it must be 0 < low < high"),
+    (["compare", "ravine", "--lr-range", "adam=1:2"], "--lr-range names Adam, which is not compared"),
     (["compare", "ravine", "--option", "sgd:momentum"], "--option 'sgd:momentum': write it as adamw.weight_decay=0.1"),
-    (["compare", "ravine", "--option", "sgd.lr=1"], "compare chooses the lr; its range is --lr-range sgd=low:high"),
-    (["compare", "ravine", "--device", "tpu"], "device 'tpu' is neither 'cpu' nor 'cuda'"),
+    (["compare", "ravine", "--option", "sgd.lr=1"], "compare searches lr; set its range with --lr-range sgd=low:high"),
+    (["compare", "ravine", "--device", "tpu"], "device='tpu'; it must be 'cpu' or 'cuda'"),
     (["compare", "ravine", "--out", "taken"], "taken is not empty and holds no comparison: give another --out"),
     (["compare", "ravine", "--out", "bad.py"], "cannot write to bad.py"),
     (["optimizers", "--family", "cn"], "unknown family 'cn': did you mean 'cnn'?"),
@@ -130,7 +130,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.Captu
     folder = Folder(tmp_path / "run", Plan("ravine", contenders(["sgd", "lion"], "toy"), 3, 2, 20))
     folder.append(crashed(Trial("SGD", "tune", 0, 0.1, 0), "it broke"))
     assert cli.main([*FAST, "--out", str(tmp_path / "run")]) == 2
-    assert "run holds another run: trials is 3 there and 2 here; repeat that command" in capsys.readouterr().err
+    assert "run contains another run: trials is 3 there and 2 here; repeat that command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_ctrl_c_in_a_real_run_shows_what_is_done_and_the_same_command_resumes_it
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.rstrip().endswith("interrupted; the same command goes on from here")
+    assert err.rstrip().endswith("interrupted; run the same command again to resume")
     assert "trials are done" in out
     done = trials.read_bytes().count(b"\n")
     assert 3 <= done < 10

@@ -77,7 +77,7 @@ def test_the_nearest_name_is_said(module: object, wrong: str, right: str) -> Non
 
 
 def test_a_name_far_from_all_and_names_of_python() -> None:
-    with pytest.raises(AttributeError, match=r"has no attribute 'qqqq'; dir\(stepwell\) lists what there is$"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'qqqq'; dir\(stepwell\) lists all names$"):
         stepwell.qqqq  # noqa: B018
     with pytest.raises(AttributeError, match=r"has no attribute '__wrapped__'$"):
         stepwell.__wrapped__  # noqa: B018

@@ -282,15 +282,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "option": (lambda: switch(AdamW([P]), "sgd", lr=0.1, momentun=0.9), "unknown option momentun=0.9: did you mean"),
     "decay": (
         lambda: switch(Adam([P], weight_decay=0.1), "lion", lr=0.1),
-        r"Adam adds decay to the gradient and Lion shrinks the weights, so no value does the same; give weight_decay",
+        r"Adam adds decay to the gradient and Lion shrinks the weights, so no value is equivalent; give weight_decay",
     ),
     "decay of its own": (
         lambda: switch(create("lamb", [P], weight_decay=0.1), "adamw", lr=0.1),
-        "LAMB decays in its own way and AdamW shrinks the weights",
+        "LAMB uses another decay and AdamW shrinks the weights",
     ),
     "no decay": (
         lambda: switch(AdamW([P], weight_decay=0.1), "rprop", lr=0.1),
-        "Rprop has no weight decay; pass weight_decay=0.0 to do without",
+        "Rprop has no weight decay; pass weight_decay=0.0 to drop the decay",
     ),
     "decay below 0": (
         lambda: switch(AdamW([P]), "sgd", lr=0.1, weight_decay=-1.0),
@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "maximise": (
         lambda: switch(AdamW([P], maximize=True, weight_decay=0.0), "lbfgs", lr=1.0),
-        "LBFGS cannot maximise, which the old optimizer does",
+        "LBFGS does not support maximize=True, which the old optimizer uses",
     ),
     "training": (
         lambda: switch(trained_schedule_free(), "adamw", lr=0.1),

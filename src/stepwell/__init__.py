@@ -1,8 +1,8 @@
 """stepwell: choose, build, run, tune and debug the optimizer of a PyTorch training run.
 
-The door is lazy: `import stepwell` costs milliseconds and imports neither torch nor numpy. A name is
-loaded from its module the first time it is used. Type checkers and editors read the imports below, which
-never run; a test holds the two lists together.
+Imports are lazy: `import stepwell` takes milliseconds and imports neither torch nor numpy. A name is loaded from its
+module at its first use. Type checkers and editors read the imports below, which never run; a test checks that the two
+lists agree.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""How an argument is read: the plain Python value that it stands for, or one line that names it.
+"""Checks of arguments: convert an argument to a plain Python value, or raise a UsageError of one line that names it.
 
-Every refusal has the same shape, "Owner: name=value; it must be ...; do ...":
+Every error message has the same form, "Owner: name=value; it must be ...; do ...":
 
 >>> whole("Step", "accumulate", 1.5, least=1)
 Traceback (most recent call last):
 stepwell.errors.UsageError: Step: accumulate=1.5; it must be a whole number of at least 1
 
-What counts as a number: Python's and NumPy's numbers, fractions, and an array or tensor without dimensions. Each is
-turned into a Python number. A bool is a flag and no number, NumPy's included; text is never read as a number.
+Accepted as numbers are Python's and NumPy's numbers, fractions, and arrays or tensors without dimensions. Each is
+converted to a Python number. A bool, including NumPy's, is a flag and not a number; a str is never read as a number.
 
-Neither torch nor numpy is imported here, so that every room may use this one.
+Neither torch nor numpy is imported here, so that every room can import this module.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _LONG = 1_000_000  # items of a list that an argument may have; a range can stan
 
 
 def refusal(owner: str, name: str, value: Any, must: str, do: str = "") -> UsageError:
-    """The error for an argument. `must` ends the words "it must be"; `do` says what to do, where that is more."""
+    """The error for an argument. `must` continues "it must be"; `do` says what to do, if more is needed."""
     whose = f"{owner}: " if owner else ""
     return UsageError(f"{whose}{name}={shown(value)}; it must be {must}" + (f"; {do}" if do else ""))
 
 
 def plain_number(value: Any) -> int | float | None:
-    """The Python number that a value is, or None if it is no real number. It may be nan or infinite.
+    """The value as a Python number, or None if it is not a real number. The number may be nan or infinite.
 
     >>> plain_number(True), plain_number("3"), plain_number(3)
     (None, None, 3)
@@ -59,13 +59,13 @@ def plain_number(value: Any) -> int | float | None:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether it is a number, no bool, and finite."""
+    """Whether the value is a finite number and not a bool."""
     plain = plain_number(value)
     return plain is not None and abs(plain) <= FINITE
 
 
 def whole(owner: str, name: str, value: Any, *, least: int = 0, most: int = MOST, do: str = "") -> int:
-    """The whole number that an argument is. A float is none, not even 2.0.
+    """An argument as a whole number. A float is not a whole number, not even 2.0.
 
     >>> whole("Step", "accumulate", 4, least=1)
     4
@@ -93,7 +93,7 @@ def number(
     below: float = math.inf,
     do: str = "",
 ) -> int | float:
-    """The finite number that an argument is: least <= value <= most, above < value < below.
+    """An argument as a finite number: least <= value <= most, above < value < below.
 
     >>> number("cosine", "to", 0.1, least=0), number("ema", "decay", 0.99, least=0, below=1)
     (0.1, 0.99)
@@ -105,7 +105,7 @@ def number(
 
 
 def fraction(owner: str, name: str, value: Any, *, do: str = "") -> int | float:
-    """A number in [0, 1), as the decay of an average is."""
+    """A number in [0, 1), such as the decay of an average."""
     return number(owner, name, value, least=0, below=1, do=do)
 
 
@@ -121,7 +121,7 @@ def _range(least: float, most: float, above: float, below: float) -> str:
 
 
 def flag(owner: str, name: str, value: Any, *, do: str = "") -> bool:
-    """True or False, also NumPy's. 0 and 1 are numbers and no flags.
+    """True or False, including NumPy's. 0 and 1 are numbers and not flags.
 
     >>> flag("compare", "prune", True)
     True
@@ -133,13 +133,13 @@ def flag(owner: str, name: str, value: Any, *, do: str = "") -> bool:
 
 
 def plain_flag(value: Any) -> Any:
-    """Python's own True or False for NumPy's; anything else as it is."""
+    """A NumPy bool as a Python bool; any other value unchanged."""
     kind = type(value)
     return bool(value) if kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_") else value
 
 
 def choice(owner: str, name: str, value: Any, allowed: Iterable[str]) -> str:
-    """One of some words.
+    """One of the allowed str.
 
     >>> choice("warmup", "shape", "linaer", ("linear", "cosine"))
     Traceback (most recent call last):
@@ -152,15 +152,15 @@ def choice(owner: str, name: str, value: Any, allowed: Iterable[str]) -> str:
     raise refusal(owner, name, value, f"one of {', '.join(words)}", f"did you mean {near!r}?" if near else "")
 
 
-def text(owner: str, name: str, value: Any, must: str = "a text that is not empty", *, do: str = "") -> str:
-    """A str that is not empty and can be written to a file: no lone surrogates, no null characters."""
+def text(owner: str, name: str, value: Any, must: str = "a nonempty str", *, do: str = "") -> str:
+    """A nonempty str that can be written to a file: no lone surrogates, no null characters."""
     if isinstance(value, str) and value.strip() and "\0" not in value and _encodes(value):
         return str(value)
     raise refusal(owner, name, value, must, do)
 
 
 def path(owner: str, name: str, value: Any, *, do: str = "") -> Path:
-    """A path that the file system can hold: a str or a Path, not empty, no null characters, no lone surrogates."""
+    """A valid path: a str or a Path, nonempty, without null characters and lone surrogates."""
     must = "a path, as 'runs/digits' or a pathlib.Path"
     try:
         written = os.fspath(value)
@@ -178,9 +178,9 @@ def _encodes(value: str) -> bool:
 
 
 def sequence(owner: str, name: str, value: Any, must: str, *, do: str = "") -> list[Any]:
-    """The items of a list, a tuple or another sequence, an array of one dimension included; text is no sequence.
+    """The items of a list, a tuple or another sequence, including an array of one dimension; a str is not accepted.
 
-    An iterator is refused: whoever reads it twice finds it empty, and it may never end.
+    An iterator is refused: it can be read only once, and may never end.
     """
     try:
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
@@ -197,9 +197,9 @@ def sequence(owner: str, name: str, value: Any, must: str, *, do: str = "") -> l
 
 
 def items(owner: str, name: str, value: Any, must: str, *, most: int = _LONG, do: str = "") -> list[Any]:
-    """The items of anything that can be iterated over once, an iterator included; text and a mapping cannot.
+    """The items of any iterable, including an iterator; a str and a mapping are not accepted.
 
-    One that gives more than `most` is refused: it may never end.
+    An iterable with more than `most` items is refused: it may never end.
     """
     found: list[Any] = []
     try:
@@ -217,7 +217,7 @@ def items(owner: str, name: str, value: Any, must: str, *, most: int = _LONG, do
 
 
 def mapping(owner: str, name: str, value: Any, must: str, *, do: str = "") -> dict[Any, Any]:
-    """The entries of a dict or another mapping."""
+    """The items of a dict or another mapping."""
     try:
         if isinstance(value, Mapping):
             return dict(value)
@@ -227,7 +227,7 @@ def mapping(owner: str, name: str, value: Any, must: str, *, do: str = "") -> di
 
 
 def function(owner: str, name: str, value: Any, form: str, *, do: str = "") -> Callable[..., Any]:
-    """Something that can be called. `form` says how, as "model, batch -> scalar loss"."""
+    """A callable. `form` describes its signature, as "model, batch -> scalar loss"."""
     if callable(value):
         return value
     raise refusal(owner, name, value, f"a function: {form}", do)

@@ -1,8 +1,8 @@
-"""The `stepwell` command: a table of commands. Each stands in the `command.py` of its room, which is imported when the
-command runs, so that `stepwell --help` answers at once.
+"""The `stepwell` command: a table of commands. Each command is defined in the `command.py` of its room, which is
+imported when the command runs, so that `stepwell --help` is fast.
 
-Exit codes: 0 done; 1 nothing was found, or something else than the arguments went wrong; 2 a usage error; 130 Ctrl-C.
-What goes wrong is said in one line on stderr; STEPWELL_TRACEBACK=1 in the environment shows the whole traceback.
+Exit codes: 0 done; 1 no result, or an error other than a usage error; 2 a usage error; 130 Ctrl-C.
+Errors are one line on stderr; with STEPWELL_TRACEBACK=1 in the environment, the full traceback.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ TRACEBACK = "STEPWELL_TRACEBACK"
 
 # name: (module, one line of help)
 COMMANDS = {
-    "compare": ("stepwell.compare.command", "Compare optimizers on a task, fairly."),
+    "compare": ("stepwell.compare.command", "Compare optimizers fairly on a task."),
     "find-lr": ("stepwell.finder.command", "Find the learning rate by a range test."),
     "findings": ("stepwell.findings.command", "List the codes that the tools report, or explain one."),
-    "info": ("stepwell.engine.command", "Show versions, devices, and what each backend can do here."),
-    "optimizers": ("stepwell.optimizers.command", "List the optimizers with learning rates worth trying."),
+    "info": ("stepwell.engine.command", "Show versions, devices and available backends."),
+    "optimizers": ("stepwell.optimizers.command", "List the optimizers with their usual learning rates."),
     "lint": ("stepwell.lint.command", "Find mistakes in training scripts before the run."),
-    "plan": ("stepwell.groups.command", "Show what each tensor of a model gets, and the memory it takes."),
+    "plan": (
+        "stepwell.groups.command",
+        "Show the hyperparameters of each tensor of a model, and the memory of training.",
+    ),
     "schedule": ("stepwell.schedules.command", "Draw a schedule of the learning rate."),
     "tasks": ("stepwell.tasks.command", "List the built-in tasks."),
 }
@@ -65,7 +68,7 @@ def _app() -> Any:
 
 
 def _code_of(error: BaseException) -> int:
-    """The exit code for an exception, and the line that says it."""
+    """The exit code for an exception, and its message."""
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
     if isinstance(error, UsageError):
         say(str(error))

@@ -1,4 +1,4 @@
-"""The commands as typer has them: each is imported when it is asked for, and named from the table when it is not."""
+"""The commands as a typer app: a command is imported when it runs, and is otherwise listed from the table."""
 
 from __future__ import annotations
 

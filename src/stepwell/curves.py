@@ -1,4 +1,4 @@
-"""What tools hand to the report: curves, charts made of them, and tables. Data only; nothing is drawn here."""
+"""The data of reports: curves, charts of curves, and tables. Nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Style = Literal["line", "dashed", "line+points", "points", "hollow", "crosses", 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart: y over x, with an optional band around it.
+    """One curve of a chart: y over x, with an optional band around it.
 
     Attributes:
-        name: what the legend says. Curves of equal name have one colour through a whole page.
+        name: the name in the legend. Curves with equal names have the same color on the whole page.
         x, y: [n] values; a None in y is a gap.
         low, high: [n] edges of the band, or both None.
-        x_label, y_label: what the axes mean, with the unit: `"step"`, `"loss, nats per byte"`.
-        style: how it is drawn: `"line"`, `"dashed"`, `"line+points"`; or points without a line: `"points"`,
+        x_label, y_label: labels of the axes, with the unit: `"step"`, `"loss, nats per byte"`.
+        style: the line style: `"line"`, `"dashed"`, `"line+points"`; or points without a line: `"points"`,
             `"hollow"`, `"crosses"`, `"star"`.
-        labels: [n] what a reader sees at each point besides x and y, or None.
+        labels: [n] a label for each point, shown in addition to x and y, or None.
 
     Raises ValueError if the lengths differ or only one edge of the band is given.
 
@@ -53,7 +53,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Mark:
-    """A value worth a line across the chart: the target, the minimum."""
+    """A line across the chart at a value: the target, the minimum."""
 
     label: str
     value: float
@@ -66,7 +66,7 @@ class Heights:
 
     Attributes:
         x: [n] and y: [m] the grid's coordinates.
-        z: [m][n] the height at (x, y), None where it has none; `log` draws its logarithm, for valleys.
+        z: [m][n] the height at (x, y), or None; `log` draws its logarithm, for valleys.
         points: places to mark, such as the minima: (x, y) each.
     """
 
@@ -82,11 +82,11 @@ class Chart:
     """Curves that share one pair of axes.
 
     Attributes:
-        title: one short line. note: what a reader should take from it, or empty.
+        title: one short line. note: the conclusion for the reader, or empty.
         curves: the lines, in the order of the legend; the first one names the axes.
         marks: lines across. heights: contours behind the curves, for the path of a point in a plane.
         log_x, log_y: logarithmic axes.
-        y_window: the part of the y axis that is shown first, (low, high), or None for all of it.
+        y_window: the initially visible part of the y axis, (low, high), or None for the whole axis.
     """
 
     title: str
@@ -101,13 +101,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is read: cells are text or numbers already rounded for the reader.
+    """A table for readers: cells are text, or numbers that are already rounded.
 
     Attributes:
         title: one short line, or empty. columns: [c] headings. rows: [r][c] cells; None is an empty cell.
         notes: sentences below the table.
 
-    Raises ValueError if a row is not as long as the columns.
+    Raises ValueError if a row and the columns differ in length.
     """
 
     columns: Sequence[str]

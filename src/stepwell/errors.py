@@ -1,4 +1,4 @@
-"""How a refusal is worded: one line with what was given, what is allowed and what to do."""
+"""Errors for users: one line with the given value, the allowed values and what to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NAME = 100  # characters of a name that are compared with the known ones: diffl
 
 
 class UsageError(ValueError):
-    """Something that a user can mend. Commands print its message and exit with 2; no traceback.
+    """An error that a user can fix. Commands print its message without a traceback and exit with code 2.
 
-    The message is one printable line, whatever text of a user is in it.
+    The message is one printable line, even if it contains text of a user.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -22,11 +22,11 @@ class UsageError(ValueError):
 
 
 class WrongType(UsageError, TypeError):
-    """An argument of a type that cannot serve, where torch promises a TypeError."""
+    """An argument of a wrong type, where torch raises a TypeError."""
 
 
 class MissingExtra(UsageError, ImportError):
-    """A package of an optional extra is needed and not installed."""
+    """A package of an optional extra is needed but not installed."""
 
     def __init__(self, package: str, extra: str, needed_for: str) -> None:
         super().__init__(
@@ -46,10 +46,10 @@ def loaded(module: str, name: str = "") -> Any:
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:
-    """A value as a message shows it: its repr on one line, at most `longest` characters, whatever the value is.
+    """A value for a message: its repr on one line, at most `longest` characters, for any value.
 
-    A tensor or an array is named by its shape and dtype, a number of thousands of digits by its size. A repr that
-    raises gives the type. What a terminal or a file cannot take (lone surrogates, control characters) is escaped.
+    A tensor or an array is shown by its shape and dtype, a number of thousands of digits by its size. If the repr
+    raises, the type is shown. Lone surrogates and control characters are escaped.
 
     >>> shown("a" * 1000), shown(10**5000)
     ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'an int of 16610 bits')
@@ -83,7 +83,7 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line; what cannot be printed (control characters, lone surrogates) as escapes.
+    """The text on one line; control characters and lone surrogates are escaped.
 
     >>> printable("two\\nlines \\ud800")
     'two lines \\\\ud800'
@@ -95,7 +95,7 @@ def printable(text: str) -> str:
 
 
 def nearest(given: Any, known: Iterable[str]) -> str:
-    """The end of an unknown-name message: the nearest right name if one is near, then all of them.
+    """The end of a message about an unknown name: the nearest known name if it is similar, then all known names.
 
     >>> nearest("adamv", ["adam", "adamw", "sgd"])
     "did you mean 'adam'? known: adam, adamw, sgd"
@@ -106,7 +106,7 @@ def nearest(given: Any, known: Iterable[str]) -> str:
 
 
 def closest(given: Any, known: Iterable[str]) -> str | None:
-    """The known name that is most like the given one, or None if none is."""
+    """The known name most similar to the given one, or None."""
     if not isinstance(given, str):
         return None
     folded = {name.lower(): name for name in known}
@@ -122,10 +122,10 @@ def unknown(kind: str, given: Any, known: Iterable[str]) -> UsageError:
 
 
 def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
-    """The error for a name that a module does not have, with the nearest right one."""
+    """The error for a name that a module does not have, with the nearest known name."""
     import difflib
 
     names = {other.lower().replace("_", ""): other for other in known}
     close = difflib.get_close_matches(name.lower().replace("_", ""), names, n=1, cutoff=0.6)
-    hint = f"; did you mean {names[close[0]]!r}?" if close else f"; dir({module}) lists what there is"
+    hint = f"; did you mean {names[close[0]]!r}?" if close else f"; dir({module}) lists all names"
     return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: a reader sees the old content or the new, never half of one."""
+"""Atomic file writes: a reader sees the complete old content or the complete new content."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from stepwell.errors import UsageError, printable
 
 
 def write_whole(path: Path, data: str | bytes, mode: int | None = None) -> Path:
-    """Write a file in one piece, in the place of what stood there. Returns its path.
+    """Write a file atomically, replacing an existing file. Returns its path.
 
-    The content goes to a file beside it, `path` with `.part` behind its name, which is renamed when it is complete.
-    If anything fails on the way, that file is removed and the old one stays as it was.
+    The content is written to a temporary file, `path` with `.part` appended, which is renamed when it is complete. If
+    an error occurs, the temporary file is removed and the old file is unchanged.
 
     Args:
-        path: where; its folder must be there.
-        data: bytes as they are; text as UTF-8, with escapes for lone surrogates, which UTF-8 does not know.
-        mode: the permissions of the file; those of any new file if not given.
+        path: the path of the file; its folder must exist.
+        data: bytes, or text, which is encoded as UTF-8 with escapes for lone surrogates.
+        mode: the permissions of the file; by default those of a new file.
 
-    Raises UsageError, one line, if it cannot be written.
+    Raises UsageError, one line, if the file cannot be written.
 
     >>> write_whole(Path("results.json"), "{}\\n").name
     'results.json'

@@ -1,9 +1,8 @@
 """The only functions that an update rule may call.
 
-A rule is written once and runs on every backend. What these names do depends on what they are given: tensors
-(the `eager` backend, the definition), Python numbers (a factor such as `1 - beta1**t`), or the symbols with which
-the engine reads a rule before it prints a kernel (`engine/trace.py`). Symbols answer to `apply_op`; nothing here
-knows more about them.
+A rule is written once and runs on every backend. The functions accept tensors (in the `eager` backend, the definition),
+Python numbers (a factor such as `1 - beta1**t`), and symbols, with which the engine traces a rule to print a kernel
+(`engine/trace.py`). Symbols implement `apply_op`; this module needs nothing else of them.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def _op(name: str, of_tensors: Callable[..., Any], of_numbers: Callable[..., flo
 
 
 def _like(tensor: torch.Tensor, value: Value) -> torch.Tensor:
-    """`value` as a tensor that can stand beside `tensor` in a torch function that takes no Python numbers."""
+    """`value` as a tensor like `tensor`, for a torch function that does not accept Python numbers."""
     return value if isinstance(value, torch.Tensor) else torch.full_like(tensor, value)
 
 
@@ -46,7 +45,7 @@ def _correctly_rounded_sqrt(x: torch.Tensor) -> torch.Tensor:
 
 
 def sqrt(x: Value) -> Value:
-    """Square root, correctly rounded; NaN below zero, also for a number."""
+    """Square root, correctly rounded; NaN for negative values, also for a Python number."""
     return _op("sqrt", _correctly_rounded_sqrt, lambda v: math.sqrt(v) if v >= 0 else math.nan, x)
 
 
@@ -61,25 +60,27 @@ def abs(x: Value) -> Value:
 
 
 def maximum(a: Value, b: Value) -> Value:
-    """The larger of two; NaN where either is."""
+    """The elementwise maximum; NaN if either value is NaN."""
     return _op("maximum", torch.maximum, lambda v, w: v if v > w or v != v else w, a, b)
 
 
 def minimum(a: Value, b: Value) -> Value:
-    """The smaller of two; NaN where either is."""
+    """The elementwise minimum; NaN if either value is NaN."""
     return _op("minimum", torch.minimum, lambda v, w: v if v < w or v != v else w, a, b)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:
-    """`a` where the condition holds, else `b`. Both sides are computed: the one not taken may be NaN.
+    """`a` where the condition is true, else `b`. Both are computed: the value that is not selected may be NaN.
 
-    Where the condition is one of elements, so is `a` or `b`: two numbers would have no precision to be rounded to.
+    If the condition is on elements, at least one of `a` and `b` must be an element, since a plain number has no dtype.
     """
     if isinstance(condition, bool):
         chosen, other = (a, b) if condition else (b, a)
         return _like(other, chosen) if isinstance(other, torch.Tensor) else chosen
     if isinstance(condition, torch.Tensor):
-        assert isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor), "a rule chooses between two numbers"
+        assert isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor), (
+            "where() on elements needs an element as a or b"
+        )
         return torch.where(condition, a, b)
     return condition.apply_op("where", (condition, a, b))
 
@@ -100,7 +101,7 @@ def lerp(a: Value, b: Value, weight: Value) -> Value:
 
 
 def lerp_square(a: Value, x: Value, weight: Value) -> Value:
-    """`lerp(a, x * x, weight)`. Finite where weight * x * x is, though x * x may not be, as with torch's optimizers."""
+    """`lerp(a, x * x, weight)`. Finite if weight * x * x is finite, even if x * x is not, as in torch's optimizers."""
     # An average that overflowed (gradients above 5e20 with beta 0.999) stays infinite, and the element at rest: inf -
     # inf would be NaN, and the weight with it. Costs nothing in fp32 and bf16, 4 % of a step with int8 state.
     return where(a - a == 0, a + (weight * x * x - weight * a), a)
@@ -117,12 +118,12 @@ def ema_square(average: Value, x: Value, beta: Value) -> Value:
 
 
 def debias(average: Value, beta: Value, t: Value) -> Value:
-    """A moving average that started at zero, corrected for it after `t` steps: average / (1 - beta**t)."""
+    """A moving average after `t` steps, corrected for its start at zero: average / (1 - beta**t)."""
     return average * (1 / (1 - beta**t))
 
 
 def clamp(x: Value, low: Value, high: Value) -> Value:
-    """`x`, but no less than `low` and no more than `high`."""
+    """`x` limited to [low, high]."""
     return minimum(maximum(x, low), high)
 
 
@@ -141,9 +142,9 @@ _LOST_OF_HALF_PI = 6.123233995736765886e-17  # pi / 2 is this much more than the
 
 
 def atan2(y: Value, x: Value) -> Value:
-    """The angle of the point (x, y) in radians, 0 for (0, 0); zeros and NaN have no sign here.
+    """The angle of the point (x, y) in radians, 0 for (0, 0); signs of zeros and NaN are ignored.
 
-    Made of arithmetic, so that every backend computes the same bits and a loop over it vectorises.
+    Computed by basic arithmetic, so that every backend computes the same bits and loops are vectorized.
     """
     double = _is_double(y, x)
     rise, run = abs(y), abs(x)
@@ -170,7 +171,7 @@ def atan2(y: Value, x: Value) -> Value:
 
 
 def _is_double(*values: Value) -> bool:
-    """Whether a rule computes in float64: with elements that are, or with numbers alone."""
+    """Whether a rule computes in float64: with float64 elements, or only with numbers."""
     elements = [v for v in values if isinstance(v, torch.Tensor) or hasattr(v, "apply_op")]
     return all(v.dtype == torch.float64 if isinstance(v, torch.Tensor) else v.is_double for v in elements)
 

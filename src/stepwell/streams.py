@@ -1,4 +1,4 @@
-"""Endless data from passes: one stream for tasks and for the finder, and all of it follows from one seed."""
+"""Endless streams of batches from passes, for tasks and the finder, determined by one seed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from stepwell.errors import UsageError
 
 
 def endless(one_pass: Callable[[int], Iterable[Any]], seed: int, stride: int, empty: str) -> Iterator[Any]:
-    """The batches of pass after pass; pass number n is `one_pass(seed + stride * n)`.
+    """The batches of successive passes; pass number n is `one_pass(seed + stride * n)`.
 
     Args:
         one_pass: seed -> the batches of one pass, in the order of that seed.
-        seed: of the first pass.
-        stride: between the seeds of two passes: a prime far above the number of seeds in use, so that no two
-            (seed, pass) pairs meet.
-        empty: the refusal, where a pass holds no batch: without it the stream would look for one for ever.
+        seed: the seed of the first pass.
+        stride: difference between the seeds of successive passes: a prime far above the number of seeds in use, so that
+            no two (seed, pass) pairs coincide.
+        empty: the error message for a pass without batches, which would otherwise be an endless loop.
 
     Raises UsageError with the text `empty`.
 

@@ -1,5 +1,5 @@
-"""Another optimizer in the middle of a run: over the same groups, with what the old one knows as far as it means the
-same: each optimizer says in its own file what its slots mean (`memory`).
+"""Switching to another optimizer over the same groups, carrying over the state that has the same meaning in both. Each
+optimizer declares the meaning of its slots in its own file (`memory`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from stepwell.optimizers.memory import Memory
 
 
 class _Memories(Mapping[str, Memory]):
-    """What the optimizers of the catalogue declare, by name; torch's of the same name keep the same. Read on demand."""
+    """The declarations of all optimizers by name; they also hold for torch's optimizers of the same name. Read on
+    demand."""
 
     def __getitem__(self, name: str) -> Memory:
         declared = getattr(find(name), "memory", None) if name in TABLE else None
@@ -50,37 +51,40 @@ def switch(
     """A new optimizer over the same groups, in the middle of a run.
 
     Args:
-        optimizer: the old one, of this package or of torch; it is left as it is. What wraps it (SAM, Lookahead) is
-            put around the new one with all that it keeps; a `Swats` is left off.
-        to: name or class of the new one.
-        lr: learning rate of the first group, at least 0; or a `Swats` that is ready. The other groups keep their ratio
-            to it (of `initial_lr`, where a schedule drives them).
-        carry: whether to take over what the old one knows, see below; if not, the new one begins as if untrained.
-        options: of the new one; they win over what is carried.
+        optimizer: the old optimizer, of this package or of torch; it is not changed. Its wrappers (SAM, Lookahead) are
+            put around the new optimizer with their state; a `Swats` is removed.
+        to: name or class of the new optimizer.
+        lr: learning rate of the first group, at least 0; or a `Swats` that is ready. The other groups keep the ratio of
+            their rate to it (of `initial_lr`, if a schedule drives them).
+        carry: whether to carry over state, see below; if False, the new optimizer starts with fresh state.
+        options: options of the new optimizer; they override carried values.
 
-    Carried to the new one are, for each group: parameters, names, the ratio of lr, `maximize`, and the formats
-    `state` and `weights` with the low bits of split weights. Weight decay: where it is part of the loss (coupled), its
-    coefficient; where it shrinks the weights by lr * weight_decay (decoupled), that product. The kind stays; to an
-    optimizer that has only the other kind, `weight_decay` must be given. It is then that of the groups that had any.
+    For each group, these are carried over: parameters, names, the ratio of lr, `maximize`, and the formats
+    `state` and `weights` with the low bits of split weights. Coupled weight decay (part of the loss)
+    keeps its coefficient, decoupled weight decay (shrinks the weights by lr * weight_decay) keeps that product. The
+    kind is kept. For an optimizer that has only the other kind, `weight_decay` must be given; it applies to the groups
+    that had a weight decay.
 
-    For each parameter that has been stepped, if the new one's slots can all be filled, these and the step count:
+    For each parameter that has been updated, if all slots of the new optimizer can be filled, these slots and the step
+    count:
 
         SGD's momentum_buffer     from the mean of gradients, exp_avg / (1 - beta1**t), times 1 / (1 - momentum) in the
-                                  long run: the next step is about as long as if the new one had always been there
+                                  long run: the next step is about as long as with the new optimizer from the start
         exp_avg and exp_avg_sq    among Adam, AdamW (8-bit, 4-bit), SparseAdam, RAdam, LAMB, AdamAtan2 and StableAdamW,
                                   also from NAdam; betas and eps go with them
         exp_avg of Lion, Signum   from the mean of gradients of any of these, or of SGD
         square_avg of RMSprop     from the mean of squares (not to or from variant="tensorflow", which begins at 1)
         everything                to the same optimizer
 
-    Otherwise the new one begins anew: an Adam cannot make its second moment out of SGD's buffer.
+    Otherwise the new optimizer starts with fresh state: Adam cannot compute its second moment from SGD's buffer.
 
-    Schedulers and hooks belong to an optimizer: make new ones. `Step.switch` does all of it in the middle of a run.
+    Schedulers and hooks belong to the old optimizer: make new ones. `Step.switch` does everything in the middle of a
+    run.
 
     >>> optimizer = switch(optimizer, "sgd", lr=0.1, momentum=0.9)
 
-    Raises UsageError for an unknown optimizer, a Swats that has not settled, decay that has no like, options that are
-    refused. Nothing is changed then.
+    Raises UsageError for an unknown optimizer, a Swats that has not settled, a weight decay that the new optimizer
+    cannot express, and invalid options. Nothing is changed then.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise WrongType(f"switch: optimizer={shown(optimizer)}; it must be the torch.optim.Optimizer of the run")
@@ -92,7 +96,7 @@ def switch(
     if training and inside.state:
         raise UsageError(
             f"switch: {type(inside).__name__} is in train mode, where the weights are not the averaged ones; call "
-            "optimizer.eval() first, to go on from these"
+            "optimizer.eval() first, to continue from the averaged weights"
         )
     rate = rate_for(cls, lr, options)
     new = _built(cls, inside, rate, options, carry)
@@ -108,12 +112,12 @@ def switch(
 
 
 def begun(optimizer: torch.optim.Optimizer, to: str) -> Any:
-    """An untrained optimizer called `to` over the same groups, with what is around, for a state to be loaded into."""
+    """A fresh optimizer `to` over the same groups, with the same wrappers, to load a state into."""
     return _wrapped_again(optimizer, _built(_class_of(to), innermost(optimizer), 1.0, {"weight_decay": 0.0}, False))
 
 
 def rate_for(to: str | type[Any], lr: Any, options: Mapping[str, Any]) -> float:
-    """The learning rate that `lr` stands for: a number, or what a Swats has found for the new one's momentum."""
+    """The learning rate of `lr`: a number, or the result of a Swats for the new optimizer's momentum."""
     if isinstance(lr, torch.optim.Optimizer) and hasattr(lr, "settled_at"):
         momentum = options.get("momentum", 0.0) if "momentum" in _example(_class_of(to)).defaults else 0.0
         return float(lr.lr(momentum))  # type: ignore[attr-defined]  # a Swats, which this file may not import
@@ -130,19 +134,19 @@ def _class_of(to: str | type[Any]) -> type[Any]:
         raise UsageError(f"switch: to={shown(to)}; it must be the name or the class of an optimizer of stepwell")
     if facts.kind == "wrapper":
         raise UsageError(
-            f"switch: {cls.__name__} wraps another optimizer and makes no step itself; wrap the one there is, as "
+            f"switch: {cls.__name__} wraps another optimizer and makes no step itself; wrap the current optimizer, as "
             f"{cls.__name__}(optimizer), or the result of switch"
         )
     return cls
 
 
 def _example(cls: type[Any]) -> Any:
-    """An optimizer of this class, to be asked for its defaults."""
+    """An example optimizer of this class, for its defaults."""
     return cls([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
 
 
 def _base(group: Mapping[str, Any], key: str, default: Any = 0.0) -> Any:
-    """A hyperparameter as it is without a schedule."""
+    """A hyperparameter without the factor of a schedule."""
     return group.get(f"initial_{key}", group.get(key, default))
 
 
@@ -166,7 +170,10 @@ def _built(cls: type[Any], old: torch.optim.Optimizer, lr: float, options: Mappi
             kept = tuple(key for key in defaults if key not in ("lr", "weight_decay"))
         made.update({k: _base(group, k) for k in kept if k in group and k in defaults and k not in options})
         if group.get("maximize") and "maximize" not in defaults:
-            raise UsageError(f"switch: {cls.__name__} cannot maximise, which the old optimizer does")
+            raise UsageError(
+                f"switch: {cls.__name__} does not support maximize=True, which the old optimizer uses; switch to "
+                "another optimizer"
+            )
         if given is not None:
             decay = given if largest == 0 else given * decay / largest
         elif decay:
@@ -174,7 +181,7 @@ def _built(cls: type[Any], old: torch.optim.Optimizer, lr: float, options: Mappi
         if "weight_decay" in defaults:
             made["weight_decay"] = decay
         elif decay:
-            raise UsageError(f"switch: {cls.__name__} has no weight decay; pass weight_decay=0.0 to do without")
+            raise UsageError(f"switch: {cls.__name__} has no weight decay; pass weight_decay=0.0 to drop the decay")
         groups.append(made)
     if "backend" not in options and isinstance(old, engine.Optimizer) and issubclass(cls, engine.Optimizer):
         options["backend"] = old.backend
@@ -192,7 +199,7 @@ def _carried_decay(
     options: Mapping[str, Any],
     made: dict[str, Any],
 ) -> float:
-    """The decay that does the same, and its kind in `made` where the new optimizer has both."""
+    """The equivalent weight decay; its kind is set in `made` if the new optimizer has both kinds."""
     if "weight_decay" not in defaults:
         return decay
     kind = decay_of(old, group)
@@ -208,10 +215,10 @@ def _carried_decay(
         mine = decay_of(example, {**example.param_groups[0], **wish})
     if kind is None or mine != kind:
         words = {"coupled": "adds decay to the gradient", "decoupled": "shrinks the weights"}
-        own = "decays in its own way"
+        own = "uses another decay"
         raise UsageError(
             f"switch: {type(old).__name__} {words.get(kind or '', own)} and {cls.__name__} "
-            f"{words.get(mine or '', own)}, so no value does the same; give weight_decay (0.0 to do without)"
+            f"{words.get(mine or '', own)}, so no value is equivalent; give weight_decay (0.0 for none)"
         )
     if kind == "decoupled":
         return decay * reference / lr if lr > 0 else decay
@@ -225,7 +232,7 @@ def _same_moments(old: torch.optim.Optimizer, cls: type[Any]) -> bool:
 
 
 def _carry_low_bits(old: torch.optim.Optimizer, new: Any) -> None:
-    """What split weights have lost in their parameter is a part of the weights."""
+    """Carry the low bits of split weights, which are a part of the weights."""
     for group in new.param_groups:
         for tensor in group["params"]:
             low = old.state.get(tensor, {}).get(formats.LOW_BITS)
@@ -254,7 +261,7 @@ def _filled(
     group: Mapping[str, Any],
     tensor: Tensor,
 ) -> dict[str, Any] | None:
-    """The state of one parameter for the new optimizer; None where it must begin anew."""
+    """The state of one parameter for the new optimizer; None if it starts with fresh state."""
     if not any(value is not None for key, value in state.items() if key != formats.LOW_BITS):
         return None
     needed = [slot.name for slot in new.signature_for(group, tensor).slots if slot.exists(group)]
@@ -276,7 +283,7 @@ def _converted(
     tensor: Tensor,
     needed: list[str],
 ) -> dict[str, Any] | None:
-    """The slots that both optimizers have as estimates of the same; None unless these are all."""
+    """The slots with the same meaning in both optimizers; None unless these are all slots of the new optimizer."""
     theirs, ours = MEMORIES.get(type(old).__name__), MEMORIES.get(type(new).__name__)
     if theirs is None or ours is None or not needed:
         return None
@@ -306,7 +313,7 @@ def _converted(
 def _scaled(
     state: Mapping[str, Any], slot: str, name: str, signed: bool, ratio: float, tensor: Tensor
 ) -> dict[str, Tensor]:
-    """One slot under its new name, times `ratio`; unchanged in its format where that is 1."""
+    """One slot under its new name, times `ratio`; unchanged in its format if `ratio` is 1."""
     here = {key: sharding.local(value) for key, value in state.items() if isinstance(value, Tensor)}
     part = sharding.local(tensor)
     found = formats.found_format(here, slot, part.numel())

@@ -1,4 +1,4 @@
-"""What the commands of all rooms share: exit codes, messages on stderr, and lists that other programs can read."""
+"""Functions for the commands of all rooms: exit codes, messages on stderr, and machine-readable lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Told(int):
-    """An exit code of which the command has said why."""
+    """An exit code, after the command has printed the reason."""
 
 
 def say(text: str) -> None:
@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 
 def require(needed_for: str, *packages: str) -> None:
-    """Raise MissingExtra now for a package that would be missed only after the training."""
+    """Raise MissingExtra early, for a package that is needed only after the training."""
     from importlib.util import find_spec
 
     for package in packages:
@@ -53,7 +53,7 @@ def _cell(value: Any) -> str:
 
 
 def width() -> int:
-    """Characters in a line of the terminal, from 40 to 100."""
+    """The line width of the terminal, from 40 to 100 characters."""
     import shutil
 
     return max(40, min(100, shutil.get_terminal_size((78, 24)).columns))

@@ -330,7 +330,7 @@ def test_what_counts_as_a_block(case: str) -> None:
 
 
 def test_where_no_block_was_found_it_is_said() -> None:
-    said = "no repeated block was found: depth counts the 3 layers with weights instead"
+    said = "no repeated block was found; depth counts the 3 layers with weights instead"
     assert said in str(by_layer(look.plain_cnn(), lr=1.0))
     assert said not in str(by_role(look.plain_cnn(), lr=1.0))
     assert "no repeated block" not in str(by_layer(Vit(), lr=1.0))

@@ -318,9 +318,9 @@ def test_a_layer_with_one_output_is_still_a_matrix() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(UsageError, match=r"from a model \(torch.nn.Module\), not from a list"):
+    with pytest.raises(UsageError, match=r"model is a list; it must be a torch.nn.Module"):
         find_roles([nn.Linear(1, 1)])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"the model \(ReLU\) has no parameters"):
         find_roles(nn.ReLU())
-    with pytest.raises(UsageError, match=r"'1\.weight' has no shape yet"):
+    with pytest.raises(UsageError, match=r"'1\.weight' is lazy and has no shape yet"):
         find_roles(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2)))

@@ -127,7 +127,7 @@ def test_the_headline_names_the_best_and_shares_a_tie() -> None:
     sgd, lion = result().scores
     tied = (sgd, dataclasses.replace(lion, median=sgd.median))
     assert headline(result(scores=tied)) == "SGD and Lion share the best median accuracy: 0.91."
-    assert headline(result(scores=())) == "No optimizer has a final run yet."
+    assert headline(result(scores=())) == "No optimizer has finished a final run yet."
 
 
 def test_the_notes_are_honest() -> None:

@@ -47,7 +47,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> Non
     with (tmp_path / "trials.jsonl").open("a") as file:
         file.write(line + "\n")
     folder.append(DONE[1])
-    with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged: delete that line"):
+    with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged; delete this line"):
         folder.outcomes()
 
 
@@ -67,7 +67,7 @@ def test_a_line_that_somebody_edited_is_named(tmp_path: Path, changed: dict[str,
     folder.append(DONE[0])
     with (tmp_path / "trials.jsonl").open("a") as file:
         file.write(json.dumps({**json.loads(DONE[1].to_json()), **changed}) + "\n")
-    with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged: delete that line") as caught:
+    with pytest.raises(UsageError, match=r"trials\.jsonl, line 2 is damaged; delete this line") as caught:
         folder.outcomes()
     assert "\n" not in str(caught.value)
 
@@ -81,7 +81,7 @@ def test_a_line_that_somebody_edited_is_named(tmp_path: Path, changed: dict[str,
 def test_settings_that_somebody_edited_are_named(tmp_path: Path, content: str) -> None:
     Folder(tmp_path, PLAN).append(DONE[0])
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(UsageError, match=r"run\.json is damaged|holds another run") as caught:
+    with pytest.raises(UsageError, match=r"run\.json is damaged|contains another run") as caught:
         Folder(tmp_path, PLAN)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -90,7 +90,7 @@ def test_settings_that_somebody_edited_are_named(tmp_path: Path, content: str) -
 @pytest.mark.parametrize("name", ["run.json", "trials.jsonl"])
 def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UsageError, match="is not a file: give another --out"):
+    with pytest.raises(UsageError, match="is not a file; give another --out"):
         Folder(tmp_path, PLAN)
 
 
@@ -146,7 +146,7 @@ def test_a_run_without_any_trial_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="is not empty and holds no comparison: give another --out"):
+    with pytest.raises(UsageError, match="is not empty and contains no comparison; give another --out"):
         Folder(tmp_path, PLAN)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -153,12 +153,12 @@ def test_when_no_rate_finishes_there_is_a_row_and_a_reason(tmp_path: Path, task_
         ({"optimizers": ["adamw", "Adam-W"]}, "optimizer 'AdamW' is given twice"),
         (
             {"lr_ranges": {"adam": (1, 2)}},
-            "--lr-range names Adam, which is not compared here; compared: SGD, AdamW, Lion",
+            "--lr-range names Adam, which is not compared; compared: SGD, AdamW, Lion",
         ),
-        ({"lr_ranges": {"sgd": (1, 1)}}, "learning rates of SGD from 1 to 1: 0 < low < high is needed"),
+        ({"lr_ranges": {"sgd": (1, 1)}}, "learning rates of SGD from 1 to 1; it must be 0 < low < high"),
         ({"lr_ranges": {"sgd": (-1, 1)}}, "learning rates of SGD from -1 to 1"),
-        ({"options": {"adam": {"eps": 1}}}, "--option names Adam, which is not compared here"),
-        ({"device": "tpu"}, "device 'tpu' is neither 'cpu' nor 'cuda'"),
+        ({"options": {"adam": {"eps": 1}}}, "--option names Adam, which is not compared"),
+        ({"device": "tpu"}, "device='tpu'; it must be 'cpu' or 'cuda'"),
         ({"task": "digit"}, "unknown task 'digit'"),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_run_stays_inside_runs_whatever_its_task_is_called(name: str, folder: 
     if folder is not None:
         assert _folder_of(name) == Path(folder)
         return
-    with pytest.raises(UsageError, match=r"names no folder inside runs; .* say where to keep the run: --out"):
+    with pytest.raises(UsageError, match=r"is not a folder name inside runs; .* give the folder of the run: --out"):
         _folder_of(name)
 
 

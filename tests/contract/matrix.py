@@ -50,7 +50,7 @@ BACKENDS = {
     "gpu": "Triton's kernels, in Triton's interpreter on CPU tensors. No GPU has run these cells.",
 }
 WHOLE = ("AdamW", "Lion")  # every cell is run
-REFUSED = "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
+REFUSED = "its rule works on whole matrices, and this backend runs only elementwise rules"
 MARKS = {
     "p": "equals the paper's transcription in float64 NumPy (`tests/papers`) to 1e-11",
     "r": "each step is the float64 one from the same weights and state, rounded to the format: weights to 1e-5 beside "

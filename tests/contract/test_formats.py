@@ -403,7 +403,7 @@ def test_codes_of_an_older_version_are_refused(state: str) -> None:
     saved = copy.deepcopy(optimizer.state_dict())
     optimizer.load_state_dict(saved)
     saved["state"][0]["exp_avg_sq_largest"] *= 0.9
-    with pytest.raises(stepwell.UsageError, match="'exp_avg_sq_largest' of the parameter 'w' holds scales that are no"):
+    with pytest.raises(stepwell.UsageError, match="'exp_avg_sq_largest' of the parameter 'w' has scales that are not"):
         optimizer.load_state_dict(saved)
 
 

@@ -144,9 +144,9 @@ def test_gradients_without_a_mean_do_not_spread_the_weights(name: str) -> None:
 def test_a_long_memory_is_kept_wider_and_explain_says_so() -> None:
     p = torch.zeros(ELEMENTS, requires_grad=True)
     wide = stepwell.AdEMAMix([("w", p)], state="int8").explain()
-    assert "exp_avg_slow is bf16, not int8: it remembers 10,000 steps" in wide
+    assert "exp_avg_slow is bf16, not int8: it averages over 10,000 steps" in wide
     assert "exp_avg_fast is" not in wide
-    assert "exp_avg is int8, not int4: it remembers 100 steps" in stepwell.Lion([("w", p)], state="int4").explain()
+    assert "exp_avg is int8, not int4: it averages over 100 steps" in stepwell.Lion([("w", p)], state="int4").explain()
     assert "exp_avg is" not in stepwell.AdamW([("w", p)], state="int4").explain()
     assert "exp_avg is fp32 in every format" in stepwell.SOAP([("w", torch.zeros(64, 64))], state="int8").explain()
 
@@ -176,7 +176,9 @@ def test_a_slot_that_does_not_say_its_memory_is_not_dithered() -> None:
     stored, exact = after(Silent, 0.99, "int4", 1000, 0.3, "cpu")
     assert cosine(stored, exact) >= 0.98
     p = torch.zeros(ELEMENTS, requires_grad=True)
-    assert "average is int8, not int4: it remembers an unknown number of steps" in Silent([p], state="int4").explain()
+    assert (
+        "average is int8, not int4: it averages over an unknown number of steps" in Silent([p], state="int4").explain()
+    )
 
 
 @pytest.mark.parametrize("width", [64, 100])

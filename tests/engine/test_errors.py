@@ -66,7 +66,7 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ),
     ("nesterov alone", lambda: stepwell.SGD([weight()], nesterov=True), ["nesterov=True", "momentum"]),
     ("no parameters", lambda: stepwell.AdamW([]), ["empty", "model.parameters()"]),
-    ("used-up generator", lambda: stepwell.AdamW(p for p in ()), ["empty", "used up"]),
+    ("used-up generator", lambda: stepwell.AdamW(p for p in ()), ["empty", "already consumed"]),
     ("a tensor", lambda: stepwell.AdamW(weight()), ["list", "model.parameters()"]),
     ("a number", lambda: stepwell.AdamW(3), ["int", "model.parameters()"]),
     ("not a tensor", lambda: stepwell.AdamW([weight(), 3]), ["parameter 1", "int", "torch.Tensor"]),
@@ -129,7 +129,7 @@ CHECKPOINTS: list[tuple[str, Any, list[str]]] = [
     ("another shape", lambda s: _with(s, 1, "exp_avg", torch.zeros(4)), ["'b'", "(4,)", "(3,)"]),
     ("a slot missing", lambda s: _without(s, 1, "exp_avg_sq"), ["'b'", "exp_avg_sq"]),
     ("a slot too many", lambda s: _with(s, 0, "momentum_buffer", torch.zeros(3)), ["'a'", "momentum_buffer"]),
-    ("another name", lambda s: _renamed(s), ["'b'", "another model"]),
+    ("another name", lambda s: _renamed(s), ["'b'", "a different model"]),
 ]
 
 

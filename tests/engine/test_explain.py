@@ -32,7 +32,7 @@ def test_explain_names_formats_bytes_and_reasons() -> None:
 
 def test_explain_says_that_an_option_has_nothing_to_do() -> None:
     optimizer = stepwell.SGD([("w", torch.zeros(3, requires_grad=True))], weights="split")
-    assert "weights='split' has nothing to do: fp32 weights lose nothing (w)" in optimizer.explain()
+    assert "weights='split' has no effect: fp32 weights need no rounding (w)" in optimizer.explain()
 
 
 def test_info_lists_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +40,9 @@ def test_info_lists_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(capsys.readouterr().out)
     assert facts["backends"]["cpu"] == "ready"
     assert facts["backends"]["eager"] == "ready"
-    assert facts["backends"]["gpu"] == ("ready" if torch.cuda.is_available() else "not here: torch sees no CUDA device")
+    assert facts["backends"]["gpu"] == (
+        "ready" if torch.cuda.is_available() else "not available: torch sees no CUDA device"
+    )
     assert facts["versions"]["torch"] == torch.__version__
     assert cli.main(["info"]) == 0
     assert "backends" in capsys.readouterr().out

@@ -71,9 +71,9 @@ def test_a_wrapper_moves_by_operations_on_the_whole_or_is_refused_by_name() -> N
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda ps: stepwell.AdamW(ps, backend="cpu"), "numbers lie in other tensors"),
+        (lambda ps: stepwell.AdamW(ps, backend="cpu"), "elements are stored in other tensors"),
         (lambda ps: stepwell.AdamW(ps, state="bf16"), "state='fp32' and weights='native'"),
-        (lambda ps: stepwell.Shampoo(ps), "its rule sees whole matrices"),
+        (lambda ps: stepwell.Shampoo(ps), "its rule works on whole matrices"),
     ],
 )
 def test_what_a_wrapper_cannot_have_is_refused_by_name(make: Any, reason: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stepwell.finder import find_lr
 from stepwell.finder.attempts import Attempt
-from stepwell.finder.found import found
+from stepwell.finder.result import found
 from stepwell.optimizers import SGD
 
 

@@ -412,7 +412,7 @@ def test_a_wrapper_has_the_rates_of_what_is_inside_and_its_own_steps() -> None:
         found[make] = result.suggestion, alone.suggestion
     assert found[SGD][0] > 3 * found[AdamW][0]
     model = network()
-    with pytest.raises(UsageError, match="does not go together with accumulate=2"):
+    with pytest.raises(UsageError, match="cannot be combined with accumulate=2"):
         find_lr(model, SAM(SGD(model.parameters(), lr=0.1)), loader(), loss, accumulate=2)
 
 
@@ -583,8 +583,8 @@ def _call(**changes: Any) -> Any:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no model": ({"model": [3], "optimizer": SGD(network().parameters())}, "model must be a torch.nn.Module"),
-    "no optimizer": ({"optimizer": 3}, "optimizer is a int; pass a torch.optim.Optimizer or a Step"),
+    "no model": ({"model": [3], "optimizer": SGD(network().parameters())}, "it must be a torch.nn.Module"),
+    "no optimizer": ({"optimizer": 3}, "optimizer is a int; it must be a torch.optim.Optimizer or a Step"),
     "neither": ({"loss": None}, "give either loss.* or train_step"),
     "both": ({"train_step": lambda batch: 0.0}, "give either loss.* or train_step"),
     "iterator": ({"batches": _iterator()}, "batches is a generator, which the finder would use up"),
@@ -595,8 +595,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "accumulate 0": ({"accumulate": 0}, "accumulate=0; it must be a whole number of at least 1"),
     "clip 0": ({"clip_norm": 0.0}, "clip_norm=0.0; it must be a finite number above 0"),
     "low 0": ({"low": 0.0}, "low=0.0; it must be a finite number above 0"),
-    "low above high": ({"low": 1.0, "high": 0.1}, "low=1 is not below high=0.1"),
-    "few": ({"iterations": 20}, "iterations=20 are 6 for each of orders=3; at least 10"),
+    "low above high": ({"low": 1.0, "high": 0.1}, "low=1; it must be below high=0.1"),
+    "few": ({"iterations": 20}, "iterations=20 gives 6 updates for each of orders=3; it must be at least 10"),
     "iterations 0": ({"iterations": 0}, "iterations=0; it must be a whole number from 10 to"),
     "orders 0": ({"orders": 0}, "orders=0; it must be a whole number of at least 1"),
     "stop 1": ({"stop": 1.0}, "stop=1.0; it must be a finite number above 1"),
@@ -604,7 +604,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "beta a text": ({"beta": "x"}, r"beta='x'; it must be in \[0, 1\)"),
     "seed": ({"seed": "a"}, "seed='a'; it must be a whole number"),
     "large seed": ({"seed": 2**70}, "it must be a whole number below 2"),
-    "model a number": ({"model": 3, "optimizer": SGD(network().parameters())}, "model must be a torch.nn.Module"),
+    "model a number": ({"model": 3, "optimizer": SGD(network().parameters())}, "it must be a torch.nn.Module"),
     "also alone": ({"also": nn.Linear(1, 1)}, "also is a Linear; it must be a list"),
     "loss no function": ({"loss": 3}, "loss is a int; it must be a function"),
     "step no function": ({"loss": None, "train_step": 3}, "train_step is a int; it must be a function"),
@@ -617,7 +617,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "step function": ({"loss": None, "train_step": lambda batch: None}, "train_step returned None"),
     "doubled": (
         {"loss": None, "train_step": lambda batch: 0.0, "accumulate": 2},
-        "accumulate has no effect here, train_step does that itself",
+        "accumulate has no effect, because train_step does this itself",
     ),
 }
 

@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stepwell import Step
 from stepwell.errors import UsageError
-from stepwell.finder import find_lr, together
+from stepwell.finder import find_lr
+from stepwell.finder import processes as sweep_processes
 from stepwell.optimizers import SGD, AdamW
 from tests.processes import in_two_processes
 
@@ -126,7 +127,7 @@ def _other_settings(rank: int) -> Any:
 def _one_alone(rank: int) -> Any:
     if rank == 1:
         return ""
-    together.WAIT = 1
+    sweep_processes.WAIT = 1
     model = _model()
     with pytest.raises(UsageError) as caught:
         find_lr(model, SGD(model.parameters()), _data(rank), _loss)
@@ -184,12 +185,12 @@ def test_a_loss_that_is_not_finite_in_one_stops_all(answers: list[dict[str, Any]
 
 def test_an_exception_in_one_stops_all(answers: list[dict[str, Any]]) -> None:
     assert answers[1]["fails"] == "OSError: the disk is gone"
-    assert answers[0]["fails"].startswith("UsageError: find_lr: stopped, because another process did")
+    assert answers[0]["fails"].startswith("UsageError: find_lr: stopped, because another process stopped")
 
 
 def test_an_argument_that_is_refused_in_one_is_refused_in_all(answers: list[dict[str, Any]]) -> None:
     assert "the loader has 0 batches" in answers[1]["refused"]
-    assert "stopped, because another process did" in answers[0]["refused"]
+    assert "stopped, because another process stopped" in answers[0]["refused"]
 
 
 def test_other_settings_are_refused_in_all(answers: list[dict[str, Any]]) -> None:

@@ -159,9 +159,9 @@ def test_patterns_say_what_they_did() -> None:
     assert lr["layer1.0.bn1.weight"] == pytest.approx(5e-3)
     assert lr["layer1.0.conv1.weight"] == 1e-3
     text = str(groups)
-    assert "'layer2.1' has no group: all that it matches is taken by layer2*, which comes first" in text
-    assert "'*bn1*' also matches what an earlier pattern took: layer2.0.bn1.weight" in text
-    assert "'conv1' matches only frozen parameters, so it has no group" in text
+    assert "'layer2.1' has no group: all its parameters are matched by layer2*, which comes first" in text
+    assert "'*bn1*' also matches parameters of an earlier pattern: layer2.0.bn1.weight" in text
+    assert "'conv1' matches only frozen parameters, so the pattern has no group" in text
     assert "no pattern matches 8 tensors" in text
     assert "frozen, in no group: 3 tensors of 1,192 elements: conv1.weight, bn1.weight, bn1.bias" in text
 
@@ -276,11 +276,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: muon(linear(), adamw=[3e-4]), "must be a dict of hyperparameters"),  # type: ignore[arg-type]
     (lambda: by_role(linear(), lr=-1.0), "by_role: lr=-1.0; it must be a finite number, at least 0"),
     (lambda: by_role(linear(), lr=float("nan")), "lr=nan; it must be a finite number"),
-    (lambda: by_role(linear(), layer_decay=0.5), "multiplies lr, which is not given"),
+    (lambda: by_role(linear(), layer_decay=0.5), "multiplies lr, and lr is not given"),
     (lambda: by_layer(linear(), lr=1.0, decay=1.5), "it must be in (0, 1]"),
-    (lambda: by_pattern(linear(), {}), "no pattern is given"),
-    (lambda: by_pattern(linear(), {"0": 3.0}), "'0': 3.0 multiplies lr, which is not given"),
-    (lambda: by_pattern(linear(), {3: 3.0}, lr=1.0), "the pattern 3 is neither a text"),  # type: ignore[dict-item]
+    (lambda: by_pattern(linear(), {}), "patterns is empty"),
+    (lambda: by_pattern(linear(), {"0": 3.0}), "'0': 3.0 multiplies lr, and lr is not given"),
+    (lambda: by_pattern(linear(), {3: 3.0}, lr=1.0), "the pattern 3 is neither a str"),  # type: ignore[dict-item]
     (
         lambda: by_pattern(look.torchvision_resnet(), {"layer3.*": 2.0}, lr=1.0),
         "by_pattern: the pattern 'layer3.*' matches no parameter; nearest of 32: layer2",
@@ -290,12 +290,12 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
         "nearest of 73: bert.encoder.layer.3",
     ),
     (lambda: by_role(linear().requires_grad_(False)), "all 4 parameters of the model are frozen"),
-    (lambda: muon(nn.Linear(2, 2)), "Linear has no trained hidden matrix or convolution kernel for it"),
-    (lambda: muon(linear(), also=["0.bias"]), "'0.bias' of shape [2] is no matrix"),
+    (lambda: muon(nn.Linear(2, 2)), "Linear has no trainable hidden matrix or convolution kernel for Muon"),
+    (lambda: muon(linear(), also=["0.bias"]), "'0.bias' of shape [2] is not a matrix"),
     (lambda: muon(linear(), also=["2"]), "muon: also: the pattern '2' matches no parameter"),
-    (lambda: muon(linear(), also=["1.weight"], keep_out=["1"]), "'1.weight' is in both also and keep_out"),
-    (lambda: muon(linear()).of("adam"), "no group is for it: did you mean 'adamw'?"),
-    (lambda: by_role(linear()).of("adam"), "these groups are for one optimizer"),
+    (lambda: muon(linear(), also=["1.weight"], keep_out=["1"]), "'1.weight' matches both also and keep_out"),
+    (lambda: muon(linear()).of("adam"), "no group has this optimizer: did you mean 'adamw'?"),
+    (lambda: by_role(linear()).of("adam"), "these groups are for a single optimizer"),
 ]
 
 

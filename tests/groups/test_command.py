@@ -44,8 +44,8 @@ def test_schedule_draws_and_writes(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["cosin(5)"], "unknown schedule 'cosin'"),
-        (["warmup(0.1).then(cosine())"], "give the run's with --steps"),
-        (["constant()"], "say how many steps to draw with --steps"),
+        (["warmup(0.1).then(cosine())"], "pass the updates of the run as --steps"),
+        (["constant()"], "pass the number of steps to draw as --steps"),
         (["warmup(500).then(cosine(9500))", "--steps", "8000"], "is 10000 steps long and the run has 8000"),
         (["cosine(5)", "--out", "x.gif"], "written as .png, .svg or .pdf"),
     ],
@@ -82,8 +82,8 @@ def test_plan_refuses() -> None:
         (["--optimizer", "adamv"], "unknown optimizer 'adamv'"),
         (["--state", "int7"], "did you mean 'int8'"),
         (["--device", "gpu"], "unknown device 'gpu'"),
-        (["--layer-decay", "0.5"], "multiplies lr, which is not given"),
-        (["--optimizer", "muon", "--layer-decay", "0.5"], "Muon's split has no decay of layers"),
+        (["--layer-decay", "0.5"], "multiplies lr, and lr is not given"),
+        (["--optimizer", "muon", "--layer-decay", "0.5"], "Muon's split has no layer-wise decay"),
     ):
         with pytest.raises(UsageError) as caught:
             run("plan", "vit", *arguments)

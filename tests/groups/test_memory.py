@@ -164,13 +164,13 @@ def test_device_memory() -> None:
     with pytest.raises(UsageError, match="unknown device 'gpu'"):
         device_memory("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="there is no CUDA device here"):
+        with pytest.raises(UsageError, match="this machine has no CUDA device"):
             device_memory("cuda")
 
 
 def test_refusals() -> None:
     groups = by_role(nn.Linear(2, 2))
-    with pytest.raises(UsageError, match="the state of 'lionn' is not known here: did you mean 'lion'"):
+    with pytest.raises(UsageError, match="the size of the state of 'lionn' is not known: did you mean 'lion'"):
         forecast(groups, optimizer="lionn")
     with pytest.raises(UsageError, match="state='int7': did you mean 'int8'"):
         forecast(groups, state="int7")

@@ -88,7 +88,7 @@ def _keyed(value: Any, to: Any = 0.1) -> Any:
 WORDS |= {
     ("factor of a pattern", "value"): ("patterns", "'0'", "lr=1e+297"),  # the product is what AdamW is given
     ("by_pattern", "model"): ("matches no parameter",),  # of another model than the pattern is for
-    ("groups.muon", "model"): ("no trained hidden matrix",),
+    ("groups.muon", "model"): ("no trainable hidden matrix",),
     ("groups.muon", "mark"): ("unknown option adam",),  # a group is marked so, for whoever knows the mark
     ("pattern", "value"): ("pattern",),
     ("key of a role", "value"): ("role", "norm", "option"),

@@ -72,9 +72,9 @@ def test_save(tmp_path: Path, ending: str) -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"written as \.png, \.svg or \.pdf"):
         save(LONG, tmp_path / "s.gif")
-    with pytest.raises(UsageError, match="does not exist; make it first"):
+    with pytest.raises(UsageError, match="does not exist; create it first"):
         save(LONG, tmp_path / "none" / "s.png")
-    with pytest.raises(UsageError, match="has no end of its own; say how many steps"):
+    with pytest.raises(UsageError, match="never ends; pass the number of steps"):
         draw(constant())
     with pytest.raises(UsageError, match="past the horizon"):
         draw(cosine(5), steps=7)

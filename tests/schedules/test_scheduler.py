@@ -169,9 +169,9 @@ def test_plateau_multiplies_and_is_saved() -> None:
     second = Scheduler(other, RAMP, plateau=Plateau(factor=0.5, patience=0))
     second.load_state_dict(scheduler.state_dict())
     assert second.get_last_lr() == scheduler.get_last_lr()
-    with pytest.raises(UsageError, match="make this one with plateau"):
+    with pytest.raises(UsageError, match="make this Scheduler with plateau"):
         Scheduler(adamw(), RAMP).load_state_dict(scheduler.state_dict())
-    with pytest.raises(UsageError, match="what the Plateau remembers is lost"):
+    with pytest.raises(UsageError, match="the Plateau starts without its state"):
         second.load_state_dict({"step": 3})
 
 
@@ -251,9 +251,9 @@ def test_a_schedule_is_asked_once_for_all_groups_that_follow_it() -> None:
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    (0.1, {}, "schedule=0.1: give a schedule for lr"),
-    ({}, {}, "give a schedule for lr"),
-    ({"lr": 0.1}, {}, "schedule['lr']=0.1: must be a schedule"),
+    (0.1, {}, "schedule=0.1; it must be a schedule for lr"),
+    ({}, {}, "it must be a schedule for lr"),
+    ({"lr": 0.1}, {}, "schedule['lr']=0.1; it must be a schedule"),
     ({"momentun": RAMP, "lr": RAMP}, {}, "has no 'momentun' to schedule: did you mean"),
     ({"beta3": RAMP}, {}, "has no 'beta3' to schedule"),
     ({"momentum": RAMP, "beta1": RAMP}, {}, "both drive 'betas'"),
@@ -261,10 +261,10 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ({"lr": RAMP, "weight_decay": cosine(30)}, {}, "of lr has 20 steps and that of weight_decay has 30"),
     (RAMP, {"total_steps": 30}, "is 20 steps long and the run has 30"),
     (RAMP, {"total_steps": 0}, "total_steps=0; it must be a whole number of at least 1"),
-    (cosine(), {}, "say how long that is with .over(total_steps)"),
+    (cosine(), {}, "call .over(total_steps) with the length of the run"),
     (RAMP.per_group({"heat": 2}), {}, "no group is called 'heat': did you mean 'head'?"),
     (RAMP.per_group({7: 2}), {}, "there is no group 7; the optimizer has 2"),
-    (Plateau(), {}, "a Plateau has memory"),
+    (Plateau(), {}, "a Plateau has state"),
 ]
 
 
@@ -334,7 +334,7 @@ def test_a_rate_set_by_hand_is_the_new_base(as_tensor: bool) -> None:
     group["lr"] = torch.tensor(0.02) if as_tensor else 0.02
     assert train(optimizer, scheduler, 5)[1:] == [pytest.approx([0.02 * RAMP(k)]) for k in range(1, 5)]
     group["lr"] = 0.5
-    with pytest.warns(UserWarning, match=r"lr was set to 0\.5 by hand: that is the new base of warmup"):
+    with pytest.warns(UserWarning, match=r"lr was set to 0\.5 by hand: this value is the new base of warmup"):
         scheduler.step()
     assert train(optimizer, scheduler, 3) == [pytest.approx([0.5 * RAMP(k)]) for k in range(6, 9)]
     assert scheduler.get_last_lr() == pytest.approx([0.5 * RAMP(9)])
@@ -345,7 +345,7 @@ def test_a_rate_set_by_hand_under_a_schedule_of_values_is_said_to_have_no_effect
     scheduler = Scheduler(optimizer, RAMP.between(0.0, 0.1))
     optimizer.param_groups[0]["lr"] = 0.5
     optimizer.step()
-    with pytest.warns(UserWarning, match=r"set to 0\.5 by hand: but .* gives values itself"):
+    with pytest.warns(UserWarning, match=r"set to 0\.5 by hand: but .* gives values and not factors"):
         scheduler.step()
     assert train(optimizer, scheduler, 1) == [pytest.approx([0.1 * RAMP(1)])]
 

@@ -199,35 +199,35 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: cosine()(3), ".over(total_steps)"),
     (lambda: cosine(0), "steps=0; it must be a whole number of at least 1"),
     (lambda: cosine(-5), "steps=-5; it must be a whole number of at least 1"),
-    (lambda: cosine(500.0), "a float is a fraction of the run, in (0, 1]; for steps write an int"),
+    (lambda: cosine(500.0), "a float is a fraction of the run, in (0, 1]; for steps give an int"),
     (lambda: cosine(10, to=math.nan), "to=nan; it must be a finite number"),
     (lambda: cosine(10, to=-0.1), "to=-0.1; it must be a finite number, at least 0"),
-    (lambda: warmup(None), "say how long"),  # type: ignore[arg-type]
+    (lambda: warmup(None), "warmup() needs a length"),  # type: ignore[arg-type]
     (lambda: warmup(5, shape="cubic"), "shape='cubic'"),
     (lambda: warmup(5, shape="exponential"), "never rises"),
     (lambda: warmup(5, start=1.5), "start=1.5; it must be in [0, 1]"),
     (lambda: untuned_warmup(1.0), "must be in [0, 1)"),
-    (lambda: constant().then(cosine(4)), "constant() never ends, so nothing can follow it"),
-    (lambda: cosine(4).then(3), "what follows must be a schedule"),  # type: ignore[arg-type]
-    (lambda: cosine().then(linear()), "only one part may take what the others leave"),
+    (lambda: constant().then(cosine(4)), "constant() never ends, so no schedule can follow it"),
+    (lambda: cosine(4).then(3), "it must be a schedule"),  # type: ignore[arg-type]
+    (lambda: cosine().then(linear()), "only one part may have no length"),
     (lambda: cosine(5) * cosine(6), "cosine(5) has 5 steps and cosine(6) has 6"),
     (lambda: cosine(5) * -1, "factor=-1; it must be a finite number, at least 0"),
     (lambda: cosine(5) * math.inf, "factor=inf; it must be a finite number"),
-    (lambda: cosine(5).until(9), "cosine(5) has 5 steps, so it cannot go on until step 9"),
+    (lambda: cosine(5).until(9), "cosine(5) has 5 steps, so it cannot continue until step 9"),
     (lambda: cosine(5).between(0, 1) * cosine(5).between(0, 1), "both give values"),
     (lambda: cosine(5).between(0, 1).then(cosine(5)), "either factors or values"),
     (lambda: cosine(5).between(0, 1).between(0, 1), "gives values already"),
-    (lambda: cosine(5).per_group({}), "no group is named"),
-    (lambda: cosine(5).per_group({"a": cosine(6)}), "must end together"),
+    (lambda: cosine(5).per_group({}), "names no group"),
+    (lambda: cosine(5).per_group({"a": cosine(6)}), "must end at the same step"),
     (lambda: multi_step([5, 3]), "must be steps in rising order"),
     (lambda: multi_step([]), "must be steps in rising order"),
-    (lambda: multi_step(3), "is not a list of steps"),  # type: ignore[arg-type]
+    (lambda: multi_step(3), "it must be a list of steps"),  # type: ignore[arg-type]
     (lambda: exponential(0.0), "gamma=0.0; it must be a finite number above 0"),
     (lambda: exponential(2.0)(5000), "larger than any number at step 5000"),
     (lambda: cyclic(5, gamma=0.9), "has no effect with mode='triangular'"),
     (lambda: one_cycle(100, peak=0.6, three_phase=True), "must be in (0, 0.5]"),
-    (lambda: one_cycle(2, peak=0.1), "its peak is before the first update"),
-    (lambda: from_function(3), "give a function of the step"),  # type: ignore[arg-type]
+    (lambda: one_cycle(2, peak=0.1), "the peak is before the first update"),
+    (lambda: from_function(3), "it must be a function of the step"),  # type: ignore[arg-type]
     (lambda: from_function(lambda k: math.nan)(0), "gives nan at step 0"),
     (lambda: from_function(lambda k: "x")(2), "gives 'x' at step 2"),  # type: ignore[arg-type,return-value]
     (lambda: warmup(5000).then(cosine()).over(1000), "5000 steps long and the run has 1000"),
@@ -235,18 +235,18 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: inverse_square_root(400).check(300), "400 steps long and the run has 300"),
     (lambda: warmup(500).then(cosine(9500)).check(8000), "is 10000 steps long and the run has 8000"),
     (lambda: warmup(500).then(cosine(9500)).check(12_000), "is 10000 steps long and the run has 12000: 2000 updates"),
-    (lambda: warmup(500).then(cosine()).over(500), "nothing is left for cosine()"),
+    (lambda: warmup(500).then(cosine()).over(500), "no step is left for cosine()"),
     (lambda: constant(30).then(constant()).check(20), "begins at step 30 and the run has 20"),
     (lambda: multi_step([300, 600]).check(500), "begins at step 600 and the run has 500"),
     (lambda: warmup(0.001).over(100), "less than one step"),
     (lambda: cosine().over(0), "total_steps=0; it must be a whole number of at least 1"),
-    (lambda: trapezoid(0.5), "the whole is steps (int) or None"),
-    (lambda: constant().values(), "has no end of its own"),
+    (lambda: trapezoid(0.5), "it must be a number of steps (int) or None"),
+    (lambda: constant().values(), "constant() never ends; pass the number of steps"),
     (lambda: step(1, gamma=10)(1000), "a factor must be a finite number"),
     (lambda: cyclic(3, mode="exp_range", gamma=10.0)(1000), "gives inf at step 1000"),
     (lambda: cosine(5) * 10**400, "factor=an int of 1329 bits; it must be a finite number"),
     (lambda: cosine(10**400), "it must be a whole number of at least 1, at most 2^53"),
-    (lambda: cosine(5).per_group([2.0]), "give a dict of factors by group"),  # type: ignore[arg-type]
+    (lambda: cosine(5).per_group([2.0]), "it must be a dict of factors by group"),  # type: ignore[arg-type]
 ]
 
 

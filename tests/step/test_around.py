@@ -109,7 +109,9 @@ def test_a_later_evaluation_that_fails_leaves_no_half_step(make: Any, search: st
 def test_an_optimizer_that_evaluates_the_loss_itself_is_not_stepped_with_a_loss() -> None:
     network = model()
     before = flat(network)
-    with pytest.raises(UsageError, match=r"LBFGS evaluates the loss at places of its own; call step\.closure\(lambda"):
+    with pytest.raises(
+        UsageError, match=r"LBFGS evaluates the loss several times per update; call step\.closure\(lambda"
+    ):
         Step(torch.optim.LBFGS(network.parameters()))(loss(network, *data()))
     assert torch.equal(flat(network), before)
     assert all(p.grad is None for p in network.parameters())

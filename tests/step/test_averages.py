@@ -84,5 +84,5 @@ def test_an_average_of_another_name_is_refused() -> None:
     state = step.state_dict()
     state["average"]["names"][0] = "'other'"
     _, other = trained(Average(0.5))
-    with pytest.raises(UsageError, match="has an average of 'other', which is not here"):
+    with pytest.raises(UsageError, match="contains an average of 'other', which this model does not have"):
         other.load_state_dict(state)

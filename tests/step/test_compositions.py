@@ -154,7 +154,7 @@ def test_another_composition_is_refused_and_nothing_changes(case: str) -> None:
     assert same(before, [flat(second.network), second.step.optimizer.state_dict(), second.step.number])
 
 
-@pytest.mark.filterwarnings("ignore:Step. the checkpoint has brought sam_rho")
+@pytest.mark.filterwarnings("ignore:Step. the checkpoint set sam_rho")
 @pytest.mark.parametrize(
     ("saved", "loaded"), [("SAM(SGD)", "Lookahead(SAM(SGD))"), ("Lookahead(torch)", "SAM(Lookahead(torch))")]
 )

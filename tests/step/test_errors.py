@@ -36,7 +36,7 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
     "percentile 0": (lambda: AutoClip(0), r"percentile=0; it must be in \(0, 100\]"),
     "window 0": (lambda: AutoClip(window=0), "window=0; it must be a whole number from 1"),
     "two clips": (lambda: Step(sgd(), clip_norm=1.0, clip=ClipNorm(2)), "both given; give one"),
-    "clip no clip": (lambda: Step(sgd(), clip=1.0), "clip=1.0; give ClipValue"),  # type: ignore[arg-type]
+    "clip no clip": (lambda: Step(sgd(), clip=1.0), "clip=1.0; it must be a ClipValue"),  # type: ignore[arg-type]
     "ema 1": (lambda: Step(sgd(), ema=1.0), r"ema=1.0; it must be in \[0, 1\)"),
     "no optimizer": (lambda: Step(model()), "optimizer is a Sequential; it must be a torch.optim.Optimizer"),  # type: ignore[arg-type]
     "no scaler": (lambda: Step(sgd(), scaler=True), "scaler is a bool; it must be a torch.amp.GradScaler"),
@@ -45,7 +45,7 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
         "no parameter of the optimizer requires a gradient",
     ),
     "plateau as schedule": (lambda: Step(sgd(), Plateau()), "pass plateau="),  # type: ignore[arg-type]
-    "no schedule": (lambda: Step(sgd(), 0.1), "give a schedule for lr"),  # type: ignore[arg-type]
+    "no schedule": (lambda: Step(sgd(), 0.1), "it must be a schedule for lr"),  # type: ignore[arg-type]
     "too long": (lambda: Step(sgd(), cosine(100), total_steps=50), "100 steps long and the run has 50"),
     "too short": (lambda: Step(sgd(), cosine(50), total_steps=100), "50 steps long and the run has 100"),
     "long warmup": (
@@ -61,16 +61,16 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
     "generator": (lambda: Step(sgd(), generators={"data": 3}), r"generators\['data'\] is a int"),
     "generators without names": (lambda: Step(sgd(), generators=[torch.Generator()]), "generators is a list"),  # type: ignore[arg-type]
     "no plateau at all": (lambda: Step(sgd(), plateau=3), "plateau=3; it must be a Plateau"),  # type: ignore[arg-type]
-    "model no module": (lambda: Step(sgd(), model=3), "model is a int; it must be the torch.nn.Module"),  # type: ignore[arg-type]
+    "model no module": (lambda: Step(sgd(), model=3), "model is a int; it must be the trained torch.nn.Module"),  # type: ignore[arg-type]
     "short loader": (
         lambda: Step(sgd(), accumulate=4).batches([1, 2]),
         "the loader has 2 batches, fewer than accumulate=4",
     ),
-    "no averages": (lambda: Step(sgd()).averaged().__enter__(), "there are no averages"),
+    "no averages": (lambda: Step(sgd()).averaged().__enter__(), "this Step has no averages"),
     "no plateau": (lambda: Step(sgd()).observe(1.0), "observe.. needs a plateau"),
     "closure and accumulation": (
         lambda: Step(sgd(), accumulate=2).closure(lambda: torch.zeros(())),
-        "closure.. does not go together with accumulate=2",
+        "closure.. cannot be combined with accumulate=2",
     ),
     "save without model": (lambda: Step(sgd()).save("x.pt"), "pass the model"),
     "keep 0": (lambda: Step(sgd()).save("x.pt", model(), keep=0), "keep=0; it must be a whole number"),
@@ -89,7 +89,7 @@ def test_arguments(case: str) -> None:
 REFUSED_SCHEDULES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown number": ({"schedule": {"lr": cosine(5), "beta": cosine(5)}}, "no 'beta' to schedule"),
     "out of range": ({"schedule": {"lr": warmup(5), "momentum": 2 * cosine(5)}}, "makes momentum 1.8 at step 0"),
-    "estimator": ({"schedule": warmup(5), "estimator": Hutchinson()}, "no use for estimates"),
+    "estimator": ({"schedule": warmup(5), "estimator": Hutchinson()}, "does not use estimates"),
 }
 
 
@@ -125,7 +125,7 @@ LOSSES: dict[str, tuple[Callable[[nn.Module], Any], dict[str, Any], str]] = {
     "float": (lambda network: 1.0, {}, "loss is a float; it must be a scalar tensor"),
     "vector": (vector, {}, r"loss has shape \(12,\); it must be a scalar, such as loss.mean\(\)"),
     "detached": (lambda network: loss(network, *data()).detach(), {}, "loss has no graph"),
-    "used up": (used_up, {}, "has been through backward already"),
+    "used up": (used_up, {}, r"backward\(\) has already run on this loss"),
     "another model": (lambda network: loss(model(), *data()), {}, "no parameter of the optimizer has a gradient"),
     "weight 0": (lambda network: loss(network, *data()), {"weight": 0}, "weight=0; it must be a finite number above 0"),
     "weight below 0": (
@@ -171,7 +171,7 @@ def test_a_failing_backward_drops_the_accumulation() -> None:
     step = Step(sgd(network), accumulate=2)
     step(loss(network, *data()))
     half = torch.ones((), requires_grad=True)
-    with pytest.raises(UsageError, match="through backward already"):
+    with pytest.raises(UsageError, match=r"backward\(\) has already run on this loss"):
         step(used_up(network) * half)
     assert step.accumulated == 0
     assert all(p.grad is None for p in network.parameters())
@@ -205,7 +205,7 @@ def test_gradient_release_is_refused_with_the_reason() -> None:
 
     for p in network.parameters():
         p.register_post_accumulate_grad_hook(release)
-    with pytest.raises(UsageError, match=r"gradient release.*need all of them at once"):
+    with pytest.raises(UsageError, match=r"gradient release.*need all gradients together"):
         Step(sgd(network))(loss(network, *data()))
 
 

@@ -54,7 +54,7 @@ def test_numbered_files_of_the_user_stay(tmp_path: Path) -> None:
     assert (kept["ck.pt"], kept["ck.7.pt"], kept["ck.8.pt"]) == (4, 3, 2)
     assert len(kept) == 7
     (tmp_path / "ck.pt").write_bytes(b"torn")
-    with pytest.warns(UserWarning, match=r"took .*ck\.7\.pt instead"):
+    with pytest.warns(UserWarning, match=r"loaded .*ck\.7\.pt instead"):
         assert make().load(tmp_path / "ck.pt") == 3
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_no_step_wrote_is_not_replaced(other: Any, tmp_path: Path) -
     path = tmp_path / "run.pt"
     other(path)
     before = path.lstat()
-    with pytest.raises(UsageError, match=r"run\.pt (is|was) .*left as it is; give") as caught:
+    with pytest.raises(UsageError, match=r"run\.pt (is|was) .*is not replaced; give") as caught:
         make().save(path)
     assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
@@ -101,7 +101,7 @@ def test_checkpoints_of_an_earlier_run_are_kept_and_a_run_that_goes_on_replaces_
     kept = extras(tmp_path)
     assert set(kept.values()) == {"first 0", "first 1", "second 2", "second 3"}
     assert kept["run.pt"] == "second 3"
-    with pytest.raises(UsageError, match=r"was saved by another Step of this process .*a path of its own"):
+    with pytest.raises(UsageError, match=r"was written by another Step of this process .*its own path"):
         first.save(path)
     gone_on = make()
     assert gone_on.load(path) == "second 3"
@@ -315,7 +315,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"run\.pt was not saved: (Not a directory|File exists)") as caught:
         make().save(tmp_path / "file" / "run.pt")
     assert isinstance(caught.value, UsageError)
-    with pytest.raises(UsageError, match="path=3; it must be the name of a file"):
+    with pytest.raises(UsageError, match="path=3; it must be a file name"):
         make().save(3)  # type: ignore[arg-type]
 
 
@@ -327,7 +327,7 @@ def test_two_processes_that_save_to_one_path(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         step = make()
-        with pytest.raises(UsageError, match=rf"was saved by process {process.pid} .*give each run a path of its own"):
+        with pytest.raises(UsageError, match=rf"was saved by process {process.pid} .*give each run its own path"):
             step.save(tmp_path / "run.pt")
     finally:
         process.kill()
@@ -344,7 +344,7 @@ def test_a_second_run_from_the_same_checkpoint_does_not_replace_the_first(tmp_pa
     other.load(path)
     one.save(path, extra=1)
     before = extras(tmp_path)
-    with pytest.raises(UsageError, match="was saved by another Step"):
+    with pytest.raises(UsageError, match="was written by another Step"):
         other.save(path, extra=2)
     assert extras(tmp_path) == before
 

@@ -37,9 +37,7 @@ def test_zero_grad_between_micro_batches_is_refused(kind: str, to_none: bool) ->
     weights = flat(network)
     step(loss(network, *data()))
     step.optimizer.zero_grad(set_to_none=to_none)
-    with pytest.raises(
-        UsageError, match=r"the gradients of 1 micro-batches .* were dropped .* leave zero_grad\(\) out"
-    ):
+    with pytest.raises(UsageError, match=r"the gradients of 1 micro-batches .* were dropped .* remove zero_grad\(\)"):
         step(loss(network, *data()))
     assert step.accumulated == 0
     assert torch.equal(flat(network), weights)
@@ -73,7 +71,7 @@ def test_a_step_of_the_optimizer_within_an_accumulation_is_refused_before_it_act
     step = Step(KINDS[kind](network), accumulate=2)
     weights = flat(network)
     step(loss(network, *data()))
-    with pytest.raises(UsageError, match=r"optimizer.step\(\) with 1 of 2 micro-batches .* would apply a part of it"):
+    with pytest.raises(UsageError, match=r"optimizer.step\(\) after 1 of 2 micro-batches would apply a partial update"):
         step.optimizer.step()
     assert torch.equal(flat(network), weights)
     assert step(loss(network, *data())).updated
@@ -84,7 +82,9 @@ def test_a_step_of_the_optimizer_beside_the_step_is_said_once(kind: str) -> None
     network = model()
     step = Step(KINDS[kind](network))
     step(loss(network, *data()))
-    with pytest.warns(UserWarning, match=r"optimizer.step\(\) was called beside the Step, which updates by itself"):
+    with pytest.warns(
+        UserWarning, match=r"optimizer.step\(\) was called outside the Step, which calls the optimizer itself"
+    ):
         step.optimizer.step()
     step(loss(network, *data()))
     step.optimizer.step()

@@ -205,7 +205,7 @@ def test_saved_twice_in_one_pass(tmp_path: Path) -> None:
             run.step.load(tmp_path / "run.pt")
         with_note = number and number % LENGTH == 0
         if with_note:
-            with pytest.warns(UserWarning, match="saved with the last batch of a pass"):
+            with pytest.warns(UserWarning, match="saved at the last batch of a pass"):
                 run.go(tmp_path / "run.pt", 0)
         else:
             run.go(tmp_path / "run.pt", 0)
@@ -361,7 +361,7 @@ def test_a_stream_from_a_saved_generator_loses_no_batch(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "an iterator": (lambda g: iter(pairs(g)), "over an iterator, which cannot be begun again"),
+    "an iterator": (lambda g: iter(pairs(g)), "over an iterator, which cannot be restarted"),
     "a wrapped loader": (
         lambda g: (batch for batch in DataLoader(TensorDataset(X, torch.arange(SAMPLES)), BATCH, shuffle=True)),
         "over an iterator",
@@ -383,7 +383,7 @@ class Inside:
 def test_a_pass_that_could_not_go_on_is_not_saved(case: str, tmp_path: Path) -> None:
     make, message = FAULTS[case]
     run = Run(make)
-    with pytest.raises(UsageError, match=f"a checkpoint inside this pass could not go on: .*{message}") as caught:  # noqa: PT012
+    with pytest.raises(UsageError, match=f"this pass could not be resumed from a checkpoint: .*{message}") as caught:  # noqa: PT012
         for number, batch in enumerate(run.step.batches(run.loader)):
             run.train(batch)
             if number == 3:
@@ -401,8 +401,8 @@ OTHERS: dict[str, tuple[Any, Any, str]] = {
     ),
     "another kind": (LOADERS["shuffled"], pairs, "over a DataLoader, and this is an iterable"),
     "not shuffled": (LOADERS["shuffled"], lambda g: DataLoader(Noisy(), BATCH), "draws another order"),
-    "other content": (pairs, lambda g: [(x + 1, y) for x, y in pairs(g)], "is another one than when it was saved"),
-    "another order": (pairs, lambda g: pairs(g)[::-1], "is another one than when it was saved"),
+    "other content": (pairs, lambda g: [(x + 1, y) for x, y in pairs(g)], "differs from that of the saved run"),
+    "another order": (pairs, lambda g: pairs(g)[::-1], "differs from that of the saved run"),
 }
 
 
@@ -427,7 +427,7 @@ def test_two_passes_at_once(tmp_path: Path) -> None:
     for one, _ in zip(run.step.batches(run.loader), run.step.batches(pairs(torch.Generator())), strict=True):
         run.train(one)
         if len(run.seen) == 2:
-            with pytest.raises(UsageError, match="two passes are open at once"):
+            with pytest.raises(UsageError, match="two passes are open at the same time"):
                 run.step.save(tmp_path / "run.pt")
 
 

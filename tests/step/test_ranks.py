@@ -102,7 +102,7 @@ def test_what_rank_0_saved_alone_gives_each_rank_a_dropout_of_its_own(found: dic
     assert first[0]["drawn"] != first[1]["drawn"]
     assert first[0]["said"] == []
     assert len(first[1]["said"]) == 1
-    assert "rank 1 has none of its own beside it" in first[1]["said"][0]
+    assert "none of rank 1 was saved with it" in first[1]["said"][0]
     assert first[0]["flat"] == first[1]["flat"]
 
 

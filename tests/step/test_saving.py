@@ -123,7 +123,7 @@ def test_a_damaged_file_is_passed_over_with_a_warning(damage: Any, tmp_path: Pat
     for number in range(2):
         step.save(path, extra=number)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match=r"run\.pt is cut short or damaged .* took .*run\.1\.pt instead"):
+    with pytest.warns(UserWarning, match=r"run\.pt is cut short or damaged .* loaded .*run\.1\.pt instead"):
         assert step.load(path) == 0
     (tmp_path / "run.1.pt").write_bytes(damage((tmp_path / "run.1.pt").read_bytes()))
     with pytest.raises(UsageError, match=r"no checkpoint to load: .*run\.pt .*; .*run\.1\.pt"):
@@ -139,7 +139,7 @@ def test_a_file_of_another_kind_is_said_to_be_that(tmp_path: Path) -> None:
 def test_a_folder_is_not_moved_away(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="run is a folder; give the name of a file"):
+    with pytest.raises(UsageError, match="run is a folder; give a file name"):
         Step(SGD(model().named_parameters(), lr=0.1)).save(tmp_path / "run", model())
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == ["run", "run/notes.txt"]
 
@@ -169,7 +169,7 @@ def test_what_a_module_adds_to_its_state_comes_back(tmp_path: Path) -> None:
     assert second.calls == 1
     plain = nn.Linear(5, 3)
     third = Step(SGD(plain.named_parameters(), lr=0.1))
-    with pytest.raises(UsageError, match="has '_extra_state', which this model has not"):
+    with pytest.raises(UsageError, match="contains '_extra_state', which this model does not have"):
         third.load(tmp_path / "run.pt", plain)
 
 
@@ -178,7 +178,7 @@ def test_between_two_renames_the_one_before_is_found(tmp_path: Path) -> None:
     step = Step(SGD(network.named_parameters(), lr=0.1), model=network)
     step.save(tmp_path / "run.pt", extra="a")
     (tmp_path / "run.pt").rename(tmp_path / "run.1.pt")
-    with pytest.warns(UserWarning, match="does not exist: took"):
+    with pytest.warns(UserWarning, match="does not exist: loaded"):
         assert step.load(tmp_path / "run.pt") == "a"
 
 
@@ -211,10 +211,10 @@ def _other(**changes: Any) -> tuple[nn.Module, Step]:
 
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "wider": ({"sizes": (5, 8)}, r"'0.weight' has shape \(7, 5\) in the checkpoint, \(8, 5\) in this model"),
-    "another layer": ({"head": True}, "the checkpoint has no '3.weight' of this model"),
+    "another layer": ({"head": True}, "the checkpoint does not contain '3.weight' of this model"),
     "another optimizer": ({"make": AdamW}, "'momentum_buffer' for the parameter '0.weight'"),
-    "averages": ({"ema": 0.9}, "this Step has 'average' .* and the checkpoint has none"),
-    "a generator": ({"generators": {"data": torch.Generator()}}, "the checkpoint has no generator 'data'"),
+    "averages": ({"ema": 0.9}, "this Step has 'average' .* and the checkpoint does not"),
+    "a generator": ({"generators": {"data": torch.Generator()}}, "the checkpoint contains no generator 'data'"),
     "a shorter schedule": ({"schedule": linear(1)}, "from update 2, and the schedule has 1 steps"),
 }
 
@@ -248,7 +248,7 @@ def test_a_torch_optimizer_of_another_model_is_named_by_its_parameter() -> None:
 
 @pytest.mark.parametrize("state", [{}, {"format": "another"}, 3])
 def test_what_is_no_state_is_refused(state: Any) -> None:
-    with pytest.raises(UsageError, match="this is no state of a Step"):
+    with pytest.raises(UsageError, match="this is not the state of a Step"):
         _other()[1].load_state_dict(state)
 
 
@@ -305,9 +305,7 @@ def test_a_generator_of_another_kind_changes_nothing(here: str, there: str, tmp_
         step.load(tmp_path / "run.pt")
         assert torch.equal(flat(network), flat(first))
         return
-    with pytest.raises(
-        UsageError, match=r"generator 'data' is a .*, and its state in the checkpoint is of another kind"
-    ):
+    with pytest.raises(UsageError, match=r"generator 'data' is a .*, and the checkpoint has the state of another kind"):
         step.load(tmp_path / "run.pt")
     assert same(_everything(network, step), before)
 
@@ -426,5 +424,5 @@ def test_a_module_of_the_model_that_is_called_module_is_none(tmp_path: Path) -> 
     step = Step(SGD(network.named_parameters(), lr=0.1), model=network)
     step.save(tmp_path / "run.pt")
     other = nn.ModuleDict({"head": nn.Linear(2, 2)})
-    with pytest.raises(UsageError, match=r"has 'module\.weight', which this model has not"):
+    with pytest.raises(UsageError, match=r"contains 'module\.weight', which this model does not have"):
         Step(SGD(other.named_parameters(), lr=0.1), model=other).load(tmp_path / "run.pt")

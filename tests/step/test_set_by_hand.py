@@ -51,7 +51,7 @@ def test_a_rate_set_in_the_middle_is_the_base_and_says_so() -> None:
     rates(step, network, 5)
     set_lr(step.optimizer, 0.4)
     with pytest.warns(
-        UserWarning, match=r"lr was set to 0.4 by hand: that is the new base .* makes it 0.2 at update 5"
+        UserWarning, match=r"lr was set to 0.4 by hand: this value is the new base .* gives 0.2 at update 5"
     ):
         assert step(loss(network, *data())).lr == pytest.approx(0.2)
     assert rates(step, network, 2) == pytest.approx([0.4 * linear(10, to=0.0)(k) for k in (6, 7)])
@@ -86,7 +86,9 @@ def test_an_absolute_schedule_refuses_it_and_goes_on() -> None:
     step = Step(SGD(network.parameters(), lr=0.1), linear(10, to=0.0).between(0.0, 0.3))
     before = rates(step, network, 2)
     set_lr(step.optimizer, 0.4)
-    with pytest.raises(UsageError, match=r"lr was set to 0\.4 by hand, but the schedule .* gives values itself"):
+    with pytest.raises(
+        UsageError, match=r"lr was set to 0\.4 by hand, but the schedule .* gives values and not factors"
+    ):
         step(loss(network, *data()))
     assert step(loss(network, *data())).lr < before[1]
 
@@ -99,7 +101,7 @@ def test_a_plateau_and_a_number_that_is_asked_for_change_nothing() -> None:
     assert rates(step, network, 2) == [0.5, 0.5]
     set_lr(step.optimizer, 4.0)
     assert step.number == 2
-    with pytest.warns(UserWarning, match="makes it 2 at update 2"):
+    with pytest.warns(UserWarning, match="gives 2 at update 2"):
         assert rates(step, network, 1) == [2.0]
 
 
@@ -159,7 +161,7 @@ def test_a_scheduler_beside_the_schedule_is_refused_at_its_first_change() -> Non
     scheduler = torch.optim.lr_scheduler.StepLR(step.optimizer, 1)
     step(loss(network, *data()))
     scheduler.step()
-    with pytest.raises(UsageError, match=r"StepLR.step\(\) has set lr beside the schedule of the Step"):
+    with pytest.raises(UsageError, match=r"StepLR.step\(\) has set lr, but lr is driven by the Step's schedule"):
         step(loss(network, *data()))
     assert rates(step, network, 2) == pytest.approx([linear(10, to=0.0)(k) for k in (1, 2)])
 
@@ -192,7 +194,7 @@ def fresh(lr: float = 0.1, length: int = 10, **options: Any) -> tuple[nn.Module,
 def test_what_a_checkpoint_overrode_is_said(tmp_path: Path) -> None:
     path = saved(tmp_path, weight_decay=0.01)
     network, step = fresh(0.4, weight_decay=0.3)
-    with pytest.warns(UserWarning, match="the checkpoint has brought") as caught:
+    with pytest.warns(UserWarning, match="the checkpoint set") as caught:
         step.load(path)
     (said,) = [str(one.message) for one in caught]
     assert "weight_decay 0.01 (here it was 0.3), lr 0.1 (here it was 0.4)" in said
@@ -220,7 +222,7 @@ def test_overrides(tmp_path: Path) -> None:
 
 REFUSED = {
     "name": ({"learning_rate": 1.0}, "the optimizer has no such number: known: .*lr, "),
-    "list": ([1.0], "overrides is a list; give hyperparameters by name"),
+    "list": ([1.0], "overrides is a list; it must be a dict of hyperparameters"),
     "word": ({"lr": "big"}, "it must be like 0.1, finite and at least 0"),
     "nan": ({"lr": float("nan")}, "it must be like 0.1, finite and at least 0"),
     "range": ({"momentum": 1.5}, r"momentum=1.5 is out of range; it must be in \[0, 1\)"),
@@ -241,7 +243,7 @@ def test_a_longer_schedule_at_a_resume_is_said(tmp_path: Path) -> None:
     path = saved(tmp_path)
     network, step = fresh(length=100)
     with pytest.warns(
-        UserWarning, match=r"multiplies lr by 0.95 at update 5, the run .* by 0.5: lr jumps \(1.9 times\)"
+        UserWarning, match=r"multiplies lr by 0.95 at update 5, the saved run by 0.5: lr jumps \(1.9 times\)"
     ):
         step.load(path)
     assert rates(step, network, 1) == pytest.approx([0.095])

@@ -105,7 +105,7 @@ def test_averages_follow_their_weights_into_another_order() -> None:
     assert [average.tolist() for average in swa.averages] == [[1.0] * 3, [2.0] * 2]
     late = SWA(start=1)
     late.update([a], 1)
-    with pytest.raises(UsageError, match="some weights have come after its last point"):
+    with pytest.raises(UsageError, match="some weights were added after the last point"):
         late.follow([1, 0])
     SWA(start=5).follow([1, 0])
 
@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "number": (lambda: Step(SGD(model().parameters()), average=2.0), r"average=2.0; it must be in \[0, 1\)"),
     "another kind": (
         lambda: Step(SGD(model().named_parameters()), ema=0.9).load_state_dict(_saved(SWA(1))),
-        "the checkpoint has averages of SWA, this Step has Average; make them alike",
+        "the checkpoint has averages of SWA, this Step has Average; use the same kind",
     ),
     "the other kind": (
         lambda: Step(SGD(model().named_parameters()), average=SWA(1)).load_state_dict(_saved(0.9)),
@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "another model": (
         lambda: Step(SGD(nn.Linear(5, 8).named_parameters()), average=SWA(1)).load_state_dict(_saved(SWA(1))),
-        "SWA: the checkpoint has averages of 4 tensors, here there are 2",
+        "SWA: the checkpoint has averages of 4 tensors, this model has 2",
     ),
 }
 

@@ -168,19 +168,22 @@ def _back() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "within an accumulation": (_within, "1 of 2 micro-batches of an update are in; switch after an update"),
+    "within an accumulation": (
+        _within,
+        "1 of 2 micro-batches of an update have been accumulated; switch after an update",
+    ),
     "at zero": (_at_zero, r"is 0 at update 5, so no rate can be reached"),
     "inside averaged": (_inside, r"switch\(\) inside `with step.averaged\(\)`"),
     "rates themselves": (
         lambda: _fresh(schedule=linear(9).between(0.0, 0.1))[1].switch("sgd", lr=0.1),
-        "gives rates themselves, so a rate for another optimizer has no effect; make a Step of its own",
+        "gives learning rates and not factors, so a rate for the new optimizer has no effect; make a new Step",
     ),
     "what it does not have": (
         lambda: _fresh(schedule={"beta1": constant()})[1].switch("sgd", lr=0.1),
         "group 0 of the optimizer has no 'beta1' to schedule",
     ),
     "unknown": (lambda: _fresh()[1].switch("sgdd", lr=0.1), "unknown optimizer 'sgdd'"),
-    "a checkpoint from before": (_back, "the checkpoint is from before the switch to SGD; make the Step anew"),
+    "a checkpoint from before": (_back, "the checkpoint was saved before the switch to SGD; make a new Step"),
 }
 
 

@@ -130,7 +130,7 @@ def test_metrics_know_their_direction() -> None:
     assert (up.better(2, 1), up.better(1, 1), up.reached(1, 1), up.reached(0, 1)) == (True, False, True, False)
     assert (down.better(1, 2), down.better(1, 1), down.reached(1, 1), down.reached(2, 1)) == (True, False, True, False)
     assert not up.better(math.nan, 0)
-    with pytest.raises(UsageError, match="direction='up' is neither 'min' nor 'max'"):
+    with pytest.raises(UsageError, match="direction='up'; it must be 'min' or 'max'"):
         Metric("m", "up", lambda model: 0.0)  # type: ignore[arg-type]
 
 

@@ -425,7 +425,7 @@ def test_another_optimizers_checkpoint_is_refused() -> None:
         ASAM(plain).load_state_dict(sam.state_dict())
     before = copy.deepcopy(sam.state_dict())
     other = SAM(AdamW(nn.Linear(2, 2).named_parameters()), rho=0.7)
-    with pytest.raises(UsageError, match="it was saved from another model"):
+    with pytest.raises(UsageError, match="it was saved from a different model"):
         other.load_state_dict(before)
     assert (other.rho, other.param_groups[0]["sam_rho"]) == (0.7, 0.7)
 
@@ -469,7 +469,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "name": (lambda: create("sma", [P]), "unknown optimizer 'sma': did you mean 'SAM'"),
     "no closure": (lambda: SAM(SGD([P])).step(), "SAM: a step evaluates the loss itself, so it needs a closure"),
     "update": (lambda: SAM(SGD([P])).update(), "so it needs a closure"),
-    "a loss": (lambda: Step(SAM(SGD([P])))(P.sum()), r"SAM evaluates the loss at places of its own; call step.closure"),
+    "a loss": (
+        lambda: Step(SAM(SGD([P])))(P.sum()),
+        r"SAM evaluates the loss several times per update; call step.closure",
+    ),
     "accumulation": (lambda: Step(SAM(SGD([P])), accumulate=2).closure(P.sum), "does not go together with accumulate"),
 }
 

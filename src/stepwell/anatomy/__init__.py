@@ -1,4 +1,4 @@
-"""What the parameters of a model are: the role of each, and how deep it lies."""
+"""The anatomy of a model: the role and the depth of each parameter."""
 
 from stepwell.anatomy.names import hidden_by_name, is_matrix
 from stepwell.anatomy.roles import ROLES, Anatomy, Member, find_roles, role_by_name

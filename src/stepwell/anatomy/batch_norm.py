@@ -1,7 +1,8 @@
-"""The running statistics of batch norm, where the weights are not those that they were taken at.
+"""The running statistics of batch norm, for weights other than those of training.
 
-They belong to the weights with which the batches were seen. Weights that are swapped in (averages) need statistics of
-their own: `recalibrate`. A gradient that is taken beside the weights (SAM) must leave them alone: `statistics_kept`.
+Running statistics are valid for the weights with which the batches were processed. Weights that are swapped in
+(averages) need their own statistics: `recalibrate`. A gradient at other weights (SAM) must not change the statistics:
+`statistics_kept`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from stepwell.errors import UsageError
 
 
 def norms_of(model: nn.Module) -> list[_NormBase]:
-    """The modules with running statistics: batch norm, synchronised or not, and instance norm that tracks them."""
+    """The modules with running statistics: batch norm, synchronized or not, and instance norm that tracks them."""
     return [part for part in model.modules() if isinstance(part, _NormBase) and part.running_mean is not None]
 
 
 @contextmanager
 def statistics_kept(model: nn.Module | None) -> Iterator[None]:
-    """Whatever is evaluated inside, the running statistics are bit for bit what they were afterwards."""
+    """Context manager: restore the running statistics exactly on exit."""
     buffers = [] if model is None else [buffer for norm in norms_of(model) for buffer in norm.buffers(recurse=False)]
     kept = [buffer.detach().clone() for buffer in buffers]
     try:
@@ -39,31 +40,33 @@ def statistics_kept(model: nn.Module | None) -> Iterator[None]:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> int:
-    """Take the running statistics of batch norm anew, at the weights as they are: their means over `batches`.
+    """Recompute the running statistics of batch norm at the current weights, as means over `batches`.
 
-    For weights that were averaged (SWA, EMA) or switched (Schedule-Free, Lookahead): the statistics in the model are
-    those of the training weights. Models without such norms are left alone, and no batch is read. So is a norm that
-    was frozen: one in evaluation mode while other modules train, or, in a model that is in evaluation mode as a whole,
-    one that has parameters of which none requires a gradient.
+    Use it for weights that were averaged (SWA, EMA) or swapped (Schedule-Free, Lookahead), because the statistics in
+    the model are those of the training weights. A model without such norms is unchanged, and no batch is read. Frozen
+    norms are
+    unchanged as well: a norm in evaluation mode while other modules are in training mode, or, in a model that is
+        entirely
+    in evaluation mode, a norm with parameters of which none requires a gradient.
 
     Args:
-        model: its norms see the batches in training mode, everything else in evaluation mode: unlike in
-            torch.optim.swa_utils.update_bn nothing is dropped out, as nothing will be when the model is evaluated.
-        batches: of the training data; some dozens are enough.
+        model: the module. Its norms process the batches in training mode, all other modules in evaluation mode: unlike
+            torch.optim.swa_utils.update_bn, dropout is disabled, as in the later evaluation.
+        batches: batches of the training data; a few dozen are enough.
         forward: runs the model on a batch; by default model(batch), model(batch[0]) of a tuple or list, and
             model(**batch) of a dict, with the tensors on the model's device.
 
-    Returns how many batches were read. Raises UsageError if there was none; the statistics are then what they were, as
-    they are after an exception.
+    Returns the number of batches read. Raises UsageError if there is no batch. After an error or exception, the
+    statistics are unchanged.
 
     >>> with step.averaged():
     ...     recalibrate(model, loader)
     ...     accuracy = evaluate(model)
     """
     if not isinstance(model, nn.Module):
-        raise refusal("recalibrate", "model", model, "the torch.nn.Module whose norms are taken anew")
+        raise refusal("recalibrate", "model", model, "the torch.nn.Module whose statistics are recomputed")
     if forward is not None:
-        forward = function("recalibrate", "forward", forward, "batch -> what the model makes of it")
+        forward = function("recalibrate", "forward", forward, "batch -> output of the model")
     norms = [norm for norm in norms_of(model) if not is_frozen(norm, model)]
     if not norms:
         return 0
@@ -86,9 +89,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
             run(batch)
             count += 1
         if count == 0:
-            raise UsageError(
-                "recalibrate: batches: there is none to take statistics of; pass a loader of training data"
-            )
+            raise UsageError("recalibrate: batches is empty; pass a loader of training data")
     except BaseException:
         for buffer, values in kept:
             buffer.copy_(values)

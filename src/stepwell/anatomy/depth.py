@@ -1,9 +1,9 @@
-"""How deep in the model a parameter is: the number of its block, counted from the top of what trains.
+"""The depth of a parameter in the model: the number of its block, counted over trainable blocks.
 
-What comes before the first block has depth 0, blocks are 1 to n, what comes after has n + 1; what stands between two
-blocks (a downsampling) belongs to the one after it. A model without blocks counts its layers with weights instead. Only
-blocks that have a parameter to train count: a frozen copy, or a frozen network beside, adds nothing. Towers that run
-side by side end at the same depth: each has the rates that it would have alone.
+Layers before the first block have depth 0, blocks have 1 to n, layers after the blocks have n + 1. A layer between two
+blocks (a downsampling) belongs to the next block. In a model without blocks, layers with weights are counted instead.
+Only blocks with a trainable parameter count: a frozen copy or a frozen second network adds none. Parallel towers end at
+the same depth: each has the rates that it would have alone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SHOWN = 6  # stacks that a note lists
 @dataclass(frozen=True)
 class Depths:
     """Args:
-    of: depth by the id of a tensor.
-    outside: by the same, whether it lies outside of blocks.
-    blocks: how many blocks lie on the longest way through the model.
-    how: what was counted, in words.
+    of: depth, by the id of a tensor.
+    outside: whether a tensor is outside of blocks, by its id.
+    blocks: number of blocks on the longest path through the model.
+    how: a description of the count.
     """
 
     of: dict[int, int]
@@ -38,7 +38,7 @@ class Depths:
 
 @dataclass(frozen=True)
 class _Place:
-    """How many blocks below the output a unit lies, and so the inputs and the outputs of its tower."""
+    """The number of blocks from a unit to the output, and from the inputs and outputs of its tower."""
 
     height: int
     inputs: int
@@ -46,7 +46,7 @@ class _Place:
 
 
 def find_depths(row: list[Node], role: dict[int, str], trains: Callable[[nn.Parameter], bool]) -> Depths:
-    """The depths of all tensors of a model that is made of `row`.
+    """The depths of all tensors of a model that consists of `row`.
 
     Args:
         row: the parts of the model.
@@ -74,7 +74,7 @@ def has_trained_blocks(row: list[Node], trains: Callable[[nn.Parameter], bool]) 
 
 
 def _moved(unit: Unit, tensor: nn.Parameter, role: dict[int, str], is_head: bool, place: _Place) -> int:
-    """Where it belongs by its role: some libraries make modules in another order than that in which they run."""
+    """The position by role: some libraries define modules in another order than they run."""
     mine = role[id(tensor)]
     if is_head and mine in ("head", "bias"):  # its bias goes with it
         return place.outputs
@@ -90,7 +90,7 @@ def _moved(unit: Unit, tensor: nn.Parameter, role: dict[int, str], is_head: bool
 
 
 class _Count:
-    """Counts blocks, or layers where there are none (`plain`)."""
+    """Counts blocks, or layers in a model without blocks (`plain`)."""
 
     def __init__(self, role: dict[int, str], trains: Callable[[nn.Parameter], bool]) -> None:
         self.role, self.trains = role, trains
@@ -101,7 +101,7 @@ class _Count:
         return any(self.role[id(tensor)] in _LAYERS for tensor in live) if plain else unit.is_block and bool(live)
 
     def _rows(self, towers: Towers, plain: bool) -> list[tuple[list[Node], bool]]:
-        """The towers, and whether layers count in each: where no block is in one, but in one beside it."""
+        """The towers, and for each whether layers count: in a tower without blocks next to a tower with blocks."""
         blocks = [has_trained_blocks(branch, self.trains) for branch in towers.branches]
         return [
             (branch, plain or (any(blocks) and not mine)) for branch, mine in zip(towers.branches, blocks, strict=True)
@@ -116,7 +116,8 @@ class _Count:
         )
 
     def place(self, row: list[Node], above: int, seen: bool, plain: bool) -> None:
-        """Give each unit its place; `above` is how many blocks come after the row, `seen` whether one came before."""
+        """Assign each unit its position; `above` is the number of blocks after the row, `seen` whether a block came
+        before."""
         left = above + self.blocks_in(row, plain)
         inputs = left + 1
         for node in row:
@@ -133,10 +134,10 @@ class _Count:
 
 
 def _words(row: list[Node], count: _Count, trains: Callable[[nn.Parameter], bool], total: int) -> str:
-    """What was counted, for the notes under a table."""
+    """A description of the count, for the notes under a table."""
     if not has_trained_blocks(row, trains):
         layers = f"{total} layer{'' if total == 1 else 's'} with weights"
-        return f"no repeated block was found: depth counts the {layers} instead, each as a block"
+        return f"no repeated block was found; depth counts the {layers} instead"
     frozen = sum(unit.is_block and not count.counts(unit, plain=False) for unit in units(row))
     left_out = f"; {frozen} frozen block{' does' if frozen == 1 else 's do'} not count" if frozen else ""
     return f"depth counts {total} block{'' if total == 1 else 's'}: {_listed(row, count)}{left_out}"
@@ -148,7 +149,7 @@ def _listed(row: list[Node], count: _Count) -> str:
         if isinstance(node, Towers):
             towers = [said for said in (_listed(branch, count) for branch in node.branches) if said]
             if towers:
-                found.append((f"side by side [{' | '.join(towers)}]" if len(towers) > 1 else towers[0], 0))
+                found.append((f"in parallel [{' | '.join(towers)}]" if len(towers) > 1 else towers[0], 0))
         elif count.counts(node, plain=False):
             stack = node.path.rpartition(".")[0] or node.path
             if found and found[-1][0] == stack:

@@ -1,7 +1,7 @@
-"""Training and evaluation mode, where some modules have been frozen by the user.
+"""Training and evaluation mode, with modules that the user has frozen.
 
-`model.train()` puts every module into training mode, also a batch norm that the user has set to evaluation mode so that
-its statistics stay (`norm.eval()`, the usual way to fine-tune). Nothing of this package calls it for that reason.
+`model.train()` puts every module into training mode, including a batch norm that the user has put into evaluation mode
+to keep its statistics (`norm.eval()`, usual in fine-tuning). So this package never calls `model.train()`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 def chosen(model: nn.Module) -> bool:
-    """Whether the modes of the modules say what is to be trained: some module is in training mode.
+    """Whether the modes of the modules are meaningful: some module is in training mode.
 
-    Where all are in evaluation mode, `model.eval()` was called on the whole, and says nothing about a single one.
+    If all modules are in evaluation mode, `model.eval()` was called on the whole model, which says nothing about a
+    single module.
     """
     return any(part.training for part in model.modules())
 
 
 def is_frozen(norm: nn.Module, model: nn.Module) -> bool:
-    """Whether the user keeps the running statistics of a norm inside `model` as they are.
+    """Whether the user has frozen the running statistics of a norm inside `model`.
 
-    It is in evaluation mode while others train; or, where the whole model is in evaluation mode, it has parameters and
-    none of them is trained.
+    A norm is frozen if it is in evaluation mode while other modules are in training mode; or, in a model that is
+    entirely in evaluation mode, if it has parameters and none of them requires a gradient.
     """
     if chosen(model):
         return not norm.training
@@ -34,7 +35,7 @@ def is_frozen(norm: nn.Module, model: nn.Module) -> bool:
 
 
 def put_into_training(model: nn.Module) -> None:
-    """Training mode for a model that is in evaluation mode as a whole; one that trains in part stays as it is.
+    """Put a model into training mode if it is entirely in evaluation mode; otherwise change no mode.
 
     >>> norm = model[1].eval()
     >>> put_into_training(model)
@@ -51,7 +52,7 @@ def put_into_training(model: nn.Module) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode that it had, also after an exception."""
+    """Context manager: evaluation mode inside; restores the mode of every module on exit, also after an exception."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What names and shapes alone tell of the tensors of a model: which of them are hidden matrices."""
+"""Hidden matrices of a model, found only by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _RAW_CHANNELS = 4  # a kernel over so few channels reads images or sound
 @dataclass(frozen=True)
 class Told:
     """Args:
-    hidden: ids of the tensors that are hidden matrices as far as one can tell.
-    doubted: those of them of which nothing but the shape is known.
+    hidden: ids of the tensors that appear to be hidden matrices.
+    doubted: ids among them that are known only by their shape.
     """
 
     hidden: set[int]
@@ -26,7 +26,7 @@ class Told:
 
 
 def is_matrix(tensor: torch.Tensor) -> bool:
-    """Whether it has rows and columns, by its shape.
+    """Whether a tensor has rows and columns, by its shape.
 
     >>> is_matrix(torch.zeros(3, 2)), is_matrix(torch.zeros(3, 1))
     (True, False)
@@ -35,12 +35,12 @@ def is_matrix(tensor: torch.Tensor) -> bool:
 
 
 def hidden_by_name(pairs: Sequence[tuple[str, torch.Tensor]], whole: bool = True) -> Told:
-    """Hidden matrices among (name, tensor) pairs in the order of the model; an empty name is none.
+    """Hidden matrices among (name, tensor) pairs in the order of the model; an empty name means no name.
 
-    Left out are embeddings, heads and positions by their names, gates of recurrent layers, logarithms of rates, kernels
-    of one channel, and the first kernel, which reads the input. Where the pairs are a whole model (`whole`: vectors are
-    among them) and no name is that of an embedding or a head, the first and the last matrix outside of blocks are
-    taken for the layers that read the input and give the output, as long as a matrix is left.
+    Excluded are embeddings, heads and positions (by their names), gates of recurrent layers, logarithms of rates,
+    kernels of one channel, and the first kernel, which reads the input. If the pairs are a whole model (`whole`: they
+    include vectors) and no name is that of an embedding or a head, the first and the last matrix outside of blocks
+    count as input and output layers, as long as another matrix is left.
 
     >>> shapes = {"embed.weight": (9, 4), "layers.0.fc.weight": (4, 4), "layers.0.fc.bias": (4,)}
     >>> pairs = [(name, torch.zeros(shape)) for name, shape in shapes.items()]
@@ -79,5 +79,5 @@ def hidden_by_name(pairs: Sequence[tuple[str, torch.Tensor]], whole: bool = True
 
 
 def _in_block(name: str) -> bool:
-    """Whether it lies in an item of a list that is more than one layer: `layers.3.attn.weight`, not `net.3.weight`."""
+    """Whether the tensor is in a list item of more than one layer: `layers.3.attn.weight`, not `net.3.weight`."""
     return any(part.isdigit() for part in name.split(".")[1:-2])

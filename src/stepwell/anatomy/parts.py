@@ -1,4 +1,4 @@
-"""What a model is made of, in the order in which it runs: units in rows, and towers of them side by side."""
+"""The parts of a model in the order in which they run: units in rows, and parallel towers of units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Unit:
 
 @dataclass(eq=False)
 class Towers:
-    """Parts of the model that run side by side, each from an input of its own."""
+    """Parallel parts of the model, each with its own input."""
 
     branches: list[list[Node]] = field(default_factory=list)
 
@@ -29,7 +29,7 @@ Node = Unit | Towers
 
 
 def units(row: list[Node]) -> Iterator[Unit]:
-    """All units of a row, those of its towers one tower after another."""
+    """All units of a row, with the units of its towers one tower after another."""
     for node in row:
         if isinstance(node, Unit):
             yield node
@@ -43,5 +43,6 @@ def has_blocks(row: list[Node]) -> bool:
 
 
 def weights(module: nn.Module) -> int:
-    """How many weights it has; what has one, such as a convolution with its norm, is a layer of a block."""
+    """The number of weights; a part with a single weight, such as a convolution with its norm, is a layer of a
+    block."""
     return sum(sum(size > 1 for size in parameter.shape) > 1 for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""What each parameter of a model is for, found by the type of its module and by its shape."""
+"""The role of each parameter of a model, found by the type of its module and by its shape."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from stepwell.anatomy import declared
+from stepwell.anatomy import declarations
 from stepwell.anatomy.depth import find_depths
 from stepwell.anatomy.parts import Node, Towers, units
 from stepwell.anatomy.tree import tree
@@ -23,7 +23,7 @@ ROLES = {
     "embedding": "rows that are looked up, learned tokens (class, mask), and codebooks",
     "tied head": "an embedding that is the output layer too",
     "head": "weight of the output layer",
-    "norm": "scale and shift of a normalisation",
+    "norm": "scale and shift of a normalization",
     "bias": "bias of any other layer",
     "scalar": "a single number, or one per channel (layer scale, PReLU)",
     "recurrent": "weights of an RNN, LSTM or GRU",
@@ -71,17 +71,17 @@ _HEAD_AT_TOP = (
 
 @dataclass(frozen=True)
 class Member:
-    """One tensor of a model and what is known about it.
+    """One tensor of a model, with its name, role and depth.
 
     Args:
-        name: its name; the first one if it is tied.
-        names: all its names.
+        name: the name; the first name of a tied tensor.
+        names: all names.
         role: one of `ROLES`.
-        depth: number of its block, 0 before the first, one more than there are after the last (`depth.py`).
-        first_convolution: whether it is the convolution that reads the input (of its tower, where there are several).
-        depthwise: whether it is a convolution of single channels.
-        first_matrix: whether it is the linear layer that reads the raw input.
-        exempt: whether the model itself keeps it from weight decay (`no_weight_decay` of timm, or the like).
+        depth: number of the block, 0 before the first block, n + 1 after the last of n blocks (`depth.py`).
+        first_convolution: whether the tensor is the convolution that reads the input (of its tower).
+        depthwise: whether the tensor is a depthwise convolution.
+        first_matrix: whether the tensor is the linear layer that reads the raw input.
+        exempt: whether the model itself exempts the tensor from weight decay (`no_weight_decay` of timm, or the like).
     """
 
     name: str
@@ -100,8 +100,8 @@ class Member:
 
     @property
     def is_hidden_matrix(self) -> bool:
-        """Whether it is what Muon is for: a hidden matrix, or the kernel of a convolution that mixes channels, which
-        does not read the input. Embeddings, heads and tables of positions are matrices by shape only."""
+        """Whether the tensor is for Muon: a hidden matrix, or the kernel of a convolution that mixes channels and does
+        not read the input. Embeddings, heads and position tables are matrices only by shape."""
         if self.role == "convolution":
             return not self.first_convolution and not self.depthwise
         return self.role == "matrix" and not self.first_matrix and sum(size > 1 for size in self.tensor.shape) >= 2
@@ -109,7 +109,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The tensors of a model in order, how many blocks it has on its longest way, and in words what was counted."""
+    """The tensors of a model in order, the number of blocks on its longest path, and a description of the count."""
 
     members: tuple[Member, ...]
     blocks: int
@@ -117,7 +117,7 @@ class Anatomy:
 
 
 def role_by_name(name: str) -> str | None:
-    """ "embedding", "position" or "head" where a tensor's name says so, else None: for tensors without their model.
+    """ "embedding", "position" or "head" by a tensor's name, else None: for tensors without their model.
 
     >>> role_by_name("model.embed_tokens.weight"), role_by_name("lm_head.weight"), role_by_name("layers.0.fc.weight")
     ('embedding', 'head', None)
@@ -143,22 +143,23 @@ def find_roles(model: nn.Module, *, frozen: bool = False) -> Anatomy:
 
     Args:
         model: any module.
-        frozen: count blocks that are frozen, too: for a model that is to be unfrozen by stages.
+        frozen: whether to count frozen blocks as well, for a model that is unfrozen in stages.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
     >>> {m.name: m.role for m in find_roles(model).members if m.name.endswith("weight")}
     {'0.weight': 'matrix', '1.weight': 'norm', '2.weight': 'head'}
 
-    Raises UsageError for what is no module, has no parameters, or has some without a shape yet (lazy modules).
+    Raises UsageError for a value that is not a module, for a module without parameters, and for uninitialized
+    parameters (lazy modules).
     """
     if not isinstance(model, nn.Module):
-        raise UsageError(f"groups are made from a model (torch.nn.Module), not from a {type(model).__name__}")
+        raise UsageError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
     frozen = flag("find_roles", "frozen", frozen)
     names: dict[int, list[str]] = {}
     tensors: dict[int, nn.Parameter] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
         if nn.parameter.is_lazy(tensor):
-            raise UsageError(f"'{name}' has no shape yet: it is lazy; run one batch through the model first")
+            raise UsageError(f"'{name}' is lazy and has no shape yet; run one batch through the model first")
         names.setdefault(id(tensor), []).append(name)
         tensors[id(tensor)] = tensor
     if not tensors:
@@ -172,7 +173,7 @@ def find_roles(model: nn.Module, *, frozen: bool = False) -> Anatomy:
     role = {key: _one(roles[key], key in heads) for key in names}
     depths = find_depths(row, role, lambda tensor: id(tensor) in counts)
     readers = _readers(row, role)
-    exempt = declared.exempt(model)
+    exempt = declarations.exempt(model)
     members = []
     for key, given in names.items():
         member = Member(given[0], tuple(given), tensors[key], role[key], depths.of[key], exempt=key in exempt)
@@ -185,7 +186,7 @@ def find_roles(model: nn.Module, *, frozen: bool = False) -> Anatomy:
 
 
 def _averaged(model: nn.Module) -> set[int]:
-    """The tensors of averaged copies (torch's AveragedModel) inside of the model, which no optimizer trains."""
+    """The tensors of averaged copies (torch's AveragedModel) inside the model, which no optimizer trains."""
     found: set[int] = set()
     for module in model.modules():
         if type(module).__name__ == "AveragedModel" and module is not model:
@@ -257,7 +258,7 @@ def _is_scale(tensor: torch.Tensor, owner: nn.Module) -> bool:
 
 
 def _is_bias_of_experts(owner: nn.Module, local: str, tensor: torch.Tensor) -> bool:
-    """Whether it is `b1` beside a `w1` of [experts, in, out]: a row for each expert, and no matrix."""
+    """Whether the tensor is `b1` next to a `w1` of [experts, in, out]: a row for each expert, not a matrix."""
     if not re.fullmatch(r"b\d*", local):
         return False
     weight = getattr(owner, f"w{local[1:]}", None)

@@ -1,10 +1,9 @@
-"""Which parts of a model run side by side: towers, twins, an actor and its critic.
+"""The parallel parts of a model: towers, twins, an actor and its critic.
 
-A part is a tower beside an earlier one if it reads an input of its own: it has a table of tokens or a convolution over
-raw channels before its blocks, and so has the other; or it is made of plain layers and, by its sizes, cannot read what
-the other gives but what the other reads; or the names say so (`student` and `teacher`). An encoder and its decoder run
-one after the other, as do parts of which the later one has attention to what comes from outside, stages, and whatever
-stands in a Sequential.
+A part is a tower parallel to an earlier part if both have their own input: both have a token embedding or a convolution
+over raw channels before their blocks; or the part consists of plain layers whose sizes fit the input of the other part
+and not its output; or the names say so (`student` and `teacher`). An encoder and its decoder are sequential, as are
+stages, items of a Sequential, and a part with cross-attention after another part.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class _Row:
 
 
 def side_by_side(parts: list[Part], items: set[str]) -> list[Node]:
-    """The rows of the children of a module as one row, in which towers stand beside one another.
+    """The rows of the children of a module as one row, with parallel towers.
 
     Args:
         parts: the children in order: name, module, row.
@@ -140,7 +139,7 @@ def _twins(one: Part, other: Part, items: set[str]) -> bool:
 
 
 def _towers(one: Part, other: Part, sizes: set[int], lent: dict[str, str]) -> bool:
-    """Whether both have an input of their own."""
+    """Whether both parts have their own input."""
     if not (_has_input(other, sizes, lent) and _has_input(one, set(), lent)) or _in_turn(one, other):
         return False
     return not {id(table) for table in _own_tables(one[1])} & {id(table) for table in _own_tables(other[1])}
@@ -169,7 +168,7 @@ def _in_a_list(path: str) -> bool:
 
 
 def _tables(parts: list[Part]) -> dict[str, str]:
-    """Which loose tables and convolutions among the children belong to which of the stacks beside them, by name."""
+    """Assigns single embeddings and convolutions among the children to the stacks next to them, by name."""
     bodies = [part for part in parts if has_blocks(part[2])]
     loose = [part for part in parts if part[2] and not has_blocks(part[2]) and _has_input(part, set(), {})]
     without = [name for name, module, row in bodies if not _has_input((name, module, row), set(), {})]

@@ -1,9 +1,9 @@
-"""The parts of a model in the order in which they run: blocks, what stands around them, and towers side by side.
+"""The parts of a model in the order in which they run: blocks, the layers around them, and parallel towers.
 
-A block is what is repeated, one residual unit as a rule: a module of its own in a Sequential or ModuleList
-(`blocks.3`, `layer1.0`), in a ModuleDict, or one of several attributes that are numbered alike (`block0`, `s2.b1`) or
-of one kind. What lies inside of a block is never a block. Lists of lists are stages of blocks (`stages.2.blocks.1`) and
-are counted through. A model that says itself what its blocks are is believed (`declared.py`).
+A block is a repeated module, usually one residual unit: an item of a Sequential or ModuleList (`blocks.3`, `layer1.0`)
+or of a ModuleDict, or one of several attributes with numbered names (`block0`, `s2.b1`) or of the same class. A part of
+a block is never a block. Lists of lists are stages of blocks (`stages.2.blocks.1`), whose blocks are numbered through.
+Declarations of the model override this (`declarations.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 
 from torch import nn
 
-from stepwell.anatomy import declared
+from stepwell.anatomy import declarations
 from stepwell.anatomy.parts import Node, Unit, weights
 from stepwell.anatomy.towers import side_by_side
 
@@ -31,18 +31,18 @@ _SHARE = 2 / 3  # of the weights of a stage, which lie in its blocks where these
 
 
 def tree(model: nn.Module) -> list[Node]:
-    """The parts of `model` in a row, and towers in rows beside one another."""
+    """The parts of `model` in a row, with towers in parallel rows."""
     return _Builder(model).row(model, "", in_stack=False)
 
 
 class _Builder:
     def __init__(self, model: nn.Module) -> None:
-        self.named_blocks = declared.block_classes(model)  # as the model says it
+        self.named_blocks = declarations.block_classes(model)  # as the model says it
         counted = Counter(type(module).__name__ for module in model.modules())
         self.named_blocks = {name for name in self.named_blocks if counted[name] > 1 and "mbed" not in name}
 
     def row(self, module: nn.Module, path: str, in_stack: bool) -> list[Node]:
-        groups = declared.groups(module, path)
+        groups = declarations.groups(module, path)
         if groups is not None:
             return [_of_group(group) for group in groups]
         children = [child for child in module.named_children() if any(True for _ in child[1].parameters())]
@@ -89,7 +89,7 @@ class _Builder:
         return not _holds_blocks(module)
 
 
-def _of_group(group: declared.Group) -> Unit:
+def _of_group(group: declarations.Group) -> Unit:
     return Unit(group.path, group.is_block, group.parameters, declared=True)
 
 
@@ -117,7 +117,7 @@ def _is_composite(module: nn.Module) -> bool:
 
 
 def _layers_in(module: nn.Module) -> int:
-    """How many modules in it have weights of their own."""
+    """The number of modules in it that have weights."""
     return sum(
         any(sum(size > 1 for size in parameter.shape) > 1 for parameter in inner.parameters(recurse=False))
         for inner in module.modules()
@@ -142,9 +142,9 @@ def _kind(module: nn.Module) -> object:
 
 
 def _in_order(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """The children in the order in which they run: where a list of stages has lists of as many layers beside it (the
-    `downsample_layers` of a ConvNeXt, the `patch_embeddings` of a pyramid), the first item of each comes before the
-    second of any. A quantizer comes before the decoder that reads its codes."""
+    """The children in the order in which they run: if a list of stages has further lists of equal length next to it
+    (the `downsample_layers` of a ConvNeXt, the `patch_embeddings` of a pyramid), the first item of each comes before
+    the second of any. A quantizer comes before the decoder that reads its codes."""
     quantizers = [child for child in children if "quantize" in child[0].lower()]
     rest = [child for child in children if "quantize" not in child[0].lower()]
     decoder = next((place for place, (name, _) in enumerate(rest) if name.lower().startswith("dec")), None)

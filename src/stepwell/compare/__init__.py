@@ -1,4 +1,4 @@
-"""Compare optimizers fairly: equal tuning budgets, equal seeds, one schedule, the metric at the end of the decay.
+"""Compare optimizers fairly: equal tuning budgets, equal seeds, one schedule, and the metric at the end of the decay.
 
 >>> from stepwell.compare import compare
 >>> result = compare("digits", ["sgd", "adamw", "lion"], trials=6, seeds=3, jobs=2, out="runs/demo")  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know before believing it."""
+"""Reservations about the result of a comparison."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ INCOMPLETE = Check(
     severity="warning",
     certainty="certain",
     looks_for="the comparison is not complete",
-    why="the figures below may change with the rest",
-    instead="run the same command again: it goes on from here",
+    why="the figures may change when the other trials finish",
+    instead="run the same command again: the comparison resumes",
     example_bad="30 of 45 trials are done",
     example_good="45 of 45 trials are done",
 )
@@ -22,8 +22,8 @@ CRASHED = Check(
     certainty="certain",
     looks_for="trials of an optimizer ended in an exception",
     why="its budget was smaller than that of the others",
-    instead="mend the cause, delete these lines from trials.jsonl and run the same command again",
-    silent_when="a trial diverged: that is a result, and counts as one",
+    instead="fix the cause, delete the lines of these trials from trials.jsonl and run the same command again",
+    silent_when="a trial diverged: a divergence is a valid result",
     example_bad="2 of 6 trials of adamw crashed: CUDA out of memory",
     example_good="all 6 trials of adamw finished or diverged",
 )
@@ -33,8 +33,8 @@ NO_RATE = Check(
     severity="error",
     certainty="certain",
     looks_for="no learning rate of the range finished",
-    why="it has no score",
-    instead="give it a range that suits the task, with --lr-range NAME=low:high",
+    why="the optimizer has no score",
+    instead="give another range of learning rates, with --lr-range NAME=low:high",
     silent_when="trials are still missing",
     example_bad="no learning rate from 1 to 100 finished",
     example_good="3 of 6 learning rates from 0.01 to 1 finished",
@@ -44,8 +44,8 @@ EDGE = Check(
     name="best-rate-at-the-edge",
     severity="warning",
     certainty="certain",
-    looks_for="the best learning rate is the lowest or the highest of those tried",
-    why="a better one may lie outside, so its score may be too low",
+    looks_for="the best learning rate is the lowest or the highest of the rates tried",
+    why="a better rate may be outside the range, so the score may be too low",
     instead="widen the range, with --lr-range NAME=low:high",
     example_bad="tried 1e-4 to 1e-2, the best is 1e-2",
     example_good="tried 1e-4 to 1, the best is 1e-2",
@@ -56,8 +56,8 @@ SEEDS_LOST = Check(
     severity="warning",
     certainty="certain",
     looks_for="some of the seeds at the best learning rate did not finish",
-    why="its median is over the others only, which flatters it",
-    instead="read its score as unstable at this learning rate; a lower one, or clipping, may hold",
+    why="its median covers only the finished seeds and is therefore optimistic",
+    instead="treat the optimizer as unstable at this learning rate; a lower rate, or clipping, may be stable",
     example_bad="2 of 5 seeds diverged",
     example_good="5 of 5 seeds finished",
 )
@@ -67,8 +67,8 @@ FEW_SEEDS = Check(
     severity="note",
     certainty="certain",
     looks_for="fewer than three seeds for each optimizer",
-    why="the spread between seeds is not known, so small differences mean nothing",
-    instead="give --seeds 3 or more",
+    why="the spread between seeds is unknown, so small differences are not significant",
+    instead="use --seeds 3 or more",
     example_bad="--seeds 1",
     example_good="--seeds 5",
 )
@@ -77,9 +77,9 @@ OVERLAP = Check(
     name="seeds-overlap",
     severity="note",
     certainty="certain",
-    looks_for="the metric of the best optimizer lies in the range of another's seeds",
+    looks_for="the metrics of the best optimizer's seeds overlap with those of another optimizer",
     why="the order among them may be chance",
-    instead="give more --seeds before choosing between them by this metric",
+    instead="use more --seeds before choosing between them by this metric",
     silent_when="there are fewer than three seeds (C06 says so)",
     example_bad="adamw 0.91 to 0.95, lion 0.92 to 0.94",
     example_good="adamw 0.94 to 0.95, lion 0.91 to 0.92",
@@ -90,8 +90,8 @@ TARGET_MISSED = Check(
     severity="note",
     certainty="certain",
     looks_for="an optimizer did not reach the target of the task",
-    why="steps to the target are empty for them",
-    instead="give more --steps, or read the final metric only",
+    why="it has no number of steps to the target",
+    instead="use more --steps, or compare only the final metric",
     silent_when="the comparison is not complete, or the task has no target",
     example_bad="target 0.95, best 0.93",
     example_good="target 0.95, reached at step 120",
@@ -102,11 +102,11 @@ MORE_GRADIENTS = Check(
     severity="note",
     certainty="certain",
     looks_for="an optimizer takes more than one gradient per step",
-    why="in the same number of steps it sees more gradients than the others, and takes longer",
-    instead="compare it by the seconds to the target, or give the others as many gradients",
-    example_bad="SAM beside AdamW, both for 1,000 steps",
-    example_good="SAM for 500 steps beside AdamW for 1,000",
-    reference="Foret et al., arXiv 2010.01412, section 4: SAM beside SGD with twice the epochs",
+    why="with an equal number of steps it uses more gradients than the others, and takes longer",
+    instead="compare the seconds to the target, or give the other optimizers an equal number of gradients",
+    example_bad="SAM and AdamW, both for 1,000 steps",
+    example_good="SAM for 500 steps and AdamW for 1,000",
+    reference="Foret et al., arXiv 2010.01412, section 4: SAM against SGD with twice the epochs",
 )
 
 CHECKS = (INCOMPLETE, CRASHED, NO_RATE, EDGE, SEEDS_LOST, FEW_SEEDS, OVERLAP, TARGET_MISSED, MORE_GRADIENTS)

@@ -1,4 +1,4 @@
-"""`stepwell compare`: a comparison, its table, its report."""
+"""`stepwell compare`: a comparison, its table and its report."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 
 def compare(
     task: Annotated[str, typer.Argument(help="A built-in task (see `stepwell tasks`) or my_task.py:task.")],
-    optimizers: Annotated[str, typer.Option(help="Names with commas between (see `stepwell optimizers`).")] = (
+    optimizers: Annotated[str, typer.Option(help="Comma-separated names (see `stepwell optimizers`).")] = (
         "sgd,adamw,lion"
     ),
     trials: Annotated[int, typer.Option(help="Learning rates to try for each optimizer.")] = 8,
-    seeds: Annotated[int, typer.Option(help="Final runs of each optimizer at its best learning rate.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="Steps in a run; the task's own budget if not given.")] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Final runs of each optimizer at its best learning rate, one per seed.")
+    ] = 3,
+    steps: Annotated[int | None, typer.Option(help="Steps in a run; the task's default if not given.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes; one per two cores if not given.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder to keep the run in; runs/TASK if not given.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the results; runs/TASK if not given.")] = None,
     lr_range: Annotated[
-        list[str] | None, typer.Option(help="Search other rates: adamw=1e-4:1e-1. May be repeated.")
+        list[str] | None, typer.Option(help="Search other learning rates: adamw=1e-4:1e-1. May be repeated.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Set an argument: adamw.weight_decay=0.1. May be repeated.")
     ] = None,
-    prune: Annotated[bool, typer.Option(help="Cut hopeless learning rates half way.")] = True,
+    prune: Annotated[bool, typer.Option(help="Stop hopeless learning rates from the middle of a run on.")] = True,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -52,13 +54,13 @@ def compare(
     result = run(
         task, names, trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune, device=device,
         lr_ranges=ranges(lr_range or []), progress=suited(quiet),
-        options=options(option or [], "compare chooses the lr; its range is --lr-range {name}=low:high"),
+        options=options(option or [], "compare searches lr; set its range with --lr-range {name}=low:high"),
     )  # fmt: skip
     return _hand_over(result, as_json)
 
 
 def ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """`["adamw=1e-4:1e-1"]` as a dict. Raises UsageError for what is not of that form."""
+    """`["adamw=1e-4:1e-1"]` as a dict. Raises UsageError for any other form."""
     found = {}
     for text in given:
         name, _, span = text.partition("=")
@@ -66,7 +68,7 @@ def ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
         try:
             found[name] = float(low), float(high)
         except ValueError:
-            raise UsageError(f"--lr-range {shown(text)}: write it as adamw=1e-4:1e-1") from None
+            raise UsageError(f"--lr-range {shown(text)}; it must have the form adamw=1e-4:1e-1") from None
     return found
 
 
@@ -93,6 +95,6 @@ def _hand_over(result: Result, as_json: bool) -> int:
         show(result)
         print(f"report: {page}")
     if not result.complete:
-        say("interrupted; the same command goes on from here")
+        say("interrupted; run the same command again to resume")
         return Told(INTERRUPTED)
     return DONE

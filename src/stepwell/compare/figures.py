@@ -1,4 +1,4 @@
-"""A result as sections of tables and charts: data for the report, nothing drawn."""
+"""A result as sections of tables and charts: the data of the report; nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sections(result: Result) -> list[Section]:
     charts = [chart for chart in charts if chart.curves]
     parts = [
         Section("Result", [score_table(result)], headline(result)),
-        Section("Before you believe it", findings(result)),
+        Section("Reservations", findings(result)),
         Section("Learning curves and learning rates", charts),
         Section("What was run, and how", [settings_table(result), budget_table(result)], method(result)),
         Section("Every trial", [trial_table(result)]),
@@ -42,7 +42,7 @@ def headline(result: Result) -> str:
     """The result in one or two sentences."""
     ranked = [score for score in result.scores if score.median is not None]
     if not ranked:
-        return "No optimizer has a final run yet."
+        return "No optimizer has finished a final run yet."
     best = ranked[0]
     assert best.median is not None
     text = f"{best.optimizer} has the best median {result.task['metric']}: {shown(best.median)} over {_seeds(best)}"
@@ -87,8 +87,9 @@ def score_table(result: Result) -> Table:
     if target is not None:
         notes.append(
             f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "
-            "seconds to it are medians over all seeds (a seed that did not arrive counts as late) "
-            "and count training only, not evaluation."
+            "seconds to the target are medians over all seeds (a seed that missed the target counts as later than all "
+            "others) "
+            "and exclude evaluation."
         )
     return Table(
         ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to it",
@@ -100,12 +101,12 @@ def score_table(result: Result) -> Table:
 
 
 def shown(value: float) -> str:
-    """A metric as a reader wants it: four significant digits."""
+    """A metric with four significant digits."""
     return f"{value:.4g}"
 
 
 def learning_curves(result: Result, over: str = "steps") -> Chart:
-    """Median and range of the metric over the seeds, against steps or against seconds of training."""
+    """Median and range of the metric over the seeds, by steps or by seconds of training."""
     curves = []
     for score in result.scores:
         runs = [o for o in result.outcomes if o.optimizer == score.optimizer and o.phase == "seed" and o.steps]
@@ -125,16 +126,16 @@ def learning_curves(result: Result, over: str = "steps") -> Chart:
                 y_label=result.task["metric"],
             )
         )
-    title = "The metric while training" if over == "steps" else "The same, against time"
+    title = "The metric during training" if over == "steps" else "The metric over time"
     note = "Median over the seeds at the best learning rate; the band spans all of them."
     if over != "steps":
-        note = "Seconds are those of this machine, with the workers sharing it; evaluation is not counted."
+        note = "Seconds are measured on this machine, with all workers running; evaluation is not counted."
     log_y = wide(result, [v for c in curves for v in c.y if v is not None])
     return Chart(title, curves, note, _target(result), log_y=log_y, y_window=None if log_y else window(result, curves))
 
 
 def rates(result: Result) -> Chart:
-    """The final metric against the learning rate: how wide the good region is and whether it was covered."""
+    """The final metric by learning rate: the width of the good region, and whether the range covers it."""
     tune = [o for o in result.outcomes if o.phase == "tune" and o.metric]
     values = [o.metric[-1] for o in tune if o.status in ("finished", "pruned")]
     if not values:
@@ -168,18 +169,18 @@ def rates(result: Result) -> Chart:
     kinds = {curve.style for curve in curves}
     said = ["A star is the rate that the final runs use."]
     if part is not None and any(not part[0] <= value <= part[1] for value in values):
-        said.append("Bad rates lie outside the picture; a double click shows all.")
+        said.append("Bad rates are outside the visible range; a double click shows all.")
     if "hollow" in kinds:
-        said.append("Hollow points were cut as hopeless, at the value they had then.")
+        said.append("Hollow points were stopped as hopeless, and show the value at that time.")
     if "crosses" in kinds:
-        said.append("Crosses diverged; they have no value and stand at the bad end.")
+        said.append("Crosses diverged; they have no value and are drawn at the bad end.")
     note = " ".join(said)
     title = "The metric against the learning rate"
     return Chart(title, curves, note, _target(result), log_x=True, log_y=wide(result, values), y_window=part)
 
 
 def paths(result: Result) -> Chart | None:
-    """For two-parameter tasks: where each optimizer went, over the contours; one seed. None for others."""
+    """For two-parameter tasks: the path of each optimizer over the contours, for one seed. None for other tasks."""
     if result.surface is None:
         return None
     curves = []
@@ -200,12 +201,12 @@ def paths(result: Result) -> Chart | None:
 
 
 def window(result: Result, curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """The part of the y axis worth showing first: the medians once they have settled a little, and the target."""
+    """The initially visible part of the y axis: the medians without the start of the run, and the target."""
     return _around(result, [y for c in curves for x, y in zip(c.x, c.y, strict=True) if x >= SETTLED * c.x[-1]])
 
 
 def better_part(result: Result, tune: Sequence[Outcome]) -> tuple[float, float] | None:
-    """The part of the y axis that holds the better two thirds of each optimizer's rates, and the target."""
+    """The part of the y axis with the better two thirds of each optimizer's rates, and the target."""
     kept: list[float | None] = []
     for score in result.scores:
         mine = sorted(o.metric[-1] for o in tune if o.optimizer == score.optimizer and o.status == "finished")
@@ -227,7 +228,7 @@ def _around(result: Result, values: Sequence[float | None]) -> tuple[float, floa
 
 
 def wide(result: Result, values: Sequence[float]) -> bool:
-    """Whether the values span so many decades that only a logarithmic axis shows them."""
+    """Whether the values span so many decades that a logarithmic axis is needed."""
     positive = all(value > 0 for value in values)
     return bool(values) and result.task["direction"] == "min" and positive and max(values) > 100 * min(values)
 
@@ -238,27 +239,27 @@ def _target(result: Result) -> list[Mark]:
 
 
 def method(result: Result) -> str:
-    """How the comparison was made, in sentences that hold for this run."""
+    """The method of the comparison, in sentences that are true for this run."""
     plan = result.plan
     cut = (
         "From the middle of a run on, a learning rate whose best metric so far is worse than that of three "
-        "quarters of the trials of earlier rounds is cut. "
+        "quarters of the trials of earlier rounds is stopped. "
         if plan.prune
         else ""
     )
     return (
-        f"Each optimizer got {plan.trials} learning rates, one from the middle of each equal slice of its own range "
+        f"Each optimizer got {plan.trials} learning rates, one from the middle of each equal slice of its range "
         f"on a log scale, all with seed 0. {cut}"
         f"The rate with the best final metric then ran with {plan.seeds} other seed{'s' if plan.seeds != 1 else ''}. "
-        "Within a seed all optimizers start from the same weights and see the same batches in the same order. "
+        "For a given seed, all optimizers start from the same weights and see the same batches in the same order. "
         f"{_schedules(plan)} The metric is compared after the last step. The rate is chosen on the "
-        "same held-out data that the score is taken on, with the same number of looks for every optimizer. "
+        "same held-out data as the score, with the same number of evaluations for every optimizer. "
         "Hyperparameters other than the learning rate keep the values below."
     )
 
 
 def _schedules(plan: Plan) -> str:
-    """Who ran which schedule, in sentences."""
+    """The schedules of the optimizers, in sentences."""
     names = {contender.schedule for contender in plan.contenders}
     if len(names) == 1:
         return f"All share one schedule: {SCHEDULES[names.pop()]}."
@@ -287,7 +288,7 @@ def settings_table(result: Result) -> Table:
 
 
 def budget_table(result: Result) -> Table:
-    """How the trials of each optimizer ended, and what they cost."""
+    """How the trials of each optimizer ended, and their cost."""
     rows: list[list[Cell]] = []
     for score in result.scores:
         mine = [o for o in result.outcomes if o.optimizer == score.optimizer]
@@ -298,12 +299,12 @@ def budget_table(result: Result) -> Table:
             [score.optimizer, score.trials, *ended, score.seeds, score.seeds_finished, steps, duration(seconds)]
         )
     columns = ["optimizer", "lr trials", "finished", "cut", "diverged", "crashed", "seeds", "finished seeds", "steps"]
-    return Table([*columns, "training time"], rows, title="Budget and how it was spent",
+    return Table([*columns, "training time"], rows, title="Budget and its use",
                  notes=[f"{len(result.outcomes)} of {planned(result)} planned trials are done."])  # fmt: skip
 
 
 def trial_table(result: Result) -> Table:
-    """Every trial, as it ended."""
+    """Every trial and how it ended."""
     return Table(
         ["optimizer", "for", "lr", "seed", "ended", "steps", "metric", "seconds", "said"],
         [_trial_row(outcome) for outcome in result.outcomes],

@@ -1,6 +1,6 @@
-"""A run's folder: what was asked (`run.json`), what is done (`trials.jsonl`), and what comes of it.
+"""The folder of a comparison: its settings (`run.json`), its finished trials (`trials.jsonl`), and the results.
 
-Everything is on disk the moment it is known, so a run can be stopped at any time and resumed by the same command.
+Every result is written to disk immediately, so a run can be stopped at any time and resumed by the same command.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FORMAT = 1  # of run.json and trials.jsonl; raised when an old folder could not 
 
 
 class Folder:
-    """The folder of one comparison, opened or made.
+    """The folder of one comparison, opened or created.
 
-    A run that ended before its first trial did (a mistyped option) leaves nothing to lose and is replaced.
+    A run that ended before its first trial (because of a mistyped option) is replaced.
 
-    Raises UsageError, one line, if the folder holds another run (naming the first setting that differs and what
-    to do), holds something else, or cannot be written.
+    Raises UsageError, one line, if the folder contains another run (with the first setting that differs and what to
+    do), contains other files, or cannot be written.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -37,11 +37,11 @@ class Folder:
             path.mkdir(parents=True, exist_ok=True)
             for file in (settings, self._trials):  # a pipe would be waited for without end
                 if file.exists() and not file.is_file():
-                    raise UsageError(f"{file} is not a file: give another --out, or delete it")
+                    raise UsageError(f"{file} is not a file; give another --out, or delete {file}")
             if settings.exists() and self._trials.exists():
                 _same_run(path, settings, wanted)
             elif not settings.exists() and any(path.iterdir()):
-                raise UsageError(f"{path} is not empty and holds no comparison: give another --out")
+                raise UsageError(f"{path} is not empty and contains no comparison; give another --out")
             else:
                 write_whole(settings, json.dumps(wanted, indent=2) + "\n")
         except OSError as error:
@@ -50,9 +50,9 @@ class Folder:
                        for phase, count in (("tune", plan.trials), ("seed", plan.seeds))}  # fmt: skip
 
     def outcomes(self) -> list[Outcome]:
-        """What is done, in the order it was. A torn last line (the power went) is cut off the file.
+        """The finished trials in their order. An incomplete last line (after a power failure) is removed from the file.
 
-        Raises UsageError if an earlier line is not an outcome of this plan: then somebody edited the file.
+        Raises UsageError if an earlier line is not an outcome of this plan, because the file was edited.
         """
         if not self._trials.exists():
             return []
@@ -69,13 +69,13 @@ class Folder:
                     raise ValueError("of another plan")
             except (ValueError, RecursionError):
                 raise UsageError(
-                    f"{self._trials}, line {number} is damaged: delete that line to run its trial again"
+                    f"{self._trials}, line {number} is damaged; delete this line to run its trial again"
                 ) from None
             done[outcome.key] = outcome
         return list(done.values())
 
     def append(self, outcome: Outcome) -> None:
-        """Write one outcome and wait until the disk has it. Raises UsageError if it cannot be written."""
+        """Write one outcome and wait until it is on disk. Raises UsageError if it cannot be written."""
         try:
             with self._trials.open("ab") as file:
                 file.write(outcome.to_json().encode() + b"\n")
@@ -85,7 +85,7 @@ class Folder:
             raise UsageError(f"cannot write {self._trials}: {error.strerror or error}") from None
 
     def write(self, name: str, content: str) -> Path:
-        """Write a file of the folder whole or not at all. Returns its path."""
+        """Write a file of the folder atomically. Returns its path."""
         return write_whole(self.path / name, content)
 
 
@@ -94,17 +94,17 @@ def _same_run(path: Path, settings: Path, wanted: dict[str, Any]) -> None:
         held = json.loads(settings.read_text())
         differs = difference(_by_name(held), _by_name(wanted))
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # somebody edited it
-        raise UsageError(f"{settings} is damaged: give another --out, or delete {path}") from None
+        raise UsageError(f"{settings} is damaged; give another --out, or delete {path}") from None
     if differs is not None:
         name, before, now = differs
         raise UsageError(
-            f"{path} holds another run: {shown(name)[1:-1]} is {shown(before)} there and {shown(now)} here; "
+            f"{path} contains another run: {shown(name)[1:-1]} is {shown(before)} there and {shown(now)} here; "
             f"repeat that command to resume it, give another --out, or delete {path}"
         )
 
 
 def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the optimizers first as names, then one by one, so that a difference reads well."""
+    """The settings, with the optimizers first as names, then one by one, for readable differences."""
     contenders = settings.get("contenders") or []
     flat = {key: value for key, value in settings.items() if key != "contenders"}
     flat["optimizers"] = ",".join(c["name"] for c in contenders)

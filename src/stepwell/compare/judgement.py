@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know before believing it: the honest notes, as findings."""
+"""The reservations about a comparison, as findings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def findings(result: Result) -> list[Finding]:
-    """The reservations about a result, the gravest first; empty for a clean one."""
+    """The reservations about a result, the most severe first; empty if there are none."""
     found: list[Finding] = []
     for score in result.scores:
         found += _tuning(result, score)
@@ -29,7 +29,7 @@ def findings(result: Result) -> list[Finding]:
 
 
 def planned(result: Result) -> int:
-    """How many trials the whole plan has."""
+    """The number of trials of the whole plan."""
     return len(result.plan.contenders) * (result.plan.trials + result.plan.seeds)
 
 
@@ -43,7 +43,7 @@ def _tuning(result: Result, score: Score) -> list[Finding]:
         found.append(Finding(check=checks.CRASHED, place=place, seen=seen))
     if score.trials == result.plan.trials and score.best_lr is None:
         seen = f"no learning rate from {contender.low:g} to {contender.high:g} finished"
-        instead = f"give it a range that suits the task: {option}low:high"
+        instead = f"give another range of learning rates: {option}low:high"
         found.append(Finding(check=checks.NO_RATE, place=place, seen=seen, instead=instead))
     if score.edge is not None:
         rates = learning_rates(contender.low, contender.high, result.plan.trials)
@@ -76,8 +76,8 @@ def _evaluations(result: Result, score: Score) -> list[Finding]:
             check=checks.MORE_GRADIENTS,
             place=Trial(score.optimizer),
             seen=f"it takes {per_step:.3g} gradients per step",
-            instead="compare it by the seconds to the target, or give the others as many gradients: a run of their "
-            f"own with --steps times {per_step:.3g}",
+            instead="compare the seconds to the target, or give the other optimizers an equal number of gradients: a "
+            f"separate run with --steps times {per_step:.3g}",
         )
     ]
 
@@ -102,7 +102,7 @@ def _ranking(result: Result) -> list[Finding]:
 
 
 def overlap(one: Score, other: Score) -> bool:
-    """Whether the ranges of final metrics over the seeds of two optimizers meet."""
+    """Whether the ranges of the final metrics of two optimizers overlap."""
     return max(min(one.values), min(other.values)) <= min(max(one.values), max(other.values))
 
 

@@ -1,4 +1,4 @@
-"""What came of one trial: the record that a worker returns and that `trials.jsonl` keeps, one line each."""
+"""The outcome of one trial: the record that a worker returns, one line of `trials.jsonl`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Status = Literal["finished", "pruned", "diverged", "crashed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training run, done.
+    """The outcome of one training run.
 
     Attributes:
         optimizer, phase, index, lr, seed: the trial.
-        status: `"finished"` ran to the last step; `"pruned"` was cut as hopeless; `"diverged"` met a loss or a
-            metric that is not finite; `"crashed"` raised, or its process died.
-        error: why it crashed or diverged, one line; else empty.
+        status: `"finished"` at the last step; `"pruned"` as hopeless; `"diverged"` with a loss or metric that is not
+            finite; `"crashed"` by an exception or the death of its process.
+        error: the reason of a crash or divergence, one line; else empty.
         steps: [n] the steps after which the metric was taken, 0 first. metric: [n] its values.
-        loss: [n] mean training loss since the evaluation before; None at step 0.
-        seconds: [n] time spent training until then, without evaluation.
-        final: the metric after the last step, None unless finished.
-        state_bytes: memory held by the optimizer at the end. parameters: trainable elements of the model.
+        loss: [n] mean training loss since the previous evaluation; None at step 0.
+        seconds: [n] training time until the evaluation, without evaluations.
+        final: the metric after the last step; None unless finished.
+        state_bytes: bytes of the optimizer state at the end. parameters: trainable elements of the model.
         path: [n] positions of a two-parameter model at every evaluation, else empty.
         threads: torch threads of the worker.
-        evaluations: of the loss with its gradients: one per step, more for SAM and L-BFGS.
+        evaluations: number of gradient evaluations: one per step, more for SAM and L-BFGS.
     """
 
     optimizer: str
@@ -60,7 +60,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, line: str) -> Outcome:
-        """The outcome of a line. Raises ValueError if the line is torn or is no outcome."""
+        """The outcome in a line. Raises ValueError if the line is incomplete or not an outcome."""
         value = json.loads(line)
         if not isinstance(value, dict) or not {"optimizer", "phase", "index", "status"} <= value.keys():
             raise ValueError("not an outcome")
@@ -81,7 +81,7 @@ def crashed(trial: Trial, error: str, **known: Any) -> Outcome:
 
 
 def _wrong(outcome: Outcome) -> str:
-    """The first field whose value no trial leaves behind, or nothing: files are edited by people, too."""
+    """The first field with an impossible value, or an empty str: users may edit the file."""
     for name in ("optimizer", "error"):
         if not isinstance(getattr(outcome, name), str):
             return name

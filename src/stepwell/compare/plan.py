@@ -1,7 +1,7 @@
-"""What a comparison will run: equal budgets for every optimizer, settled before anything starts.
+"""The plan of a comparison: equal budgets for every optimizer, fixed before anything starts.
 
 Each optimizer gets `trials` runs at different learning rates, all with the tuning seed, then `seeds` runs at the
-best of them. Nothing here depends on how long anything takes, so the number of workers changes no result.
+best rate. The plan does not depend on run times, so the number of workers changes no result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Contender:
     """One optimizer in a comparison.
 
     Attributes:
-        name: the class name, `"AdamW"`. low, high: the learning rates to search, 0 < low < high.
+        name: the class name, `"AdamW"`. low, high: the range of learning rates to search, 0 < low < high.
         options: constructor arguments besides lr. schedule: a name of `SCHEDULES`.
     """
 
@@ -43,12 +43,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the outcome of a comparison; what `run.json` holds.
+    """All settings that determine the outcome of a comparison; the content of `run.json`.
 
     Attributes:
-        task: as the user named it. task_digest: of a user's file, so that a changed file is noticed; else empty.
+        task: as given by the user. task_digest: digest of a user's file, to detect changes; else empty.
         contenders: in the order given. trials, seeds, steps: per optimizer, >= 1.
-        prune: whether hopeless learning-rate trials are cut. device: `"cpu"` or `"cuda"`.
+        prune: whether hopeless learning-rate trials are stopped. device: `"cpu"` or `"cuda"`.
     """
 
     task: str
@@ -63,7 +63,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run to do. `index` counts within (optimizer, phase)."""
+    """One training run. `index` counts within (optimizer, phase)."""
 
     optimizer: str
     phase: Phase
@@ -73,15 +73,15 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """Its name in `trials.jsonl`."""
+        """The name of the trial in `trials.jsonl`."""
         return f"{self.optimizer}/{self.phase}/{self.index}"
 
 
 def learning_rates(low: float, high: float, count: int) -> list[float]:
     """One rate from the middle of each of `count` equal slices of log(low..high), visited coarse to fine.
 
-    In one dimension no sampler covers a range more evenly, and nothing is left to chance. The order is that of
-    van der Corput, so that already the first few are spread over the whole range.
+    In one dimension no sampler covers a range more evenly, and the rates are deterministic. They are in van der Corput
+    order, so the first few rates already cover the whole range.
 
     >>> learning_rates(1e-4, 1.0, 4)
     [0.000316, 0.0316, 0.00316, 0.316]
@@ -97,7 +97,7 @@ def _three_digits(value: float) -> float:
 
 
 def tuning_trials(plan: Plan) -> list[Trial]:
-    """All learning-rate trials, one optimizer after the other within each round."""
+    """All learning-rate trials, round by round, one optimizer after the other."""
     rates = {c.name: learning_rates(c.low, c.high, plan.trials) for c in plan.contenders}
     return [
         Trial(contender.name, "tune", index, rates[contender.name][index], TUNING_SEED)
@@ -108,14 +108,14 @@ def tuning_trials(plan: Plan) -> list[Trial]:
 
 
 def seed_trials(plan: Plan, optimizer: str, lr: float) -> list[Trial]:
-    """The final runs of one optimizer at its best rate."""
+    """The final runs of one optimizer at its best learning rate."""
     return [Trial(optimizer, "seed", index, lr, TUNING_SEED + 1 + index) for index in range(plan.seeds)]
 
 
 def rivals(trial: Trial, done: Collection[str]) -> list[str] | None:
-    """The keys of the trials that `trial` may be pruned against, or None while one of them is not done.
+    """The keys of the trials that `trial` may be pruned against, or None while one of these trials is not done.
 
-    These are the trials of earlier rounds, whichever order they ended in: that keeps pruning, too, free of timing.
+    They are the trials of earlier rounds, in any order of completion, so pruning does not depend on timing.
     """
     if trial.phase != "tune":
         return []
@@ -126,9 +126,9 @@ def rivals(trial: Trial, done: Collection[str]) -> list[str] | None:
 def startable(
     plan: Plan, best: Mapping[str, float | None], done: Collection[str], running: Collection[str]
 ) -> list[Trial]:
-    """The trials that may start now, the most urgent first.
+    """The trials that may start now, in order of priority.
 
-    `best` holds, for each optimizer whose tuning is complete, its best rate (None: no trial of it finished).
+    `best` maps each optimizer whose tuning is complete to its best rate (None if no trial finished).
     """
     todo: list[Trial] = list(tuning_trials(plan))
     for contender in plan.contenders:
@@ -142,10 +142,10 @@ def startable(
 def schedule_of(name: str, steps: int) -> Schedule:
     """The schedule of one trial of `steps` steps, by its name in `SCHEDULES`.
 
-    Which of them an optimizer runs is a fact of it (`Facts.schedule`), and no matter of taste: Schedule-Free averages
-    its iterates instead of a decay and loses under one; Rprop and L-BFGS find the length of a step themselves.
+    The schedule is a fact of the optimizer (`Facts.schedule`): Schedule-Free averages its iterates instead of a decay,
+    and gets worse with a decay; Rprop and L-BFGS determine the length of a step themselves.
 
-    A warmup is one step at least, which has the full rate already: so short runs can be compared, too.
+    A warmup has at least one step, at the full rate, so that short runs can be compared.
 
     >>> schedule_of("decay", 180)
     warmup(9).then(cosine(171))

@@ -1,4 +1,4 @@
-"""Telling how far a comparison is: bars with the time left on a terminal, one plain line per trial elsewhere."""
+"""The progress of a comparison: bars with the remaining time on a terminal, otherwise one plain line per trial."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from stepwell.errors import MissingExtra
 
 
 class Progress(Protocol):
-    """What a comparison tells while it runs."""
+    """Base class: receives the progress of a comparison."""
 
     def begin(self, plan: Plan, done: Sequence[Outcome]) -> None:
-        """The run starts; `done` was there already."""
+        """The run starts; the outcomes `done` already exist."""
 
     def step(self, trial: Trial, step: int) -> None:
-        """A trial has done this many steps."""
+        """A trial has completed this many steps."""
 
     def ended(self, outcome: Outcome) -> None:
         """A trial is done."""
 
     def end(self) -> None:
-        """The run is over, or was interrupted."""
+        """The run is complete or was interrupted."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows no progress."""
 
     def begin(self, plan: Plan, done: Sequence[Outcome]) -> None: ...
     def step(self, trial: Trial, step: int) -> None: ...
@@ -62,7 +62,7 @@ class Lines:
 
 
 class Bars:
-    """One bar per optimizer, with the time left, on a terminal."""
+    """One bar per optimizer, with the remaining time, on a terminal."""
 
     def __init__(self) -> None:
         try:
@@ -117,7 +117,7 @@ class Bars:
 
 
 def worded(outcome: Outcome, short: bool = False) -> str:
-    """One outcome in one line."""
+    """An outcome in one line."""
     what = f"lr {outcome.lr:g}" if outcome.phase == "tune" else f"seed {outcome.seed}"
     end = f"{outcome.final:.4g}" if outcome.final is not None else outcome.status
     if outcome.status == "pruned":
@@ -129,7 +129,7 @@ def worded(outcome: Outcome, short: bool = False) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them.
+    """A duration in readable form.
 
     >>> duration(8), duration(75), duration(7300)
     ('8 s', '1 min 15 s', '2 h 1 min')

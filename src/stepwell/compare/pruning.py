@@ -1,7 +1,7 @@
-"""When a learning-rate trial is hopeless: Optuna's percentile pruner, held back until half of the run.
+"""Pruning of hopeless learning-rate trials: Optuna's percentile pruner, active from the middle of the run on.
 
-Rankings change while the rate decays (a high rate looks bad until late), so a trial is cut only from the middle of
-the run on, and only if its best metric so far is worse than what three of four earlier trials had by then.
+Rankings change while the rate decays (a high rate looks bad until late). So a trial is stopped only from the middle of
+the run on, and only if its best metric so far is worse than that of three quarters of the earlier trials at that step.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FEWEST = 3  # earlier trials that ran to the end; with fewer nobody is judged
 
 
 class Judge:
-    """Says of one running trial whether it is hopeless against earlier ones.
+    """Decides whether a running trial is hopeless compared with earlier trials.
 
     Args:
-        rivals: outcomes of the same optimizer. Those that diverged or crashed do not count: beating them is no merit.
+        rivals: outcomes of the same optimizer. Outcomes that diverged or crashed do not count.
         direction: of the metric. steps: of a whole run.
 
     Raises MissingExtra without Optuna.
@@ -52,7 +52,7 @@ class Judge:
         self._steps = steps
 
     def hopeless(self, step: int, metric: float) -> bool:
-        """Report the metric after `step`; whether the trial should stop. The last step is never too late."""
+        """Report the metric after `step`. Returns whether the trial should stop; False at the last step."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._trial.report(metric, step)

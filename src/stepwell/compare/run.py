@@ -1,4 +1,4 @@
-"""A comparison from the first trial to the last: start what may start, write down what ends, stop when asked."""
+"""Runs a comparison: starts trials, records their outcomes, and stops on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Contender, Plan, rivals, startable
 from stepwell.compare.progress import Progress, Silent
 from stepwell.compare.scores import Score, scores, tuned
-from stepwell.compare.workers import Job, Step, Workers, available_cores, threads_per_worker
+from stepwell.compare.workers import Job, StepsDone, Workers, available_cores, threads_per_worker
 from stepwell.curves import Heights
 from stepwell.errors import UsageError, printable, shown
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A comparison, whole or as far as it came. `print(result)` shows its table; so does a notebook.
+    """The result of a comparison, complete or partial. `print(result)` and notebooks show its table.
 
     Attributes:
-        plan, outcomes, scores: what was asked, what was run, how it is scored.
+        plan, outcomes, scores: the settings, the finished trials, and their scores.
         task: facts of the task: name, metric, direction, target, ...
         machine: facts of the machine and the versions.
-        complete: whether every trial is done. seconds: wall time of this call; earlier calls are not in it.
-        folder: where everything is written.
-        surface: heights of a two-parameter task, for the picture of the path; None for others.
+        complete: whether every trial is done. seconds: wall time of this call, without earlier calls.
+        folder: the folder of all files.
+        surface: heights of a two-parameter task, for the plot of the path; None for other tasks.
     """
 
     plan: Plan
@@ -74,7 +74,7 @@ class Result:
         return f"{score_table(self).html()}<p><b>{escape(headline(self))}</b></p>"
 
     def to_json(self) -> dict[str, Any]:
-        """What `results.json` holds: plain lists, dicts and finite numbers."""
+        """The content of `results.json`: plain lists, dicts and finite numbers."""
         return {
             "stepwell": __version__,
             "complete": self.complete,
@@ -95,19 +95,19 @@ def contenders(
 ) -> tuple[Contender, ...]:
     """The optimizers to compare, each with the learning rates published for `family` and its usual options.
 
-    `ranges` and `options` overrule them by name. Raises UsageError for an unknown name (with the nearest), a
-    name given twice or overruled but not compared, or an empty range.
+    `ranges` and `options` override them by name. Raises UsageError for an unknown name (with the nearest known name),
+    for a name given twice, for a range or option of an optimizer that is not compared, and for an empty range.
     """
     from stepwell.optimizers import find
 
     names = arguments.sequence("compare", "optimizers", names, "a list of names, as ['sgd', 'adamw']")
     if not names:
-        raise UsageError("no optimizers to compare: give --optimizers adamw,lion")
+        raise UsageError("no optimizers to compare; give --optimizers adamw,lion")
     classes = [find(name) for name in names]
     found = [cls.__name__ for cls in classes]
     for name in found:
         if found.count(name) > 1:
-            raise UsageError(f"optimizer '{name}' is given twice")
+            raise UsageError(f"optimizer '{name}' is given twice; name each optimizer once")
     given_ranges = _by_class("--lr-range", {} if ranges is None else ranges, found)
     given_options = _by_class("--option", {} if options is None else options, found)
     known = family if isinstance(family, str) and family in ("cnn", "transformer", "toy") else None
@@ -127,25 +127,27 @@ def _checked_range(name: str, given: Any) -> tuple[float, float]:
         raise arguments.refusal("compare", f"lr_ranges of {name}", given, "two finite numbers, (low, high)")
     low, high = (float(arguments.plain_number(end) or 0.0) for end in span)
     if not 0 < low < high:
-        raise UsageError(f"learning rates of {name} from {low:g} to {high:g}: 0 < low < high is needed")
+        raise UsageError(f"learning rates of {name} from {low:g} to {high:g}; it must be 0 < low < high")
     if high > FURTHEST * low:
         raise UsageError(f"learning rates of {name} from {low:g} to {high:g} are more than {FURTHEST:g} times apart")
     return low, high
 
 
 def _checked_options(name: str, given: Any) -> dict[str, Any]:
-    """The options as `run.json` keeps them, by which a later call knows the run again."""
+    """The options as stored in `run.json`, by which a later call recognizes the run."""
     options = arguments.mapping("compare", f"options of {name}", given, "a dict, as {'momentum': 0.9}")
     for key, value in options.items():
         if not isinstance(key, str) or not key.isidentifier():
             raise arguments.refusal("compare", f"an option of {name}", key, "the name of an argument, as momentum")
         if key == "lr":
-            raise UsageError(f"compare: options of {name} have lr={shown(value)}; give a range of rates: lr_ranges")
+            raise UsageError(
+                f"compare: options of {name} contain lr={shown(value)}, which is searched; give its range as lr_ranges"
+            )
         try:
             json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except Exception:  # a tensor, nan, a lone surrogate, a list inside itself
             raise arguments.refusal(
-                "compare", f"{key} of {name}", value, "what a file can keep: finite numbers, words, lists, None"
+                "compare", f"{key} of {name}", value, "a value that a file can store: finite numbers, str, lists, None"
             ) from None
     return options
 
@@ -154,10 +156,10 @@ def _by_class(flag: str, given: Mapping[str, Any], found: Sequence[str]) -> dict
     from stepwell.optimizers import find
 
     settled = {}
-    for name, value in arguments.mapping("compare", flag, given, "a dict by the names of optimizers").items():
+    for name, value in arguments.mapping("compare", flag, given, "a dict from names of optimizers").items():
         cls = find(name).__name__
         if cls not in found:
-            raise UsageError(f"{flag} names {cls}, which is not compared here; compared: {', '.join(found)}")
+            raise UsageError(f"{flag} names {cls}, which is not compared; compared: {', '.join(found)}")
         settled[cls] = value
     return settled
 
@@ -180,13 +182,13 @@ def compare(
     """Compare optimizers on a task, each with the same tuning budget.
 
     Every optimizer gets `trials` learning rates from its own published range, then `seeds` runs at the best one,
-    all of `steps` steps (default: the task's budget) under one schedule; those that are defined without a decay
-    (`Facts.schedule`) run their own. `jobs` worker processes share the work (default: one per two cores). Everything
-    is kept in the folder `out` (default: `runs/<task>`); the same call resumes what an interruption left. Ctrl-C ends
-    the call early with what is done (`complete` is False).
+    all
+    of `steps` steps (default: the task's number of steps) with one schedule; optimizers that are defined without a
+    decay (`Facts.schedule`) have their own schedule. `jobs` worker processes share the work (default: one per two
+    cores). All results are stored in the folder `out` (default: `runs/<task>`); after an interruption, the same call
+    resumes. Ctrl-C ends the call with the finished trials (`complete` is False).
 
-    Raises UsageError for anything a user can mend: unknown names, settings out of range, a faulty task file, a
-    folder that holds another run.
+    Raises UsageError for unknown names, settings out of range, a faulty task file, and a folder with another run.
 
     >>> result = compare("ravine", ["sgd", "lion"], trials=4, seeds=3, out="runs/ravine")  # doctest: +SKIP
     >>> result.scores[0].optimizer  # doctest: +SKIP
@@ -249,7 +251,7 @@ def compare(
 
 
 def _run(plan: Plan, folder: Folder, direction: Any, jobs: int, progress: Progress) -> list[Outcome]:
-    """Run what is not done. Returns all outcomes, in the order of the plan; fewer after Ctrl-C."""
+    """Run the unfinished trials. Returns all outcomes in the order of the plan; fewer after Ctrl-C."""
     done = {outcome.key: outcome for outcome in folder.outcomes()}
     by_name = {contender.name: contender for contender in plan.contenders}
     progress.begin(plan, list(done.values()))
@@ -265,7 +267,7 @@ def _run(plan: Plan, folder: Folder, direction: Any, jobs: int, progress: Progre
                 if not workers.running:
                     break
                 for news in workers.news():
-                    if isinstance(news, Step):
+                    if isinstance(news, StepsDone):
                         progress.step(news.trial, news.step)
                     else:
                         folder.append(news)
@@ -287,12 +289,12 @@ def _complete(plan: Plan, outcomes: Sequence[Outcome], direction: Any) -> bool:
 
 def _check_device(device: Any) -> None:
     if not isinstance(device, str) or device not in ("cpu", "cuda"):
-        raise UsageError(f"device {shown(device)} is neither 'cpu' nor 'cuda'")
+        raise UsageError(f"device={shown(device)}; it must be 'cpu' or 'cuda'")
     if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise UsageError("device 'cuda' is not there: torch.cuda.is_available() is False; use --device cpu")
+            raise UsageError("device 'cuda' is not available: torch.cuda.is_available() is False; use --device cpu")
 
 
 def _check_progress(progress: Any) -> None:
@@ -303,16 +305,18 @@ def _check_progress(progress: Any) -> None:
     except Exception:  # a method of the user's own may raise anything
         right = False
     if not right:
-        raise arguments.refusal("compare", "progress", progress, "None or have begin, step, ended and end (`Lines()`)")
+        raise arguments.refusal(
+            "compare", "progress", progress, "None or an object with the methods begin, step, ended and end (`Lines()`)"
+        )
 
 
 def _folder_of(name: str) -> Path:
-    """Where a task's run is kept: inside `runs`, whatever the task is called."""
+    """The folder of a task's run: inside `runs`, for any name of the task."""
     inside = Path(name)
     if inside.is_absolute() or inside.drive or ".." in inside.parts or not inside.parts or "\\" in name:
         raise UsageError(
-            f"compare: the task is called {shown(name)}, which names no folder inside runs; "
-            "give another name to the task, or say where to keep the run: --out FOLDER"
+            f"compare: the task is called {shown(name)}, which is not a folder name inside runs; "
+            "rename the task, or give the folder of the run: --out FOLDER"
         )
     return Path("runs") / inside
 
@@ -343,7 +347,7 @@ def _heights(surface: Surface | None, points: int = 81) -> Heights | None:
 
 
 def machine(jobs: int) -> dict[str, str]:
-    """Where this runs: versions, processor, cores, workers. Nothing that names the user or the host."""
+    """Facts of the machine: versions, processor, cores, workers. The user and the host are not named."""
     import numpy
     import torch
 

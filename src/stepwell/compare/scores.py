@@ -1,4 +1,4 @@
-"""From outcomes to scores: pure functions, nothing is run and nothing is drawn."""
+"""From outcomes to scores, by pure functions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Score:
-    """How one optimizer did.
+    """The score of one optimizer.
 
     Attributes:
-        optimizer: its name. best_lr: the best tried, None before tuning is complete or if no trial finished.
-        edge: whether the best rate is the `"low"`est or `"high"`est tried; None inside the range.
-        trials, finished, pruned, diverged, crashed: of the learning-rate trials, how many ended how.
-        seeds: final runs done. seeds_finished: of those, how many ran to the end.
-        median, lower, upper: of the final metric over the finished seeds: median and quartiles; None without any.
+        optimizer: its name. best_lr: the best learning rate tried; None before tuning is complete, or if no trial
+            finished.
+        edge: `"low"` or `"high"` if the best rate is the lowest or highest tried; None inside the range.
+        trials, finished, pruned, diverged, crashed: numbers of learning-rate trials, in total and by status.
+        seeds: number of final runs done. seeds_finished: how many of them finished.
+        median, lower, upper: median and quartiles of the final metric over the finished seeds; None if no seed
+            finished.
         values: the final metric of each finished seed.
-        reached: how many seeds reached the target. steps_to_target, seconds_to_target: their median, None unless
-            at least half of the seeds reached it (a median over all seeds, those that did not taken as late).
+        reached: how many seeds reached the target. steps_to_target, seconds_to_target: their median over all seeds,
+            where a seed that missed the target counts as later than all others; None if that median is such a seed.
         step_ms: median milliseconds per step of the finished seeds.
         bytes_per_parameter: optimizer state per trainable element.
     """
@@ -54,8 +56,8 @@ class Score:
 def best_rate(outcomes: Iterable[Outcome], direction: Direction) -> float | None:
     """The rate of the finished tuning trial with the best final metric; None if none finished.
 
-    Equal metrics are common where the metric is a count (accuracy on few images): the middle one of the equally
-    good rates is taken, the furthest from where things get worse.
+    Equal metrics are common if the metric is a count (accuracy on few images). Then the middle of the equally good
+    rates is chosen, which is furthest from worse rates.
     """
     finished = [o for o in outcomes if o.phase == "tune" and o.status == "finished" and o.final is not None]
     if not finished:
@@ -77,7 +79,7 @@ def tuned(plan: Plan, outcomes: Sequence[Outcome], direction: Direction) -> dict
 
 
 def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target: float | None) -> list[Score]:
-    """One score per optimizer, the best median first; those without a finished seed come last."""
+    """One score per optimizer, the best median first; optimizers without a finished seed come last."""
     best = tuned(plan, outcomes, direction)
     rows = []
     for contender in plan.contenders:
@@ -125,7 +127,7 @@ def _edge(lr: float, rates: Sequence[float]) -> Literal["low", "high"] | None:
 
 
 def hit_target(outcome: Outcome, direction: Direction, target: float | None) -> tuple[float, float] | None:
-    """Steps and training seconds until the metric first was as good as the target; None if it never was."""
+    """Steps and training seconds until the metric first reached the target; None if it never did."""
     if target is None:
         return None
     for step, metric, seconds in zip(outcome.steps, outcome.metric, outcome.seconds, strict=True):
@@ -147,7 +149,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _median_with_late(hits: Sequence[float], seeds: int) -> float | None:
-    """The median over all seeds, with those that never arrived counted as later than every other."""
+    """The median over all seeds, in which a seed that missed the target counts as later than all others."""
     if not hits:
         return None
     times = sorted(hits) + [float("inf")] * (seeds - len(hits))

@@ -1,4 +1,4 @@
-"""The result in a terminal: the table, then what to know before believing it."""
+"""The result in a terminal: the table, then the reservations."""
 
 from __future__ import annotations
 

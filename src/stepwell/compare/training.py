@@ -1,4 +1,4 @@
-"""What one trial trains: a model and the Step around its optimizer, put together as a user would."""
+"""The model of one trial and the Step around its optimizer, composed as in a user's code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Training:
     """A task's model of one seed, and the Step that trains it.
 
     Args:
-        task, contender, seed: what is trained, with what, from which weights.
-        lr: the peak of the schedule.
-        device: where.
-        steps: updates of the run, over which the schedule is spread; None keeps `lr` throughout.
+        task, contender, seed: the task, the optimizer, and the seed of the initial weights.
+        lr: the peak learning rate of the schedule.
+        device: the device of the training.
+        steps: number of updates, the length of the schedule; None uses a constant `lr`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Training:
         )
 
     def update(self, batch: Any) -> Tensor:
-        """One update. Returns the loss before it, left on the device: nothing waits for it here."""
+        """One update. Returns the loss before the update, as a tensor on the device, without waiting for it."""
         batch = to_device(batch, self.device)
         losses: list[Any] = []
 
@@ -64,14 +64,14 @@ class Training:
         return first
 
     def measure(self) -> float:
-        """The metric, at the weights that the optimizer means to be evaluated (Schedule-Free, Lookahead)."""
+        """The metric, at the evaluation weights of the optimizer (Schedule-Free, Lookahead)."""
         with self.optimizer.evaluating() if hasattr(self.optimizer, "evaluating") else nullcontext():
             return self.task.measure(self.model)
 
 
 def check_takes(task: Task, contender: Contender) -> None:
-    """Raise UsageError for a contender that can train nothing here, before anything is trained: an optimizer of
-    matrices where the task's model has none, or a Sophia whose wrapper leaves no room for its estimates."""
+    """Raise UsageError, before training, for a contender that cannot train this task: an optimizer of matrices if the
+    task's model has no matrices, or Sophia inside a wrapper that prevents its estimates."""
     inside = find(contender.options.get("base") or contender.name)
     if not inside.facts.matrices_only and inside is find(contender.name):
         return
@@ -80,12 +80,13 @@ def check_takes(task: Task, contender: Contender) -> None:
     if taker is not None and needs_closure(optimizer):
         raise UsageError(
             f"compare: {contender.name} around {type(taker).__name__} gets no estimates of the Hessian, which need one "
-            f"gradient per update; compare {type(taker).__name__} itself, or put {contender.name} around another base"
+            f"gradient per update; compare {type(taker).__name__} itself, or use {contender.name} with another base"
         )
 
 
 def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
-    """The optimizer of a trial, from the model and not from its parameters: some treat tensors by their role."""
+    """The optimizer of a trial, made from the model and not from its parameters, because some optimizers treat tensors
+    by role."""
     options = dict(contender.options)
     if "model" in inspect.signature(find(contender.name)).parameters:  # SAM: for the statistics of batch norm
         options.setdefault("model", model)
@@ -93,13 +94,13 @@ def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
 
 
 def is_of_the_step(error: UsageError) -> bool:
-    """Whether a Step refuses what it was handed: a loss without a graph, a model that is frozen. That is a fault of
-    one model or one batch. What an optimizer or a task refuses would hit every trial alike."""
+    """Whether the error comes from a Step: a loss without a graph, a frozen model. Such an error concerns one model or
+    one batch. An error from an optimizer or a task would occur in every trial."""
     return str(error).startswith("Step: ")
 
 
 def to_device(batch: Any, device: str) -> Any:
-    """A batch on the device: tensors inside tuples, lists and dicts, to any depth; all else as it is."""
+    """A batch on the device: tensors inside nested tuples, lists and dicts are moved; other values are unchanged."""
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple

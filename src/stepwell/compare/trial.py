@@ -1,4 +1,4 @@
-"""One trial: train one model once and write down what happened. Runs in a worker; touches nothing outside."""
+"""One trial: train one model once and record the outcome. It runs in a worker process, without side effects."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def run_trial(
     """Train `task` for `steps` steps with one optimizer, learning rate and seed.
 
     The seed decides the initial weights, the order of the data and everything drawn while training, so two
-    optimizers with one seed start from the same place and see the same batches. `rivals` are earlier outcomes
-    that a hopeless run is cut against; None never cuts. `progress` is called with the steps done, at each evaluation.
+    optimizers with the same seed start from the same weights and see the same batches. `rivals` are earlier outcomes
+    for pruning; None does not prune. `progress` is called at each evaluation with the number of steps.
 
-    What goes wrong inside the task or the optimizer becomes an outcome ("crashed" with the last line of the exception,
-    "diverged"), not an exception. A UsageError (a missing extra, an option that the optimizer refuses) is raised:
-    it would hit every trial alike. So what a Step refuses, a loss without a graph, is an outcome, too.
+    An exception inside the task or the optimizer becomes an outcome ("crashed" with the last line of the exception, or
+    "diverged"). A UsageError (a missing extra, an option that the optimizer refuses) is raised, because it would occur
+    in every trial. A UsageError of a Step (a loss without a graph) concerns one trial and becomes an outcome.
 
     >>> task = stepwell.tasks.find("ravine")
     >>> run_trial(task, Contender("SGD", 1e-4, 1e-2), Trial("SGD", "tune", 0, 1e-3, seed=0), 100).status
@@ -51,7 +51,7 @@ def run_trial(
 
 
 class _Log:
-    """The lists of an outcome while it grows; what is there survives a crash."""
+    """The growing lists of an outcome; after a crash, the values so far are kept."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -94,10 +94,10 @@ def _train(
     torch.manual_seed(trial.seed)  # dropout: the same draws however much the model's builder drew
 
     def fault(step: int, losses: list[Tensor], seconds: float) -> str:
-        """Write one point of the curve; or what is not finite, and nothing is written.
+        """Add one point of the curve. If a value is not finite, return its description and add nothing.
 
-        The Step skips an update whose gradient is not finite. Here that ends the trial: weights that it kept from
-        becoming NaN would go on as a run that did not diverge.
+        The Step skips an update whose gradient is not finite. A trial ends then: otherwise the run would continue with
+        finite weights and would not count as diverged.
         """
         loss = torch.stack(losses).mean().item() if losses else None
         metric = training.measure() if loss is None or math.isfinite(loss) else math.nan
@@ -138,7 +138,7 @@ def _train(
 
 
 def evaluated_steps(steps: int, evaluations: int) -> list[int]:
-    """After which steps the metric is taken: evenly spread, the last step among them.
+    """The steps after which the metric is evaluated: evenly spread, including the last step.
 
     >>> evaluated_steps(10, 4)
     [2, 5, 7, 10]

@@ -1,6 +1,6 @@
-"""A few worker processes, one trial each at a time. A worker that dies costs its trial and nothing else.
+"""Worker processes, each with one trial at a time. If a worker dies, only its trial is lost.
 
-Not concurrent.futures: there, one killed process breaks the whole pool and does not say whose trial it was.
+concurrent.futures is not used, because one killed process breaks its whole pool and the lost trial is not known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stepwell.errors import UsageError
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is handed: the trial and all that it needs to run it."""
+    """The input of a worker: the trial and everything needed to run it."""
 
     trial: Trial
     task: str
@@ -33,15 +33,15 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Step:
-    """News from a worker: its trial has done this many steps."""
+class StepsDone:
+    """A message from a worker: its trial has completed this many steps."""
 
     trial: Trial
     step: int
 
 
 def threads_per_worker(jobs: int, cores: int | None = None) -> int:
-    """Torch threads of each worker, so that all of them together fill the machine and no more.
+    """Torch threads of each worker, so that all workers together use every core once.
 
     >>> threads_per_worker(3, cores=8)
     2
@@ -50,14 +50,14 @@ def threads_per_worker(jobs: int, cores: int | None = None) -> int:
 
 
 def available_cores() -> int:
-    """The cores that this process may use, which in a container is often fewer than the machine has."""
+    """The number of cores that this process may use, in a container often fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Workers:
-    """At most `jobs` processes, started when there is work for them and kept for the next trial.
+    """At most `jobs` processes, started on demand and reused for the next trial.
 
     >>> with Workers(jobs=2, threads=1) as workers:  # doctest: +SKIP
     ...     workers.start(job)
@@ -87,20 +87,20 @@ class Workers:
 
     @property
     def running(self) -> list[Trial]:
-        """The trials at work."""
+        """The running trials."""
         return [worker.job.trial for worker in self._busy if worker.job is not None]
 
     def start(self, job: Job) -> None:
-        """Hand a job to a free worker."""
+        """Send a job to a free worker."""
         assert self.free > 0
         worker = self._idle.pop() if self._idle else _Worker(self._context, self._threads)
         self._busy.append(worker)
         worker.give(job)
 
-    def news(self, timeout: float | None = None) -> Iterator[Step | Outcome]:
-        """Wait until at least one worker says something (or `timeout` seconds), then give all that was said.
+    def news(self, timeout: float | None = None) -> Iterator[StepsDone | Outcome]:
+        """Wait until at least one worker sends a message (or `timeout` seconds), then return all messages.
 
-        Raises UsageError if a worker met one: it would hit every trial alike.
+        Raises UsageError if a worker raised one, because it would occur in every trial.
         """
         ready = wait([worker.pipe for worker in self._busy], timeout)
         for worker in [worker for worker in self._busy if worker.pipe in ready]:
@@ -113,7 +113,7 @@ class Workers:
                 yield crashed(trial, worker.obituary())
                 continue
             if kind == "step":
-                yield Step(trial, said)
+                yield StepsDone(trial, said)
                 continue
             self._busy.remove(worker)
             self._idle.append(worker)
@@ -162,9 +162,9 @@ class _Worker:
 
 @contextlib.contextmanager
 def _plain_main() -> Iterator[None]:
-    """Start a worker without running the user's main script again in it: it needs nothing from there.
+    """Start a worker without running the user's main script again, which the worker does not need.
 
-    The spawn method imports the main module anew in each child, which costs its imports and, for a script without
+    The spawn method imports the main module again in each child. That costs its imports and, for a script without
     `if __name__ == "__main__"`, starts the comparison again.
     """
     main = sys.modules["__main__"]
@@ -182,7 +182,7 @@ def _plain_main() -> Iterator[None]:
 
 
 def _work(pipe: Connection, threads: int) -> None:
-    """The life of a worker: take a job, send steps and an outcome, until the pipe ends."""
+    """The loop of a worker: receive a job, send steps and an outcome, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what stops
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)  # before torch and numba are imported, which read them once

@@ -1,4 +1,4 @@
-"""The engine: makes an update rule into a `torch.optim.Optimizer`."""
+"""The engine: turns an update rule into a `torch.optim.Optimizer`."""
 
 from stepwell.engine.given_groups import as_groups
 from stepwell.engine.optimizer import Optimizer

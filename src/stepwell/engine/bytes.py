@@ -1,7 +1,7 @@
-"""The ledger of state bytes: what a slot, the state of a tensor, or whatever is held takes in memory.
+"""The ledger of state bytes: the memory of a slot, of the state of a tensor, and of the state of an optimizer.
 
-Everything that counts bytes of state asks here: `explain`, `state_bytes` of optimizers and wrappers, the forecast of
-`stepwell.groups`, the catalogue and `bench/`. Step counts (a number per tensor) are left out everywhere.
+All counts of state bytes use these functions: `explain`, `state_bytes` of optimizers and wrappers, the forecast of
+`stepwell.groups`, the catalogue and `bench/`. Step counts (a number per tensor) are excluded.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def held(values: Iterable[Any]) -> int:
 
 
 def held_in_state(state: Mapping[Any, Any]) -> int:
-    """Bytes held in `optimizer.state`, beside the step counts; a user's own entries do not count."""
+    """Bytes in `optimizer.state`, without the step counts and without a user's own entries."""
     return sum(
         held(value for name, value in entries.items() if name != "step" and isinstance(value, Tensor))
         for tensor, entries in state.items()
@@ -77,8 +77,8 @@ def held_in_state(state: Mapping[Any, Any]) -> int:
 
 
 def held_by_anyone(state: Mapping[Any, Any]) -> int:
-    """Bytes of the memory that state lies in, whoever wrote it: step counts, lists and what subclasses (torchao's) are
-    made of included, each piece of memory once."""
+    """Bytes of the memory of a state of any optimizer, including step counts, lists and the inner tensors of subclasses
+    (torchao's); shared memory counts once."""
     seen: dict[int, int] = {}
     for entries in state.values():
         for value in entries.values() if isinstance(entries, dict) else ():

@@ -1,9 +1,9 @@
-"""Numbers of one per tensor (the step count, Prodigy's d): entries of the state, and side by side for a kernel.
+"""Numbers of which each tensor has one (the step count, Prodigy's d): entries of the state, and an array for kernels.
 
-Each entry, such as `optimizer.state[p]["step"]`, is a tensor with memory of its own, so that what a user does with one
-(`.data`, shared memory, a storage that is freed and filled again) touches no other. On the CPU the numbers are fetched
-from where their entries lie before an update and brought back after it, by one compiled loop. On a GPU that would
-take a launch for each, so there the entries are elements of one tensor, which the kernel reads.
+Each entry, such as `optimizer.state[p]["step"]`, is a separate tensor, so that changes by a user (`.data`, shared
+memory, a resized storage) affect no other entry. On the CPU, one compiled loop reads the numbers from their entries
+before an update and writes them back afterwards. On a GPU that would need a kernel launch for each number, so there the
+entries are elements of one tensor, which the kernel reads.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def kernel(job):
 
 
 class Cells:
-    """The numbers `values`, one or several per tensor, with their entries in the state by place in `values`."""
+    """The numbers `values`, one or several per tensor, with their entries in the state by index in `values`."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -61,7 +61,7 @@ class Cells:
         return self.values if self._in_values else self.values.numpy()
 
     def bind(self, place: int, state: Any, name: str, label: str, number: float) -> None:
-        """Take `number` as that of one place, and show it in `state`: in the entry that is there, if it can be used."""
+        """Set the number at one index, and show it in `state`: in the existing entry, if possible."""
         flat = self.values.view(-1)
         flat[place] = number
         known = state.get(name)
@@ -91,7 +91,7 @@ class Cells:
         self._fetch_strange()
 
     def bring_back(self) -> None:
-        """Write the numbers to where their entries lie."""
+        """Write the numbers to their entries."""
         flat = self.values.view(-1)
         if not self._in_values and self._pointers is not None:
             self._fetched = flat.numpy()[self._places]
@@ -120,7 +120,7 @@ class Cells:
                     self._fetched[k] = float(entry)
 
     def _fetch_moved(self) -> None:
-        """On a GPU: entries that are no longer elements of `values` are read one by one, which waits."""
+        """On a GPU: read entries that are no longer elements of `values` one by one, which waits for the device."""
         for place, (label, entry) in list(self.entries.items()):
             if entry.data_ptr() != self.values.data_ptr() + place * self.values.itemsize:
                 self.strange[place] = label, self.entries.pop(place)[1]
@@ -136,7 +136,9 @@ def _number_in(label: str, entry: Tensor) -> float:
     """The number of an entry, or UsageError."""
     fits = entry.numel() == 1 and entry.layout == torch.strided and not entry.is_complex()
     if not fits or not lies_in_its_storage(entry):
-        raise UsageError(f"{label} is no longer one number (shape {tuple(entry.shape)}); put one back")
+        raise UsageError(
+            f"{label} is no longer one number (shape {tuple(entry.shape)}); put a tensor of one number back"
+        )
     return float(entry)
 
 

@@ -1,12 +1,13 @@
-"""State out and in: torch's layout and slot names, so that either side loads what the other has written.
+"""Saving and loading state, in torch's layout and with torch's slot names, so that checkpoints work in both directions.
 
     {"state": {index: {"step": ..., slot: tensor, ...}}, "param_groups": [{..., "params": [index, ...]}]}
 
-Where the optimizer was built with names (`model.named_parameters()`), groups carry `param_names`, and a checkpoint is
-loaded by name: a layer that moved keeps its moments, whatever wraps the model (see `prefixes.py`). Otherwise by
-position, as torch does, and where two parameters have the same name. Tensors keep their dtype; a slot that the
-optimizer keeps in another format is converted when it is next used. What a user has added to `optimizer.state`, to the
-state of a parameter or to a group is carried, as torch carries it.
+If the optimizer was built with names (`model.named_parameters()`), groups contain `param_names`, and a checkpoint is
+loaded by name: a layer that moved keeps its moments, with any wrapper of the model (see `prefixes.py`). Without names,
+    or
+if two parameters have the same name, it is loaded by position, as in torch. Tensors keep their dtype; a slot that the
+optimizer stores in another format is converted at its next use. A user's entries in `optimizer.state`, in the state of
+a parameter or in a group are saved and loaded, as in torch.
 
 Everything is checked before anything is changed: groups here, entries of the state in `stored.py`.
 """
@@ -43,8 +44,8 @@ _WITHOUT_COUNT = ({"momentum_buffer"}, {"exp_avg"})
 
 
 def state_dict(optimizer: Any) -> dict[str, Any]:
-    """The state of `optimizer` in torch's layout. Tensors are those in use, not copies, but for what belongs to the
-    codes of a shard (`_over_the_mesh`)."""
+    """The state of `optimizer` in torch's layout. Tensors are those in use, not copies, except for the codes of a shard
+    (`_over_the_mesh`)."""
     indices: dict[int, int] = {}
     groups = []
     for group in optimizer.param_groups:
@@ -62,16 +63,16 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
 
 
 def content_of(owner: str, given: Any) -> dict[str, Any]:
-    """A checkpoint as a dict of its own, or UsageError where it is none."""
+    """A checkpoint as a new dict. Raises UsageError if it is not a checkpoint."""
     if not isinstance(given, Mapping):
         raise UsageError(
-            f"{owner}: the checkpoint is a {type(given).__name__}; pass what optimizer.state_dict() returned"
+            f"{owner}: the checkpoint is a {type(given).__name__}; pass the result of optimizer.state_dict()"
         )
     return dict(given)
 
 
 def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats: bool = False) -> None:
-    """Take over `checkpoint`, or raise UsageError naming the first parameter that does not fit and change nothing."""
+    """Load `checkpoint`, or raise UsageError that names the first parameter that does not fit, and change nothing."""
     owner = type(optimizer).__name__
     saved_state, saved_groups = parts_of(owner, checkpoint)
     groups = optimizer.param_groups
@@ -110,12 +111,12 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats:
 
 
 def parts_of(owner: str, checkpoint: Mapping[str, Any]) -> tuple[Mapping[Any, Any], list[dict[str, Any]]]:
-    """State and groups of a checkpoint in torch's layout, or UsageError naming what is none."""
+    """State and groups of a checkpoint in torch's layout. Raises UsageError for the first entry of another type."""
     for key in ("state", "param_groups"):
         if key not in checkpoint:
             raise UsageError(
                 f"{owner}: the checkpoint has no '{key}' (it has {', '.join(map(str, checkpoint)) or 'nothing'}); "
-                "pass what optimizer.state_dict() returned"
+                "pass the result of optimizer.state_dict()"
             )
     state, groups = checkpoint["state"], checkpoint["param_groups"]
     if not isinstance(state, Mapping):
@@ -134,9 +135,9 @@ def parts_of(owner: str, checkpoint: Mapping[str, Any]) -> tuple[Mapping[Any, An
             raise UsageError(f"{start}: 'params' is a {type(indices).__name__}; it must be a list of indices")
         for index in indices:
             if not isinstance(index, (int, str)) or isinstance(index, bool):  # distributed checkpoints have names
-                raise UsageError(f"{start}: 'params' holds a {type(index).__name__}; it must be a list of indices")
+                raise UsageError(f"{start}: 'params' contains a {type(index).__name__}; it must be a list of indices")
             if index in seen:
-                raise UsageError(f"{start}: 'params' has {index!r} twice; each parameter has an index of its own")
+                raise UsageError(f"{start}: 'params' has {index!r} twice; each parameter must have its own index")
             seen.add(index)
         if names is not None:
             is_list = isinstance(names, Sequence) and not isinstance(names, str)
@@ -153,19 +154,19 @@ def parts_of(owner: str, checkpoint: Mapping[str, Any]) -> tuple[Mapping[Any, An
             raise UsageError(f"{owner}: the state of {key!r} in the checkpoint is a {type(value).__name__}, not a dict")
         if isinstance(key, int) and not isinstance(key, bool) and key not in seen and isinstance(value, Mapping):
             raise UsageError(
-                f"{owner}: the checkpoint has the state of a parameter {key}, which none of its groups has; load one "
-                "that was not changed"
+                f"{owner}: the checkpoint has the state of a parameter {key}, which is in none of its groups; load an "
+                "unchanged checkpoint"
             )
     return state, result
 
 
 def own_prefix(wrapper: str) -> str:
-    """How the entries begin that a wrapper adds to the state of a parameter in a checkpoint."""
+    """The prefix of the entries that a wrapper adds to the state of a parameter in a checkpoint."""
     return f"{wrapper.lower()}_"
 
 
 def _refuse_kept_by_wrappers(owner: str, state: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
-    """Raise UsageError where loading would drop what a wrapper keeps (Lookahead's slow weights)."""
+    """Raise UsageError if loading would drop the state of a wrapper (Lookahead's slow weights)."""
     wrappers = dict.fromkeys(str(name) for group in groups for name in group.get(WRAPPERS) or ())
     for name in wrappers:
         for slots in state.values():
@@ -173,26 +174,26 @@ def _refuse_kept_by_wrappers(owner: str, state: Mapping[Any, Any], groups: list[
                 if isinstance(key, str) and key.startswith(own_prefix(name)):
                     raise UsageError(
                         f"{owner}: the checkpoint is of {name} around another optimizer, and '{key}' would be lost; "
-                        f"load it into {name}({owner}(...)), and go on with its `base`"
+                        f"load it into {name}({owner}(...)), and continue with its `base`"
                     )
 
 
 def _check_group(optimizer: Any, owner: str, group: Mapping[str, Any], values: dict[str, Any]) -> None:
-    """Raise UsageError where a group would not be one that the optimizer takes; its numbers become plain ones."""
+    """Raise UsageError for a group that the optimizer does not accept; convert its numbers to Python numbers."""
     ranges: dict[str, Range | OneOf] = optimizer.ranges_with(optimizer.defaults)
     ranges |= {f"initial_{key}": ranges[key] for key in ("lr", "weight_decay") if key in ranges}
     values.update(as_plain_numbers(values, ranges))
     check_hyperparameters(owner, values, ranges)
     for key, default in optimizer.defaults.items():
         if isinstance(default, str) and not isinstance(values.get(key, ""), str) and key not in ranges:
-            raise UsageError(f"{owner}: {key}={values[key]!r} is a {type(values[key]).__name__}; it must be a word")
+            raise UsageError(f"{owner}: {key}={values[key]!r} is a {type(values[key]).__name__}; it must be a str")
     whole = {**group, **values}
     optimizer.check_together(whole)
     optimizer._check_formats(whole)
 
 
 def copied(value: Any) -> Any:
-    """A value of a checkpoint that shares nothing with it which a step would change."""
+    """A copy of a value of a checkpoint, as far as a step could change it."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) is dict:
@@ -203,7 +204,7 @@ def copied(value: Any) -> Any:
 
 
 def _packed(slots: Mapping[str, Any]) -> list[str]:
-    """The slots that are kept in 4-bit codes: a vector of bytes that does not say which element is which."""
+    """The slots in 4-bit codes: vectors of bytes that do not contain the order of their elements."""
     return [
         key
         for key in slots
@@ -215,8 +216,8 @@ def _packed(slots: Mapping[str, Any]) -> list[str]:
 
 
 def _over_the_mesh(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a parameter that is cut over processes, with block scales and 4-bit codes as parts of spread tensors
-    as well: a distributed checkpoint has one name for them in all processes."""
+    """The state of a sharded parameter, with block scales and 4-bit codes as DTensors as well: a distributed checkpoint
+    has one name for them in all processes."""
     result = dict(slots)
     if not sharding.is_cut(tensor):
         return result
@@ -236,7 +237,7 @@ def _over_the_mesh(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
-    """What `_over_the_mesh` made: the part that lies here, as long as the shard needs it."""
+    """The inverse of `_over_the_mesh`: the local part, with the length of the shard."""
     if not sharding.is_cut(tensor):
         return slots
     result, elements = dict(slots), sharding.local(tensor).numel()
@@ -251,7 +252,7 @@ def _of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
 
 
 def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What must be saved beside 4-bit codes of a tensor whose memory does not follow its dimensions."""
+    """The order to save with the 4-bit codes of a tensor whose memory does not follow its dimensions."""
     order = memory_order.order_of(sharding.local(tensor))
     return {formats.ORDER: torch.tensor(order)} if _packed(slots) and list(order) != sorted(order) else {}
 
@@ -268,8 +269,9 @@ def _unpacked(
         saved = stored.plain(*about, formats.ORDER, saved)
         if saved.dtype != torch.int64 or saved.ndim != 1 or sorted(saved.tolist()) != sorted(mine):
             raise UsageError(
-                f"{about[0]}: '{formats.ORDER}' of {about[1]} in the checkpoint is {saved.tolist()}; it must hold the "
-                f"dimensions {sorted(mine)} in an order of int64"
+                f"{about[0]}: '{formats.ORDER}' of {about[1]} in the checkpoint is {saved.tolist()}; it must contain "
+                "the "
+                f"dimensions {sorted(mine)} in some order, as int64"
             )
         order = tuple(saved.tolist())
     for key in _packed(given) if order != mine else ():
@@ -280,14 +282,14 @@ def _unpacked(
 
 
 def _scales(largest: Tensor) -> Tensor:
-    """The block scales as kernels read them: float32, one after the other."""
+    """The block scales in the form for kernels: float32, contiguous."""
     return largest.detach().as_subclass(Tensor).to(torch.float32, copy=True).contiguous()
 
 
 def _checked(
     optimizer: Any, name: str, tensor: Tensor, slots: Mapping[Any, Any], group: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The saved slots of one parameter of a group as it will be, on its device, or UsageError."""
+    """The saved slots of one parameter, on its device, for the loaded group. Raises UsageError if they do not fit."""
     owner = type(optimizer).__name__
     about = (owner, name)
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
@@ -339,7 +341,7 @@ def _checked(
 
 
 def _check_entries(owner: str, name: str, given: Mapping[str, Any], own: Mapping[Any, Any], needed: set[str]) -> None:
-    """Raise UsageError where the entries of a parameter are not those of this optimizer."""
+    """Raise UsageError if the entries of a parameter are not those of this optimizer."""
     strange = sorted(key for key in own if isinstance(key, str) and key.removesuffix("_largest") in _SLOTS)
     alone = sorted(key for key in given if key.endswith("_largest") and key.removesuffix("_largest") not in given)
     absent = sorted(needed - set(given))
@@ -354,29 +356,29 @@ def _check_entries(owner: str, name: str, given: Mapping[str, Any], own: Mapping
         )
     if begun and "step" not in given and needed not in _WITHOUT_COUNT:
         raise UsageError(
-            f"{owner}: the checkpoint lacks 'step' for {name}, by which its averages are corrected; it was saved by "
+            f"{owner}: the checkpoint lacks 'step' for {name}, which bias correction needs; it was saved by "
             "another optimizer, or changed"
         )
 
 
 def _here(about: tuple[str, str], key: str, value: Any, tensor: Tensor) -> Any:
-    """The part of an entry that lies here. What is spread belongs to a parameter that is."""
+    """The local part of an entry. A DTensor is accepted only for a DTensor parameter."""
     if sharding.is_spread(value) and not sharding.is_spread(tensor):
         raise UsageError(
-            f"{about[0]}: '{key}' of {about[1]} is spread over a mesh in the checkpoint, and the parameter is not; "
+            f"{about[0]}: '{key}' of {about[1]} is a DTensor in the checkpoint, and the parameter is not; "
             "save with torch.distributed.checkpoint.state_dict.get_optimizer_state_dict and full_state_dict=True"
         )
     return sharding.local(value)
 
 
 def _own(value: Any, tensor: Tensor) -> Any:
-    """What a user keeps beside the slots of a parameter: a copy, on its device, as torch makes it."""
+    """A user's own entry in the state of a parameter: a copy on the device of the parameter, as in torch."""
     result = copied(value)
     return result.to(tensor.device) if isinstance(result, Tensor) and not result.is_meta else result
 
 
 def _check_shared(optimizer: Any, origin: list[tuple[str, Tensor, Any]], loaded: Mapping[Any, Any]) -> None:
-    """Raise UsageError where a number that all parameters share (Prodigy's d) is not one."""
+    """Raise UsageError if a number that all parameters share (Prodigy's d) differs between them."""
     owner = type(optimizer).__name__
     shared = {slot.name for one in optimizer.signatures.values() for slot in one.slots if slot.per == "run"}
     first: dict[str, tuple[str, float]] = {}
@@ -387,5 +389,5 @@ def _check_shared(optimizer: Any, origin: list[tuple[str, Tensor, Any]], loaded:
             if other[1] != value:
                 raise UsageError(
                     f"{owner}: '{key}' is {value:g} of {name} in the checkpoint and {other[1]:g} of {other[0]}; all "
-                    "parameters share it, so it must be one number; load a checkpoint that was not changed"
+                    "parameters share this number; load an unchanged checkpoint"
                 )

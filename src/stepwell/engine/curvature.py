@@ -1,4 +1,4 @@
-"""Products of the Hessian of a loss with vectors, of which estimates of its diagonal are made."""
+"""Products of the Hessian of a loss with vectors, for estimates of its diagonal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stepwell.errors import UsageError
 
 
 def hessian_products(loss: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor | None]:
-    """H @ vectors of a loss, one tensor per parameter; None for one that the loss does not depend on.
+    """H @ vectors for a loss, one tensor per parameter; None for a parameter that the loss does not depend on.
 
-    The graph stays. Raises UsageError for a loss without a second derivative.
+    The graph is kept. Raises UsageError for a loss without a second derivative.
     """
     grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
     bent = [(p, g, v) for p, g, v in zip(params, grads, vectors, strict=True) if g is not None and g.requires_grad]
@@ -27,7 +27,7 @@ def hessian_products(loss: Tensor, params: Sequence[Tensor], vectors: Sequence[T
             if not any(said in str(error) for said in ("not implemented", "differentiate twice", "double backward")):
                 raise
             raise UsageError(
-                f"Hutchinson: the loss has no second derivative here ({str(error).splitlines()[0]:.120}); take "
+                f"Hutchinson: the loss has no second derivative ({str(error).splitlines()[0]:.120}); use "
                 "GaussNewtonBartlett, or compute attention with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
             ) from error
         products = {id(p): product for p, product in zip(inputs, found, strict=True)}

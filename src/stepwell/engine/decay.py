@@ -14,8 +14,8 @@ _OF_TORCH = {"AdamW": "decoupled", "Adafactor": "decoupled", "Muon": "decoupled"
 
 
 def decay_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> str | None:
-    """How weight decay acts in a group: "coupled" (in the gradient), "decoupled" (by lr * weight_decay), or None where
-    it is neither, or not known."""
+    """How weight decay acts in a group: "coupled" (in the gradient), "decoupled" (by lr * weight_decay), or None for
+    anything else or unknown."""
     name = type(optimizer).__name__
     if isinstance(optimizer, Optimizer):
         return optimizer.decay_of(group) or optimizer.decay_by_rule

@@ -1,4 +1,4 @@
-"""What an optimizer does with each tensor, and why: the tables behind `optimizer.explain()` and `stepwell info`."""
+"""How an optimizer updates each tensor, with reasons: the tables of `optimizer.explain()` and `stepwell info`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def explain(optimizer: Any) -> Explanation:
 
 
 def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name: str) -> list[str]:
-    """Why a tensor gets something other than was asked for, or not the fastest backend."""
+    """Why a tensor gets another format than requested, or not the fastest backend."""
     found = []
     state, wide = formats.state_format(group["state"], kind.weights, tensor.numel())
     if wide:
@@ -63,11 +63,12 @@ def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name
             beta = slot.beta(group)
             steps = f"{1 / (1 - beta):,.0f}" if 0 <= beta < 1 else "an unknown number of"
             found.append(
-                f"{slot.name} is {storage}, not {state}: it remembers {steps} steps, over which the rounding of codes "
-                "adds up"
+                f"{slot.name} is {storage}, not {state}: it averages over {steps} steps, in which the rounding errors "
+                "of codes "
+                "add up"
             )
     if group["weights"] != "native" and kind.rounding == "native":
-        found.append(f"weights={group['weights']!r} has nothing to do: {kind.weights} weights lose nothing")
+        found.append(f"weights={group['weights']!r} has no effect: {kind.weights} weights need no rounding")
     found += optimizer.remarks(group, tensor)
     for label, backend in optimizer.backends_for(kind, tensor).items():
         reason = backend.refusal(kind, tensor)
@@ -78,7 +79,7 @@ def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name
 
 
 def info() -> dict[str, dict[str, str]]:
-    """Versions, devices, and for each backend whether it can be used here, with the reason where it cannot."""
+    """Versions, devices, and for each backend whether it is available, with the reason if it is not."""
     versions = {"python": platform.python_version()}
     for package in ("stepwell", "torch", "numpy", "numba", "triton", "optuna", "plotly"):
         try:
@@ -98,5 +99,5 @@ def _backends() -> dict[str, str]:
         reason = backend.refusal(None, torch.empty(0, device=device))
         if name == "gpu" and device == "cpu" and reason is not None:
             reason = "torch sees no CUDA device"
-        result[name] = "ready" if reason is None else f"not here: {reason}"
+        result[name] = "ready" if reason is None else f"not available: {reason}"
     return result

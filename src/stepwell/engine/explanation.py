@@ -1,4 +1,4 @@
-"""What `explain()` returns: a text, which a notebook shows as a table."""
+"""The result of `explain()`: a str that notebooks show as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LEFT = ("group", "decay", "weights", "state", "backend")  # columns of words; th
 
 
 class Explanation(str):
-    """A table with titles above and remarks below. It is a `str`; a prompt shows it as it is printed."""
+    """A table with titles above and remarks below. It is a `str`, whose repr is the text itself."""
 
     titles: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()  # the first one is the header
@@ -17,7 +17,7 @@ class Explanation(str):
 
     @classmethod
     def of(cls, titles: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str]) -> Explanation:
-        """The text of a table and what is around it."""
+        """The text of a table with its titles and remarks."""
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         left = [name in LEFT for name in rows[0]]
         lines = ["  ".join(_padded(row, widths, left)).rstrip() for row in rows]
@@ -27,7 +27,7 @@ class Explanation(str):
         return result
 
     def under(self, title: str) -> Explanation:
-        """The same with one more title above."""
+        """A copy with one more title above."""
         if not self.rows:
             return Explanation(f"{title}\n{self}")
         return self.of([title, *self.titles], self.rows, self.remarks)

@@ -1,15 +1,16 @@
-"""How slots and weights are stored: which bits stand for which number, and what is kept beside them.
+"""The storage formats of slots and weights: the encoding of numbers, and additional tensors.
 
 Formats of a slot
     fp32, fp64, bf16    one number per element. bf16 is rounded stochastically: a moving average with beta2 = 0.999
-                        changes by a thousandth per step, less than half of bf16's last place, and would stand still.
+                        changes by a thousandth per step, less than half of bf16's last place, and would otherwise not
+                        change.
     int8, int4          codes relative to a scale of their block, which is kept as float32 (`<slot>_largest`).
                         How they are made: `blocks.py`.
 
 Formats of a weight (bf16 and fp16 parameters)
     native              rounded to the nearest.
-    stochastic          rounded up or down with the probabilities that give the right mean.
-    split               rounded to the nearest, and what was lost is kept in 16 bits: float32 weights in 4 bytes.
+    stochastic          rounded up or down at random, without bias.
+    split               rounded to the nearest, with the rounding error in 16 further bits: float32 weights in 4 bytes.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ SMALL = 4096  # tensors with fewer elements keep fp32 state under int8 and int4:
 
 
 def format_of(tensor: Tensor, owner: str) -> str:
-    """The name of the format of a parameter or gradient, or UsageError naming `owner`."""
+    """The name of the format of a parameter or gradient. Raises UsageError that names `owner`."""
     try:
         return NAMES[tensor.dtype]
     except KeyError:
-        kind, hint = "integer", "only floating-point tensors are trained"
+        kind, hint = "integer", "train only floating-point tensors"
         if tensor.is_complex():
             kind = "complex"
             hint = (
@@ -65,16 +66,16 @@ def working_dtype(weights: str) -> torch.dtype:
 
 
 def state_format(wanted: str, weights: str, elements: int) -> tuple[str, str | None]:
-    """The format a tensor's slots get when `wanted` is asked for, and why it is another one."""
+    """The format of a tensor's slots if `wanted` is requested, and the reason if the format differs."""
     if weights == "fp64":
-        return "fp64", None if wanted == "fp32" else f"state stays fp64 beside float64 parameters, not {wanted}"
+        return "fp64", None if wanted == "fp32" else f"state is fp64 for float64 parameters, not {wanted}"
     if wanted in ("int8", "int4") and elements < SMALL:
-        return "fp32", f"state stays fp32, not {wanted}: fewer than {SMALL:,} elements"
+        return "fp32", f"state is fp32, not {wanted}: fewer than {SMALL:,} elements"
     return wanted, None
 
 
 def wide(state: str) -> str:
-    """The format of a slot that holds weights, where others have the format `state`."""
+    """The format of a slot that contains weights, if other slots have the format `state`."""
     return state if state == "fp64" else "fp32"
 
 
@@ -86,9 +87,10 @@ WIDER = {"int4": "int8", "int8": "bf16"}
 
 
 def slot_format(per: str, is_wide: bool, state: str, wanted: str, beta: float = 0.0) -> str:
-    """The format of one slot (`Slot.per`, `Slot.wide`) where elements have `state` and the group asks for `wanted`.
+    """The format of one slot (`Slot.per`, `Slot.wide`) if elements have `state` and the group requests `wanted`.
 
-    `beta` is that of a signed moving average: with a long memory it is kept wider. nan, unknown, is too long for int4.
+    `beta` is the decay of a signed moving average: with a long memory it is stored wider. nan (unknown) is too long for
+        int4.
     """
     if per in ("tensor", "run"):
         return NUMBER
@@ -103,12 +105,12 @@ def slot_format(per: str, is_wide: bool, state: str, wanted: str, beta: float = 
 
 
 def weight_rounding(wanted: str, weights: str) -> str:
-    """How the new weights are rounded: `wanted`, or native where nothing is lost."""
+    """The rounding of the new weights: `wanted`, or native for weights that need no rounding."""
     return wanted if weights in ("bf16", "fp16") else "native"
 
 
 def block_of(name: str | None) -> int:
-    """Elements per block of a format; 1 where elements are stored one by one."""
+    """Elements per block of a format; 1 for a format without blocks."""
     return {"int8": 256, "int4": 128}.get(name or "", 1)
 
 
@@ -158,7 +160,7 @@ def write(name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, r
 def write_blocks(
     name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, random: Tensor | None, places: Tensor
 ) -> None:
-    """`write` for codes, of the blocks that hold one of `places` alone.
+    """`write` for codes, only of the blocks that contain one of `places`.
 
     Other elements of these blocks are rounded again without having moved. Dithered, they would grow without end: they
     are rounded towards zero instead.
@@ -178,7 +180,7 @@ def write_blocks(
 
 
 def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name: str) -> tuple[Tensor, ...]:
-    """One slot found in any format (a checkpoint's), in the format `name`; unchanged tensors are kept."""
+    """One slot of any format (from a checkpoint), converted to the format `name`; unchanged tensors are kept."""
     elements = like.numel()
     found = found_format(old, slot, elements)
     tensors = tuple(old[key] for key in state_names(slot, found))

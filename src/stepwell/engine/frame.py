@@ -1,6 +1,6 @@
-"""What surrounds every rule, in order: unscale and clip, coupled decay, direction, caution, decoupled decay, apply.
+"""The frame around every rule, in order: unscale and clip, coupled decay, direction, caution, decoupled decay, apply.
 
-The frame is arithmetic like a rule and is traced together with it, so that one kernel holds both.
+The frame is arithmetic like a rule, and is traced together with the rule into one kernel.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def frame(
     g <- gradient_factor * g                        unscaling, clipping and the sign of `maximize` in one factor
     g <- g + weight_decay * p                       decay "coupled": L2, seen by the rule
     direction, slots <- rule(g, p, t, slots)
-    direction <- direction where it has the sign of g, else 0; times elements / kept       `cautious`
+    direction <- direction where its sign is that of g, else 0; times elements / kept       `cautious`
     p <- p * (1 - lr * weight_decay)                decay "decoupled"
     p <- p - lr * direction
 
-    `shared` are the numbers of the frame that the rule takes, too; with `lr` among them it returns the whole step.
+    `shared` are numbers of the frame that the rule uses as well; a rule that uses `lr` returns the whole step.
 
     Cautious: Liang et al., arXiv 2411.16085, algorithm 1, with the mask scaled by its mean, at least 1e-3, as in the
     authors' later code; `kept` comes from a first pass over the tensor (`sums`).
@@ -70,8 +70,8 @@ def frame_in_place(
     is_sound: Callable[[Any, list[Any]], bool] = lambda direction, slots: True,
     **hyperparameters: Any,
 ) -> list[Any] | None:
-    """What `frame` does, on tensors, with the new parameters written over `p`: returns the new slots, or None, and `p`
-    as it was, where `is_sound` refuses the direction and the new slots.
+    """`frame` on tensors, with the new parameters written over `p`. Returns the new slots; or None, with `p` unchanged,
+    if `is_sound` is False for the direction and the new slots.
 
     A stack of matrices is megabytes; each intermediate one costs as much in fresh pages as a pass over it.
     """
@@ -97,7 +97,7 @@ def _direct(
     numbers: Mapping[str, Any],
     hyperparameters: Mapping[str, Any],
 ) -> tuple[Any, list[Any]]:
-    """The rule's direction and new slots; it is given those of the hyperparameters that it names."""
+    """The rule's direction and new slots; the rule receives the hyperparameters in its signature."""
     hyperparameters = {**hyperparameters, **{name: numbers[name] for name in shared}}
     wanted = _named(rule)
     direction, *new_slots = _as_tuple(
@@ -121,7 +121,7 @@ def sums(
     shared: Sequence[str] = (),
     **hyperparameters: Any,
 ) -> dict[str, Any]:
-    """What one element adds to the sums of its tensor, by name: the first of two passes, which only reads."""
+    """The contribution of one element to the sums of its tensor, by name: the first of two passes, which only reads."""
     g = _gradient(g, p, gradient_factor, weight_decay, decay)
     numbers = {"lr": lr, "weight_decay": weight_decay}
     hyperparameters |= {name: numbers[name] for name in shared}

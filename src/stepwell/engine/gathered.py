@@ -1,4 +1,4 @@
-"""What a step needs to know of gradients and memory, looked up once, for a norm and for the update that follows it."""
+"""The gradients and addresses of a step, looked up once, for a norm and the following update."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Gathered:
-    """The gradients of one step and where everything lies, as `Optimizer.gathered` found them.
+    """The gradients and addresses of one step, as found by `Optimizer.gathered`.
 
-    It holds within `Optimizer.gathered` only, and while nothing but groups is changed: addresses are used as they were
-    found.
+    Valid only inside the context `Optimizer.gathered`, and only while nothing except groups is changed: addresses are
+    not read again.
     """
 
     def __init__(self, optimizer: Optimizer, plan: Plan, ready: list[Launch]) -> None:
         self._optimizer, self._plan, self._ready = optimizer, plan, ready
 
     def norm(self, gradients: Sequence[Tensor] = ()) -> Tensor:
-        """The Euclidean norm of all gradients together, as they are (not unscaled), 0-D. They are known: what is given
-        is not looked at."""
+        """The Euclidean norm of all gradients together (not unscaled), 0-D. Arguments are ignored: the gradients are
+        known."""
         squared = self._plan.squared_norm(self._ready)
         if not squared:
             return torch.zeros(())
@@ -52,12 +52,12 @@ class Gathered:
         plan.run(ready, gradient_factor, found_inf)
 
     def release(self) -> None:
-        """Let go of the gradients."""
+        """Release the gradients."""
         self._plan.done(self._ready)
 
 
 def checked(owner: str, factor: Any, found_inf: Any) -> tuple[float | Tensor, Tensor | None]:
-    """What comes with the gradients: a number, and a flag; each may be a tensor on the device."""
+    """The checked factor and flag of an update; each may be a tensor on the device."""
     if isinstance(factor, Tensor):
         if factor.numel() != 1 or not factor.is_floating_point() or factor.is_meta or factor.is_sparse:
             raise refusal(owner, "gradient_factor", factor, "a finite number, or a tensor of one number")

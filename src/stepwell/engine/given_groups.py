@@ -1,4 +1,4 @@
-"""Parameters and groups as a user gives them, in one form."""
+"""The parameters and groups from the user, in one form."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from stepwell.errors import UsageError, WrongType, shown
 def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
     """`params` as torch takes them (tensors, (name, tensor) pairs, or dicts of groups) as a list of group dicts."""
     if isinstance(params, Tensor):
-        raise WrongType(f"{owner}: params is a tensor; pass a list of them, as in model.parameters()")
+        raise WrongType(f"{owner}: params is a tensor; pass a list of tensors, as in model.parameters()")
     if isinstance(params, torch.nn.Module):
         params = params.named_parameters()
     given = members_of(owner, "params", params)
     if not given:
         raise UsageError(
-            f"{owner}: the list of parameters is empty; is model.parameters() used up, or has the model none?"
+            f"{owner}: the list of parameters is empty; was model.parameters() already consumed, or has the model no "
+            "parameters?"
         )
     groups = given if isinstance(given[0], dict) else [{"params": given}]
     result = []
@@ -35,7 +36,7 @@ def as_groups(params: Any, owner: str) -> list[dict[str, Any]]:
         for label, tensor in labelled(group, position):
             if id(tensor) in seen:
                 raise UsageError(
-                    f"{owner}: {label} is given twice (also as {seen[id(tensor)]}); a tensor belongs to one group, once"
+                    f"{owner}: {label} is given twice (also as {seen[id(tensor)]}); give each tensor once, in one group"
                 )
             seen[id(tensor)] = label
     return result
@@ -46,7 +47,7 @@ def members_of(owner: str, of: str | int, members: Any) -> list[Any]:
     what, is_ = (of, "is") if isinstance(of, str) else (f"the params of group {of}", "are")
     do = "pass model.parameters() or a list of groups" if isinstance(of, str) else "pass a list"
     if isinstance(members, (set, frozenset)):
-        raise WrongType(f"{owner}: {what} {is_} a set, whose order differs from run to run; pass a list of them")
+        raise WrongType(f"{owner}: {what} {is_} a set, whose order differs from run to run; pass a list")
     if isinstance(members, (str, bytes, bytearray, memoryview, Mapping)):
         raise WrongType(f"{owner}: {what} {is_} a {type(members).__name__}; {do}")
     found: list[Any] = []
@@ -89,13 +90,15 @@ def labelled(group: dict[str, Any], position: int | None = None) -> list[tuple[s
 
 
 def check_names(owner: str, group: Mapping[str, Any]) -> None:
-    """Raise UsageError where names of parameters or of the group are no texts, or are not as many."""
+    """Raise UsageError for names of parameters or of the group that are not str, or for another number of names."""
     names = group.get("param_names")
     count = len(group["params"])
     if names is not None and not (
         isinstance(names, (list, tuple)) and len(names) == count and all(isinstance(name, str) for name in names)
     ):
-        raise UsageError(f"{owner}: param_names={shown(names)}; they must be a list of {count} texts, one for each")
+        raise UsageError(
+            f"{owner}: param_names={shown(names)}; it must be a list of {count} str, one for each parameter"
+        )
     for member in group["params"]:
         if isinstance(member, tuple) and len(member) == 2 and not isinstance(member[0], str):
-            raise UsageError(f"{owner}: {shown(member[0])} names a parameter in params; it must be a text")
+            raise UsageError(f"{owner}: {shown(member[0])} names a parameter in params; it must be a str")

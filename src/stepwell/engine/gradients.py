@@ -1,4 +1,4 @@
-"""What is done with all gradients at once: their norm, and multiplying them where the optimizer cannot."""
+"""Operations on all gradients: their norm, and their multiplication for optimizers that do not accept a factor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Factor = float | Tensor
 
 
 def values(gradient: Tensor) -> Tensor:
-    """The numbers of a gradient: of a sparse one, those of the rows that it has."""
+    """The values of a gradient; of a sparse gradient, the values of its rows."""
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
@@ -42,7 +42,7 @@ def global_norm(gradients: Sequence[Tensor], order: float = 2.0) -> Tensor:
 
 
 def multiply(gradients: Sequence[Tensor], factor: Factor) -> None:
-    """Multiply every gradient in place: one pass over them, for optimizers that take no factor."""
+    """Multiply every gradient in place: one pass, for optimizers that do not accept a factor."""
     if isinstance(factor, float) and factor == 1.0:
         return
     by_kind: dict[Any, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""A float32 weight as two halves: the 16-bit weight, and the 16 bits that rounding took away (`weights="split"`)."""
+"""A float32 weight as two halves: the 16-bit weight, and the 16 bits lost by rounding (`weights="split"`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def join(high: Tensor, low: Tensor) -> Tensor:
-    """The float32 that a bf16 or fp16 number and its int16 low bits stand for.
+    """The float32 number of a bf16 or fp16 number and its int16 low bits.
 
-    Whoever writes a weight from outside (a pruning mask, `clamp_`, `copy_`) writes the high half alone. The low bits
-    that lie there belong to the number before. They are at most half a unit in the last place of the new number, and
-    the step goes on from there, but for two cases, in which they count as 0: the sum is no number although the high
-    half is one (0 and negative low bits), or it does not round to the high half (an fp16 weight from the subnormal
-    numbers, whose low bits are wider).
+    Code outside the optimizer that writes a weight (a pruning mask, `clamp_`, `copy_`) writes only the high half. The
+    low bits are then those of the previous number. They amount to at most half a unit in the last place of the new
+    number, and the step continues from the sum. In two cases the low bits count as 0: if the sum is not a number
+    although the high half is one (0 with negative low bits), and if the sum does not round to the high half (an fp16
+    weight that was subnormal, whose low bits are wider).
     """
     whole = high.to(torch.float32)
     if high.dtype == torch.bfloat16:
@@ -40,6 +40,6 @@ def split(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _residual_unit(half: Tensor) -> Tensor:
-    """Half of float32's last place beside an fp16 number, at least 2**-39; a power of two."""
+    """Half of a unit in the last place of an fp16 number, at least 2**-39; a power of two."""
     exponent = ((half.view(torch.int32) >> 23) & 0xFF).clamp(min=127 - 15)
     return ((exponent - 24) << 23).view(torch.float32)

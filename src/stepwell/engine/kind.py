@@ -1,4 +1,4 @@
-"""What a kernel is specialized on."""
+"""The properties that a kernel is specialized for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARED = ("lr", "weight_decay")  # the frame's own numbers
 
 @dataclass(frozen=True)
 class LaunchKind:
-    """All that a kernel is specialised on. Numbers are not among it: a schedule compiles nothing."""
+    """The properties that a kernel is specialized for. Numbers are not among them: a schedule compiles nothing."""
 
     rule: Rule
     decay: str | None
@@ -45,7 +45,7 @@ class LaunchKind:
 
     @property
     def takes_rows(self) -> bool:
-        """Whether a row-sparse gradient updates its rows alone: where no row depends on others."""
+        """Whether a row-sparse gradient updates only its rows, because no row depends on others."""
         return self.view == "element" and not self.sums
 
 
@@ -57,7 +57,7 @@ def kind_of(
     name: str,
     row_names: tuple[str, ...],
 ) -> LaunchKind:
-    """The kind of the launch that updates one parameter. `row_names`: what a row of numbers of the groups holds."""
+    """The kind of the launch that updates one parameter. `row_names`: the names of the numbers in a row of a group."""
     weights = formats.format_of(tensor, f"the parameter {name!r}")
     present = tuple(slot.name if slot.exists(group) else None for slot in signature.slots)
     state, _ = formats.state_format(group["state"], weights, tensor.numel())
@@ -87,7 +87,7 @@ def kind_of(
 
 
 def norm_of(kind: LaunchKind) -> LaunchKind:
-    """What adds up the squares of gradients as `kind` has them; its table has two columns, its rows one number."""
+    """The kind that sums the squares of gradients of `kind`; its table has two columns, its rows one number."""
     return LaunchKind(
         rule=_square,
         decay=None,

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import randomness, sharding, sparse
-from stepwell.engine.foreign import Foreign
+from stepwell.engine.foreign_memory import Foreign
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
 from stepwell.engine.rule import RuleSignature
 from stepwell.engine.slots import Slots
-from stepwell.engine.watched import Stale
+from stepwell.engine.watch import Stale
 from stepwell.errors import UsageError
 
 
@@ -27,13 +27,13 @@ class Member:
     """One parameter of a launch.
 
     Attributes:
-        name: as messages call it.
+        name: the name in messages.
         owner: the parameter.
-        tensor: what lies here of the parameter: itself, unless it is spread over a mesh.
-        shards: how it is spread, or None.
+        tensor: the local part of the parameter: itself, unless it is a DTensor.
+        shards: how the parameter is sharded, or None.
         group: the number of its group.
-        place: its number among all parameters of the optimizer, which random bits depend on.
-        state: its entry in `optimizer.state`.
+        place: the number of the parameter among all parameters of the optimizer; random bits depend on it.
+        state: the parameter's entry in `optimizer.state`.
     """
 
     name: str
@@ -46,21 +46,21 @@ class Member:
 
 
 class Memory(Protocol):
-    """What a backend keeps of a launch between steps."""
+    """The data of a launch that a backend keeps between steps."""
 
     def release(self) -> None:
-        """Let go of everything that belongs to the step that was made."""
+        """Release everything that belongs to the last step."""
 
 
 class Launch:
-    """The tensors that one kernel updates, and where their state lies.
+    """The tensors that one kernel updates, with their state.
 
     Args:
-        kind, signature: what the kernel is made for, and of which rule.
-        backend: the module that runs it.
+        kind, signature: the properties of the kernel, and its rule.
+        backend: the module that runs the launch.
         owner: the class of the optimizer, for messages.
-        said: what the optimizer has warned of already.
-        members: its parameters, at least one.
+        said: warnings that the optimizer has already given.
+        members: the parameters, at least one.
         groups: all groups of the optimizer.
         all_states: the states of all parameters of the optimizer.
     """
@@ -111,13 +111,13 @@ class Launch:
     # Before an update
 
     def collect(self) -> bool:
-        """Look at the gradients, and at all that this launch reads and writes; give state to a tensor that has its
-        first gradient. False if there is none at all."""
+        """Read the gradients and all addresses of this launch, and create the state of tensors with their first
+        gradient. False if no tensor has a gradient."""
         if self.tensors[0].is_meta:
             raise UsageError(
                 f"{self.names[0]!r} is on the meta device, where tensors have no values; make the model real "
-                "with model.to_empty(device=...), initialise or load it, and then make a new optimizer: to_empty "
-                "replaces the parameters that this one has"
+                "with model.to_empty(device=...), initialize or load it, and then make a new optimizer: to_empty "
+                "replaces the parameters of this optimizer"
             )
         self.gradients = [owner.grad for owner in self.owners]
         if self.spread:
@@ -138,9 +138,9 @@ class Launch:
         return True
 
     def _look(self) -> None:
-        """Ask all that is read and written by address where it lies now.
+        """Read the current addresses of everything that is accessed by address.
 
-        Raises Stale where something is no longer what the plan was made for, and UsageError where there is no memory.
+        Raises Stale if a tensor changed since planning, and UsageError for a tensor without memory.
         """
         pointers = self.pointers = self.pointers or self._held()
         if not pointers.read():
@@ -161,7 +161,7 @@ class Launch:
                 cells.fetch()
 
     def _held(self) -> Pointers:
-        """The parameters and slots, held to be asked where they lie: `self.columns` of the table of addresses."""
+        """The parameters and slots whose addresses are read: `self.columns` of the table of addresses."""
         tensors: list[Tensor] = []
         self.labels: list[str] = []
         columns: list[tuple[int, int]] = []
@@ -176,7 +176,7 @@ class Launch:
         return Pointers(tensors, tensors)
 
     def labelled(self) -> Iterable[tuple[str, Tensor]]:
-        """All tensors that this launch writes, with words to call them by."""
+        """All tensors that this launch writes, with labels for messages."""
         for index, tensor in enumerate(self.tensors):
             yield repr(self.names[index]), tensor
             if self.slots.started[index]:
@@ -185,7 +185,7 @@ class Launch:
     # During an update
 
     def active(self) -> Iterable[int]:
-        """The places of the tensors that have a gradient."""
+        """The indices of the tensors that have a gradient."""
         return (index for index, gradient in enumerate(self.gradients) if gradient is not None)
 
     def gradient_of(self, index: int) -> Tensor:
@@ -193,7 +193,7 @@ class Launch:
         return sparse.usable(self.gradients[index], self.tensors[index], self.names[index], self.kind.takes_rows)
 
     def write(self, act: Callable[[], None]) -> None:
-        """Write what was computed, so that an interrupted update can be finished."""
+        """Write the computed values, so that an interrupted update can be completed."""
         self.writing = act
         act()
         self.writing = None
@@ -208,7 +208,7 @@ class Launch:
             self.backend.run(self, rows, gradient_factor, found_inf)
 
     def done(self) -> None:
-        """After an update: let go of the gradients, and write numbers that lie elsewhere to where they lie."""
+        """After an update: release the gradients, and write numbers back to their entries."""
         self.gradients = [None] * len(self.tensors)
         self.began, self.writing = False, None
         self.finished.clear()

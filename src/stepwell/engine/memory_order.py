@@ -1,4 +1,4 @@
-"""In which order the elements of a tensor lie in memory. State lies in that of its parameter."""
+"""The memory order of the elements of a tensor. State has the memory order of its parameter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def flat(tensor: Tensor) -> Tensor:
 
 
 def order_of(tensor: Tensor) -> tuple[int, ...]:
-    """The dimensions in which a tensor varies, the slowest first: how its elements follow one another in memory."""
+    """The dimensions of a tensor in memory order, the slowest first."""
     stride = torch.empty_like(tensor, device="meta").stride()
     return tuple(sorted((d for d in range(tensor.ndim) if tensor.shape[d] > 1), key=lambda d: -stride[d]))
 

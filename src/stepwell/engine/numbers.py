@@ -1,4 +1,4 @@
-"""Numbers that divide as kernels do: 1 / 0 is infinite and 0 / 0 is NaN, where Python's own floats raise."""
+"""Floats that divide as in kernels: 1 / 0 is infinite and 0 / 0 is NaN, while Python's floats raise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Number(float):
-    """A float of the definition (`eager`): arithmetic with it, and with what comes of it, follows IEEE 754.
+    """A float for the `eager` backend, whose arithmetic, including that of its results, follows IEEE 754.
 
     >>> float(1 / Number(0.0))
     inf

@@ -1,4 +1,4 @@
-"""The base of every optimizer here: an update rule and its declarations become a `torch.optim.Optimizer`."""
+"""The base class of all optimizers: turns an update rule and its declarations into a `torch.optim.Optimizer`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
 from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
-from stepwell.engine.grouped import Grouped, one_of
+from stepwell.engine.group_settings import Grouped, one_of
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
-from stepwell.engine.observed import observed
+from stepwell.engine.observation import observed
 from stepwell.engine.options import Params
 from stepwell.engine.plan import Plan
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
 from stepwell.engine.slots import trust
 from stepwell.engine.tracing import refuse_tracing, untraced
-from stepwell.engine.watched import Kept, Stale, Watched
+from stepwell.engine.watch import Kept, Stale, Watched
 from stepwell.errors import UsageError, WrongType, shown
 
-# What a copy of an optimizer does without: hooks, as torch has it; the plan; what a GradScaler hands over for one step;
-# the counter that a scheduler of torch puts around `step`.
+# Attributes not copied by `copy` and `deepcopy`: hooks (as in torch), the plan, the factor and flag that a GradScaler
+# sets for one step, and the counter that a torch scheduler puts around `step`.
 _LEFT_BEHIND = {
     *(
         f"_optimizer_{what}_{when}_hooks"
@@ -49,7 +49,7 @@ class Optimizer(Grouped):
 
     Args:
         params: a model, tensors, (name, tensor) pairs, or parameter groups (dicts with a key "params", and with
-            hyperparameters of their own), as for `torch.optim`. Names appear in messages and match checkpoints.
+            their own hyperparameters), as for `torch.optim`. Names appear in messages and match checkpoints.
         options: those below. Every optimizer takes them, and all except `backend` can also be set per group.
 
     Options:
@@ -87,23 +87,24 @@ class Optimizer(Grouped):
 
     rule: ClassVar[Rule]
     slots: ClassVar[tuple[Slot, ...]] = ()
-    measure: ClassVar[Rule | None] = None  # what the rule wants summed over each tensor, by name (two passes)
-    sums: ClassVar[tuple[str, ...]] = ()  # those names
-    over: ClassVar[Literal["tensor", "run"]] = "tensor"  # what they are sums of
-    view: ClassVar[Literal["element", "matrix", "tensor"]] = "element"  # what the rule sees (see `RuleSignature`)
-    others: ClassVar[Mapping[str, RuleSignature]] = {}  # rules for tensors that `method_of` sends there
+    measure: ClassVar[Rule | None] = None  # contribution of an element to each sum, by name (two passes)
+    sums: ClassVar[tuple[str, ...]] = ()  # names of the sums
+    over: ClassVar[Literal["tensor", "run"]] = "tensor"  # the range of the sums
+    view: ClassVar[Literal["element", "matrix", "tensor"]] = "element"  # the operands of the rule (see `RuleSignature`)
+    others: ClassVar[Mapping[str, RuleSignature]] = {}  # further rules, selected by `method_of`
     decay: ClassVar[str | None] = "decoupled"
     ranges: ClassVar[Mapping[str, Range | OneOf]] = {}
-    modes: ClassVar[tuple[str, ...]] = ()  # entries of the groups that say what the weights are now; one for all groups
-    construction: ClassVar[tuple[str, ...]] = ()  # of `defaults`: arguments that no group has (Muon's `adamw_lr`)
-    splits_by_role: ClassVar[bool] = False  # made for hidden matrices: `stepwell.groups.muon` makes its groups
-    takes_estimates: ClassVar[bool] = False  # of the Hessian's diagonal, by `add_hessian`: an estimator makes them
+    # Group keys that record the current mode of the weights (train or eval); the same in all groups.
+    modes: ClassVar[tuple[str, ...]] = ()
+    construction: ClassVar[tuple[str, ...]] = ()  # keys of `defaults` that no group has (Muon's `adamw_lr`)
+    splits_by_role: ClassVar[bool] = False  # for hidden matrices: `stepwell.groups.muon` makes its groups
+    takes_estimates: ClassVar[bool] = False  # uses estimates of the Hessian's diagonal (`add_hessian`)
     facts: ClassVar[Any]
-    memory: ClassVar[Any] = None  # what its slots mean to another optimizer (`stepwell.optimizers.memory`)
-    decay_by_rule: ClassVar[str | None] = None  # how the rule decays where `decay_of` is None, if like another's
+    memory: ClassVar[Any] = None  # meaning of the slots for a switch (`stepwell.optimizers.memory`)
+    decay_by_rule: ClassVar[str | None] = None  # decay of the rule if `decay_of` is None but a known kind applies
 
     signature: ClassVar[RuleSignature]
-    signatures: ClassVar[Mapping[str, RuleSignature]]  # by what `method_of` returns; "" is the rule above
+    signatures: ClassVar[Mapping[str, RuleSignature]]  # by the result of `method_of`; "" is the rule above
     all_ranges: ClassVar[Mapping[str, Range | OneOf]]  # `ranges`, and those of the field's hyperparameters
     _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over grad_scale and found_inf
 
@@ -146,7 +147,7 @@ class Optimizer(Grouped):
         self.state = self._watched(self.state)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients (or fill them with zeros)."""
+        """Set the gradients to None (or to zero)."""
         set_to_none = flag(type(self).__name__, "set_to_none", set_to_none)
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"):
@@ -173,7 +174,7 @@ class Optimizer(Grouped):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: computes the loss anew and returns it; its value is what `step` returns.
+            closure: a function that computes the loss again and returns it; `step` returns its value.
         """
         return self._step(closure)
 
@@ -193,9 +194,9 @@ class Optimizer(Grouped):
 
     @untraced
     def update(self, gradient_factor: float | Tensor = 1.0, found_inf: Tensor | None = None) -> None:
-        """Update with every gradient multiplied by `gradient_factor` on the way (unscaling, clipping).
+        """Update with every gradient multiplied by `gradient_factor` (unscaling, clipping).
 
-        Where `found_inf` is not 0, nothing changes, no bit of a parameter or slot. On a GPU both may be tensors there:
+        If `found_inf` is not 0, no bit of a parameter or slot changes. Both arguments may be tensors on the GPU:
         nothing waits for them.
         """
         if type(gradient_factor) is not float or not math.isfinite(gradient_factor) or found_inf is not None:
@@ -205,9 +206,9 @@ class Optimizer(Grouped):
 
     @untraced
     def gradient_norm(self) -> Tensor:
-        """The Euclidean norm of all gradients together, as they are (not unscaled): sqrt(sum of g^2), 0-D.
+        """The Euclidean norm of all gradients together (not unscaled): sqrt(sum of g^2), 0-D.
 
-        One pass that reads the gradients; nothing waits for a GPU. It is infinite or nan where a gradient is.
+        One pass over the gradients; nothing waits for a GPU. The norm is infinite or nan if a gradient is.
 
         >>> float(optimizer.gradient_norm())
         """
@@ -216,9 +217,10 @@ class Optimizer(Grouped):
 
     @contextmanager
     def gathered(self) -> Iterator[Gathered]:
-        """Gradients, parameters and state looked up once, for a norm and the update that follows it.
+        """Context manager: look up gradients, parameters and state once, for a norm and the following update.
 
-        Inside, hyperparameters may change; gradients, parameters and state must not: their addresses are known already.
+        Inside, hyperparameters may change; gradients, parameters and state must not, because their addresses are not
+        read again.
 
         >>> with optimizer.gathered() as step:
         ...     step.update(min(1.0, 1.0 / (float(step.norm()) + 1e-6)))
@@ -254,11 +256,11 @@ class Optimizer(Grouped):
 
     @property
     def _plan(self) -> Plan | None:
-        """The plan of the last step, while nothing that it depends on has changed."""
+        """The plan of the last step, if nothing that it depends on has changed."""
         return self._kept.plan
 
     def make_plan(self) -> Plan:
-        """Make the plan anew, from the parameters, groups and state as they are."""
+        """Make a new plan from the current parameters, groups and state."""
         plan = Plan(self)
         self._kept.plan = plan
         return plan
@@ -271,14 +273,14 @@ class Optimizer(Grouped):
 
     @classmethod
     def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
-        """Which of `signatures` updates one tensor of a group."""
+        """The name of the entry of `signatures` that updates one tensor of a group."""
         return ""
 
     @classmethod
     def group_for(cls, settings: Mapping[str, Any], group: Mapping[str, Any], tensor: Tensor) -> dict[str, Any]:
-        """The hyperparameters that a tensor of `group` would have, as far as they decide which state is kept; what the
-        forecast of `stepwell.groups` asks of a class. An optimizer that puts more into its groups than arguments of
-        its constructor says so here.
+        """The hyperparameters of a tensor of `group`, as far as they determine its state; for the forecast of
+        `stepwell.groups`, which has only the class. An optimizer with group entries that are not arguments of its
+        constructor overrides this method.
 
         Args:
             settings: arguments of the constructor, or the defaults of an optimizer.
@@ -292,15 +294,15 @@ class Optimizer(Grouped):
     def choose(
         self, group: Mapping[str, Any], tensor: Tensor, flags: dict[str, Any], decay: str | None
     ) -> tuple[dict[str, Any], str | None]:
-        """The flags and the kind of decay of one tensor of a group. LAMB and LARS leave out vectors here."""
+        """The flags and the kind of decay of one tensor of a group. LAMB and LARS exempt vectors here."""
         return flags, decay
 
     def remarks(self, group: Mapping[str, Any], tensor: Tensor) -> list[str]:
-        """What `explain()` should say of the rule for one tensor of a group."""
+        """Remarks of `explain()` on the rule for one tensor of a group."""
         return []
 
     def backends_for(self, kind: LaunchKind, tensor: Tensor) -> dict[str, ModuleType]:
-        """The backends that may update `tensor`, the fastest first."""
+        """The possible backends for `tensor`, fastest first."""
         if is_wrapper(tensor) and self.backend in ("auto", "eager"):
             return SUBCLASSES
         if kind.view != "element" and self.backend in ("auto", "eager"):
@@ -310,7 +312,7 @@ class Optimizer(Grouped):
         return backends_for(tensor.device.type)
 
     def backend_for(self, kind: LaunchKind, tensor: Tensor, name: str) -> ModuleType:
-        """The backend that updates `tensor`; UsageError if the one asked for by name cannot."""
+        """The backend that updates `tensor`. Raises UsageError if the backend chosen by name cannot."""
         wanted = self.backends_for(kind, tensor)
         reasons = []
         for label, backend in wanted.items():
@@ -318,10 +320,10 @@ class Optimizer(Grouped):
             if reason is None:
                 return backend
             reasons.append(f"backend={label!r} cannot update {name!r}: {reason}")
-        raise UsageError(f"{type(self).__name__}: {'; '.join(reasons)}; backend='auto' takes one that can")
+        raise UsageError(f"{type(self).__name__}: {'; '.join(reasons)}; backend='auto' chooses a possible backend")
 
     def explain(self) -> str:
-        """A table of what each group gets: tensors, elements, lr, decay, formats, bytes, backend, and the reasons.
+        """A table of the groups: tensors, elements, lr, decay, formats, bytes and backend, with reasons.
 
         >>> print(optimizer.explain())
         """
@@ -330,11 +332,11 @@ class Optimizer(Grouped):
     # State
 
     def state_bytes(self) -> int:
-        """Bytes held in slots, beside the step counts."""
+        """Bytes of the slots, without the step counts."""
         return held_in_state(self.state)
 
     def watched_state(self, tensor: Tensor) -> Watched:
-        """The state of one parameter; replacing an entry of it makes the plan stale."""
+        """The state of one parameter; replacing an entry invalidates the plan."""
         state = dict.get(self.state, tensor)
         if not isinstance(state, Watched) or not state.is_of(self._kept):
             state = Watched(state or {}, self._kept)
@@ -345,7 +347,7 @@ class Optimizer(Grouped):
         return Watched(state, self._kept, default=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in torch's layout; `torch.optim` loads what is kept in fp32 (see `engine/checkpoint.py`)."""
+        """The state in torch's layout; `torch.optim` can load slots in fp32 (see `engine/checkpoint.py`)."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         result = checkpoint.state_dict(self)
@@ -355,12 +357,12 @@ class Optimizer(Grouped):
         return result
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, keep_formats: bool = False) -> None:
-        """Take over a state saved here or by `torch.optim`, by name where both have names, else by position.
+        """Load a state of this optimizer or of `torch.optim`, by name if both have names, else by position.
 
-        Hyperparameters and formats become those of the checkpoint, as with torch. With `keep_formats` the formats of
-        this optimizer stay (`state`, `weights`), and the slots are converted to them.
+        Hyperparameters and formats are loaded from the checkpoint, as in torch. With `keep_formats` this optimizer
+        keeps its formats (`state`, `weights`), and the slots are converted.
 
-        Raises UsageError naming the first parameter that does not fit; then nothing has changed.
+        Raises UsageError that names the first parameter that does not fit. Nothing is changed then.
         """
         content = checkpoint.content_of(type(self).__name__, state_dict)
         for before in self._optimizer_load_state_dict_pre_hooks.values():
@@ -388,6 +390,6 @@ def check_closure(owner: str, closure: Any) -> None:
     """Raise WrongType for a closure that cannot be called."""
     if not callable(closure):
         raise WrongType(
-            f"{owner}: closure={shown(closure)}; it must be a function that drops the gradients, computes the loss, "
-            "does backward and returns it"
+            f"{owner}: closure={shown(closure)}; it must be a function that clears the gradients, computes the loss, "
+            "calls backward and returns the loss"
         )

@@ -1,7 +1,7 @@
-"""The types of what every optimizer takes: parameters, and the options that `stepwell.Optimizer` documents.
+"""The types of the common arguments of all optimizers: parameters, and the options documented in `stepwell.Optimizer`.
 
-Signatures say `**options: Unpack[Options]`, so that editors complete the options and type checkers know them. Some
-optimizers have one of the options among their own arguments; they take the rest.
+Signatures contain `**options: Unpack[Options]`, so that editors and type checkers know the options. Some optimizers
+have one of the options as an explicit argument, and take the other options here.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class _WithDecay(_Common, total=False):
 
 
 class OptionsButDecay(_Common, total=False):
-    """The options of an optimizer with an argument `decoupled_weight_decay` of its own."""
+    """The options of an optimizer with an explicit argument `decoupled_weight_decay`."""
 
     state: State
 
 
 class OptionsButState(_WithDecay, total=False):
-    """The options of an optimizer with an argument `state` of its own."""
+    """The options of an optimizer with an explicit argument `state`."""
 
 
 class Options(_WithDecay, total=False):
@@ -53,7 +53,7 @@ class Options(_WithDecay, total=False):
 
 
 class NoOptions(TypedDict):
-    """The options of an optimizer that takes none."""
+    """The options of an optimizer without options."""
 
 
 __all__ = [

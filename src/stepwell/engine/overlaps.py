@@ -1,4 +1,4 @@
-"""Tensors that lie in the same memory: a step would write them twice, in any order, so they are refused."""
+"""Tensors that share memory: a step would write the memory twice, in any order, so such tensors are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_WORK: Any = 10**6  # candidates that NumPy tries; its type stubs know of -
 
 @dataclass(frozen=True)
 class _Span:
-    """The bytes from the first to the last of a tensor; there may be gaps that are not its own."""
+    """The bytes from the first to the last byte of a tensor, possibly with gaps."""
 
     device: str
     first: int
@@ -33,9 +33,9 @@ class _Span:
 
 
 def refuse_overlaps(named: Iterable[tuple[str, Tensor]]) -> None:
-    """Raise UsageError where two tensors share memory, or two elements of one. Names are as a message has them: "'w'".
+    """Raise UsageError if two tensors, or two elements of a tensor, share memory. Names are as in a message: "'w'".
 
-    Slices that interleave (the even and the odd columns of a matrix) share none.
+    Interleaved slices (the even and the odd columns of a matrix) do not share memory.
     """
     spans = [_span(name, tensor) for name, tensor in named if has_memory(tensor)]
     spans.sort(key=lambda span: (span.device, span.first, span.end))
@@ -45,13 +45,13 @@ def refuse_overlaps(named: Iterable[tuple[str, Tensor]]) -> None:
         for other in begun:
             if _meet(span, other):
                 raise UsageError(
-                    f"{other.name} and {span.name} share memory, so a step would write it twice; "
-                    "make them one tensor, or clone one of them"
+                    f"{other.name} and {span.name} share memory, which a step would write twice; "
+                    "use one tensor, or clone one of them"
                 )
         if not _is_spaced(span.tensor) and int(_marks(span, span.first, span.end).sum()) < span.tensor.nbytes:
             raise UsageError(
                 f"elements of {span.name} share memory (strides {span.tensor.stride()}: it was expanded), so a step "
-                "would move it more than once; clone it"
+                "would update them more than once; clone the tensor"
             )
         begun.append(span)
 
@@ -72,7 +72,7 @@ def _meet(a: _Span, b: _Span) -> bool:
 
 
 def _as_array(span: _Span) -> np.ndarray:
-    """A NumPy array that lies where a tensor does."""
+    """A NumPy array over the memory of a tensor."""
     tensor = span.tensor
     described = {
         "version": 3,
@@ -94,7 +94,7 @@ def _marks(span: _Span, first: int, end: int) -> Tensor:
 
 
 def _is_spaced(tensor: Tensor) -> bool:
-    """Whether each stride steps over all that the smaller ones reach, as in every slice: no element lies on another."""
+    """Whether each stride exceeds the extent of all smaller strides, as in every slice: then no elements overlap."""
     reached = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and stride <= reached:

@@ -1,7 +1,8 @@
-"""What a user may write into a parameter group beside hyperparameters: marks that trainers and schedules look for.
+"""Keys that a user may add to a parameter group besides hyperparameters, for trainers and schedules.
 
-`{"params": ..., "lr_scale": 0.5}` is timm's, `"layer": 3` anybody's; torch carries them, and so does this package. But
-a hyperparameter that is misspelled, or that this optimizer has not, would be carried as silently, and mean nothing.
+timm adds `{"params": ..., "lr_scale": 0.5}`, and a user may add `"layer": 3`; torch keeps such keys, and so does this
+package. But a misspelled hyperparameter, or a hyperparameter that this optimizer does not have, would also be kept
+silently and have no effect.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ NEAR = 0.7  # of difflib: `weight_decy` has 0.96, `lrr` 0.8, `beta` 0.89; `lr_sc
 
 
 def is_own_key(key: Any, known: Iterable[str]) -> bool:
-    """Whether a key of a group is the user's own: near no name that the optimizer knows, and no hyperparameter of
-    another one. A known name with a word before or after it (`lr_scale`, `max_lr`) is a name of its own.
+    """Whether a key of a group is the user's own: not similar to a name of this optimizer, and not a hyperparameter of
+    another optimizer. A known name with a word before or after it (`lr_scale`, `max_lr`) is a separate name.
 
     >>> [is_own_key(key, ["lr", "betas", "weight_decay"]) for key in ("lr_scale", "beta", "weight_decy", "mark")]
     [True, False, False, True]

@@ -1,8 +1,9 @@
-"""Which tensors go through which launch.
+"""The plan: the assignment of tensors to launches.
 
-Tensors whose kernel is the same form one launch, across groups: what differs between their groups (lr, betas, decay)
-is a row of numbers that the kernel reads, so 465 groups cost what one costs. A plan is kept from step to step and
-rebuilt only when something it depends on has changed: the groups' flags, or a tensor of the state that was replaced.
+Tensors with the same kernel form one launch, across groups: the kernel reads the numbers that differ between groups
+(lr, betas, decay) from a row per group, so 465 groups cost as much as one group. A plan is kept from step to step. It
+is
+rebuilt only if something that it depends on has changed: the groups' flags, or a replaced tensor of the state.
 """
 
 from __future__ import annotations
@@ -72,15 +73,15 @@ class Plan:
         return list(found.values())
 
     def refuse_overlaps(self) -> None:
-        """Raise UsageError where parameters or slots share memory, once after they have moved."""
+        """Raise UsageError if parameters or slots share memory; checked once after an address has changed."""
         moves = sum(launch.moves for launch in self.launches)
         if moves != self.moves:
             refuse_overlaps(pair for launch in self.launches for pair in launch.labelled())
             self.moves = moves
 
     def run(self, ready: list[Launch], gradient_factor: Any, found_inf: Any) -> None:
-        """Update all of it, or nothing: where an exception (Ctrl-C) comes between two writes, the rest is written
-        before the exception goes on."""
+        """Update all tensors or none: if an exception (Ctrl-C) occurs between two writes, the update is completed
+        before the exception propagates."""
         count, done = len(ready), 0
         try:
             while done < count:
@@ -109,12 +110,12 @@ class Plan:
             torch.autograd.graph.increment_version(changed)
 
     def done(self, ready: list[Launch]) -> None:
-        """After an update: let go of the gradients, and bring numbers that lie elsewhere to where they lie."""
+        """After an update: release the gradients, and write numbers back to their entries."""
         for launch in ready:
             launch.done()
 
     def fits(self, optimizer: Any) -> bool:
-        """Read the numbers of this step; False if the groups no longer choose the kernels this plan was made of."""
+        """Read the numbers of this step; False if the groups now need other kernels than those of this plan."""
         groups = optimizer.param_groups
         return (
             groups is self.groups
@@ -124,7 +125,7 @@ class Plan:
         )
 
     def pool(self, launches: list[Launch]) -> None:
-        """Make sums over whole tensors of those over shards, and sums over the run of those over tensors.
+        """Reduce sums over shards to sums over whole tensors, and sums over tensors to sums over the run.
 
         `launches` are those of this step that have sums.
         """
@@ -152,7 +153,7 @@ class Plan:
             launch.totals[i] = values[row[id(launch.owners[i])], : len(launch.kind.sums)]
 
     def squared_norm(self, launches: list[Launch]) -> list[Tensor]:
-        """Sums of squares that add up to that of all gradients; over the mesh where tensors are cut."""
+        """Sums of squares that add up to that of all gradients; reduced over the mesh for sharded tensors."""
         parts: list[Tensor] = []
         cut = {shards: torch.zeros((), dtype=torch.float64, device=shards[0].device_type) for shards in self.shards}
         for launch in launches:
@@ -170,7 +171,7 @@ class Plan:
         return [*parts, *cut.values()]
 
     def share_numbers(self, launches: list[Launch]) -> None:
-        """Give every tensor the numbers that all share, also those without a gradient this time."""
+        """Copy the shared numbers to every tensor, including tensors without a gradient in this step."""
         source = next((launch for launch in launches if launch.slots.shared_numbers), None)
         if source is None or source.slots.numbers is None:
             return

@@ -1,9 +1,8 @@
-"""Where tensors lie, read from each of them in the step that uses the address.
+"""The addresses of tensors, read from each tensor in the step that uses the address.
 
-A kernel works by address, and a user may do with a tensor what torch allows: assign `.data`, move it into shared
-memory, resize its storage, transpose it. So before a kernel runs every tensor is asked where it lies now, whether it
-still has the dtype, device, shape and strides that the kernel was made for, and whether all of its elements lie inside
-of its storage.
+A kernel uses addresses, and a user may assign `.data`, move a tensor into shared memory, resize its storage or
+transpose it. So before a kernel runs, the address of every tensor is read, and it is checked that the tensor has the
+dtype, device, shape and strides that the kernel was made for, and that its storage contains all of its elements.
 
 The questions are asked through libtorch's C functions (`aoti_torch_get_data_ptr` and its like, the interface that
 torch keeps stable for code compiled outside of it), by one compiled loop over all tensors: 20 ns for a tensor, where
@@ -91,7 +90,7 @@ def kernel(job):
 
 
 class Pointers:
-    """The addresses of some tensors of one layout each, as they are in this step.
+    """The current addresses of tensors with fixed layouts.
 
     Args:
         like: tensors with the dtypes, devices, shapes and strides that those to be read must have.
@@ -124,7 +123,7 @@ class Pointers:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether compiled code asks; kernels can then use `addresses` at once."""
+        """Whether compiled code reads the addresses; kernels can then use `addresses` immediately."""
         return self._library is not None
 
     def read(self) -> bool:
@@ -184,7 +183,7 @@ class Pointers:
 
 
 def has_memory(tensor: Tensor) -> bool:
-    """Whether a tensor has memory of its own that libtorch knows: not a wrapper around others (a quantized tensor, a
+    """Whether a tensor has its own memory that libtorch knows: not a wrapper around others (a quantized tensor, a
     DTensor, a FakeTensor), whose operations are Python's, nor one of a device where addresses mean nothing."""
     return tensor.device.type in ("cpu", "cuda") and not is_wrapper(tensor)
 

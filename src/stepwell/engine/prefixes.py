@@ -1,6 +1,7 @@
-"""Names of parameters with and without what wraps a model: torch.compile, DataParallel, DDP, FSDP, checkpointing.
+"""Names of parameters with and without the prefixes of model wrappers: torch.compile, DataParallel, DDP, FSDP,
+checkpointing.
 
-Each of these puts a word of its own into every name below the module that is wrapped ("_orig_mod.0.weight" of a
+Each of these wrappers adds a prefix to every name below the wrapped module ("_orig_mod.0.weight" of a
 compiled model, "module.0.weight" of DistributedDataParallel). The parameters are the same.
 """
 
@@ -14,7 +15,7 @@ _MODULE = "module"  # of DataParallel and DistributedDataParallel, and perhaps o
 
 
 def bare(name: str) -> str:
-    """The name without the words that only wrappers use.
+    """The name without the prefixes of wrappers.
 
     >>> bare("_orig_mod.0.weight")
     '0.weight'
@@ -36,8 +37,8 @@ _READINGS: tuple[Callable[[str], str], ...] = (str, bare, _unwrapped, _without_m
 
 
 def paired(here: Sequence[str], there: Sequence[str]) -> dict[str, str] | None:
-    """For every name `here` the one `there` of the same parameter, whatever wraps either model; None where the names
-    are not those of one model.
+    """For every name in `here` the name in `there` of the same parameter, with any wrappers; None if the names are not
+    those of the same model.
 
     >>> paired(["0.weight"], ["module._orig_mod.0.weight"])
     {'0.weight': 'module._orig_mod.0.weight'}

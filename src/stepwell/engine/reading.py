@@ -1,4 +1,4 @@
-"""Numbers on their way from the device to the host, waited for only when they are read."""
+"""Numbers that are copied from the device to the host, with a wait only when they are read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 class Reading:
-    """A few numbers on their way from the device to the host. Reading one waits for these alone, not for what is
-    queued behind them."""
+    """A few numbers that are copied from the device to the host. Reading waits only for this copy, not for later work
+    of the device."""
 
     def __init__(self, *values: Tensor) -> None:
         self._values = [value.detach().to("cpu", non_blocking=True) for value in values]

@@ -1,4 +1,4 @@
-"""The numbers of the groups, as kernels read them."""
+"""The numbers of the groups in the form for kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stepwell.errors import UsageError
 
 
 class Rows:
-    """The numbers of every group, float64 (groups, names): what a schedule changes from step to step."""
+    """The numbers of every group, float64 (groups, names), which a schedule changes from step to step."""
 
     def __init__(self, optimizer: Any) -> None:
         # A weak one: the optimizer holds this, and what is in a circle stays in memory until the next collection.
@@ -41,7 +41,7 @@ class Rows:
             self._write(index)
 
     def refresh(self) -> bool:
-        """Take over what has changed; False if a flag has, so that other kernels are needed."""
+        """Update changed numbers; False if a flag has changed, so that other kernels are needed."""
         try:
             raw = [self._read(group) for group in self.groups]
         except KeyError:  # the next plan says which
@@ -86,7 +86,7 @@ class Rows:
         return any(isinstance(value, Tensor) for value in values)
 
     def _group_flags(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        """What of a group chooses kernels."""
+        """The flags of a group that determine its kernels."""
         return (
             tuple(tuple(sorted(signature.flags(group).items())) for signature in self.signatures),
             tuple(slot.exists(group) for signature in self.signatures for slot in signature.slots),

@@ -1,4 +1,4 @@
-"""What an update rule declares beside its arithmetic: its slots, and the ranges of its hyperparameters."""
+"""The declarations of an update rule: its slots, and the ranges of its hyperparameters."""
 
 from __future__ import annotations
 
@@ -22,24 +22,22 @@ Rule = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Slot:
-    """One piece of state that a rule keeps, under the name that torch gives it.
+    """One piece of the state of a rule, under the name that torch uses.
 
     Args:
         name: the key in `optimizer.state[p]` and in checkpoints.
         when: the hyperparameter without which the slot does not exist (`"momentum"`: no buffer at momentum 0), or a
-            function of the group. The rule is then given None for it.
-        start: the value it is filled with: a number, or a function of the group (Adagrad's initial value).
-        signed: whether it can be negative; low-bit formats spend a bit on it only where it can.
+            function of the group. The rule then receives None.
+        start: the initial value: a number, or a function of the group (Adagrad's initial value).
+        signed: whether the slot can be negative; low-bit formats use a sign bit only then.
         per: "element"; "tensor" for one float64 that the rule updates from numbers alone (a product over the steps);
             "run" for one that all tensors share (Prodigy's d). Of matrix rules also "row" and "column" of the last
             two dimensions, and "left" and "right": square matrices of the sides of `as_matrix`.
-        wide: stays fp32 in every format: a weight, or what rounding would spoil.
-        limit: of "left" and "right", the hyperparameter with the longest side that has one; longer sides get an
-            empty matrix.
-        memory: of a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), a function
-            of the group, or a number: 0 for what holds nothing older than the last step. Signed slots with a long
-            memory are kept in a wider format than int8 and int4 (`formats.slot_format`), and in int4 those that do
-            not say theirs.
+        wide: whether the slot is fp32 in every format: for a weight, or a value that rounding would invalidate.
+        limit: for "left" and "right", the hyperparameter with the maximal side; longer sides get an empty matrix.
+        memory: for a moving average or a momentum, the argument of the rule that is its decay (`"beta1"`), a function
+            of the group, or a number: 0 for a slot without memory of earlier steps. Signed slots with a long memory are
+            stored in a wider format than int8 and int4 (`formats.slot_format`); in int4, so are slots without `memory`.
     """
 
     name: str
@@ -60,7 +58,7 @@ class Slot:
         return self.start(group) if callable(self.start) else self.start
 
     def beta(self, group: Mapping[str, Any]) -> float:
-        """The decay of the average it is, 0 where it is none, nan where it does not say."""
+        """The decay of the average in the slot, 0 if it is not an average, nan if unknown."""
         if self.memory is None:
             return math.nan
         decay: Any = self.memory
@@ -71,7 +69,7 @@ class Slot:
         return float(decay or 0.0)  # Adafactor's beta1 may be None
 
     def format(self, group: Mapping[str, Any], state: str) -> str:
-        """How it is stored where the elements of a tensor have the format `state` (see `formats.slot_format`)."""
+        """The format of the slot if the elements of a tensor have the format `state` (see `formats.slot_format`)."""
         beta = self.beta(group) if self.signed and state in formats.LONGEST else 0.0
         return formats.slot_format(self.per, self.wide, state, group["state"], beta)
 
@@ -80,7 +78,7 @@ class Slot:
         return self.per in ("tensor", "run")
 
     def shape(self, shape: Sequence[int], group: Mapping[str, Any]) -> tuple[int, ...]:
-        """The shape it has for a parameter of this shape."""
+        """The shape of the slot for a parameter of this shape."""
         if self.is_number:
             return ()
         if self.per == "row":
@@ -109,15 +107,15 @@ def argument(name: str, group: Mapping[str, Any]) -> Any:
 
 
 def as_matrix(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a tensor as a matrix rule sees it: the first dimension by all others, (4, 27) of a
-    convolution kernel (4, 3, 3, 3); a vector is a column."""
+    """Rows and columns of a tensor for a matrix rule: the first dimension by all others, (4, 27) for a convolution
+    kernel (4, 3, 3, 3); a vector is a column."""
     rows = shape[0] if shape else 1
     return rows, math.prod(shape[1:])
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values a hyperparameter may take, and how to say so."""
+    """The allowed values of a hyperparameter, and their description."""
 
     low: float
     high: float = math.inf
@@ -133,7 +131,7 @@ class Range:
         return above and below
 
     def is_plain(self, value: float) -> bool:
-        """Whether this is one number, and `value` one that needs no further look."""
+        """Whether this is a range of one number and `value` is a plain number inside it."""
         return self.count is None and not self.whole and value in self and abs(value) <= FLOAT32_MAX
 
     def __str__(self) -> str:
@@ -153,12 +151,12 @@ _NOTHING = object()
 
 @dataclass(frozen=True)
 class OneOf:
-    """The names a hyperparameter that chooses between variants may take."""
+    """The allowed names of a hyperparameter that selects a variant."""
 
     names: tuple[str | bool | None, ...]
 
     def found(self, value: Any) -> Any:
-        """Which of the names a value is, numpy's flags and texts included; `_NOTHING` if none."""
+        """The name that equals a value, including numpy's flags and str; `_NOTHING` if none does."""
         value = plain_flag(value)
         for name in self.names:
             if value is name or (isinstance(value, str) and isinstance(name, str) and value == name):
@@ -190,9 +188,9 @@ RANGES: dict[str, Range | OneOf] = {
 
 
 def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf]) -> dict[str, Range | OneOf]:
-    """The ranges of an optimizer. What need not be said in its `ranges` is read from the defaults of its arguments: a
-    flag takes nothing but a flag, there are as many betas as in the default, `adamw_lr` is read as `lr` is, and any
-    other number is finite."""
+    """The ranges of an optimizer. Ranges that are not in `ranges` are derived from the defaults of its arguments: a
+    flag must be a flag, there are as many betas as in the default, `adamw_lr` has the range of `lr`, and any other
+    number is finite."""
     ranges = {**RANGES, **own}
     for name, parameter in inspect.signature(initialiser).parameters.items():
         usual = parameter.default
@@ -212,11 +210,11 @@ def ranges_of(initialiser: Callable[..., Any], own: Mapping[str, Range | OneOf])
 
 
 def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf]) -> dict[str, Any]:
-    """The hyperparameters of `group` that have a range, as Python's own numbers, flags and words, and tuples of them.
+    """The hyperparameters of `group` that have a range, as Python numbers, flags, str, and tuples of these.
 
-    Configurations bring betas as a list, a ListConfig of OmegaConf or an array, and numbers as those of numpy. A list
-    could be changed without anybody seeing it, and numpy's numbers cannot be loaded with `weights_only`. What is not
-    understood stays as it is, for `check_hyperparameters` to refuse.
+    Configurations contain betas as a list, a ListConfig of OmegaConf or an array, and numpy numbers. A list could
+    change unnoticed, and numpy numbers cannot be loaded with `weights_only`. Other values are kept, for
+    `check_hyperparameters` to refuse.
     """
     result = {}
     for name, allowed in ranges.items():
@@ -231,18 +229,19 @@ def as_plain_numbers(group: Mapping[str, Any], ranges: Mapping[str, Range | OneO
 def check_hyperparameters(
     owner: str, group: Mapping[str, Any], ranges: Mapping[str, Range | OneOf], place: str = ""
 ) -> dict[str, Any]:
-    """The hyperparameters of `group` that have a range, as `read` gives them; UsageError for the first outside of it.
+    """The hyperparameters of `group` that have a range, as returned by `read`. Raises UsageError for the first out of
+    range.
 
-    `place` says where the group stands: " in group 0".
+    `place` is the group in messages: " in group 0".
     """
     return {name: read(owner, name, group[name], allowed, place) for name, allowed in ranges.items() if name in group}
 
 
 def read(owner: str, name: str, value: Any, allowed: Range | OneOf, place: str = "") -> Any:
-    """A hyperparameter as Python's own number, flag or word, or a tuple of numbers; UsageError outside its range.
+    """A hyperparameter as a Python number, flag, str, or tuple of numbers. Raises UsageError outside its range.
 
-    What counts as a number is said in `stepwell.arguments`. A tensor for a learning rate stays one: whoever gave it
-    may change it in place. A whole number may come as a float (`0.1 * steps`).
+    `stepwell.arguments` defines what counts as a number. A tensor for a learning rate is kept, because its owner may
+    change it in place. A whole number may be given as a float (`0.1 * steps`).
     """
     if isinstance(allowed, OneOf):
         found = allowed.found(value)
@@ -253,13 +252,15 @@ def read(owner: str, name: str, value: Any, allowed: Range | OneOf, place: str =
         return None
     if allowed.count is None:
         if _members(value) is not None:
-            raise UsageError(f"{owner}: {name}={shown(value)}{place} is not one number; give one number, {allowed}")
+            raise UsageError(
+                f"{owner}: {name}={shown(value)}{place} is not one number; it must be one number, {allowed}"
+            )
         number = _number(owner, name, value, value, allowed, place)
         return value if name.endswith("lr") and isinstance(value, torch.Tensor) else number
     members = _members(value, allowed.count)
     if members is None:
         what = f"{allowed.count} numbers"
-        raise UsageError(f"{owner}: {name}={shown(value)}{place} is not {what}; give {what}, each {allowed}")
+        raise UsageError(f"{owner}: {name}={shown(value)}{place} is not {what}; it must be {what}, each {allowed}")
     return tuple(
         None if member is None and allowed.optional else _number(owner, name, value, member, allowed, place)
         for member in members
@@ -288,8 +289,8 @@ def _number(owner: str, name: str, value: Any, member: Any, allowed: Range, plac
 
 
 def _members(value: Any, count: int | None = None) -> list[Any] | None:
-    """The numbers of a tuple, list, ListConfig, array or tensor of one dimension; None where there are none in an
-    order, or not `count` of them."""
+    """The numbers of a tuple, list, ListConfig, array or tensor of one dimension; None for an unordered value, or for
+    another number than `count`."""
     try:
         if isinstance(value, (str, bytes, bytearray, memoryview)):
             return None
@@ -304,13 +305,13 @@ def _members(value: Any, count: int | None = None) -> list[Any] | None:
 
 @dataclass(frozen=True)
 class RuleSignature:
-    """A rule with what it keeps, what it sums, and how its arguments are filled: `beta1` from `betas[0]` of a group.
+    """A rule with its slots, its sums, and the source of its arguments: `beta1` from `betas[0]` of a group.
 
     Args:
-        measure: what one element adds to each of the sums, by name.
+        measure: the contribution of one element to each sum, by name.
         sums: the names of these sums.
-        over: what they are sums of: the elements of a "tensor", or of all tensors of the "run".
-        view: what the rule sees: one "element"; or a stack of equally shaped tensors, each as a "matrix"
+        over: the range of the sums: the elements of a "tensor", or of all tensors of the "run".
+        view: the operands of the rule: one "element"; or a stack of tensors of equal shape, each as a "matrix"
             (see `as_matrix`) or in its own shape ("tensor").
     """
 
@@ -323,14 +324,14 @@ class RuleSignature:
 
     @cached_property
     def named(self) -> tuple[str, ...]:
-        """The names of the keyword-only arguments of the rule and of what it measures."""
+        """The names of the keyword-only arguments of the rule and of `measure`."""
         functions = [self.rule] if self.measure is None else [self.rule, self.measure]
         found = [p for f in functions for p in inspect.signature(f).parameters.values()]
         return tuple(dict.fromkeys(p.name for p in found if p.kind is p.KEYWORD_ONLY))
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:
-        """Those that a group gives; sums, the number of elements and the shape come from the engine."""
+        """The arguments that a group provides; the engine provides sums, the number of elements and the shape."""
         return tuple(name for name in self.named if name not in (*self.sums, "elements", "shape"))
 
     @cached_property
@@ -343,6 +344,6 @@ class RuleSignature:
         return argument(name, group)
 
     def flags(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that are not numbers: they choose a kernel instead of being handed to it."""
+        """The arguments that are not numbers: they select a kernel and are not passed to it."""
         values = {name: self.value(name, group) for name in self.hyperparameters}
         return {name: v for name, v in values.items() if isinstance(v, (bool, str)) or v is None}

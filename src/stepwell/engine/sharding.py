@@ -1,7 +1,8 @@
-"""Parameters that are spread over a mesh of processes (DTensor): steps run on the local shard, sums over the mesh.
+"""Parameters that are sharded over a device mesh (DTensor): steps run on the local shard, sums are reduced over the
+mesh.
 
-Nothing here goes through DTensor's dispatch. Every process takes part in every reduction, also one whose shards are all
-empty: otherwise the others would wait for it.
+DTensor's dispatch is not used. Every process takes part in every reduction, even with empty shards: otherwise the other
+processes would wait for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Shards = tuple[Any, tuple[int, ...]]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that lies here: itself, unless it is a DTensor."""
+    """The local part of a tensor: itself, unless it is a DTensor."""
     return getattr(tensor, "_local_tensor", tensor)
 
 
@@ -27,7 +28,7 @@ def is_spread(tensor: Tensor) -> bool:
 
 
 def shards_of(tensor: Tensor) -> Shards | None:
-    """What a sum over all elements of `tensor` must be reduced over; None where all of them lie here."""
+    """The mesh dimensions over which a sum over all elements of `tensor` is reduced; None if all elements are local."""
     if not is_spread(tensor):
         return None
     spec: Any = tensor
@@ -36,20 +37,20 @@ def shards_of(tensor: Tensor) -> Shards | None:
 
 
 def is_cut(tensor: Tensor) -> bool:
-    """Whether there are parts of a tensor in other processes."""
+    """Whether parts of a tensor are in other processes."""
     shards = shards_of(tensor)
     return shards is not None and any(shards[0].size(dimension) > 1 for dimension in shards[1])
 
 
 def no_matrix(tensor: Tensor) -> str | None:
-    """Why a rule of whole matrices cannot update a tensor, or None. The answer is the same in every process."""
+    """The reason why a matrix rule cannot update a tensor, or None. The answer is the same in every process."""
     if is_cut(tensor):
-        return "it is cut over a mesh of processes, and its rule needs the whole matrix; replicate it"
+        return "it is sharded over a device mesh, and its rule needs the whole matrix; replicate it"
     return None
 
 
 def largest_shard(tensor: Tensor) -> int:
-    """The elements of the largest part of a tensor that is cut: that of the first process."""
+    """The number of elements of the largest shard of a tensor, which is that of the first process."""
     spread: Any = tensor
     shape = list(tensor.shape)
     for number, placement in enumerate(spread.placements):
@@ -81,7 +82,7 @@ def rows_of_all(owner: Tensor, part: Tensor, length: int, follows_elements: bool
 
 
 def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:
-    """The part of a gradient that belongs to the local part of its parameter."""
+    """The local part of a gradient, for the local part of its parameter."""
     if is_spread(gradient) and is_spread(owner):
         spread: Any = gradient
         wanted = owner.placements  # type: ignore[attr-defined]  # a DTensor, as is_spread says
@@ -91,7 +92,7 @@ def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:
 
 
 def spread_like(owner: Tensor, part: Tensor) -> Tensor:
-    """Local state of a DTensor as a DTensor, so that distributed checkpoints know where it lies."""
+    """Local state of a DTensor as a DTensor, so that distributed checkpoints know its placement."""
     from torch.distributed.tensor import DTensor
 
     known: Any = owner
@@ -108,5 +109,5 @@ def reduce(values: Tensor, shards: Shards) -> None:
 
 
 def ordered(shards: Iterable[Shards | None]) -> list[Shards]:
-    """Each once, in the order of the parameters, which is the same in every process."""
+    """Each value once, in the order of the parameters, which is the same in every process."""
     return list(dict.fromkeys(one for one in shards if one is not None))

@@ -1,4 +1,4 @@
-"""The state of the tensors of one launch: made, taken over from what is there, and shown in `optimizer.state`."""
+"""The state of the tensors of one launch: created, or taken from existing entries, and visible in `optimizer.state`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stepwell.engine.cells import zeros
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import is_wrapper, layout_of
 from stepwell.engine.rule import RuleSignature, Slot
-from stepwell.engine.watched import Stale
+from stepwell.engine.watch import Stale
 from stepwell.errors import UsageError
 
 # How a refusal speaks of entries of the state that somebody put there.
 _BY_HAND: dict[str, Any] = {
     "where": "in optimizer.state",
-    "mend": "delete optimizer.state[p], which begins it anew, or put a float32 tensor of the parameter's shape there",
+    "mend": "delete optimizer.state[p], which resets it, or assign a float32 tensor of the parameter's shape",
 }
 # Of how many elements block scales are: rows taken out of the codes would leave each scale with other elements, and of
 # codes and scales that were both cut nobody can see whether they belong together. So codes are taken over that were
@@ -42,7 +42,7 @@ def trust(states: Mapping[Any, Any]) -> None:
 
 
 class Slots:
-    """Where the state of some tensors lies.
+    """The state of the tensors of one launch.
 
     Args:
         kind, signature: of the launch.
@@ -110,7 +110,7 @@ class Slots:
         return None if self.cells is None else self.cells.values
 
     def start(self, gradients: Sequence[Any]) -> bool:
-        """Give state to tensors that have their first gradient; whether there were any."""
+        """Create the state of tensors with their first gradient. Returns whether there were any."""
         if self.all_started:
             return False
         first = [i for i, gradient in enumerate(gradients) if gradient is not None and not self.started[i]]
@@ -120,14 +120,13 @@ class Slots:
         return bool(first)
 
     def bring_back(self) -> None:
-        """Write numbers that lie elsewhere to where they lie."""
+        """Write numbers back to their entries."""
         self.counts.bring_back()
         if self.cells is not None:
             self.cells.bring_back()
 
     def check_layout(self) -> None:
-        """Raise Stale where a parameter is no longer what the plan was made for: moved, cast, of other strides or
-        sizes."""
+        """Raise Stale if a parameter's device, dtype, shape or strides changed since planning."""
         changed = [i for i, (p, old) in enumerate(zip(self.tensors, self.layouts, strict=True)) if layout_of(p) != old]
         for index in changed:
             self._release(index)
@@ -135,7 +134,7 @@ class Slots:
             raise Stale
 
     def labelled(self, index: int) -> Iterable[tuple[str, Tensor]]:
-        """The tensors that hold the state of one parameter, with words to call them by."""
+        """The tensors of the state of one parameter, with labels for messages."""
         for slot, places, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if places is not None:
                 for entry, tensor in zip(formats.state_names(slot.name, name), places[index], strict=True):
@@ -146,7 +145,8 @@ class Slots:
     @torch.no_grad()
     @torch.inference_mode(False)  # an inference tensor could not be updated outside of it
     def bind(self, index: int) -> None:
-        """Make the state of one tensor, or take over what is there (loaded, put there, or from an earlier plan)."""
+        """Create the state of one tensor, or use existing entries (loaded, assigned by the user, or from an earlier
+        plan)."""
         state, tensor = self.states[index], self.tensors[index]
         if layout_of(tensor) != self.layouts[index]:
             raise Stale
@@ -195,9 +195,9 @@ class Slots:
         self.started[index] = True
 
     def _taken(self, state: Any, slot: Slot, like: Tensor, name: str, named: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        """What the state holds of one slot, in the format `name`: the very tensors, where a kernel can use them.
+        """The state of one slot, in the format `name`: the same tensors if a kernel can use them.
 
-        A tensor of numbers that somebody put in the place of codes is encoded; anything else that does not fit is
+        A tensor of numbers that a user assigned in place of codes is encoded; anything else that does not fit is
         refused.
         """
         if is_wrapper(like):  # the same class did what it could with it before
@@ -214,15 +214,16 @@ class Slots:
         elements = _ELEMENTS.get(found[beside])
         if elements is None and _STEPPED.get(tensor) != tensor.shape:
             raise UsageError(
-                f"{self.owner}: {slot.name!r} of {named} {_BY_HAND['where']} holds codes and block scales that were "
-                "put there for a parameter that was not stepped in this shape yet, and nothing says that each scale "
-                "stands by its own codes; codes cannot be pruned or grown by rows: "
+                f"{self.owner}: {slot.name!r} of {named} {_BY_HAND['where']} contains codes and block scales that were "
+                "assigned for a parameter that has not been updated in this shape yet, and it is not known whether "
+                "each scale "
+                "belongs to its codes; codes cannot be pruned or grown by rows: "
                 f"{_BY_HAND['mend']}, or load the state with load_state_dict"
             )
         if elements not in (None, _LOADED, like.numel()):
             raise UsageError(
                 f"{self.owner}: {beside!r} of {named} {_BY_HAND['where']} are block scales of {elements:,} elements, "
-                f"here there are {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
+                f"the parameter has {like.numel():,}; codes cannot be pruned or grown by rows: {_BY_HAND['mend']}"
             )
         found[beside] = found[beside].to(torch.float32).contiguous()
         if format_found == "int4":
@@ -230,8 +231,8 @@ class Slots:
         return formats.convert(found, slot.name, slot.signed, like, name)
 
     def _release(self, index: int) -> None:
-        """Prepare the state of a tensor for another layout: 4-bit codes lie in the order of memory and do not say in
-        which, so they become float32."""
+        """Prepare the state of a tensor for another layout: 4-bit codes are in memory order, without a record of the
+        order, so they become float32."""
         _, _, shape, stride = self.layouts[index]
         for slot, places, name in zip(self.signature.slots, self.slots, self.kind.slot_formats, strict=True):
             if name == "int4" and places is not None and places[index] is not None:

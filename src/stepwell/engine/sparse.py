@@ -1,4 +1,4 @@
-"""Gradients as an update can use them: dense and of the shape of their parameter, or row-sparse."""
+"""Gradients in the form for updates: dense with the shape of the parameter, or row-sparse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepwell.errors import UsageError
 
 
 def usable(gradient: Tensor, parameter: Tensor, name: str, takes_rows: bool) -> Tensor:
-    """The gradient of one parameter; row-sparse ones with their rows in order and once, or dense where the rule needs
+    """The gradient of one parameter; a row-sparse gradient with sorted and unique rows, or as dense if the rule needs
     the whole tensor (`takes_rows` is False).
 
     Raises UsageError, naming the parameter, for a gradient of another shape or layout, without memory, or with rows
@@ -41,17 +41,19 @@ def usable(gradient: Tensor, parameter: Tensor, name: str, takes_rows: bool) -> 
         return gradient.to_dense()
     if not parameter.is_contiguous():
         raise UsageError(
-            f"the gradient of {name!r} is row-sparse, its parameter of shape {shape} is not contiguous; "
-            "sparse gradients of contiguous parameters are supported"
+            f"the gradient of {name!r} is row-sparse, and its parameter of shape {shape} is not contiguous; "
+            "make the parameter contiguous, or its gradient dense"
         )
     return by_rows(gradient)
 
 
 def _check_rows(gradient: Tensor, name: str) -> None:
-    """Raise UsageError where a sparse gradient names elements that its parameter does not have."""
+    """Raise UsageError for a sparse gradient with indices that its parameter does not have."""
     places, values = gradient._indices(), gradient._values()
     if not (lies_in_its_storage(places) and lies_in_its_storage(values)) or len(values) != places.shape[1]:
-        raise UsageError(f"the sparse gradient of {name!r} is damaged: its rows and values do not fit each other")
+        raise UsageError(
+            f"the sparse gradient of {name!r} is damaged: its indices and values do not match; compute it again"
+        )
     if places.numel() == 0:
         return
     limits = torch.tensor(gradient.shape[: gradient.sparse_dim()], device=places.device)[:, None]
@@ -59,7 +61,7 @@ def _check_rows(gradient: Tensor, name: str) -> None:
         low, high = int(places.min()), int(places.max())
         raise UsageError(
             f"the sparse gradient of {name!r} has indices from {low} to {high}, outside of its shape "
-            f"{tuple(gradient.shape)}; check what computed them"
+            f"{tuple(gradient.shape)}; check the code that computed them"
         )
 
 

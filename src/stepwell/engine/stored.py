@@ -1,18 +1,18 @@
-"""What one stored entry of an optimizer's state may be: the boundary between a file and a kernel.
+"""The check of one stored entry of an optimizer's state: the boundary between a file and a kernel.
 
-Kernels read and write the state by address, as many bytes as the format of a slot says. A checkpoint says what it
-likes. So every entry is compared with what a kernel will do with it before anything is bound: that the entry is a
-plain tensor whose elements lie inside its storage, of the dtype, shape and number of blocks of a format, and that its
-numbers can be computed with. Nothing here changes an entry; everything that does not fit is a UsageError that names
-the entry, its parameter, what is allowed and what to do.
+Kernels read and write the state by address, as many bytes as the format of a slot says. A checkpoint can
+contain anything. So every entry is checked before a kernel uses it: the entry must be a plain tensor whose storage
+contains all of its elements, with the dtype, shape and number of blocks of a format, and with valid numbers. The checks
+change no entry. An entry that does not fit raises a UsageError with the entry, its parameter, what is allowed and what
+to do.
 
-    a slot of one number per element    float64, float32, bfloat16 or float16; the shape of the slot; finite, and at
-                                        least 0 where the rule says so (a second moment)
+    a slot of one number per element    float64, float32, bfloat16 or float16; the shape of the slot; finite, and
+                                        at least 0 if the rule says so (a second moment)
     int8, int4                          codes uint8, of the shape of the slot (int8) or a vector of half blocks (int4);
                                         `slot_largest`, a vector of one number per block, finite, at least 0
     low_bits of split weights           int16, the shape of the parameter
     step                                a whole number of at least 0
-    a number per tensor (NAdam's)       a finite number, at least 0 where the rule says so
+    a number per tensor (NAdam's)       a finite number, at least 0 if the rule says so
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _About: TypeAlias = tuple[str, str, str, str]  # owner, label, where, mend
 _MANY_STEPS = 2.0**31  # a float32 counts to 2**24; kernels read a count as a whole number of 32 bits
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 
-_OTHER = "it was saved from another model, or with other options"
-_MEND = "load one that was not changed, or delete the state of this parameter there, which begins it anew"
+_OTHER = "it was saved from a different model, or with other options"
+_MEND = "load an unchanged checkpoint, or delete the state of this parameter from it, which resets the state"
 
 
 def check(
@@ -50,7 +50,7 @@ def check(
     values: bool = True,
     edited: bool = False,
 ) -> str:
-    """The format in which one slot of one parameter is stored, or UsageError where no kernel could read it.
+    """The format of one slot of one parameter. Raises UsageError if no kernel can read it.
 
     Args:
         owner: the class of the optimizer, for the message.
@@ -60,11 +60,11 @@ def check(
             DTensor, the part that lies here.
         like: a tensor of the shape that the slot must have here, of the working dtype (float64 or another).
         where: what holds the entries, for the message.
-        mend: what to do, for the message.
+        mend: the remedy, for the message.
         values: whether the numbers are looked at, too: one pass over them. Dtype, shape, blocks, strides and storage
             alone keep a kernel inside its memory.
-        edited: whether a tensor of floating-point numbers beside block scales is what a user put in the place of codes;
-            its format is then that of its dtype. In a file nobody can tell it from codes that were cast.
+        edited: whether a floating-point tensor with block scales counts as assigned by a user in place of codes; its
+            format is then that of its dtype. In a file such a tensor cannot be distinguished from codes that were cast.
 
     Returns "fp64", "fp32", "bf16", "fp16", "int8" or "int4".
 
@@ -80,13 +80,13 @@ def check(
             scales = f" without block scales '{beside}'" if value.dtype == torch.uint8 else ""
             raise _refusal(about, key, f"is {_dtype(value)}{scales}", f"allowed: {_ALLOWED}")
         if value.shape != like.shape:
-            raise _misfit(about, key, f"has shape {tuple(value.shape)}", f"here it has {tuple(like.shape)}")
+            raise _misfit(about, key, f"has shape {tuple(value.shape)}", f"its shape must be {tuple(like.shape)}")
         if values:
             _check_values(about, key, value, signed=slot.signed, wide=like.dtype == torch.float64)
         return formats.NAMES[value.dtype]
     largest = plain(owner, label, beside, entries[beside], where=where, mend=mend)
     if value.dtype != torch.uint8:
-        raise _refusal(about, key, f"is {_dtype(value)}, with block scales beside it,", "codes are uint8")
+        raise _refusal(about, key, f"is {_dtype(value)}, with block scales,", "codes are uint8")
     found = coded_format(value, largest, slot.signed, like.shape)
     if found is None:
         fault = f"has {tuple(value.shape)} codes in {tuple(largest.shape)} blocks"
@@ -96,12 +96,12 @@ def check(
     if values:
         _check_values(about, beside, largest, signed=False, wide=False)
         if not blocks.CODES[found, slot.signed].could_be(largest.detach().resolve_neg()):
-            old = "load that checkpoint there with state='fp32' and keep_formats=True, and save it again"
+            old = "load that checkpoint in that version with state='fp32' and keep_formats=True, and save it again"
             raise _refusal(
                 (owner, label, where, old),
                 beside,
-                "holds scales that are no powers of two",
-                "an older version had such",
+                "has scales that are not powers of two",
+                "an older version had such scales",
             )
     return found
 
@@ -121,18 +121,18 @@ def coded_format(codes: Tensor, largest: Tensor, signed: bool, shape: torch.Size
 def check_low_bits(
     owner: str, label: str, value: Any, like: Tensor, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND
 ) -> None:
-    """Raise UsageError where `low_bits` are not the int16 numbers of a parameter of the shape of `like`."""
+    """Raise UsageError if `low_bits` are not int16 numbers of the shape of `like`."""
     low = plain(owner, label, formats.LOW_BITS, value, where=where, mend=mend)
     about = (owner, label, where, mend)
     if low.dtype != torch.int16:
         raise _refusal(about, formats.LOW_BITS, f"is {_dtype(low)}", "low bits are int16")
     if low.shape != like.shape:
         fault = f"has shape {tuple(low.shape)}"
-        raise _misfit(about, formats.LOW_BITS, fault, f"here it has {tuple(like.shape)}")
+        raise _misfit(about, formats.LOW_BITS, fault, f"its shape must be {tuple(like.shape)}")
 
 
 def plain(owner: str, label: str, key: str, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> Tensor:
-    """`value` as a tensor whose elements can be read by address, or UsageError saying why they cannot."""
+    """`value` as a tensor whose elements can be read by address. Raises UsageError with the reason if they cannot."""
     fault = _fault(value)
     if fault is not None:
         raise _refusal((owner, label, where, mend), key, fault, "it must be a plain tensor")
@@ -140,11 +140,11 @@ def plain(owner: str, label: str, key: str, value: Any, *, where: str = IN_A_CHE
 
 
 def _fault(value: Any) -> str | None:
-    """Why no kernel may read `value`, or None."""
+    """The reason why no kernel may read `value`, or None."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}"
     if _is_wrapper(value):
-        return f"is a {type(value).__name__}, whose numbers lie in other tensors,"
+        return f"is a {type(value).__name__}, whose elements are stored in other tensors,"
     if value.layout != torch.strided or value.is_nested:
         return f"is {'nested' if value.is_nested else str(value.layout).removeprefix('torch.')}"
     if value.is_quantized:
@@ -159,7 +159,7 @@ def _fault(value: Any) -> str | None:
 
 
 def _is_wrapper(value: Tensor) -> bool:
-    """Whether a subclass keeps its numbers in other tensors, or nowhere (FakeTensor)."""
+    """Whether a subclass stores its elements in other tensors, or has no elements (FakeTensor)."""
     if type(value) in (Tensor, torch.nn.Parameter):
         return torch._C._functorch.is_functorch_wrapped_tensor(value)
     return type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
@@ -174,7 +174,7 @@ def is_inside_storage(value: Tensor) -> bool:
 
 
 def count(owner: str, label: str, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> float:
-    """The number of steps that `value` says, or UsageError."""
+    """The number of steps in `value`, or UsageError."""
     number_ = _number(value)
     if number_ is None or not 0 <= number_ < _MANY_STEPS or number_ != math.floor(number_):
         wanted = "it must be a whole number of at least 0"
@@ -183,7 +183,7 @@ def count(owner: str, label: str, value: Any, *, where: str = IN_A_CHECKPOINT, m
 
 
 def number(owner: str, label: str, slot: Slot, value: Any, *, where: str = IN_A_CHECKPOINT, mend: str = _MEND) -> float:
-    """The number that a slot of one number per tensor holds, or UsageError."""
+    """The number in a slot of one number per tensor, or UsageError."""
     found = _number(value)
     if found is None or not math.isfinite(found) or (found < 0 and not slot.signed):
         wanted = f"it must be a finite number{'' if slot.signed else ' of at least 0'}"
@@ -218,7 +218,8 @@ def _said(value: Any) -> str:
 
 
 def _check_values(about: _About, key: str, value: Tensor, signed: bool, wide: bool) -> None:
-    """Raise UsageError where a number is not finite in the working precision, or negative where it must not be."""
+    """Raise UsageError for a number that is not finite in the working precision, or negative in a slot that is not
+    signed."""
     if value.numel() == 0:
         return
     least, most = (float(extreme) for extreme in torch.aminmax(value.detach()))  # nan where any number is
@@ -227,7 +228,7 @@ def _check_values(about: _About, key: str, value: Tensor, signed: bool, wide: bo
         found = "nan" if math.isnan(least) else f"numbers from {least:g} to {most:g}"
         raise _refusal(about, key, f"holds {found}", f"it must be finite in {'float64' if wide else 'float32'}")
     if least < 0 and not signed:
-        raise _refusal(about, key, f"holds negative numbers, as {least:g},", "none can be below 0")
+        raise _refusal(about, key, f"holds negative numbers, as {least:g},", "it must be at least 0")
 
 
 def _refusal(about: _About, key: str, fault: str, wanted: str) -> UsageError:
@@ -236,7 +237,7 @@ def _refusal(about: _About, key: str, fault: str, wanted: str) -> UsageError:
 
 
 def _misfit(about: _About, key: str, fault: str, wanted: str) -> UsageError:
-    """The refusal of other shapes: a checkpoint has them from another model."""
+    """The error for another shape, which a checkpoint of another model has."""
     owner, label, where, mend = about
     return _refusal((owner, label, where, _OTHER if mend == _MEND else mend), key, fault, wanted)
 

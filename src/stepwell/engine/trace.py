@@ -110,7 +110,7 @@ class Symbol:
     def __bool__(self) -> bool:
         raise UsageError(
             "an update rule branches on a value that is known only while it runs: "
-            "use stepwell.ops.where(condition, a, b), or & and | between conditions"
+            "use stepwell.ops.where(condition, a, b), or & and | to combine conditions"
         )
 
 
@@ -129,7 +129,7 @@ class Graph:
         args = tuple(self._symbol(operand) for operand in operands)
         kind: Kind = "element" if any(arg.kind == "element" for arg in args) else "scalar"
         if op == "log" and kind == "element":
-            raise UsageError("an update rule takes the logarithm of an element; only numbers have one here")
+            raise UsageError("an update rule takes the logarithm of an element; log is only for numbers")
         if op == "pow" and kind == "element":
             raise UsageError("an update rule raises an element to a power: write g * g, or use stepwell.ops.sqrt")
         return self._intern(op, args, None, kind)
@@ -151,7 +151,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a traced function computes: named outputs over named inputs. `None` stays `None` (an absent slot)."""
+    """The computation of a traced function: named outputs over named inputs. `None` stays `None` (an absent slot)."""
 
     outputs: dict[str, Symbol]
 

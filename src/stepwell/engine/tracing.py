@@ -1,4 +1,4 @@
-"""Steps inside of what traces or transforms PyTorch programs, where tensors have no values of their own."""
+"""Steps inside of tracing or function transforms, where tensors have no concrete values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
 def refuse_tracing(owner: str) -> None:
-    """Raise UsageError inside a FakeTensorMode or a function transform (vmap, grad), where a step has no meaning.
+    """Raise UsageError inside a FakeTensorMode or a function transform (vmap, grad), where a step is meaningless.
 
     Two looks at what torch keeps for itself, 0.1 us: a step there would move the real weights, or make a state
     without values that every later step would meet.

@@ -1,7 +1,8 @@
-"""One update of any optimizer: of stepwell, of torch.optim, and those that wrap another one.
+"""One update of any optimizer: of stepwell, of torch.optim, or a wrapper.
 
-Three things can be handed to an update beside the gradients: a factor (unscaling, clipping), a flag (where it is not 0
-nothing changes), and a way to compute the gradients anew. What cannot take one of them itself is served here.
+Besides the gradients, an update has three possible inputs: a factor (unscaling, clipping), a flag (nothing changes if
+it is not 0), and a function that computes the gradients. Optimizers that do not accept one of these inputs are
+supported by the functions of this module.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from stepwell.engine.gathered import Gathered
 from stepwell.engine.gradients import Factor, global_norm, multiply
-from stepwell.engine.observed import is_observed
+from stepwell.engine.observation import is_observed
 from stepwell.engine.optimizer import Optimizer
 
 # Computes loss and gradients anew, and whether a gradient is not finite (1 or 0; None where nobody looks).
@@ -24,29 +25,29 @@ Evaluate = Callable[[], tuple[Any, Tensor | None]]
 
 
 def takes_factor(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `optimizer.update(factor, found_inf)` is there: those of stepwell, and what wraps another."""
+    """Whether the optimizer has `update(factor, found_inf)`: an optimizer or wrapper of stepwell."""
     return isinstance(optimizer, Optimizer) or wraps_another(optimizer)
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of it evaluates the loss itself, at places of its own."""
+    """Whether a step of the optimizer evaluates the loss itself."""
     return isinstance(optimizer, torch.optim.LBFGS) or bool(getattr(optimizer, "needs_closure", False))
 
 
 def wraps_another(optimizer: Any) -> bool:
-    """Whether it is an optimizer around another one, its `base`."""
+    """Whether the optimizer wraps another optimizer, its `base`."""
     return bool(getattr(optimizer, "takes_factor", False))
 
 
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer that moves the weights, inside all that wrap it."""
+    """The optimizer that updates the weights, inside all wrappers."""
     while wraps_another(optimizer):
         optimizer = optimizer.base  # type: ignore[attr-defined]  # it is a wrapper
     return optimizer
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients as one vector: by one pass of a kernel where the weights are moved by one of ours."""
+    """The norm of all gradients as one vector; by one pass of a kernel for optimizers of stepwell."""
     inner = innermost(optimizer)
     return inner.gradient_norm() if isinstance(inner, Optimizer) else global_norm(gradients)
 
@@ -55,8 +56,8 @@ def gradient_norm(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor])
 def gathered(optimizer: torch.optim.Optimizer, alone: bool) -> Iterator[Gathered | Apart]:
     """The norm of the gradients and the update that follows it, with `norm(gradients)` and `update(factor, found_inf)`.
 
-    Where an optimizer of ours moves the weights itself, and nobody else looks at the step, gradients and memory are
-    looked up once for both. `alone` says that nothing but groups and the values of gradients changes in between.
+    For an optimizer of stepwell without hooks, gradients and addresses are looked up once for both. `alone` means that
+    only groups and the values of gradients change in between.
     """
     own = isinstance(optimizer, Optimizer) and innermost(optimizer) is optimizer
     if not (alone and own) or is_observed(optimizer):
@@ -68,7 +69,7 @@ def gathered(optimizer: torch.optim.Optimizer, alone: bool) -> Iterator[Gathered
 
 
 class Apart:
-    """A norm and an update that know nothing of one another."""
+    """A norm and an update without shared data."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
@@ -83,10 +84,10 @@ class Apart:
 
 
 def update(optimizer: Any, factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
-    """Update with the gradients that are there, times `factor`; where `found_inf` is not 0, nothing changes.
+    """Update with the current gradients times `factor`. If `found_inf` is not 0, nothing changes.
 
-    Optimizers of torch cannot take the factor: their gradients are multiplied, in place. On a GPU one of them that is
-    not fused waits for the flag.
+    torch's optimizers do not accept a factor: their gradients are multiplied in place. On a GPU, a torch optimizer that
+    is not fused waits for the flag.
     """
     if takes_factor(optimizer):
         hooked(optimizer, lambda: optimizer.update(factor, found_inf))
@@ -106,7 +107,7 @@ def update(optimizer: Any, factor: Factor = 1.0, found_inf: Tensor | None = None
 
 
 def has_hooks_before(optimizer: Any) -> bool:
-    """Whether something of the user's looks at an update of `optimizer`, or of one inside it, before it is made."""
+    """Whether the user has hooks that run before an update of `optimizer` or of an inner optimizer."""
     if not takes_factor(optimizer):
         return False  # its gradients are final by then anyway
     while True:
@@ -119,10 +120,10 @@ def has_hooks_before(optimizer: Any) -> bool:
 
 
 def update_with(optimizer: Any, evaluate: Evaluate) -> tuple[Any, Tensor | None]:
-    """Update by computing the gradients as often and where the optimizer wants them.
+    """Update with an optimizer that evaluates the gradients itself, at several points.
 
-    Returns the loss of the first evaluation, and whether the update was left out (1 or 0) because the gradient that
-    decides was not finite; None where nobody looked, or where the optimizer judges by itself (L-BFGS).
+    Returns the loss of the first evaluation, and whether the update was skipped (1 or 0) because the deciding gradient
+    was not finite; None if that was not checked, or if the optimizer decides itself (L-BFGS).
     """
     if wraps_another(optimizer):
         return hooked(optimizer, lambda: optimizer.update_with(evaluate))
@@ -136,8 +137,9 @@ def update_with(optimizer: Any, evaluate: Evaluate) -> tuple[Any, Tensor | None]
 
 
 def _torch_lbfgs(optimizer: Any, closure: Callable[[], Any]) -> Any:
-    """A step of torch's L-BFGS, which leaves the weights somewhere on its path if an evaluation raises, and makes all
-    of them NaN after a loss that is. As ours does: the first changes nothing, after the second it begins anew."""
+    """A step of torch's L-BFGS. If an evaluation raises, torch leaves the weights somewhere on its path; after a NaN
+    loss it makes all weights NaN. Here, as in stepwell's L-BFGS, an exception changes nothing, and after a NaN loss the
+    optimizer restarts."""
     weights = optimizer._clone_param()
     state = {
         tensor: {name: _held(name, value) for name, value in kept.items()} for tensor, kept in optimizer.state.items()
@@ -153,7 +155,7 @@ def _torch_lbfgs(optimizer: Any, closure: Callable[[], Any]) -> Any:
 
 
 def _held(name: str, value: Any) -> Any:
-    """A copy of what a step of torch's L-BFGS changes in place; the tensors of its history it does not."""
+    """A copy of the values that a step of torch's L-BFGS changes in place (not the tensors of its history)."""
     if isinstance(value, list):
         return list(value)
     return value.clone() if name == "prev_flat_grad" and isinstance(value, Tensor) else value
@@ -167,7 +169,7 @@ def _put_back(optimizer: Any, weights: list[Tensor], state: dict[Any, Any]) -> N
 
 
 def hooked(optimizer: torch.optim.Optimizer, act: Callable[[], Any]) -> Any:
-    """Run `act` with the hooks that torch runs around `optimizer.step()`."""
+    """Run `act` with the hooks of `optimizer.step()`."""
     pre, post = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
     for before in [*torch_optimizer._global_optimizer_pre_hooks.values(), *pre.values()]:
         before(optimizer, (), {})

@@ -13,7 +13,7 @@ from stepwell.errors import loaded
 
 if TYPE_CHECKING:
     from stepwell.finder.find import find_lr as find_lr
-    from stepwell.finder.found import FoundLR as FoundLR
+    from stepwell.finder.result import FoundLR as FoundLR
     from stepwell.finder.rules import RULES as RULES
 
 __all__ = ["RULES", "FoundLR", "find_lr"]

@@ -16,7 +16,7 @@ from stepwell.errors import MissingExtra, UsageError, printable
 from stepwell.terminal import DONE, FAILED
 
 if TYPE_CHECKING:
-    from stepwell.finder.found import FoundLR
+    from stepwell.finder.result import FoundLR
     from stepwell.tasks import Task
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -30,22 +30,24 @@ def find_lr(
     ] = None,
     low: Annotated[float | None, typer.Option(help="Lowest rate.")] = None,
     high: Annotated[float | None, typer.Option(help="Highest rate.")] = None,
-    iterations: Annotated[int, typer.Option(help="Updates in all.")] = 99,
-    orders: Annotated[int, typer.Option(help="Sweeps, each over the data in another order.")] = 3,
-    attempts: Annotated[int, typer.Option(help="Tries; each takes three times the updates of the last.")] = 3,
+    iterations: Annotated[int, typer.Option(help="Updates in total.")] = 99,
+    orders: Annotated[int, typer.Option(help="Sweeps, each over another order of the data.")] = 3,
+    attempts: Annotated[
+        int, typer.Option(help="Attempts; each takes three times the updates of the previous one.")
+    ] = 3,
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches per update.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the model and of the orders.")] = 0,
-    out: Annotated[str | None, typer.Option(help="Also draw the curve: .png, .svg or .pdf.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the model and of the orders.")] = 0,
+    out: Annotated[str | None, typer.Option(help="Also plot the curve: .png, .svg or .pdf.")] = None,
 ) -> int:
     """Find the learning rate by a range test: the peak for a schedule of warmup and decay.
 
-    Where the curve gives no answer, it tries again: lower, higher, or slower over more orders of the data. Exits with 1
-    if there is none in the end.
+    If the curve gives no answer, find-lr tries again: lower, higher, or with more updates over more orders of the data.
+    The exit code is 1 if the last attempt gives no answer.
     """
     from stepwell.optimizers.command import options, options_of
     from stepwell.tasks import find
 
-    given = options(option or [], "find-lr searches the lr; its range is --low and --high")
+    given = options(option or [], "find-lr searches lr; set its range with --low and --high")
     chosen = options_of(optimizer, given)
     check_out(out)  # before a task file is read, and before anything is trained
     found = found_for(
@@ -71,17 +73,17 @@ def found_for(
     out: str | Path | None = None,
     progress: bool | None = None,
 ) -> FoundLR:
-    """Run the finder on a task's model of this seed; `str()` of the result is what the command prints.
+    """Run the finder on a task's model of this seed. The command prints `str()` of the result.
 
     Args:
-        task: of `stepwell.tasks`. optimizer: its name.
-        options: its arguments besides lr, over those that it has in a comparison (momentum 0.9 for SGD).
-        out: also draw the curve into this file: .png, .svg or .pdf.
+        task: a task of `stepwell.tasks`. optimizer: name of the optimizer.
+        options: arguments of the optimizer besides lr; they override those of a comparison (momentum 0.9 for SGD).
+        out: a file for a plot of the curve: .png, .svg or .pdf.
         attempts: as in `find_lr`, but 3 by default.
         low, high, iterations, orders, attempts, accumulate, seed, progress: as in `find_lr`.
 
-    Raises UsageError for what `find_lr` refuses, and before anything is trained for an `out` that cannot be written;
-    MissingExtra if `out` needs matplotlib.
+    Raises UsageError as `find_lr` does, and, before training, for an `out` that cannot be written. Raises MissingExtra
+    if `out` is given and matplotlib is not installed.
     """
     from stepwell.finder.find import find_lr as search
     from stepwell.optimizers import create, find
@@ -120,35 +122,35 @@ def found_for(
 
 
 def check_out(out: Any) -> Path | None:
-    """Where the picture goes, or UsageError for a place where none can be written; nothing is written yet."""
+    """The path of the plot. Raises UsageError if no file can be written there; nothing is written yet."""
     if out is None:
         return None
     target = path("find-lr", "out", out)
     said = printable(str(target))[:200]
     if target.suffix.lower() not in ENDINGS:
-        raise UsageError(f"--out {said}: pictures are written as {', '.join(ENDINGS)}; end the name with one of these")
+        raise UsageError(f"--out {said}: plots are written as {', '.join(ENDINGS)}; use one of these file extensions")
     if not target.parent.is_dir():
         raise UsageError(
-            f"--out {said}: the folder {printable(str(target.parent))[:200]} does not exist; make it first"
+            f"--out {said}: the folder {printable(str(target.parent))[:200]} does not exist; create it first"
         )
     if target.exists() and not target.is_file():
-        raise UsageError(f"--out {said}: there is something else than a file at this place; give another name")
+        raise UsageError(f"--out {said}: the path exists and is not a file; give another name")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise UsageError(f"--out {said}: you may not write there; give another place")
+        raise UsageError(f"--out {said}: the path is not writable; give another path")
     if find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "tools", "drawing the curve")
     return target
 
 
 def _options(optimizer: str, given: Any) -> dict[str, Any]:
-    """The options that an optimizer has in a comparison, and over them the given ones."""
+    """The options of an optimizer in a comparison, overridden by the given options."""
     from stepwell.optimizers import find
 
     mine = {} if given is None else mapping("find-lr", "options", given, "a dict, as {'momentum': 0.9}")
     for name in mine:
         text("find-lr", "an option", name, "the name of an argument, as momentum")
     if "lr" in mine:
-        raise UsageError("find-lr: options have lr, which is what is searched; its range is low and high")
+        raise UsageError("find-lr: options contain lr, which is searched; set its range with low and high")
     cls = find(optimizer)
     inside = find(mine["base"]) if "base" in mine else cls
     return {**inside.facts.compare_options, **mine}

@@ -1,4 +1,4 @@
-"""Batches for the sweeps: from an iterator of the finder's own, so that the user's loader stays where it is."""
+"""Batches for the sweeps, from a separate iterator, so that the user's iteration over the loader is not advanced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PASS = 1_000_003  # a prime: (order, pass) pairs give different seeds
 
 
 def check(batches: Any, accumulate: int) -> None:
-    """Raise UsageError for what the finder cannot read without spoiling it, or what is too short."""
+    """Raise UsageError for batches that the finder would use up, or that are too short."""
     if isinstance(batches, Iterator):
         raise UsageError(
             f"find_lr: batches is a {type(batches).__name__}, which the finder would use up; pass the loader itself, "
@@ -56,7 +56,7 @@ _INSIDE = ("sampler", "batch_sampler", "dataset", "transform")  # of a DataLoade
 
 
 def sources_of(batches: Any) -> list[Any]:
-    """The loader, its samplers, its data set and transform, as far as they can remember anything."""
+    """The loader, its samplers, its data set and transform, as far as they can have state."""
     found: dict[int, Any] = {}
     waiting = [batches]
     while waiting:
@@ -69,11 +69,16 @@ def sources_of(batches: Any) -> list[Any]:
 
 
 def stream(batches: Any, order: int) -> Iterator[Any]:
-    """Endless batches: pass after pass, shuffled anew by `order` where the source shuffles, or is a list.
+    """Endless batches: pass after pass, reshuffled by `order` if the source shuffles or is a list.
 
     Raises UsageError if a pass holds no batch.
     """
-    return endless(lambda seed: _one_pass(batches, seed), order, _PASS, "find_lr: the loader gives no batch")
+    return endless(
+        lambda seed: _one_pass(batches, seed),
+        order,
+        _PASS,
+        "find_lr: the loader gives no batch; pass a loader with data",
+    )
 
 
 def _one_pass(batches: Any, seed: int) -> Iterable[Any]:

@@ -1,4 +1,4 @@
-"""The learning-rate range test: train a little while the rate rises, put everything back, read the curve.
+"""The learning-rate range test: train briefly while the rate rises, restore everything, and read the curve.
 
 Reference: Smith, "Cyclical learning rates for training neural networks", arXiv 1506.01186, section 3.3.
 """
@@ -23,11 +23,11 @@ from stepwell.engine.update import innermost, needs_closure
 from stepwell.errors import UsageError, shown, unknown
 from stepwell.finder import data
 from stepwell.finder.attempts import Attempt
-from stepwell.finder.found import FoundLR, after, found
+from stepwell.finder.processes import Together, together_with
 from stepwell.finder.progress import Progress, bar
+from stepwell.finder.result import FoundLR, after, found
 from stepwell.finder.rules import RULES, debiased
 from stepwell.finder.snapshot import Snapshot
-from stepwell.finder.together import Together, together_with
 from stepwell.optimizers import TABLE, find
 from stepwell.schedules.written import unnoticed
 from stepwell.step import Step
@@ -65,57 +65,56 @@ def find_lr(
     """Find a learning rate: the peak for a schedule of warmup and decay.
 
     Trains with a rate that grows exponentially, lr_t = low * (high / low)^(t / (n - 1)), until the smoothed loss is
-    `stop` times the drop above its best, or not finite; again for each order of the data, from the same weights. All
-    is put back bit for bit afterwards, also after Ctrl-C and after an exception: weights, buffers, gradients, training
-    modes, the optimizer's state and groups, scaler, and the random generators; also the numbers, lists and generators
-    that modules, the loader, its samplers and its data set keep as attributes. The loader is read with an iterator of
-    the finder's own.
+    `stop` times the drop above its best, or not finite. This is repeated for each order of the data, from the same
+    weights. Afterwards everything is restored bit for bit, even after Ctrl-C or an exception: weights, buffers,
+    gradients, training modes, the optimizer's state and groups, scaler, and the random generators; also the numbers,
+    lists and generators that modules, the loader, its samplers and its data set have as attributes. The loader is read
+    with a separate iterator.
 
     Args:
-        model: what is trained, or several modules. A model that is in evaluation mode as a whole is put into training
-            mode; where a part of it is, as a frozen batch norm, all modes stay.
-        optimizer: of stepwell or torch; or your `Step`, whose clipping, accumulation and scaler are then used (its
-            schedule and averages rest). Its groups keep the ratios of their rates (`initial_lr` where a scheduler has
-            put it); the rate that is found is the first group's.
+        model: the trained module, or a list of modules. A model that is entirely in evaluation mode is put into
+            training mode; if only a part is in evaluation mode, as a frozen batch norm, all modes are kept.
+        optimizer: an optimizer of stepwell or torch; or your `Step`, whose clipping, accumulation and scaler are then
+            used (its schedule and averages are not advanced). The groups keep the ratios of their rates (of
+            `initial_lr`, if a scheduler set it); the answer is the rate of the first group.
         batches: a loader or another iterable that can be read again, or a function seed -> iterable. A list is shuffled
-            for each order; a loader is, if it shuffles.
-        loss: (model, batch) -> scalar; may use `torch.autocast`. With several models it gets the first. For a Step
+            for each order; a loader is reshuffled if it shuffles.
+        loss: (model, batch) -> scalar; may use `torch.autocast`. With several models the first is passed. For a Step
             whose estimator draws labels (Sophia): -> (scalar, logits).
-        train_step: instead of `loss`: batch -> loss, which trains on one batch all by itself (several losses, GANs,
-            your own AMP). It must use `optimizer`, whose rate is set before each call. What it changes beside model and
-            optimizer goes into `also`.
-        low, high: the range of rates; 1e-6 to 10 by default, for the optimizers of stepwell 10 times wider than their
-            usual range on both sides. 0 < low < high.
-        iterations: updates in all (of the first attempt), at least 10 for each order.
-        orders: of the data, at least 1. The spread of their answers says how far to trust one.
-        rule: which of the rules is the suggestion: between (half way from the steepest to the lowest point),
-            steep, valley, slide or minimum. All are in the result.
-        beta: of the running average that decides when to stop, in [0, 1).
+        train_step: instead of `loss`: a function batch -> loss that trains on one batch (several losses, GANs, your own
+            AMP). It must use `optimizer`, whose rate is set before each call. List in `also` whatever else it changes.
+        low, high: the range of rates, 0 < low < high. The default is 1e-6 to 10; for the optimizers of stepwell, 10
+            times wider than their usual range on both sides.
+        iterations: updates in total (of the first attempt), at least 10 for each order.
+        orders: number of orders of the data, at least 1. The spread of their answers shows how reliable an answer is.
+        rule: the rule for the suggestion: between (half way from the steepest to the lowest point), steep, valley,
+            slide or minimum. The result contains the answers of all rules.
+        beta: decay of the running average that decides when to stop, in [0, 1).
         stop: how far above its best the smoothed loss may rise, above 1: in units of the best loss, or of the drop so
-            far where that is larger (a loss may be 0 or negative).
-        attempts: how often to try, from 1 to 9. After one without an answer the next starts lower, ends higher or goes
-            slower and over more orders, as the reason says; each takes three times the updates of the one before. What
-            you gave for low and high stays.
-        accumulate: micro-batches per update; the Step's, or 1.
-        scaler: a `torch.amp.GradScaler`. clip_norm: as in `Step`. Both not with a Step, which has its own.
-        also: what else must be put back: schedulers, modules, optimizers, anything with `state_dict` and
+            far if the drop is larger (a loss may be 0 or negative).
+        attempts: the maximal number of attempts, from 1 to 9. After an attempt without an answer, depending on the
+            reason, the next starts lower, ends higher, or uses more updates and orders. Each attempt takes three times
+            the updates of the previous attempt. A given low or high is kept.
+        accumulate: micro-batches per update; by default that of the Step, or 1.
+        scaler: a `torch.amp.GradScaler`. clip_norm: as in `Step`. Neither with a Step, which has its own.
+        also: further objects to restore: schedulers, modules, optimizers, anything with `state_dict` and
             `load_state_dict`.
-        seed: of the orders and of all global generators while sweeping.
-        processes: whether all processes of torch.distributed sweep together; each must then make this call. All get
-            the same answer, read off the mean of their losses, and stop at the same update. By default yes where the
-            model is spread over them (DDP, FSDP); plain models wait 30 s for the call of the other processes, and
-            refuse without. False: this process alone.
-        progress: a bar on the terminal; by default where there is one.
+        seed: seed of the orders and, during the sweep, of all global generators.
+        processes: whether all processes of torch.distributed sweep together; each must then call find_lr. All processes
+            get the same answer, from the mean of their losses, and stop at the same update. True by default for a
+            distributed model (DDP, FSDP). With a plain model, the call waits 30 s for the other processes, and raises
+            UsageError if they do not call find_lr. False: only this process.
+        progress: whether to show a progress bar; by default on a terminal.
 
-    For fine-tuning take the answer as an upper bound: the rate at which a curve falls fastest is often 10 to 100 times
-    too large for weights that are good already.
+    For fine-tuning the answer is an upper bound: the rate at which a curve falls fastest is often 10 to 100 times
+    too large for pretrained weights.
 
     >>> found = find_lr(model, optimizer, loader, lambda model, batch: loss_fn(model(batch[0]), batch[1]))
     >>> found.suggestion  # doctest: +SKIP
     0.0031
     >>> found.plot()
 
-    Raises UsageError for bad arguments and for a loss that is no scalar. A curve that gives no answer raises nothing:
+    Raises UsageError for bad arguments and for a loss that is not a scalar. A curve without an answer raises no error:
     `suggestion` is None and `reasons` say why.
     """
     modules, chosen = _modules(model), _optimizer(optimizer)
@@ -169,10 +168,10 @@ def find_lr(
 
 @dataclass
 class Sweep:
-    """One training run over the range of rates, to be repeated.
+    """One training run over the range of rates, which can be repeated.
 
-    `train` takes the batches of one update from a stream and returns its loss; `begin` and `close` stand before each
-    run and after all.
+    `train` takes the batches of one update from a stream and returns the loss; `begin` is called before each run, and
+    `close` after all runs.
     """
 
     modules: list[nn.Module]
@@ -186,7 +185,7 @@ class Sweep:
     accumulate: int = 1
 
     def run(self, batches: Iterator[Any], beta: float, advance: Progress) -> list[float]:
-        """The losses, one for each rate until it was stopped; the last may be not finite."""
+        """The losses, one for each rate until the sweep stopped; the last may be not finite."""
         for module in self.modules:
             put_into_training(module)
         self.begin()
@@ -225,14 +224,16 @@ def _modules(model: Any) -> list[nn.Module]:
     with contextlib.suppress(UsageError):
         modules = modules or sequence("find_lr", "model", model, "a list")
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
-        raise UsageError(f"find_lr: model must be a torch.nn.Module, or a list of them, and not {shown(model)}")
+        raise UsageError(f"find_lr: model={shown(model)}; it must be a torch.nn.Module or a list of modules")
     return modules
 
 
 def _optimizer(given: Any) -> torch.optim.Optimizer:
     optimizer = given.optimizer if isinstance(given, Step) else given
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise UsageError(f"find_lr: optimizer is a {type(given).__name__}; pass a torch.optim.Optimizer or a Step")
+        raise UsageError(
+            f"find_lr: optimizer is a {type(given).__name__}; it must be a torch.optim.Optimizer or a Step"
+        )
     return optimizer
 
 
@@ -261,7 +262,7 @@ def _checked(
     attempts: Any,
     together: Together,
 ) -> Sweep:
-    """The sweep that the arguments describe, or UsageError. Nothing is changed here."""
+    """The sweep that the arguments describe, or UsageError. Nothing is changed."""
     if (loss is None) == (train_step is None):
         raise UsageError("find_lr: give either loss, a function (model, batch) -> scalar, or train_step, batch -> loss")
     for name, function in (("loss", loss), ("train_step", train_step)):
@@ -271,16 +272,18 @@ def _checked(
     own = {"accumulate": accumulate, "scaler": scaler, "clip_norm": clip_norm}
     doubled = [name for name, value in own.items() if value is not None]
     if doubled and (step is not None or train_step is not None):
-        owner = "the Step has its own" if step is not None else "train_step does that itself"
-        raise UsageError(f"find_lr: {doubled[0]} has no effect here, {owner}; leave it out")
+        owner = "because the Step has its own" if step is not None else "because train_step does this itself"
+        raise UsageError(f"find_lr: {doubled[0]} has no effect, {owner}; omit it")
     if step is not None and not step.is_between_updates:
-        raise UsageError("find_lr: the Step is within an accumulation or inside averaged(); call it after an update")
+        raise UsageError(
+            "find_lr: the Step is within an accumulation or inside averaged(); call find_lr after an update"
+        )
     iterations = whole("find_lr", "iterations", iterations, least=10, most=MANY)
     orders = whole("find_lr", "orders", orders, least=1)
     if iterations // orders < 10:
         raise UsageError(
-            f"find_lr: iterations={iterations} are {iterations // orders} for each of orders={orders}; "
-            "at least 10 are needed to see a curve"
+            f"find_lr: iterations={iterations} gives {iterations // orders} updates for each of orders={orders}; "
+            "it must be at least 10 for each order"
         )
     stop = float(number("find_lr", "stop", stop, above=1))
     if accumulate is not None:
@@ -295,7 +298,7 @@ def _checked(
     bases = [_base(position, group) for position, group in enumerate(optimizer.param_groups)]
     reference = next((base for base in bases if base > 0), None)
     if reference is None:
-        raise UsageError("find_lr: every group of the optimizer has lr 0; set the ratios that the groups shall keep")
+        raise UsageError("find_lr: every group of the optimizer has lr 0; set the ratios of the rates in the groups")
     ratios = [base / reference for base in bases]
     scaler = step.scaler if step is not None else scaler
     if train_step is not None:
@@ -349,12 +352,12 @@ def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _number(value: Any) -> float:
-    """The loss that `train_step` gave; nan and inf are losses, too."""
+    """The loss from `train_step`; nan and inf are allowed."""
     with contextlib.suppress(Exception):  # several elements, no values
         value = value.item() if isinstance(value, Tensor) else value
     plain = plain_number(value)
     if plain is None:
-        raise UsageError(f"find_lr: train_step returned {shown(value)}; it must return the loss of its batch")
+        raise UsageError(f"find_lr: train_step returned {shown(value)}; it must return the loss of the batch, a number")
     return float(plain)
 
 
@@ -380,7 +383,7 @@ def _range(optimizer: torch.optim.Optimizer, low: Any, high: Any) -> tuple[float
     low = usual[0] if low is None else number("find_lr", "low", low, above=0)
     high = usual[1] if high is None else number("find_lr", "high", high, above=0)
     if low >= high:
-        raise UsageError(f"find_lr: low={low:g} is not below high={high:g}")
+        raise UsageError(f"find_lr: low={low:g}; it must be below high={high:g}")
     if high > FURTHEST * low:
         raise UsageError(f"find_lr: low={low:g} and high={high:g} are more than a factor of {FURTHEST:g} apart")
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The curve of a range test as a small picture for a notebook, without matplotlib."""
+"""The curve of a range test as a small plot for notebooks, without matplotlib."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stepwell.finder.found import FoundLR
+    from stepwell.finder.result import FoundLR
 
 WIDTH, HEIGHT, EDGE = 360, 120, 6
 
 
 def svg(found: FoundLR) -> str:
-    """Loss over lr, the rates on a logarithmic axis, with a line at the suggestion; empty where there is no curve."""
+    """Loss over lr, the rates on a logarithmic axis, with a line at the suggestion; empty if there is no curve."""
     points = [(math.log(x), y) for x, y in zip(found.curve.x, found.curve.y, strict=True) if y is not None]
     points = [(x, y) for x, y in points if math.isfinite(y)]
     if len(points) < 2:

@@ -1,4 +1,4 @@
-"""A bar on the terminal while a sweep runs."""
+"""A progress bar on the terminal during a sweep."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Progress = Callable[[int], None]
 
 @contextmanager
 def bar(total: int, wanted: bool | None) -> Iterator[Progress]:
-    """A function to be told how many iterations are done.
+    """A function that receives the number of finished iterations.
 
-    Raises MissingExtra if a bar is wanted and rich is not installed.
+    Raises MissingExtra if a progress bar is requested and rich is not installed.
     """
     if wanted and find_spec("rich") is None:
         raise MissingExtra("rich", "tools", "a progress bar")

@@ -1,6 +1,7 @@
-"""How a learning rate is read off a curve of losses over rates. Each rule is a pure function; indices count from 0.
+"""Rules that read a learning rate from a curve of losses over rates. Each rule is a pure function; indices count from
+0.
 
-The losses are smoothed without lag before (see `smooth`), and end where the sweep was stopped.
+The losses are first smoothed without lag (see `smooth`), and end where the sweep stopped.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ def debiased(losses: Sequence[float], beta: float) -> Array:
 
 
 def kernel(points: int, width: float) -> Array:
-    """Row i: by which weights `smooth` makes point i of the losses; they add up to 1."""
+    """Row i: the weights with which `smooth` averages the losses for point i; they add up to 1."""
     places = np.arange(points)
     weights = np.exp(-0.5 * (np.subtract.outer(places, places) / width) ** 2)
     return weights / weights.sum(1, keepdims=True)
 
 
 def smooth(losses: Array, width: float) -> Array:
-    """The average of each loss with its neighbours on both sides, weights exp(-(distance / width)^2 / 2): no lag.
+    """The average of each loss and its neighbors on both sides, with weights exp(-(distance / width)^2 / 2): no lag.
 
-    A running average alone comes late by about beta / (1 - beta) points, and would move every suggestion up. Weights
-    with a long tail, such as beta^distance, let the blow-up at the end into the middle: the lowest point of the task
-    `bytes` with SGD came out 5 times too low.
+    A running average lags by about beta / (1 - beta) points, and would move every suggestion up. Weights with a long
+    tail, such as beta^distance, spread the divergence at the end into the middle: the lowest point of the task `bytes`
+    with SGD came out 5 times too low.
     """
     return kernel(len(losses), width) @ losses
 
 
 def capped(losses: Array) -> Array:
-    """[orders, n] losses, none higher above where they began than the lowest is below it.
+    """[orders, n] losses, capped so that no loss is further above the start than the lowest loss is below it.
 
-    How high a loss blows up says nothing about where it was good.
+    The height of a diverging loss says nothing about good rates.
     """
     began = float(losses[:, : max(3, losses.shape[1] // 10)].mean())
     drop = began - float(np.median(losses, 0).min())
@@ -69,7 +70,8 @@ def valley(lrs: Array, losses: Array) -> float:
 
 
 def slide(lrs: Array, losses: Array) -> float:
-    """Walk from the right with two points 15 % of the sweep apart until the loss has the same slope at both; the left.
+    """Walk from the right with two points 15 % of the sweep apart until the loss has the same slope at both points; the
+    answer is the left point.
 
     Slopes are per point of 100 and per drop of the curve, and count as the same within 0.005.
     """
@@ -88,10 +90,10 @@ def minimum(lrs: Array, losses: Array) -> float:
 
 
 def between(lrs: Array, losses: Array) -> float:
-    """Half way, in the logarithm, from where the loss falls most steeply to where it is lowest.
+    """The geometric mean of the rate of the steepest fall and the rate of the lowest loss.
 
-    The steepest point alone is where a model learns the frequencies of its classes, which may be long before the rate
-    that trains it; the lowest is the edge. Measured by `bench/finder.py`.
+    At the steepest point a model may only learn the frequencies of its classes, at a rate far below the rate that
+    trains it; the lowest point is the edge of divergence. Measured by `bench/finder.py`.
     """
     return math.sqrt(steep(lrs, losses) * float(lrs[int(np.argmin(losses))]))
 

@@ -1,8 +1,8 @@
-"""Everything a sweep touches, and putting it back bit for bit, into the same tensors.
+"""A snapshot of everything that a sweep changes, restored bit for bit into the same tensors.
 
-Weights, buffers, gradients, what requires gradients and training modes of the modules, and what they keep beside (a
-counter, a generator); state (and its absence) and groups of the optimizer; the scaler; the random generators; the
-loader, its samplers and its data set; and whatever else has `state_dict` and `load_state_dict`.
+A snapshot contains weights, buffers, gradients, `requires_grad` and training modes of the modules, and their other
+attributes (a counter, a generator); state (or its absence) and groups of the optimizer; the scaler; the random
+generators; the loader, its samplers and its data set; and further objects with `state_dict` and `load_state_dict`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Restore = Callable[[], None]
 
 
 class Snapshot:
-    """What was there when it was taken. `restore` may be called any number of times.
+    """The values at the time of the snapshot. `restore` may be called any number of times.
 
     Args:
-        modules, optimizer, scaler: what is trained; the scaler may be None.
+        modules, optimizer, scaler: the objects of the training; the scaler may be None.
         others: schedulers and the like.
-        generators: random generators by name, beside the global ones.
-        sources: the loader and what it reads from, put back by `close` alone: one that goes on from where it is gives
-            each order of the data another one.
+        generators: random generators by name, in addition to the global generators.
+        sources: the loader and its sources of data, restored only by `close`, so that a loader that continues from its
+            position gives each order other data.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Snapshot:
             part()
 
     def close(self) -> None:
-        """Put back all, once and for all."""
+        """Restore everything, for the last time."""
         self.restore()
         for source in self._sources:
             source()
@@ -81,7 +81,8 @@ def _tensor(tensor: Tensor) -> Restore:
 
 
 def _module(module: nn.Module) -> Restore:
-    """Parameters, buffers (also those that are no part of its state_dict, and those replaced) and training modes."""
+    """Parameters, buffers (including buffers that are not in the state_dict, and replaced buffers) and training
+    modes."""
     parameters = [_tensor(p) for p in module.parameters()]
     parts = [(part, part.training, dict(part._buffers)) for part in module.modules()]
     # torch's own keep all in buffers, or what is no business of the finder's (DDP and FSDP: how they communicate).
@@ -130,7 +131,7 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Restore:
 
 
 def _contents(values: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Each entry with a copy: a tensor is given back as the same tensor, all else as a new copy."""
+    """Each entry with a copy: a tensor is restored as the same tensor, any other value as a new copy."""
     return {
         key: (value, value.detach().clone()) if isinstance(value, Tensor) else (None, copy.deepcopy(value))
         for key, value in values.items()
@@ -153,7 +154,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def _attributes(owner: Any) -> Restore:
-    """Tensors and plain values among the attributes; attributes that come later are taken away."""
+    """Tensors and plain values among the attributes; later attributes are removed."""
     names = set(vars(owner))
     kept = {k: v.clone() if isinstance(v, Tensor) else v for k, v in vars(owner).items() if _is_plain(v)}
 
@@ -171,8 +172,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _scaler(scaler: Any) -> Restore:
-    """Beside its scale, whether it has unscaled an optimizer's gradients since its last update: an interruption between
-    the two would leave that behind, and it would refuse to unscale again."""
+    """The scale, and whether the scaler has unscaled gradients since its last update: after an interruption between the
+    two, the scaler would refuse to unscale again."""
     attributes = _attributes(scaler)
     stages = {key: dict(stage) for key, stage in getattr(scaler, "_per_optimizer_states", {}).items()}
 
@@ -200,8 +201,8 @@ def _generator(generator: Any) -> Restore:
 
 
 def _kept_beside(owner: Any, *, tensors: bool) -> Restore:
-    """Numbers, generators, lists (which items, not what is in them) and, if asked for, tensors among the attributes of
-    an object of the user's own class; attributes that come later are taken away."""
+    """Numbers, generators, lists (their items, not the contents of the items) and, if requested, tensors among the
+    attributes of an object of a user's class; later attributes are removed."""
     held = vars(owner)
     names = set(held)
     plain = {name: value for name, value in held.items() if _is_plain(value) or isinstance(value, list)}
@@ -244,8 +245,8 @@ def _stateful(other: Any) -> Restore:
         return _scaler(other)
     if not (hasattr(other, "state_dict") and hasattr(other, "load_state_dict")):
         raise UsageError(
-            f"find_lr: also has a {type(other).__name__}, which has no state_dict and load_state_dict; "
-            "the finder could not put it back"
+            f"find_lr: also has a {type(other).__name__}, which has no state_dict and load_state_dict, "
+            "so find_lr could not restore it; remove it from also"
         )
     state = copy.deepcopy(other.state_dict())
     return lambda: other.load_state_dict(copy.deepcopy(state))

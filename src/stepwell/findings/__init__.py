@@ -1,18 +1,18 @@
-"""Findings: what the checks of all tools report, in one form.
+"""Findings: the reports of the checks of all tools, in one form.
 
-A `Check` is written once and says what a fault looks like, why it hurts and what to do instead. A run of a tool
-produces a `Finding`: the check, the place, what was seen there and the evidence. Every room keeps its checks in its own
-`checks`; `table()` collects them by code, and `stepwell findings CODE` prints one.
+A `Check` describes a fault once: how to recognize it, why it is harmful and what to do instead. A run of a tool
+produces a `Finding`: the check, the place, the observation and the evidence. Every room has its checks in its module
+`checks`; `table()` collects them by code, and `stepwell findings CODE` prints one of them.
 
 >>> from stepwell.findings import Check, Finding, Trial, line
 >>> check = Check(code="C04", name="best-rate-at-the-edge", severity="warning", certainty="certain",
-...               looks_for="the best learning rate is the lowest or the highest of those tried",
-...               why="a better one may lie outside", instead="widen the range",
+...               looks_for="the best learning rate is the lowest or the highest of the rates tried",
+...               why="a better rate may be outside the range", instead="widen the range",
 ...               example_bad="tried 1e-4 to 1e-2, best 1e-2", example_good="tried 1e-4 to 1, best 1e-2")
 >>> line(Finding(check=check, place=Trial("adamw"), seen="its best lr 0.01 is the highest of the 6 tried"))
 'warning C04 adamw: its best lr 0.01 is the highest of the 6 tried'
 
-This room needs Python's standard library only.
+This room needs only Python's standard library.
 """
 
 from __future__ import annotations

@@ -19,23 +19,24 @@ _MAY_BE_EMPTY = ("silent_when", "reference")
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One fault that a tool looks for. Written once; a `Finding` refers to it.
+    """One fault that a tool looks for. A check is written once; a `Finding` refers to it.
 
     Attributes:
-        code: the short name that a user mutes, as "C04" or "SW101". A published code never changes its meaning.
+        code: the short name that a user mutes, as "C04" or "SW101". A published code never changes its
+            meaning.
         name: the fault in words joined by hyphens, as "best-rate-at-the-edge".
-        severity: "error" spoils the result, "warning" probably costs quality, "note" is good to know.
-        certainty: "certain": what was seen can hardly be right. "likely": it may be intended. "advice": no mistake,
-            but worth a word.
+        severity: "error" invalidates the result, "warning" probably costs quality, "note" is informative.
+        certainty: "certain": the observation is almost certainly a fault. "likely": it may be intended. "advice": not a
+            fault, but worth a remark.
         looks_for: what the check looks for, as a clause: "the best learning rate is the highest tried".
-        why: why that hurts.
+        why: why the fault is harmful.
         instead: what to do instead, as one action.
-        silent_when: when the check says nothing although it looks like the fault; may be empty.
-        example_bad: the smallest example that the check finds: source, or a sentence about a run.
-        example_good: the same without the fault.
-        reference: where this is written down (a paper, a documentation page); may be empty.
+        silent_when: when the check reports nothing in spite of the pattern; may be empty.
+        example_bad: the smallest example that the check reports: source, or a sentence about a run.
+        example_good: the example without the fault.
+        reference: the source of the rule (a paper, a documentation page); may be empty.
 
-    Raises ValueError for a code or name of another form, a severity or certainty of another word, an empty text.
+    Raises ValueError for a code or name of another form, an unknown severity or certainty, an empty text.
     """
 
     code: str

@@ -14,7 +14,8 @@ def findings(
     code: Annotated[str | None, typer.Argument(help="A code or a name, as C04 or best-rate-at-the-edge.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the codes that the tools report, or explain one: why it hurts, what to do instead, an example."""
+    """List the codes that the tools report, or explain one: why the fault is harmful, what to do instead, an
+    example."""
     from stepwell.findings.page import entry
     from stepwell.findings.table import find, table
 

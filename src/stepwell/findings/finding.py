@@ -1,4 +1,4 @@
-"""A finding: a check, the place where it found its fault, and what was seen there."""
+"""A finding: a check, the place of the fault, and the observation there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepwell.findings.place import Place, Source
 
 @dataclass(frozen=True)
 class Evidence:
-    """Something that proves a finding, and where: the line of the backward pass, the norm at step 300."""
+    """An observation that supports a finding, with its place: the line of the backward pass, the norm at step 300."""
 
     place: Place
     seen: str
@@ -20,14 +20,15 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault that a check found.
+    """One fault that a check has found.
 
     Attributes:
-        check: what it is, why it hurts and what to do, in general.
-        place: where: a `Source`, a `Tensor`, a `Trial` or a `Run`.
-        seen: what was observed, with its numbers, as a clause: "its best lr 0.1 is the highest of the 6 tried".
-        evidence: what proves it, each with its own place.
-        instead: what to do here, where that says more than `check.instead`, as the very option to give; else empty.
+        check: the description of the fault in general.
+        place: a `Source`, a `Tensor`, a `Trial` or a `Run`.
+        seen: the observation with its numbers, as a clause: "its best lr 0.1 is the highest of the 6 tried".
+        evidence: further observations, each with its own place.
+        instead: what to do in this case, if more specific than `check.instead`, as the exact option to give; else
+            empty.
         fix: edits of the source that remove the fault, or None.
     """
 
@@ -56,7 +57,7 @@ class Finding:
 
 
 def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings by severity, certainty, code and place; equal ones keep their order."""
+    """The findings by severity, certainty, code and place; equal findings keep their order."""
     return sorted(findings, key=_order)
 
 

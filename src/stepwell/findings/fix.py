@@ -1,4 +1,4 @@
-"""A fix: edits of the source text that remove what a finding is about."""
+"""A fix: edits of the source text that remove a fault."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 @dataclass(frozen=True, order=True)
 class Edit:
-    """The characters from `start` up to `end` become `new`. Places are (line, column), both from 1; columns count
-    characters."""
+    """The characters from `start` up to `end` are replaced by `new`. Places are (line, column), both from 1; columns
+    count characters."""
 
     start: tuple[int, int]
     end: tuple[int, int]
@@ -23,12 +23,12 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fix:
-    """Edits that belong together: all are made, or none.
+    """Edits that are applied together, all or none.
 
     Attributes:
         says: what the edits do, as "insert optimizer.zero_grad() before the backward pass".
         edits: the edits, which must not overlap.
-        safe: whether the intent is certain: such a fix is applied by `--fix`, others by `--unsafe-fixes` only.
+        safe: whether the fix certainly keeps the intent; `--fix` applies safe fixes, `--unsafe-fixes` all fixes.
 
     Raises ValueError for edits that overlap or end before they begin.
     """
@@ -48,7 +48,8 @@ class Fix:
 
 
 def applied(source: str, fixes: Iterable[Fix]) -> tuple[str, list[Fix]]:
-    """The source after the fixes, and those that were made: one that overlaps an earlier one waits for the next time.
+    """The source after the fixes, and the fixes that were applied: a fix that overlaps an earlier fix is left for the
+    next call.
 
     >>> applied("a = 1", [Fix("rename a", (Edit((1, 1), (1, 2), "b"),))])[0]
     'b = 1'

@@ -1,4 +1,4 @@
-"""A finding as a part of an HTML page; its style is in the page (`report/page.css`)."""
+"""A finding as a part of an HTML page; the style is part of the page (`report/page.css`)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
     """The finding as plain data.
 
     Keys: code, name, severity, certainty, place, seen, why, instead, evidence, fix, reference. A place has its kind
-    ("source", "tensor", "trial" or "run") beside its attributes.
+    ("source", "tensor", "trial" or "run") and its attributes.
     """
     check = finding.check
     return {
@@ -33,7 +33,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
 
 
 def json_lines(findings: Iterable[Finding]) -> str:
-    """The findings, each in a line of its own; empty without any."""
+    """The findings, one per line; an empty text without findings."""
     import json
 
     return "".join(json.dumps(as_dict(one)) + "\n" for one in findings)

@@ -11,14 +11,14 @@ _HEAD = """# Findings
 Every code that a stepwell tool reports. `stepwell findings CODE` prints one entry.
 This page is printed from the checks: `python -m stepwell.findings.page > docs/findings.md`.
 
-Severity: an *error* spoils the result, a *warning* probably costs quality, a *note* is good to know.
-Certainty: what a *certain* check finds can hardly be right, what a *likely* one finds may be intended, and *advice* is
-about no mistake.
+Severity: an *error* invalidates the result, a *warning* probably costs quality, a *note* is informative.
+Certainty: a *certain* finding is almost certainly a fault, a *likely* finding may be intended, and *advice* is not
+about a fault.
 """
 
 
 def entry(check: Check) -> str:
-    """What is known of one check, in Markdown."""
+    """The entry of one check, in Markdown."""
     parts = [
         f"## {check.code} {check.name}",
         f"{check.severity}, {check.certainty}",

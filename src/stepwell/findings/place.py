@@ -1,4 +1,4 @@
-"""Where a finding is, in the user's terms: a line of a file, a tensor of a model, a trial of a comparison, a run."""
+"""The place of a finding in the user's terms: a line of a file, a tensor of a model, a trial of a comparison, a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Source:
 
     Attributes:
         file: the path as the user gave it.
-        line, column: where it begins. Without a column, the whole line.
+        line, column: the beginning. Without a column, the whole line.
         end: (line, column) after its last character, or None.
         cell: the number of the cell of a notebook, or None; `line` then counts inside the cell.
 
@@ -34,7 +34,7 @@ class Source:
 
 @dataclass(frozen=True, order=True)
 class Tensor:
-    """A tensor of a model, by its name, and the update at which something was seen.
+    """A tensor of a model, by its name, and the update of the observation.
 
     >>> str(Tensor("layer2.conv1.weight", step=300))
     'layer2.conv1.weight at step 300'
@@ -64,7 +64,7 @@ class Trial:
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """A whole run, and the update at which something was seen.
+    """A whole run, and the update of the observation.
 
     >>> str(Run())
     'this run'

@@ -1,4 +1,4 @@
-"""Findings as SARIF 2.1.0, the form that code hosts and editors read.
+"""Findings as SARIF 2.1.0, the format that code hosts and editors read.
 
 Source: OASIS, Static Analysis Results Interchange Format 2.1.0 (2020), sections 3.27 (result) and 3.49 (rule).
 """

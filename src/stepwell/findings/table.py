@@ -1,6 +1,7 @@
-"""The table of all checks, by code. Each room lists its own in its module `checks`, as CHECKS; nothing else is needed.
+"""The table of all checks, by code. Each room lists its checks in its module `checks`, as CHECKS; no other registration
+is needed.
 
-No room is named here: a room with a `checks` takes part, one that is taken away is missing, and that is all.
+No room is named here: every room with a module `checks` is included, and a removed room is simply missing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def table() -> Mapping[str, Check]:
     """All checks by code, in the order of their codes.
 
-    Raises ValueError where two rooms use one code or one name.
+    Raises ValueError if two rooms use the same code or name.
     """
     from importlib import import_module
     from pathlib import Path
@@ -40,7 +41,7 @@ def table() -> Mapping[str, Check]:
 def find(code: str) -> Check:
     """The check of a code or a name, in any case.
 
-    Raises UsageError naming the nearest for one that is not there.
+    Raises UsageError for an unknown code or name, with the nearest known one.
 
     >>> find("c04").name
     'best-rate-at-the-edge'

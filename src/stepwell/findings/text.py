@@ -11,7 +11,8 @@ def line(finding: Finding) -> str:
 
 
 def text(finding: Finding) -> str:
-    """The finding in full: the line, the evidence, then why, what to do instead and the reference, each indented."""
+    """The finding in full: the line, the evidence, then why the fault is harmful, what to do instead and the reference,
+    indented."""
     check = finding.check
     rest = [("why", check.why), ("instead", finding.instead), ("see", check.reference)]
     return "\n".join(

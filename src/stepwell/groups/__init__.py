@@ -1,4 +1,4 @@
-"""Groups: which hyperparameters each tensor of a model gets, by its role, its layer or its name.
+"""Parameter groups: the hyperparameters of each tensor of a model, by its role, its layer or its name.
 
 >>> from stepwell import groups
 >>> print(groups.by_role(model, lr=3e-4, weight_decay=0.1))

@@ -21,7 +21,7 @@ from stepwell.groups.settings import SHOWN, Label, Settings, check_keys, counted
 
 NO_DECAY = ("norm", "bias", "scalar", "embedding", "position")
 
-_PATTERNS = "patterns with their hyperparameters, as {'head': 10.0} or {'*.bias': {'weight_decay': 0}}"
+_PATTERNS = "a dict from patterns to hyperparameters, as {'head': 10.0} or {'*.bias': {'weight_decay': 0}}"
 _ROLES = 1000  # an iterator of more is taken for one that never ends
 
 
@@ -37,24 +37,25 @@ def by_role(
     merge: bool = True,
     keep_frozen: bool = False,
 ) -> Groups:
-    """Groups by what each tensor is for: no decay on norms and biases, a rate of its own for an embedding.
+    """Groups by the role of each tensor: no decay on norms and biases, and optionally another learning rate for
+    embeddings.
 
     Args:
-        model: its parameters, each once; tied ones under their first name.
-        lr: the rate; the optimizer's own where None.
-        weight_decay: the decay; the optimizer's own where None.
-        no_decay: roles (see `ROLES`) that get a weight_decay of 0; if there are any, so do the parameters that the
-            model itself keeps from it, see `by_layer`.
-        roles: hyperparameters by role, as {"embedding": {"lr": 1e-2}}; they win over lr, weight_decay and no_decay.
-        patterns: hyperparameters by pattern, see `by_pattern`; they win over all others.
+        model: the module whose parameters are grouped, each once; tied parameters under their first name.
+        lr: the learning rate; None uses the optimizer's default.
+        weight_decay: the weight decay; None uses the optimizer's default.
+        no_decay: roles (see `ROLES`) with a weight_decay of 0. If not empty, parameters that the model itself exempts
+            from decay get 0 as well, see `by_layer`.
+        roles: hyperparameters by role, as {"embedding": {"lr": 1e-2}}; they override lr, weight_decay and no_decay.
+        patterns: hyperparameters by pattern, see `by_pattern`; they override all others.
         layer_decay: multiplies lr per block from the top, in (0, 1], see `by_layer`.
-        merge: put tensors with equal hyperparameters into one group; if not, each role has its own.
-        keep_frozen: also take parameters that want no gradient now, for models that are unfrozen by stages. An
-            optimizer passes over them until they get a gradient.
+        merge: whether tensors with equal hyperparameters share one group; if False, each role has its own group.
+        keep_frozen: whether to include parameters with requires_grad=False, for models that are unfrozen in stages. An
+            optimizer skips them until they get a gradient.
 
     >>> groups = by_role(model, lr=3e-4, weight_decay=0.1, roles={"embedding": {"lr": 3e-3}})
 
-    Raises UsageError for an unknown role, a pattern that matches nothing, or a model without trained parameters.
+    Raises UsageError for an unknown role, a pattern without a match, or a model without trainable parameters.
     """
     return _by_role("by_role", model, lr, weight_decay, no_decay, roles, patterns, layer_decay, merge, keep_frozen)
 
@@ -91,28 +92,30 @@ def by_layer(
     merge: bool = True,
     keep_frozen: bool = False,
 ) -> Groups:
-    """Groups for fine-tuning: the lower the layer, the smaller its rate.
+    """Groups for fine-tuning: lower layers have smaller learning rates.
 
         lr(depth) = lr * decay ^ (blocks + 1 - depth)
 
-    Depth counts blocks, not tensors: 0 is what comes before the first block (embeddings, stem), 1 to n are the blocks,
-    n + 1 is what comes after them (last norm, head), which has lr itself. A block is what is repeated, one residual
-    unit as a rule; stages are counted through, and a downsampling belongs to the block after it. The notes under
-    `print(groups)` say what was counted; where nothing is repeated, layers with weights are.
+    Depth counts blocks, not tensors: 0 are the layers before the first block (embeddings, stem), 1 to n are the blocks,
+    and n + 1 are the layers after the blocks (last norm, head), whose rate is lr. A block is a repeated module, usually
+    one residual unit. Blocks are numbered through all stages, and a downsampling layer belongs to the next block. The
+    notes under `print(groups)` say what was counted. In a model without repeated modules, layers with weights are
+    counted.
 
-    Towers that run side by side (image and text, a net and its momentum copy, an actor and its critic) each have the
-    rates that they would have alone: parts that both have an input of their own, or whose sizes do not fit one after
-    the other. An encoder and its decoder count as one row, the encoder below. Frozen blocks do not count, unless
-    `keep_frozen` is given. A model that says itself what belongs together is believed: `group_matcher` of timm,
-    `_no_split_modules` of transformers; so are `no_weight_decay`, `no_weight_decay_keywords` (timm) and the mark
-    `_no_weight_decay` on a parameter (Mamba), together with `no_decay` if that is not empty.
+    Parallel towers (image and text, a network and its momentum copy, an actor and its critic) each have the rates that
+    they would have alone. Two parts are parallel if both have their own input, or if their sizes do not fit in
+    sequence. An encoder and its decoder count as one sequence, the encoder first. Frozen blocks do not count, unless
+    `keep_frozen` is given. Declarations of the model are used: `group_matcher` (timm) and `_no_split_modules`
+    (transformers) for blocks; `no_weight_decay`, `no_weight_decay_keywords` (timm) and the parameter attribute
+    `_no_weight_decay` (Mamba) for decay, together with `no_decay` unless `no_decay` is empty.
 
     Args:
         model: as for `by_role`.
-        lr: the rate of the head.
-        decay: the ratio from one block to the one below, in (0, 1]; 0.65 to 0.9 are usual, smaller for small models.
-        weight_decay, no_decay, roles, patterns, merge, keep_frozen: as for `by_role`; a rate that `roles` or `patterns`
-            give is multiplied too.
+        lr: the learning rate of the head.
+        decay: the ratio of the rates of a block and the next block, in (0, 1]; 0.65 to 0.9 are usual, smaller for small
+            models.
+        weight_decay, no_decay, roles, patterns, merge, keep_frozen: as for `by_role`; a rate given in `roles` or
+            `patterns` is multiplied as well.
 
     Source: Clark et al., "ELECTRA", 2003.10555, appendix; Bao et al., "BEiT", 2106.08254, section 3.
 
@@ -131,24 +134,24 @@ def by_pattern(
     merge: bool = True,
     keep_frozen: bool = False,
 ) -> Groups:
-    """Groups by name: discriminative rates, as 10 times the rate for a new head.
+    """Groups by name, for discriminative learning rates, as a 10 times larger rate for a new head.
 
     Args:
         model: as for `by_role`.
         patterns: pattern -> hyperparameters, or a number that multiplies lr. A pattern is a glob over the whole
-            name ("*.bias"), the name of a module or parameter ("backbone.layer4"), or a compiled regular
-            expression. The first that matches wins; what none matches has lr and weight_decay.
-        lr, weight_decay: of what none matches, and where a pattern says nothing else.
-        no_decay: roles without decay, as for `by_role`; none by default.
+            name ("*.bias"), the name of a module or parameter ("backbone.layer4"), or a compiled regular expression.
+            The first match wins; parameters without a match get lr and weight_decay.
+        lr, weight_decay: for parameters without a match, and defaults of the patterns.
+        no_decay: roles without decay, as for `by_role`; empty by default.
         merge, keep_frozen: as for `by_role`.
 
     >>> groups = by_pattern(model, {"head": 10.0, "backbone.layer1": {"lr": 1e-5}}, lr=1e-3)
 
-    Raises UsageError for a pattern that matches no parameter, with the nearest names. A pattern all of whose
-    parameters are taken by earlier ones or frozen is no error; `print(groups)` says so.
+    Raises UsageError for a pattern that matches no parameter, with the nearest names. A pattern whose parameters are
+    all frozen or matched by earlier patterns is not an error; `print(groups)` notes it.
     """
     if not mapping("by_pattern", "patterns", patterns, _PATTERNS):
-        raise UsageError("by_pattern: no pattern is given; use by_role, or give one as in {'head': 10.0}")
+        raise UsageError("by_pattern: patterns is empty; use by_role, or give a pattern, as in {'head': 10.0}")
     return _by_role("by_pattern", model, lr, weight_decay, no_decay, None, patterns, None, merge, keep_frozen)
 
 
@@ -167,32 +170,35 @@ def muon(
 ) -> Groups:
     """Muon's split: hidden matrices and convolution kernels for Muon, everything else for AdamW.
 
-    The split is by role, never by the number of dimensions: embeddings, heads and tables of positions are matrices
-    too, and orthogonalising their updates is wrong without any error being raised. For AdamW are:
+    The split is by role, never by the number of dimensions: embeddings, heads and position tables are
+    matrices as well, and orthogonalizing their updates is silently wrong. AdamW gets:
 
-    - embeddings, learned tokens, codebooks (`codevectors`) and tables of positions: rows that are looked up;
-    - output layers, linear or convolutions: those called so, and else the last layer of each tower, if neither a block
-      nor (behind a convolution) a norm comes after it: the last convolution of a U-Net, a DCGAN or the decoder of an
-      EnCodec, the actor's and the critic's, the heads of both towers;
-    - the layer that reads the raw input, of each tower: the first convolution, or the first linear layer, if it lies
-      outside of blocks and no embedding comes before it. A linear one counts as hidden if no other matrix is left;
-    - depthwise convolutions (no matrix: each channel has its own filter), recurrent weights (several gates stacked in
+    - embeddings, learned tokens, codebooks (`codevectors`) and position tables: rows that are looked up;
+    - output layers, linear or convolutional: layers named so; otherwise the last layer of each tower, if no block and
+    (after a
+      convolution) no norm follows it: the last convolution of a U-Net, a DCGAN or the decoder of an EnCodec, the last
+      layers of actor and critic, the heads of both towers;
+    - the layer that reads the raw input, in each tower: the first convolution, or the first linear layer, if it is
+    outside
+      of blocks and after no embedding. A linear layer counts as hidden if no other matrix is left;
+    - depthwise convolutions (not a matrix: each channel has its own filter), recurrent weights (several gates stacked
+    in
       one tensor), norms, biases, scalars, and logarithms of rates (`A_log`).
 
-    For Muon is the rest: also routers and stacks of experts (as in Liu et al. 2502.16982), projections between towers,
-    the means and variances of a VAE. `also` and `keep_out` decide otherwise. `stepwell.Muon` takes the groups
-    as they are: what is split here stays split.
+    Muon gets all other matrices, including routers and stacks of experts (as in Liu et al. 2502.16982), projections
+    between towers, and the means and variances of a VAE. `also` and `keep_out` override the split. `stepwell.Muon` does
+    not split these groups again.
 
     Args:
         model: as for `by_role`.
-        lr, weight_decay: of Muon's group.
-        adamw: hyperparameters of the others, as {"lr": 3e-4, "weight_decay": 0.1, "betas": (0.9, 0.95)}.
-        no_decay: roles without decay among the others.
-        convolutions: whether Muon gets convolution kernels; torch.optim.Muon takes matrices only.
-        also: patterns of tensors that Muon shall have in spite of their role; they must be matrices by shape.
-        keep_out: patterns of tensors that it shall not have.
-        mark: a key set in each group to True for Muon's and False for the others, as "use_muon", for optimizers
-            that take both.
+        lr, weight_decay: values for Muon's group.
+        adamw: hyperparameters of AdamW's groups, as {"lr": 3e-4, "weight_decay": 0.1, "betas": (0.9, 0.95)}.
+        no_decay: roles without decay in AdamW's groups.
+        convolutions: whether Muon gets convolution kernels; torch.optim.Muon accepts only matrices.
+        also: patterns of tensors that Muon gets in spite of their role; they must be matrices by shape.
+        keep_out: patterns of tensors that Muon does not get.
+        mark: a key that is set to True in Muon's groups and to False in the others, as "use_muon", for optimizers
+            that accept both.
         keep_frozen: as for `by_role`.
 
     Source: Jordan et al., "Muon", 2024; the split as in its README, and Liu et al. 2502.16982.
@@ -200,21 +206,21 @@ def muon(
     >>> groups = muon(model, lr=0.02, adamw={"lr": 3e-4})
     >>> optimizers = Muon(groups.of("muon")), AdamW(groups.of("adamw"))
 
-    Raises UsageError if nothing is left for Muon, or a pattern matches nothing.
+    Raises UsageError if Muon gets no tensor, or if a pattern has no match.
     """
     no_decay, _ = _checked_roles("muon", no_decay, None)
     convolutions, keep_frozen = flag("muon", "convolutions", convolutions), flag("muon", "keep_frozen", keep_frozen)
-    mark = None if mark is None else text("muon", "mark", mark, "a text, the key that is set in each group")
+    mark = None if mark is None else text("muon", "mark", mark, "a str, the key that is set in each group")
     anatomy = find_roles(_checked_model("muon", model))
     forced = {id(member.tensor): member for member in pick(also, anatomy.members, "muon: also")}
     barred = {id(member.tensor): member for member in pick(keep_out, anatomy.members, "muon: keep_out")}
     for key, member in forced.items():
         if key in barred:
-            raise UsageError(f"muon: '{member.name}' is in both also and keep_out; leave it out of one")
+            raise UsageError(f"muon: '{member.name}' matches both also and keep_out; it must match at most one")
         if sum(size > 1 for size in member.tensor.shape) < 2:
             raise UsageError(
-                f"muon: '{member.name}' of shape {list(member.tensor.shape)} is no matrix, "
-                "so it cannot be orthogonalised; leave it out of also"
+                f"muon: '{member.name}' of shape {list(member.tensor.shape)} is not a matrix, "
+                "so it cannot be orthogonalized; remove it from also"
             )
 
     def goes(member: Member) -> bool:
@@ -245,34 +251,34 @@ def muon(
     groups = _assemble(anatomy, settings, keep_frozen=keep_frozen, notes=settings_notes)
     if "muon" not in groups.optimizers:
         raise UsageError(
-            f"muon: {type(model).__name__} has no trained hidden matrix or convolution kernel for it; "
+            f"muon: {type(model).__name__} has no trainable hidden matrix or convolution kernel for Muon; "
             "use another optimizer, or name tensors with also=[...]"
         )
     return groups
 
 
 def freeze(model: nn.Module, *patterns: Pattern, back: bool = False) -> list[str]:
-    """Freeze what the patterns match (`requires_grad = False`, gradients dropped); returns the names.
+    """Freeze the parameters that match (`requires_grad = False`, gradients set to None); returns their names.
 
     Args:
-        model: is changed.
-        patterns: as for `by_pattern`. None: everything.
-        back: thaw instead.
+        model: the module; it is changed in place.
+        patterns: as for `by_pattern`. None matches all parameters.
+        back: whether to unfreeze instead.
 
-    Norms with running statistics go on updating them in training mode; call `.eval()` on those modules too.
+    Norms with running statistics still update them in training mode; call `.eval()` on those modules as well.
 
     >>> names = freeze(model, "backbone")
     >>> freeze(model, "head.bias", back=True)
     ['head.bias']
 
-    Raises UsageError for a pattern that matches nothing, before anything is changed.
+    Raises UsageError for a pattern without a match, before anything is changed.
     """
     back = flag("freeze", "back", back)
     members = find_roles(_checked_model("freeze", model)).members
     chosen = pick(patterns, members, "freeze") if patterns else list(members)
     for member in chosen:
         if back and not (member.tensor.is_floating_point() or member.tensor.is_complex()):
-            raise UsageError(f"freeze: '{member.name}' is {member.tensor.dtype} and cannot be trained; leave it frozen")
+            raise UsageError(f"freeze: '{member.name}' is {member.tensor.dtype} and cannot be trained; keep it frozen")
     for member in chosen:
         member.tensor.requires_grad_(back)
         if not back:
@@ -297,7 +303,7 @@ def _assemble(
     if not taken:
         raise UsageError(
             f"all {len(anatomy.members)} parameters of the model are frozen (requires_grad is False), "
-            "so there is nothing to train; unfreeze some, or pass keep_frozen=True"
+            "so there is no parameter to train; unfreeze some, or pass keep_frozen=True"
         )
     found: dict[Any, tuple[Label, dict[str, Any], list[Member]]] = {}
     for member in taken:
@@ -358,5 +364,5 @@ def _roles_of(owner: str, no_decay: Any) -> tuple[str, ...]:
 
 def _checked_model(owner: str, model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{owner}: groups are made from a model (torch.nn.Module), not from a {type(model).__name__}")
+        raise UsageError(f"{owner}: model is a {type(model).__name__}; it must be a torch.nn.Module")
     return model

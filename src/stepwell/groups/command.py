@@ -1,4 +1,4 @@
-"""`stepwell plan`: what each tensor of a model gets, and the memory that training it will need."""
+"""`stepwell plan`: the hyperparameters of each tensor of a model, and the memory that training needs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 
 
 def plan(
-    task: Annotated[str, typer.Argument(help="A task's name, or module.py:name of a task, a model, or its maker.")],
+    task: Annotated[
+        str, typer.Argument(help="A task's name, or module.py:name of a task, a model, or a function that makes one.")
+    ],
     optimizer: Annotated[str, typer.Option(help="Its name.")] = "adamw",
     lr: Annotated[float | None, typer.Option(help="Learning rate; the optimizer's default if not given.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay; likewise.")] = None,
-    layer_decay: Annotated[float | None, typer.Option(help="Multiplies lr per block from the top, as 0.75.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Weight decay; the optimizer's default if not given.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Ratio of lr from block to block, from the top, as 0.75.")
+    ] = None,
     state: Annotated[str, typer.Option(help="Format of the state: fp32, bf16, int8 or int4.")] = "fp32",
-    averages: Annotated[int, typer.Option(help="Copies of the weights that are kept (EMA).")] = 0,
-    device: Annotated[str, typer.Option(help="Whose memory it must fit: cpu, cuda, cuda:1.")] = "cpu",
+    averages: Annotated[int, typer.Option(help="Averaged copies of the weights (EMA).")] = 0,
+    device: Annotated[str, typer.Option(help="Device whose free memory is compared: cpu, cuda, cuda:1.")] = "cpu",
 ) -> None:
-    """Show what each tensor of a model gets, and the memory that training it will need."""
+    """Show the hyperparameters of each tensor of a model, and the memory that training needs."""
     from stepwell import optimizers
     from stepwell.groups.memory import STATE
 
@@ -44,7 +50,7 @@ def plan(
 
 
 def _model(source: str) -> Any:
-    """The model of a task, or the one that a Python file holds or makes."""
+    """The model of a task, or the model that a Python file defines or makes."""
     if ":" in source or source.endswith(".py") or "/" in source:
         from stepwell.tasks.load import model
 
@@ -55,7 +61,7 @@ def _model(source: str) -> Any:
 
 
 def _usual(optimizer: Any) -> dict[str, Any]:
-    """The default lr and weight decay of an optimizer, by class or name; those that are known."""
+    """The default lr and weight decay of an optimizer, by class or name, as far as known."""
     from stepwell.optimizers import TABLE, find
 
     known = not isinstance(optimizer, str) or optimizer.lower() in map(str.lower, TABLE)
@@ -81,17 +87,17 @@ def planned(
     width: int | None = None,
     defaults: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> str:
-    """The table of groups and the forecast, as text.
+    """The table of groups and the memory forecast, as text.
 
     Args:
-        model: to be trained.
-        optimizer: a class or a name; for "muon", the split is Muon's and the rest is AdamW's.
-        lr, weight_decay, layer_decay: as for `by_role`; for Muon, lr and weight_decay are those of its own group.
+        model: the model to train.
+        optimizer: a class or a name; for "muon", the groups are Muon's split.
+        lr, weight_decay, layer_decay: as for `by_role`; for Muon, lr and weight_decay apply to Muon's group.
         state: format of the state.
         averages: copies of the weights (EMA).
-        device: what the forecast is compared with.
-        width: at most so many characters a line.
-        defaults: the lr and the weight decay that a class, or a name of an optimizer, has where none is given.
+        device: the device whose free memory is compared with the forecast.
+        width: the maximal line length in characters.
+        defaults: returns the default lr and weight decay of a class or name of an optimizer.
 
     Raises UsageError for an unknown optimizer, format or device.
     """
@@ -126,7 +132,7 @@ def grouped(
     weight_decay: float | None = None,
     layer_decay: float | None = None,
 ) -> Groups:
-    """The groups that suit an optimizer: hidden matrices and the rest where it `splits_by_role`, else by role."""
+    """The groups for an optimizer: hidden matrices and the other tensors if it `splits_by_role`, else by role."""
     from stepwell.groups.build import by_role
     from stepwell.groups.build import muon as split
     from stepwell.optimizers import known
@@ -135,7 +141,7 @@ def grouped(
     if cls is not None and getattr(cls, "splits_by_role", False):
         if layer_decay is not None:
             raise UsageError(
-                f"layer_decay={layer_decay!r}: {cls.__name__}'s split has no decay of layers; leave it out"
+                f"layer_decay={layer_decay!r}: {cls.__name__}'s split has no layer-wise decay; omit layer_decay"
             )
         return split(model, lr=lr, weight_decay=weight_decay)
     return by_role(model, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)

@@ -1,4 +1,4 @@
-"""Parameter groups, and what can be asked of them."""
+"""Parameter groups, with a table of their contents."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stepwell.errors import UsageError, nearest, shown
 
 
 class Groups(list[dict[str, Any]]):
-    """Parameter groups that any `torch.optim` optimizer takes, and that can be printed.
+    """Parameter groups for any `torch.optim` optimizer; they print as a table.
 
     Each is a dict with `params`, `param_names`, `name`, and the hyperparameters that differ from the optimizer's
-    defaults. `print(groups)` shows what each tensor gets, and what was left out.
+    defaults. `print(groups)` shows the hyperparameters of each tensor, and the tensors in no group.
 
-    Iterating gives copies, because torch.optim writes its defaults into the dicts that it is handed: so the same groups
-    can be handed to a second optimizer, and print what was asked for. `groups[0]["lr"] = 1e-3` changes the group.
+    Iteration gives copies, because torch.optim writes its defaults into the dicts. So the same groups can be passed to
+    a second optimizer, and still print the values that were set. `groups[0]["lr"] = 1e-3` changes the group.
 
     >>> optimizer = torch.optim.AdamW(by_role(model, lr=3e-4, weight_decay=0.1))
 
     Attributes:
-        members: every tensor of the model, with role and depth, also those in no group.
-        notes: what should be known: what is frozen, tied, matched twice.
-        optimizers: for each group, the optimizer that it is meant for, or None.
+        members: every tensor of the model, with role and depth, including tensors in no group.
+        notes: sentences about tensors that are frozen, tied or matched twice.
+        optimizers: for each group, the name of its optimizer, or None.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Groups(list[dict[str, Any]]):
         return (dict(group) for group in super().__iter__())
 
     def of(self, optimizer: str) -> Groups:
-        """The groups that are meant for one optimizer.
+        """The groups for one optimizer.
 
         >>> groups = muon(model)
         >>> inner = AdamW(groups.of("adamw"))
 
-        Raises UsageError if none is.
+        Raises UsageError if there is no group for this optimizer.
         """
         wanted = optimizer if isinstance(optimizer, str) else ""
         chosen = [index for index, name in enumerate(self.optimizers) if name == wanted]
@@ -60,18 +60,18 @@ class Groups(list[dict[str, Any]]):
             known = {name for name in self.optimizers if name}
             if not known:
                 raise UsageError(
-                    f"of({shown(optimizer)}): these groups are for one optimizer; pass them to it as they are"
+                    f"of({shown(optimizer)}): these groups are for a single optimizer; pass the groups to it directly"
                 )
-            raise UsageError(f"of({shown(optimizer)}): no group is for it: {nearest(optimizer, known)}")
+            raise UsageError(f"of({shown(optimizer)}): no group has this optimizer: {nearest(optimizer, known)}")
         return Groups([self[i] for i in chosen], self.members, self.notes, [self.optimizers[i] for i in chosen])
 
     def table(self, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
         """The groups as a table, one line each, then the notes.
 
         Args:
-            optimizer: a name or a class, to show the bytes of its state too.
+            optimizer: a name or a class, to include the bytes of its state.
             state: the format of that state.
-            width: at most so many characters a line; long names are shortened.
+            width: the maximal line length in characters; long names are shortened.
         """
         from stepwell.groups.show import table
 

@@ -1,4 +1,4 @@
-"""How much memory a training run will need, before it is started."""
+"""The memory that a training run needs, computed before the run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ STATE: dict[str, Callable[[Shape], float]] = {
 
 
 def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> float:
-    """Elements of state that an optimizer which does not declare its slots keeps for a tensor of this shape.
+    """Elements of state for a tensor of this shape, for an optimizer that does not declare its slots.
 
     Args:
         optimizer: an optimizer, a class, or a name.
@@ -89,7 +89,7 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
     folded = name.lower().replace("-", "").replace("_", "")
     if folded not in STATE:
         names = dict.fromkeys([*STATE, *map(str.lower, TABLE)])
-        raise UsageError(f"the state of {shown(name)} is not known here: {nearest(name, names)}")
+        raise UsageError(f"the size of the state of {shown(name)} is not known: {nearest(name, names)}")
     if folded in ("sgd", "rmsprop") and "momentum" in settings:
         own = 0 if folded == "sgd" else 1 + bool(settings.get("centered"))
         return (own + bool(settings["momentum"])) * math.prod(shape)
@@ -99,7 +99,7 @@ def state_elements(optimizer: Any, group: Mapping[str, Any], shape: Shape) -> fl
 
 
 def tensor_state_bytes(given: Any, group: Mapping[str, Any], tensor: torch.Tensor, state: str) -> float:
-    """Bytes of state that an optimizer, a class, or what is called so keeps for a tensor of a group."""
+    """Bytes of state of an optimizer (instance, class or name) for a tensor of a group."""
     optimizer: Any = (known(given) or given) if isinstance(given, str) else given
     if hasattr(optimizer, "signatures"):
         return _declared_bytes(optimizer, group, tensor, state)
@@ -113,8 +113,8 @@ def tensor_state_bytes(given: Any, group: Mapping[str, Any], tensor: torch.Tenso
 
 
 def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tensor, state: str) -> int:
-    """Of an optimizer of this package. A class is taken at its usual settings: what it is compared with (SGD has
-    momentum), else its defaults."""
+    """Bytes of state of an optimizer of this package. A class is assumed to have the settings of `stepwell compare`
+    (SGD with momentum), else its defaults."""
     if isinstance(optimizer, type):
         cls: Any = optimizer
         given = inspect.signature(cls.__init__).parameters.values()
@@ -128,14 +128,14 @@ def _declared_bytes(optimizer: Any, group: Mapping[str, Any], tensor: torch.Tens
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of a training run, part by part.
+    """Memory of a training run in bytes, by part.
 
     Args:
-        weights: of all parameters; `frozen` of them are not trained.
-        buffers: running statistics and the like.
-        gradients, state: of the trained parameters.
-        averages: copies of the trained weights (EMA, SWA).
-        available: what the device has free now, or None if it is not known.
+        weights: bytes of all parameters; `frozen`: bytes of those that are not trained.
+        buffers: bytes of running statistics and other buffers.
+        gradients, state: bytes for the trained parameters.
+        averages: bytes of averaged copies of the trained weights (EMA, SWA).
+        available: bytes free on the device now, or None if unknown.
         where: the device in words.
     """
 
@@ -154,12 +154,12 @@ class Forecast:
 
     @property
     def left(self) -> int | None:
-        """Bytes left for activations; None if it is not known what the device has."""
+        """Bytes left for activations; None if the free memory of the device is not known."""
         return None if self.available is None else self.available - self.total
 
     @property
     def fits(self) -> bool | None:
-        """Whether it fits before any activation is counted."""
+        """Whether the run fits without activations."""
         return None if self.left is None else self.left >= 0
 
     def __str__(self) -> str:
@@ -173,7 +173,7 @@ class Forecast:
         if self.frozen:
             lines[0] += f"  ({bytes_text(self.frozen)} of them frozen)"
         if self.left is None:
-            lines.append("activations come on top: they depend on the batch, so measure one step")
+            lines.append("activations are not included: they depend on the batch, so measure one step")
         elif self.left < 0:
             lines.append(f"does not fit: {bytes_text(-self.left)} too much, before any activation")
         else:
@@ -193,16 +193,17 @@ def forecast(
     available: int | None = None,
     where: str = "",
 ) -> Forecast:
-    """The memory that training will need beside activations.
+    """The memory that training needs, without activations.
 
-    Weights and gradients have the dtype of the parameters; state is in `state` (never below what the optimizer keeps
-    for fp64 parameters). Temporary memory of the step is not counted: an optimizer of this package needs none.
+    Weights and gradients have the dtype of the parameters; the optimizer state has format `state` (wider for fp64
+    parameters if the optimizer keeps it wider). Temporary memory of a step is not counted: an optimizer of this package
+    needs none.
 
     Args:
-        groups: what `by_role`, `by_layer`, `by_pattern` or `muon` made.
-        optimizer: a class, an optimizer or a name; groups that name their own (Muon's split) go by that.
+        groups: the result of `by_role`, `by_layer`, `by_pattern` or `muon`.
+        optimizer: a class, an optimizer or a name; groups with their own optimizer (Muon's split) use that.
         state: format of the state: fp32, bf16, int8, int4.
-        averages: copies of the weights, at least 0.
+        averages: number of averaged copies of the weights, at least 0.
         buffers: `model.buffers()`.
         available: bytes that the device has free (`device_memory`).
         where: the device in words.
@@ -220,7 +221,7 @@ def forecast(
     where = (
         where
         if isinstance(where, str) and not where
-        else text("forecast", "where", where, "a text, the device in words")
+        else text("forecast", "where", where, "a str, the device in words")
     )
     held = items("forecast", "buffers", buffers, "tensors, as model.buffers()")
     if not all(isinstance(tensor, torch.Tensor) for tensor in held):
@@ -245,24 +246,24 @@ def forecast(
 
 
 def group_state_bytes(group: Mapping[str, Any], optimizer: Any, state: str = "fp32") -> float:
-    """Bytes of state that `optimizer` keeps for a group; frozen tensors have none."""
+    """Bytes of state of `optimizer` for a group; frozen tensors have no state."""
     return sum(tensor_state_bytes(optimizer, group, one, state) for one in group["params"] if one.requires_grad)
 
 
 def check_groups(owner: str, groups: Any) -> None:
-    """Raise UsageError for what `by_role` and the others did not make."""
+    """Raise UsageError for groups that are not a `Groups`."""
     if not (isinstance(groups, list) and hasattr(groups, "members") and hasattr(groups, "optimizers")):
-        raise refusal(owner, "groups", groups, "what by_role, by_layer, by_pattern or muon of stepwell.groups made")
+        raise refusal(owner, "groups", groups, "the result of by_role, by_layer, by_pattern or muon of stepwell.groups")
 
 
 def check_state(owner: str, state: Any) -> None:
-    """Raise UsageError for no format of a state."""
+    """Raise UsageError for an unknown format of the state."""
     if not isinstance(state, str) or state not in PER_ELEMENT:
         raise UsageError(f"{owner}: state={shown(state)}: {nearest(state, PER_ELEMENT)}")
 
 
 def check_optimizer(owner: str, optimizer: Any) -> None:
-    """Raise UsageError for what is neither an optimizer, nor the class or the name of one."""
+    """Raise UsageError unless the value is an optimizer, or the class or name of an optimizer."""
     is_class = isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
     if not (is_class or isinstance(optimizer, (str, torch.optim.Optimizer))):
         raise refusal(owner, "optimizer", optimizer, "the name of an optimizer, its class, or an optimizer")
@@ -273,17 +274,17 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 def device_memory(device: str | torch.device = "cpu") -> tuple[int | None, str]:
-    """Bytes free on a device now, and the device in words; None where it cannot be asked.
+    """Bytes free on a device now, and the device in words; None if the free memory is not known.
 
     >>> free, where = device_memory("cpu")
     """
     try:
         wanted = torch.device(device if isinstance(device, torch.device) else text("device_memory", "device", device))
     except (RuntimeError, UsageError):
-        raise UsageError(f"unknown device {shown(device)}; give one as cpu, cuda, cuda:1 or mps") from None
+        raise UsageError(f"unknown device {shown(device)}; it must be cpu, cuda, cuda:1 or mps") from None
     if wanted.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(f"device '{device}': there is no CUDA device here; use --device cpu")
+            raise UsageError(f"device '{device}': this machine has no CUDA device; use --device cpu")
         if wanted.index is not None and wanted.index >= torch.cuda.device_count():
             raise UsageError(
                 f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices, counted from 0"
@@ -309,7 +310,7 @@ def _free_ram() -> int | None:
 
 
 def bytes_text(size: float) -> str:
-    """A size for people, in powers of 1024: 4.6 MiB."""
+    """A readable size, in powers of 1024: 4.6 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(size) < 1024 or unit == "TiB":
             return (

@@ -1,4 +1,4 @@
-"""Parameters by pattern: which names a glob or a regular expression means, and what to say when it means none."""
+"""Parameters by pattern: the names that a glob or a regular expression matches, and the error if it matches none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def text_of(pattern: Pattern) -> str:
 
 
 def matches(pattern: Pattern, member: Member) -> bool:
-    """Whether `pattern` means this tensor, by any of its names."""
+    """Whether `pattern` matches any name of this tensor."""
     if isinstance(pattern, re.Pattern):
         return any(pattern.search(name) for name in member.names)
     if not any(sign in pattern for sign in "*?["):
@@ -34,11 +34,11 @@ def matches(pattern: Pattern, member: Member) -> bool:
 
 
 def check(patterns: Iterable[Pattern], members: Sequence[Member], owner: str) -> None:
-    """Raise UsageError for a pattern that means no parameter, with the nearest names."""
+    """Raise UsageError for a pattern that matches no parameter, with the nearest names."""
     for pattern in patterns:
         if not isinstance(pattern, (str, re.Pattern)):
             raise UsageError(
-                f"{owner}: the pattern {shown(pattern)} is neither a text (a glob such as '*.bias') "
+                f"{owner}: the pattern {shown(pattern)} is neither a str (a glob such as '*.bias') "
                 "nor a compiled regular expression"
             )
         if not any(matches(pattern, member) for member in members):
@@ -57,9 +57,9 @@ def _near(pattern: Pattern, members: Sequence[Member]) -> str:
 
 
 def pick(patterns: Iterable[Pattern], members: Sequence[Member], owner: str) -> list[Member]:
-    """The members that any of the patterns means; UsageError if one means none."""
+    """The members that any of the patterns matches. Raises UsageError for a pattern without a match."""
     whose, _, name = owner.rpartition(": ")
-    must = "a list of patterns of names, as ['head', '*.bias']"
+    must = "a list of name patterns, as ['head', '*.bias']"
     given = [patterns] if isinstance(patterns, (str, re.Pattern)) else items(whose, name, patterns, must, most=_MOST)
     check(given, members, owner)
     return [member for member in members if any(matches(pattern, member) for pattern in given)]

@@ -1,4 +1,4 @@
-"""From rules (roles, patterns, decay of layers) to the hyperparameters of each tensor."""
+"""From roles, patterns and layer-wise decay to the hyperparameters of each tensor."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHOWN = 4  # names that a note lists before it says how many more there are
 
 @dataclass(frozen=True)
 class Label:
-    """What groups are kept apart by, beside their hyperparameters."""
+    """The key, besides hyperparameters, by which tensors are grouped."""
 
     optimizer: str | None = None
     prefix: str = ""
 
 
 class Settings:
-    """The hyperparameters of each tensor, from the rules that the user gave."""
+    """The hyperparameters of each tensor, from the user's arguments."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Settings:
         if layer_decay is not None:
             layer_decay = number(owner, "decay" if owner == "by_layer" else "layer_decay", layer_decay, above=0, most=1)
             if lr is None:
-                raise UsageError(f"{owner}: layer_decay multiplies lr, which is not given; pass lr=...")
+                raise UsageError(f"{owner}: layer_decay multiplies lr, and lr is not given; pass lr=...")
         check(patterns, anatomy.members, owner)
         for pattern, value in patterns.items():
             if not isinstance(value, Mapping):
                 patterns[pattern] = number(owner, f"the multiple of '{text_of(pattern)}' in patterns", value, least=0)
                 if lr is None:
                     raise UsageError(
-                        f"{owner}: '{text_of(pattern)}': {shown(value)} multiplies lr, which is not given; pass lr=..."
+                        f"{owner}: '{text_of(pattern)}': {shown(value)} multiplies lr, and lr is not given; pass lr=..."
                     )
         roles = {role: mapping(owner, f"roles[{role!r}]", given, "a dict") for role, given in roles.items()}
         for pattern, given in patterns.items():
@@ -63,7 +63,7 @@ class Settings:
                 for key in ("params", "param_names", "name"):
                     if key in given:
                         raise UsageError(
-                            f"{owner}: {text_of(where)!r} sets {key!r}, which groups set themselves; leave it out"
+                            f"{owner}: {text_of(where)!r} sets {key!r}, which groups set themselves; remove it"
                         )
                 for key in ("lr", "weight_decay"):
                     if key in given:
@@ -93,7 +93,7 @@ class Settings:
         return Label(None, ", ".join(prefix)), values
 
     def notes(self, trained: Sequence[Member]) -> list[str]:
-        """How depth was counted, and what the patterns did that the user may not expect."""
+        """How depth was counted, and unexpected effects of the patterns."""
         said = [self.anatomy.how] if self.layer_decay is not None else []
         taken: dict[int, str] = {}
         for pattern in self.patterns:
@@ -102,14 +102,16 @@ class Settings:
             live = [m for m in wanted if any(m is t for t in trained)]
             doubled = [m for m in live if id(m.tensor) in taken]
             if not live:
-                said.append(f"'{text}' matches only frozen parameters, so it has no group")
+                said.append(f"'{text}' matches only frozen parameters, so the pattern has no group")
             elif len(doubled) == len(live):
                 earlier = sorted({taken[id(m.tensor)] for m in doubled})
                 said.append(
-                    f"'{text}' has no group: all that it matches is taken by {listed(earlier)}, which comes first"
+                    f"'{text}' has no group: all its parameters are matched by {listed(earlier)}, which comes first"
                 )
             elif doubled:
-                said.append(f"'{text}' also matches what an earlier pattern took: {listed([m.name for m in doubled])}")
+                said.append(
+                    f"'{text}' also matches parameters of an earlier pattern: {listed([m.name for m in doubled])}"
+                )
             for member in live:
                 taken.setdefault(id(member.tensor), text)
         unmatched = [m for m in trained if id(m.tensor) not in taken]
@@ -119,13 +121,13 @@ class Settings:
 
 
 def check_keys(where: str, given: Mapping[Any, Any]) -> None:
-    """Raise UsageError for a hyperparameter whose name is no text."""
+    """Raise UsageError for a hyperparameter whose name is not a str."""
     for key in given:
         text(where, "a hyperparameter's name", key)
 
 
 def checked_number(owner: str, name: str, value: Any) -> Any:
-    """A number of at least 0; None, and a tensor of one (torch allows one for lr), as they are."""
+    """A number of at least 0. None, and a tensor of one number (torch allows one for lr), are returned unchanged."""
     if value is None:
         return None
     plain = number(owner, name, value, least=0)

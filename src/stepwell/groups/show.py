@@ -1,4 +1,4 @@
-"""Groups as a table, for people."""
+"""Groups as a readable table."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LEFT = ("group", "role", "optimizer", "format")
 
 @dataclass(frozen=True)
 class Row:
-    """One group in numbers: what the table shows, and what a report can use.
+    """One group in numbers, for the table and for reports.
 
     Args:
-        lr, decay: None where the optimizer's default counts.
-        format: dtypes of the weights.
-        bytes: of the weights.
+        lr, decay: None if the optimizer's default applies.
+        format: dtypes of the weights, in short.
+        bytes: bytes of the weights.
         state: bytes of the optimizer's state, or None if the optimizer is not known.
     """
 
@@ -43,8 +43,8 @@ def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row
     """One `Row` for each group.
 
     Args:
-        groups: what `by_role` and the others made.
-        optimizer: a name or a class, for groups that do not name their own.
+        groups: the result of `by_role` and the like.
+        optimizer: a name or a class, for groups without their own optimizer.
         state: the format of its state.
     """
     check_groups("rows", groups)
@@ -77,7 +77,7 @@ def rows(groups: Any, *, optimizer: Any = None, state: str = "fp32") -> list[Row
 
 
 def table(groups: Any, *, optimizer: Any = None, state: str = "fp32", width: int | None = None) -> str:
-    """The rows as aligned text with a line of sums, then the notes; see `Groups.table`."""
+    """The rows as aligned text with a line of totals, then the notes; see `Groups.table`."""
     width = None if width is None else whole("table", "width", width, least=1)
     lines, shown = _lines(groups, optimizer, state)
     _shorten(lines, shown, width)
@@ -104,7 +104,7 @@ def html(groups: Any) -> str:
 
 
 def _lines(groups: Any, optimizer: Any, state: str) -> tuple[list[dict[str, str]], list[str]]:
-    """Headings, one line for each group and the sums; and which columns are shown."""
+    """Headings, one line for each group, and the totals; and the visible columns."""
     found = rows(groups, optimizer=optimizer, state=state)
     cells = [_cells(row) for row in found]
     sums = dict.fromkeys(_HEADINGS, "")
@@ -138,7 +138,7 @@ def _cells(row: Row) -> dict[str, str]:
 
 
 def _shorten(lines: list[dict[str, str]], shown: list[str], width: int | None) -> None:
-    """Make the longest texts shorter until a line fits."""
+    """Shorten the longest cells until a line fits."""
     if width is None:
         return
     while True:

@@ -1,7 +1,7 @@
-"""Charts as plotly figures: plain dicts of traces and layout. Colours stay names until the page is shown.
+"""Charts as plotly figures: plain dicts of traces and layout. Colors are names until the page is shown.
 
-A colour here is `var(--series-1)` and the like; the page's script puts the value of the reader's theme in, so that one
-figure serves light and dark.
+A color is `var(--series-1)` and the like; the page's script inserts the value of the reader's theme, so that one
+figure works for light and dark themes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 from stepwell.curves import Chart, Curve, Mark
 
-SERIES = 8  # colours in the palette; a ninth name starts again with another dash
+SERIES = 8  # colors in the palette; a ninth name starts again with another dash
 DASHES = ("solid", "dash", "dot")
 SYMBOLS = {"hollow": "circle-open", "crosses": "x-thin-open", "star": "star"}
 
 
 def slots(charts: Sequence[Chart]) -> dict[str, int]:
-    """The colour of each curve's name through a whole page: by first appearance.
+    """The color of each curve's name on a whole page, by first appearance.
 
     >>> slots([Chart("a", [Curve("sgd", [], []), Curve("lion", [], [])]), Chart("b", [Curve("lion", [], [])])])
     {'sgd': 0, 'lion': 1}
@@ -30,21 +30,21 @@ def slots(charts: Sequence[Chart]) -> dict[str, int]:
     return found
 
 
-def figure(chart: Chart, colours: Mapping[str, int]) -> dict[str, Any]:
+def figure(chart: Chart, colors: Mapping[str, int]) -> dict[str, Any]:
     """The chart as plotly's `{"data": [...], "layout": {...}}`, JSON-ready."""
     traces: list[dict[str, Any]] = []
     if chart.heights is not None:
         traces += _contours(chart)
-    bands = [_band(curve, colours[curve.name]) for curve in chart.curves if curve.low is not None]
+    bands = [_band(curve, colors[curve.name]) for curve in chart.curves if curve.low is not None]
     traces += [trace for pair in bands for trace in pair]  # behind all the lines
     named: set[str] = set()
     for curve in chart.curves:
-        traces.append(_line(curve, colours[curve.name], legend=curve.name not in named))
+        traces.append(_line(curve, colors[curve.name], legend=curve.name not in named))
         named.add(curve.name)
     return {"data": traces, "layout": _layout(chart, legend=len(named) > 1)}
 
 
-def colour(slot: int, what: str = "series") -> str:
+def color(slot: int, what: str = "series") -> str:
     """The name of a palette entry."""
     return f"var(--{what}-{slot % SERIES + 1})"
 
@@ -58,8 +58,8 @@ def _line(curve: Curve, slot: int, legend: bool) -> dict[str, Any]:
         "showlegend": legend,
         "x": list(curve.x),
         "y": list(curve.y),
-        "line": {"color": colour(slot), "width": 2, "dash": dash},
-        "marker": {"color": colour(slot), "size": 7},
+        "line": {"color": color(slot), "width": 2, "dash": dash},
+        "marker": {"color": color(slot), "size": 7},
         "hovertemplate": "%{x:.6~g}, <b>%{y:.4~g}</b>" + (" · %{text}" if _says(curve) else ""),
     }
     if curve.style in ("line", "dashed"):
@@ -70,8 +70,8 @@ def _line(curve: Curve, slot: int, legend: bool) -> dict[str, Any]:
         trace["mode"] = "markers"
     if curve.style in SYMBOLS:
         size = {"star": 17, "crosses": 8, "hollow": 8}[curve.style]
-        outline = {"color": "var(--card)" if curve.style == "star" else colour(slot), "width": 2}
-        trace["marker"] = {"symbol": SYMBOLS[curve.style], "size": size, "color": colour(slot), "line": outline}
+        outline = {"color": "var(--card)" if curve.style == "star" else color(slot), "width": 2}
+        trace["marker"] = {"symbol": SYMBOLS[curve.style], "size": size, "color": color(slot), "line": outline}
     if _says(curve):
         trace["text"] = list(curve.labels or ())
     return trace
@@ -82,19 +82,19 @@ def _says(curve: Curve) -> bool:
 
 
 def _band(curve: Curve, slot: int) -> list[dict[str, Any]]:
-    """Two invisible edges with the space between them filled."""
+    """A band: two invisible edges with the area between them filled."""
     edge = {
         "type": "scatter",
         "mode": "lines",
         "x": list(curve.x),
-        "line": {"width": 0, "color": colour(slot)},
+        "line": {"width": 0, "color": color(slot)},
         "legendgroup": curve.name,
         "showlegend": False,
         "hoverinfo": "skip",
     }
     return [
         {**edge, "y": list(curve.low or ())},
-        {**edge, "y": list(curve.high or ()), "fill": "tonexty", "fillcolor": colour(slot, "band")},
+        {**edge, "y": list(curve.high or ()), "fill": "tonexty", "fillcolor": color(slot, "band")},
     ]
 
 
@@ -160,7 +160,7 @@ def _layout(chart: Chart, legend: bool) -> dict[str, Any]:
 
 
 def _axis(label: str, values: Sequence[float | None] | None) -> dict[str, Any]:
-    """An axis; logarithmic over `values` if they are given."""
+    """An axis; logarithmic over `values` if given."""
     axis: dict[str, Any] = {"title": {"text": label}}
     if values is not None:
         ticks = decades([value for value in values if value is not None])
@@ -169,7 +169,7 @@ def _axis(label: str, values: Sequence[float | None] | None) -> dict[str, Any]:
 
 
 def decades(values: Sequence[float]) -> list[float]:
-    """Powers of ten around the positive values, thinned out to at most nine.
+    """Powers of ten around the positive values, reduced to at most nine.
 
     >>> decades([3e-4, 0.2])
     [0.0001, 0.001, 0.01, 0.1, 1.0]
@@ -181,7 +181,7 @@ def decades(values: Sequence[float]) -> list[float]:
 
 
 def said(tick: float) -> str:
-    """A power of ten as the field writes it.
+    """A power of ten as usually written.
 
     >>> said(0.001), said(1e-05), said(100.0)
     ('0.001', '1e-5', '100')

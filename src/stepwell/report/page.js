@@ -1,4 +1,4 @@
-// Draws every figure with the colours of the reader's theme, and again when the theme changes.
+// Draws every figure with the colors of the reader's theme, and again when the theme changes.
 (() => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const figures = [...document.querySelectorAll('script[type="application/json"][data-for]')].map((script) => ({
@@ -6,12 +6,12 @@
     data: script.textContent,
   }));
 
-  // "var(--series-1)" -> the colour that the page's style gives it now, anywhere inside a figure
-  const coloured = (value, style) => {
+  // "var(--series-1)" -> the color that the page's style gives it now, anywhere inside a figure
+  const colored = (value, style) => {
     if (typeof value === "string" && value.startsWith("var(")) return style.getPropertyValue(value.slice(4, -1)).trim();
-    if (Array.isArray(value)) return value.map((item) => coloured(item, style));
+    if (Array.isArray(value)) return value.map((item) => colored(item, style));
     if (value && typeof value === "object")
-      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, colored(item, style)]));
     return value;
   };
 
@@ -43,7 +43,7 @@
       const title = { standoff: 8, font: { size: 13, color: "var(--muted)" }, ...layout[name].title };
       whole[name] = { ...axis, ...layout[name], title };
     }
-    Plotly.react(place, coloured(traces, style), coloured(whole, style), {
+    Plotly.react(place, colored(traces, style), colored(whole, style), {
       displaylogo: false,
       displayModeBar: narrow ? false : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],

@@ -1,4 +1,4 @@
-"""The page: sections in, HTML out. What a figure or a table means is its maker's business."""
+"""The page: renders sections as HTML, independent of their meaning."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Figure:
 
 
 def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = "") -> str:
-    """One HTML page that needs nothing else.
+    """One self-contained HTML page.
 
-    `lead` is a sentence below the title, `foot` a line at the end. Curves of equal name have one colour through the
-    page. Raises MissingExtra without jinja2 or plotly.
+    `lead` is a sentence below the title, `foot` a line at the end. Curves with equal names have the same color on the
+    whole page. Raises MissingExtra without jinja2 or plotly.
 
     >>> render("stepwell compare: digits", [Section("Result", [Table(["lr"], [[0.1]])])])[:15]
     '<!doctype html>'
@@ -57,9 +57,9 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
             if not isinstance(item, (Table, Chart, Finding)):
                 raise arguments.refusal("report", "an item of a section", item, "a Table, a Chart or a Finding")
     charts = [item for section in sections for item in section.items if isinstance(item, Chart)]
-    colours = slots(charts)
+    colors = slots(charts)
     drawn = {
-        id(chart): _Figure(chart, f"figure-{number}", embedded(figure(chart, colours)))
+        id(chart): _Figure(chart, f"figure-{number}", embedded(figure(chart, colors)))
         for number, chart in enumerate(charts, start=1)
     }
     environment = jinja2.Environment(
@@ -77,7 +77,7 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
 
 
 def write(path: Path, title: str, sections: Sequence[Section], lead: str = "", foot: str = "") -> Path:
-    """Render the page into a file, whole or not at all. Returns the path.
+    """Render the page into a file, written atomically. Returns the path.
 
     Raises UsageError for arguments of another type, and if the file cannot be written.
     """
@@ -86,7 +86,7 @@ def write(path: Path, title: str, sections: Sequence[Section], lead: str = "", f
 
 
 def embedded(value: Any) -> str:
-    """JSON that can stand inside a script element, whatever text is in it: `</script>` cannot end it.
+    """JSON that is safe inside a script element: `</script>` in a text cannot end the element.
 
     >>> embedded({"name": "</script>"})
     '{"name":"\\\\u003c/script\\\\u003e"}'
@@ -96,7 +96,7 @@ def embedded(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value with None, a gap in a curve, for every number that JSON does not know."""
+    """The value with None (a gap in a curve) for every number that JSON cannot represent."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -105,7 +105,7 @@ def _finite(value: Any) -> Any:
 
 
 def _columns(table: Table) -> list[str]:
-    """The style of each column: numbers are set to the right, long text may wrap."""
+    """The style of each column: numbers are right-aligned, long text may wrap."""
     styles = []
     for index in range(len(table.columns)):
         cells = [row[index] for row in table.rows if row[index] is not None]

@@ -1,11 +1,11 @@
-"""Schedules: pure functions from the number of an update to a factor, and how they compose.
+"""Schedules: pure functions from the number of an update to a factor, and their composition.
 
 >>> from stepwell.schedules import cosine, warmup
 >>> schedule = warmup(500).then(cosine(9500, to=0.1))
 >>> schedule(0), schedule(499), schedule.horizon
 (0.002, 1.0, 10000)
 
-How steps count is at the top of `stepwell.schedules.base`; what each schedule is, in its own docstring.
+The docstring of `stepwell.schedules.base` says how steps are counted; each schedule is documented in its own docstring.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""From factors to hyperparameters: what one update finds in the optimizer's groups."""
+"""From factors to hyperparameters: the values that an update finds in the optimizer's groups."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ _BELOW_ONE = ("momentum", "beta", "betas", "beta1", "beta2", "beta3")
 
 
 def by_name(schedule: Schedules) -> dict[str, Schedule]:
-    """The schedule of each hyperparameter, or UsageError for what is no schedule."""
+    """The schedule of each hyperparameter. Raises UsageError if a value is not a schedule."""
     if isinstance(schedule, Schedule):
         return {"lr": schedule}
     if not isinstance(schedule, Mapping) or not schedule:
         raise UsageError(
-            f"schedule={shown(schedule)}: give a schedule for lr, as warmup(500).then(cosine(9500)), or a dict of "
-            "them, as {'lr': ..., 'weight_decay': ...}"
+            f"schedule={shown(schedule)}; it must be a schedule for lr, as warmup(500).then(cosine(9500)), or a dict "
+            "of "
+            "schedules, as {'lr': ..., 'weight_decay': ...}"
         )
     for name, one in schedule.items():
         if not isinstance(name, str):
             raise UsageError(f"schedule has the key {shown(name)}; it must be the name of a hyperparameter, as 'lr'")
         if not isinstance(one, Schedule):
-            raise UsageError(f"schedule[{shown(name)}]={shown(one)}: must be a schedule, as cosine(9500)")
+            raise UsageError(f"schedule[{shown(name)}]={shown(one)}; it must be a schedule, as cosine(9500)")
     return dict(schedule)
 
 
@@ -45,7 +46,7 @@ def resolve(schedule: Schedules, total_steps: int | None = None) -> dict[str, Sc
         schedule: a schedule for lr, or a dict of schedules by hyperparameter.
         total_steps: the updates of the run, if known: fractions are resolved, and each schedule must fit it.
 
-    Raises UsageError if a length waits for `total_steps`, or if two schedules end at different steps.
+    Raises UsageError if a length needs `total_steps`, or if two schedules end at different steps.
     """
     named = by_name(schedule)
     if total_steps is not None:
@@ -54,18 +55,18 @@ def resolve(schedule: Schedules, total_steps: int | None = None) -> dict[str, Sc
     if len(set(ends.values())) > 1:
         (a, m), (b, n) = sorted(ends.items(), key=lambda item: item[1])[:: len(ends) - 1]
         raise UsageError(
-            f"the schedule of {a} has {m} steps and that of {b} has {n}: they belong to one run; "
-            "make them agree, or end the shorter with .hold()"
+            f"the schedule of {a} has {m} steps and that of {b} has {n}: both must have the length of the run; "
+            "make the lengths equal, or end the shorter with .hold()"
         )
     return named
 
 
 def initial_values(schedule: Schedules, groups: list[dict[str, Any]], *, stacklevel: int = 2) -> list[dict[str, Any]]:
-    """What the factors multiply: for each group, the scheduled hyperparameters as they were before any factor.
+    """The values that the factors multiply: for each group, the scheduled hyperparameters before any factor.
 
-    They are kept in the group as `initial_lr`, `initial_weight_decay`, ... (torch's habit), so that they travel with
-    the optimizer's checkpoint; a group that has them already keeps them. Warns of a schedule that multiplies 0 only, as
-    `warnings.warn` with this stack level would do in the caller.
+    The values are stored in the group as `initial_lr`, `initial_weight_decay`, ... (as torch does), so that the
+    optimizer's checkpoint contains them; a group that has them already keeps them. Warns of a schedule that only
+    multiplies 0; `stack_level` is that of `warnings.warn` in the caller.
     """
     named = by_name(schedule)
     for one in named.values():
@@ -100,14 +101,15 @@ def _initial(named: Mapping[str, Schedule], group: dict[str, Any], position: int
         for item in start if isinstance(start, (tuple, list)) else (start,):
             if plain_number(item.squeeze() if hasattr(item, "squeeze") else item) is None:
                 raise UsageError(
-                    f"group {position} of the optimizer has {name}={shown(start)}, which is no number to multiply"
+                    f"group {position} of the optimizer has {name}={shown(start)}, which is not a number; set a "
+                    "number for the schedule to multiply"
                 )
         values[name] = _copied(start)
     return values
 
 
 def target_of(name: str, group: Mapping[str, Any], position: int) -> tuple[str, int | None]:
-    """Where a scheduled hyperparameter lies in a group: its key, and the place within a tuple."""
+    """The position of a scheduled hyperparameter in a group: its key, and its index within a tuple."""
     if name in group and name not in _NO_HYPERPARAMETERS:
         return name, None
     betas = group.get("betas")
@@ -135,8 +137,8 @@ def _copied(value: Any) -> Any:
 
 @contextmanager
 def put_back_if_refused(groups: list[dict[str, Any]]) -> Iterator[None]:
-    """The groups are what they were if an exception leaves the block: an `initial_lr` that stayed behind would be the
-    lr of the next schedule, whatever lr had become meanwhile."""
+    """Context manager: restore the groups if an exception leaves the block. An `initial_lr` left in a group would
+    become the base of the next schedule, even if lr had changed meanwhile."""
     before = [dict(group) for group in groups]
     tensors = [(value, value.clone()) for group in groups for value in group.values() if hasattr(value, "fill_")]
     try:
@@ -158,16 +160,16 @@ def apply(
     *,
     lr_factor: float = 1.0,
 ) -> None:
-    """Write into `groups` what update number `step` uses. Nothing is written if anything is out of range.
+    """Write the hyperparameters of update number `step` into `groups`. Nothing is written if a value is out of range.
 
     Args:
         schedule: a schedule for lr, or a dict of schedules by hyperparameter: any number in the groups (`lr`,
-            `weight_decay`, `momentum`, `eps`, ...), `betas` (all of them) or `beta1`, `beta2`. `momentum` is the
-            first of `betas` where a group has no momentum.
+            `weight_decay`, `momentum`, `eps`, ...), `betas` (all of them) or `beta1`, `beta2`. `momentum` is the first
+            of `betas` if a group has no momentum.
         groups: `optimizer.param_groups`.
-        initial: what `initial_values(schedule, groups)` gave.
+        initial: the result of `initial_values(schedule, groups)`.
         step: number of the update, counting from 0.
-        lr_factor: multiplies lr on top (a Plateau's factor).
+        lr_factor: an additional factor of lr (a Plateau's factor).
 
     Raises UsageError past the horizon, and for a momentum or beta outside [0, 1) or a rate below 0.
     """

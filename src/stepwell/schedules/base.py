@@ -1,11 +1,11 @@
-"""What every schedule is: a pure function from the number of an update to a factor, and how schedules compose.
+"""The base class of all schedules: a pure function from the number of an update to a factor, with methods to compose.
 
-How steps count, everywhere in this package:
+Steps are counted as follows, everywhere in this package:
 
-- `factor(k)` is what update number k uses, counting from 0: the first update uses `factor(0)`.
-- A schedule of n steps serves updates 0 to n-1. `factor(n)` is its end value, which is what stands in the groups
-  after the last update; beyond n the schedule refuses, unless it holds its last value or never ends.
-- In `a.then(b)` with a of n steps, update n uses `b.factor(0)`: the end value of `a` is left to `b`'s beginning.
+- `factor(k)` is the factor of update number k, counting from 0: the first update uses `factor(0)`.
+- A schedule of n steps serves updates 0 to n-1. `factor(n)` is its end value, which the groups
+contain after the last update. Beyond n the schedule raises UsageError, unless it holds its last value or never ends.
+- In `a.then(b)` with a of n steps, update n uses `b.factor(0)`: `b` begins where `a` would have its end value.
 - No update is wasted on a factor of zero: `warmup(500)` begins at 1/500, and `linear(n, to=0)` ends at 1/n.
 """
 
@@ -27,9 +27,9 @@ _LISTED = 10_000_000  # values that are made at once; more are a mistake
 
 @dataclass(frozen=True)
 class Methods:
-    """What the methods of a schedule call in files that import this one; `composition` fills it in.
+    """Functions from files that import this file, for the methods of a schedule; `composition` sets them.
 
-    So no file imports `base` and is imported by it, and a checker sees the type of everything.
+    So there is no circular import, and a type checker sees all types.
     """
 
     then: Callable[[Schedule, Schedule], Schedule]
@@ -47,7 +47,7 @@ class Schedule:
     """A pure function from the number of an update to a factor.
 
     Schedules have no state: `schedule(700)` is the same whether updates 0 to 699 were asked for or not, so a run
-    resumes from its step number alone. They are made by the functions of `stepwell.schedules` and composed:
+    resumes from its step number alone. The functions of `stepwell.schedules` make schedules, and methods compose them:
 
     >>> from stepwell.schedules import cosine, warmup
     >>> s = warmup(500).then(cosine(9500, to=0.1))
@@ -59,22 +59,23 @@ class Schedule:
 
     _methods: ClassVar[Methods]  # one for all schedules
 
-    # What a subclass owns: its length, its maths, and whether it keeps its end value for ever after.
+    # Implemented by subclasses: the length, the formula, and whether the final value is held indefinitely.
     _holds: ClassVar[bool] = False
 
     def _length(self) -> Length:
-        """Its own length, as it was given."""
+        """The length of the schedule, as given."""
         raise NotImplementedError
 
     def _at(self, step: int) -> float:
-        """The factor at a step from 0 to the length; called on resolved schedules only."""
+        """The factor at a step from 0 to the length; called only on resolved schedules."""
         raise NotImplementedError
 
     def _resolve(self, total: int, rest: int, before: float = 0.0) -> Schedule:
-        """This schedule in steps: fractions are of `total`, and a part without length takes `rest`.
+        """This schedule with all lengths in steps: fractions are of `total`, and a part without length gets `rest`
+        steps.
 
-        `before` is the sum of the fractions that come earlier: fractions are rounded where they end, not one by one,
-        so that parts that add up to the whole fill the run.
+        `before` is the sum of the earlier fractions. The end of each part is rounded, not its length, so that fractions
+        that add up to 1 fill the run.
         """
         return self
 
@@ -86,19 +87,20 @@ class Schedule:
 
     @property
     def absolute(self) -> bool:
-        """Whether it gives the hyperparameter itself (a momentum of 0.85) instead of a factor of its initial value."""
+        """Whether the schedule gives the hyperparameter itself (a momentum of 0.85) instead of a factor of its initial
+        value."""
         return any(part.absolute for part in self._parts())
 
     # Asking
 
     def __call__(self, step: int, group: int | str | None = None) -> float:
-        """The factor that update number `step` uses, counting from 0.
+        """The factor of update number `step`, counting from 0.
 
         Args:
             step: at least 0 and at most the horizon.
             group: name or position of the group, for schedules with factors per group.
 
-        Raises UsageError below 0, past the horizon, or when a length still waits for the run's (see `over`).
+        Raises UsageError below 0, past the horizon, or if a length still depends on the run (see `over`).
         """
         schedule = self if group is None else self.for_group(group)
         step = _step(step, schedule)
@@ -121,7 +123,7 @@ class Schedule:
 
     @cached_property
     def _end(self) -> float:
-        """The step at which it is complete, inf if never; what is asked at every step."""
+        """The step at which the schedule is complete, inf if never; read at every step."""
         length = self._length()
         assert length is not None, self
         return length
@@ -135,10 +137,10 @@ class Schedule:
 
     @cached_property
     def horizon(self) -> int | None:
-        """The number of updates it serves; None if it never ends."""
+        """The number of updates of the schedule; None if it never ends."""
         if not self.resolved:
             raise UsageError(
-                f"{self} has a part whose length depends on the run; say how long that is with .over(total_steps)"
+                f"{self} has a part whose length depends on the run; call .over(total_steps) with the length of the run"
             )
         length = self._length()
         return None if self._holds or length == math.inf else int(length)  # type: ignore[arg-type]
@@ -146,12 +148,12 @@ class Schedule:
     def over(self, total_steps: int) -> Schedule:
         """The schedule for a run of `total_steps` updates, with every length in steps.
 
-        Fractions are of the whole run; a part without length takes what the others leave.
+        Fractions are of the whole run; a part without length gets the remaining steps.
 
         >>> warmup(0.05).then(cosine(to=0.1)).over(10_000)
         warmup(500).then(cosine(9500, to=0.1))
 
-        Raises UsageError if it does not fit the run (see `check`).
+        Raises UsageError if the schedule does not fit the run (see `check`).
         """
         total = whole("", "total_steps", total_steps, least=1)
         schedule = self._resolve(total, total)
@@ -169,7 +171,7 @@ class Schedule:
         if horizon is not None and horizon > total:
             raise UsageError(
                 f"{self} is {horizon} steps long and the run has {total}: it would stop before the schedule ends; "
-                f"leave the length of one part out, as in cosine(to=0.1), and it takes what the run has"
+                f"omit the length of one part, as in cosine(to=0.1), so that it gets the remaining steps"
             )
         if horizon is not None and horizon < total:
             raise UsageError(
@@ -179,12 +181,12 @@ class Schedule:
         begins = self._last_begins()
         if begins >= total and begins > 0:
             raise UsageError(
-                f"the last part of {self} begins at step {begins} and the run has {total}: it is never reached; "
+                f"the last part of {self} begins at step {begins} and the run has {total}: the part is never reached; "
                 f"shorten the parts before it"
             )
 
     def _warmup(self) -> int:
-        """The steps of a warmup that the schedule begins with, as far as they are known."""
+        """The number of steps of a warmup at the beginning of the schedule, as far as known."""
         return max((part._warmup() for part in self._parts()), default=0)
 
     def _check_warmup(self, total: int) -> None:
@@ -200,29 +202,29 @@ class Schedule:
         return max((part._last_begins() for part in self._parts()), default=0)
 
     def _joins(self) -> tuple[int, ...]:
-        """The steps at which it bends or jumps, as far as there are such; a picture must not leave them out."""
+        """Steps with a kink or jump; plots always include them."""
         return tuple(join for part in self._parts() for join in part._joins())
 
     # Composing
 
     def then(self, following: Schedule) -> Schedule:
-        """This schedule, and `following` from the step at which this one is complete.
+        """This schedule, followed by `following` from the step at which this schedule is complete.
 
-        `following` counts from its own 0. Raises UsageError if this one never ends.
+        `following` counts its steps from 0. Raises UsageError if this schedule never ends.
 
         >>> warmup(2).then(step(3, gamma=0.5)).values(8)
         [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
         """
         if not isinstance(following, Schedule):
-            raise UsageError(f"then({shown(following)}): what follows must be a schedule, as in .then(cosine(9500))")
+            raise UsageError(f"then({shown(following)}); it must be a schedule, as in .then(cosine(9500))")
         return self._methods.then(self, following)
 
     def hold(self) -> Schedule:
-        """This schedule, keeping its end value for ever after."""
+        """This schedule, which then holds its final value indefinitely."""
         return self if self._holds or self._length() == math.inf else self._methods.hold(self)
 
     def until(self, steps: int | float) -> Schedule:
-        """The first `steps` steps of this schedule, so that something can follow one that never ends."""
+        """The first `steps` steps of this schedule, so that another schedule can follow a schedule that never ends."""
         return self._methods.until(self, steps)
 
     def between(self, low: float, high: float) -> Schedule:
@@ -242,29 +244,29 @@ class Schedule:
     __rmul__ = __mul__
 
     def per_group(self, factors: Mapping[int | str, Schedule | float]) -> Schedule:
-        """Different factors for some groups: a number multiplies this schedule, a schedule takes its place.
+        """Different factors for some groups: a number multiplies this schedule, a schedule replaces it.
 
         Args:
-            factors: by the group's name (`group["name"]`; a glob such as "layer 1*" too) or its position. The first
-                that matches counts; groups that none matches follow this schedule.
+            factors: a dict by the group's name (`group["name"]`, or a glob such as "layer 1*") or by its position. The
+                first match counts; groups without a match follow this schedule.
 
         >>> s = cosine(1000).per_group({"head": 10, "embedding": constant()})
         >>> s(0, "head"), s(500, "embedding"), s(500, "body")
         (10.0, 1.0, 0.5)
         """
         if not isinstance(factors, Mapping):
-            raise UsageError(f"per_group({shown(factors)}): give a dict of factors by group, as {{'head': 10}}")
+            raise UsageError(f"per_group({shown(factors)}); it must be a dict of factors by group, as {{'head': 10}}")
         given = mapping("per_group", "factors", factors, "a dict of factors by group, as {'head': 10}")
         return self._methods.per_group(self, tuple(given.items()))
 
     def for_group(self, group: int | str, position: int | None = None) -> Schedule:
-        """What one group follows: without the factors of the others."""
+        """The schedule of one group, without the factors of the others."""
         parts = self._parts()
         chosen = tuple(part.for_group(group, position) for part in parts)
         return self if all(a is b for a, b in zip(parts, chosen, strict=True)) else self._with_parts(chosen)
 
     def of_groups(self, groups: list[dict[str, Any]]) -> list[Schedule]:
-        """What each of an optimizer's groups follows; found anew only where their names have changed."""
+        """The schedule of each group of an optimizer; computed again only if the names of the groups have changed."""
         if not self.group_keys():
             return [self] * len(groups)
         names = [group.get("name", position) for position, group in enumerate(groups)]
@@ -280,13 +282,13 @@ class Schedule:
         return self.__dict__["_of_names"]
 
     def group_keys(self) -> tuple[int | str, ...]:
-        """The names and positions that `per_group` was given."""
+        """The names and positions given to `per_group`."""
         return tuple(key for part in self._parts() for key in part.group_keys())
 
     # Looking
 
     def values(self, steps: int | None = None) -> list[float]:
-        """The factors of the first `steps` updates (of all, if it has a horizon)."""
+        """The factors of the first `steps` updates (by default of all, if the schedule ends)."""
         count = whole("values", "steps", self._count(steps), least=1, most=_LISTED)
         return [self(step) for step in range(count)]
 
@@ -294,15 +296,15 @@ class Schedule:
         if steps is not None:
             return whole("", "steps", steps, least=1)
         if not self.resolved or self.horizon is None:
-            raise UsageError(f"{self} has no end of its own; say how many steps to show")
+            raise UsageError(f"{self} never ends; pass the number of steps to show")
         return self.horizon
 
     def plot(self, ax: Any = None, *, lr: float = 1.0, steps: int | None = None) -> Any:
-        """Draw the schedule; returns matplotlib's Axes.
+        """Plot the schedule; returns matplotlib's Axes.
 
         Args:
             ax: axes to draw into; new ones by default.
-            lr: what the factors are multiplied with.
+            lr: the value that the factors multiply.
             steps: how many updates to show; the horizon by default.
 
         Raises MissingExtra without matplotlib.
@@ -317,7 +319,7 @@ class Schedule:
         return repr(self)
 
     def __repr__(self) -> str:
-        """The expression that makes it; `parse` reads it back."""
+        """The expression that makes the schedule; `parse` reads it back."""
         shown: list[str] = []
         for position, field in enumerate(fields(self)):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -340,7 +342,7 @@ def _step(step: Any, owner: Schedule) -> int:
 
 
 def literal(value: Any) -> str:
-    """A value of a field as it stands in the expression of its schedule."""
+    """The value of a field as written in the expression of its schedule."""
     if isinstance(value, tuple):
         return f"[{', '.join(literal(item) for item in value)}]"
     if callable(value) and not isinstance(value, Schedule):

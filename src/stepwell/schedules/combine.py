@@ -1,4 +1,4 @@
-"""How schedules are put together: what the composing methods of a schedule make."""
+"""Combinations of schedules: the classes behind the composing methods of a schedule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sequence(Schedule):
     def __post_init__(self) -> None:
         for part in self.parts[:-1]:
             if part._length() == math.inf:
-                raise UsageError(f"{part} never ends, so nothing can follow it; give it an end: {part}.until(1000)")
+                raise UsageError(f"{part} never ends, so no schedule can follow it; end it with {part}.until(1000)")
         if len({part.absolute for part in self.parts}) > 1:
             kinds = ", ".join(f"{part} gives {'values' if part.absolute else 'factors'}" for part in self.parts)
             raise UsageError(
@@ -31,9 +31,7 @@ class Sequence(Schedule):
             )
         if sum(part._length() is None for part in self.parts) > 1:
             open_parts = " and ".join(str(part) for part in self.parts if part._length() is None)
-            raise UsageError(
-                f"only one part may take what the others leave, not {open_parts}; give a length to the others"
-            )
+            raise UsageError(f"only one part may have no length, not {open_parts}; give a length to the others")
 
     @property
     def _holds(self) -> bool:  # type: ignore[override]
@@ -72,7 +70,7 @@ class Sequence(Schedule):
         taken = sum(length for length in lengths if isinstance(length, int))
         if None in resolved and rest - taken < 1:
             raise UsageError(
-                f"the other parts of {self} take {taken} steps and the run has {rest}: nothing is left for "
+                f"the other parts of {self} take {taken} steps and the run has {rest}: no step is left for "
                 f"{self.parts[resolved.index(None)]}; shorten them, or give them as fractions of the run"
             )
         return Sequence(
@@ -104,7 +102,7 @@ class Sequence(Schedule):
 
 
 def sequence(first: Schedule, following: Schedule) -> Schedule:
-    """One schedule after another; sequences among them are laid out flat."""
+    """One schedule after another; nested sequences are flattened."""
     mine = first.parts if isinstance(first, Sequence) else (first,)
     theirs = following.parts if isinstance(following, Sequence) else (following,)
     return Sequence((*mine, *theirs))
@@ -112,7 +110,7 @@ def sequence(first: Schedule, following: Schedule) -> Schedule:
 
 @dataclass(frozen=True, repr=False)
 class Held(Schedule):
-    """A schedule that keeps its end value for ever after; made by `.hold`."""
+    """A schedule that holds its final value indefinitely; made by `.hold`."""
 
     schedule: Schedule
     _holds: ClassVar[bool] = True
@@ -146,12 +144,15 @@ class Until(Schedule):
     def __post_init__(self) -> None:
         steps = length_of("until", self.steps)
         if steps is None:
-            raise UsageError("until(None): say how many steps, or which fraction of the run")
+            raise UsageError("until(None); it must be a number of steps or a fraction of the run")
         object.__setattr__(self, "steps", steps)
         if isinstance(steps, int) and self.schedule.resolved:
             horizon = self.schedule.horizon
             if horizon is not None and horizon < steps:
-                raise UsageError(f"{self.schedule} has {horizon} steps, so it cannot go on until step {steps}")
+                raise UsageError(
+                    f"{self.schedule} has {horizon} steps, so it cannot continue until step {steps}; use at most "
+                    f"{horizon}"
+                )
 
     def _length(self) -> Length:
         return self.steps
@@ -174,7 +175,7 @@ class Until(Schedule):
 
 
 class Pointwise(Schedule):
-    """A schedule whose value at a step is made of the values of its parts at that step."""
+    """A schedule whose value at a step is computed from the values of its parts at that step."""
 
     @property
     def _holds(self) -> bool:  # type: ignore[override]
@@ -190,14 +191,14 @@ class Pointwise(Schedule):
         return whole_steps[-1] if whole_steps else ending[0]
 
     def _agree(self) -> None:
-        """The parts that end must end together."""
+        """Check that all parts that end, end at the same step."""
         ends = {part: part._length() for part in self._parts() if not part._holds and part._length() != math.inf}
         known = sorted((length, repr(part)) for part, length in ends.items() if isinstance(length, int))
         if known and known[0][0] != known[-1][0]:
             (short, first), (long, last) = known[0], known[-1]
             raise UsageError(
-                f"{first} has {short} steps and {last} has {long}: they must end together; "
-                f"end the shorter with .hold() if it is to keep its last value"
+                f"{first} has {short} steps and {last} has {long}: they must end at the same step; "
+                f"end the shorter with .hold() to keep its last value"
             )
 
     def _resolve(self, total: int, rest: int, before: float = 0.0) -> Schedule:
@@ -214,7 +215,7 @@ class Product(Pointwise):
 
     def __post_init__(self) -> None:
         if sum(part.absolute for part in self.parts) > 1:
-            raise UsageError(f"{self}: both give values instead of factors; a product may have one such part")
+            raise UsageError(f"{self}: both give values instead of factors; a product may have only one such part")
         self._agree()
 
     def _at(self, step: int) -> float:
@@ -287,5 +288,5 @@ class Between(Pointwise):
 
 
 def atom(schedule: Schedule) -> str:
-    """The expression, in parentheses where a method call would bind too tightly."""
+    """The expression, in parentheses if a method call would bind more tightly."""
     return f"({schedule})" if isinstance(schedule, (Product, Scaled)) else repr(schedule)

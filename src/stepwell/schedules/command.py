@@ -16,8 +16,8 @@ from stepwell.schedules.expression import parse
 
 def schedule(
     expression: Annotated[str, typer.Argument(help='As "warmup(500).then(cosine(9500, to=0.1))".')],
-    lr: Annotated[float, typer.Option(help="The rate that the factors multiply.")] = 1.0,
-    steps: Annotated[int | None, typer.Option(help="Updates of the run; fractions need it.")] = None,
+    lr: Annotated[float, typer.Option(help="The learning rate that the factors multiply.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(help="Updates of the run; needed for fractions.")] = None,
     out: Annotated[str | None, typer.Option(help="Also write a picture: .png, .svg or .pdf.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="ASCII only.")] = False,
 ) -> None:
@@ -36,13 +36,13 @@ def show(
     height: int = 14,
     plain: bool = False,
 ) -> str:
-    """The text of the command: the schedule as it was understood, its picture, and the file that was written.
+    """The output of the command: the parsed schedule, its plot, and the path of the file written.
 
     Args:
         expression: see `parse`.
-        lr: what the factors are multiplied with.
-        steps: the updates of the run; fractions need it, and a schedule that does not fit it is refused.
-        out: a file for the picture too, .png, .svg or .pdf.
+        lr: the value that the factors multiply.
+        steps: the updates of the run, needed for fractions. A schedule that does not fit the run is refused.
+        out: a file for the plot, .png, .svg or .pdf.
         width, height, plain: see `draw`.
 
     >>> print(show("linear()", steps=3, width=40, height=4, plain=True).splitlines()[0])
@@ -60,7 +60,9 @@ def _fitted(schedule: Schedule, steps: int | None) -> Schedule:
     if steps is not None:
         return schedule.over(steps)
     if not schedule.resolved:
-        raise UsageError(f"{schedule} has a part whose length depends on the run; give the run's with --steps")
+        raise UsageError(
+            f"{schedule} has a part whose length depends on the run; pass the updates of the run as --steps"
+        )
     if schedule.horizon is None:
-        raise UsageError(f"{schedule} never ends; say how many steps to draw with --steps")
+        raise UsageError(f"{schedule} never ends; pass the number of steps to draw as --steps")
     return schedule

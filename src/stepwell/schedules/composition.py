@@ -1,4 +1,4 @@
-"""Gives the class Schedule what its methods make and draw; the package imports this file before any other.
+"""Sets the functions that the methods of class Schedule call; the package imports this file before any other.
 
 `then`, `hold`, `*`, ... make subclasses of Schedule, and `plot` draws one: these files import `base`, so `base` cannot
 import them.

@@ -1,4 +1,4 @@
-"""Schedules that go up and down: one cycle, triangles, and cosine with warm restarts; with their momentum."""
+"""Schedules that go up and down: one cycle, triangles, and cosine with warm restarts; and the momentum for them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from stepwell.schedules.shape import Endless, Shape
 
 @dataclass(frozen=True, repr=False)
 class one_cycle(Shape):
-    """One rise to the full rate and one long fall far below where it began. The optimizer's lr is the peak.
+    """One rise to the full rate and one long fall to far below the starting rate. The optimizer's lr is the peak.
 
         up:   start -> 1     until update peak * n - 1
         down: 1 -> end       until update n - 1
 
     Args:
-        steps: n, the whole run: steps, a fraction, or what the other parts leave (None).
-        peak: where the full rate is reached, as a fraction of the steps, in (0, 1). Below 0.5 for `three_phase`.
+        steps: n, the whole run: steps, a fraction, or the steps that the other parts leave (None).
+        peak: the position of the full rate, as a fraction of the steps, in (0, 1). Below 0.5 for `three_phase`.
         start: the factor at the beginning, at least 0 (torch's 1 / div_factor).
         end: the factor of the last update, at least 0 (torch's start / final_div_factor).
         shape: "cosine" or "linear".
-        three_phase: down to `start` as fast as it went up, and then on to `end`, as in the paper.
+        three_phase: fall to `start` as fast as the rise, then to `end`, as in the paper.
 
     As in torch, and unlike the other schedules here, the last update (n - 1) uses the end value itself.
-    `with_momentum` gives the momentum that belongs to it.
+    `with_momentum` adds the matching momentum.
 
     Source: Smith, Topin, "Super-convergence", 1708.07120; the cosine, in two phases, is fastai's.
 
@@ -53,7 +53,7 @@ class one_cycle(Shape):
         settle(self, "end", least=0)
         settle_choice(self, "shape", ("cosine", "linear"))
         if isinstance(self.steps, int) and self.peak * self.steps < 1:
-            raise UsageError(f"{self}: its peak is before the first update; use more steps or a later peak")
+            raise UsageError(f"{self}: the peak is before the first update; use more steps or a later peak")
 
     def _at(self, step: int) -> float:
         return self._walk(step, self.start, 1.0, self.end)
@@ -73,7 +73,7 @@ class one_cycle(Shape):
     def with_momentum(self, low: float = 0.85, high: float = 0.95) -> dict[str, Schedule]:
         """This schedule for lr, and momentum that falls from `high` to `low` while the rate rises, and back.
 
-        Both in [0, 1). Drives `momentum` where the optimizer has it, the first of `betas` where not.
+        Both in [0, 1). Drives `momentum` if the optimizer has it, otherwise the first of `betas`.
 
         >>> scheduler = Scheduler(optimizer, one_cycle(1000).with_momentum(0.85, 0.95))
         """
@@ -86,7 +86,7 @@ def _fields(cycle: one_cycle) -> tuple[int | float | None, float, float, float, 
 
 @dataclass(frozen=True, repr=False)
 class one_cycle_momentum(one_cycle):
-    """The momentum that belongs to a `one_cycle`: a value, not a factor. Made by `one_cycle(...).with_momentum()`.
+    """The momentum for a `one_cycle`: a value, not a factor. Made by `one_cycle(...).with_momentum()`.
 
     Args:
         low: momentum at the peak of the rate, in [0, 1).
@@ -113,16 +113,16 @@ class one_cycle_momentum(one_cycle):
 class cyclic(Endless):
     """Triangles between `low` and 1; never ends. The optimizer's lr is the upper bound.
 
-        s = k / up on the way up, (up + down - k) / down on the way down, k counted within the cycle
+        s = k / up while rising, (up + down - k) / down while falling, k counted within the cycle
         factor = low + (1 - low) * s * height
 
     Args:
         up: steps from low to high, at least 1.
-        down: steps back; as many as up by default.
+        down: steps from high to low; equal to up by default.
         low: the factor at the bottom, at least 0 (torch's base_lr / max_lr).
-        mode: the height: "triangular" 1; "triangular2" half of the one before in each cycle; "exp_range" gamma ^ k.
+        mode: the height: "triangular" 1; "triangular2" halves in each cycle; "exp_range" gamma ^ k.
         gamma: for "exp_range", above 0.
-        height: a function to use instead of a mode; of the cycle (counted from 1) or of the step, see `height_of`.
+        height: a function that replaces the mode, of the cycle (counted from 1) or of the step, see `height_of`.
         height_of: "cycle" or "step".
 
     Source: Smith, "Cyclical learning rates for training neural networks", 1506.01186.
@@ -152,7 +152,7 @@ class cyclic(Endless):
                 f"cyclic: gamma={self.gamma!r} has no effect with mode={self.mode!r}; use mode='exp_range'"
             )
         if self.height is not None and not callable(self.height):
-            raise UsageError(f"cyclic: height={shown(self.height)} is not a function of the {self.height_of}")
+            raise UsageError(f"cyclic: height={shown(self.height)}; it must be a function of the {self.height_of}")
 
     def _at(self, step: int) -> float:
         down = self.up if self.down is None else self.down
@@ -168,7 +168,7 @@ class cyclic(Endless):
         return float(self.gamma) ** step if self.mode == "exp_range" else 1.0
 
     def with_momentum(self, low: float = 0.8, high: float = 0.9) -> dict[str, Schedule]:
-        """This schedule for lr, and momentum that is `high` at the bottom of the rate and `low` at its top.
+        """This schedule for lr, and a momentum that is `high` at the lowest rate and `low` at the highest.
 
         >>> scheduler = Scheduler(optimizer, cyclic(200).with_momentum())
         """
@@ -179,15 +179,15 @@ class cyclic(Endless):
 
 @dataclass(frozen=True, repr=False)
 class cosine_restarts(Endless):
-    """Half a cosine from 1 to `to`, again and again; never ends.
+    """Half a cosine from 1 to `to`, repeated; never ends.
 
         factor = to + (1 - to) * (1 + cos(pi * k / n)) / 2, k counted within the cycle of n steps
 
     Args:
         first: steps of the first cycle, at least 1.
-        mult: each cycle is this many times as long as the one before, at least 1.
-        to: the factor that a cycle falls to, at least 0.
-        decay: each cycle's peak is this many times the one before, in (0, 1]; 1 is the paper's and torch's.
+        mult: ratio of the lengths of successive cycles, at least 1.
+        to: the factor at the end of a cycle, at least 0.
+        decay: ratio of the peaks of successive cycles, in (0, 1]; the paper and torch use 1.
 
     Source: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", 1608.03983, equation 5.
 

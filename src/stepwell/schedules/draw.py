@@ -1,4 +1,4 @@
-"""A schedule as a picture: in the terminal, and with matplotlib."""
+"""Plots of a schedule: in the terminal, and with matplotlib."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MANY = 20_000  # points after which steps are left out; where parts join, none 
 
 
 def points(schedule: Schedule, steps: int | None = None, most: int = _MANY) -> tuple[list[int], list[float]]:
-    """Steps and factors worth drawing: all of them, or `most` spread evenly and those where the parts join.
+    """Steps and factors to plot: all of them, or `most` evenly spaced steps and the steps at which parts join.
 
     Args:
         schedule: with all lengths in steps.
@@ -54,9 +54,9 @@ def draw(
 
     Args:
         schedule: with all lengths in steps (`over` makes it so).
-        lr: what the factors are multiplied with.
+        lr: the value that the factors multiply.
         steps: how many updates to show; the horizon by default.
-        width, height: of the picture in characters, at least 30 and 4.
+        width, height: size of the plot in characters, at least 30 and 4.
         plain: ASCII only, for terminals without braille characters.
 
     >>> print(draw(trapezoid(100, warmup=20), lr=0.1, width=42, height=4, plain=True))
@@ -105,7 +105,7 @@ def _multiplied(schedule: Schedule, lr: float, factors: list[float]) -> list[flo
 
 
 def summary(at: list[int], values: list[float], schedule: Schedule) -> str:
-    """The numbers that a picture does not show exactly."""
+    """The numbers that a plot does not show exactly."""
     top = max(range(len(values)), key=values.__getitem__)
     mean = math.fsum(values) / len(values)
     parts = [
@@ -137,7 +137,7 @@ def _column(step: int, last: int, columns: int) -> int:
 def _trace(
     at: list[int], values: list[float], columns: int, rows: int, low: float, high: float
 ) -> list[tuple[int, int]]:
-    """For each column, the highest and the lowest row that the curve touches there; columns join up."""
+    """For each column, the highest and the lowest row of the curve; columns are connected."""
     last = at[-1]
     spans: list[tuple[int, int]] = []
     for column in range(columns):
@@ -174,7 +174,7 @@ def _braille_grid(at: list[int], values: list[float], columns: int, rows: int, l
 
 
 def _bottom(at: list[int], columns: int, margin: int, line: str, tee: str) -> tuple[str, str]:
-    """The axis of steps with its marks, and the numbers under them."""
+    """The axis of steps with its ticks and tick labels."""
     last = at[-1]
     wide = len(str(last)) + 2
     marks = {round(tick) for tick in _ticks(0, last, max(2, (columns - wide) // (wide + 4)))}
@@ -190,7 +190,7 @@ def _bottom(at: list[int], columns: int, margin: int, line: str, tee: str) -> tu
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """At most so many round numbers from low to high, and one more where they fit badly."""
+    """At most `most` round numbers from low to high, or one more if they fit badly."""
     if high <= low:
         return [low]
     raw = (high - low) / most
@@ -205,7 +205,7 @@ def _numbers(values: list[float]) -> list[str]:
 
 
 def plot(schedule: Schedule, *, ax: Any = None, lr: float = 1.0, steps: int | None = None) -> Any:
-    """Draw with matplotlib; see `Schedule.plot`."""
+    """Plot with matplotlib; see `Schedule.plot`."""
     lr = number("plot", "lr", lr, least=0)
     if ax is not None and not _is_axes(ax):
         raise refusal("plot", "ax", ax, "axes of matplotlib, or None")
@@ -239,18 +239,18 @@ def _figure() -> Any:
 
 
 def save(schedule: Schedule, path: str | Path, *, lr: float = 1.0, steps: int | None = None) -> Path:
-    """Write the picture to a file (.png, .svg or .pdf) and return its path.
+    """Write the plot to a file (.png, .svg or .pdf) and return its path.
 
-    Raises UsageError for another ending or a folder that is not there; MissingExtra without matplotlib.
+    Raises UsageError for another file extension, or a folder that does not exist; MissingExtra without matplotlib.
     """
     target = arguments.path("save", "path", path)
     said = printable(str(target))[:200]
     if target.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"{said}: pictures are written as .png, .svg or .pdf; give the file one of these endings")
+        raise UsageError(f"{said}: plots are written as .png, .svg or .pdf; use one of these file extensions")
     if not target.parent.is_dir():
-        raise UsageError(f"{said}: the folder {printable(str(target.parent))[:200]} does not exist; make it first")
+        raise UsageError(f"{said}: the folder {printable(str(target.parent))[:200]} does not exist; create it first")
     if target.exists() and not target.is_file():
-        raise UsageError(f"{said}: there is something else than a file at this place; give another name")
+        raise UsageError(f"{said}: the path exists and is not a file; give another name")
     ax = plot(schedule, lr=lr, steps=steps)
     title = printable(str(schedule))
     title = title if len(title) <= 90 else f"{title[:87]}..."

@@ -1,4 +1,4 @@
-"""Schedules written down: the text of an expression, parsed and never evaluated."""
+"""Schedules as text: an expression that is parsed and never evaluated."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _SIGNS: dict[type[ast.operator], Callable[[float, float], float]] = {
 def parse(text: str) -> Schedule:
     """The schedule that an expression describes.
 
-    The expression is Python's in form: the functions of this package, `.then(...)`, `.hold()`, `.until(n)`,
-    `.between(low, high)`, `.per_group({...})`, `*`, and numbers, in which + - * / may stand. It is parsed and never
-    evaluated: nothing else in it can run.
+    The expression has Python syntax: the functions of this package, `.then(...)`, `.hold()`, `.until(n)`,
+    `.between(low, high)`, `.per_group({...})`, `*`, and numbers with + - * /. The expression is parsed and never
+    evaluated: no other code in it can run.
 
     >>> parse("warmup(500).then(cosine(9500, to=0.1))")
     warmup(500).then(cosine(9500, to=0.1))
 
-    Raises UsageError: the unknown name with the nearest right one, or the argument that does not fit.
+    Raises UsageError for an unknown name, with the nearest known name, and for an argument that does not fit.
     """
     if not isinstance(text, str) or not text.strip():
         raise UsageError("the schedule is empty; write one as in warmup(500).then(cosine(9500, to=0.1))")
@@ -104,8 +104,8 @@ def _read(node: ast.expr) -> Any:
         _known(node.id)
         raise UsageError(f"'{node.id}' needs its arguments: {_form(node.id)}")
     raise UsageError(
-        f"'{ast.unparse(node)}' cannot stand in a schedule; "
-        f"it may hold numbers, the schedules' names, {', '.join(METHODS)} and *"
+        f"'{ast.unparse(node)}' cannot be used in a schedule; "
+        f"use numbers, the schedules' names, {', '.join(METHODS)} and *"
     )
 
 
@@ -115,13 +115,13 @@ def _operation(node: ast.BinOp) -> Any:
     if isinstance(left, Schedule) or isinstance(right, Schedule):
         if not isinstance(node.op, ast.Mult):
             raise UsageError(
-                f"{shown}: schedules can be multiplied only; use * for factors, .then(...) for what follows"
+                f"{shown}: schedules can only be multiplied; use * for a product, .then(...) for a sequence"
             )
         if not all(isinstance(side, Schedule) or _is_number(side) for side in (left, right)):
             raise UsageError(f"{shown}: a schedule can be multiplied by a number or by another schedule")
         return left * right
     if not (_is_number(left) and _is_number(right)):
-        raise UsageError(f"{shown}: + - * / stand between numbers")
+        raise UsageError(f"{shown}: + - * / need numbers on both sides")
     if isinstance(node.op, ast.Div) and right == 0:
         raise UsageError(f"{shown}: division by zero")
     try:
@@ -140,22 +140,22 @@ def _call(node: ast.Call) -> Any:
         name = node.func.attr
         owner = _read(node.func.value)
         if not isinstance(owner, Schedule):
-            raise UsageError(f"'{ast.unparse(node.func.value)}' is {_kind(owner)}, which has no .{name}()")
+            raise UsageError(f"'{ast.unparse(node.func.value)}' is {_kind(owner)}, which has no method .{name}()")
         if name not in METHODS:
-            raise UsageError(f"a schedule has no .{name}(): {nearest(name, METHODS)}")
+            raise UsageError(f"a schedule has no method .{name}(): {nearest(name, METHODS)}")
         function = getattr(owner, name)
     else:
         raise UsageError(f"'{ast.unparse(node.func)}' is not the name of a schedule: {nearest('', NAMES)}")
     arguments, named = [], {}
     for argument in node.args:
         if isinstance(argument, ast.Starred):
-            raise UsageError(f"'{ast.unparse(argument)}' cannot stand in a schedule")
+            raise UsageError(f"'{ast.unparse(argument)}' cannot be used in a schedule")
         arguments.append(_read(argument))
     for keyword in node.keywords:
         if keyword.arg is None:
-            raise UsageError(f"'**{ast.unparse(keyword.value)}' cannot stand in a schedule")
+            raise UsageError(f"'**{ast.unparse(keyword.value)}' cannot be used in a schedule")
         if keyword.arg in named:
-            raise UsageError(f"'{ast.unparse(node)}' gives '{keyword.arg}' twice; give it once")
+            raise UsageError(f"'{ast.unparse(node)}' gives '{keyword.arg}' twice; give '{keyword.arg}' once")
         named[keyword.arg] = _read(keyword.value)
     _check_arguments(name, function, arguments, named)
     try:
@@ -188,7 +188,7 @@ def _form(name: str) -> str:
 
 
 def _arguments(signature: inspect.Signature) -> str:
-    """The arguments without their annotations."""
+    """The signature without annotations."""
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     return str(inspect.Signature(plain))
 

@@ -1,4 +1,4 @@
-"""The fields of a schedule: checked, and kept as Python's own numbers and words."""
+"""The fields of a schedule: checked, and stored as Python numbers and strings."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from stepwell.schedules.base import Schedule
 def settle(
     schedule: Schedule, attribute: str, *, owner: str | None = None, name: str | None = None, **bounds: float
 ) -> None:
-    """Check a number of a schedule and keep it as Python's: `repr` is read back by `parse`."""
+    """Check a number of a schedule and store it as a Python number, so that `parse` reads the `repr` back."""
     value = getattr(schedule, attribute)
     plain = number(owner or type(schedule).__name__, name or attribute, value, **bounds)  # type: ignore[arg-type]
     object.__setattr__(schedule, attribute, plain)
 
 
 def settle_count(schedule: Schedule, attribute: str) -> None:
-    """Check a count of steps of a schedule, at least 1, and keep it as Python's."""
+    """Check a number of steps, at least 1, and store it as an int."""
     value = whole(type(schedule).__name__, attribute, getattr(schedule, attribute), least=1)
     object.__setattr__(schedule, attribute, value)
 
 
 def settle_choice(schedule: Schedule, attribute: str, allowed: Iterable[str]) -> None:
-    """Check a word of a schedule and keep it as Python's."""
+    """Check a choice of a schedule and store it as a str."""
     value = choice(type(schedule).__name__, attribute, getattr(schedule, attribute), allowed)
     object.__setattr__(schedule, attribute, value)
 
 
 def settle_flag(schedule: Schedule, attribute: str) -> None:
-    """Check a flag of a schedule and keep it as Python's."""
+    """Check a flag of a schedule and store it as a bool."""
     object.__setattr__(schedule, attribute, flag(type(schedule).__name__, attribute, getattr(schedule, attribute)))
 
 
 def called(owner: Schedule, function: Callable[[int], Any], step: int) -> float:
-    """What a function of the user's gives at a step, as a float, or UsageError for what is no number."""
+    """The value of a user's function at a step, as a float. Raises UsageError if it is not a number."""
     try:
         value = function(step)
     except Exception as error:

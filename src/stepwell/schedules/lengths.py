@@ -1,4 +1,4 @@
-"""How long a schedule is, as the user gives it and in steps."""
+"""The length of a schedule, as the user gives it and in steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Length = int | float | None
 
 
 def length_of(owner: str, value: Any) -> int | float | None:
-    """A length as the user gave it: steps, a fraction, or None; or UsageError."""
+    """A length as the user gave it: steps, a fraction, or None. Raises UsageError for anything else."""
     if value is None:
         return None
     plain = plain_number(value)
@@ -22,21 +22,21 @@ def length_of(owner: str, value: Any) -> int | float | None:
         if not 0.0 < plain <= 1.0:
             raise UsageError(
                 f"{owner}({shown(value)}): a float is a fraction of the run, in (0, 1]; "
-                f"for steps write an int, as {owner}(500)"
+                f"for steps give an int, as {owner}(500)"
             )
         return plain
     return whole(owner, "steps", value, least=1)
 
 
 def steps_of(owner: object, length: Length, total: int, rest: int, before: float = 0.0) -> int:
-    """A length in steps, for a run of `total` of which the other parts leave `rest`."""
+    """A length in steps, for a run of `total` steps in which the other parts leave `rest` steps."""
     if length is None:
         return rest
     if isinstance(length, int):
         return length
     steps = _rounded(before + length, total) - _rounded(before, total)
     if steps < 1:
-        raise UsageError(f"{owner} of a run of {total} steps is less than one step; give it steps")
+        raise UsageError(f"{owner} of a run of {total} steps is less than one step; give a number of steps")
     return steps
 
 

@@ -14,14 +14,14 @@ from stepwell.schedules.combine import Pointwise, Scaled, atom
 
 @dataclass(frozen=True, repr=False)
 class PerGroup(Pointwise):
-    """Factors that differ between groups; made by `.per_group`. Without a group, it is its default."""
+    """Factors that differ between groups; made by `.per_group`. Without a group, the default schedule applies."""
 
     schedule: Schedule
     factors: tuple[tuple[int | str, Schedule | float], ...]
 
     def __post_init__(self) -> None:
         if not self.factors:
-            raise UsageError("per_group({}): no group is named; leave it out")
+            raise UsageError("per_group({}) names no group; omit it")
         settled = []
         for key, factor in self.factors:
             if isinstance(key, bool) or not isinstance(key, (int, str)):
@@ -72,7 +72,7 @@ def _names(key: int | str, group: int | str) -> bool:
 
 
 def check_group_keys(schedule: Schedule, names: Iterable[str | None]) -> None:
-    """Raise UsageError if `schedule` has a factor for a group that is not there."""
+    """Raise UsageError if `schedule` has a factor for a group that does not exist."""
     given = list(names)
     known: list[int | str] = [*range(len(given)), *(name for name in given if name is not None)]
     for key in schedule.group_keys():

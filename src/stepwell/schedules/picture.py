@@ -1,4 +1,4 @@
-"""A schedule as a small picture in a notebook: the expression, and its curves as inline SVG, without matplotlib."""
+"""A small plot of a schedule for notebooks: the expression, and its curves as inline SVG, without matplotlib."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 
 
 def html(schedule: Schedule) -> str:
-    """The expression and its picture; the expression alone where it has no finite picture."""
+    """The expression and its plot; only the expression if its values are not finite."""
     text = str(schedule)
     shown = text if len(text) <= _TEXT else f"{text[:_TEXT]}..."
     title = f"<code>{escape(shown)}</code>"
@@ -29,7 +29,7 @@ def html(schedule: Schedule) -> str:
 
 
 def svg(schedule: Schedule) -> str:
-    """The curve of a schedule, and of the first few groups that have a factor of their own.
+    """The curve of a schedule, and the curves of the first few groups with their own factor.
 
     Raises UsageError for a schedule that cannot be drawn.
     """
@@ -67,7 +67,7 @@ def svg(schedule: Schedule) -> str:
 
 
 def _over_some_run(schedule: Schedule) -> Schedule:
-    """The schedule over the shortest of a few runs that it fits."""
+    """The schedule over the shortest run, of a few lengths, that it fits."""
     for run in _RUNS[:-1]:
         try:
             return schedule.over(run)
@@ -77,13 +77,13 @@ def _over_some_run(schedule: Schedule) -> Schedule:
 
 
 def _has_steps(schedule: Schedule) -> bool:
-    """Whether a part has its length in steps, so that a picture in per cent of the run would be wrong."""
+    """Whether a part has its length in steps, so that an axis in per cent of the run would be wrong."""
     parts = schedule._parts()
     return any(map(_has_steps, parts)) if parts else isinstance(schedule._length(), int)
 
 
 def _steps(schedule: Schedule) -> int | None:
-    """How many updates to draw: None for all of them, where there is an end."""
+    """The number of updates to draw: None for all, if the schedule ends."""
     if schedule.horizon is not None:
         return None
     bends = [schedule._last_begins(), *schedule._joins()]

@@ -1,4 +1,4 @@
-"""The one schedule with memory: the rate falls when a metric stops improving."""
+"""The only schedule with state: the learning rate falls when a metric stops improving."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from stepwell.errors import UsageError, shown
 class Plateau:
     """A factor that falls when a metric has stopped improving.
 
-    This one has memory: what it gives depends on all the metrics it was shown, so it is no function of the step, it
-    cannot be drawn in advance, and its `state_dict` must be saved (a Scheduler does so). Everything else in
-    `stepwell.schedules` is a pure function; prefer those where the length of the run is known.
+    A Plateau has state: its factor depends on all observed metrics. So a Plateau is not a function of the step, cannot
+    be plotted in advance, and its `state_dict` must be saved (Step and Scheduler save it). All other schedules are pure
+    functions; prefer them if the length of the run is known.
 
     Args:
-        factor: what one reduction multiplies with, in (0, 1).
+        factor: the factor of one reduction, in (0, 1).
         patience: how many observations without improvement are tolerated, at least 0.
-        threshold: what counts as an improvement, at least 0.
-        threshold_mode: "rel": a part of the best metric's size; "abs": the metric itself.
-        cooldown: observations after a reduction in which bad ones do not count, at least 0.
-        least: the smallest factor it goes down to, in [0, 1].
-        mode: "min" if less is better (a loss), "max" if more is (an accuracy).
+        threshold: the smallest change that counts as an improvement, at least 0.
+        threshold_mode: "rel": threshold relative to the absolute value of the best metric; "abs": absolute threshold.
+        cooldown: observations after a reduction that are not counted as bad, at least 0.
+        least: lower bound of the factor, in [0, 1].
+        mode: "min" if lower is better (a loss), "max" if higher is better (an accuracy).
 
-    It equals torch's ReduceLROnPlateau but for two faults: with "rel", torch takes the threshold of the metric itself,
-    so that for a negative metric getting worse counts as improving (here its size counts); and torch's `eps` silently
-    keeps rates below 1e-8 from falling at all.
+    Two differences from torch's ReduceLROnPlateau: with "rel", torch multiplies the signed metric by the threshold, so
+    that for a negative metric a worse value counts as an improvement (here the absolute value is used); and torch's
+    `eps` silently keeps rates from falling by less than 1e-8.
 
     >>> plateau = Plateau(factor=0.5, patience=1)
     >>> [plateau.observe(loss) for loss in (1.0, 1.0, 1.0, 0.5)]
@@ -48,7 +48,7 @@ class Plateau:
     ) -> None:
         self.by = number("Plateau", "factor", factor, above=0)
         if factor >= 1:
-            raise UsageError(f"Plateau: factor={shown(factor)} would not lower the rate; it must be in (0, 1)")
+            raise UsageError(f"Plateau: factor={shown(factor)} ; it must be in (0, 1), to lower the rate")
         self.patience = whole("Plateau", "patience", patience)
         self.threshold = number("Plateau", "threshold", threshold, least=0)
         self.cooldown = whole("Plateau", "cooldown", cooldown)
@@ -61,9 +61,9 @@ class Plateau:
         self.factor = 1.0
 
     def observe(self, metric: Any) -> float:
-        """Take note of a metric (a number, or a tensor of one) and return the factor from now on.
+        """Observe a metric (a number, or a tensor of one number) and return the new factor.
 
-        A metric that is not a number counts as no improvement.
+        A metric that is nan does not count as an improvement.
         """
         value = _number(metric)
         if self._improves(value):
@@ -87,13 +87,13 @@ class Plateau:
         return value < self.best - margin if self.mode == "min" else value > self.best + margin
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers."""
+        """The state."""
         return {"best": self.best, "bad": self.bad, "cooling": self.cooling, "factor": self.factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave. Nothing is changed if it is not that."""
+        """Load the result of `state_dict`. Raises UsageError for any other value; nothing is changed then."""
         if not isinstance(state, Mapping):
-            raise refusal("Plateau", "state", state, "what state_dict() gave")
+            raise refusal("Plateau", "state", state, "the result of state_dict()")
         missing = {"best", "bad", "cooling", "factor"} - state.keys()
         if missing:
             raise UsageError(f"Plateau: the state has no {', '.join(sorted(missing))}; is it the state of a Plateau?")
@@ -115,11 +115,11 @@ def _number(metric: Any) -> float:
             return float(plain)
     except Exception:  # several elements, no values, an int that no float holds
         pass
-    raise refusal("Plateau", "metric", metric, "a number, or a tensor of one")
+    raise refusal("Plateau", "metric", metric, "a number, or a tensor of one number")
 
 
 def checked_plateau(owner: str, plateau: Any) -> Plateau | None:
-    """`plateau`, or UsageError for what is none."""
+    """`plateau`. Raises UsageError if it is not a Plateau."""
     if plateau is not None and not isinstance(plateau, Plateau):
         raise UsageError(
             f"{owner}: plateau={shown(plateau)}; it must be a Plateau of stepwell.schedules, as Plateau(factor=0.5)"

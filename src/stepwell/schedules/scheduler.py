@@ -1,4 +1,4 @@
-"""A schedule as a torch.optim.lr_scheduler.LRScheduler, for trainers that want one."""
+"""A schedule as a torch.optim.lr_scheduler.LRScheduler, for trainers that need one."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from stepwell.schedules.written import forget, note, set_by_hand, take_the_place
 
 
 class Scheduler(LRScheduler):
-    """Drives the groups of an optimizer by a schedule, behind torch's interface.
+    """Drives the groups of an optimizer by a schedule, with torch's interface.
 
     Call `step()` after each update, as with torch's schedulers. The values are computed from the step number, never
-    from the values before, so its checkpoint is the step number, and the order of loading does not matter.
+    from the previous values. So the checkpoint is the step number, and the order of loading does not matter.
 
     Args:
         optimizer: any torch.optim.Optimizer.
         schedule: a schedule for lr, or a dict of schedules: {"lr": ..., "weight_decay": ..., "betas": ...,
             "momentum": ...} (see `apply`).
-        total_steps: the updates of the run, if known: fractions are resolved, and a schedule that does not fit
+        total_steps: the updates of the run, if known. Fractions are then resolved, and a schedule that does not fit
             the run is refused.
-        plateau: a Plateau whose factor multiplies lr; show it the metric with `observe`.
+        plateau: a Plateau whose factor multiplies lr; pass the metric to `observe`.
 
-    Accelerate steps what it has prepared once per update and process: count `total_steps` so, or prepare with
-    `Accelerator(step_scheduler_with_optimizer=False)` and call `step()` after updates only.
+    Accelerate calls a prepared scheduler once per update and process: count `total_steps` in the same way, or prepare
+    with `Accelerator(step_scheduler_with_optimizer=False)` and call `step()` only after updates.
 
-    What is set in a group by hand (`group["lr"] = 0.02`) is the new base of its schedule from the next `step()` on, and
-    that is said where the schedule is under way. Beside another scheduler, what that one writes is not taken for it.
+    A value set by hand in a group (`group["lr"] = 0.02`) is the new base of its schedule from the next `step()` on; a
+    warning says so once the schedule has started. Values written by another scheduler are not taken as set by hand.
 
-    A group that is added later takes part from the next `step()` on, its lr at that time being its initial one.
+    A group that is added later follows the schedule from the next `step()` on; its lr at that time is its initial lr.
 
     >>> scheduler = Scheduler(optimizer, warmup(0.05).then(cosine(to=0.1)), total_steps=10_000)
     >>> scheduler.state_dict()
     {'step': 0}
 
-    Raises UsageError for a schedule that does not fit `total_steps`, that needs it, or that drives what the
-    optimizer does not have.
+    Raises UsageError for a schedule that does not fit `total_steps` or needs it, and for a schedule of a hyperparameter
+    that the optimizer does not have.
     """
 
     def __init__(
@@ -56,10 +56,12 @@ class Scheduler(LRScheduler):
         plateau: Plateau | None = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise UsageError(f"Scheduler: {type(optimizer).__name__} is not a torch.optim.Optimizer")
+            raise UsageError(
+                f"Scheduler: {type(optimizer).__name__} is not a torch.optim.Optimizer; pass the optimizer first"
+            )
         if isinstance(schedule, Plateau):
             raise UsageError(
-                "Scheduler: a Plateau has memory and is no schedule; pass constant(), plateau=Plateau(...)"
+                "Scheduler: a Plateau has state and is not a schedule; pass constant(), plateau=Plateau(...)"
             )
         self.schedules = resolve(schedule, total_steps)
         self.plateau = checked_plateau("Scheduler", plateau)
@@ -75,16 +77,16 @@ class Scheduler(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
-        """The learning rate of each group; for torch's own use, `get_last_lr` is for yours."""
+        """The learning rate of each group, for torch's internal use; users call `get_last_lr`."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     @property
     def _step_count(self) -> int:
-        """Calls of `step`, torch's way of counting: one more than updates.
+        """The number of calls of `step` as torch counts them: one more than updates.
 
-        It follows from `last_epoch`, and nobody else may add to it. Accelerate does so with `adjust_scheduler` (one for
-        each micro-batch that makes no update) and stops stepping where it exceeds `total_steps`, so a schedule in
-        updates would stand still long before its end.
+        The count is computed from `last_epoch` and cannot be increased from outside. Accelerate increases it with
+        `adjust_scheduler` (by one for each micro-batch without an update) and stops calling `step` when it exceeds
+        `total_steps`, so a schedule in updates would stop long before its end.
         """
         return self.last_epoch + 1
 
@@ -93,7 +95,7 @@ class Scheduler(LRScheduler):
         pass
 
     def step(self, epoch: int | None = None) -> None:
-        """Write what the next update uses. Call it after each update.
+        """Write the hyperparameters of the next update. Call `step` after each update.
 
         Args:
             epoch: jump to this step instead of the next one (torch deprecates this).
@@ -122,7 +124,7 @@ class Scheduler(LRScheduler):
         note(self.optimizer, self.schedules)
 
     def _take_what_was_set(self) -> None:
-        """Make what was set in the groups by hand the base of the schedules."""
+        """Use values set by hand in the groups as the base of the schedules."""
         groups, found = self.optimizer.param_groups, set_by_hand(self.optimizer, self.schedules)
         if not found or any(map(self._is_beside, gc.get_objects())):
             return
@@ -130,7 +132,11 @@ class Scheduler(LRScheduler):
             for name, value in values.items():
                 one = self.schedules[name]
                 if not place and (self.last_epoch or one.absolute):  # at the beginning nobody means anything else
-                    then = f"but {one} gives values itself" if one.absolute else f"that is the new base of {one}"
+                    then = (
+                        f"but {one} gives values and not factors"
+                        if one.absolute
+                        else f"this value is the new base of {one}"
+                    )
                     warnings.warn(f"Scheduler: {name} was set to {shown(value)} by hand: {then}", stacklevel=3)
                 if one.absolute:
                     continue
@@ -145,11 +151,11 @@ class Scheduler(LRScheduler):
         return kind and getattr(other, "optimizer", None) is self.optimizer
 
     def _without_groups(self) -> dict[str, Any]:
-        """The schedules without their factors per group, which name groups that a single new one is not."""
+        """The schedules without their factors per group, for a single new group that these do not name."""
         return {name: one.for_group("") for name, one in self.schedules.items()}
 
     def observe(self, metric: Any) -> None:
-        """Show the Plateau a metric; a lower rate holds from the next update on."""
+        """Pass a metric to the Plateau; a lower rate takes effect at the next update."""
         if self.plateau is None:
             raise UsageError("Scheduler: observe() needs a plateau; make it with Scheduler(..., plateau=Plateau())")
         self.plateau.observe(metric)
@@ -160,16 +166,16 @@ class Scheduler(LRScheduler):
         self._last_lr = [_plain(group["lr"]) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """The step number (and what a Plateau remembers): everything else follows from it."""
+        """The step number (and the state of a Plateau): everything else is computed from it."""
         state: dict[str, Any] = {"step": self.last_epoch}
         if self.plateau is not None:
             state["plateau"] = self.plateau.state_dict()
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint: of a Scheduler, or of a torch scheduler (its `last_epoch`)."""
+        """Load the state of a Scheduler, or of a torch scheduler (its `last_epoch`)."""
         if not isinstance(state_dict, Mapping):
-            raise refusal("Scheduler", "state_dict", state_dict, "what state_dict() gave")
+            raise refusal("Scheduler", "state_dict", state_dict, "the result of state_dict()")
         step = state_dict.get("step", state_dict.get("last_epoch"))
         if step is None:
             keys = ", ".join(map(shown, list(state_dict)[:9]))
@@ -181,12 +187,12 @@ class Scheduler(LRScheduler):
         if self.plateau is None:
             if "plateau" in state_dict:
                 raise UsageError(
-                    "Scheduler: the checkpoint has a 'plateau'; make this one with plateau=Plateau(...) too"
+                    "Scheduler: the checkpoint has a 'plateau'; make this Scheduler with plateau=Plateau(...) as well"
                 )
             self._write(step)
         else:
             if "plateau" not in state_dict:
-                raise UsageError("Scheduler: the checkpoint has no 'plateau', so what the Plateau remembers is lost")
+                raise UsageError("Scheduler: the checkpoint has no 'plateau', so the Plateau starts without its state")
             before = self.plateau.state_dict()
             self.plateau.load_state_dict(state_dict["plateau"])
             try:

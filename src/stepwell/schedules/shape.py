@@ -1,4 +1,4 @@
-"""What the families of schedules share: a length of their own, or no end."""
+"""Base classes of the families of schedules: with a length, or without an end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stepwell.schedules.lengths import Length, length_of, steps_of
 
 @dataclass(frozen=True, repr=False)
 class Shape(Schedule):
-    """A schedule of a given length: steps, a fraction of the run, or what the other parts leave."""
+    """A schedule of a given length: steps, a fraction of the run, or the steps that the other parts leave."""
 
     steps: int | float | None = None
 

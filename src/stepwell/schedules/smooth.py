@@ -1,4 +1,4 @@
-"""Schedules that run from one factor to another, or keep one."""
+"""Schedules that run from one factor to another, or keep a constant factor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stepwell.schedules.shape import Endless, Shape
 
 @dataclass(frozen=True, repr=False)
 class constant(Shape):
-    """The same factor throughout; without end, unless it has steps.
+    """A constant factor; it never ends, unless `steps` is given.
 
     Args:
-        steps: how long: steps (int), a fraction of the run (float), or without end (None, the default).
+        steps: length in steps (int), a fraction of the run (float), or without end (None, the default).
         factor: at least 0.
 
     >>> constant(5, factor=1 / 3).then(constant()).values(7)[4:]  # torch's ConstantLR
@@ -58,8 +58,8 @@ class linear(_Decay):
         factor(k) = start + (to - start) * k / n
 
     Args:
-        steps: n: steps, a fraction of the run, or what the other parts leave (None).
-        to: the factor at the end, at least 0. The last update, number n - 1, is one step short of it.
+        steps: n: steps, a fraction of the run, or the steps that the other parts leave (None).
+        to: the factor at the end, at least 0. The last update, number n - 1, is one step before the end.
         start: the factor at the beginning, at least 0.
 
     >>> linear(4).values(), linear(4)(4)
@@ -86,7 +86,7 @@ class cosine(_Decay):
         factor(k) = to + (1 - to) * (1 + cos(pi * k / n)) / 2
 
     Args:
-        steps: n: steps, a fraction of the run, or what the other parts leave (None).
+        steps: n: steps, a fraction of the run, or the steps that the other parts leave (None).
         to: the factor at the end, at least 0; 0.1 and 0 are both common for language models.
 
     Source: Loshchilov, Hutter, "SGDR", 1608.03983, equation 5, without restarts (`cosine_restarts` has them).
@@ -94,7 +94,8 @@ class cosine(_Decay):
     >>> [round(f, 3) for f in cosine(4, to=0.1).values(4)]
     [1.0, 0.868, 0.55, 0.232]
 
-    torch's CosineAnnealingLR(T_max=n) rises again after n steps; this one refuses to be asked, or holds.
+    torch's CosineAnnealingLR(T_max=n) rises again after n steps; this schedule raises UsageError, or holds with
+    `.hold()`.
     """
 
     def _at(self, step: int) -> float:
@@ -103,12 +104,12 @@ class cosine(_Decay):
 
 @dataclass(frozen=True, repr=False)
 class polynomial(_Decay):
-    """A power of what is left of the run.
+    """A power of the remaining fraction of the run.
 
         factor(k) = to + (1 - to) * (1 - k / n) ^ power
 
     Args:
-        steps: n: steps, a fraction of the run, or what the other parts leave (None).
+        steps: n: steps, a fraction of the run, or the steps that the other parts leave (None).
         to: the factor at the end, at least 0.
         power: above 0; 1 is a straight line, 0.9 is usual in segmentation, 2 falls early.
 
@@ -137,7 +138,7 @@ class cooldown(_Decay):
                     as cosine                            shape "cosine"
 
     Args:
-        steps: n: steps, a fraction of the run, or what the other parts leave (None).
+        steps: n: steps, a fraction of the run, or the steps that the other parts leave (None).
         to: the factor at the end, in [0, 1].
         shape: "1-sqrt", "linear" or "cosine".
 
@@ -166,10 +167,10 @@ class cooldown(_Decay):
 
 @dataclass(frozen=True, repr=False)
 class stable(Shape):
-    """The full value for as long as the other parts leave: a `constant` whose length the run decides.
+    """The full value for the steps that the other parts leave: a `constant` whose length depends on the run.
 
     Args:
-        steps: steps, a fraction of the run, or what the other parts leave (None, the default).
+        steps: steps, a fraction of the run, or the steps that the other parts leave (None, the default).
 
     >>> warmup(50).then(stable()).then(cooldown(0.2)).over(1000)
     warmup(50).then(constant(750)).then(cooldown(200))
@@ -189,7 +190,7 @@ class exponential(Endless):
         factor(k) = gamma ^ k
 
     Args:
-        gamma: the ratio of one step, above 0; 0.999 halves in 693 steps. For a given end, `exponential_to`.
+        gamma: the ratio of one step, above 0; 0.999 halves in 693 steps. For a given end value use `exponential_to`.
 
     >>> exponential(0.5).values(4)
     [1.0, 0.5, 0.25, 0.125]
@@ -205,18 +206,18 @@ class exponential(Endless):
             return float(self.gamma) ** step
         except OverflowError:
             raise UsageError(
-                f"{self} is larger than any number at step {step}; gamma above 1 grows without end"
+                f"{self} is larger than any number at step {step}; use gamma of at most 1, or fewer steps"
             ) from None
 
 
 @dataclass(frozen=True, repr=False)
 class exponential_to(Shape):
-    """The same ratio at every step, arriving at `to` after n steps.
+    """The same ratio at every step, with the value `to` after n steps.
 
         factor(k) = to ^ (k / n)
 
     Args:
-        steps: n: steps, a fraction of the run, or what the other parts leave (None).
+        steps: n: steps, a fraction of the run, or the steps that the other parts leave (None).
         to: the factor at the end, above 0.
 
     >>> [round(f, 6) for f in exponential_to(3, to=0.001).values()]

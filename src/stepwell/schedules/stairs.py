@@ -1,4 +1,4 @@
-"""Schedules that change at single steps and stay constant between them, and schedules from a function."""
+"""Piecewise constant schedules, and schedules from a function."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CALLS = 10_000_000  # of a function whose products are asked for
 
 @dataclass(frozen=True, repr=False)
 class step(Endless):
-    """A fall by the same ratio every so many steps; never ends.
+    """A fall by the same ratio every `every` steps; never ends.
 
         factor(k) = gamma ^ (k // every)
 
@@ -52,8 +52,8 @@ class multi_step(Endless):
         factor(k) = gamma ^ (how many milestones are at or before k)
 
     Args:
-        milestones: steps, rising, at least 1; update number m is the first after the fall at m. A milestone given twice
-            counts twice.
+        milestones: steps, rising, at least 1; update number m is the first after the fall at m. A milestone that is
+            given twice counts twice.
         gamma: the ratio of one fall, above 0.
 
     >>> multi_step([2, 5]).values(6)
@@ -70,14 +70,17 @@ class multi_step(Endless):
             given = list(islice(iter(self.milestones), _MANY + 1))
         except Exception:  # a method of the user's own may raise anything
             raise UsageError(
-                f"multi_step: milestones={shown(self.milestones)} is not a list of steps, as in multi_step([300, 600])"
+                f"multi_step: milestones={shown(self.milestones)}; it must be a list of steps, as in multi_step([300, "
+                "600])"
             ) from None
         if len(given) > _MANY:
-            raise UsageError(f"multi_step: milestones are more than {_MANY:,}; give the few at which the rate falls")
+            raise UsageError(
+                f"multi_step: milestones has more than {_MANY:,} entries; give only the steps at which the rate falls"
+            )
         milestones = tuple(whole("multi_step", "a milestone", m, least=1) for m in given)
         if list(milestones) != sorted(milestones) or not milestones:
             raise UsageError(
-                f"multi_step: milestones={shown(list(milestones))} must be steps in rising order, as in [300, 600]"
+                f"multi_step: milestones={shown(list(milestones))}; it must be steps in rising order, as in [300, 600]"
             )
         object.__setattr__(self, "milestones", milestones)
         settle(self, "gamma", above=0)
@@ -100,8 +103,8 @@ class from_function(Endless):
     """Any function of the step; never ends, unless `.until(n)` says so.
 
     Args:
-        function: takes the number of the update, counting from 0, and returns the factor. It must be pure: asked
-            again for the same step it gives the same number, or a resumed run is another one.
+        function: takes the number of the update, counting from 0, and returns the factor. It must be pure,
+            with the same result for the same step, or a resumed run differs.
 
     torch's LambdaLR(lr_lambda=f) is `from_function(f)`.
 
@@ -114,7 +117,7 @@ class from_function(Endless):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise UsageError(
-                f"from_function({shown(self.function)}): give a function of the step, as in lambda k: 0.95**k"
+                f"from_function({shown(self.function)}); it must be a function of the step, as in lambda k: 0.95**k"
             )
 
     def _at(self, step: int) -> float:
@@ -128,7 +131,7 @@ class product_of(Endless):
         factor(k) = f(1) * f(2) * ... * f(k),  factor(0) = 1
 
     Args:
-        function: takes the number of the update and returns the ratio to the one before. It must be pure.
+        function: takes the number of the update and returns the ratio to the previous factor. It must be pure.
 
     torch's MultiplicativeLR(lr_lambda=f) is `product_of(f)`. Asking for step k the first time costs k calls.
 
@@ -140,7 +143,9 @@ class product_of(Endless):
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise UsageError(f"product_of({shown(self.function)}): give a function of the step, as in lambda k: 0.95")
+            raise UsageError(
+                f"product_of({shown(self.function)}); it must be a function of the step, as in lambda k: 0.95"
+            )
 
     @cached_property
     def _known(self) -> list[float]:
@@ -149,7 +154,7 @@ class product_of(Endless):
     def _at(self, step: int) -> float:
         known = self._known
         if step > _CALLS:
-            raise UsageError(f"{self}: step {step} takes as many calls of its function; at most {_CALLS:,} are made")
+            raise UsageError(f"{self}: step {step} needs as many calls of the function; at most {_CALLS:,} are allowed")
         while len(known) <= step:
             known.append(known[-1] * called(self, self.function, len(known)))
         return known[step]

@@ -1,4 +1,4 @@
-"""The warmup, and the schedules that begin with one: trapezoid and inverse square root."""
+"""The warmup, and schedules that begin with a warmup: trapezoid and inverse square root."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from stepwell.schedules.smooth import cooldown, stable
 
 @dataclass(frozen=True, repr=False)
 class warmup(Shape):
-    """A rise to the full value, and the full value from then on.
+    """A rise to the full value, then the full value.
 
         factor(k) = start + (1 - start) * shape((k + 1) / n),   1 from k = n - 1 on
 
-    The first update already moves: `warmup(500)` begins at 1/500, and update number 499 is the first at the full value.
-    So `warmup(500).then(...)` hands over at 500, and nothing is computed at a rate of zero. (Many implementations begin
-    at 0 and lose one update and, in a short fine-tuning, a noticeable part of the data.)
+    The first update has a rate above 0: `warmup(500)` begins at 1/500, and update number 499 is the first at the full
+    value. So in `warmup(500).then(...)` the next schedule begins at 500, and no update has a rate of zero. (Many
+    implementations begin at 0 and lose one update, in a short fine-tuning a noticeable part of the data.)
 
     Args:
-        steps: how long: steps (int), or a fraction of the run (float in (0, 1]), resolved when the run's length is
+        steps: length in steps (int), or a fraction of the run (float in (0, 1]), resolved when the run's length is
             known (`over`, or `total_steps` of a Scheduler).
-        start: the factor that it rises from, in [0, 1].
+        start: the factor from which the warmup rises, in [0, 1].
         shape: "linear"; "cosine" (slow at both ends); "exponential" (needs start above 0).
 
-    Source: Goyal et al. 1706.02677, section 2.2 (gradual warmup). How long: `untuned_warmup` for Adam.
+    Source: Goyal et al. 1706.02677, section 2.2 (gradual warmup). For the length with Adam see `untuned_warmup`.
 
     >>> warmup(4).then(cosine(4)).values(6)
     [0.25, 0.5, 0.75, 1.0, 1.0, 0.8535533905932737]
@@ -50,7 +50,7 @@ class warmup(Shape):
                 "warmup: shape='exponential' with start=0 never rises; give a start above 0, as start=0.01"
             )
         if self.steps is None:
-            raise UsageError("warmup(): say how long, in steps as in warmup(500) or as a fraction as in warmup(0.05)")
+            raise UsageError("warmup() needs a length, in steps as in warmup(500) or as a fraction as in warmup(0.05)")
 
     def _at(self, step: int) -> float:
         done = min(1.0, (step + 1) / self._n)
@@ -68,10 +68,10 @@ class warmup(Shape):
 
 
 def untuned_warmup(beta2: float = 0.999) -> warmup:
-    """The warmup that Adam needs when nobody tunes it: linear over 2 / (1 - beta2) steps.
+    """A default warmup for Adam without tuning: linear over 2 / (1 - beta2) steps.
 
-    2000 steps for beta2 = 0.999, 40 for 0.95. After it, Adam's second moment has seen enough gradients to be trusted;
-    its effect is close to that of RAdam.
+    2000 steps for beta2 = 0.999, 40 for 0.95. After these steps, Adam's second moment averages enough gradients. The
+    effect is close to that of RAdam.
 
     Args:
         beta2: decay of Adam's second moment, in [0, 1).
@@ -95,15 +95,15 @@ def trapezoid(
 ) -> Schedule:
     """Warmup, then the full rate, then a cooldown: also called warmup-stable-decay (`wsd`).
 
-    The long middle has no end built in: a run can be prolonged, or cooled down from any of its checkpoints, without
-    having chosen the length in advance, which a cosine demands.
+    The constant part has no fixed end: a run can be extended, or cooled down from any of its checkpoints. A cosine
+    needs the length of the run in advance.
 
     Args:
-        steps: the whole, in steps; None: the run's. With a number, fractions are of that number.
-        warmup: the first part, in steps or as a fraction of the whole.
-        cooldown: the last part, likewise; 0.2 is usual, up to 0.65 was found best in speed runs.
+        steps: the whole length in steps; None: the length of the run. With a number, fractions are of that number.
+        warmup: the length of the warmup, in steps or as a fraction of the whole.
+        cooldown: the length of the cooldown, likewise; 0.2 is usual, and up to 0.65 was best in speed runs.
         to: the factor at the end, in [0, 1].
-        shape: of the cooldown: "1-sqrt", "linear" or "cosine".
+        shape: shape of the cooldown: "1-sqrt", "linear" or "cosine".
 
     Source: Zhai et al. 2106.04560 (reciprocal square root with cooldown); Hu et al., "MiniCPM", 2404.06395, section 4;
     Hagele et al. 2405.18392.
@@ -119,11 +119,12 @@ def _trapezoid(steps: int | float | None, rise: int | float, fall: int | float, 
     first = warmup(rise)
     for name, length in (("warmup", first.steps), ("cooldown", last.steps)):
         if length is None:
-            raise UsageError(f"trapezoid: {name}=None: say how long, in steps or as a fraction of the whole")
+            raise UsageError(f"trapezoid: {name}=None; it must be a number of steps or a fraction of the whole")
     whole = length_of("trapezoid", steps)
     if isinstance(whole, float):
         raise UsageError(
-            f"trapezoid({shown(steps)}): its parts can be fractions of the run; the whole is steps (int) or None"
+            f"trapezoid({shown(steps)}); it must be a number of steps (int) or None; only the parts can be fractions "
+            "of the run"
         )
     schedule = first.then(stable()).then(last)
     return schedule if whole is None else schedule.over(whole)
@@ -141,8 +142,8 @@ class inverse_square_root(Endless):
     Args:
         warmup: w: steps (int) or a fraction of the run (float). The factor is 1 at update number w - 1.
 
-    The paper writes the rate itself, d_model^-0.5 * min(t^-0.5, t * w^-1.5): hand `noam_peak(d_model, w)` to the
-    optimizer as lr, and the product is the paper's.
+    The paper writes the rate itself, d_model^-0.5 * min(t^-0.5, t * w^-1.5). With
+    `noam_peak(d_model, w)` as the optimizer's lr, the product is the rate of the paper.
 
     Source: Vaswani et al., "Attention is all you need", 1706.03762, equation 3 (w = 4000).
 
@@ -154,7 +155,9 @@ class inverse_square_root(Endless):
 
     def __post_init__(self) -> None:
         if length_of("inverse_square_root", self.warmup) is None:
-            raise UsageError("inverse_square_root(None): say how long the warmup is, as in inverse_square_root(4000)")
+            raise UsageError(
+                "inverse_square_root(None); it must be the length of the warmup, as in inverse_square_root(4000)"
+            )
         object.__setattr__(self, "warmup", length_of("inverse_square_root", self.warmup))
 
     @property
@@ -179,7 +182,7 @@ noam = inverse_square_root
 
 
 def noam_peak(d_model: int, warmup: int) -> float:
-    """The largest rate of the paper's schedule, (d_model * warmup)^-0.5: the lr that belongs to `noam(warmup)`.
+    """The largest rate of the paper's schedule, (d_model * warmup)^-0.5: the lr for `noam(warmup)`.
 
     >>> round(noam_peak(512, 4000), 7)
     0.0006988

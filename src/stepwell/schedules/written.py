@@ -1,7 +1,8 @@
-"""What schedules wrote into an optimizer's groups last, so that a value set by hand is told from one that was written.
+"""The values that schedules last wrote into an optimizer's groups, to tell values set by hand from values written.
 
-Kept beside the optimizer and not in its groups, which travel in checkpoints. A float is told by its value, a tensor by
-its version: nothing waits for a device.
+They are stored outside the groups, because the groups are saved in checkpoints. A changed float is detected by its
+value,
+a changed tensor by its version counter: nothing waits for a device.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _UNNOTICED: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers whose rates a
 
 @contextmanager
 def unnoticed(optimizer: Any) -> Iterator[None]:
-    """While a tool (the finder) sets rates itself, and puts back what was there: nothing of that is set by hand."""
+    """Context manager for a tool (the finder) that sets rates and restores them: these values do not count as set by
+    hand."""
     before = _WRITTEN.get(optimizer)
     by_hand = before is not None and bool(set_by_hand(optimizer, before.values))
     _UNNOTICED.add(optimizer)
@@ -45,7 +47,7 @@ def unnoticed(optimizer: Any) -> Iterator[None]:
 
 
 def note(optimizer: Any, names: Iterable[str]) -> None:
-    """Remember what stands in the groups as written by a schedule."""
+    """Record the values in the groups as written by a schedule."""
     if optimizer in _UNNOTICED:
         return
     written = _WRITTEN.get(optimizer)
@@ -58,15 +60,15 @@ def note(optimizer: Any, names: Iterable[str]) -> None:
 
 
 def forget(optimizer: Any) -> None:
-    """What stands in the groups was loaded."""
+    """Called when the groups were loaded."""
     if optimizer not in _UNNOTICED:
         _WRITTEN.pop(optimizer, None)
 
 
 def set_by_hand(optimizer: Any, names: Iterable[str]) -> list[dict[str, Any]] | None:
-    """For each group the values that were set since a schedule wrote there, by name; None where groups were loaded.
+    """For each group, the values set by hand since a schedule wrote, by name; None if the groups were loaded.
 
-    Where `initial_lr` was set, too, that is the value: it says itself that it is the base.
+    If `initial_lr` was set as well, it is the base.
     """
     groups = optimizer.param_groups
     written = _WRITTEN.get(optimizer)
@@ -93,7 +95,7 @@ def set_by_hand(optimizer: Any, names: Iterable[str]) -> list[dict[str, Any]] | 
 
 
 def take_the_place_of_initial(optimizer: Any, names: Iterable[str]) -> None:
-    """Drop `initial_lr` (and the like) where lr was set by hand since: for a new schedule lr is the base then."""
+    """Drop `initial_lr` (and the like) if lr was set by hand since: a new schedule then uses lr as the base."""
     for group, values in zip(optimizer.param_groups, set_by_hand(optimizer, names) or (), strict=False):
         for name in values:
             group[f"initial_{name}"] = values[name].clone() if hasattr(values[name], "clone") else values[name]
@@ -117,7 +119,7 @@ def _value(group: Mapping[str, Any], name: str, position: int) -> Any:
 
 
 def _marks(values: list[Any]) -> list[Any]:
-    """What changes when a value is set: itself, or of a tensor which one it is and how often it was written."""
+    """A mark that changes when a value is set: the value itself, or a tensor's identity and version counter."""
     if all(type(value) is float for value in values):
         return values
     return [value if type(value) in _PLAIN else (id(value), _written_to(value)) for value in values]

@@ -1,10 +1,10 @@
-"""One training step in the one right order, and what a run needs around it: clipping, averages, checkpoints.
+"""One training step in the correct order, with the clipping, averages and checkpoints that a run needs.
 
 >>> step = Step(optimizer, schedule=warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
 >>> for batch in step.batches(loader):
 ...     done = step(loss_fn(model(batch.x), batch.y))  # done.updated, done.grad_norm, done.lr, done.skipped
 
-The order is at the top of `stepwell.step.step`, and tests hold each of its lines.
+The docstring of `stepwell.step.step` lists the order; each of its lines is tested.
 """
 
 from stepwell.step.averages import SWA, Average

@@ -1,4 +1,4 @@
-"""Several micro-batches as one batch: their shares."""
+"""Gradient accumulation: the share of each micro-batch in the whole batch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ Weight = int | float | Tensor
 
 
 class Shares:
-    """The gradient of one big batch is sum_i w_i g_i / sum_i w_i, but the sum of the weights is known at the end only.
+    """Weights of the micro-batches in an accumulation. The gradient of the whole batch is sum_i w_i g_i / sum_i w_i,
+    but the sum of the weights is known only at the last micro-batch.
 
-    So each loss is weighted by w_i / (w_0 * n) on its way into backward, which is about its share, 1/n (gradients
-    keep their size, as fp16 needs), and the sum by
+    So each loss is multiplied by w_i / (w_0 * n) before backward. That is about its share, 1/n, so gradients keep their
+    magnitude, as fp16 needs. The summed gradients are then multiplied by
 
         n * w_0 / sum_i w_i,
 
-    which is 1 for equal weights and a full accumulation; the optimizer takes it up in its gradient factor.
+    which is 1 for equal weights and a full accumulation. The optimizer applies this number as part of its gradient
+    factor.
 
     Args:
-        length: n, the micro-batches of a full accumulation.
-        group: the process group over which gradients are averaged, or None. Weights may then differ between the
-            processes: w_0 is 1, and their sum is taken over all of them.
+        length: n, the number of micro-batches in a full accumulation.
+        group: the process group over which gradients are averaged, or None. Weights may then differ between
+            processes: w_0 is 1, and the sum of the weights is taken over all processes.
 
     Attributes:
-        number: of the micro-batches that are in.
-        accumulate: how many the next update takes. It may be set between updates; the losses are divided by `length`.
+        number: how many micro-batches have been accumulated so far.
+        accumulate: how many micro-batches the next update takes. It may be set between updates; losses are divided by
+            `length`.
     """
 
     def __init__(self, length: int, group: Any = None) -> None:
@@ -48,12 +51,14 @@ class Shares:
         return f"{self.number} of {self.accumulate} micro-batches"
 
     def check_none_in(self, instead: str) -> None:
-        """Raise UsageError within an accumulation."""
+        """Raise UsageError if an accumulation is incomplete."""
         if self.number:
-            raise UsageError(f"Step: {self} of an update are in{instead} (done.updated), or call flush() first")
+            raise UsageError(
+                f"Step: {self} of an update have been accumulated{instead} (done.updated), or call flush() first"
+            )
 
     def check_length(self, batches: int | None) -> None:
-        """Raise UsageError for a loader of so many batches, if it is known, that are fewer than one accumulation."""
+        """Raise UsageError for a loader, of known length, with fewer batches than one accumulation."""
         if batches is not None and batches < self.accumulate:
             raise UsageError(
                 f"Step: the loader has {batches} batches, fewer than accumulate={self.accumulate}; "
@@ -61,7 +66,7 @@ class Shares:
             )
 
     def next(self, weight: Weight) -> Factor:
-        """What the next loss is multiplied with."""
+        """The factor for the next loss."""
         self._equal = self._equal and isinstance(weight, int) and weight == 1
         if self.number == 0:
             self._first = weight
@@ -76,7 +81,7 @@ class Shares:
         return share if isinstance(share, Tensor) else float(share)
 
     def rest(self) -> Factor:
-        """What the sum of the weighted gradients must be multiplied with still."""
+        """The remaining factor for the summed gradients."""
         if self._equal and self.number == self.length:
             return 1.0
         if self.group is not None and not self._equal:
@@ -88,7 +93,7 @@ class Shares:
         return rest if isinstance(rest, Tensor) else float(rest)
 
     def mean(self, loss: Tensor, weight: Weight) -> Tensor:
-        """The mean loss of the accumulation, of this process, once `loss` is in it."""
+        """The mean loss of this process's accumulation, including `loss`."""
         weighted = _weighted(loss, weight)
         if self.number == 1:
             self._losses = weighted
@@ -98,19 +103,19 @@ class Shares:
         return self._losses / self._total
 
     def mean_so_far(self) -> Tensor:
-        """The mean loss of what is in."""
+        """The mean loss of the micro-batches accumulated so far."""
         assert self._losses is not None
         return self._losses / self._total
 
-    def start_anew(self) -> None:
+    def restart(self) -> None:
         """The next micro-batch is the first."""
         self.number = 0
         self._equal = True
 
 
 def _weighted(loss: Tensor, weight: Weight) -> Tensor:
-    """In fp32 or wider: narrow losses times many tokens overflow. A micro-batch of weight 0 has no loss: a mean over
-    nothing is nan, and says nothing of the others."""
+    """The weighted loss in fp32 or wider: an fp16 loss times many tokens overflows. A micro-batch of weight 0 counts as
+    loss 0: its mean over no samples is nan."""
     wide = loss.to(torch.promote_types(loss.dtype, torch.float32))
     if isinstance(weight, Tensor):
         return torch.where(weight.to(wide.device).reshape(()) > 0, wide * weight.to(wide.device), 0.0)
@@ -118,7 +123,8 @@ def _weighted(loss: Tensor, weight: Weight) -> Tensor:
 
 
 def checked_weight(weight: Any) -> Weight:
-    """The weight of a micro-batch, or UsageError. A tensor may be 0 (padding alone); on a GPU it is not waited for."""
+    """The weight of a micro-batch, or UsageError. A tensor may be 0 (a batch of padding); a tensor on a GPU is not
+    waited for."""
     if isinstance(weight, Tensor):
         if weight.numel() != 1:
             raise UsageError(f"Step: weight has shape {tuple(weight.shape)}; it must be one number, as mask.sum()")
@@ -130,8 +136,8 @@ def checked_weight(weight: Any) -> Weight:
         if plain is not None and 0 < plain <= FINITE:
             return plain if plain <= MOST else float(plain)  # a tensor takes no larger whole number
     raise UsageError(
-        f"Step: weight={shown(weight)}; it must be a finite number above 0: the samples or tokens that the loss is the "
-        "mean of (leave a micro-batch without any out)"
+        f"Step: weight={shown(weight)}; it must be a finite number above 0, the number of samples or tokens that "
+        "the loss averages over (skip a micro-batch that has none)"
     )
 
 

@@ -1,4 +1,5 @@
-"""What may be set on a Step: a misspelt name, or an argument of the constructor, would be stored and never read."""
+"""Attributes that may be set on a Step. A misspelled name, or an argument of the constructor, is refused, because the
+Step would never read it."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ T = TypeVar("T")
 
 
 class Attribute(Generic[T]):
-    """An attribute of a Step that one of its parts holds, and that may be set.
+    """A settable attribute of a Step that one of its parts holds.
 
     Args:
-        part, name: where it is held.
-        checked: returns what is set, or raises UsageError.
+        part, name: the part that holds the value, and its attribute there.
+        checked: returns the value to set, or raises UsageError.
     """
 
     def __init__(self, part: str, name: str, checked: Callable[[Any], T]) -> None:
@@ -37,16 +38,18 @@ class Attribute(Generic[T]):
 
 
 def check_name(step: Any, name: str) -> None:
-    """Raise UsageError for the name of an attribute that a Step does not have, if it looks like one that it has.
+    """Raise UsageError for an unknown attribute name that resembles an attribute of the Step.
 
-    Any other name is a mark of the user's own.
+    Any other name is taken as the user's own attribute.
     """
     if name.startswith("_") or name in step.__dict__ or hasattr(type(step), name):
         return
     own = type(step).__name__
     if name in _arguments(type(step)):
         instead = "step.clip = ClipNorm(...)" if name == "clip_norm" else f"a new {own}(..., {name}=...)"
-        raise UsageError(f"{own}: {name} is an argument and not read again; to change it, use {instead}")
+        raise UsageError(
+            f"{own}: {name} is an argument of the constructor and is not read again; to change it, use {instead}"
+        )
     known = {*(n for n in (*dir(type(step)), *step.__dict__) if not n.startswith("_")), *_arguments(type(step))}
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
     if close:

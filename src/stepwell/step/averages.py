@@ -1,6 +1,6 @@
-"""Averages of the weights (EMA, SWA): what is evaluated and deployed, while training goes on with the weights.
+"""Averages of the weights (EMA, SWA), for evaluation and deployment. Training continues with the weights themselves.
 
-Two ways: `Average`, exponential, forgets; `SWA`, uniform, does not.
+`Average` is exponential and forgets old weights; `SWA` is uniform and does not.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ Weights = Mapping[str, Tensor] | Sequence[Tensor]  # by name, or by place
 
 
 class Averages:
-    """What both have in common: a copy of the weights that follows them, saved with the run, swapped in to be used.
+    """Base class: a copy of the weights that is updated with them, saved with the run, and swapped in for evaluation.
 
-    Each average belongs to a name, so that a buffer that a module makes with its first batch moves no other one.
+    Each average is identified by the name of its tensor, so a buffer that a module creates with its first batch shifts
+    no others.
     fp16 and bf16 weights are averaged in fp32: in bf16 an average of 0.999 would lose every update.
     """
 
@@ -32,14 +33,15 @@ class Averages:
 
     @property
     def averages(self) -> list[Tensor]:
-        """The averages, in the order in which their weights came."""
+        """The averages, in the order of their weights."""
         return list(self._held.values())
 
     def start(self, weights: Weights) -> None:
-        """Called with the weights as they are where the run begins."""
+        """Called with the initial weights of the run."""
 
     def _copy(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin an average of every weight that has none, or (a buffer that was made anew) one of another shape."""
+        """Start an average for every weight that has none, or whose average has another shape (a buffer that was
+        recreated)."""
         for name, tensor in weights.items():
             if name not in self._held or self._held[name].shape != tensor.shape:
                 self._held[name] = _wide(tensor)
@@ -48,19 +50,19 @@ class Averages:
             self._held = {name: self._held[name] for name in weights}
 
     def _begun(self, name: str) -> None:
-        """Called for an average that has just begun."""
+        """Called for an average that has just started."""
 
     def update(self, weights: Weights, number: int) -> None:
-        """Take in the weights after update `number`, counting from 1."""
+        """Add the weights after update `number`, counting from 1."""
         raise NotImplementedError
 
     def follow(
         self, order: Sequence[int], before: Sequence[str] | None = None, after: Sequence[str] | None = None
     ) -> None:
-        """From now on the weights come in another order: place i has those that were at place order[i].
+        """Reorder the averages: new position i takes the average that was at order[i].
 
         Args:
-            before, after: their names, where they have any but their places.
+            before, after: the names of the weights, where they have names.
         """
         before = [str(place) for place in range(len(order))] if before is None else before
         after = [str(place) for place in range(len(order))] if after is None else after
@@ -82,7 +84,7 @@ class Averages:
 
     @contextmanager
     def swapped_in(self, weights: Weights) -> Iterator[None]:
-        """The weights are the averages inside, and bit for bit what they were afterwards."""
+        """Context manager: use the averages as weights inside, restore the training weights exactly on exit."""
         there = {
             name: tensor
             for name, tensor in _by_name(weights).items()
@@ -96,7 +98,8 @@ class Averages:
 
     @torch.no_grad()
     def _exchange(self, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Swap in place, with one tensor of extra memory; narrow weights, which lose bits, are kept as they are."""
+        """Swap in place, with one tensor of extra memory. A copy of fp16 and bf16 weights is kept, because the swap
+        would round them."""
         result: dict[str, Tensor] = {}
         for name, tensor in weights.items():
             average, data = self._held[name], tensor.detach()
@@ -119,31 +122,31 @@ class Averages:
         """Raise UsageError for the first average that does not fit."""
         name, kind = type(self).__name__, state.get("kind", "Average")
         if kind != name:
-            raise UsageError(f"Step: the checkpoint has averages of {kind}, this Step has {name}; make them alike")
+            raise UsageError(f"Step: the checkpoint has averages of {kind}, this Step has {name}; use the same kind")
         saved = state.get("averages", ())
         here = _by_name(weights)
         if not self._may_have(len(saved), len(here)):
             raise UsageError(
-                f"{name}: the checkpoint has averages of {len(saved)} tensors, here there are {len(here)}; "
-                "it was saved from another model"
+                f"{name}: the checkpoint has averages of {len(saved)} tensors, this model has {len(here)}; "
+                "it was saved from a different model"
             )
         for label, theirs in self._assigned(state, here).items():
             if label not in here:
                 raise UsageError(
-                    f"{name}: the checkpoint has an average of {label}, which is not here; it was saved from another "
-                    "model"
+                    f"{name}: the checkpoint contains an average of {label}, which this model does not have; "
+                    "it was saved from a different model"
                 )
             if not isinstance(theirs, Tensor) or here[label].shape != theirs.shape:
                 found = tuple(theirs.shape) if isinstance(theirs, Tensor) else type(theirs).__name__
                 raise UsageError(
                     f"{name}: the average of {label} has shape {found} in the checkpoint, "
-                    f"the parameter {tuple(here[label].shape)}; it was saved from another model"
+                    f"the parameter {tuple(here[label].shape)}; it was saved from a different model"
                 )
             if theirs.is_floating_point() != here[label].is_floating_point():
                 raise UsageError(f"{name}: the average of {label} is {theirs.dtype} in the checkpoint")
 
     def _assigned(self, state: Mapping[str, Any], here: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The saved averages by the names here: by place where either side knows no names."""
+        """The saved averages by the names of this model; by position where either side has no names."""
         saved = list(state["averages"])
         names = state.get("names")
         if names is None or (
@@ -158,11 +161,11 @@ class Averages:
         return dict(zip(names, saved, strict=True))
 
     def _may_have(self, averages: int, weights: int) -> bool:
-        """Whether a state may have so many averages of so many weights."""
+        """Whether a state may have this many averages for this many weights."""
         return averages == weights
 
     def load_state_dict(self, state: Mapping[str, Any], weights: Weights) -> None:
-        """Continue from what `state_dict` gave; `check` has passed. The tensors held until now are left as they are."""
+        """Load the result of `state_dict`, after `check` has passed. The tensors held until now are not written to."""
         here = _by_name(weights)
         assigned = self._assigned(state, here)
         held: dict[str, Tensor] = {}
@@ -187,19 +190,19 @@ def _is_place(name: str) -> bool:
 
 
 class Average(Averages):
-    """An exponential moving average of the weights (EMA), one more copy of them in memory.
+    """An exponential moving average of the weights (EMA). It costs one more copy of the weights in memory.
 
         average <- average + (1 - d) * (weights - average),    d = min(decay, (1 + n) / (10 + n)) after update n
 
-    The second term lets the average forget the initial weights; without it (`warmup=False`, d = decay) it takes about
-    1 / (1 - decay) updates until they are gone.
+    The second term lets the average forget the initial weights; without it (`warmup=False`, d = decay) this takes about
+    1 / (1 - decay) updates.
 
     Args:
         decay: in [0, 1). 0.999 averages over about 1,000 updates; 0.9999 suits runs of more than 100,000.
-        warmup: whether d begins small.
+        warmup: whether d starts small.
 
     fp16 and bf16 weights are averaged in fp32. `Step(optimizer, ema=0.999)` is the short form;
-    `with step.averaged(): evaluate(model)` shows them.
+    `with step.averaged(): evaluate(model)` uses the averages.
 
     References: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the warmup is that of
     TensorFlow's ExponentialMovingAverage (num_updates).
@@ -228,16 +231,16 @@ class SWA(Averages):
 
         average <- (n * average + weights) / (n + 1)    after the updates start, start + every, start + 2 * every, ...
 
-    It finds flatter minima than the path that it averages, if that path goes on with a learning rate that stays high,
-    constant or cyclic (then the lowest points of the cycles are taken).
+    SWA finds flatter minima than training alone, if the learning rate stays high during averaging: constant, or cyclic
+    with points at the ends of the cycles.
 
     Args:
-        start: the update after which the weights are taken in first, at least 1; 75 % of the run is usual.
+        start: the first update whose weights are averaged, at least 1; 75 % of the run is usual.
         every: updates from one point to the next, at least 1: an epoch, or the length of a cycle.
 
-    Before the first point there is no average, and no copy: `step.averaged()` shows the weights. fp16 and bf16 weights
-    are averaged in fp32. Running statistics of batch norm are not averaged, they must be taken anew; with `model` the
-    Step puts those of the training weights back:
+    Before the first point there is no average and no copy: `step.averaged()` then uses the weights. fp16 and bf16
+    weights are averaged in fp32. Running statistics of batch norm are not averaged and must be recomputed; with `model`
+    the Step restores the statistics of the training weights on exit:
 
     >>> step = Step(optimizer, average=SWA(start=7_500, every=100), model=model)
     >>> with step.averaged():
@@ -276,7 +279,8 @@ class SWA(Averages):
     ) -> None:
         if 0 < len(self._held) < len(order) and sorted(order) != list(order):
             raise UsageError(
-                "SWA: some weights have come after its last point, and the new optimizer has them in another order; "
+                "SWA: some weights were added after the last point, and the new optimizer has another order of "
+                "parameters; "
                 "switch after the next point"
             )
         counts = self.counts

@@ -1,4 +1,5 @@
-"""Line 9: which tensors are averaged, when, and once only, whatever ended a call."""
+"""Line 9: which tensors are averaged, and when. Each update is averaged exactly once, even after an interrupted
+call."""
 
 from __future__ import annotations
 
@@ -14,18 +15,18 @@ from stepwell.arguments import fraction
 from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError, shown
 from stepwell.step.averages import Average, Averages
-from stepwell.step.made import few
+from stepwell.step.current_update import few
+from stepwell.step.model_and_optimizer import Trained
 from stepwell.step.names import averaged
 from stepwell.step.part import PutBack
-from stepwell.step.trained import Trained
 
 
 class Averaging:
     """The averages of a Step, or none.
 
     Attributes:
-        at: the number of the update that the averages have taken in.
-        swapped: the weights are their averages at the moment.
+        at: the number of the last update that was averaged.
+        swapped: whether the averages are swapped in.
     """
 
     def __init__(self, average: Averages | None, trained: Trained) -> None:
@@ -37,12 +38,13 @@ class Averaging:
         self._buffers: dict[str, Tensor] | None = None  # the model's, as they were at the update that is pending
 
     def start(self) -> None:
-        """The run begins."""
+        """Called at the start of the run."""
         if self.average is not None:
             self.average.start(dict(self.weights()))
 
     def weights(self) -> list[tuple[str, Tensor]]:
-        """What is averaged: the model's floating-point buffers, then the parameters (to which some may be added)."""
+        """The tensors that are averaged: the model's floating-point buffers, then the parameters (more may be added
+        later)."""
         return averaged(self._model_buffers(), self._trained.named())
 
     def _model_buffers(self) -> list[tuple[str, Tensor]]:
@@ -52,18 +54,18 @@ class Averaging:
         return [(name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point()]
 
     def pend(self, outcome: Reading) -> None:
-        """An update was made or skipped; where its outcome is not known yet, the next forward pass changes the buffers
-        before `after_update`."""
+        """Called when an update was made or skipped. If the outcome is not known yet, the buffers are copied, because
+        the next forward pass changes them before `after_update`."""
         if outcome.waits and self.average is not None:
             self._buffers = {name: buffer.detach().clone() for name, buffer in averaged(self._model_buffers(), [])}
 
     def after_update(self, number: int) -> None:
-        """Take in the weights after update `number`, unless an interrupted call has done so."""
+        """Add the weights after update `number`, unless an interrupted call has already added them."""
         if self.average is not None and self.at != number:
-            self._take_in(self.average, number)
+            self._add(self.average, number)
         self.at = number
 
-    def _take_in(self, average: Averages, number: int) -> None:
+    def _add(self, average: Averages, number: int) -> None:
         last = average.averages[-1] if average.averages else None
         if self._before is not None and last is not None and not torch.equal(few(last), self._before):
             return
@@ -75,12 +77,12 @@ class Averaging:
         average.update(weights, number)
 
     def counted(self) -> None:
-        """The update is counted: no later call asks whether it was taken in."""
+        """Called when the update is counted: no later call asks whether it was averaged."""
         self._before = None
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The weights are the averages inside."""
+        """Context manager: use the averages as weights inside."""
         assert self.average is not None
         with self.average.swapped_in(dict(self.weights())), statistics_kept(self._trained.model):
             self.swapped = True
@@ -108,7 +110,7 @@ class Averaging:
 
 
 def averages_from(ema: Any, average: Any) -> Averages | None:
-    """What the arguments `ema` and `average` of a Step ask for, or UsageError."""
+    """The average that the arguments `ema` and `average` of a Step describe, or UsageError."""
     if ema is not None and average is not None:
         raise UsageError(f"Step: ema={shown(ema)} and average={shown(average)} are both given; give one")
     name, given = ("ema", ema) if average is None else ("average", average)

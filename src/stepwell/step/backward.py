@@ -1,4 +1,4 @@
-"""Line 1: the backward pass of a loss that has been looked at."""
+"""Line 1: the backward pass, after a check of the loss."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, shown
+from stepwell.step.model_and_optimizer import Trained
 from stepwell.step.scaling import Scaler
 from stepwell.step.synchronisation import Synchronisation
-from stepwell.step.trained import Trained
 
 
 class Backward:
@@ -29,15 +29,15 @@ class Backward:
             if "second time" not in str(error):
                 raise
             raise UsageError(
-                "Step: this loss has been through backward already, which freed its graph; compute it anew for each "
-                "step, or keep the graph where it is used first (retain_graph=True)"
+                "Step: backward() has already run on this loss and freed its graph; compute the loss again for each "
+                "step, or pass retain_graph=True to the first backward()"
             ) from error
         if not self._sync.quiet:  # FSDP keeps what is not synchronised elsewhere
             self._trained.check_gradients()
 
 
 def check_loss(loss: Any) -> None:
-    """Raise UsageError for what is no scalar with a graph."""
+    """Raise UsageError for a loss that is not a scalar with a graph."""
     if not isinstance(loss, Tensor):
         raise UsageError(f"Step: loss is a {type(loss).__name__}; it must be a scalar tensor with its graph")
     if loss.is_meta or loss.is_sparse or loss.is_complex():

@@ -1,4 +1,5 @@
-"""A check sum of a batch, by which a pass that goes on sees that it draws what the saved one drew."""
+"""A checksum of a batch. A resumed pass uses the checksum to verify that it draws the same batches as the saved
+pass."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import torch
 
 
 def digest(batch: Any) -> int:
-    """A check sum of the numbers and words in a batch."""
+    """A checksum of the numbers and strings in a batch."""
     total = 0
     for part in _parts(batch):
         total = zlib.crc32(part, total)

@@ -1,4 +1,4 @@
-"""Checkpoint files of a run: the state of a Step, the model's and what the user adds."""
+"""Checkpoint files of a run: the state of a Step, the state of the model, and the user's `extra`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEEP = 10_000  # checkpoints: each save looks for all of them
 def save(
     state_dict: Callable[[], dict[str, Any]], files: Files, path: str | Path, model: nn.Module, keep: int, extra: Any
 ) -> Path:
-    """Write a checkpoint to `path`; in a run of several processes, the part of this one."""
+    """Write a checkpoint to `path`; in a distributed run, the part of this process."""
     keep = whole("Step", "keep", keep, least=1, most=_KEEP)
     try:
         _check_plain(extra, "extra")
@@ -51,7 +51,7 @@ def save(
 
 
 def load(parts: Parts, then: Callable[[], None], files: Files, path: str | Path, model: nn.Module) -> Any:
-    """Load the newest whole checkpoint into parts and model, or raise UsageError and change nothing."""
+    """Load the newest intact checkpoint into parts and model, or raise UsageError and change nothing."""
     path = _checked(path)
     content, taken, damaged = read(path)
     ranks.check_same_rank(content, taken)
@@ -65,13 +65,13 @@ def load(parts: Parts, then: Callable[[], None], files: Files, path: str | Path,
 
 
 def with_model(parts: Parts, model: nn.Module) -> Parts:
-    """The parts, and the model among them: with the optimizer, before the schedules go on."""
+    """The parts with the model among them: after the optimizer, before the schedules."""
     place = [name for name, _ in parts].index("number")
     return [*parts[:place], ("model", _Model(model)), *parts[place:]]
 
 
 class _Model:
-    """The model of a checkpoint file, whose weights are no part of a Step's state."""
+    """The model of a checkpoint file. Its weights are not part of a Step's state."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -80,7 +80,7 @@ class _Model:
         return self._model.state_dict()
 
     def check_state(self, state: Any) -> None:
-        """`check_model` has been called before anything else."""
+        """Does nothing: `check_model` was called first."""
 
     def load_state_dict(self, state: Any) -> None:
         self._model.load_state_dict({new: state[old] for old, new in matched(state, self._model.state_dict()).items()})
@@ -101,28 +101,34 @@ def check_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
     """Raise UsageError naming the first tensor of the model that is not in `saved` with its shape."""
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
         raise UsageError(
-            "Step: the 'model' of the checkpoint is no state of a model; was it changed after it was saved?"
+            "Step: the 'model' of the checkpoint is not the state of a model; was the file changed after it was saved?"
         )
     mine = model.state_dict()
     saved = {new: saved[old] for old, new in matched(saved, mine).items()}
     for name, value in mine.items():
         if name not in saved:
-            near = f"; it has '{next(k for k in saved if k not in mine)}'" if saved.keys() - mine.keys() else ""
-            raise UsageError(f"Step: the checkpoint has no '{name}' of this model{near}: it was saved from another one")
+            near = f"; it contains '{next(k for k in saved if k not in mine)}'" if saved.keys() - mine.keys() else ""
+            raise UsageError(
+                f"Step: the checkpoint does not contain '{name}' of this model{near}; it was saved from a different "
+                "model"
+            )
         if not (isinstance(value, Tensor) and isinstance(saved[name], Tensor)):
             continue  # what a module adds with get_extra_state
         if saved[name].shape != value.shape:
             raise UsageError(
                 f"Step: '{name}' has shape {tuple(saved[name].shape)} in the checkpoint, "
-                f"{tuple(value.shape)} in this model: it was saved from another one"
+                f"{tuple(value.shape)} in this model; it was saved from a different model"
             )
     extra = [name for name in saved if name not in mine]
     if extra:
-        raise UsageError(f"Step: the checkpoint has '{extra[0]}', which this model has not: it was saved from another")
+        raise UsageError(
+            f"Step: the checkpoint contains '{extra[0]}', which this model does not have; it was saved from a "
+            "different model"
+        )
 
 
 def _checked(path: Any) -> Path:
-    must = "the name of a file, such as 'runs/a/checkpoint.pt'"
+    must = "a file name, such as 'runs/a/checkpoint.pt'"
     if not isinstance(path, (str, Path)):
         raise refusal("Step", "path", path, must)
     checked = Path(text("Step", "path", str(path), must))
@@ -132,7 +138,7 @@ def _checked(path: Any) -> Path:
 
 
 def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
-    """The newest whole checkpoint at `path`, where it lies, and what is damaged. Warns of each that is."""
+    """The newest intact checkpoint at `path`, its file, and the damaged files. Warns of each damaged file."""
     faults: list[str] = []
     damaged: list[Path] = []
     for candidate in candidates(path):
@@ -147,7 +153,7 @@ def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
                 damaged.append(candidate)
             else:
                 if faults:
-                    warnings.warn(f"{'; '.join(faults)}: took {candidate} instead", UserWarning, stacklevel=4)
+                    warnings.warn(f"{'; '.join(faults)}: loaded {candidate} instead", UserWarning, stacklevel=4)
                 return content, candidate, damaged
         faults.append(fault)
     raise UsageError(f"Step: no checkpoint to load: {'; '.join(faults)}")
@@ -167,7 +173,7 @@ def _read_one(path: Path) -> dict[str, Any]:
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """Raise UsageError for what `weights_only` would not read back: better now than at the resume."""
+    """Raise UsageError for a value that `weights_only` would not read back: better at the save than at the resume."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_plain(key, f"a key of {where}")

@@ -1,8 +1,8 @@
-"""Ways to clip the gradient. Each is handed the whole gradient once per update, unscaled or not, and says by which
-factor the optimizer shall multiply it, and whether that changed it. Nothing here waits for the device.
+"""Ways to clip the gradient. Each receives the whole gradient once per update, unscaled or not. It returns the factor
+by which the optimizer multiplies the gradient, and whether the gradient was clipped. Nothing here waits for the device.
 
-A way that is no single factor (by value, adaptive) writes the gradients in a pass of its own; `ClipNorm` and `AutoClip`
-cost nothing but the norm, which a step takes anyway.
+Clipping by value and adaptive clipping are not a single factor: they write the gradients in a separate pass. `ClipNorm`
+and `AutoClip` cost only the norm, which a step computes anyway.
 """
 
 from __future__ import annotations
@@ -31,35 +31,37 @@ def above_zero(owner: str, name: str, value: Any, most: float = math.inf) -> flo
     """`value` as a float if it is a number above 0, or UsageError."""
     plain = plain_number(value)
     if plain is None or not 0 < plain <= min(most, FINITE):
-        raise refusal(owner, name, value, "a finite number above 0", "None clips nothing")
+        raise refusal(owner, name, value, "a finite number above 0", "None does not clip")
     return float(plain)
 
 
 class Clip:
-    """A way to clip. `named` are the (name, parameter) pairs whose `grad` is there; a name may be empty."""
+    """Base class of the ways to clip. `named` are the (name, parameter) pairs that have a gradient; a name may be
+    empty."""
 
     def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
-        """The factor for the optimizer, given the one it would get and the norm after it; and 1 if it clipped."""
+        """Returns (factor, clipped): the new gradient factor, and 1 if the gradient was clipped. `norm` is the norm
+        after applying `factor`."""
         raise NotImplementedError
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise UsageError if it cannot serve the parameters of these names."""
+        """Raise UsageError if clipping does not fit parameters of these names."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers; most remember nothing."""
+        """The state; empty for most ways to clip."""
         return {}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise UsageError if `load_state_dict` cannot take this."""
+        """Raise UsageError if `load_state_dict` cannot load this state."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
 
 
 class ClipNorm(Clip):
-    """Scale the gradient down to a largest Euclidean norm: g * min(1, max_norm / (||g|| + 1e-6)).
+    """Scale the gradient down to a maximal Euclidean norm: g * min(1, max_norm / (||g|| + 1e-6)).
 
-    Its direction stays, whatever the layer. `Step(optimizer, clip_norm=1.0)` is the short form.
+    The direction of the full gradient is preserved. `Step(optimizer, clip_norm=1.0)` is the short form.
 
     Args:
         max_norm: above 0, in units of the gradient. A usual start is 1.0; the 90th percentile of recent norms is
@@ -84,12 +86,12 @@ def _to_norm(factor: Factor, norm: Tensor, largest: float | Tensor) -> tuple[Fac
 
 
 class ClipValue(Clip):
-    """Cut every element into [-max_value, max_value]. This turns the gradient; `ClipNorm` does not.
+    """Cut every element into [-max_value, max_value]. This changes the direction of the gradient; `ClipNorm` does not.
 
     Args:
         max_value: above 0, in units of the gradient.
 
-    Costs two passes over the gradients, which it writes.
+    Costs two passes over the gradients, and writes them.
     """
 
     def __init__(self, max_value: float) -> None:
@@ -107,7 +109,7 @@ class ClipValue(Clip):
 
 
 def _written(named: Sequence[tuple[str, Tensor]], factor: Factor) -> list[tuple[str, Tensor, Tensor]]:
-    """(name, parameter, gradient) with every gradient multiplied by `factor`, in memory that may be written."""
+    """(name, parameter, gradient) with every gradient multiplied by `factor`, in writable memory."""
     result = []
     for name, tensor in named:
         gradient = tensor.grad
@@ -127,13 +129,13 @@ class AdaptiveClip(Clip):
         G_i * ratio * max(||W_i||, eps) / ||G_i||    where ||G_i|| > ratio * max(||W_i||, eps).
 
     Args:
-        ratio: above 0; the paper takes 0.01 to 0.16, the smaller the larger the batch.
-        eps: above 0; lets units that start at zero move.
-        exclude: patterns of parameter names that are left alone, as ("head.*",): the paper does so with the last
-            layer. Build the optimizer with `model.named_parameters()`, so that there are names.
+        ratio: above 0; the paper takes 0.01 to 0.16, smaller for larger batches.
+        eps: above 0; it lets units that start at zero be updated.
+        exclude: patterns of parameter names that are not clipped, as ("head.*",): the paper excludes the last
+            layer. Build the optimizer with `model.named_parameters()`, so that parameters have names.
 
-    It lets networks without batch norm train at large batches and rates. Costs several passes over the gradients,
-    which it writes, and over the weights.
+    Adaptive clipping lets networks without batch norm train with large batches and learning rates. It costs several
+    passes over the gradients, which it writes, and over the weights.
 
     Reference: Brock, De, Smith, Simonyan, "High-Performance Large-Scale Image Recognition Without Normalization",
     arXiv 2102.06171, section 4.1 (equation 3).
@@ -183,14 +185,14 @@ def unit_norm(tensor: Tensor) -> Tensor:
 
 
 class AutoClip(Clip):
-    """Clip to a percentile of the norms of recent updates, so that no threshold must be known beforehand.
+    """Clip to a percentile of the norms of recent updates, so that no threshold must be chosen.
 
-    The norm of this update is among them; norms that are not finite are not. The limit of the first update is its own
-    norm: it is not clipped.
+    The norm of the current update is included; norms that are not finite are excluded. The first update is never
+    clipped: its limit is its own norm.
 
     Args:
-        percentile: in (0, 100]; the paper recommends 10, which clips nine updates of ten.
-        window: how many updates back are remembered, at least 1 (the paper: all of them).
+        percentile: in (0, 100]; the paper recommends 10, which clips nine of ten updates.
+        window: how many recent updates are remembered, at least 1 (the paper: all updates).
 
     Reference: Seetharaman, Wichern, Pardo, Le Roux, "AutoClip: adaptive gradient clipping for source separation
     networks", arXiv 2007.14469, algorithm 1.
@@ -230,7 +232,8 @@ class AutoClip(Clip):
         norms = state.get("norms")
         if norms is not None and norms.shape != (self.window,):
             raise UsageError(
-                f"AutoClip: the checkpoint has a window of {norms.numel()} norms, here it is {self.window}"
+                f"AutoClip: the checkpoint has a window of {norms.numel()} norms, this Step has window={self.window}; "
+                "use the same window"
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -243,7 +246,7 @@ class AutoClip(Clip):
 
 
 class Clipping:
-    """The way to clip of a Step, or none, and what it remembered before an update that may not be made."""
+    """The way to clip of a Step, if any, and a copy of its state for an update that may not be made."""
 
     def __init__(self, clip: Clip | None) -> None:
         self.clip = clip
@@ -251,31 +254,31 @@ class Clipping:
 
     @property
     def leaves_gradients(self) -> bool:
-        """Whether clipping is a factor alone: no gradient is written or replaced."""
+        """Whether clipping is only a factor: no gradient is written or replaced."""
         return self.clip is None or type(self.clip) in (ClipNorm, AutoClip)
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise UsageError if it cannot serve the parameters of these names."""
+        """Raise UsageError if clipping does not fit parameters of these names."""
         if self.clip is not None:
             self.clip.check(names)
 
     def note(self) -> None:
-        """An update begins."""
+        """Called when an update starts."""
         self._before = None if self.clip is None else _copied(self.clip.state_dict())
 
     def forget(self) -> None:
-        """That update was made, or none has begun."""
+        """Called when that update was made, or no update has started."""
         self._before = None
 
     def put_back(self) -> None:
-        """That update was not made."""
+        """Called when that update was not made."""
         if self.clip is not None and self._before is not None:
             self.clip.load_state_dict(self._before)
 
     def factor(
         self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor, found_inf: Tensor
     ) -> tuple[Factor, Tensor]:
-        """The factor for the optimizer, and 1 if it clips a gradient that is finite."""
+        """The factor for the optimizer, and 1 if a finite gradient is clipped."""
         if self.clip is None:
             return factor, torch.zeros_like(found_inf)
         factor, was = self.clip.clip(named, factor, norm)
@@ -312,13 +315,14 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clip_from(clip_norm: Any, clip: Any) -> Clip | None:
-    """What the arguments `clip_norm` and `clip` of a Step ask for, or UsageError."""
+    """The way to clip that the arguments `clip_norm` and `clip` of a Step describe, or UsageError."""
     if clip_norm is not None and clip is not None:
         raise UsageError(f"Step: clip_norm={shown(clip_norm)} and clip={shown(clip)} are both given; give one")
     if clip_norm is not None:
         return ClipNorm(above_zero("Step", "clip_norm", clip_norm))
     if clip is not None and not isinstance(clip, Clip):
         raise UsageError(
-            f"Step: clip={shown(clip)}; give ClipValue, AdaptiveClip or AutoClip of stepwell.step, or clip_norm=1.0"
+            f"Step: clip={shown(clip)}; it must be a ClipValue, AdaptiveClip or AutoClip of stepwell.step; or pass "
+            "clip_norm=1.0"
         )
     return clip

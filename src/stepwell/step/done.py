@@ -1,4 +1,4 @@
-"""What one call of a step did, read only when asked: nothing waits for the device before."""
+"""The result of one call of a Step. Values are read from the device only when an attribute is asked for."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from stepwell.engine.reading import Reading
 
 
 class Done:
-    """What one call of a `Step` did.
+    """The result of one call of a `Step`.
 
     Attributes:
-        lr: learning rate of the first group, as the update used it; for a micro-batch without an update, the one that
-            the update will use. On a GPU it is known without waiting.
-        number: of micro-batches in the accumulation so far, this one included.
+        lr: learning rate of the first group, as the update used it; after a micro-batch without an update, the rate
+            that the update will use. Reading it does not wait for a GPU.
+        number: how many micro-batches the accumulation has so far, this micro-batch included.
 
-    The other attributes wait for the device when they are read:
+    The other attributes wait for the device when read:
 
-        updated: whether the weights have changed. skipped: whether they should have, but a gradient was not finite.
-        loss: mean of the accumulation so far, weighted as the micro-batches are.
-        grad_norm: Euclidean norm of the whole gradient, unscaled, before clipping; None if this was no update.
+        updated: whether the weights were updated. skipped: whether the update was skipped because a gradient was not
+            finite.
+        loss: mean loss of the accumulation so far, with the weights of the micro-batches.
+        grad_norm: Euclidean norm of the whole gradient, unscaled, before clipping; None if the call made no update.
         clipped: whether clipping changed the gradient.
     """
 

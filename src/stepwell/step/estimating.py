@@ -1,4 +1,4 @@
-"""The estimator of a Step: bound to its optimizer, and to the next one after a switch."""
+"""The estimator of a Step: bound to its optimizer, and to the new optimizer after a switch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stepwell.step.part import PutBack, copy_kept
 
 
 class Estimating:
-    """The estimator of a Step, or none.
+    """The estimator of a Step, if any.
 
     Attributes:
-        estimator: that of the optimizer which is trained with now.
+        estimator: the estimator of the current optimizer, or None.
     """
 
     def __init__(self, group: Any) -> None:
@@ -26,32 +26,32 @@ class Estimating:
         self._group = group
 
     def start(self, estimator: Any, optimizer: torch.optim.Optimizer) -> None:
-        """Take what was given, or raise UsageError."""
+        """Set the estimator that was given, or raise UsageError."""
         self.estimator = self._given = _bound(estimator, optimizer, self._group)
 
     def bind(self, optimizer: torch.optim.Optimizer) -> Estimator | None:
-        """Bind the estimator to another optimizer and return it, or None where that has no use for it."""
+        """Bind the estimator to another optimizer and return it, or None if that optimizer does not use one."""
         return _rebound(self._given, optimizer, self._group)
 
     def check(self, logits: Any) -> None:
-        """Raise UsageError for logits that are missing or of no use."""
+        """Raise UsageError for logits that are missing or not used."""
         if self.estimator is not None:
             self.estimator.check(logits)
         elif logits is not None:
-            raise UsageError("Step: logits have no effect without an estimator; leave them out")
+            raise UsageError("Step: logits have no effect without an estimator; omit them")
 
     def take(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
-        """Take in a micro-batch before its backward pass."""
+        """Add a micro-batch, before its backward pass."""
         if self.estimator is not None:
             self.estimator.take(loss, logits, weight, scaler)
 
     def hand_over(self, found_inf: Tensor) -> None:
-        """Give the optimizer the estimate, if the update has one."""
+        """Pass the estimate to the optimizer, if the update has one."""
         if self.estimator is not None:
             self.estimator.hand_over(found_inf)
 
     def drop(self) -> None:
-        """Forget the micro-batches of an update that is not made."""
+        """Drop the micro-batches of an update that is not made."""
         if self.estimator is not None:
             self.estimator.drop()
 
@@ -73,14 +73,16 @@ class Estimating:
 
 
 def checked_estimator(estimator: Any) -> Estimator | None:
-    """What is set in the place of an estimator, or UsageError."""
+    """The estimator to set, or UsageError."""
     if estimator is not None and not isinstance(estimator, Estimator):
-        raise UsageError(f"Step: estimator is a {type(estimator).__name__}; give one of stepwell.step, or None")
+        raise UsageError(
+            f"Step: estimator is a {type(estimator).__name__}; it must be an estimator of stepwell.step, or None"
+        )
     return estimator
 
 
 def _bound(estimator: Any, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
-    """`estimator`, bound to `optimizer`; UsageError if one is missing, or given for nothing."""
+    """`estimator`, bound to `optimizer`; UsageError if the optimizer needs one and has none, or does not use one."""
     wanted = receiver(optimizer)
     if estimator is None:
         if wanted is not None:
@@ -91,24 +93,22 @@ def _bound(estimator: Any, optimizer: torch.optim.Optimizer, group: Any) -> Esti
         return None
     if not isinstance(estimator, Estimator):
         raise UsageError(
-            f"Step: estimator is a {type(estimator).__name__}; give GaussNewtonBartlett(every=10) or "
+            f"Step: estimator is a {type(estimator).__name__}; it must be GaussNewtonBartlett(every=10) or "
             "Hutchinson(every=10) of stepwell.step"
         )
     if wanted is None:
-        raise UsageError(
-            f"Step: {type(optimizer).__name__} has no use for estimates of the Hessian; leave estimator out"
-        )
+        raise UsageError(f"Step: {type(optimizer).__name__} does not use estimates of the Hessian; omit estimator")
     estimator.bind(optimizer, group)
     return estimator
 
 
 def _rebound(estimator: Estimator | None, optimizer: torch.optim.Optimizer, group: Any) -> Estimator | None:
-    """`estimator` for another optimizer of the same run; None where it has no use."""
+    """The estimator for the new optimizer, or None if that optimizer does not use one."""
     wanted = receiver(optimizer)
     if estimator is None and wanted is not None:
         raise UsageError(
-            f"Step: {type(wanted).__name__} needs estimates of the Hessian and this Step makes none; make a Step of "
-            "its own for it, with stepwell.switch(step.optimizer, ...) and an estimator"
+            f"Step: {type(wanted).__name__} needs estimates of the Hessian, and this Step has no estimator; make a new "
+            "Step for it, with stepwell.switch(step.optimizer, ...) and an estimator"
         )
     if estimator is None or wanted is None:
         return None

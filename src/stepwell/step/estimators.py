@@ -1,6 +1,7 @@
-"""Estimates of the Hessian's diagonal for optimizers that divide by it (Sophia), made by the step every few updates.
+"""Estimates of the diagonal of the Hessian, for optimizers that divide by it (Sophia). A Step makes one every few
+updates.
 
-The estimate of an update is that of its whole batch at the weights before it, however many micro-batches it comes in.
+An estimate is that of the whole batch of an update, at the weights before the update, for any number of micro-batches.
 With w_i the weight of micro-batch i and W their sum, the loss of the batch is sum_i w_i loss_i / W, and
 
     Hutchinson                h = u * sum_i w_i (H_i u) / W                     u: random signs, the same for all i
@@ -8,11 +9,11 @@ With w_i the weight of micro-batch i and W their sum, the loss of the batch is s
                                                                                 b_i predictions under labels drawn
                                                                                 from the model
 
-The second is B * g^2 of one batch of B predictions, and is right in the mean for any weights: g_i has the mean 0, and
+The second is B * g^2 for a single batch of B predictions, and is unbiased for any weights: g_i has the mean 0, and
 b_i g_i^2 has the mean of the Gauss-Newton diagonal of micro-batch i.
 
-What is drawn is a function of the seed, the number of the update, the micro-batch and the process: no generator of the
-run moves, every device draws the same, and a resumed run needs nothing but the number.
+The random draws are a function of the seed, the number of the update, the micro-batch and the process. No generator of
+the run is advanced, every device draws the same numbers, and a resumed run needs only the number of the update.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ STREAM = 1 << 16  # of the random bits: beyond those with which an optimizer rou
 
 
 class Estimator:
-    """An estimate every `every` updates, the first included. A subclass adds up what a micro-batch says (`_add`) and
-    makes the estimate of it (`_estimate`).
+    """Base class: one estimate every `every` updates, the first included. A subclass sums the contributions of
+    micro-batches (`_add`) and computes the estimate from the sums (`_estimate`).
 
     Args:
         every: updates from one estimate to the next, from 1 to 100.
-        micro_batches: how many of an update's micro-batches the estimate is made of, at least 1; None: all.
-        seed: of what is drawn, from 0 to 2**31 - 1.
+        micro_batches: how many micro-batches of an update the estimate uses, at least 1; None uses all.
+        seed: seed of the random draws, from 0 to 2**31 - 1.
     """
 
     takes_logits = False
@@ -75,30 +76,32 @@ class Estimator:
     # Called by the step
 
     def bind(self, optimizer: torch.optim.Optimizer, group: Any) -> None:
-        """Serve `optimizer`, over the process group of a distributed model."""
+        """Bind to `optimizer`, and to the process group of a distributed model."""
         taker = receiver(optimizer)
         if self._optimizer not in (None, taker):
-            raise UsageError(f"Step: this {type(self).__name__} serves another optimizer already; make one for each")
+            raise UsageError(
+                f"Step: this {type(self).__name__} already belongs to another optimizer; make one for each optimizer"
+            )
         self._optimizer, self._group = taker, group
 
     def rebind(self, optimizer: torch.optim.Optimizer, group: Any) -> None:
-        """Serve another optimizer of the same run from now on."""
+        """Bind to another optimizer of the same run."""
         self._optimizer = None
         self.bind(optimizer, group)
 
     def check(self, logits: Any) -> None:
-        """Raise UsageError where `logits` are missing, or have no use."""
+        """Raise UsageError if `logits` are missing or not used."""
         name = type(self).__name__
         if self.takes_logits and logits is None:
             raise UsageError(
                 f"Step: {name} draws labels from the model's predictions; pass them as step(loss, logits=logits), or "
-                "take estimator=Hutchinson(), which needs the loss alone"
+                "use estimator=Hutchinson(), which needs only the loss"
             )
         if not self.takes_logits and logits is not None:
-            raise UsageError(f"Step: logits have no effect with {name}, which needs the loss alone; leave them out")
+            raise UsageError(f"Step: logits have no effect with {name}, which needs only the loss; omit them")
 
     def take(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
-        """Take in a micro-batch before its backward pass. `.grad` is not touched."""
+        """Add a micro-batch, before its backward pass. `.grad` is not changed."""
         if self.updates % self.every:
             return
         if self._number == 0:
@@ -111,7 +114,7 @@ class Estimator:
                 self._add(loss, logits, weight, scaler)
 
     def hand_over(self, found_inf: Tensor) -> None:
-        """Give the optimizer the estimate, if this update has one; dropped where `found_inf` is set."""
+        """Pass the estimate to the optimizer, if this update has one. The estimate is dropped if `found_inf` is set."""
         if self._number:
             estimates, total = self._estimates()
             self._optimizer.add_hessian({p: value / total for p, value in estimates.items()}, found_inf)
@@ -119,17 +122,20 @@ class Estimator:
         self.drop()
 
     def drop(self) -> None:
-        """Forget the micro-batches of an update that is not made."""
+        """Drop the micro-batches of an update that is not made."""
         self._number, self._total, self._sums, self._params = 0, 0, {}, []
 
     def state_dict(self) -> dict[str, Any]:
         return {"kind": type(self).__name__, "updates": self.updates, "seed": self.seed}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise UsageError if `load_state_dict` cannot take this."""
+        """Raise UsageError if `load_state_dict` cannot load this state."""
         name = type(self).__name__
         if state["kind"] != name:
-            raise UsageError(f"Step: the checkpoint is of estimator={state['kind']}(), this Step has {name}(); use one")
+            raise UsageError(
+                f"Step: the checkpoint is of estimator={state['kind']}(), this Step has {name}(); use the same "
+                "estimator"
+            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
@@ -139,7 +145,7 @@ class Estimator:
     # For subclasses
 
     def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
-        """Add what one micro-batch says to the sums."""
+        """Add the contribution of one micro-batch to the sums."""
         raise NotImplementedError
 
     def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
@@ -154,7 +160,7 @@ class Estimator:
         if all(part is None for part in parts):
             raise UsageError(
                 f"Step: {type(self).__name__} finds no parameter of the optimizer in the graph; do loss and logits "
-                "come from another model? (A model whose parameters are sharded, as by FSDP, cannot be asked.)"
+                "come from another model? (A model with sharded parameters, as by FSDP, is not supported.)"
             )
         self._total = self._total + weight
         scale = 1.0 if scaler is None else scaler._scale
@@ -201,20 +207,21 @@ class Estimator:
 
 
 class Hutchinson(Estimator):
-    """Hutchinson's estimate of the Hessian's diagonal: u * (H u), u random signs. For any loss that can be
-    differentiated twice.
+    """Hutchinson's estimate of the Hessian's diagonal: u * (H u), u random signs. For any loss that is twice
+    differentiable.
 
-    It costs a gradient with a graph of its own (`create_graph`), which lies beside that of the loss, and a pass back
-    through both. An update with an estimate takes 4 to 5 times as long as one without (bench/estimators.py): 30 to 40 %
-    of the run at every tenth update; with `micro_batches=1` of n, an n-th of that. Fused attention, cuDNN's recurrent
-    layers and compiled models have no second derivative; `GaussNewtonBartlett` needs none. Sophia's rho with it: 0.01.
+    It needs a second gradient with its own graph (`create_graph`), in memory together with the graph of the loss, and a
+    backward pass through both. An update with an estimate takes 4 to 5 times as long as one without
+    (bench/estimators.py): 30 to 40 % of the run at every tenth update; with `micro_batches=1` of n, an n-th of that.
+    Fused attention, cuDNN's recurrent layers and compiled models have no second derivative; `GaussNewtonBartlett` needs
+    none. Sophia's rho with it: 0.01.
 
     Args:
         every: updates from one estimate to the next, from 1 to 100.
-        micro_batches: how many of an update's micro-batches the estimate is made of, at least 1; None: all.
-        seed: of the signs, from 0 to 2**31 - 1.
+        micro_batches: how many micro-batches of an update the estimate uses, at least 1; None uses all.
+        seed: seed of the signs, from 0 to 2**31 - 1.
 
-    Reference: Liu et al., arXiv 2305.14342, algorithm 1, which draws u from a normal distribution and takes 32 of 480
+    Reference: Liu et al., arXiv 2305.14342, algorithm 1, which draws u from a normal distribution and uses 32 of 480
     sequences; signs have the same mean and less variance (Hutchinson, 1989).
 
     >>> step = Step(Sophia(model.parameters(), rho=0.01), estimator=Hutchinson(every=10))
@@ -242,22 +249,22 @@ class Hutchinson(Estimator):
 
 
 class GaussNewtonBartlett(Estimator):
-    """The Gauss-Newton-Bartlett estimate: B * g^2 with g the gradient of the mean loss over B predictions whose labels
-    are drawn from the model. For classification and language models; never negative.
+    """The Gauss-Newton-Bartlett estimate: B * g^2, where g is the gradient of the mean loss of B predictions under
+    labels drawn from the model. For classification and language models; never negative.
 
     It costs one more backward pass through the graph of the loss: an update with an estimate takes 1.7 to 2 times as
     long as one without (bench/estimators.py), 7 to 10 % of the run at every tenth update. Sophia's rho with it: 0.05.
 
     Args:
         every: updates from one estimate to the next, from 1 to 100.
-        likelihood: what the loss is: "categorical" (cross entropy; the last dimension of the logits are classes) or
+        likelihood: the kind of loss: "categorical" (cross entropy; the last dimension of the logits is classes) or
             "bernoulli" (binary cross entropy with logits; every element is a prediction).
-        micro_batches: how many of an update's micro-batches the estimate is made of, at least 1; None: all.
-        seed: of the labels, from 0 to 2**31 - 1.
+        micro_batches: how many micro-batches of an update the estimate uses, at least 1; None uses all.
+        seed: seed of the labels, from 0 to 2**31 - 1.
 
-    Hand the logits to the step, those that count in the loss: `logits[mask]` without padding, `logits.movedim(1, -1)`
-    of images. They belong to the same forward pass as the loss, so nothing is computed twice. A function is called
-    when an estimate is due only: `logits=lambda: model(x[:32])` makes it of a part of the batch.
+    Pass to the step the logits that count in the loss: `logits[mask]` without padding, `logits.movedim(1, -1)` for
+    images. They come from the forward pass of the loss, so nothing is computed twice. A function is called only when an
+    estimate is due: `logits=lambda: model(x[:32])` estimates from a part of the batch.
 
     Reference: Liu et al., arXiv 2305.14342, algorithm 2.
 
@@ -282,7 +289,7 @@ class GaussNewtonBartlett(Estimator):
         if not isinstance(likelihood, str) or likelihood not in ("categorical", "bernoulli"):
             raise UsageError(
                 f"GaussNewtonBartlett: likelihood={shown(likelihood)}; it must be 'categorical' (cross entropy) or "
-                "'bernoulli' (binary cross entropy); for other losses take Hutchinson()"
+                "'bernoulli' (binary cross entropy); for other losses use Hutchinson()"
             )
         self.likelihood = likelihood
 
@@ -302,7 +309,7 @@ class GaussNewtonBartlett(Estimator):
         if self.likelihood == "categorical" and (logits.ndim < 2 or logits.shape[-1] < 2):
             raise UsageError(
                 f"Step: logits have shape {tuple(logits.shape)}; they must be (..., classes) with two classes or more; "
-                "for one logit per prediction take GaussNewtonBartlett(likelihood='bernoulli')"
+                "for one logit per prediction use GaussNewtonBartlett(likelihood='bernoulli')"
             )
 
     def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
@@ -317,7 +324,7 @@ class GaussNewtonBartlett(Estimator):
         self._accumulate(grads, (weight * predictions) ** 0.5, weight, scaler)
 
     def _drawn_loss(self, logits: Tensor) -> tuple[Tensor, int]:
-        """The mean loss under labels drawn from the model, and of how many predictions it is the mean."""
+        """The mean loss under labels drawn from the model, and the number of predictions in the mean."""
         if self.likelihood == "bernoulli":
             flat = logits.reshape(-1)
             drawn = (self._uniform(len(flat), flat.device) < flat.detach().sigmoid()).to(flat.dtype)
@@ -326,7 +333,7 @@ class GaussNewtonBartlett(Estimator):
         return functional.cross_entropy(rows, self._drawn(rows.detach())), len(rows)
 
     def _drawn(self, rows: Tensor) -> Tensor:
-        """A class for each row of logits, by the inverse of the distribution function."""
+        """A random class for each row of logits, by the inverse of the cumulative distribution function."""
         reached = rows.softmax(dim=-1).cumsum(dim=-1)
         # a part of the last sum, which may differ from 1: no class of probability 0 is drawn
         point = self._uniform(len(rows), rows.device).to(rows.dtype)[:, None] * reached[:, -1:]
@@ -341,13 +348,14 @@ class GaussNewtonBartlett(Estimator):
 
 
 def receiver(optimizer: torch.optim.Optimizer) -> Any:
-    """The optimizer that takes estimates, inside others that wrap it; None if none does."""
+    """The optimizer that uses estimates, inside its wrappers, or None."""
     inside = innermost(optimizer)
     return inside if getattr(inside, "takes_estimates", False) else None
 
 
 def twice_differentiable(optimizer: torch.optim.Optimizer, loss: Callable[..., Any]) -> Callable[..., Any]:
-    """`loss`, computed without fused attention, which has no second derivative, where `optimizer` takes estimates."""
+    """`loss`, computed without fused attention if `optimizer` uses estimates: fused attention has no second
+    derivative."""
     if receiver(optimizer) is None:
         return loss
 

@@ -1,11 +1,12 @@
-"""Checkpoint files: whole or not there, and never in the place of a file that this run did not write.
+"""Checkpoint files. Each is written completely or not at all, and never replaces a file that this run did not write.
 
-A save writes `.NAME.….part` beside `path`, forces it to the disk, moves the earlier checkpoints up (path.1, path.2,
-...) and renames the new file to `path`, which exists all the time: the old one gets its second name by a hard link.
+A save writes `.NAME.….part` in the folder of `path`, forces it to disk, rotates the earlier checkpoints (path.1,
+path.2,
+...) and renames the new file to `path`. There is always a file at `path`: the old checkpoint gets its second name by a
+hard link.
 
-Each file says in the comment of its zip whose it is: of which run, for which path, and with which inode. A file is
-replaced or deleted only if all three agree. The number of a user's own `ck.1.pt`, of a copy, and of another run's
-checkpoint is passed over.
+The zip comment of each file names its owner: the run, the path and the inode. A file is replaced or deleted only if all
+three agree. The numbers of a user's own `ck.1.pt`, of a copy, and of another run's checkpoint are skipped.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _PATIENCE = 30.0  # seconds until another process must have moved its few files
 
 
 class SaveFailed(UsageError, OSError):
-    """A checkpoint could not be written. The one before stays as it was."""
+    """A checkpoint could not be written. The previous checkpoint is unchanged."""
 
 
 class Files:
     """The checkpoint files of one run.
 
     Args:
-        run: the name of the run, the same after it is loaded.
+        run: the name of the run; a resumed run keeps its name.
     """
 
     def __init__(self, run: str | None = None) -> None:
@@ -54,7 +55,7 @@ class Files:
         return self.run
 
     def check_state(self, state: Any) -> None:
-        """Any will do: an earlier version saved none."""
+        """Accept any name: an earlier version saved none."""
 
     def load_state_dict(self, state: Any) -> None:
         if isinstance(state, str):
@@ -66,7 +67,7 @@ class Files:
     # What is whose
 
     def adopt(self, path: Path, taken: Path, damaged: list[Path]) -> None:
-        """The run goes on from what was saved to `path`. The file taken is now its own, as are the damaged ones."""
+        """Continue from a checkpoint saved to `path`. This run now owns the loaded file and the damaged files."""
         self.fresh = False
         label = read_label(path)
         if label is not None:
@@ -79,7 +80,7 @@ class Files:
                 self._known[_full(path), _full(one)] = _identity(one)
 
     def owns(self, candidate: Path, path: Path) -> bool:
-        """Whether `candidate` was put there by a save of this run to `path`."""
+        """Whether a save of this run to `path` wrote `candidate`."""
         if candidate.is_symlink() or not candidate.is_file():
             return False
         identity = _identity(candidate)
@@ -93,7 +94,7 @@ class Files:
     # Writing
 
     def save(self, path: Path, write: Callable[[Any], None], keep: int, rank: int | None) -> None:
-        """Let `write` fill a file and put it at `path`, with the ones before behind it."""
+        """Let `write` fill a file, rotate the older checkpoints, then rename the new file to `path`."""
         try:
             refuse_strangers(path)
             self._check_last(path, rank)  # before the long work; once more when no other process can come between
@@ -114,7 +115,7 @@ class Files:
 
     @contextlib.contextmanager
     def _written(self, path: Path, write: Callable[[Any], None], rank: int | None) -> Iterator[tuple[Path, str]]:
-        """A whole file beside `path`, on the disk; gone afterwards if nobody has renamed it."""
+        """A complete file in the folder of `path`, on disk. It is removed afterwards unless it was renamed."""
         remove_leftovers(path)
         temporary = path.with_name(f".{path.name}.{processes.mark()}.{'' if rank is None else f'r{rank}.'}part")
         try:
@@ -151,8 +152,8 @@ class Files:
         return save
 
     def _check_last(self, path: Path, rank: int | None) -> Path | None:
-        """Raise UsageError where another process saves to `path`, too; else where a checkpoint of another run, which
-        stands there, is kept."""
+        """Raise UsageError if another process also saves to `path`. Otherwise return where to keep a checkpoint of
+        another run."""
         if not path.exists():
             return None
         label = read_label(path)
@@ -163,14 +164,14 @@ class Files:
             if known is not None or (elsewhere and processes.ended(label["process"]) is False):
                 who = f"process {label['process'].split('-')[1]}" if elsewhere else "another Step of this process"
                 raise SaveFailed(
-                    f"Step: {path} was saved by {who} since this run was there last, and is left as it is; "
-                    "give each run a path of its own"
+                    f"Step: {path} was written by {who} since the last save of this run, and is not replaced; "
+                    "give each run its own path"
                 )
         if self.owns(path, path):
             return None
         if label is None and not is_checkpoint(path):
             raise UsageError(
-                f"Step: {path} was not written by step.save and is left as it is; give another name, or move it away"
+                f"Step: {path} was not written by step.save and is not replaced; give another name, or move the file"
             )
         number = 1
         while os.path.lexists(before(path, number)):
@@ -178,7 +179,7 @@ class Files:
         return before(path, number)
 
     def _move_up(self, path: Path, keep: int, aside: Path | None) -> None:
-        """Give the file at `path` a second name, for which the earlier ones make room, from the oldest on."""
+        """Rotate the earlier checkpoints, oldest first, and give the file at `path` a second name."""
         if aside is not None:
             _second_name(path, aside)
             return
@@ -200,7 +201,7 @@ class Files:
                 one.unlink(missing_ok=True)
 
     def _slots(self, path: Path, keep: int) -> tuple[list[Path], list[Path]]:
-        """The names for the keep - 1 earlier checkpoints, and those of this run that are there, the newest first."""
+        """The names for the keep - 1 earlier checkpoints, and the existing checkpoints of this run, newest first."""
         slots: list[Path] = []
         mine: list[Path] = []
         number = 0
@@ -218,12 +219,12 @@ class Files:
 
 
 def before(path: Path, number: int) -> Path:
-    """The checkpoint `number` saves before the newest: checkpoint.pt, checkpoint.1.pt, ..."""
+    """The file name of the checkpoint `number` saves before the newest: checkpoint.pt, checkpoint.1.pt, ..."""
     return path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
 
 
 def candidates(path: Path) -> list[Path]:
-    """Where a whole checkpoint may be: `path`, then those saved to `path` before, the newest first."""
+    """Files to try: `path`, then the earlier checkpoints of `path`, newest first."""
     pattern = re.compile(re.escape(path.stem) + r"\.([1-9][0-9]*)" + re.escape(path.suffix))
     numbers = []
     with contextlib.suppress(OSError):
@@ -241,23 +242,24 @@ def candidates(path: Path) -> list[Path]:
 
 
 def refuse_strangers(path: Path) -> None:
-    """Raise UsageError for what is no plain file: renaming would move a folder with all that is inside."""
+    """Raise UsageError if the path is not a regular file: renaming would move a folder with its contents."""
     if path.is_dir():
-        raise UsageError(f"Step: {path} is a folder; give the name of a file, such as {path / 'checkpoint.pt'}")
+        raise UsageError(f"Step: {path} is a folder; give a file name, such as {path / 'checkpoint.pt'}")
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        what = "a link" if path.is_symlink() else "no plain file"
-        raise UsageError(f"Step: {path} is {what} and is left as it is; give the name of a file")
+        what = "a link" if path.is_symlink() else "not a regular file"
+        raise UsageError(f"Step: {path} is {what} and is not replaced; give another file name")
 
 
 def failed(path: Path, error: OSError) -> SaveFailed:
-    """The refusal, in one line, for what the system said."""
+    """The one-line error for an error of the operating system."""
     free = ""
     with contextlib.suppress(OSError):
         found = os.statvfs(path.parent)
         free = f" ({found.f_bavail * found.f_frsize / 2**20:,.0f} MiB are free)"
     reason = error.strerror or str(error) or type(error).__name__
     result = SaveFailed(
-        f"Step: {path} was not saved: {reason}{free}; the checkpoint before stays. Free the disk or name another folder"
+        f"Step: {path} was not saved: {reason}{free}; the previous checkpoint is unchanged. Free disk space, or "
+        "choose another folder"
     )
     result.errno = error.errno
     return result
@@ -267,7 +269,7 @@ def failed(path: Path, error: OSError) -> SaveFailed:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the unfinished files for `path` whose process has ended; of another machine, those a day old."""
+    """Remove the unfinished files for `path` whose process has ended; files of another machine, when a day old."""
     pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8}-[0-9]+-[0-9]+)\.(?:r[0-9]+\.)?(?:link\.)?part")
     with contextlib.suppress(OSError):
         for name in os.listdir(path.parent):
@@ -293,7 +295,7 @@ def begun_by_first(path: Path) -> bool:
 
 
 class _Watched:
-    """A file that remembers why a write failed: torch says only at which byte."""
+    """A file that remembers why a write failed: torch reports only the byte."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -311,7 +313,7 @@ class _Watched:
 
 
 def _second_name(path: Path, target: Path) -> None:
-    """`target` is the file at `path`, which stays, in the place of what was there."""
+    """Make `target` a second name of the file at `path`, replacing any file there."""
     link = path.with_name(f".{path.name}.{processes.mark()}.link.part")
     try:
         os.link(path, link)
@@ -327,7 +329,8 @@ def _second_name(path: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """No other process moves checkpoints in this folder meanwhile, where the system has locks; they end with it."""
+    """Lock the folder, if the system has locks: no other process rotates checkpoints in it. A lock ends with its
+    process."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -349,8 +352,8 @@ def _lock(fcntl: Any, handle: int, folder: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise SaveFailed(
-                    f"Step: another process has been moving checkpoints in {folder} for {_PATIENCE:.0f} seconds; "
-                    "nothing was saved: give each run a folder of its own"
+                    f"Step: another process has locked the checkpoints in {folder} for {_PATIENCE:.0f} seconds; "
+                    "nothing was saved: give each run its own folder"
                 ) from None
             time.sleep(0.01)
         except OSError:  # a network file system without locks
@@ -360,7 +363,7 @@ def _lock(fcntl: Any, handle: int, folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames last, where the system can."""
+    """Force the renames to disk, if the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

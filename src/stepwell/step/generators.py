@@ -1,4 +1,5 @@
-"""The states of all random generators of a run: Python's, NumPy's, torch's on the CPU and every GPU, and named ones."""
+"""The states of all random generators of a run: Python's, NumPy's, torch's on the CPU and every GPU, and the user's by
+name."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class Generators:
     """The random generators of a run, for its checkpoints.
 
     Args:
-        given: by name, beside the global ones.
+        given: the user's generators by name, in addition to the global generators.
     """
 
     def __init__(self, given: Mapping[str, Any] | None) -> None:
@@ -41,10 +42,11 @@ class Generators:
 
 
 def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The generators by name, or UsageError for what is none."""
+    """The generators by name. Raises UsageError if an entry is not a generator."""
     if generators is not None and not isinstance(generators, Mapping):
         raise UsageError(
-            f"Step: generators is a {type(generators).__name__}; give them by name, as {{'data': generator}}"
+            f"Step: generators is a {type(generators).__name__}; it must be a dict of generators by name, as "
+            f"{{'data': generator}}"
         )
     given = {} if generators is None else mapping("Step", "generators", generators, "generators by name")
     for name, generator in given.items():
@@ -58,7 +60,7 @@ def checked_generators(generators: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def captured(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The states as the generators give them, quickly, for every batch; `packed` makes them fit for a file."""
+    """The states in the generators' own form, fast enough for every batch; `packed` converts them for a file."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else [],
@@ -69,13 +71,13 @@ def captured(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """Which generators have been drawn from between two captures."""
+    """The generators that were used between two captures."""
     now = _flat(after)
     return {name for name, state in _flat(before).items() if not _equal(state, now.get(name))}
 
 
 def packed(states: Mapping[str, Any]) -> dict[str, Any]:
-    """Captured states as `weights_only` reads them."""
+    """Captured states in a form that `weights_only` loads."""
     kind, keys, position, has_gauss, gauss = states["numpy"]
     return {
         "torch": states["torch"],
@@ -87,31 +89,34 @@ def packed(states: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def generator_states(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The states of the global generators and of those given, as `weights_only` reads them."""
+    """The states of the global and the given generators, in a form that `weights_only` loads."""
     if torch.cuda.is_available():
         torch.cuda.init()
     return packed(captured(given))
 
 
 def check_generator_states(given: Mapping[str, Any], states: Any) -> None:
-    """Raise UsageError for the first generator that cannot take its state; the generators are not touched."""
+    """Raise UsageError for the first generator whose state cannot be loaded; the generators are not changed."""
     if not isinstance(states, Mapping) or not {"torch", "cuda", "numpy", "python", "given"} <= states.keys():
         raise UsageError("Step: the 'generators' of the checkpoint are incomplete; was it changed after it was saved?")
     if not isinstance(states["given"], Mapping):
         raise UsageError(
-            "Step: the 'given' generators of the checkpoint are no dict; was it changed after it was saved?"
+            "Step: the 'given' generators of the checkpoint are not a dict; was it changed after it was saved?"
         )
     absent = [name for name in given if name not in states["given"]]
     if absent:
-        raise UsageError(f"Step: the checkpoint has no generator '{absent[0]}'; it would not go on as it was")
+        raise UsageError(
+            f"Step: the checkpoint contains no generator '{absent[0]}', so the run would not resume exactly; give the "
+            "generators of the saved run"
+        )
     scratch = {name: _like(generator) for name, generator in given.items()}
     for name, generator in scratch.items():
         try:
             _set(generator, states["given"][name])
         except Exception as error:
             raise UsageError(
-                f"Step: generator '{name}' is a {_kind(given[name])}, and its state in the checkpoint is of another "
-                "kind; give the generators as they were"
+                f"Step: generator '{name}' is a {_kind(given[name])}, and the checkpoint has the state of another "
+                "kind; give the generators of the saved run"
             ) from error
     try:
         torch.Generator().set_state(_bytes(states["torch"]))
@@ -121,12 +126,13 @@ def check_generator_states(given: Mapping[str, Any], states: Any) -> None:
         random.Random().setstate(_tupled(states["python"]))
     except Exception as error:
         raise UsageError(
-            "Step: the state of a global random generator in the checkpoint is none; was it changed after it was saved?"
+            "Step: the state of a global random generator in the checkpoint is not valid; was it changed after it was "
+            "saved?"
         ) from error
 
 
 def set_generator_states(given: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    """Set the generators to what `generator_states` or `packed` gave."""
+    """Set the generators to the states from `generator_states` or `packed`."""
     torch.set_rng_state(_bytes(states["torch"]))
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
@@ -138,9 +144,9 @@ def set_generator_states(given: Mapping[str, Any], states: Mapping[str, Any]) ->
 
 
 def differ_by_rank(states: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """States for a process that has none of its own: the global generators seeded anew from `states` and its rank.
+    """States for a process without saved states: the global generators are reseeded from `states` and the rank.
 
-    Those given are as in `states`: processes that share out one shuffled order draw it alike.
+    The given generators keep their states: processes that share one shuffled order must draw the same order.
     """
     text = _bytes(states["torch"]).numpy().tobytes() + f"rank {rank}".encode()
     digest = hashlib.sha256(text).digest()
@@ -225,7 +231,7 @@ def _set(generator: Any, state: Any) -> None:
 
 
 def _like(generator: Any) -> Any:
-    """Another generator of the kind, to try a state on."""
+    """Another generator of the same kind, to try a state on."""
     if isinstance(generator, torch.Generator):
         return torch.Generator(generator.device)
     if isinstance(generator, np.random.Generator):
@@ -256,7 +262,7 @@ def _tupled(state: Any) -> Any:
 
 
 def _without_arrays(state: Any) -> Any:
-    """A NumPy generator's state with arrays of unsigned integers as lists under a mark."""
+    """A NumPy generator's state, with arrays of unsigned integers as marked lists."""
     if isinstance(state, dict):
         return {key: _without_arrays(value) for key, value in state.items()}
     return {"array": state.tolist(), "dtype": str(state.dtype)} if isinstance(state, np.ndarray) else state

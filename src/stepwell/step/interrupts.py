@@ -1,4 +1,4 @@
-"""Ctrl-C, and other signals whose handlers may raise, wait until an update is whole."""
+"""Ctrl-C, and other signals whose handlers may raise, are delayed until an update is complete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PATIENCE = 3  # the third Ctrl-C gets through: an update may wait for another p
 
 
 class Held:
-    """Inside `with Held():` handlers of signals written in Python do not run; those that were due run afterwards.
+    """Inside `with Held():` signal handlers written in Python do not run; pending handlers run afterwards.
 
     An update is many operations, and an interrupt between two of them would leave some weights moved and others not.
-    Python runs handlers in the main thread only; elsewhere nothing is to be held. Costs 4 microseconds.
+    Python runs handlers only in the main thread; in other threads this does nothing. Costs 4 microseconds.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Held:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Inside, handlers run as usual: around a function of the user."""
+        """Context manager around a function of the user: handlers run as usual inside."""
         self._release()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The label in a checkpoint file, which says whose it is: a comment at the end of its zip."""
+"""The label of a checkpoint file, which names its owner: a comment at the end of the zip file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _END = b"PK\x05\x06"  # of a zip, followed by 16 bytes and the length of its com
 
 
 def read_label(path: Path) -> dict[str, Any] | None:
-    """Whose a file is, or None where it does not say."""
+    """The owner of a file, or None if the file has no label."""
     try:
         with open(path, "rb") as file:
             comment = _comment(file)
@@ -26,7 +26,7 @@ def read_label(path: Path) -> dict[str, Any] | None:
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether the end of a zip is shorter than it says."""
+    """Whether the end of a zip file is shorter than declared."""
     with open(path, "rb") as file:
         return _comment(file) is None
 
@@ -52,7 +52,7 @@ def write_label(file: Any, label: dict[str, Any]) -> None:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file without a label was written by step.save, of an earlier version."""
+    """Whether step.save of an earlier version wrote this file without a label."""
     try:
         with zipfile.ZipFile(path) as file:
             pickles = [name for name in file.namelist() if name.endswith("/data.pkl")]

@@ -1,4 +1,4 @@
-"""Names of a model's tensors without what wrappers put into them.
+"""Names of a model's tensors without the prefixes that wrappers add.
 
 `torch.compile` adds `_orig_mod.`, DataParallel and DistributedDataParallel `module.`, in any order and number.
 """
@@ -14,7 +14,7 @@ _PARALLEL = "module."
 
 
 def bare(names: Iterable[str]) -> dict[str, str]:
-    """For each name the bare one; the names themselves where two would become one.
+    """Each name without prefixes; unchanged names if two names would become equal.
 
     >>> bare(["module._orig_mod.0.weight", "module._orig_mod.0.bias"])
     {'module._orig_mod.0.weight': '0.weight', 'module._orig_mod.0.bias': '0.bias'}
@@ -28,7 +28,7 @@ def bare(names: Iterable[str]) -> dict[str, str]:
 
 
 def matched(saved: Iterable[str], mine: Iterable[str]) -> dict[str, str]:
-    """For each saved name the one it has here, or its own where there is none."""
+    """For each saved name the matching name here, or the saved name if none matches."""
     saved, mine = list(saved), list(mine)
     if set(saved) == set(mine):
         return {name: name for name in saved}
@@ -37,7 +37,7 @@ def matched(saved: Iterable[str], mine: Iterable[str]) -> dict[str, str]:
 
 
 def averaged(buffers: list[tuple[str, Tensor]], parameters: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """What is averaged, each under a label of its own: "'0.weight'", or "number 3" for a parameter without a name."""
+    """The averaged tensors by label: "'0.weight'", or "number 3" for a parameter without a name."""
     plain = bare(name for name, _ in buffers) | bare({name: None for name, _ in parameters if name})
     labels = [f"'{plain[name]}'" for name, _ in buffers]
     labels += [f"'{plain[name]}'" if name else f"number {place}" for place, (name, _) in enumerate(parameters)]

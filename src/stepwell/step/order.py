@@ -1,4 +1,5 @@
-"""The order in which a DataLoader draws samples: watched in a pass, and drawn again without loading what was seen."""
+"""The order in which a DataLoader draws samples: recorded during a pass, and drawn again at a resume without loading
+the samples."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from stepwell.errors import UsageError
 
 
 class Order:
-    """The indices of the batches of a pass, counted.
+    """The indices of the batches of a pass, with a count.
 
     Args:
-        sampler: what gives them.
-        skip: how many batches are passed over. The sampler draws them, nobody loads them.
-        expected: number and check sum of one batch of the pass that is gone on with.
+        sampler: the sampler or batch sampler that draws the indices.
+        skip: how many batches to skip. The sampler draws their indices; the samples are not loaded.
+        expected: number and checksum of one batch of the resumed pass.
     """
 
     def __init__(self, sampler: Any, skip: int = 0, expected: list[int] | None = None) -> None:
@@ -34,7 +35,7 @@ class Order:
         return self
 
     def pass_over(self) -> bool:
-        """Draw what is skipped, where the pass has begun; whether it has."""
+        """Draw the skipped indices if the pass has started. Returns whether the pass has started."""
         while self._inner is not None and self.number < self.skip:
             next(self._inner)
             self.number += 1
@@ -47,8 +48,8 @@ class Order:
         found = [self.number, zlib.crc32(repr(indices).encode())]
         if self.expected is not None and found[0] == self.expected[0] and found != self.expected:
             raise UsageError(
-                "Step: the loader draws another order than in the pass that was saved; give the generators that "
-                "its sampler draws from as generators={...} (and its epoch with set_epoch), or begin a new pass: "
+                "Step: the loader draws another order than in the saved pass; give the generators that "
+                "its sampler uses as generators={...} (and its epoch with set_epoch), or start a new pass: "
                 "step.batches(loader, resume=False)"
             )
         self.number, self.last = self.number + 1, found
@@ -64,15 +65,15 @@ class Order:
 
 
 def has_order(loader: Any) -> bool:
-    """Whether the loader draws indices, so that a batch can be passed over without loading it.
+    """Whether the loader draws indices, so that a batch can be skipped without loading it.
 
-    Accelerate's loaders say that they are a DataLoader and hold one: their type tells.
+    Accelerate's loaders claim to be a DataLoader and contain one, so their type is checked.
     """
     return issubclass(type(loader), DataLoader) and not isinstance(loader.dataset, IterableDataset)
 
 
 def watched(iterator: Any) -> Order | None:
-    """Watch a pass that has just begun, where torch's iterator lets us."""
+    """Record a pass that has just started, if torch's iterator allows."""
     inner = getattr(iterator, "_sampler_iter", None)
     if inner is None:
         return None
@@ -83,12 +84,13 @@ def watched(iterator: Any) -> Order | None:
 
 
 def begins_workers(loader: Any) -> bool:
-    """Whether the next pass would start the workers; they draw a seed then, and not again if they stay."""
+    """Whether the next pass starts the workers. Starting draws a seed; persistent workers do not draw it again."""
     return not (has_order(loader) and loader.persistent_workers and loader._iterator is not None)
 
 
 def prepare(loader: DataLoader[Any], begins: bool) -> None:
-    """Let the workers stand as when the saved pass began: about to start (`begins`), or started by an earlier pass."""
+    """Bring the workers to their state at the start of the saved pass: about to start (`begins`), or already started by
+    an earlier pass."""
     if not loader.persistent_workers:
         return
     if begins:
@@ -98,7 +100,7 @@ def prepare(loader: DataLoader[Any], begins: bool) -> None:
 
 
 def without(loader: DataLoader[Any], skip: int, expected: list[int] | None) -> tuple[Any, Order]:
-    """A pass that leaves out the first batches, and its order."""
+    """A pass without the first batches, and its order."""
     key = "sampler" if loader.batch_sampler is None else "batch_sampler"
     order = Order(getattr(loader, key), skip, expected)
     if not loader.persistent_workers:

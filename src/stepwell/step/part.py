@@ -1,8 +1,7 @@
-"""What a Step is made of: parts, each of which is saved under a name of its own, checked before anything is changed,
-loaded, and put back where another part turns out not to fit.
+"""The parts of a Step. Each part is saved under its own name. At a load, every part is checked before anything is
+changed; if one part then fails to load, the others are restored.
 
-Lines 1 to 11 of a step call the parts by their own methods, in the order that stands there; what all parts have in
-common is how they get into a checkpoint and out of it.
+Lines 1 to 11 of a step call the parts' own methods, in that order. The methods for checkpoints are common to all parts.
 """
 
 from __future__ import annotations
@@ -17,37 +16,37 @@ PutBack = Callable[[], None]
 
 
 class Part(Protocol):
-    """A part of a Step that goes into checkpoints."""
+    """A part of a Step that is saved in checkpoints."""
 
     def state_dict(self) -> Any:
-        """What a checkpoint holds of the part; tensors in use, not copies. None where the Step has no such part."""
+        """The state of the part for a checkpoint; tensors in use, not copies. None if the Step has no such part."""
 
     def check_state(self, state: Any) -> None:
-        """Raise UsageError where `load_state_dict` cannot take this, as far as that is known without loading."""
+        """Raise UsageError if `load_state_dict` cannot load this state, as far as that is known without loading."""
 
     def load_state_dict(self, state: Any) -> None:
-        """Continue from what `state_dict` gave; None for what an earlier version did not save."""
+        """Load the result of `state_dict`; None for a part that an earlier version did not save."""
 
     def kept(self) -> PutBack:
-        """A function that makes the part what it is now."""
+        """A function that restores the current state of the part."""
 
 
 Parts = Sequence[tuple[str, Part]]
 
 
 def copy_kept(part: Any) -> PutBack:
-    """`kept` of something small: a copy of its state, to be loaded again."""
+    """`kept` for a small part: a copy of its state, to be loaded again."""
     state = copy.deepcopy(part.state_dict())
     return lambda: part.load_state_dict(state)
 
 
 def try_state(name: str, part: Any, state: Any) -> None:
-    """Raise UsageError where a copy of something small cannot load the state."""
+    """Raise UsageError if a copy of a small part cannot load the state."""
     in_words(f"'{name}'", copy.deepcopy(part).load_state_dict, state)
 
 
 def in_words(what: str, act: Callable[..., Any], *given: Any) -> Any:
-    """Do it; an error that is not in words for the user becomes one."""
+    """Call `act(*given)`; an error that is not a UsageError becomes one that names the part."""
     try:
         return act(*given)
     except (UsageError, Warning):

@@ -1,9 +1,9 @@
-"""One pass over a loader: where it is, what a checkpoint needs to go on there, and going there.
+"""One pass over a loader: its position, the state that a checkpoint needs, and the resume from that state.
 
-A checkpoint holds the states of all generators at the beginning of the pass, how many batches have been stepped on,
-and the states before each batch that was drawn and not stepped on yet (the look-ahead has drawn one). To go on, the
-pass is begun anew with the first states, what was stepped on is passed over, and the others are drawn again with
-theirs; then training draws on as it did when the checkpoint was saved.
+A checkpoint holds the states of all generators at the beginning of the pass, the number of batches used, and the states
+before each batch that was drawn but not used yet (the look-ahead draws one). A resume restarts the pass with the first
+states, skips the batches that were used, and draws the other batches again with their states. Afterwards training
+continues with the generator states of the save.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NOTHING = object()
 
 
 class Drawn:
-    """A batch that was drawn and not stepped on, and what the generators were before."""
+    """A batch that was drawn and not used, and the generator states before it."""
 
     def __init__(self, batch: Any, before: Any, loader: Any) -> None:
         self.batch, self.before, self.loader = batch, before, loader
 
 
 class Place:
-    """One pass, as far as it has come."""
+    """One pass and its position."""
 
     def __init__(self, loader: Any, given: Mapping[str, Any]) -> None:
         self.loader, self.given = loader, given
@@ -80,7 +80,7 @@ class Place:
         self._after = after
 
     def state(self) -> dict[str, Any] | None:
-        """What is needed to go on here, or UsageError where that cannot be done; None after the last batch."""
+        """The state to resume from here, or UsageError if a resume is impossible; None after the last batch."""
         done = moved(self.mark)
         left = self.held[1:] if done else self.held
         if not left:
@@ -104,20 +104,20 @@ class Place:
         fault = self.fault
         if self.mixed is not None:
             fault = (
-                f"its batches are drawn from {self.mixed}, from which others draw between them, so they cannot be "
-                "drawn again; give the loader a generator of its own (and to the Step, as generators={...})"
+                f"its batches are drawn from {self.mixed}, which other code uses in between, so the batches cannot be "
+                "drawn again; give the loader its own generator (and give it to the Step, as generators={...})"
             )
         elif self.kind == "iterator" and not self.always:
-            fault = "it is over an iterator, which cannot be begun again; pass the loader that the iterator is made of"
+            fault = "it is over an iterator, which cannot be restarted; pass the loader that the iterator comes from"
         if fault is not None:
             raise UsageError(
-                f"Step: a checkpoint inside this pass could not go on: {fault}, or save between two passes"
+                f"Step: this pass could not be resumed from a checkpoint: {fault}, or save between two passes"
             )
 
     # Going on
 
     def resume(self, saved: Mapping[str, Any]) -> None:
-        """Begin the pass as the saved one, and go to the batch after the last that was stepped on."""
+        """Start the pass like the saved pass, and move to the first batch that was not used."""
         skip = self.taken = saved["taken"]
         self._check_same(saved)
         cut = saved["length"] is not None and self.length is not None and self.length != saved["length"]
@@ -136,9 +136,9 @@ class Place:
                 self._draw_again(one)
             if saved["digest"] is not None and digest(self.queue[-1].batch) != saved["digest"]:
                 raise UsageError(
-                    "Step: the batch after the checkpoint is another one than when it was saved; pass the loader as "
-                    "at the beginning of its pass (and its epoch with set_epoch), and all generators that it draws "
-                    "from as generators={...}, or begin a new pass: step.batches(loader, resume=False)"
+                    "Step: the first batch after the checkpoint differs from that of the saved run; pass the loader as "
+                    "at the beginning of its pass (and its epoch with set_epoch), and all generators that it uses "
+                    "as generators={...}, or start a new pass: step.batches(loader, resume=False)"
                 )
         finally:
             self._put_back(packed(now))
@@ -149,14 +149,14 @@ class Place:
     def _check_same(self, saved: Mapping[str, Any]) -> None:
         if self.kind != saved["kind"]:
             raise UsageError(
-                f"Step: the checkpoint is from inside a pass over {KINDS[saved['kind']]}, and this is "
-                f"{KINDS[self.kind]}; pass the same loader, or begin a new pass: step.batches(loader, resume=False)"
+                f"Step: the checkpoint was saved inside a pass over {KINDS[saved['kind']]}, and this is "
+                f"{KINDS[self.kind]}; pass the same loader, or start a new pass: step.batches(loader, resume=False)"
             )
         lengths = {saved["length"], saved["length"] and saved["length"] - saved["taken"], None}
         if self.length not in lengths:
             raise UsageError(
-                f"Step: the checkpoint is from inside a pass of {saved['length']} batches, and this loader has "
-                f"{self.length}; pass the same loader, or begin a new pass: step.batches(loader, resume=False)"
+                f"Step: the checkpoint was saved inside a pass of {saved['length']} batches, and this loader has "
+                f"{self.length}; pass the same loader, or start a new pass: step.batches(loader, resume=False)"
             )
 
     def _go_to(self, saved: Mapping[str, Any], skip: int, expected: list[int] | None) -> None:
@@ -176,20 +176,20 @@ class Place:
             for number in range(skip):
                 if next(self.iterator, _NOTHING) is _NOTHING:
                     raise UsageError(
-                        f"Step: the checkpoint is from after {skip} batches of a pass, and this loader has {number}; "
-                        "pass the same loader, or begin a new pass: step.batches(loader, resume=False)"
+                        f"Step: the checkpoint was saved after {skip} batches of a pass, and this loader has {number}; "
+                        "pass the same loader, or start a new pass: step.batches(loader, resume=False)"
                     )
             self._check_states(first["before"], set(saved["outside"]))
 
     def _check_states(self, wanted: Mapping[str, Any], outside: set[str]) -> None:
-        """The generators that only the loader draws from must have come to where they were."""
+        """Check that the generators of the loader have reached their saved states."""
         here = captured(self.given)
         drew = changed(self.began, here)
         wrong = drew & changed(_unpacked(wanted, self.given), here) - outside
         if wrong:
             raise UsageError(
-                f"Step: the loader draws otherwise from {min(wrong)} than in the pass that was saved; pass the loader "
-                "as at the beginning of its pass, or begin a new pass: step.batches(loader, resume=False)"
+                f"Step: the loader uses {min(wrong)} differently than in the saved pass; pass the loader "
+                "as at the beginning of its pass, or start a new pass: step.batches(loader, resume=False)"
             )
 
     def _draw_again(self, saved: Mapping[str, Any]) -> None:
@@ -208,7 +208,7 @@ class Place:
             batch = next(self.iterator)
         except StopIteration:
             raise UsageError(
-                "Step: the loader has fewer batches than in the pass that was saved; pass the same loader, or begin "
+                "Step: the loader has fewer batches than in the saved pass; pass the same loader, or begin "
                 "a new pass: step.batches(loader, resume=False)"
             ) from None
         return Drawn(batch, saved, state)
@@ -219,7 +219,7 @@ class Place:
 
 KINDS = {
     "order": "a DataLoader",
-    "stateful": "a loader with a state of its own",
+    "stateful": "a loader with a state_dict",
     "iterator": "an iterator",
     "drawn": "an iterable that draws no indices",
 }
@@ -236,7 +236,7 @@ def _kind(loader: Any) -> str:
 
 
 def checked_length(loader: Any) -> int | None:
-    """The length of a loader, or None where it has none; UsageError for what gives no batches."""
+    """The length of a loader, or None if it has none. Raises UsageError for an object that gives no batches."""
     must = "an iterable of batches, such as a DataLoader"
     try:
         iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
@@ -258,17 +258,17 @@ def length_of(loader: Any) -> int | None:
 
 
 def untouched(one: Place) -> bool:
-    """Whether nothing was computed with the batch that was handed out."""
+    """Whether nothing was computed with the batch that was yielded."""
     return not moved(one.mark) and not changed(one.seen, captured(one.given))
 
 
 def _workers_stay(loader: Any) -> bool:
-    """Whether worker processes keep their generators from one pass to the next."""
+    """Whether worker processes persist from one pass to the next, with their generators."""
     return bool(getattr(loader, "persistent_workers", False))
 
 
 def _unpacked(states: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Packed states as `captured` would give them: set, read, and put back."""
+    """Packed states in the form of `captured`: set, captured, and restored."""
     now = captured(given)
     set_generator_states(given, states)
     found = captured(given)

@@ -1,4 +1,4 @@
-"""Passes over a loader: one batch is looked ahead, and a pass that was saved in its middle goes on exactly there."""
+"""Passes over a loader: with one batch of look-ahead, and an exact resume of a pass that was saved in its middle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECORD = {"kind", "length", "taken", "began", "held", "order", "digest", "outsi
 
 
 class Places:
-    """The passes of a Step: how many have ended, which is open, and which is to be gone on with."""
+    """The passes of a Step: how many have ended, the open pass, and the pass to resume."""
 
     def __init__(self, progress: Progress, generators: Generators) -> None:
         self._progress, self._generators = progress, generators
@@ -36,13 +36,13 @@ class Places:
         return {**self.__dict__, "_open": None, "_left": None}  # a pass cannot be copied
 
     def begin(self, loader: Iterable[Any], resume: bool) -> Place:
-        """A pass over the loader, or the rest of the one that was saved."""
+        """Start a pass over the loader, or the rest of the saved pass."""
         one = Place(loader, self._generators.given)
         if self._saved is not None and self._since != self._progress.mark():
             self._saved = None  # steps have been made outside of it: the place is over
         if self._at_end and resume:
             warnings.warn(
-                f"Step: the checkpoint was saved with the last batch of a pass, so this is a new pass; count passes "
+                f"Step: the checkpoint was saved at the last batch of a pass, so this is a new pass; count passes "
                 f"with step.passes, which is {self.finished}",
                 UserWarning,
                 stacklevel=3,
@@ -55,11 +55,11 @@ class Places:
         return one
 
     def batches(self, place: Place, settle: Callable[[], None], before_next: Callable[[], None]) -> Iterator[Any]:
-        """The batches of a pass that has begun.
+        """The batches of a pass that has started.
 
         Args:
-            settle: called before each batch is handed out: finishes what an interrupt left.
-            before_next: called when it may be known whether the coming micro-batch is the last of an update.
+            settle: called before each batch is yielded; finishes an interrupted call.
+            before_next: called when it may be known whether the next micro-batch is the last of an update.
         """
         ended = False
         batch = place.draw()
@@ -83,15 +83,15 @@ class Places:
 
     @property
     def at_last(self) -> bool:
-        """Whether the last batch of a pass is out."""
+        """Whether the last batch of a pass was yielded."""
         return self._counted is not None and self._counted.at_last
 
     def called(self) -> bool:
-        """A micro-batch came in; whether it is the last of a pass, as far as can be known."""
+        """Count a micro-batch. Returns whether it is the last of a pass, as far as known."""
         return self._counted is not None and self._counted.called()
 
     def _hand_out(self, one: Place, current: Drawn, following: Drawn | None) -> Iterator[Any]:
-        """The batch that is next in the loop: once, or (to a loop that skips what it has seen) some times more."""
+        """Yield the next batch: once, or several times to a loop that skips batches by itself."""
         self._note(one, current, following)
         yield current.batch
         while one.repeats and untouched(one):
@@ -103,7 +103,7 @@ class Places:
         one.taken += 1
 
     def _close(self, one: Place, ended: bool) -> None:
-        """The loop is over: at the end of the pass, or before."""
+        """Called when the loop ends: at the end of the pass, or before."""
         self.finished += 1
         if self._open is one:
             self._open = None
@@ -111,7 +111,7 @@ class Places:
 
     def _note(self, one: Place, current: Drawn, following: Drawn | None) -> None:
         if self._open is not one and self._open is not None:
-            one.fault = self._open.fault = "two passes are open at once"
+            one.fault = self._open.fault = "two passes are open at the same time"
         self._open, self._saved, self._at_end = one, None, False
         one.held = [current] if following is None else [current, following]
         one.mark = marks()
@@ -120,7 +120,7 @@ class Places:
     # As a part
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the passes are; UsageError inside one that cannot be gone on with."""
+        """The state of the passes. Raises UsageError inside a pass that cannot be resumed."""
         if self._saved is not None and self._since == self._progress.mark():  # loaded, and not gone on with yet
             return {"finished": self.finished, "open": self._saved, "at_end": False}
         one, finished = self._open, self.finished
@@ -135,13 +135,13 @@ class Places:
         _check_passes(state, self._generators.given)
 
     def load_state_dict(self, state: Any) -> None:
-        """Take over what `state_dict` gave; the next pass goes on."""
+        """Load the result of `state_dict`; the next pass resumes."""
         saved = state or {"finished": 0, "open": None, "at_end": False}
         self.finished, self._saved, self._at_end = saved["finished"], saved["open"], saved["at_end"]
         self._open = self._left = None
 
     def loaded(self) -> None:
-        """All parts have been loaded: the place holds until the first step is made outside of it."""
+        """Called when all parts are loaded: the position is valid until a step is made outside the pass."""
         self._since = self._progress.mark()
 
     def kept(self) -> PutBack:
@@ -151,7 +151,7 @@ class Places:
 
 
 def _check_passes(saved: Any, given: Mapping[str, Any]) -> None:
-    """Raise UsageError for what `load_state_dict` could not go on with."""
+    """Raise UsageError for a state from which `load_state_dict` cannot resume."""
     if saved is None:  # of an earlier version
         return
     record = saved.get("open") if isinstance(saved, Mapping) else None

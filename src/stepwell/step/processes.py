@@ -1,4 +1,4 @@
-"""Which process writes a file, so that another can tell whether that one still lives."""
+"""The process that writes a file, so that another process can tell whether the writer is still running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @cache
 def host() -> str:
-    """This machine since its last start, and the name space of its process numbers, in eight hexadecimal digits."""
+    """An id of this boot of the machine and of its PID namespace, eight hexadecimal digits."""
     parts = [socket.gethostname()]
     for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
         try:
@@ -22,7 +22,7 @@ def host() -> str:
 
 
 def started(process: int) -> str:
-    """When a process began, in ticks since the machine did, or "0" where the system does not say."""
+    """The start time of a process, in ticks since boot; "0" if the system does not report it."""
     try:
         # the name, in brackets, may hold anything; 20 fields stand between its end and the time
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
@@ -36,7 +36,7 @@ def mark() -> str:
 
 
 def ended(given: str) -> bool | None:
-    """Whether the process of a mark has ended; None where this machine cannot tell."""
+    """Whether the process of a mark has ended; None if this machine cannot tell."""
     try:
         where, number, begun = given.split("-")
         process = int(number)

@@ -1,4 +1,4 @@
-"""How far runs have come: how many updates have happened, and whether the newest one has is not known yet."""
+"""The progress of runs: how many updates have happened, with the newest update's outcome possibly pending."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _RUNS: weakref.WeakSet[Progress] = weakref.WeakSet()  # a GAN's two take turns o
 
 
 class Progress:
-    """How far one run has come. As a part of checkpoints, how many updates were skipped.
+    """The progress of one run. The checkpoint stores how many updates were skipped.
 
     Attributes:
-        shares: the micro-batches of the next update that are in.
-        number: of the updates that have happened, as far as is known.
-        skipped: how many were skipped because a gradient was not finite, as far as is known.
-        pending: the outcome of the newest update, until lines 8 and 9 of it are done.
+        shares: the accumulated micro-batches of the next update.
+        number: how many updates have happened, as far as known.
+        skipped: how many updates were skipped because a gradient was not finite, as far as known.
+        pending: the outcome of the newest update, until its lines 8 and 9 are done.
     """
 
     def __init__(self, shares: Shares) -> None:
@@ -33,15 +33,15 @@ class Progress:
 
     @property
     def begun(self) -> int:
-        """How many updates have happened at most: the pending one included."""
+        """The number of updates if the pending update happened."""
         return self.number + (self.pending is not None)
 
     def mark(self) -> tuple[int, int]:
-        """A number of micro-batches and one of updates: another pair after every loss that was taken in."""
+        """Counts of micro-batches and updates: the pair changes with every loss."""
         return self.shares.number, self.begun + self.skipped
 
     def watch(self) -> None:
-        """This run counts for `moved` from now on."""
+        """Include this run in `moved` from now on."""
         _RUNS.add(self)
 
     # As a part
@@ -60,17 +60,17 @@ class Progress:
 
 
 def marks() -> dict[int, tuple[int, int]]:
-    """How far each run is, so that one can see whether any has taken in a loss since."""
+    """The mark of each run, to tell later whether any run has received a loss."""
     return {id(one): one.mark() for one in list(_RUNS)}
 
 
 def moved(since: Mapping[int, tuple[int, int]]) -> bool:
-    """Whether a run has taken in a loss since `marks` gave this."""
+    """Whether any run has received a loss since `marks` returned these."""
     now = marks()
     return any(now.get(one, mark) != mark for one, mark in since.items())
 
 
 def check_count(name: str, value: Any) -> None:
-    """Raise UsageError for a number of a checkpoint that counts nothing."""
+    """Raise UsageError for a number in a checkpoint that is not a count."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
-        raise UsageError(f"Step: '{name}' is {shown(value)} in the checkpoint; it must be a whole number from 0 on")
+        raise UsageError(f"Step: '{name}' is {shown(value)} in the checkpoint; it must be a whole number of at least 0")

@@ -1,8 +1,9 @@
-"""Several processes, one checkpoint: rank 0 writes what is common, every other rank its generators, beside it.
+"""One checkpoint of several processes: rank 0 writes the common state, every other rank writes its generators to a
+second file.
 
-Nobody waits for another process: `if rank == 0: step.save(path)` is as right as a save on all ranks. A rank finds its
-own generators at the resume by the number of the update; where it has none, they are seeded anew from those of rank 0
-and its rank, so that no two ranks draw the same dropout, and a warning says so.
+No process waits for another: `if rank == 0: step.save(path)` works, and so does a save on all ranks. At a resume, a
+rank finds its own generators by the number of the update. If a rank has no saved generators, they are reseeded from
+those of rank 0 and the rank, so that no two ranks draw the same dropout, with a warning.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _PATIENCE = 2.0  # seconds in which rank 0 begins its save, if it saves to the s
 
 
 def rank() -> int | None:
-    """The rank of this process, or None where it is the only one."""
+    """The rank of this process, or None for a single process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
     return torch.distributed.get_rank() if torch.distributed.get_world_size() > 1 else None
 
 
 def name_of_run() -> str | None:
-    """A name that all ranks of a job have in common; None where this process is the only one."""
+    """A name that all ranks of a job share; None for a single process."""
     if rank() is None:
         return None
     with contextlib.suppress(Exception):  # the store is torch's own matter
@@ -47,12 +48,12 @@ def name_of_run() -> str | None:
 
 
 def beside(path: Path, number: int) -> Path:
-    """Where a rank keeps what is its own."""
+    """The file of a rank's own state."""
     return path.with_name(f"{path.name}.rank{number}")
 
 
 def is_anothers(path: Path, run: str, mine: int) -> bool:
-    """Whether rank 0 saves to `path`, or (while it has not done so yet) will have in a moment."""
+    """Whether rank 0 saves to `path`; waits a moment for a save that has not started yet."""
     until = time.monotonic() + _PATIENCE
     while True:
         label = read_label(path)
@@ -66,23 +67,23 @@ def is_anothers(path: Path, run: str, mine: int) -> bool:
 
 
 def check_whole(content: Mapping[str, Any], path: Path, mine: int) -> None:
-    """Raise UsageError where a rank's own part of a sharded model would be left out."""
+    """Raise UsageError if this rank's part of a sharded model would not be saved."""
     name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
     if name is not None:
         own = path.with_name(f"{path.stem}-rank{mine}{path.suffix}")
         raise UsageError(
-            f"Step: '{name}' is sharded, and {path} is rank 0's; let each rank save to a path of its own, such as {own}"
+            f"Step: '{name}' is sharded, and rank 0 saves to {path}; let each rank save to its own path, such as {own}"
         )
 
 
 def check_same_rank(content: Mapping[str, Any], taken: Path) -> None:
-    """Raise UsageError where the parts of a sharded model are another rank's."""
+    """Raise UsageError if the parts of a sharded model belong to another rank."""
     mine, theirs = rank() or 0, (read_label(taken) or {}).get("rank") or 0
     name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
     if name is not None and mine != theirs:
         raise UsageError(
             f"Step: '{name}' in {taken} is rank {theirs}'s part of a sharded model, and this is rank {mine}; let each "
-            "rank save to a path of its own and load it from there"
+            "rank save to its own path and load from that path"
         )
 
 
@@ -91,7 +92,7 @@ def is_sharded(value: Any) -> bool:
 
 
 def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: Files) -> None:
-    """Write this rank's part of a save, with those of the saves before that may still be loaded."""
+    """Write this rank's part of a save, with its parts of earlier saves that may still be loaded."""
     place = beside(path, mine)
     old = _read(place)
     entries = old["entries"] if old is not None and old["run"] == state["run"] else []
@@ -102,7 +103,7 @@ def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: Fi
 
 
 def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, Any]:
-    """The state with this rank's generators and pass in the place of those of the rank that has saved it."""
+    """The state, with the generators and the pass of this rank instead of those of the rank that saved it."""
     mine = rank()
     if mine is None or not isinstance(state, Mapping):
         return state
@@ -116,8 +117,9 @@ def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, 
     if theirs is None and mine == 0:  # saved by a single process: rank 0 goes on in its place
         return state
     warnings.warn(
-        f"Step: {taken} has the random state of rank {theirs or 0}, and rank {mine} has none of its own beside it: the "
-        "global generators are seeded anew from that state and the rank, those given are as there; to go on bit for "
+        f"Step: {taken} has the random state of rank {theirs or 0}, and none of rank {mine} was saved with it: the "
+        "global generators are reseeded from that state and the rank, given generators take the saved state; to "
+        "resume bit for "
         "bit, call step.save on every rank",
         UserWarning,
         stacklevel=5,
@@ -126,14 +128,14 @@ def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, 
 
 
 def _unordered(passes: Any) -> Any:
-    """Where another rank is in its pass, without the order of its own samples."""
+    """The position of another rank in its pass, without the order of that rank's samples."""
     if not isinstance(passes, Mapping) or not isinstance(passes.get("open"), Mapping):
         return passes
     return {**passes, "open": {**passes["open"], "order": None, "digest": None}}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a rank has kept, or None where there is nothing that could be used."""
+    """The saved state of a rank, or None without a usable state."""
     if not path.is_file():
         return None
     with contextlib.suppress(Exception):  # whatever a torn file makes torch raise

@@ -1,4 +1,5 @@
-"""Updates that somebody puts back afterwards, made as a Step makes them, which is left as it was."""
+"""Trial updates, made as a Step makes them. The caller restores the weights afterwards, and the user's Step is
+unchanged."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from stepwell.step.step import Step
 
 
 class Rehearsal(Step):
-    """A Step for updates that do not count, over an optimizer that may have a Step already. What it changes outside of
-    itself (weights, optimizer, scaler) is put back by the caller, who ends with `leave`.
+    """A Step for trial updates, over an optimizer that may already have a Step. The caller restores what a rehearsal
+    changes (weights, optimizer, scaler) and ends with `leave`.
 
     Args:
-        options: those of a Step. An optimizer that takes estimates of the Hessian gets them from Hutchinson by default.
+        options: the options of a Step. An optimizer that uses estimates of the Hessian gets Hutchinson by default.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, **options: Any) -> None:
@@ -27,8 +28,8 @@ class Rehearsal(Step):
 
     @classmethod
     def of(cls, step: Step) -> Rehearsal:
-        """With the clipping, the accumulation, the scaler, the model and the estimator of a Step, whose schedule and
-        averages rest."""
+        """A rehearsal with the clipping, accumulation, scaler, model and estimator of a Step. That Step's schedule and
+        averages are not advanced."""
         return cls(
             step.optimizer,
             clip=copy.deepcopy(step.clip),
@@ -39,12 +40,12 @@ class Rehearsal(Step):
         )
 
     def restart(self) -> None:
-        """The next update is the first one again."""
+        """Make the next update the first again."""
         self.clip = copy.deepcopy(self._clip_at_first)
         if self.estimator is not None:
             self.estimator.updates = 0
-        self._begin_anew()
+        self._restart()
 
     def leave(self) -> None:
-        """Other passes of the model follow: they are synchronised between processes."""
+        """End the rehearsal: later passes of the model are synchronized between processes."""
         self._sync.before(last=True)

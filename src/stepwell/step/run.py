@@ -1,7 +1,7 @@
-"""What a Step is from one update to the next: its parts, what is known of them, and how they are saved.
+"""The parts of a Step, their state between updates, and how they are saved.
 
-After an exception or an interrupt the run is before an update or after it, never in between: a call that was ended is
-finished here, by the next one or on its own way out.
+After an exception or an interrupt the run is before an update or after it, never in between. An interrupted call is
+completed here, either on its own way out or by the next call.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from stepwell.step.attributes import Attribute, check_name
 from stepwell.step.averages import Averages
 from stepwell.step.averaging import Averaging, averages_from
 from stepwell.step.backward import Backward
-from stepwell.step.beside import Beside
-from stepwell.step.bound import Bound, Reduction, checked_table
+from stepwell.step.bound_schedules import Bound, Reduction, checked_table
 from stepwell.step.clipping import Clip, Clipping, clip_from
+from stepwell.step.current_update import Made
 from stepwell.step.estimating import Estimating, checked_estimator
 from stepwell.step.estimators import Estimator
 from stepwell.step.files import Files
 from stepwell.step.generators import Generators, checked_generators
-from stepwell.step.gradients_between import Left
+from stepwell.step.gradient_guard import Left
 from stepwell.step.interrupts import Held
-from stepwell.step.loaded import checked_overrides, say_of_loaded
-from stepwell.step.made import Made
-from stepwell.step.not_finite import Skips, checked_warn_skipped
+from stepwell.step.model_and_optimizer import Trained, checked_model, checked_optimizer
+from stepwell.step.outside_calls import Beside
+from stepwell.step.overrides import checked_overrides, say_of_loaded
 from stepwell.step.part import Parts
 from stepwell.step.places import Places
 from stepwell.step.progress import Progress
 from stepwell.step.scaling import Scaler, checked_scaler
+from stepwell.step.skips import Skips, checked_warn_skipped
 from stepwell.step.switching import Switching
 from stepwell.step.synchronisation import Synchronisation
-from stepwell.step.trained import Trained, checked_model, checked_optimizer
 
 
 def _checked_accumulate(accumulate: Any) -> int:
@@ -51,7 +51,7 @@ def _checked_accumulate(accumulate: Any) -> int:
 
 
 class Run:
-    """The parts of a Step. `Step` says what the arguments are, and in which order an update goes through the parts."""
+    """The parts of a Step. `Step` documents the arguments, and the order in which an update uses the parts."""
 
     optimizer = Attribute[torch.optim.Optimizer]("_trained", "optimizer", checked_optimizer)
     model = Attribute[torch.nn.Module | None]("_trained", "model", checked_model)
@@ -119,8 +119,8 @@ class Run:
             object.__setattr__(self, name, value)
 
     def _parts(self) -> Parts:
-        """What is saved, in the order in which it is checked and loaded: first what the others are checked against,
-        then what holds state, at last what goes on from there."""
+        """The saved parts in the order of checking and loading: first the parts that others are checked against, then
+        the parts with state, last the parts that continue from that state."""
         return (
             ("switched", self._switching),
             ("skipped", self._progress),
@@ -139,18 +139,20 @@ class Run:
     # Before an update or after it
 
     def _begin(self, what: str) -> None:
-        """At the beginning of every call: what an interrupt left, and what was set by hand."""
+        """At the beginning of every call: complete an interrupted call, and read values set by hand."""
         self._repair(stuck=what in ("step", "flush", "closure"))
         self._refuse_inside_averaged(what)
         self._bound.refresh()
 
     def _refuse_inside_averaged(self, what: str) -> None:
         if self._averaging.swapped:
-            raise UsageError(f"Step: {what}() inside `with step.averaged()` would act on the averages; leave it first")
+            raise UsageError(
+                f"Step: {what}() inside `with step.averaged()` would act on the averages; exit the context first"
+            )
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Around what changes the run: after an exception the run is before the update, or after it."""
+        """Context manager around changes of the run: after an exception the run is before the update, or after it."""
         self._made.outcome = None
         self._clipping.forget()
         self._busy = self._inside = True
@@ -163,10 +165,10 @@ class Run:
             self._inside = False
 
     def _repair(self, stuck: bool = False) -> None:
-        """Where a call was ended by an exception or an interrupt: count an update that was made, drop what was not.
+        """After an interrupted call: count an update that was made, or drop an update that was not made.
 
         Args:
-            stuck: there cannot be a call that is still running (a hook may ask for `number` during an update).
+            stuck: whether no call can still be running (a hook may ask for `number` during an update).
         """
         if not self._busy or (self._inside and not stuck):
             return
@@ -180,12 +182,12 @@ class Run:
             if progress.pending is not None and not progress.pending.waits:
                 self._settle()
             progress.number = max(progress.number, self._averaging.at)
-            self._begin_anew()
+            self._restart()
             if self._bound.is_behind:
                 self._bound.write()
 
     def _count(self, outcome: Reading) -> None:
-        """The update was made, or skipped; whether it was is known later. Line 7."""
+        """Called when the update was made or skipped; which of the two is known later. Line 7."""
         self._progress.pending = outcome
         if self._made.unrecorded is not None:
             self._scaler.record(self._trained.optimizer, self._made.unrecorded)
@@ -213,12 +215,12 @@ class Run:
             self._averaging.counted()
         self._bound.write()
 
-    def _begin_anew(self) -> None:
-        """Line 10: the next micro-batch is the first of an update."""
+    def _restart(self) -> None:
+        """Line 10: make the next micro-batch the first of an update."""
         self._trained.drop_gradients()
         self._estimating.drop()
         self._scaler.drop()
-        self._shares.start_anew()
+        self._shares.restart()
         self._left.drop()
         self._sync.drop()
         self._before_next()
@@ -227,29 +229,30 @@ class Run:
         self._busy = False
 
     def _before_next(self) -> None:
-        """Settle whether the coming micro-batch is synchronised: line 2."""
+        """Decide whether the next micro-batch is synchronized: line 2."""
         last = self._shares.number + 1 >= self._shares.accumulate
         self._sync.before(last=last or self._places.at_last)
 
     # Another optimizer
 
     def switch(self, to: str | type[Any], *, lr: Any, carry: bool = True, **options: Any) -> torch.optim.Optimizer:
-        """Go on with another optimizer over the same groups; number, schedules, averages and clipping go on, too.
+        """Replace the optimizer, keeping parameter groups, update count, schedules, averages and clipping.
 
         Args:
-            to: name or class of the new one.
-            lr: its rate at the next update (of the first group); the schedule goes on from there in its shape. Or a
-                `Swats` that is ready.
-            carry, options: see `stepwell.switch`, which says what is carried over.
+            to: name or class of the new optimizer.
+            lr: learning rate of the first group at the next update; the schedule continues from this rate with its
+                shape. Or a `Swats` that is ready.
+            carry, options: see `stepwell.switch`, which lists the state that is carried over.
 
-        Returns the new optimizer, which is `step.optimizer` from now on. A run that is loaded from a checkpoint after
-        the switch needs no second one: `load` switches by itself.
+        Returns the new optimizer, which is `step.optimizer` from now on. A checkpoint that is saved after the
+        switch resumes with the new optimizer: `load` switches by itself.
 
         >>> if step.number == 5_000:
         ...     step.switch("sgd", lr=0.1, momentum=0.9)
 
-        Raises UsageError within an accumulation, for what `stepwell.switch` refuses, and where a schedule drives what
-        the new one does not have, or gives rates itself; nothing is changed then.
+        Raises UsageError within an accumulation, for everything that `stepwell.switch` refuses, for a schedule of a
+        hyperparameter that the new optimizer does not have, and for a schedule that gives rates and not factors.
+        Nothing is changed then.
         """
         self._begin("switch")
         self._shares.check_none_in("; switch after an update")
@@ -258,7 +261,7 @@ class Run:
         return self.optimizer
 
     def observe(self, metric: Any) -> None:
-        """Show the Plateau a metric; a lower rate holds from the next update on."""
+        """Pass a metric to the Plateau; a lower rate takes effect at the next update."""
         if self.plateau is not None:
             self._repair()
             self._settle()
@@ -266,15 +269,15 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The weights are their averages inside, for evaluating or exporting; bit for bit what they were afterwards.
+        """Context manager: use the averaged weights inside, restore the training weights exactly on exit.
 
-        With `model`, so are the running statistics of batch norm, also if they are taken anew inside.
+        With `model`, the running statistics of batch norm are restored as well, even if they were recomputed inside.
 
         >>> with step.averaged():
         ...     accuracy = evaluate(model)
         """
         if self.average is None:
-            raise UsageError("Step: there are no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
+            raise UsageError("Step: this Step has no averages; make it with Step(..., ema=0.999) or average=SWA(...)")
         self._begin("averaged")
         self._settle()
         with self._averaging.swapped_in():
@@ -283,11 +286,11 @@ class Run:
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run needs beside the model's weights, between two accumulations.
+        """The complete state of the run except the model's weights, between two accumulations.
 
-        The optimizer's state (by name, if it has names), the numbers of updates and skips, the scaler, the averages,
-        what clipping, the Plateau and the estimator remember, and the random generators: Python's, NumPy's, torch's on
-        the CPU and on every GPU, and those given as `generators`.
+        It contains the optimizer's state (by name, if the parameters have names), the numbers of updates and skips, the
+        scaler, the averages, the states of clipping, Plateau and estimator, and the random generators: Python's,
+        NumPy's, torch's on the CPU and on every GPU, and the given `generators`.
 
         Raises UsageError within an accumulation (its gradients would be lost) and inside `averaged`.
         """
@@ -297,10 +300,10 @@ class Run:
         return saving.state_dict(self._parts())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave. An accumulation that has begun is dropped.
+        """Load the result of `state_dict`. An incomplete accumulation is dropped.
 
-        Raises UsageError naming the first parameter that does not fit, or the part that is missing; then nothing has
-        changed.
+        Raises UsageError that names the first parameter that does not fit, or the missing part. Nothing is changed
+        then.
         """
         self._repair()
         self._refuse_inside_averaged("load_state_dict")
@@ -316,27 +319,29 @@ class Run:
         keep: int = 3,
         extra: Any = None,
     ) -> Path:
-        """Write a checkpoint of the run: `state_dict()`, the model's and what you add.
+        """Write a checkpoint of the run: `state_dict()`, the state of the model, and `extra`.
 
-        It is written to a temporary file, forced to the disk and renamed, so that `path` is always there and whole. The
-        ones before become `path` with `.1`, `.2`, ... before the suffix. Only what the saves of this run (continued by
-        `load`) have made is ever replaced or deleted: numbers that other files have are passed over, and the checkpoint
-        of another run that stands at `path` gets the first free number and is kept.
+        The checkpoint is written to a temporary file, forced to disk and renamed, so that `path` is always a complete
+        file. Earlier checkpoints become `path` with `.1`, `.2`, ... before the suffix. Only files written by this run
+        (also before a resume by `load`) are replaced or deleted: numbers of other files are skipped, and a checkpoint
+        of another run at `path` is kept under the first free number.
 
-        Inside a loop over `batches` it is taken where the loop is. Several processes may all call this with one path:
-        rank 0 writes the checkpoint, every other rank its random generators, to `path` with `.rank1`, `.rank2`, ...
-        behind it; nobody waits. Where only rank 0 calls it, `load` seeds the other ranks anew, each differently.
+        Inside a loop over `batches` the checkpoint contains the position of the loop. Several processes may call `save`
+        with
+        the same path: rank 0 writes the checkpoint, and every other rank writes its random generators to `path` with
+        `.rank1`, `.rank2`, ... appended. No process waits. If only rank 0 calls `save`, `load` reseeds the other ranks,
+        each differently.
 
         Args:
-            path: such as "runs/a/checkpoint.pt"; its folder is made.
-            model: whose weights and buffers are saved; the Step's own by default.
-            keep: how many checkpoints stay, this one included, at least 1. With 1 there is nothing to fall back to
-                should the file be damaged.
-            extra: what else you need (the epoch, the place in the data): numbers, text, tensors, in lists and dicts.
+            path: such as "runs/a/checkpoint.pt"; missing folders are created.
+            model: the module whose weights and buffers are saved; the Step's `model` by default.
+            keep: how many checkpoints to keep, the new checkpoint included, at least 1. With 1 there is no earlier
+                checkpoint to fall back to if the file is damaged.
+            extra: your own values (such as the epoch): numbers, text, tensors, in lists and dicts.
 
-        Raises UsageError where `path` is a file that no Step wrote or that another process saves to, within an
-        accumulation, and inside a pass that could not be gone on with. Where the disk is full or cannot be written,
-        the UsageError is an OSError, too. The checkpoints before stay as they are.
+        Raises UsageError if no Step wrote the file at `path`, if another process saves to `path`, within an
+        accumulation, and inside a pass that cannot be resumed. If the disk is full or not writable, the UsageError is
+        also an OSError. Earlier checkpoints are unchanged then.
         """
         return checkpoint.save(self.state_dict, self._files, path, self._model_to_save(model), keep, extra)
 
@@ -347,24 +352,24 @@ class Run:
         *,
         overrides: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Continue from the newest whole checkpoint at `path`, and return its `extra`.
+        """Load the newest intact checkpoint at `path`, and return its `extra`.
 
-        A file that is cut short or damaged is passed over with a warning, and the one before is taken. Files are read
+        A truncated or damaged file is skipped with a warning, and the previous checkpoint is loaded. Files are read
         with `weights_only=True`: they cannot run code.
 
-        Hyperparameters become those of the checkpoint, and one warning says which of this optimizer's that replaced.
-        The schedule is this Step's; where its factor at this update differs from that in the checkpoint by a tenth or
-        more (a longer run), one warning says how the hyperparameter jumps.
+        Hyperparameters are loaded from the checkpoint; one warning lists the values of this optimizer that were
+        replaced. The schedule is that of this Step. If its factor at this update differs by a tenth or more from the
+        factor in the checkpoint (as in a longer run), one warning says how the hyperparameter jumps.
 
         Args:
-            overrides: hyperparameters that shall have these values in every group, whatever the checkpoint says, as
-                {"lr": 1e-4, "weight_decay": 0.1}. Of one that a schedule drives it is the base.
+            overrides: values that replace those of the checkpoint in every group, as {"lr": 1e-4, "weight_decay": 0.1}.
+                For a scheduled hyperparameter, the value is the base.
 
         >>> step.save("runs/a/checkpoint.pt")
         >>> step.load("runs/a/checkpoint.pt", overrides={"lr": 1e-4})
 
-        Raises UsageError where there is none, and for a checkpoint of another model, naming the first parameter that
-        differs; then nothing has changed.
+        Raises UsageError if there is no checkpoint, and for a checkpoint of another model, naming the first parameter
+        that differs. Nothing is changed then.
         """
         self._repair()
         self._refuse_inside_averaged("load")
@@ -378,8 +383,8 @@ class Run:
         return getattr(model, "module", model) if self._sync.group is not None else model
 
     def _loaded(self) -> None:
-        """All parts have been loaded: an accumulation that has begun is dropped."""
-        self._begin_anew()
+        """Called when all parts are loaded: an incomplete accumulation is dropped."""
+        self._restart()
         self._progress.pending = None
         self._averaging.at = self._progress.number
         self._skips.updated()

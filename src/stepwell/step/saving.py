@@ -1,4 +1,4 @@
-"""The state of a run: what its parts give, under their names, and how it gets back into them."""
+"""The state of a run: the states of its parts by name, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _OPTIONAL = {
 
 
 def state_dict(parts: Parts) -> dict[str, Any]:
-    """The state of a step between two accumulations. Tensors are those in use, not copies."""
+    """The state of a Step between two accumulations. Tensors are those in use, not copies."""
     table = dict(parts)
     return {"format": FORMAT, **{name: table[name].state_dict() for name in _NAMES}}
 
 
 def load_state_dict(parts: Parts, state: Any, then: Callable[[], None]) -> None:
-    """Load a state into the parts, the first of which decides what fits the others, and do what comes `then`; or raise
-    UsageError and change nothing."""
+    """Load a state into the parts and call `then`, or raise UsageError and change nothing. The first part decides what
+    fits the others."""
     (ahead, first), *others = parts
     undo: list[PutBack] = [first.kept()]
     try:
@@ -51,9 +51,9 @@ def load_state_dict(parts: Parts, state: Any, then: Callable[[], None]) -> None:
 
 
 def check(parts: Parts, state: Any) -> None:
-    """Raise UsageError for the first part that does not fit, as far as it can be seen without loading."""
+    """Raise UsageError for the first part that does not fit, as far as known without loading."""
     if not isinstance(state, Mapping) or state.get("format") != FORMAT:
-        raise UsageError("Step: this is no state of a Step; pass what step.state_dict() returned")
+        raise UsageError("Step: this is not the state of a Step; pass the result of step.state_dict()")
     missing = [name for name in _NAMES if name not in state and name not in _LATER]
     if missing:
         raise UsageError(f"Step: the checkpoint has no '{missing[0]}'; was it changed after it was saved?")
@@ -62,6 +62,8 @@ def check(parts: Parts, state: Any) -> None:
         here, there = table[name].state_dict() is not None, state[name] is not None
         if here != there:
             has, lacks = ("this Step", "the checkpoint") if here else ("the checkpoint", "this Step")
-            raise UsageError(f"Step: {has} has '{name}' ({made}) and {lacks} has none; make them alike")
+            raise UsageError(
+                f"Step: {has} has '{name}' ({made}) and {lacks} does not; make the Step like the saved one"
+            )
     for name, part in parts:
         part.check_state(state.get(name))

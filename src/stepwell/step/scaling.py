@@ -1,11 +1,12 @@
-"""One `GradScaler` for a Step, for several Steps, or for a Step and a plain loop.
+"""One `GradScaler` for a Step, for several Steps, or for a Step together with a plain loop.
 
-    scale     that of an accumulation is the one in force at its first micro-batch, until its update: whatever becomes
-              of the scaler's meanwhile, all micro-batches are divided by what they were multiplied with
-    update    the scaler's, once per round of the Steps that share it: when all of those have made an update that made
-              one in the last two rounds. A gradient of any of them that is not finite lowers the scale.
+    scale     An accumulation keeps the scale of its first micro-batch until its update: all micro-batches are
+              divided by the factor that they were multiplied with, even if the scaler changes its scale meanwhile.
+    update    The scaler is updated once per round of the Steps that share it: when every Step that made an update in
+              one of the last two rounds has made another. A gradient of any of these Steps that is not finite lowers
+              the scale.
 
-Where a plain loop is between `unscale_` and `scaler.update()`, the round is left to its own `scaler.update()`.
+While a plain loop is between `unscale_` and `scaler.update()`, its own `scaler.update()` ends the round.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ class Scaling:
         return scaled
 
     def inverse(self) -> Tensor:
-        """What unscales the gradients of this accumulation."""
+        """The factor that unscales the gradients of this accumulation."""
         scale = self._scaler._scale if self._held is None else self._held
         return scale.double().reciprocal().float()
 
     def drop(self) -> None:
-        """The next micro-batch is the first."""
+        """Make the next micro-batch the first of an accumulation."""
         self._held = None
 
     def record(self, optimizer: Any, found_inf: Tensor) -> None:
-        """An update was made, or skipped: line 7."""
+        """Record an update that was made or skipped: line 7."""
         self._round.record(self, self._scaler, optimizer, found_inf)
 
     def normal_skips(self) -> int:
-        """How many updates a fresh scaler may skip one after the other until its scale is 1."""
+        """How many updates in a row a fresh scaler may skip until its scale is 1."""
         scale, factor, count = float(self._scaler._init_scale), float(self._scaler.get_backoff_factor()), 0
         while scale > 1 and count < 64:
             scale, count = scale * factor, count + 1
@@ -63,7 +64,7 @@ class Scaling:
 
 
 class Scaler:
-    """The GradScaler of a Step, or none.
+    """The GradScaler of a Step, if any.
 
     Attributes:
         given: the scaler.
@@ -75,7 +76,7 @@ class Scaler:
         self.scaling: Scaling | None = None
 
     def join(self) -> None:
-        """Take a share in the scaler, whose rounds wait for this Step from now on."""
+        """Share the scaler: its rounds wait for this Step from now on."""
         if self.given is not None:
             self.scaling = Scaling(self.given)
 
@@ -83,16 +84,16 @@ class Scaler:
         return loss if self.scaling is None else self.scaling.scale(loss)
 
     def unscaled(self, factor: Factor) -> Factor:
-        """The factor, times what unscales the gradients of this accumulation."""
+        """The factor, multiplied by the factor that unscales the gradients of this accumulation."""
         return factor if self.scaling is None else factor * self.scaling.inverse()
 
     def record(self, optimizer: Any, found_inf: Tensor) -> None:
-        """An update was made, or skipped: line 7."""
+        """Record an update that was made or skipped: line 7."""
         if self.scaling is not None:
             self.scaling.record(optimizer, found_inf)
 
     def drop(self) -> None:
-        """The next micro-batch is the first."""
+        """Make the next micro-batch the first of an accumulation."""
         if self.scaling is not None:
             self.scaling.drop()
 
@@ -114,7 +115,7 @@ class Scaler:
 
 
 def checked_scaler(scaler: Any) -> Any:
-    """The scaler, None for one that is not enabled, or UsageError."""
+    """The scaler, None for a scaler that is not enabled, or UsageError."""
     if scaler is None:
         return None
     if not isinstance(scaler, torch.amp.GradScaler):
@@ -123,7 +124,7 @@ def checked_scaler(scaler: Any) -> Any:
 
 
 class _Round:
-    """What has come in since the last update of a scaler."""
+    """The updates that Steps made since the last update of a scaler."""
 
     def __init__(self) -> None:
         self.expected: weakref.WeakSet[Scaling] = weakref.WeakSet()  # who ends a round by having come

@@ -1,28 +1,28 @@
-"""One training step in the one right order:
+"""One training step in the correct order:
 
- 1  backward, the loss weighted by its share of the accumulated batch; before it, every few updates, what an estimate of
-    the Hessian needs (Sophia)
- 2  gradient synchronisation between processes only on the last micro-batch
- 3  unscale (GradScaler): as a factor, not as a pass of its own
+ 1  backward, with the loss weighted by its share of the accumulated batch; every few updates, before backward, the
+    passes that estimate the Hessian (Sophia)
+ 2  gradient synchronization between processes, only on the last micro-batch
+ 3  unscale (GradScaler): as a factor, not as a separate pass
  4  the global norm and one flag, whether it is finite; both stay on the device
- 5  clip: as a factor handed to the optimizer's kernel
- 6  update, under the flag: where a gradient is not finite nothing changes
+ 5  clip: as a factor passed to the optimizer's kernel
+ 6  update, under the flag: if a gradient is not finite nothing changes
  7  the scaler's update
  8  schedule, counting updates that happened
  9  averages of the weights (EMA)
 10  gradients to None
-11  the one place where a checkpoint may be taken
+11  the only point at which a checkpoint may be saved
 
-The first line begins with gradients at None: what another backward pass left in these parameters (the other network's,
-in a GAN) is not of this batch.
+Gradients are cleared before line 1, so that gradients left by another backward pass (the other network of a GAN) are
+not added.
 
-On a GPU nothing waits for the device. Whether update n happened is known on the host while the device works at step
-n + 1; so 8 and 9 of update n are done just before update n + 1, or when they are asked for (`number`, `averaged`,
-`state_dict`, ...), which gives the same numbers: the weights have not changed since.
+On a GPU nothing waits for the device. The host learns whether update n happened while the device works on step
+n + 1. So lines 8 and 9 of update n run just before update n + 1, or when `number`, `averaged`, `state_dict`, ... need
+them. The numbers are the same, because the weights have not changed since.
 
-After an exception or an interrupt the run is before an update or after it, never in between: handlers of signals wait
-while lines 3 to 9 are done, and the next call (or the same, on its way out) finishes what was done of an update that
-was made, and drops the gradients of one that was not.
+After an exception or an interrupt the run is before an update or after it, never in between. Signal handlers wait
+while lines 3 to 9 run. The interrupted call (or the next call) completes an update that was made, and drops the
+gradients of an update that was not made.
 """
 
 from __future__ import annotations
@@ -55,53 +55,56 @@ class Step(Run):
     """The training step around an optimizer: backward, accumulation, clipping, update, schedule, averages, checkpoint.
 
     Args:
-        optimizer: of stepwell (clipping and unscaling are then a factor inside its kernel), or any of `torch.optim`
-            (the factor is then applied by one pass over the gradients, `torch._foreach_mul_`, and on a GPU an
-            optimizer that is not fused waits for the flag of line 4). Lightning's `self.optimizers()` is unwrapped,
-            and its `global_step` counts the updates of every Step.
-        schedule: of lr, or a dict of schedules (see `stepwell.schedules.apply`). It counts updates that happened.
-        clip_norm: largest Euclidean norm of the whole gradient, above 0; None does not clip.
+        optimizer: an optimizer of stepwell, whose kernel applies clipping and unscaling as a factor; or any optimizer
+            of `torch.optim`. For these the factor costs one pass over the gradients (`torch._foreach_mul_`), and on a
+            GPU an optimizer that is not fused waits for the flag of line 4. Lightning's `self.optimizers()` is
+            unwrapped, and its `global_step` counts the updates of every Step.
+        schedule: a schedule for lr, or a dict of schedules (see `stepwell.schedules.apply`). Skipped updates do not
+            count.
+        clip_norm: maximal Euclidean norm of the whole gradient, above 0; None does not clip.
         accumulate: micro-batches per update, at least 1.
-        clip: another way to clip: `ClipValue`, `AdaptiveClip`, `AutoClip`. Not together with `clip_norm`.
+        clip: another way to clip: `ClipValue`, `AdaptiveClip`, `AutoClip`. Cannot be combined with `clip_norm`.
         scaler: a `torch.amp.GradScaler`, for fp16; bf16 needs none.
-        ema: decay of an average of the weights, such as 0.999: short for average=Average(0.999).
+        ema: decay of an average of the weights; ema=0.999 is short for average=Average(0.999).
         average: an average of the weights: `Average` (exponential), `SWA` (uniform).
-        total_steps: updates of the run, if known: fractions of the schedule are resolved, and one that does not fit
-            the run is refused.
-        plateau: a `Plateau` whose factor multiplies lr; show it the metric with `observe`.
-        model: the module that is trained. Needed where it is distributed (see line 2), for averages that take the
-            model's floating-point buffers along (batch norm's statistics), and the default of `save` and `load`.
-        generators: random generators by name, saved with the run beside the global ones: those of a DataLoader's
-            shuffling, as {"data": generator} (torch.Generator, numpy.random.Generator or random.Random).
-        estimator: what estimates the Hessian's diagonal for Sophia, `GaussNewtonBartlett` or `Hutchinson`.
-        warn_skipped: after how many updates in a row that were skipped to warn, once, with the name of the first
-            parameter whose gradient is not finite; None never does. The skips by which a fresh scaler comes down to
-            its scale are not counted.
+        total_steps: updates of the run, if known. Fractions in the schedule are then resolved, and a schedule that does
+            not fit the run is refused.
+        plateau: a `Plateau` whose factor multiplies lr; pass the metric to `observe`.
+        model: the trained module, and the default of `save` and `load`. Needed for a distributed model (line 2), and to
+            average the model's floating-point buffers (batch norm's statistics).
+        generators: random generators by name, saved with the run in addition to the global generators. Give the
+            generator that shuffles a DataLoader, as {"data": generator} (torch.Generator, numpy.random.Generator or
+            random.Random).
+        estimator: estimator of the Hessian's diagonal for Sophia, `GaussNewtonBartlett` or `Hutchinson`.
+        warn_skipped: how many skipped updates in a row cause one warning, which names the first parameter whose
+            gradient is not finite; None never warns. Skips by which a fresh scaler finds its scale are not counted.
 
     >>> step = Step(optimizer, warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
     >>> for batch in step.batches(loader):
     ...     done = step(loss_fn(model(batch.x), batch.y))
 
-    Micro-batches of unequal size are weighted by what their loss is the mean of: `step(loss, weight=tokens)`. The
-    update is then that of one big batch, to rounding.
+    Micro-batches of unequal size are weighted by the number of samples or tokens that the loss averages over:
+    `step(loss, weight=tokens)`. The update then equals that of the whole batch, up to rounding.
 
-    The learning rate may be set by hand between updates, as `group["lr"] = 0.1`: that is the new base, which the
-    schedule multiplies from the next update on (with a warning where the rate of that update then is another number).
-    So with every hyperparameter that the schedules drive; one that gives values itself (`.between`) refuses it.
+    The learning rate may be set by hand between updates, as `group["lr"] = 0.1`. The value is the new base, which the
+    schedule multiplies from the next update on; a warning is given if the rate of that update differs from the value.
+    The same holds for every scheduled hyperparameter. A schedule that gives values (`.between`) refuses a value set by
+    hand.
 
-    The Step does all that a loop does around the backward pass. What is left of that by habit is noticed:
-    `optimizer.zero_grad()` between micro-batches and `optimizer.step()` within an accumulation are refused,
-    `optimizer.step()` elsewhere is warned of, and so is a torch scheduler that drives lr beside the Step's schedule.
+    The Step replaces all calls around the backward pass of a training loop. Calls left over from such a loop are
+    detected: `optimizer.zero_grad()` between micro-batches and `optimizer.step()` within an accumulation are refused. A
+    warning is given for `optimizer.step()` elsewhere, and for a torch scheduler that drives lr together with the Step's
+    schedule.
 
-    Hooks before the optimizer's step see the gradient that the update takes: unscaled, weighted, clipped. (Where there
-    is one, the factor is applied by a pass of its own.)
+    Hooks before the optimizer's step see the gradient that the update uses: unscaled, weighted, clipped. (With such a
+    hook, the factor is applied by a separate pass.)
 
-    GANs: one Step for each network, side by side. Each drops what the other's backward pass left in its parameters
-    before its own; where accumulations interleave, freeze the other network during the backward pass. They may share a
-    scaler, which is then updated once per round.
+    GANs: use one Step for each network. Each Step clears the gradients that the other network's backward pass left in
+    its parameters. If accumulations interleave, freeze the other network during the backward pass. The Steps may share
+    a scaler, which is then updated once per round.
 
     Optimizers whose step happens inside the backward pass (gradient release) are refused: clipping by a global norm,
-    skipping and accumulation need all gradients at once.
+    skipping and accumulation need all gradients together.
 
     Raises UsageError for arguments out of range, and for a schedule that does not fit.
     """
@@ -110,24 +113,24 @@ class Step(Run):
     def __call__(
         self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False, logits: Logits | None = None
     ) -> Done:
-        """Take in the loss of one micro-batch; with the last of an accumulation, update.
+        """Run backward for one micro-batch; on the last micro-batch of an accumulation, update the weights.
 
         Args:
             loss: a scalar with a graph, the mean over its samples or tokens, unscaled. Call this outside of
                 `torch.autocast`.
-            weight: of this micro-batch against the others: how many samples or tokens its loss is the mean of. A
-                number above 0, or a tensor of one number, which is not waited for.
-            retain_graph: as in `Tensor.backward`, for a graph that is needed again.
-            logits: of this micro-batch, or a function that returns them, for an estimator that draws labels from them.
+            weight: weight of this micro-batch relative to the others: the number of samples or tokens that the loss
+                averages over. A number above 0, or a tensor of one number, which is not waited for.
+            retain_graph: as in `Tensor.backward`, for a graph that is used again.
+            logits: logits of this micro-batch, or a function that returns them, for an estimator that draws labels.
 
-        Raises UsageError for a loss that is not a scalar with a graph, for a graph that was used up, where no parameter
+        Raises UsageError for a loss that is not a scalar with a graph, for a graph that was freed, if no parameter
         gets a gradient, past the horizon of the schedule, and for an optimizer that needs `closure`. Weights, state and
-        schedule are then what they were, and the accumulation begins anew.
+        schedule are then unchanged, and the accumulation restarts.
         """
         self._begin("step")
         if needs_closure(self.optimizer):
             raise UsageError(
-                f"Step: {type(self.optimizer).__name__} evaluates the loss at places of its own; call "
+                f"Step: {type(self.optimizer).__name__} evaluates the loss several times per update; call "
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
             )
         check_loss(loss)
@@ -141,12 +144,12 @@ class Step(Run):
                 self._trained.drop_gradients()
             else:
                 changed = self._left.check(self._trained.named(), self._shares.number)
-            done = self._take_in(loss, weight, retain_graph, logits)
+            done = self._micro_batch(loss, weight, retain_graph, logits)
             self._left.warn(changed)
             return done
 
-    def _take_in(self, loss: Tensor, weight: Weight, retain_graph: bool, logits: Logits | None) -> Done:
-        """Lines 1 and 2; with the last micro-batch, the others."""
+    def _micro_batch(self, loss: Tensor, weight: Weight, retain_graph: bool, logits: Logits | None) -> Done:
+        """Lines 1 and 2; on the last micro-batch, the others."""
         share = self._shares.next(weight)
         self._estimating.take(loss, logits, weight, self._scaler.given)
         self._backward.run(loss, share, retain_graph)
@@ -163,9 +166,11 @@ class Step(Run):
 
     @untraced
     def flush(self) -> Done:
-        """Update with an accumulation that is not complete, weighted by what it holds; without one, do nothing.
+        """Apply a partial accumulation, averaged over the micro-batches seen so far. Does nothing without an
+        accumulation.
 
-        Call it after a pass over a loader whose length is no multiple of `accumulate`; `batches` does so itself.
+        Call `flush` after a pass over a loader whose length is not a multiple of `accumulate`; `batches` calls it
+        itself.
         """
         self._repair(stuck=True)
         if self._shares.number == 0:
@@ -178,26 +183,26 @@ class Step(Run):
             return self._update(self._shares.mean_so_far())
 
     def batches(self, loader: Iterable[Batch], *, resume: bool = True) -> Iterator[Batch]:
-        """The batches of one pass over `loader`; the last, perhaps shorter accumulation is updated with its last batch.
+        """The batches of one pass over `loader`. The last batch completes the last accumulation, even if it is shorter.
 
-        Looks one batch ahead, so that a distributed model synchronises with the last one, too. A batch may be given
-        to the Step in several chunks, each a micro-batch: as many of the last batch as of those before, or the pass
-        ends with a `flush()` of what is left.
+        Looks one batch ahead, so that a distributed model synchronizes on the last batch. A batch may be passed to the
+        Step in several micro-batches. If the last batch has fewer or more micro-batches than the others, the pass ends
+        with a `flush()`.
 
-        A checkpoint that is saved inside the loop goes on there: after `load`, the first call of `batches` gives the
-        batches that were not stepped on yet, in the order of the saved pass, and training goes on bit for bit. A
-        DataLoader draws the indices again and loads no batch twice (what its workers draw at random is drawn anew); a
-        loader with `load_state_dict` (torchdata's StatefulDataLoader) is asked; the batches of any other iterable are
-        drawn again and passed over. Give the Step every generator that the loader draws from, as generators={...}. A
-        loop that skips by itself as many batches as it has seen is understood.
+        A checkpoint that is saved inside the loop resumes there: after `load`, the first call of `batches` gives the
+        remaining batches in the order of the saved pass, and training resumes bit for bit. A DataLoader draws the
+        indices again and loads no batch twice (random draws inside its workers are not restored); a loader with
+        `load_state_dict` (torchdata's StatefulDataLoader) restores its own position; any other iterable is iterated
+        again and its first batches are skipped. Give the Step every generator that the loader uses, as
+        generators={...}. A loop that skips the same number of batches by itself is detected.
 
         Args:
-            loader: pass the same one, as at the beginning of its pass, after a checkpoint was loaded.
-            resume: whether to go on with the pass of the checkpoint; False begins a new one.
+            loader: after a checkpoint was loaded, the same loader, in its state at the beginning of the pass.
+            resume: whether to resume the pass of the checkpoint; False starts a new pass.
 
-        Raises UsageError for a loader that is shorter than one accumulation, and for one that differs from that of
-        the checkpoint's pass. `save` raises it inside a pass that could not go on: over an iterator, and over batches
-        that are drawn from a generator from which training draws in between.
+        Raises UsageError for a loader that is shorter than one accumulation, and for a loader that differs from that of
+        the checkpoint's pass. `save` raises UsageError inside a pass that cannot be resumed: a pass over an iterator,
+        and a pass whose batches are drawn from a generator that training also uses.
         """
         resume = flag("Step", "resume", resume)
         self._shares.check_length(checked_length(loader))
@@ -209,25 +214,27 @@ class Step(Run):
 
     @untraced
     def closure(self, compute: Callable[[], Tensor]) -> Done:
-        """One update of an optimizer that takes gradients at several places (L-BFGS, SAM).
+        """One update of an optimizer that evaluates the gradient several times (L-BFGS, SAM).
 
         Args:
-            compute: computes the loss anew and returns it; without backward, which is done here each time, as is
-                clipping. The update is skipped if the gradient of its first evaluation is not finite, or (SAM) that
-                of a later one. L-BFGS searches on instead.
+            compute: a function that computes the loss and returns it, without backward: `closure` runs backward and
+                clips at each evaluation. The update is skipped if the gradient of the first evaluation is not finite,
+                or (SAM) that of a later evaluation. L-BFGS continues its search instead.
 
         >>> done = step.closure(lambda: loss_fn(model(x), y))
 
-        Raises UsageError with `accumulate` above 1 or a scaler: both need to know the gradient before the update.
+        Raises UsageError with `accumulate` above 1 or a scaler: both need the gradient before the update.
         """
-        function("Step", "compute", compute, "it takes nothing, computes the loss and returns it")
+        function("Step", "compute", compute, "it takes no arguments and returns the loss")
         self._begin("closure")
         if self.accumulate != 1 or self.scaler is not None:
             what = "a scaler" if self.scaler is not None else f"accumulate={self.accumulate}"
-            raise UsageError(f"Step: closure() does not go together with {what}; let the closure see the whole batch")
+            raise UsageError(
+                f"Step: closure() cannot be combined with {what}; let the closure compute the loss of the whole batch"
+            )
         if self.estimator is not None:
             raise UsageError(
-                f"Step: closure() makes no estimates of the Hessian, which {self.estimator} is for; call step(loss)"
+                f"Step: closure() makes no estimates of the Hessian, which {self.estimator} needs; call step(loss)"
             )
         self._check_horizon()
         with self._whole():
@@ -236,7 +243,7 @@ class Step(Run):
                 return self._closure(compute, held)
 
     def _closure(self, compute: Callable[[], Tensor], held: Held) -> Done:
-        """Lines 1 to 11, where the optimizer takes gradients at several places."""
+        """Lines 1 to 11, for an optimizer that evaluates the gradient several times."""
         loss, found_inf, norm, clipped = self._evaluate(compute, held)
         lr = self._trained.lr()
         outcome = Reading(found_inf, norm, clipped)
@@ -253,7 +260,7 @@ class Step(Run):
         return self._finish(lr, loss, outcome)
 
     def _evaluate(self, compute: Callable[[], Tensor], held: Held) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, flag, norm and whether it was clipped, with the clipped gradients in place."""
+        """Loss, flag, norm and whether clipping changed the gradient; the gradients are clipped in place."""
         self._trained.drop_gradients()
         with torch.enable_grad():
             with held.released():
@@ -266,7 +273,8 @@ class Step(Run):
         return loss.detach(), found_inf, norm, clipped
 
     def _factor(self, named: list[tuple[str, Tensor]], step: Gathered | Apart) -> tuple[Factor, Tensor, Tensor, Tensor]:
-        """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether it was clipped."""
+        """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether clipping changed the
+        gradient."""
         factor = self._scaler.unscaled(self._shares.rest() if self._shares.number else 1.0)
         raw = step.norm([tensor.grad for _, tensor in named if tensor.grad is not None])
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
@@ -277,7 +285,7 @@ class Step(Run):
 
     @torch.no_grad()
     def _update(self, loss: Tensor) -> Done:
-        """Lines 3 to 11, after lines 8 and 9 of the update before."""
+        """Lines 3 to 11, after lines 8 and 9 of the previous update."""
         self._settle()
         with Held():
             optimizer, named = self._trained.optimizer, self._trained.with_gradient()
@@ -304,7 +312,7 @@ class Step(Run):
         if not outcome.waits:
             self._settle()
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
-        self._begin_anew()
+        self._restart()
         return done
 
     def _check_horizon(self) -> None:
@@ -316,21 +324,21 @@ class Step(Run):
 
     @property
     def number(self) -> int:
-        """How many updates have happened. Waits for the last one."""
+        """How many updates have happened. Waits for the last update."""
         self._repair()
         self._settle()
         return self._progress.number
 
     @property
     def skipped(self) -> int:
-        """How many updates were skipped because a gradient was not finite. Waits for the last one."""
+        """How many updates were skipped because a gradient was not finite. Waits for the last update."""
         self._repair()
         self._settle()
         return self._progress.skipped
 
     @property
     def passes(self) -> int:
-        """How many passes of `batches` have ended, those before the checkpoint that was loaded included.
+        """How many passes of `batches` have ended, including passes before a loaded checkpoint.
 
         >>> for epoch in range(step.passes, epochs):
         ...     for batch in step.batches(loader):
@@ -340,13 +348,13 @@ class Step(Run):
 
     @property
     def accumulated(self) -> int:
-        """How many micro-batches of the next update are in already."""
+        """How many micro-batches of the next update have been accumulated."""
         self._repair()
         return self._shares.number
 
     @property
     def is_between_updates(self) -> bool:
-        """Whether no micro-batch of an update is in, and the weights are not their averages."""
+        """Whether no accumulation is incomplete and the averages are not swapped in."""
         return self.accumulated == 0 and not self._averaging.swapped
 
 

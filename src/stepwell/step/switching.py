@@ -1,4 +1,5 @@
-"""Going on with another optimizer in the middle of a run: what follows to the new one, and to that of a checkpoint."""
+"""Switching to another optimizer in the middle of a run: what is carried to the new optimizer, and switches by a
+checkpoint."""
 
 from __future__ import annotations
 
@@ -11,17 +12,17 @@ from stepwell.engine.update import innermost
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import TABLE
 from stepwell.step.averaging import Averaging
-from stepwell.step.bound import Bound
+from stepwell.step.bound_schedules import Bound
+from stepwell.step.current_update import Made
 from stepwell.step.estimating import Estimating
-from stepwell.step.made import Made
+from stepwell.step.model_and_optimizer import Trained, checked_optimizer
 from stepwell.step.part import PutBack
-from stepwell.step.trained import Trained, checked_optimizer
 from stepwell.switching import begun, rate_for, switch
 
 
 class Switching:
-    """The switches of a Step. As a part of checkpoints, the class of the optimizer that the first was switched to: it
-    is loaded before the other parts are checked, which must fit that optimizer."""
+    """The switches of a Step. The checkpoint stores the class of the optimizer that the run was switched to. It is
+    loaded before the other parts are checked, because these must fit that optimizer."""
 
     def __init__(
         self, trained: Trained, bound: Bound, averaging: Averaging, estimating: Estimating, made: Made
@@ -30,7 +31,7 @@ class Switching:
         self._estimating, self._made = estimating, made
 
     def switch(self, to: str | type[Any], lr: Any, carry: bool, options: Mapping[str, Any]) -> None:
-        """Go on with a new optimizer, whose next update has the rate `lr`."""
+        """Continue with a new optimizer, whose next update uses the rate `lr`."""
         rate = self._bound.rate_of_new(rate_for(to, lr, options))
         optimizer = switch(self._trained.optimizer, to, lr=rate, carry=carry, **options)
         initial = self._bound.initial_of(optimizer)
@@ -40,7 +41,7 @@ class Switching:
         self._bound.write()
 
     def _take(self, optimizer: torch.optim.Optimizer) -> None:
-        """Go on with `optimizer`. The averages follow: Muon has the parameters in an order of its own."""
+        """Continue with `optimizer`. The averages are reordered: Muon has its own order of parameters."""
         averaging, trained = self._averaging, self._trained
         names, before = [name for name, _ in averaging.weights()], [id(tensor) for _, tensor in averaging.weights()]
         estimator = self._estimating.bind(optimizer)
@@ -66,15 +67,18 @@ class Switching:
             raise UsageError(f"Step: 'switched' is {shown(state)} in the checkpoint; it must be a name, or None")
         known = (*TABLE, self._trained.switched, _name_of(self._trained.optimizer))  # the latter may be a user's own
         if state is not None and state not in known:
-            raise UsageError(f"Step: the checkpoint is from after a switch to {shown(state)}; {nearest(state, TABLE)}")
+            raise UsageError(
+                f"Step: the checkpoint was saved after a switch to an unknown optimizer, {shown(state)}; "
+                f"{nearest(state, TABLE)}"
+            )
         if state is None and self._trained.switched is not None:
             raise UsageError(
-                f"Step: the checkpoint is from before the switch to {self._trained.switched}; make the Step anew, with "
-                "the optimizer that it began with"
+                f"Step: the checkpoint was saved before the switch to {self._trained.switched}; make a new Step with "
+                "the optimizer that the run began with"
             )
 
     def load_state_dict(self, state: Any) -> None:
-        """Where the checkpoint was saved after a switch to another optimizer, do as much."""
+        """Switch the optimizer if the checkpoint was saved after a switch."""
         if state == self._trained.switched:
             return
         if state != _name_of(self._trained.optimizer):
@@ -93,5 +97,5 @@ class Switching:
 
 
 def _name_of(optimizer: Any) -> str:
-    """The class of what makes the steps."""
+    """The class name of the optimizer that makes the updates, inside its wrappers."""
     return type(innermost(optimizer)).__name__

@@ -1,16 +1,16 @@
-"""When the processes of a distributed run add up their gradients: once per update instead of once per micro-batch.
+"""When the processes of a distributed run reduce their gradients: once per update instead of once per micro-batch.
 
-Nothing is left switched off between the calls of a Step. What is switched off, and for how long, depends on the model:
+Synchronization is never left disabled between the calls of a Step. How it is disabled depends on the model:
 
-    FSDP2   `set_requires_gradient_sync` is read in the backward pass: off during one that a Step runs itself
+    FSDP2   `set_requires_gradient_sync` is read in the backward pass: disabled while a Step runs backward
     FSDP1   `no_sync` is read in the backward pass: likewise
-    DDP     `no_sync` is read in the forward pass, before anybody knows who will run the backward pass. A hook on the
-            model asks the Step that was made or called last, and leaves `no_sync` again when the forward pass ends.
-            Where the backward pass then turns out to be another one (of a loop without a Step, of another Step's last
-            micro-batch), the reducer is made ready as that backward pass begins, and synchronises after all.
+    DDP     `no_sync` is read in the forward pass, before it is known who will run the backward pass. A hook on the
+            model asks the Step that was made or called last, and exits `no_sync` when the forward pass ends.
+            If the backward pass is then run by something else (a loop without a Step, another Step's last
+            micro-batch), the reducer is prepared as that backward pass begins, and synchronizes after all.
 
-A forward pass that is synchronised although it need not be costs time and nothing else: the mean over the processes of
-gradients that are equal already is the same.
+An unneeded synchronization costs only time: the mean over the processes of gradients that are already equal is the
+same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stepwell.errors import UsageError
 
 
 class Synchronisation:
-    """The side of one Step: whether its micro-batches are synchronised.
+    """The synchronization of one Step: whether its micro-batches are synchronized.
 
     Args:
         module: the model of the Step, or None.
@@ -42,7 +42,7 @@ class Synchronisation:
         self.missed = False  # whether the last backward pass was not, so that its gradients are this process's own
 
     def before(self, last: bool) -> None:
-        """Called before the forward pass of a micro-batch: whether it is the last of its accumulation."""
+        """Called before the forward pass of a micro-batch, with whether it is the last of its accumulation."""
         if self._gate is not None:
             self.quiet = not last
             self._gate.asked = weakref.ref(self)
@@ -51,7 +51,7 @@ class Synchronisation:
 
     @contextmanager
     def during_backward(self) -> Iterator[None]:
-        """Around a backward pass that the Step runs: synchronised or not, as `before` said."""
+        """Context manager around a backward pass of the Step: synchronized or not, as set by `before`."""
         if self._gate is None:
             yield
             return
@@ -62,25 +62,26 @@ class Synchronisation:
 
     @property
     def keeps_gradients_in_place(self) -> bool:
-        """Whether the gradients of an accumulation stay where a backward pass left them: a sharded model moves them."""
+        """Whether the gradients of an accumulation stay in `grad`: a sharded model may move them."""
         return self._gate is None or isinstance(self._gate, _Replicated)
 
     def drop(self) -> None:
-        """Forget what a sharded model keeps of backward passes that were not synchronised."""
+        """Drop the gradients that a sharded model keeps of backward passes without synchronization."""
         if self._kept and self._gate is not None:
             self._gate.drop()
         self.missed = self._kept = False
 
     def check_cut_short(self) -> None:
-        """Raise UsageError if gradients that were left unsynchronised cannot be synchronised now."""
+        """Raise UsageError if unsynchronized gradients cannot be synchronized now."""
         if self.missed and self.group is None:
             raise UsageError(
-                "Step: flush() comes after a micro-batch whose gradients were not synchronised, and this model cannot "
-                "do it afterwards; iterate with `for batch in step.batches(loader)`, which knows which is last"
+                "Step: flush() follows a micro-batch whose gradients were not synchronized, and this model cannot "
+                "synchronize them afterwards; iterate with `for batch in step.batches(loader)`, which knows the last "
+                "batch"
             )
 
     def catch_up(self, tensors: list[Tensor]) -> None:
-        """Average over the processes the gradients of an accumulation that was cut short, as DDP would have."""
+        """Average the gradients of a partial accumulation over the processes, as DDP would have done."""
         if not self.missed:
             return
         size = torch.distributed.get_world_size(self.group)
@@ -95,7 +96,7 @@ _GATES: weakref.WeakKeyDictionary[Any, _Gate] = weakref.WeakKeyDictionary()  # o
 
 
 def _gate_of(module: Any) -> _Gate | None:
-    """The gate of a distributed model, None of any other."""
+    """The gate of a distributed model; None for any other model."""
     if hasattr(module, "set_requires_gradient_sync"):
         kind: type[_Gate] = _Sharded
         inner = module
@@ -115,11 +116,11 @@ def _gate_of(module: Any) -> _Gate | None:
 
 
 class _Gate:
-    """What decides, for one distributed model, whether a pass is synchronised.
+    """Decides, for one distributed model, whether a pass is synchronized.
 
     Attributes:
         asked: the Synchronisation of the Step that was made or called last.
-        called: the model, and what is compiled around it.
+        called: the model, and compiled modules around it.
     """
 
     def __init__(self, module: Any) -> None:
@@ -136,7 +137,7 @@ class _Gate:
         return module
 
     def watch(self) -> None:
-        """Decide about forward passes from now on, where they matter."""
+        """Decide about forward passes from now on, if the model reads `no_sync` there."""
 
     @contextmanager
     def during_backward(self, quiet: bool) -> Iterator[None]:
@@ -151,11 +152,11 @@ class _Gate:
             self.backward = None
 
     def switched_off(self) -> AbstractContextManager[Any]:
-        """Not synchronised inside."""
+        """Context manager: no synchronization inside."""
         return self.module.no_sync()
 
     def drop(self) -> None:
-        """Forget gradients that are kept outside of `grad`."""
+        """Drop gradients that are kept outside of `grad`."""
 
 
 class _Sharded(_Gate):
@@ -182,7 +183,8 @@ class _Sharded(_Gate):
 
 
 class _Other(_Gate):
-    """A model with `no_sync` of another kind (FSDP1). Entered in the forward pass, too: it may be read there."""
+    """A model with another `no_sync` (FSDP1). It is entered in the forward pass as well, because it may be read
+    there."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
@@ -197,7 +199,7 @@ class _Other(_Gate):
             self._watched.add(module)
 
     def enter(self, module: Any) -> None:
-        """A forward pass begins."""
+        """Called when a forward pass begins."""
         if self._open is not None and self._opened_by() is module:
             self._leave()  # from a forward pass that an interrupt ended
         asked = self.asked()
@@ -207,7 +209,7 @@ class _Other(_Gate):
             context.__enter__()
 
     def end(self, module: Any, output: Any) -> None:
-        """A forward pass has ended."""
+        """Called when a forward pass has ended."""
         if self._open is not None and self._opened_by() is module:
             self._leave()
             self._guard(output)
@@ -218,7 +220,7 @@ class _Other(_Gate):
         context.__exit__(None, None, None)
 
     def _guard(self, output: Any) -> None:
-        """See to it that a backward pass through `output` that is no Step's is synchronised or refused."""
+        """Ensure that a backward pass through `output` outside a Step is synchronized or refused."""
         if hasattr(self.module, "_fsdp_wrapped_module"):  # FSDP1 asks in the backward pass
             return
         gate = weakref.ref(self)
@@ -235,13 +237,14 @@ class _Other(_Gate):
             self.unguarded()
 
     def unguarded(self) -> None:
-        """No tensor was found in what a forward pass returned, so nobody will say when its backward pass begins."""
+        """Called if a forward pass returned no tensor, so that the start of its backward pass is not observed."""
 
     def synchronise_after_all(self) -> None:
-        """A forward pass was not synchronised, and its backward pass is to be."""
+        """Synchronize a backward pass whose forward pass was not synchronized."""
         raise UsageError(
-            "Step: this forward pass was left unsynchronised for a Step with accumulate, and its backward pass is not "
-            "that Step's; delete the Step before a loop without it (del step)"
+            "Step: this forward pass was not synchronized because of a Step with accumulate, and its backward pass is "
+            "not "
+            "run by that Step; delete the Step before a loop without it (del step)"
         )
 
 
@@ -284,7 +287,7 @@ def _after_forward(module: Any, inputs: Any, output: Any) -> None:
 
 
 def _tensors(output: Any) -> list[Tensor]:
-    """The tensors in what a forward pass returned, as DDP finds them."""
+    """The tensors in the result of a forward pass, as DDP finds them."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, dict):

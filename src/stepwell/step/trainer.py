@@ -1,5 +1,6 @@
-"""Lightning counts what passes through its own wrapper of an optimizer, by which `max_steps` and its checkpoints go; a
-Step calls the optimizer inside, and tells the wrapper. Hooks that do so by hand are seen: nothing is counted twice."""
+"""Lightning counts the updates that pass through its wrapper of an optimizer; `max_steps` and its checkpoints use that
+count. A Step calls the inner optimizer and notifies the wrapper. Hooks that notify the wrapper themselves are detected:
+no update is counted twice."""
 
 from __future__ import annotations
 
@@ -14,26 +15,26 @@ _MODULES = ("pytorch_lightning.core.optimizer", "lightning.pytorch.core.optimize
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """The optimizer that Lightning's `self.optimizers()` wraps, or what was given."""
+    """The optimizer that Lightning's `self.optimizers()` wraps, or the given optimizer."""
     return optimizer._optimizer if _is_wrapper(optimizer) else optimizer
 
 
 class Counted:
-    """The counter of the trainer that runs one optimizer, if there is one."""
+    """The counter of the trainer that runs an optimizer, if any."""
 
     def __init__(self) -> None:
         self._wrapper: Any = None  # a weak reference
         self._before = 0
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:
-        """An update begins."""
+        """Called when an update starts."""
         if self._wrapper is None:
             self._wrapper = _wrapper_of(optimizer)
         progress = self._progress()
         self._before = 0 if progress is None else progress.total.completed
 
     def end(self) -> None:
-        """It has been made."""
+        """Called when the update was made."""
         progress = self._progress()
         if progress is not None and progress.total.completed == self._before:
             wrapper = self._wrapper()
@@ -52,7 +53,7 @@ def _is_wrapper(one: Any) -> bool:
 
 
 def _wrapper_of(optimizer: torch.optim.Optimizer) -> Any:
-    """Lightning keeps the way from the wrapper to the optimizer only, so this looks at all objects, once."""
+    """Lightning keeps only the reference from the wrapper to the optimizer, so this searches all objects, once."""
     if any(name in sys.modules for name in _MODULES):
         for one in gc.get_objects():
             if _is_wrapper(one) and one._optimizer is optimizer:

@@ -1,4 +1,4 @@
-"""Small real training problems: used by `stepwell compare`, by the doctor's tests and by the examples.
+"""Small real training problems, for `stepwell compare`, the doctor's tests and the examples.
 
 >>> task = find("rosenbrock")
 >>> task.steps
@@ -28,11 +28,11 @@ TABLE = {
 
 
 def find(name_or_path: str) -> Task:
-    """The task of that name, or the one that a Python file defines.
+    """The task of that name, or the task that a Python file defines.
 
-    `"digits"` is built in; `"my_task.py"` and `"my_task.py:task"` load a user's file (the name after the colon
-    is `task` if left out), which is probed with one batch. Raises UsageError with the nearest right name, or
-    with what is wrong in the file.
+    `"digits"` is built in; `"my_task.py"` and `"my_task.py:task"` load a user's file (the default name after the colon
+    is `task`), which is tested with one batch. Raises UsageError for an unknown name, with the nearest known name, and
+    for a fault in the file.
     """
     name_or_path = text("tasks.find", "task", name_or_path, "the name of a task, or a file as my_task.py:task")
     if name_or_path in TABLE:
@@ -41,5 +41,6 @@ def find(name_or_path: str) -> Task:
     if path.endswith(".py") or ":" in name_or_path or "/" in name_or_path or is_file(Path(path)):
         return load(Path(path), name or "task")
     raise UsageError(
-        f"unknown task {shown(name_or_path)}: {nearest(name_or_path, TABLE)}; your own: path/to/my_task.py:task"
+        f"unknown task {shown(name_or_path)}: {nearest(name_or_path, TABLE)}; a file is given as "
+        "path/to/my_task.py:task"
     )

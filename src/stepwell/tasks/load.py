@@ -17,11 +17,11 @@ from stepwell.tasks.task import Task, last_line, probe
 
 
 def load(path: Path, name: str = "task") -> Task:
-    """The `Task` called `name` in the Python file at `path`, probed with one batch.
+    """The `Task` called `name` in the Python file at `path`, tested with one batch.
 
-    The file's folder is added to the end of `sys.path`, so that the file may import its neighbours.
+    The file's folder is added to the end of `sys.path`, so that the file may import modules next to it.
     Raises UsageError, in one line, if there is no such file, if importing it fails (with the last line of the
-    exception), if the name is missing or is no Task, or if the probe finds a fault.
+    exception), if the name is missing or is not a Task, or if the test with one batch finds a fault.
     """
     name = arguments.text("tasks.load", "name", name)
     said, held = _imported(path)
@@ -32,7 +32,7 @@ def load(path: Path, name: str = "task") -> Task:
     task = held[name]
     if not isinstance(task, Task):
         raise UsageError(
-            f"'{printable(name)[:_NAME]}' in '{said}' is a {type(task).__name__}; a stepwell.tasks.Task is needed"
+            f"'{printable(name)[:_NAME]}' in '{said}' is a {type(task).__name__}; it must be a stepwell.tasks.Task"
         )
     probe(task)
     return task
@@ -43,12 +43,13 @@ MAKERS = ("task", "make_model", "model")  # the names that are looked for where 
 
 
 def model(source: str) -> nn.Module:
-    """The model that a Python file holds or makes: `"module.py:make_model"`.
+    """The model that a Python file defines or makes: `"module.py:make_model"`.
 
-    The name may be that of a module, of a class of modules or a function that makes one (called without arguments, or
-    with the seed 0), or of a Task. Without a name: task, make_model or model.
+    The name is that of a module, of a class or function that makes a module (called without arguments, or with the seed
+    0), or of a Task. Default names: task, make_model or model.
 
-    Raises UsageError, in one line, for what is not there, fails or makes something else.
+    Raises UsageError, in one line, if the file or name does not exist, if a call fails, or if the result is not a
+    module.
     """
     source = arguments.text("tasks.load", "model", source)
     file, _, name = source.partition(":")
@@ -71,7 +72,8 @@ def model(source: str) -> nn.Module:
         raise UsageError(f"'{printable(name)[:_NAME]}' in '{said}' calls sys.exit({shown(error.code)})") from error
     if not isinstance(found, nn.Module):
         raise UsageError(
-            f"'{printable(name)[:_NAME]}' in '{said}' is or makes a {type(found).__name__}; a torch.nn.Module is needed"
+            f"'{printable(name)[:_NAME]}' in '{said}' is or makes a {type(found).__name__}; it must be a "
+            "torch.nn.Module"
         )
     return found
 
@@ -87,7 +89,7 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
 
 
 def _imported(path: Path) -> tuple[str, dict[str, Any]]:
-    """The file as a message names it, and what it defines."""
+    """The name of the file for messages, and the definitions in the file."""
     path = arguments.path("tasks.load", "path", path)
     said = printable(str(path))[:200]
     if not is_file(path):
@@ -106,14 +108,14 @@ def _imported(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"task file '{said}' does not import: {last_line(error)}") from error
+        raise UsageError(f"task file '{said}' cannot be imported: {last_line(error)}") from error
     except SystemExit as error:
-        raise UsageError(f"task file '{said}' does not import: it calls sys.exit({shown(error.code)})") from error
+        raise UsageError(f"task file '{said}' cannot be imported: it calls sys.exit({shown(error.code)})") from error
     return said, vars(module)
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is a regular file; False for a path that no file can have (too long, with a null character)."""
+    """Whether the path is a regular file; False for an impossible path (too long, with a null character)."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the two-parameter tasks share: one point that moves over a plane whose minimum is known."""
+"""The base of the two-parameter tasks: one point that moves over a plane with a known minimum."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def plane_task(
 ) -> Task:
     """A task whose loss is the height of a point plus gradient noise.
 
-    `start` is moved by a normal of standard deviation `spread`, drawn from the seed. A batch is a vector
-    [2] of standard deviation `noise` that is added to the gradient, as a mini-batch would; the metric is the
-    height itself, without noise.
+    `start` is moved by a normal random vector of standard deviation `spread`, drawn from the seed. A batch is a random
+    vector [2] of standard deviation `noise` that is added to the gradient, like the noise of a mini-batch; the metric
+    is the height without noise.
     """
 
     def height(point: Point) -> Tensor:

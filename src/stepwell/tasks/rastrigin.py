@@ -1,4 +1,4 @@
-"""Rastrigin's egg box: a bowl covered with local minima, one per integer point. Small steps stay in the first one.
+"""Rastrigin's egg box: a bowl covered with local minima, one per integer point. Small steps stay in the first minimum.
 
 height = 20 + x^2 - 10 cos(2 pi x) + y^2 - 10 cos(2 pi y), minimum 0 at (0, 0).
 

@@ -1,8 +1,8 @@
-"""A ravine: a quadratic a thousand times steeper across than along, turned so that no axis points down it.
+"""A ravine: a quadratic that is a thousand times steeper across than along, rotated so that no axis is parallel to it.
 
-height = (u^2 + 1000 v^2) / 2 with u, v the coordinates turned by 30 degrees, minimum 0 at (0, 0). A rate that is
-stable across the ravine crawls along it; momentum, and a scale per parameter, are the classical answers, and the
-turn takes the second one half away.
+height = (u^2 + 1000 v^2) / 2 with u, v the coordinates rotated by 30 degrees, minimum 0 at (0, 0). A rate that is
+stable across the ravine is very slow along it. The classical remedies are momentum and a scale per parameter; the
+rotation makes a scale per parameter half as effective.
 
 Reference: B. T. Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
 """

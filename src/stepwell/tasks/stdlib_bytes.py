@@ -1,8 +1,7 @@
-"""Bytes of real source text: a byte-level transformer reads Python's own standard library, as this machine has it.
+"""Bytes of real source text: a byte-level transformer reads Python's standard library on this machine.
 
 Real text without a download. The files are the library's top-level modules in the order of their names; every
-tenth is held out whole, so that nothing of it was seen. Another Python version has a slightly different text: the
-report says which one it was.
+tenth file is held out as a whole. Another Python version has a slightly different text: the report gives the version.
 """
 
 from __future__ import annotations
@@ -30,15 +29,16 @@ EVALUATED = 192  # held-out windows
 
 @lru_cache(maxsize=1)
 def text() -> tuple[Tensor, Tensor]:
-    """The text to train on [n] and the held-out text [m], uint8.
+    """The training text [n] and the held-out text [m], uint8.
 
-    Raises UsageError if the standard library has no source files here (some packaged Pythons strip them).
+    Raises UsageError if the standard library has no source files (some packaged Pythons remove them).
     """
     folder = Path(sysconfig.get_paths()["stdlib"])
     files = [path for path in sorted(folder.glob("*.py")) if path.stat().st_size > 1000]
     if len(files) < 50:
         raise UsageError(
-            f"the task 'bytes' reads the source files of Python's standard library; {folder} has {len(files)} of them"
+            f"the task 'bytes' reads the source files of Python's standard library; {folder} has {len(files)} of "
+            "them; use a Python with its source files"
         )
     parts: tuple[list[bytes], list[bytes]] = ([], [])
     for number, path in enumerate(files):
@@ -48,7 +48,7 @@ def text() -> tuple[Tensor, Tensor]:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and a GELU feed-forward part, both added to the stream [n, t, width]."""
+    """Pre-norm attention and a GELU feed-forward part, both added to the residual stream [n, t, width]."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def model(seed: int) -> nn.Module:
 
 
 def batches(seed: int) -> Iterator[Tensor]:
-    """Endless batches of windows [16, 65], int64, at random places of the training text."""
+    """Endless batches of windows [16, 65], int64, at random positions of the training text."""
     train, _ = text()
     generator = torch.Generator().manual_seed(seed)
     reach = torch.arange(CONTEXT + 1)

@@ -1,4 +1,5 @@
-"""What runs an update. Each backend is a module with `refusal`, `prepare`, `measure`, `squares`, `run` and `finish`."""
+"""The backends, which run updates. Each is a module with `refusal`, `prepare`, `measure`, `squares`, `run` and
+`finish`."""
 
 from __future__ import annotations
 
@@ -12,6 +13,6 @@ SUBCLASSES: dict[str, ModuleType] = {"subclasses": subclasses}  # what updates t
 
 
 def backends_for(device: str) -> dict[str, ModuleType]:
-    """The backends for rules of single elements on a type of device, the fastest first."""
+    """The backends for elementwise rules on a type of device, fastest first."""
     names = ("cpu", "eager") if device == "cpu" else ("gpu", "eager")
     return {name: BACKENDS[name] for name in names}

@@ -1,7 +1,7 @@
-"""Where everything lies: the table of addresses that a kernel reads, for the backends that have kernels.
+"""The table of addresses that a kernel reads, for the backends with kernels.
 
-A row per tensor: the parameter, the gradient (0 where there is none), then the tensors of the state. All of them are
-read from the tensors in the step that uses them (`pointers.py`).
+One row per tensor: the addresses of the parameter, the gradient (0 without a gradient) and the tensors of the state.
+All addresses are read from the tensors in the step that uses them (`pointers.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _layout_of = attrgetter("layout")
 
 
 class Addresses:
-    """The table of one launch, and what a step must know about its gradients."""
+    """The table of one launch, and the layout of its gradients."""
 
     def __init__(self, launch: Launch) -> None:
         tensors = [tensor.detach() for tensor in launch.tensors]
@@ -40,7 +40,7 @@ class Addresses:
         self._gradients = Pointers([torch.empty_like(tensor) for tensor in tensors])
 
     def collect(self, launch: Launch) -> None:
-        """Fill the table for this step, from what `launch.collect` has just read."""
+        """Fill the table for this step, from the addresses that `launch.collect` has just read."""
         table = self.table
         pointers, gradients = launch.pointers, launch.gradients
         assert pointers is not None
@@ -62,12 +62,12 @@ class Addresses:
             table[index, 0], table[index, 1] = like.data_ptr(), self._gradient(launch, index, like)
 
     def release(self) -> None:
-        """Let go of the gradients of this step."""
+        """Release the gradients of this step."""
         self.staged, self.keep, self.rows = [], [], {}
 
     @property
     def has_rows(self) -> bool:
-        """Whether some gradient is row-sparse: the division of the work is then that of this step alone."""
+        """Whether some gradient is row-sparse, so that the division of the work is valid only for this step."""
         return bool(self.rows or self.apart)
 
     def _gradient(self, launch: Launch, index: int, like: Tensor) -> int:

@@ -1,7 +1,7 @@
 """The backend `cpu`: one pass over all tensors of a launch, compiled by Numba from the traced rule.
 
 A kernel is printed as a small Python module (`kernels/printed.py`) and compiled; its machine code is kept in a cache
-folder (`kernels/machine_code.py`), so that a second process starts warm.
+folder (`kernels/machine_code.py`), so that a second process starts without compilation.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ CUT = 256  # threads divide a tensor at multiples of this many elements: whole b
 
 
 def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
-    """Why this backend cannot update `tensor`, or None."""
+    """The reason why this backend cannot update `tensor`, or None."""
     if kind is not None and kind.view != "element":
-        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
+        return "its rule works on whole matrices, and this backend runs only elementwise rules"
     if is_wrapper(tensor):
-        return f"it is a {type(tensor).__name__}, whose numbers lie in other tensors; kernels work by address"
+        return f"it is a {type(tensor).__name__}, whose elements are stored in other tensors; kernels use addresses"
     if tensor.device.type != "cpu":
-        return f"it lies on {tensor.device}; the cpu backend updates tensors in the CPU's memory"
+        return f"it is on {tensor.device}; the cpu backend updates tensors on the CPU"
     try:
         import numba  # noqa: F401
     except ImportError as error:
-        return f"Numba does not import ({error})"
+        return f"Numba cannot be imported ({error})"
     return None
 
 
 @dataclass
 class CpuMemory:
-    """What this backend keeps of a launch between steps."""
+    """The data of a launch that this backend keeps between steps."""
 
     kernel: Any
     addresses: Addresses
@@ -67,12 +67,13 @@ class CpuMemory:
     numbers_before: torch.Tensor | None = None
 
     def release(self) -> None:
-        """Let go of the gradients."""
+        """Release the gradients."""
         self.addresses.release()
 
 
 def prepare(launch: Launch) -> None:
-    """Gather this step's addresses and divide the work. Nothing is updated yet, so that all launches can be refused."""
+    """Gather this step's addresses and divide the work. Nothing is updated yet, so that an error in any launch changes
+    nothing."""
     if launch.memory is None:
         launch.memory = CpuMemory(kernel(launch.kind), Addresses(launch), launch.totals.numpy())
     memory: CpuMemory = launch.memory
@@ -89,13 +90,13 @@ def prepare(launch: Launch) -> None:
 
 
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """The first of two passes: what the rule wants summed over each tensor, in the order of its pieces."""
+    """The first of two passes: the rule's sums over each tensor, in the order of its pieces."""
     _write_numbers(launch, rows, gradient_factor)
     _add_up(launch, sums_kernel(launch.kind), launch.memory.totals)
 
 
 def squares(launch: Launch) -> torch.Tensor:
-    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none. `launch` is prepared."""
+    """The sum of squares of each gradient, float64 (tensors,); 0 without a gradient. `launch` is prepared."""
     memory: CpuMemory = launch.memory
     totals, signs = np.zeros((len(launch.tensors), 1)), np.ones((len(launch.param_groups), 1))
     addresses = np.ascontiguousarray(memory.addresses.table[:, :2])
@@ -120,7 +121,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """Go on with an update that an exception interrupted. The kernel runs once: it counts the spans it takes."""
+    """Complete an update that an exception interrupted. The kernel counts its finished spans, so none runs twice."""
     memory: CpuMemory = launch.memory
     if memory.job[Word.TAKEN] == 0:
         threads.run(memory.kernel.address, memory.job.address, memory.threads)
@@ -128,7 +129,7 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 
 def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """What follows the kernel; it may be done twice."""
+    """The work after the kernel; repeating it is harmless."""
     memory: CpuMemory = launch.memory
     for index in memory.addresses.apart:
         if index not in launch.finished:
@@ -139,7 +140,8 @@ def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 
 def _divide_work(launch: Launch) -> None:
-    """Pieces and spans of this step: whole tensors cut where threads part, and single rows of row-sparse gradients."""
+    """Pieces and spans of this step: whole tensors, divided at the boundaries of threads, and single rows of row-sparse
+    gradients."""
     memory: CpuMemory = launch.memory
     addresses = memory.addresses
     assert memory.active is not None
@@ -174,7 +176,7 @@ def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> No
 
 
 def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
-    """Run a kernel that only reads, and fill `totals` with its sums over each tensor, in the order of its pieces."""
+    """Run a kernel that only reads, and fill `totals` with the sums over each tensor, in the order of its pieces."""
     memory: CpuMemory = launch.memory
     partials = np.empty((len(memory.pieces), totals.shape[1]))
     memory.job[Word.PARTIALS] = partials.ctypes.data
@@ -233,7 +235,7 @@ def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int) -> np.ndar
 
 @cache
 def kernel(kind: LaunchKind) -> Any:
-    """The kernel that updates, of one kind of launch (compiled, or read from the cache folder)."""
+    """The updating kernel of one kind of launch (compiled, or read from the cache folder)."""
     return compiled(source(kind))
 
 

@@ -1,4 +1,4 @@
-"""The job: the words that tell a CPU kernel what to do. `cpu.py` writes them, printed kernels read them."""
+"""The job: the arguments of a CPU kernel, as words. `cpu.py` writes them, printed kernels read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Word(IntEnum):
-    """What each word of a job is; addresses but for the counts and the factor."""
+    """The words of a job: addresses, except for the counts and the factor."""
 
     TAKEN = 0  # how many spans threads have taken; `next_span` counts the first word
     SPANS = 1  # how many spans there are

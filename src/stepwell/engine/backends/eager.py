@@ -1,4 +1,5 @@
-"""The backend that defines what the others must compute: the rule and its frame on torch tensors, one by one."""
+"""The reference backend, which defines the results of all others: the rule and its frame on torch tensors, one by
+one."""
 
 from __future__ import annotations
 
@@ -21,18 +22,18 @@ SUMMED = 2048
 
 
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
-    """Nothing is refused: every tensor that torch can compute with."""
+    """None: this backend can update every tensor."""
     return None
 
 
 def prepare(launch: Launch) -> None:
-    """Nothing is kept between steps. Raises Stale where a parameter is no longer what the plan was made for."""
+    """Nothing is kept between steps. Raises Stale if a parameter changed since planning."""
     launch.slots.check_layout()
 
 
 @torch.no_grad()
 def squares(launch: Launch) -> Tensor:
-    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none."""
+    """The sum of squares of each gradient, float64 (tensors,); 0 without a gradient."""
     result = torch.zeros(len(launch.tensors), dtype=torch.float64, device=launch.tensors[0].device)
     for index in launch.active():
         gradient = launch.gradient_of(index)
@@ -47,7 +48,7 @@ def squares(launch: Launch) -> Tensor:
 
 @torch.no_grad()
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """The first of two passes: what the rule wants summed over each tensor."""
+    """The first of two passes: the rule's sums over each tensor."""
     launch.totals.zero_()
     kind = launch.kind
     for index in launch.active():
@@ -71,7 +72,8 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """Go on with an update that an exception interrupted: what was computed is written again, then the rest."""
+    """Complete an update that an exception interrupted: write the computed values again, then update the other
+    tensors."""
     if launch.writing is not None:
         launch.writing()
     run(launch, rows, gradient_factor, None)
@@ -79,7 +81,7 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 @torch.no_grad()
 def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float) -> None:
-    """Update one tensor and count its step. Nothing is written before everything is computed."""
+    """Update one tensor and count its step. All values are computed before any is written."""
     kind = launch.kind
     loaded = load(launch, index)
     numbers = numbers_of(launch, rows[launch.groups[index]].tolist(), gradient_factor)
@@ -98,7 +100,7 @@ def update(launch: Launch, index: int, rows: np.ndarray, gradient_factor: float)
 
 
 def numbers_of(launch: Launch, row_values: list[float], gradient_factor: float) -> dict[str, Any]:
-    """What the frame is told of one group: numbers by name, and the facts of the kind."""
+    """The arguments of the frame for one group: numbers by name, and the flags of the kind."""
     kind = launch.kind
     row = dict(zip(kind.row_names, map(Number, row_values), strict=True))
     return {
@@ -124,7 +126,7 @@ class Loaded:
 
 
 def load(launch: Launch, index: int) -> Loaded:
-    """Read one tensor of a launch, or the rows of it that its gradient touches."""
+    """Read one tensor of a launch, or the rows that its gradient contains."""
     kind = launch.kind
     dtype = formats.working_dtype(kind.weights)
     tensor, gradient = launch.tensors[index].detach(), launch.gradient_of(index)
@@ -163,7 +165,7 @@ def load(launch: Launch, index: int) -> Loaded:
 
 
 def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any]) -> None:
-    """Write what was computed from `loaded` back to where it was read."""
+    """Write the values computed from `loaded` back."""
     kind, whole, places = launch.kind, loaded.whole, loaded.places
     elements = whole.numel()
     dtype = formats.working_dtype(kind.weights)
@@ -224,5 +226,5 @@ def _write(target: Tensor, places: Tensor | None, values: Tensor) -> None:
 
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
-    """What a rule computed, which is a number where it depends on no element, for every element."""
+    """The result of a rule for every element; a rule may return a number if the result is the same for all elements."""
     return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand_as(like)

@@ -1,7 +1,7 @@
 """The backend `gpu`: one Triton launch over all tensors of a launch, compiled from the traced rule.
 
-Nothing waits for the device: step counts, the gradient factor and the flag of a non-finite gradient are read by the
-kernel where they lie. With `TRITON_INTERPRET=1` in the environment (before triton is imported) kernels run in Triton's
+Nothing waits for the device: the kernel reads step counts, the gradient factor and the flag of a non-finite gradient
+from device memory. With `TRITON_INTERPRET=1` in the environment (before triton is imported) kernels run in Triton's
 interpreter on CPU tensors; that is for tests, and only when the backend is asked for by name.
 """
 
@@ -29,17 +29,17 @@ def interpreted() -> bool:
 
 
 def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
-    """Why this backend cannot update `tensor`, or None."""
+    """The reason why this backend cannot update `tensor`, or None."""
     if kind is not None and kind.view != "element":
-        return "its rule sees whole matrices, which torch multiplies; this backend runs rules of single elements"
+        return "its rule works on whole matrices, and this backend runs only elementwise rules"
     if is_wrapper(tensor):
-        return f"it is a {type(tensor).__name__}, whose numbers lie in other tensors; kernels work by address"
+        return f"it is a {type(tensor).__name__}, whose elements are stored in other tensors; kernels use addresses"
     if tensor.device.type != "cuda" and not (interpreted() and tensor.device.type == "cpu"):
-        return f"it lies on {tensor.device}; the gpu backend updates tensors in a CUDA device's memory"
+        return f"it is on {tensor.device}; the gpu backend updates tensors on a CUDA device"
     try:
         import triton  # noqa: F401
     except ImportError as error:
-        return f"Triton does not import ({error}): it comes with torch for CUDA, or pip install triton"
+        return f"Triton cannot be imported ({error}); it comes with torch for CUDA, or pip install triton"
     return None
 
 
@@ -54,7 +54,7 @@ def kernel(kind: LaunchKind, summing: bool = False) -> Any:
 
 @dataclass
 class GpuMemory:
-    """What this backend keeps of a launch between steps; tensors are on the device of the launch."""
+    """The data of a launch that this backend keeps between steps; tensors are on the device of the launch."""
 
     kernel: Any
     addresses: Addresses
@@ -79,7 +79,7 @@ class GpuMemory:
     started: bool = False
 
     def release(self) -> None:
-        """Let go of the gradients."""
+        """Release the gradients."""
         self.addresses.release()
 
 
@@ -97,7 +97,7 @@ def _made(launch: Launch) -> GpuMemory:
 
 
 def prepare(launch: Launch) -> None:
-    """Gather this step's addresses and upload what of the tables has changed. Nothing is updated yet."""
+    """Gather this step's addresses and upload changed tables. Nothing is updated yet."""
     if launch.memory is None:
         launch.memory = _made(launch)
     memory: GpuMemory = launch.memory
@@ -130,7 +130,7 @@ def prepare(launch: Launch) -> None:
 
 
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """The first of two passes: what the rule wants summed over each tensor."""
+    """The first of two passes: the rule's sums over each tensor."""
     memory: GpuMemory = launch.memory
     steps = launch.slots.step_counts + memory.device_active  # the rule sees the step that is being made
     _upload_rows(launch, rows)
@@ -140,7 +140,7 @@ def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 def squares(launch: Launch) -> torch.Tensor:
     """Float64 (tensors,) that add up to the square of the norm of all gradients, on the device. `launch` is prepared.
 
-    Each is that of one gradient, unless some are row-sparse.
+    Each is the sum of one gradient, unless some gradients are row-sparse.
     """
     memory: GpuMemory = launch.memory
     addresses = memory.device_table[:, :2].contiguous()
@@ -175,7 +175,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """Go on with an update that an exception interrupted."""
+    """Complete an update that an exception interrupted."""
     if not launch.memory.started:
         run(launch, rows, gradient_factor, launch.memory.flag)
     else:
@@ -183,7 +183,7 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 
 def _complete(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """What follows the kernel; it may be done twice."""
+    """The work after the kernel; repeating it is harmless."""
     memory: GpuMemory = launch.memory
     for index in memory.addresses.apart:
         if index not in launch.finished and (memory.flag is None or not bool(memory.flag)):  # waits

@@ -1,11 +1,11 @@
-"""Runs rules that see whole matrices (Muon, Adafactor, Shampoo, SOAP): stacks of equally shaped tensors.
+"""Runs matrix rules (Muon, Adafactor, Shampoo, SOAP) on stacks of tensors of equal shape.
 
-Such a rule is a function like every other, (g, p, t, *slots, **hyperparameters) -> (direction, *new slots), written
-with torch's operations on (n, rows, columns): ten equal layers are one batched product. `t` is a number; tensors of
-another step are another stack. The frame around it, formats, clipping and skipping are those of all other rules.
+A matrix rule has the signature of every rule, (g, p, t, *slots, **hyperparameters) -> (direction, *new slots), and uses
+torch's operations on (n, rows, columns): ten equal layers are one batched product. `t` is a number; tensors with
+another step count form another stack. Frame, formats, clipping and skipping are those of all other rules.
 
-One element that is not finite spoils a whole matrix: products, norms and eigenvectors mix all of them. A matrix whose
-step or new state would not be finite is left as it is, bit for bit, and a warning says so once.
+One element that is not finite invalidates a whole matrix: products, norms and eigenvectors mix all elements. A matrix
+whose step or new state would not be finite is left unchanged, bit for bit, with one warning.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ LARGEST = {"cpu": 2**19, "cuda": 2**22}
 
 
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
-    """Why a tensor cannot be part of a stack, or None."""
+    """The reason why a tensor cannot be part of a stack, or None."""
     return sharding.no_matrix(tensor)
 
 
 def prepare(launch: Launch) -> None:
-    """Nothing is kept between steps. Raises Stale where a parameter is no longer what the plan was made for."""
+    """Nothing is kept between steps. Raises Stale if a parameter changed since planning."""
     launch.slots.check_layout()
 
 
@@ -63,7 +63,8 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """Go on with an update that an exception interrupted: what was computed is written again, then the rest."""
+    """Complete an update that an exception interrupted: write the computed values again, then update the other
+    stacks."""
     if launch.writing is not None:
         launch.writing()
     run(launch, rows, gradient_factor, None)
@@ -111,7 +112,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
 
 
 def _is_sound(direction: Tensor, slots: list[Any]) -> bool:
-    """Whether a step and what is kept of it are finite; waits for a GPU."""
+    """Whether a step and the new state are finite; waits for a GPU."""
     made = [tensor for tensor in (direction, *slots) if tensor is not None]
     # Sums are one pass and no memory; one that is not finite may also be of numbers close to the largest.
     sums = torch.stack([tensor.sum() for tensor in made])
@@ -123,15 +124,15 @@ def _say_left_out(launch: Launch, index: int) -> None:
         launch.said.add("left out")
         warnings.warn(
             f"the gradient of {launch.names[index]!r} is not finite, or too large for its second moments in "
-            f"{'fp64' if launch.kind.weights == 'fp64' else 'fp32'}: its step is left out, its weights and state stay "
-            "as they are. This is said once; clip_norm keeps gradients in range",
+            f"{'fp64' if launch.kind.weights == 'fp64' else 'fp32'}: its step is skipped, its weights and state are "
+            "unchanged. This warning is given once; clip_norm keeps gradients in range",
             UserWarning,
             stacklevel=2,
         )
 
 
 def _is_plain(launch: Launch, members: list[int]) -> bool:
-    """Whether everything is stored as it is computed with, in the order of its dimensions."""
+    """Whether all tensors are stored in the working precision, in the order of their dimensions."""
     kind = launch.kind
     formats_held = {name for slot, name in zip(kind.slots, kind.slot_formats, strict=True) if slot is not None}
     if kind.weights not in ("fp32", "fp64") or formats_held - {kind.weights} or launch.slots.low_bits is not None:
@@ -150,8 +151,8 @@ def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
 
 
 class _Plain:
-    """A stack that is gathered and scattered by one call each. A rule writes over the stack, so one tensor is copied,
-    too: an update that is interrupted must not leave half of itself."""
+    """A stack that is gathered and scattered by one call each. A rule overwrites the stack, so a single tensor is
+    copied as well: an interrupted update must not be partially visible."""
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.tensors = [launch.tensors[index].detach() for index in members]
@@ -220,7 +221,7 @@ def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tenso
 
 
 def _flat(values: Tensor, whole: Tensor) -> Tensor:
-    """What `_stack` did to one tensor, undone."""
+    """The inverse of `_stack` for one tensor."""
     if whole.is_contiguous():
         return values.reshape(-1)
     tensor = torch.empty_like(whole, dtype=values.dtype)

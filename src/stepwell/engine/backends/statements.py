@@ -56,7 +56,7 @@ def traced(kind: LaunchKind) -> Trace:
 
 
 def traced_sums(kind: LaunchKind) -> Trace:
-    """What one element adds to the sums of its tensor."""
+    """The contribution of one element to the sums of its tensor."""
 
     def measured(**values: Any) -> dict[str, Any]:
         slots = [values.pop(f"slot_{i}") for i in range(len(kind.slots))]

@@ -1,9 +1,9 @@
-"""Runs rules on tensor subclasses that wrap other tensors (quantized ones, pairs of tensors): by whole operations.
+"""Runs rules on tensor subclasses that wrap other tensors (quantized tensors, pairs of tensors), with torch operations.
 
-Where the numbers of such a tensor lie, its class alone knows, so no kernel can reach them by address. The rule and its
-frame are computed with torch's operations on the whole tensors, which the class answers in `__torch_dispatch__`, and
-the new weights are written with `copy_`. A class that lacks one of these operations is refused by name, and nothing
-is changed then: the weights are written first, after everything was computed.
+Only the class knows how such a tensor stores its elements, so no kernel can access them by address. The rule and its
+frame are computed with torch's operations on the whole tensors, which the class implements in `__torch_dispatch__`, and
+the new weights are written with `copy_`. A class that lacks one of these operations is refused by name. Nothing is
+changed then, because the weights are written first, after everything was computed.
 """
 
 from __future__ import annotations
@@ -23,28 +23,27 @@ from stepwell.errors import UsageError
 
 
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
-    """Why a tensor cannot be updated in this way, or None."""
+    """The reason why a tensor cannot be updated in this way, or None."""
     what = type(tensor).__name__
     if what == "FakeTensor":
         return "it is a FakeTensor, which has no values; make the optimizer from the real parameters"
     if kind.view != "element":
-        return f"it is a {what}, whose numbers lie in other tensors, and its rule sees whole matrices"
+        return f"it is a {what}, whose elements are stored in other tensors, and its rule works on whole matrices"
     held = {name for slot, name in zip(kind.slots, kind.slot_formats, strict=True) if slot is not None}
     if held - {"fp32", "fp64", formats.NUMBER} or kind.rounding != "native":
-        return (
-            f"it is a {what}, whose numbers lie in other tensors: only state='fp32' and weights='native' are possible"
-        )
+        only = "only state='fp32' and weights='native' are possible"
+        return f"it is a {what}, whose elements are stored in other tensors: {only}"
     return None
 
 
 def prepare(launch: Launch) -> None:
-    """Raises Stale where a parameter is no longer what the plan was made for."""
+    """Raises Stale if a parameter changed since planning."""
     launch.slots.check_layout()
 
 
 @torch.no_grad()
 def squares(launch: Launch) -> Tensor:
-    """The sum of the squares of each gradient, float64 (tensors,); 0 where there is none."""
+    """The sum of squares of each gradient, float64 (tensors,); 0 without a gradient."""
     result = torch.zeros(len(launch.tensors), dtype=torch.float64)
     for index in launch.active():
         with _named(launch, index):
@@ -54,7 +53,7 @@ def squares(launch: Launch) -> Tensor:
 
 @torch.no_grad()
 def measure(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """The first of two passes: what the rule wants summed over each tensor."""
+    """The first of two passes: the rule's sums over each tensor."""
     launch.totals.zero_()
     kind = launch.kind
     for index in launch.active():
@@ -87,7 +86,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
-    """Go on with an update that an exception interrupted."""
+    """Complete an update that an exception interrupted."""
     if launch.writing is not None:
         launch.writing()
     run(launch, rows, gradient_factor, None)
@@ -121,7 +120,7 @@ def _loaded(launch: Launch, index: int) -> tuple[Tensor, Tensor, list[Any]]:
 
 
 class _named:  # reads as a word in a with statement
-    """What a class cannot do becomes a refusal that names the parameter."""
+    """Turn an operation that the class lacks into a UsageError that names the parameter."""
 
     def __init__(self, launch: Launch, index: int) -> None:
         self.name, self.kind = launch.names[index], type(launch.tensors[index]).__name__
@@ -134,5 +133,5 @@ class _named:  # reads as a word in a with statement
             said = " ".join(str(error).split())[:120]
             raise UsageError(
                 f"{self.name!r} is a {self.kind}, which cannot do an operation that the update needs "
-                f"({type(error).__name__}: {said}); train another tensor in its place"
+                f"({type(error).__name__}: {said}); train a plain tensor instead"
             ) from error

@@ -1,4 +1,4 @@
-"""The folder that keeps compiled kernels for the next process. Whatever is wrong with it costs time and nothing else.
+"""The folder of compiled kernels for later processes. A problem with the folder costs only time.
 
 The folder is `$STEPWELL_CACHE`, else `stepwell` in `$XDG_CACHE_HOME`, else `~/.cache/stepwell`. A file in it is
 replaced in one piece, so that no process reads half of what another one writes, and it is read only if nobody but this
@@ -20,7 +20,7 @@ _ABANDONED = 3600  # seconds after which a file that was never finished belongs 
 
 
 def read(name: str) -> bytes | None:
-    """The content of a file in the folder; None where there is none, or none that this user can trust."""
+    """The content of a file in the folder; None if there is no file that this user can trust."""
     place = folder()
     if place is None:
         return None
@@ -42,7 +42,7 @@ def read(name: str) -> bytes | None:
 
 
 def write(name: str, content: bytes) -> None:
-    """Keep a file in the folder if that can be done: the disk may be full, and the folder read-only or gone."""
+    """Write a file into the folder if possible: the disk may be full, and the folder read-only or removed."""
     place = folder()
     if place is None:
         return
@@ -59,9 +59,9 @@ def write(name: str, content: bytes) -> None:
 
 
 def folder() -> Path | None:
-    """Where kernels are kept, made if need be; None where there is no such place.
+    """The folder of kernels, created if necessary; None if there is no such folder.
 
-    It is asked for anew each time: it may have been removed while the process runs.
+    It is looked up each time, because it may be removed while the process runs.
     """
     try:
         place = _wanted()
@@ -85,7 +85,7 @@ def _wanted() -> Path:
 
 
 def _only_ours(found: os.stat_result) -> bool:
-    """Whether nobody but this user and root can write to a file or a folder."""
+    """Whether only this user and root can write to a file or a folder."""
     if not hasattr(os, "geteuid"):  # Windows keeps users apart by other means; a profile's folder is its user's
         return True
     return found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,8 +1,8 @@
 """Compiles a kernel with Numba, or takes its machine code from the cache folder.
 
-Numba's own cache believes its files: it unpickles whatever lies there. Here a kernel is one file, and the file begins
-with a digest of its content and of all that the content depends on. What does not match is never unpickled: the kernel
-is compiled anew and the file replaced.
+Numba's own cache trusts its files: it unpickles any file in its folder. Here a kernel is one file, which begins with a
+digest of its content and of everything that the content depends on. A file that does not match is never unpickled: the
+kernel is compiled again and the file replaced.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Runs a compiled function on the threads that torch computes with.
 
-A second pool of threads beside torch's costs more than it does: after a backward pass torch's threads still spin,
-waiting for work, on the cores that the second pool wants (measured on 2 cores, AdamW inside a training loop: 0.88
-times torch's fused step with Numba's own OpenMP pool). So a job is handed to the OpenMP runtime that torch has loaded,
-through `GOMP_parallel`, which GNU's and Intel's runtimes both have. Where there is none, Python's threads do it.
+A second pool of threads is slower than torch's own threads: after a backward pass torch's threads still spin, waiting
+for work, on the cores that the second pool needs (measured on 2 cores, AdamW inside a training loop: 0.88 times torch's
+fused step with Numba's own OpenMP pool). So a job is passed to the OpenMP runtime that torch has loaded, through
+`GOMP_parallel`, which GNU's and Intel's runtimes both provide. Without this function, Python's threads are used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether an update that has begun was made, whatever ended the call."""
+"""Whether an update that started was made, even if the call was interrupted."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from stepwell.engine.reading import Reading
-from stepwell.step.beside import Beside, watch
-from stepwell.step.trained import Trained
+from stepwell.step.model_and_optimizer import Trained
+from stepwell.step.outside_calls import Beside, watch
 from stepwell.step.trainer import Counted
 
 
 class Made:
-    """The update that a call of a Step is about to make or has made.
+    """The update of the current call of a Step.
 
     Attributes:
-        outcome: of an update that has begun, until it is pending.
-        unrecorded: the flag of that update, until the scaler has it.
+        outcome: the result of an update that has started, until the update is pending.
+        unrecorded: the flag of that update, until the scaler has received it.
     """
 
     def __init__(self, trained: Trained, beside: Beside) -> None:
@@ -30,12 +30,12 @@ class Made:
         self.watch_optimizer()
 
     def watch_optimizer(self) -> None:
-        """From now on the updates are those of the optimizer that is trained with now."""
+        """Watch the current optimizer from now on."""
         self._watch = watch(self._trained.optimizer, self._beside)
         self._counted = Counted()
 
     def expect(self, outcome: Reading, found_inf: Tensor | None, named: Sequence[tuple[str, Tensor]]) -> None:
-        """The update of these parameters is about to be made."""
+        """Called before the update of these parameters."""
         if self._watch is not None:
             self._watch.happened = False
         last = named[-1][1] if named else None  # the weights that move last
@@ -46,7 +46,8 @@ class Made:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Around the update: calls of `optimizer.step` are the Step's own, and whether it was made is known."""
+        """Context manager around the update: marks calls of `optimizer.step` as the Step's own, and records whether the
+        update was made."""
         optimizer = self._trained.optimizer
         self._counted.begin(optimizer)
         if self._watch is not None:
@@ -59,7 +60,7 @@ class Made:
         self._counted.end()
 
     def happened(self) -> bool:
-        """Whether the update that was expected has been made: a hook has seen its end, or the last weights moved."""
+        """Whether the expected update was made: a hook saw its end, or the last weights changed."""
         if self.outcome is None:
             return False
         if self._watch is not None and self._watch.happened:
@@ -67,14 +68,14 @@ class Made:
         return self._sample is not None and not torch.equal(few(self._sample[0]), self._sample[1])
 
     def counted(self) -> None:
-        """The update is pending."""
+        """Called when the update is pending."""
         self.outcome = self._sample = None
 
     def drop(self) -> None:
-        """No update has begun."""
+        """Called when no update has started."""
         self.outcome = self.unrecorded = self._sample = None
 
 
 def few(tensor: Tensor) -> Tensor:
-    """Some of the weights, which tell whether an update was made."""
+    """Some of the weights, to tell whether an update was made."""
     return tensor.detach().reshape(-1)[:64]

@@ -1,4 +1,4 @@
-"""What a range test found, or why it found nothing."""
+"""The result of a range test: the learning rate, or the reason for none."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ NOISE = 4.0  # standard errors that a drop must have: noise alone gets there in 
 DISAGREE = 10.0  # orders whose answers are further apart than this factor say little
 
 PEAK = (
-    "this is the peak of a schedule with warmup and decay; for weights that are trained already (fine-tuning) "
-    "it is an upper bound: try a tenth and a hundredth of it, too"
+    "this is the peak of a schedule with warmup and decay; for pretrained weights (fine-tuning) "
+    "it is an upper bound: also try a tenth and a hundredth of it"
 )
 
 
 @dataclass(frozen=True, repr=False)
 class FoundLR:
-    """The answer of a learning-rate range test. `print(found)` says it in full; a notebook shows the curve, too.
+    """The answer of a learning-rate range test. `print(found)` shows it in full; a notebook also shows the curve.
 
     Attributes:
-        suggestion: the rate of the first group (of the first whose rate is not 0), or None where the curve gives no
-            answer. rule: which rule gave it.
-        spread: (lowest, highest) answer of that rule over the orders of the data, each taken alone; None without.
-        suggestions: what every rule says of the mean curve; empty without an answer.
-        reasons: why there is no answer; empty if there is one.
-        notes: what to keep in mind with the answer.
-        group_lrs: the suggestion for each group of the optimizer, by their ratios.
+        suggestion: the rate of the first group (whose rate is not 0), or None if the curve gives no answer.
+        rule: the rule behind the suggestion.
+        spread: (lowest, highest) answer of the rule over the single orders of the data; None without an answer.
+        suggestions: the answers of all rules for the mean curve; empty without an answer.
+        reasons: why there is no answer; empty if there is an answer.
+        notes: caveats of the answer.
+        group_lrs: the suggestion for each group of the optimizer, by the ratios of their rates.
         curve: loss over lr, the mean over the orders, with the band from the lowest to the highest, smoothed.
         orders: the raw losses of each order.
-        cause: why there is no answer, in a word: short (the loss blew up at once), rises, flat, noise; else empty.
-        tried: the attempts before this one, with what came of them.
+        cause: the reason for no answer, in a word: short (the loss diverged immediately), rises, flat, noise; else
+            empty.
+        tried: the earlier attempts, with their results.
     """
 
     suggestion: float | None
@@ -60,24 +61,24 @@ class FoundLR:
 
     @property
     def finding(self) -> Finding | None:
-        """The refusal as a finding, or None if there is an answer."""
+        """The reason for no answer as a finding, or None if there is an answer."""
         if not self.reasons:
             return None
         return Finding(check=NO_ANSWER, place=Run("learning-rate finder"), seen="; ".join(self.reasons))
 
     def text(self) -> str:
-        """What a reader is told: the answer with its spread, the other rules, the notes; or the reasons against one."""
+        """The full text: the answer with its spread, the other rules and the notes; or the reasons for no answer."""
         if self.suggestion is None:
             tried = [f"  tried before: {one}" for one in self.tried]
             return "\n".join(["no learning rate found", *(f"  {reason}" for reason in self.reasons), *tried])
         assert self.spread is not None
-        lines = [f"learning rate {self.suggestion:.2g} ({self.rule}; orders of the data alone: "
+        lines = [f"learning rate {self.suggestion:.2g} ({self.rule}; single orders of the data: "
                  f"{self.spread[0]:.2g} to {self.spread[1]:.2g})"]  # fmt: skip
         others = ", ".join(f"{name} {lr:.2g}" for name, lr in self.suggestions.items() if name != self.rule)
         lines.append(f"  other rules: {others}")
         if len(self.group_lrs) > 1:
             lines.append(f"  by group: {', '.join(f'{lr:.2g}' for lr in self.group_lrs)}")
-        tried = [f"  found in attempt {len(self.tried) + 1}; before: {one}" for one in self.tried[-1:]]
+        tried = [f"  found in attempt {len(self.tried) + 1}; earlier: {one}" for one in self.tried[-1:]]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes), *tried])
 
     def __str__(self) -> str:
@@ -114,7 +115,7 @@ class FoundLR:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the curve, its band and the suggestions; returns matplotlib's Axes.
+        """Plot the curve, its band and the suggestions; returns matplotlib's Axes.
 
         Raises MissingExtra without matplotlib.
         """
@@ -145,7 +146,7 @@ class FoundLR:
 
 
 def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str, ratios: Sequence[float]) -> FoundLR:
-    """Read the losses of each order, which may be cut short and end in one that is not finite."""
+    """Read the losses of each order. They may be truncated, and the last may be not finite."""
     finite = [curve if not curve or math.isfinite(curve[-1]) else curve[:-1] for curve in curves]
     length = min(len(curve) for curve in finite)
     x = np.array(lrs[:length])
@@ -176,11 +177,11 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
     notes = [PEAK]
     if spread[1] > DISAGREE * spread[0]:
         notes.append(
-            f"the orders of the data differ by a factor of {spread[1] / spread[0]:.0f}: take the answer as a "
-            "direction; more iterations or larger batches make it sharper"
+            f"the orders of the data differ by a factor of {spread[1] / spread[0]:.0f}: the answer is only a "
+            "rough estimate; more iterations or larger batches make it more precise"
         )
     if int(np.argmin(mean)) == length - 1 == len(lrs) - 1:
-        notes.append(f"the loss still fell at the highest rate, {lrs[-1]:.2g}: set a higher one (high) to see the end")
+        notes.append(f"the loss still fell at the highest rate, {lrs[-1]:.2g}: pass a larger `high`")
     suggestion = suggestions[rule]
     return FoundLR(
         suggestion, rule, spread, suggestions, (), tuple(notes), tuple(suggestion * r for r in ratios), curve, orders
@@ -188,17 +189,18 @@ def found(lrs: Sequence[float], curves: Sequence[Sequence[float]], *, rule: str,
 
 
 def after(found: FoundLR, tried: Sequence[str]) -> FoundLR:
-    """The result with what was tried before it."""
+    """The result with the earlier attempts."""
     return replace(found, tried=tuple(tried))
 
 
 def _refusal(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, str] | None:
-    """Why this curve gives no answer, in a word and in a sentence; None if it does."""
+    """The reason for no answer, as a word and a sentence; None if the curve gives an answer."""
     if len(x) < FEWEST:
         at = f"at {x[-1]:.2g}, " if len(x) else ""
         return (
             "short",
-            f"the loss was no longer finite, or had blown up, {at}after {len(x)} rates: begin lower (low)",
+            f"the loss was not finite or had diverged, {at}after {len(x)} rates: start from a lower rate, pass a "
+            "smaller `low`",
         )
     lowest = int(np.argmin(mean))
     began = float(mean[0])
@@ -208,28 +210,30 @@ def _refusal(x: Array, raw: Array, mean: Array, width: float) -> tuple[str, str]
         return (
             "flat",
             f"the curve is flat: the loss falls by {drop:.2g} of {began:.3g} at most; is the model connected to the "
-            "loss, is it trained already, or does the range end too low (high)?",
+            "loss, is it already trained, or is `high` too small?",
         )
     if lowest < 2:
         return (
             "rises",
-            f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): begin lower (low)",
+            f"the loss rises from the lowest rate on ({began:.3g} at {x[0]:.2g}): start from a lower rate, pass a "
+            "smaller `low`",
         )
     scatter, error = _noise(raw, lowest, width)
     if drop <= NOISE * error:
         return (
             "noise",
             f"the curve is noise: single losses scatter by {scatter:.2g} (median absolute deviation), which moves the "
-            f"smoothed curve by {error:.2g}, and the loss falls by {drop:.2g}, less than {NOISE:g} times as much; take "
+            f"smoothed curve by {error:.2g}, and the loss falls by {drop:.2g}, less than {NOISE:g} times as much; use "
             "larger batches, accumulate, or more iterations and orders",
         )
     return None
 
 
 def _noise(raw: Array, lowest: int, width: float) -> tuple[float, float]:
-    """The standard deviation of a single loss, and that of the drop of the smoothed mean if there were noise alone.
+    """The standard deviation of a single loss, and the standard deviation of the drop of the smoothed mean under pure
+    noise.
 
-    The first from the differences between neighbours, where the curve itself hardly changes.
+    The former is estimated from differences between neighbors, between which the curve hardly changes.
     """
     differences = np.diff(raw[:, : max(lowest + 1, min(raw.shape[1], 10))], axis=1)
     scatter = 1.4826 * float(np.median(np.abs(differences))) / math.sqrt(2)

@@ -1,7 +1,7 @@
-"""A sweep in several processes: they stop together, fail together, and read one curve, the mean of all their losses.
+"""A sweep in several processes: they stop together, fail together, and read one curve, the mean of their losses.
 
-Without this each process would suggest a rate of its own, and one whose loss blew up would leave the sweep while the
-others wait for its gradients for ever.
+Otherwise each process would suggest another rate, and a process whose loss diverged would leave the sweep while the
+others wait indefinitely for its gradients.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _met = 0  # how often this process has met the others; the same in all of them
 
 
 class Together:
-    """The processes that sweep together. With no groups this process is alone, and everything costs nothing.
+    """The processes that sweep together. Without groups there is only this process, and no communication.
 
     Args:
-        groups: process groups; everything is agreed on over all of them.
+        groups: process groups over which the processes agree.
     """
 
     def __init__(self, groups: Sequence[Any] = ()) -> None:
@@ -34,15 +34,16 @@ class Together:
         self.lead = not self.groups or torch.distributed.get_rank() == 0
 
     def all_or_none(self, work: Callable[[], T]) -> T:
-        """What `work` returns, once it has worked in every process. Where it raises in one, all of them raise."""
+        """The result of `work`, after it succeeded in every process. If it raises in one process, all processes
+        raise."""
         return self._settled(work, lambda result: 0.0)[0]
 
     def mean(self, work: Callable[[], float]) -> float:
-        """The mean, over the processes, of the number that `work` returns; the same bits in all of them."""
+        """The mean over the processes of the number that `work` returns; bitwise equal in all processes."""
         return self._settled(work, float)[1]
 
     def check_same(self, settings: dict[str, float]) -> None:
-        """Raise UsageError in every process if one was called with other settings."""
+        """Raise UsageError in every process if the settings differ between processes."""
         for group in self.groups:
             values = torch.tensor(list(settings.values()), dtype=torch.float64, device=_device(group))
             for other in _gathered(values, group):
@@ -50,7 +51,7 @@ class Together:
                     if mine != theirs:
                         raise UsageError(
                             f"find_lr: the processes were called with different settings: {name} is {mine:g} here and "
-                            f"{theirs:g} in another; call it with the same in all of them"
+                            f"{theirs:g} in another; call find_lr with equal settings in all processes"
                         )
 
     def _settled(self, work: Callable[[], T], number: Callable[[T], float]) -> tuple[T, float]:
@@ -73,7 +74,7 @@ class Together:
         if failure is not None:
             raise failure
         if failed:
-            raise UsageError("find_lr: stopped, because another process did; the reason is what that process says")
+            raise UsageError("find_lr: stopped, because another process stopped; see the message of that process")
         return result, value
 
 
@@ -91,9 +92,9 @@ def _device(group: Any) -> torch.device:
 
 
 def together_with(models: Iterable[nn.Module], optimizer: Any, processes: Any) -> Together:
-    """The processes to sweep together with: those over which the models are spread; all of them, if asked to.
+    """The processes to sweep with: those of the distributed models, or all processes if requested.
 
-    Raises UsageError for plain models if another process does not call the finder, too.
+    Raises UsageError for plain models if another process does not call the finder.
     """
     wanted = None if processes is None else flag("find_lr", "processes", processes)
     if not torch.distributed.is_available() or not torch.distributed.is_initialized() or wanted is False:
@@ -129,9 +130,9 @@ def _groups_of(models: Iterable[nn.Module], optimizer: Any) -> Iterator[Any]:
 
 
 def _meet() -> None:
-    """Wait until all processes are here: nothing about a plain model says whether the others call the finder, too.
+    """Wait for all processes: a plain model does not tell whether the other processes call the finder.
 
-    Raises UsageError if they do not come.
+    Raises UsageError if a process does not call the finder in time.
     """
     global _met
     store = torch.distributed.distributed_c10d._get_default_store()
@@ -145,7 +146,7 @@ def _meet() -> None:
             store.delete_key(mine)
             raise UsageError(
                 f"find_lr: {len(names)} processes run, and process {other} has not called find_lr within {WAIT} s; "
-                "call it in all of them, which gives one answer from all their losses, or pass processes=False to let "
-                "this process find one alone"
+                "call find_lr in all processes, for one answer from all their losses, or pass processes=False for "
+                "an answer of this process only"
             ) from error
     _met += 1

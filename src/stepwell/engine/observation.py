@@ -1,4 +1,4 @@
-"""`step` under torch's hooks and profiler, where something looks."""
+"""`step` under torch's hooks and profiler, if any is active."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 def observed(step: Step) -> Step:
-    """`step` that runs inside a range of torch's profiler, with its hooks, where anything looks: as it was called, for
-    hooks see whether `closure` was passed by name."""
+    """`step` that runs with its hooks inside a range of torch's profiler, if any hook or profiler is active. Arguments
+    are passed as given, because hooks see whether `closure` was passed by name."""
     hooked = torch.optim.Optimizer.profile_hook_step(step)
 
     @functools.wraps(step)
@@ -26,7 +26,7 @@ def observed(step: Step) -> Step:
 
 
 def is_observed(optimizer: Any) -> bool:
-    """Whether hooks or the profiler of torch look at the steps of an optimizer."""
+    """Whether hooks or torch's profiler observe the steps of an optimizer."""
     return bool(
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks

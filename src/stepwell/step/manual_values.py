@@ -1,4 +1,4 @@
-"""Hyperparameters that were set by hand between two updates: the new base of the schedule that drives them."""
+"""Hyperparameters set by hand between two updates: each value becomes the new base of its schedule."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stepwell.arguments import is_finite_number, plain_number
 from stepwell.errors import UsageError, shown
 from stepwell.schedules.apply import initial_values
 from stepwell.schedules.written import note, set_by_hand
-from stepwell.step.loaded import as_text
+from stepwell.step.overrides import as_text
 
 if TYPE_CHECKING:
-    from stepwell.step.bound import Bound
+    from stepwell.step.bound_schedules import Bound
 
 
 def taken_by_hand(bound: Bound) -> bool:
-    """Take what was set in the groups by hand as the base of the schedules; whether there was something.
+    """Use values set by hand in the groups as the base of the schedules. Returns whether there were any.
 
-    Raises UsageError where it can have no effect; the groups are then as the schedule wrote them.
+    Raises UsageError for a value that can have no effect; the groups are then as the schedule wrote them.
     """
     if not bound.initial:
         return False
@@ -53,7 +53,8 @@ def taken_by_hand(bound: Bound) -> bool:
             if one.absolute:
                 bound.write_back()
                 raise UsageError(
-                    f"Step: {name} was set to {as_text(value)} by hand, but the schedule {one} gives values itself; "
+                    f"Step: {name} was set to {as_text(value)} by hand, but the schedule {one} gives values and not "
+                    "factors; "
                     "make a Step with another schedule"
                 )
             if groups[place].get(f"initial_{name}") is not value:  # else it says itself that it is the base
@@ -79,7 +80,7 @@ def _say_base(bound: Bound, name: str, value: Any, place: int) -> None:
     if math.isclose(factor, 1.0, rel_tol=1e-6) or not is_finite_number(value):
         return
     warnings.warn(
-        f"Step: {name} was set to {value:g} by hand: that is the new base of the schedule, which makes it "
+        f"Step: {name} was set to {value:g} by hand: this value is the new base of the schedule, which gives "
         f"{value * factor:g} at update {number} (set {name} to {value:g} / {factor:g} for {value:g} there)",
         UserWarning,
         stacklevel=6,
@@ -87,7 +88,8 @@ def _say_base(bound: Bound, name: str, value: Any, place: int) -> None:
 
 
 def _refuse_scheduler(bound: Bound) -> None:
-    """A scheduler of torch that drives lr beside the Step's schedule would make a new base of it at every update."""
+    """Refuse a torch scheduler that drives lr together with the Step's schedule: it would set a new base at every
+    update."""
     optimizer = bound.trained.optimizer
     if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
         return
@@ -101,6 +103,6 @@ def _refuse_scheduler(bound: Bound) -> None:
         if [float(rate) for rate in getattr(one, "_last_lr", ())] == now:
             bound.write_back()
             raise UsageError(
-                f"Step: {type(one).__name__}.step() has set lr beside the schedule of the Step, "
-                f"{bound.schedules['lr']}; leave scheduler.step() out, or make the Step without a schedule"
+                f"Step: {type(one).__name__}.step() has set lr, but lr is driven by the Step's schedule "
+                f"{bound.schedules['lr']}; remove scheduler.step(), or make the Step without a schedule"
             )

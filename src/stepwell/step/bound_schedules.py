@@ -12,22 +12,22 @@ from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.schedules.smooth import constant
 from stepwell.schedules.written import forget, note, take_the_place_of_initial
-from stepwell.step.by_hand import taken_by_hand
-from stepwell.step.loaded import say_of_factors
+from stepwell.step.manual_values import taken_by_hand
+from stepwell.step.model_and_optimizer import Trained
+from stepwell.step.overrides import say_of_factors
 from stepwell.step.part import PutBack, copy_kept, try_state
 from stepwell.step.progress import Progress, check_count
-from stepwell.step.trained import Trained
 
 
 class Bound:
-    """The schedules of a Step, and what they multiply. As a part of checkpoints, the number of the update that they
-    have come to: all else of theirs stands in the optimizer's groups.
+    """The schedules of a Step, and the values that they multiply. The checkpoint stores the number of the update that
+    the schedules have reached; everything else about them is in the optimizer's groups.
 
     Attributes:
-        trained: whose groups.
-        schedules: by the hyperparameters that they drive.
-        initial: for each group what the factors multiply.
-        overrides: hyperparameters that shall have these values, whatever the checkpoint says that is being loaded.
+        trained: the optimizer whose groups are driven.
+        schedules: the schedule of each hyperparameter.
+        initial: for each group, the values that the factors multiply.
+        overrides: values that replace those of the checkpoint being loaded.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Bound:
         self._at = 0  # the number of updates that stands in the groups
 
     def start(self) -> None:
-        """Write what the first update uses."""
+        """Write the hyperparameters of the first update."""
         if self.schedules:
             optimizer = self.trained.optimizer
             take_the_place_of_initial(optimizer, self.schedules)
@@ -53,21 +53,22 @@ class Bound:
 
     @property
     def lr_factor(self) -> float:
-        """What the plateau multiplies lr with."""
+        """The factor by which the plateau multiplies lr."""
         return 1.0 if self.plateau is None else self.plateau.factor
 
     @property
     def is_behind(self) -> bool:
-        """Whether what stands in the groups is that of another update."""
+        """Whether the groups hold the hyperparameters of another update."""
         return self._at != self.progress.number
 
     def refresh(self) -> None:
-        """At the beginning of a call: write what an interrupted one has not, and over what was set by hand."""
+        """At the beginning of a call: write the hyperparameters that an interrupted call did not write, over values set
+        by hand."""
         if self.is_behind or (self.schedules and taken_by_hand(self)):
             self.write()
 
     def write(self) -> None:
-        """Write into the groups what the next update uses."""
+        """Write the hyperparameters of the next update into the groups."""
         if self.schedules:
             taken_by_hand(self)
             groups = self.trained.optimizer.param_groups
@@ -79,7 +80,7 @@ class Bound:
         self._at = self.progress.number
 
     def write_back(self) -> None:
-        """Put the groups back to what the schedules wrote, where what was set by hand is refused."""
+        """Restore the values that the schedules wrote, after a value set by hand was refused."""
         for group, values in zip(self.trained.optimizer.param_groups, self.initial, strict=False):
             group.update({f"initial_{name}": value for name, value in values.items()})
         self._apply()
@@ -90,7 +91,8 @@ class Bound:
         note(optimizer, self.schedules)
 
     def has_ended(self) -> bool:
-        """Whether the schedules may have no number for the next update: the outcome of the last one may be pending."""
+        """Whether the schedules may have no value for the next update; the outcome of the last update may be
+        pending."""
         return self._horizon is not None and self.progress.begun >= self._horizon
 
     def check_horizon(self) -> None:
@@ -104,7 +106,7 @@ class Bound:
             )
 
     def observe(self, metric: Any) -> None:
-        """Show the plateau a metric."""
+        """Pass a metric to the plateau."""
         if self.plateau is None:
             raise UsageError("Step: observe() needs a plateau; make it with Step(..., plateau=Plateau())")
         self.plateau.observe(metric)
@@ -113,16 +115,17 @@ class Bound:
     # A switch to another optimizer
 
     def rate_of_new(self, rate: float) -> float:
-        """The base of another optimizer's lr, with which the next update has the rate `rate`."""
+        """The base of another optimizer's lr for which the next update uses the rate `rate`."""
         return rate / self._factor() if "lr" in self.schedules else rate
 
     def _factor(self) -> float:
-        """What the schedule multiplies the rate of the first group with at the next update."""
+        """The factor by which the schedule multiplies the rate of the first group at the next update."""
         one, number = self.schedules["lr"], self.progress.number
         if one.absolute:
             raise UsageError(
-                f"Step: the schedule {one} gives rates themselves, so a rate for another optimizer has no effect; make "
-                "a Step of its own for it, with stepwell.switch(step.optimizer, ...)"
+                f"Step: the schedule {one} gives learning rates and not factors, so a rate for the new optimizer has "
+                "no effect; make "
+                "a new Step for it, with stepwell.switch(step.optimizer, ...)"
             )
         group = self.trained.optimizer.param_groups[0]
         mine = one.for_group(group.get("name", 0), 0) if one.group_keys() else one
@@ -134,7 +137,7 @@ class Bound:
         return factor
 
     def initial_of(self, optimizer: Any) -> list[dict[str, Any]]:
-        """What the factors would multiply in the groups of another optimizer."""
+        """The values that the factors would multiply in the groups of another optimizer."""
         return initial_values(self.schedules, optimizer.param_groups) if self.schedules else []
 
     # As a part
@@ -151,7 +154,7 @@ class Bound:
             )
 
     def load_state_dict(self, state: Any) -> None:
-        """Go on at an update, with what stands in the groups since they were loaded."""
+        """Continue at an update, with the loaded values in the groups."""
         self.progress.number = state
         forget(self.trained.optimizer)
         if self.schedules:
@@ -194,7 +197,7 @@ class Reduction:
 
 def _resolved(schedule: Schedules | None, total_steps: int | None, plateau: Plateau | None) -> dict[str, Schedule]:
     if isinstance(schedule, Plateau):
-        raise UsageError("Step: a Plateau has memory and is no schedule; pass plateau=Plateau(...)")
+        raise UsageError("Step: a Plateau has state and is not a schedule; pass plateau=Plateau(...)")
     if schedule is None:
         if total_steps is not None:
             given = shown(total_steps)
@@ -204,9 +207,9 @@ def _resolved(schedule: Schedules | None, total_steps: int | None, plateau: Plat
 
 
 def checked_table(schedules: Any) -> dict[str, Schedule]:
-    """What is set in the place of the schedules, or UsageError."""
-    given = mapping("Step", "schedules", schedules, "a dict of schedules by the hyperparameters that they drive")
+    """The schedules to set, or UsageError."""
+    given = mapping("Step", "schedules", schedules, "a dict that maps hyperparameters to schedules")
     for name, one in given.items():
         if not isinstance(name, str) or not isinstance(one, Schedule):
-            raise refusal("Step", "schedules", schedules, "a dict of schedules by hyperparameter")
+            raise refusal("Step", "schedules", schedules, "a dict that maps hyperparameters to schedules")
     return given

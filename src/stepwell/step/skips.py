@@ -1,4 +1,4 @@
-"""Many skipped updates in a row: one warning that names the first parameter whose gradient is not finite."""
+"""After many skipped updates in a row: one warning that names the first parameter whose gradient is not finite."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Skips:
     """Counts the skipped updates in a row.
 
     Args:
-        limit: with how many to warn; None: never.
-        scaling: that of a GradScaler. Until the first update it may skip as many as it takes to come down to a scale
-            of 1; that is how it finds its scale, and they are not counted.
+        limit: how many skipped updates in a row cause a warning; None never warns.
+        scaling: the share in a GradScaler. A fresh scaler finds its scale by skipping updates until the scale is at
+            most 1; these skips are not counted.
     """
 
     def __init__(self, limit: int | None, scaling: Scaling | None) -> None:
@@ -35,7 +35,7 @@ class Skips:
         self._row, self._warned = 0, False
 
     def look(self, named: Sequence[tuple[str, Tensor]], found_inf: Tensor, first: bool) -> None:
-        """Called with the gradients of an update that is about to be made. Reads the flag only where it may warn.
+        """Called with the gradients before an update. Reads the flag only if a warning is possible.
 
         Args:
             first: no update has happened yet.
@@ -47,15 +47,15 @@ class Skips:
             return
         self._warned = True
         place = next((place for place, (_, tensor) in enumerate(named) if _broken(tensor.grad)), None)
-        found = "no single gradient is, their norm is not"
+        found = "every gradient is finite, their norm is not"
         if place is not None:
             name, tensor = named[place]
-            shown = f"'{name}'" if name else f"parameter number {place} (of those that have one)"
+            shown = f"'{name}'" if name else f"parameter number {place} (of those that have a gradient)"
             also = ", nor is the parameter itself" if _broken(tensor) else ""
             found = f"the first is that of {shown}{also}"
         warnings.warn(
             f"Step: {self._row + 1 - normal} updates in a row were skipped because the gradient is not finite: "
-            f"{found}; look at the loss, lower lr, or go back to a checkpoint",
+            f"{found}; check the loss, lower lr, or resume from a checkpoint",
             UserWarning,
             stacklevel=6,
         )

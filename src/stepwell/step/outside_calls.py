@@ -1,7 +1,7 @@
-"""What happens to an optimizer beside its Steps, and whether an update was made, seen through torch's hooks on `step`.
+"""Calls of `optimizer.step` outside a Step, and whether an update was made, observed through torch's hooks on `step`.
 
-One pair of hooks per optimizer, first in their rows, whatever number of Steps it has. They are functions of this
-module, so a copy or a pickle of the optimizer that carries them along does nothing there.
+There is one pair of hooks per optimizer, however many Steps it has, and they run before all other hooks. The hooks are
+functions of this module, so in a copy or a pickle of the optimizer they do nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch.optim import Optimizer
 from stepwell.errors import UsageError
 from stepwell.schedules.written import forget
 from stepwell.step.accumulation import Shares
-from stepwell.step.trained import Trained
+from stepwell.step.model_and_optimizer import Trained
 
 
 class Watch:
     """The hooks of one optimizer.
 
     Attributes:
-        updating: a Step is inside its update, so `step` is its own call.
-        happened: the update that was begun last has been made.
-        told: who is told of a step that no Step has called.
+        updating: whether a Step is inside its update, so that the call of `step` is its own.
+        happened: whether the last update that started has been made.
+        told: objects that are notified of a step that no Step called.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Watch:
         self._handles: list[Any] = []
 
     def begin(self, optimizer: Optimizer) -> None:
-        """A Step begins an update."""
+        """Called when a Step starts an update."""
         if not self._handles or any(handle.id not in (handle.hooks_dict_ref() or ()) for handle in self._handles):
             self._register(optimizer)  # a loaded or copied optimizer may have lost them
         after: Any = optimizer._optimizer_step_post_hooks
@@ -54,7 +54,7 @@ class Watch:
 
 
 class Beside:
-    """What a Step says of `optimizer.step()` where no Step has called it."""
+    """The reaction of a Step to `optimizer.step()` calls that no Step made."""
 
     def __init__(self, trained: Trained, shares: Shares) -> None:
         self._trained, self._shares = trained, shares
@@ -66,23 +66,24 @@ class Beside:
             return
         if self._shares.number:
             raise UsageError(
-                f"Step: optimizer.step() with {self._shares} of an update in would apply a part of it; the Step "
-                "updates by itself: leave optimizer.step() out, or call flush()"
+                f"Step: optimizer.step() after {self._shares} would apply a partial update; the Step "
+                "calls the optimizer itself: remove optimizer.step(), or call flush()"
             )
         rates = [group.get("lr") for group in optimizer.param_groups]
         if self._warned or all(rate is not None and float(rate) == 0 for rate in rates):  # torch.distributed.checkpoint
             return  # makes the state of an optimizer by a step at lr 0
         self._warned = True
         warnings.warn(
-            "Step: optimizer.step() was called beside the Step, which updates by itself: leave it out (schedule, "
-            "averages and number count the Step's updates alone)",
+            "Step: optimizer.step() was called outside the Step, which calls the optimizer itself: remove the call "
+            "(schedule, "
+            "averages and number count only the Step's updates)",
             UserWarning,
             stacklevel=4,
         )
 
 
 def watch(optimizer: Optimizer, beside: Beside) -> Watch | None:
-    """The watch of an optimizer; None where it has no hooks (some wrappers of trainers)."""
+    """The watch of an optimizer; None if the optimizer has no hooks (some wrappers of trainers)."""
     if not hasattr(optimizer, "_optimizer_step_post_hooks"):
         return None
     if optimizer not in _WATCHES:
@@ -109,7 +110,7 @@ def after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 
 def after_load(optimizer: Any) -> None:
-    """After every `load_state_dict` of a watched optimizer: what stands in its groups was not set by hand."""
+    """After every `load_state_dict` of a watched optimizer: the values in its groups were not set by hand."""
     forget(optimizer)
 
 

@@ -1,4 +1,4 @@
-"""What a Step trains: the parameters of an optimizer, which a switch may replace, and the model around them."""
+"""The optimizer that a Step trains with (a switch may replace it), and the trained model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from stepwell.step.trainer import unwrapped
 
 
 class Trained:
-    """The optimizer and the model of a Step. As a part of checkpoints, the optimizer.
+    """The optimizer and the model of a Step. The checkpoint stores the optimizer's state.
 
     Attributes:
-        switched: the class of the optimizer that the first was switched to, or None.
+        switched: the class of the optimizer that the run was switched to, or None.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -32,7 +32,7 @@ class Trained:
         self.switched: str | None = None
 
     def named(self) -> list[tuple[str, Tensor]]:
-        """(name, parameter) of the optimizer; names are empty where it was built without."""
+        """(name, parameter) pairs of the optimizer; names are empty if the optimizer was built without names."""
         pairs: list[tuple[str, Tensor]] = []
         for group in self.optimizer.param_groups:
             names = group.get("param_names") or [""] * len(group["params"])
@@ -40,7 +40,7 @@ class Trained:
         return pairs
 
     def with_gradient(self) -> list[tuple[str, Tensor]]:
-        """Those of `named` that have a gradient."""
+        """The pairs of `named` whose parameter has a gradient."""
         return [(name, tensor) for name, tensor in self.named() if tensor.grad is not None]
 
     def drop_gradients(self) -> None:
@@ -49,17 +49,17 @@ class Trained:
                 tensor.grad = None
 
     def check_gradients(self) -> None:
-        """Raise UsageError where a backward pass has left no gradient at all."""
+        """Raise UsageError if a backward pass left no gradient at all."""
         if any(tensor.grad is not None for group in self.optimizer.param_groups for tensor in group["params"]):
             return
         released = any(tensor._post_accumulate_grad_hooks for _, tensor in self.named())
         raise UsageError(
             "Step: no parameter of the optimizer has a gradient after backward; "
             + (
-                "a hook on them takes the gradients away (gradient release), but clipping by norm, skipping and "
-                "accumulation need all of them at once: remove the hook"
+                "a hook removes the gradients (gradient release), but clipping by norm, skipping and "
+                "accumulation need all gradients together: remove the hook"
                 if released
-                else "does the loss come from another model, or are all of its parameters frozen?"
+                else "does the loss come from another model, or are all its parameters frozen?"
             )
         )
 
@@ -70,7 +70,7 @@ class Trained:
         return Reading(lr.detach().clone()) if isinstance(lr, Tensor) else float(lr)
 
     def model_to_save(self, model: Any) -> torch.nn.Module:
-        """The model that was given, or the Step's own; UsageError where there is neither."""
+        """The given model, or the Step's model; UsageError if there is neither."""
         model = self.model if model is None else checked_model(model)
         if model is None:
             raise UsageError("Step: pass the model, as step.save(path, model), or make it with Step(..., model=model)")
@@ -85,7 +85,7 @@ class Trained:
         saved = state
         for _ in range(_DEEPEST):  # wrappers once saved what is inside so
             if not isinstance(saved, Mapping):
-                raise refusal("Step", "'optimizer' of the state", saved, "what the optimizer's state_dict() gave")
+                raise refusal("Step", "'optimizer' of the state", saved, "the result of the optimizer's state_dict()")
             if "param_groups" in saved or "base" not in saved:
                 break
             saved = saved["base"]
@@ -118,23 +118,25 @@ def checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def checked_model(model: Any) -> torch.nn.Module | None:
-    """The model, or UsageError for what is none."""
+    """The model. Raises UsageError if it is not a module."""
     if model is not None and not isinstance(model, torch.nn.Module):
-        raise UsageError(f"Step: model is a {type(model).__name__}; it must be the torch.nn.Module that is trained")
+        raise UsageError(f"Step: model is a {type(model).__name__}; it must be the trained torch.nn.Module")
     return model
 
 
 def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """torch loads a state of other shapes without a word, and fails at a later step; this names the parameter."""
+    """torch loads a state of other shapes silently, and fails at a later step; this check names the parameter."""
     owner = type(optimizer).__name__
     if "param_groups" not in saved:
-        raise UsageError(f"Step: the checkpoint is of {saved.get('wrapper', 'another optimizer')}, not of {owner}")
+        raise UsageError(
+            f"Step: the checkpoint contains the state of {saved.get('wrapper', 'another optimizer')}, not of {owner}"
+        )
     groups, theirs = optimizer.param_groups, saved["param_groups"]
     counts = [len(group["params"]) for group in groups], [len(group["params"]) for group in theirs]
     if counts[0] != counts[1]:
         raise UsageError(
             f"Step: {owner} has groups of {counts[0]} parameters, the checkpoint of {counts[1]}; "
-            "it was saved from another model or with other groups"
+            "it was saved from a different model or with other groups"
         )
     # L-BFGS keeps vectors over all parameters, as the state of the first.
     whole = (sum(tensor.numel() for group in groups for tensor in group["params"]),)
@@ -145,17 +147,20 @@ def _check_torch_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str,
         plain, saved_plain = bare(names), bare(saved_names)
         for name, saved_name, tensor, index in zip(names, saved_names, group["params"], their["params"], strict=True):
             if "param_names" in group and plain[name] != saved_plain[saved_name]:
-                raise UsageError(f"Step: the checkpoint has '{saved_name}' where {owner} has '{name}'; other model")
+                raise UsageError(
+                    f"Step: the checkpoint has '{saved_name}' where {owner} has '{name}'; it was saved from a "
+                    "different model"
+                )
             for slot, value in saved["state"].get(index, {}).items():
                 if _misfit(slot, value, tensor) and value.shape not in vectors:
                     raise UsageError(
                         f"Step: '{slot}' of {name} has shape {tuple(value.shape)} in the checkpoint, the parameter "
-                        f"{tuple(tensor.shape)}; it was saved from another model"
+                        f"{tuple(tensor.shape)}; it was saved from a different model"
                     )
 
 
 def _misfit(slot: str, value: Any, tensor: Tensor) -> bool:
-    """Whether a slot that has a number for each element has other elements than the parameter."""
+    """Whether a slot with one number per element differs in shape from the parameter."""
     if not isinstance(value, Tensor) or slot in ("row_var", "col_var"):  # torch's Adafactor: one per row and column
         return False
     return bool(value.dim() and value.dim() == tensor.dim()) and value.shape != tensor.shape

@@ -1,4 +1,4 @@
-"""What tells an optimizer that its plan no longer holds: state that was replaced, or a parameter that changed."""
+"""Detects that an optimizer's plan is out of date: replaced state, or a changed parameter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Stale(Exception):
-    """A tensor is no longer what the plan was made for; the optimizer makes a new plan and goes on."""
+    """Raised when a parameter's device, dtype, shape or strides changed since planning; the optimizer replans."""
 
 
 class Kept:
@@ -22,10 +22,11 @@ class Kept:
 
 
 class Watched(defaultdict[Any, Any]):
-    """A dict that drops the plan when its entries are replaced, so that a plan need not look at them at every step,
-    and does not keep what was replaced in memory.
+    """A dict that drops the plan when an entry is replaced. So a plan does not check the entries at every step, and
+    replaced tensors are freed.
 
-    It refers to what holds the plan weakly: a plan holds dicts like this, and memory in a circle is not freed at once.
+    The reference to the owner of the plan is weak, because a plan refers to these dicts, and a reference cycle is not
+    freed immediately.
     """
 
     def __init__(self, content: Mapping[Any, Any], kept: Kept, default: Any = None) -> None:
@@ -33,7 +34,7 @@ class Watched(defaultdict[Any, Any]):
         self._kept = weakref.ref(kept)
 
     def is_of(self, kept: Kept) -> bool:
-        """Whether this is the plan that changes here drop."""
+        """Whether changes of this dict drop that plan."""
         return self._kept() is kept
 
     def _drop(self) -> None:

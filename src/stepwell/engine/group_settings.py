@@ -1,4 +1,4 @@
-"""What an optimizer does with its groups: taken, checked, and checked again where they were changed."""
+"""The groups of an optimizer: added, checked, and checked again after changes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stepwell.engine import formats
 from stepwell.engine.given_groups import as_groups, check_names, labelled
 from stepwell.engine.own_keys import is_own_key
 from stepwell.engine.rule import FLAG, OneOf, Range, RuleSignature, as_plain_numbers, check_hyperparameters
-from stepwell.engine.watched import Kept
+from stepwell.engine.watch import Kept
 from stepwell.errors import UsageError, WrongType, nearest, shown
 
 # Options that torch's optimizers have and these do not need, with what takes their place.
 _TORCH_ONLY = {
-    "foreach": "one launch over all tensors is what every backend here does",
-    "fused": "choose with backend='cpu', 'gpu' or 'eager'; 'auto' takes the fastest",
+    "foreach": "every backend updates all tensors in one launch",
+    "fused": "choose with backend='cpu', 'gpu' or 'eager'; 'auto' chooses the fastest",
     "capturable": "steps can be captured without an option",
     "differentiable": "stepwell does not differentiate through its step",
 }
@@ -44,14 +44,14 @@ class Grouped(torch.optim.Optimizer):
                 f"{name}: param_group={shown(param_group)}; it must be a dict, as {{'params': [...], 'lr': 0.1}}"
             )
         if "params" not in param_group:
-            raise UsageError(f"{name}: param_group={shown(param_group)} has no 'params'; give a list of tensors")
+            raise UsageError(f"{name}: param_group={shown(param_group)} has no 'params'; it must be a list of tensors")
         (param_group,) = as_groups([param_group], name)
         self._check_group(param_group, self.defaults)
         present = {id(p): n for n, p in self._named()}
         for label, tensor in labelled(param_group):
             if id(tensor) in present:
                 raise UsageError(
-                    f"{name}: {label} is in a group already (as {present[id(tensor)]}); a tensor belongs to one group"
+                    f"{name}: {label} is already in a group (as {present[id(tensor)]}); a tensor belongs to one group"
                 )
         # Past the decorator with which torch keeps this method out of torch.compile: it imports the whole of
         # torch._dynamo, 1.4 s, the first time an optimizer is made.
@@ -70,10 +70,10 @@ class Grouped(torch.optim.Optimizer):
         return [pair for group in getattr(self, "param_groups", []) for pair in labelled(group)]
 
     def check_together(self, group: Mapping[str, Any]) -> None:
-        """Raise UsageError where hyperparameters of a group, each inside its range, do not go together."""
+        """Raise UsageError for hyperparameters of a group that are in range but cannot be combined."""
 
     def ranges_with(self, defaults: Mapping[str, Any]) -> dict[str, Range | OneOf]:
-        """`all_ranges`, and flags for those of `defaults` that are one and no argument (`train_mode`)."""
+        """`all_ranges`, and flags for the flags in `defaults` that are not arguments (`train_mode`)."""
         flags = {key: FLAG for key, value in defaults.items() if isinstance(value, bool)}
         return {**flags, **self.all_ranges}
 
@@ -108,11 +108,11 @@ class Grouped(torch.optim.Optimizer):
             formats.format_of(tensor, f"{name}: {label}")
 
     def _check_formats(self, group: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-        """What `group` says of formats, as plain words and numbers."""
+        """The formats of `group`, as plain str and numbers."""
         name = type(self).__name__
         reason = self._no_caution()
         if group.get("cautious") and reason:
-            raise UsageError(f"{name}: cautious=True is not available: {reason}; leave it out")
+            raise UsageError(f"{name}: cautious=True is not available: {reason}; omit it")
         words = (("state", formats.STATES), ("weights", formats.WEIGHTS))
         found: dict[str, Any] = {
             option: one_of(name, option, group[option], allowed, place) for option, allowed in words if option in group
@@ -122,9 +122,10 @@ class Grouped(torch.optim.Optimizer):
         return found
 
     def check_changed(self, index: int, keys: Iterable[str]) -> None:
-        """What was written into a group since the last step, as the constructor would have taken it.
+        """Check values written into a group since the last step, as the constructor would.
 
-        The group gets the plain numbers; UsageError, which names the group and the key, for what no constructor takes.
+        The group gets plain numbers. Raises UsageError, with the group and the key, for a value that the constructor
+        refuses.
         """
         group, place = self.param_groups[index], f" in group {index}"
         changed = {key: group[key] for key in keys}
@@ -134,11 +135,11 @@ class Grouped(torch.optim.Optimizer):
         group.update(plain)
 
     def _no_caution(self) -> str | None:
-        """Why caution is not available, or None."""
+        """Why `cautious` is not available, or None."""
         if any(signature.sums for signature in self.signatures.values()):
             return "its rule needs sums itself"
         if any(signature.view != "element" for signature in self.signatures.values()):
-            return "it is for rules of single elements"
+            return "it is only for elementwise rules"
         if "lr" in self.signature.named:
             return "its rule returns a whole step, not a direction"
         return None
@@ -151,18 +152,18 @@ class Grouped(torch.optim.Optimizer):
             if option in _TORCH_ONLY:
                 if value is None or value is False:  # torch's defaults, handed on: they ask for nothing
                     continue
-                raise UsageError(f"{start}: {_TORCH_ONLY[option]}; leave it out")
+                raise UsageError(f"{start}: {_TORCH_ONLY[option]}; omit it")
             if option in self.construction:
-                raise UsageError(f"{start}: it is an argument of {type(self).__name__} itself, not of a group")
+                raise UsageError(f"{start}: it is an argument of {type(self).__name__}, and cannot be set in a group")
             raise UsageError(f"{start}: {nearest(option, [*known, *([] if place else ['backend'])])}")
 
 
 def one_of(owner: str, name: str, value: Any, allowed: Iterable[str], place: str = "") -> str:
-    """One of the words that are allowed."""
+    """One of the allowed values."""
     words = tuple(allowed)
     if isinstance(value, str) and value in words:
         return str(value)  # NumPy's text is a str, too
-    raise UsageError(f"{owner}: {name}={shown(value)}{place}; allowed: {', '.join(words)}")
+    raise UsageError(f"{owner}: {name}={shown(value)}{place}; it must be one of {', '.join(words)}")
 
 
 def _seed(owner: str, value: Any, place: str = "") -> int:

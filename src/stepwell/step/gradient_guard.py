@@ -1,4 +1,4 @@
-"""What becomes of the gradients of an accumulation between two micro-batches: nobody may touch them."""
+"""A check that nothing changes the gradients of an accumulation between two micro-batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stepwell.errors import UsageError
 
 
 class Left:
-    """The gradients as the last micro-batch left them: which tensor, and how often it was written.
+    """The gradients after the last micro-batch: each tensor, and its version counter.
 
     Two attributes per tensor and micro-batch; nothing is read from the device, and no gradient is kept alive.
     """
@@ -27,9 +27,9 @@ class Left:
         self._marks = []
 
     def check(self, named: Sequence[tuple[str, Tensor]], number: int) -> str | None:
-        """Raise UsageError where gradients of the `number` micro-batches that are in are lost.
+        """Raise UsageError if gradients of the `number` accumulated micro-batches were dropped.
 
-        Returns the name of the first one that was changed, which `warn` takes.
+        Returns the name of the first parameter whose gradient was changed, for `warn`.
         """
         changed = None
         for (name, tensor), mark in zip(named, self._marks, strict=False):
@@ -37,9 +37,9 @@ class Left:
                 continue
             if tensor.grad is None or not bool((tensor.grad != 0).any() if not tensor.grad.is_sparse else True):
                 raise UsageError(
-                    f"Step: the gradients of {number} micro-batches of an update were dropped before the next one "
-                    f"came ({f'{name!r} has none' if name else 'by zero_grad()'}); leave zero_grad() out: the Step "
-                    "drops gradients itself, after the update"
+                    f"Step: the gradients of {number} micro-batches of an update were dropped before the next "
+                    f"micro-batch ({f'{name!r} has none' if name else 'by zero_grad()'}); remove zero_grad(): the Step "
+                    "clears gradients itself, after the update"
                 )
             changed = changed or name or "a parameter"
         return changed
@@ -48,8 +48,9 @@ class Left:
         if changed is not None and not self._warned:
             self._warned = True
             warnings.warn(
-                f"Step: the gradient of {changed!r} was changed between two micro-batches of an update, and goes into "
-                "it as it is now: by another backward pass (freeze this model in it), or by clipping in the loop?",
+                f"Step: the gradient of {changed!r} was changed between two micro-batches, and the update uses "
+                "the changed gradient; did another backward pass (freeze this model in it) or clipping in the loop "
+                "change it?",
                 UserWarning,
                 stacklevel=4,
             )

@@ -1,5 +1,5 @@
-"""What models say of themselves: their groups of layers (timm), the classes of their blocks (transformers), and which
-parameters weight decay shall leave alone."""
+"""Declarations of models: groups of layers (timm), classes of blocks (transformers), and parameters exempt from weight
+decay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITH_THE_ONE_BEFORE = 99999  # timm's mark: what matches belongs to the group b
 
 @dataclass(frozen=True)
 class Group:
-    """A group of a model's `group_matcher`: a block, or one module of the stem or of what comes after the blocks."""
+    """A group of a model's `group_matcher`: a block, or one module before or after the blocks."""
 
     path: str
     is_block: bool
@@ -25,7 +25,7 @@ class Group:
 
 
 def _own(module: nn.Module, name: str) -> Any:
-    """An attribute of the module's class or of its own, none that a wrapper forwards to what is inside of it."""
+    """An attribute of the module or its class, but not one that a wrapper forwards from the wrapped module."""
     if name in module.__dict__ or hasattr(type(module), name):
         return getattr(module, name)
     return None
@@ -35,9 +35,10 @@ def _own(module: nn.Module, name: str) -> Any:
 
 
 def groups(module: nn.Module, path: str) -> list[Group] | None:
-    """The groups in order that a timm model's `group_matcher` makes; None if it has none, or none that is repeated.
+    """The groups of a timm model's `group_matcher`, in order; None without a `group_matcher` or without repeated
+    groups.
 
-    Raises UsageError where it fails.
+    Raises UsageError if `group_matcher` fails.
     """
     matcher = _own(module, "group_matcher")
     if not callable(matcher):
@@ -54,7 +55,7 @@ def groups(module: nn.Module, path: str) -> list[Group] | None:
         stem = {i for i, key in enumerate(spec) if key == "stem"} if isinstance(spec, Mapping) else {0}
     except Exception as error:  # a method of the user's own may raise anything
         raise UsageError(
-            f"{type(module).__name__}.group_matcher() failed ({type(error).__name__}: {error}); it returns regular "
+            f"{type(module).__name__}.group_matcher() failed ({type(error).__name__}: {error}); it must return regular "
             "expressions, as {'stem': '^patch_embed', 'blocks': r'^blocks\\.(\\d+)'}"
         ) from error
     rows: list[tuple[bool, list[tuple[str, nn.Parameter]]]] = []
@@ -105,7 +106,7 @@ def _key(rules: Any, name: str) -> tuple[float, ...]:
 
 
 def _common(paths: list[str]) -> str:
-    """The longest path that begins all of them."""
+    """The longest common path prefix."""
     parts = [path.split(".") for path in paths]
     shared = []
     for same in zip(*parts, strict=False):
@@ -116,7 +117,7 @@ def _common(paths: list[str]) -> str:
 
 
 def block_classes(model: nn.Module) -> set[str]:
-    """The names of classes whose modules the model, or a part of it, calls indivisible (transformers)."""
+    """The names of module classes that the model, or a part of it, declares indivisible (transformers)."""
     names: set[str] = set()
     for module in model.modules():
         said = _own(module, "_no_split_modules")
@@ -131,10 +132,10 @@ def block_classes(model: nn.Module) -> set[str]:
 
 
 def exempt(model: nn.Module) -> set[int]:
-    """The ids of parameters that the model, or a part of it, keeps from weight decay: by `no_weight_decay` (names),
-    `no_weight_decay_keywords` (pieces of names), or the mark `_no_weight_decay` on the parameter (Mamba).
+    """The ids of parameters that the model, or a part of it, exempts from weight decay: by `no_weight_decay` (names),
+    `no_weight_decay_keywords` (parts of names), or the attribute `_no_weight_decay` on the parameter (Mamba).
 
-    Raises UsageError where what is declared is no collection of names.
+    Raises UsageError if the declaration is not a collection of names.
     """
     found = {id(p) for p in model.parameters() if getattr(p, "_no_weight_decay", False)}
     for module in model.modules():
@@ -153,10 +154,10 @@ def _names(module: nn.Module, attribute: str) -> set[str]:
             said = said()
         except Exception as error:  # a method of the user's own may raise anything
             raise UsageError(
-                f"{type(module).__name__}.{attribute}() failed ({type(error).__name__}: {error}); it returns names"
+                f"{type(module).__name__}.{attribute}() failed ({type(error).__name__}: {error}); it must return names"
             ) from error
         if isinstance(said, str) or not isinstance(said, Collection) or not all(isinstance(n, str) for n in said):
-            raise UsageError(f"{type(module).__name__}.{attribute}() returned {said!r}; it returns a set of names")
+            raise UsageError(f"{type(module).__name__}.{attribute}() returned {said!r}; it must be a set of names")
     if isinstance(said, str) or not isinstance(said, Collection):
         return set()  # an attribute of the user's own that is called so
     return {name for name in said if isinstance(name, str)}

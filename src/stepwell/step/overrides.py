@@ -1,4 +1,4 @@
-"""Hyperparameters that a checkpoint brings, those that shall not follow it, and what is said of both."""
+"""Hyperparameters in a checkpoint: overrides, and warnings about changed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepwell.errors import UsageError, nearest, shown
 from stepwell.schedules.written import forget
 
 if TYPE_CHECKING:
-    from stepwell.step.bound import Bound
+    from stepwell.step.bound_schedules import Bound
 
 _APART = ("params", "param_names", "name")
 _JUMP = 1.1  # of a scheduled hyperparameter at a resume: said from here on
@@ -26,7 +26,8 @@ _JUMP = 1.1  # of a scheduled hyperparameter at a resume: said from here on
 
 @contextmanager
 def say_of_loaded(bound: Bound, overrides: Mapping[str, Any]) -> Iterator[None]:
-    """A checkpoint is loaded inside: apply the overrides afterwards, and say what else it replaced."""
+    """Context manager around loading a checkpoint: apply the overrides afterwards, and warn of other values it
+    replaced."""
     optimizer, before = bound.trained.optimizer, _bases(bound)
     bound.overrides = overrides
     try:
@@ -44,11 +45,11 @@ def say_of_loaded(bound: Bound, overrides: Mapping[str, Any]) -> Iterator[None]:
         differ = [(mine[name], now[name]) for mine, now in pairs if name in mine and name in now]
         differ = [(mine, now) for mine, now in differ if not _equal(mine, now)]
         if differ:
-            replaced.append(f"{name} {as_text(differ[0][1])} (here it was {as_text(differ[0][0])})")
+            replaced.append(f"{name} {as_text(differ[0][1])} (before: {as_text(differ[0][0])})")
     if replaced:
         names = ", ".join(f"'{text.split()[0]}': ..." for text in replaced)
         warnings.warn(
-            f"Step: the checkpoint has brought {', '.join(replaced)}; to keep others: "
+            f"Step: the checkpoint set {', '.join(replaced)}; to use other values: "
             f"step.load(path, overrides={{{names}}})",
             UserWarning,
             stacklevel=4,
@@ -56,7 +57,7 @@ def say_of_loaded(bound: Bound, overrides: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _bases(bound: Bound) -> list[dict[str, Any]]:
-    """The hyperparameters of each group, those that a schedule drives by their base."""
+    """The hyperparameters of each group; scheduled hyperparameters by their base."""
     driven = {name for one in bound.schedules for name in _also_drives(one)}
     bases = [
         {name: value for name, value in group.items() if name not in (*_APART, *driven) and not _initial_name(name)}
@@ -86,7 +87,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """A hyperparameter in a message."""
+    """The text of a hyperparameter in a message."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -94,7 +95,8 @@ def as_text(value: Any) -> str:
 
 @contextmanager
 def say_of_factors(bound: Bound) -> Iterator[None]:
-    """The schedule writes what the next update uses inside; what stands in the groups is the checkpoint's."""
+    """Context manager around the write of the schedule after a load: warn if a factor differs from that of the
+    checkpoint."""
     groups = bound.trained.optimizer.param_groups
     before = [_factors(group, values) for group, values in zip(groups, bound.initial, strict=False)]
     _override(bound, bound.overrides)
@@ -110,8 +112,8 @@ def say_of_factors(bound: Bound) -> Iterator[None]:
             times = f" ({now[name] / was[name]:.3g} times)" if was[name] > 0 else ""
             warnings.warn(
                 f"Step: the schedule here, {one}, multiplies {name} by {now[name]:.3g} at update "
-                f"{bound.progress.number}, the run that was saved by {was[name]:.3g}: {name} jumps{times}; was it "
-                "saved under another schedule?",
+                f"{bound.progress.number}, the saved run by {was[name]:.3g}: {name} jumps{times}; did the saved run "
+                "have another schedule?",
                 UserWarning,
                 stacklevel=7,
             )
@@ -119,7 +121,7 @@ def say_of_factors(bound: Bound) -> Iterator[None]:
 
 
 def _factors(group: Mapping[str, Any], initial: Mapping[str, Any]) -> dict[str, float]:
-    """What each scheduled number of a group is multiplied with at the moment."""
+    """The current factor of each scheduled number of a group."""
     found = {}
     for name, base in initial.items():
         if name in group and not isinstance(base, (tuple, list)) and float(base) != 0:
@@ -136,23 +138,23 @@ def checked_overrides(bound: Bound, overrides: Any) -> dict[str, Any]:
         return {}
     if not isinstance(overrides, Mapping):
         raise UsageError(
-            f"Step: overrides is a {type(overrides).__name__}; give hyperparameters by name: {{'lr': 1e-4}}"
+            f"Step: overrides is a {type(overrides).__name__}; it must be a dict of hyperparameters, as {{'lr': 1e-4}}"
         )
     overrides = mapping("Step", "overrides", overrides, "a dict of hyperparameters, as {'lr': 1e-4}")
     groups, inner = bound.trained.optimizer.param_groups, innermost(bound.trained.optimizer)
     found: dict[str, Any] = {}
     for name, value in overrides.items():
         if not isinstance(name, str):
-            raise UsageError(f"Step: overrides={{{shown(name)}: ...}}: a hyperparameter has a text for its name")
+            raise UsageError(f"Step: overrides={{{shown(name)}: ...}}; the name of a hyperparameter must be a str")
         known = [key for key, v in groups[0].items() if key not in _APART and not _initial_name(key) and _is_numeric(v)]
         if name not in known and name not in bound.schedules:
             raise UsageError(
-                f"Step: overrides={{{shown(name)}: ...}}: the optimizer has no such number: {nearest(str(name), known)}"
+                f"Step: overrides={{{shown(name)}: ...}}; the optimizer has no such number: {nearest(str(name), known)}"
             )
         if name in bound.schedules and bound.schedules[name].absolute:
             raise UsageError(
                 f"Step: overrides={{{shown(name)}: {shown(value)}}} has no effect: the schedule "
-                f"{bound.schedules[name]} gives values itself; leave it out"
+                f"{bound.schedules[name]} gives values and not factors; omit the override"
             )
         like = groups[0].get(name, 0.0)
         plain = _alike(value, like)
@@ -168,7 +170,7 @@ def checked_overrides(bound: Bound, overrides: Any) -> dict[str, Any]:
 
 
 def _alike(value: Any, like: Any) -> Any:
-    """The flag, number, or numbers that a value is, where that is like what stands in the groups; else None."""
+    """The value as a flag, number or numbers, if it is of the same kind as the value in the groups; else None."""
     if isinstance(like, bool):
         flag = plain_flag(value)
         return flag if isinstance(flag, bool) else None
@@ -188,7 +190,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _override(bound: Bound, overrides: Mapping[str, Any]) -> None:
-    """Put the overrides into the groups, as bases where a schedule drives them."""
+    """Write the overrides into the groups; for scheduled hyperparameters, as their base."""
     for place, group in enumerate(bound.trained.optimizer.param_groups):
         for name, value in overrides.items():
             if name in bound.schedules:

@@ -1,8 +1,8 @@
-"""Memory that torch did not allocate: NumPy's arrays, files mapped into memory, memory shared between processes.
+"""Memory that torch did not allocate: NumPy arrays, memory-mapped files, shared memory.
 
-It can be read-only, and a file can be cut while it is mapped; a kernel that writes or reads there ends the process. So
-such memory is looked up among the process's mappings when it is first seen, and its first and last byte are read
-through the system, which says "bad address" instead, before each step. Where the system has no such list (other than
+Such memory can be read-only, and a file can be truncated while it is mapped; a kernel that accesses it then crashes the
+process. So this memory is looked up in the process's mappings when it is first seen, and before each step its first and
+last byte are read by a system call, which returns "bad address" instead. Without a list of mappings (systems other than
 Linux) nothing is checked.
 """
 
@@ -22,7 +22,8 @@ _AT_ONCE = 512  # bytes read by one call of the system: below what a pipe and on
 
 
 class Foreign:
-    """Those of some labelled tensors whose memory torch did not allocate. Raises UsageError for what is read-only."""
+    """The tensors, of some labeled tensors, whose memory torch did not allocate. Raises UsageError for read-only
+    memory."""
 
     def __init__(self, labelled: Iterable[tuple[str, Tensor]]) -> None:
         self.ends: list[tuple[str, int]] = []
@@ -40,12 +41,12 @@ class Foreign:
             self.ends += [(label, first), (label, last)]
             if mappings and not (_is_writable(mappings, first) and _is_writable(mappings, last)):
                 raise UsageError(
-                    f"{label} lies in memory that cannot be written (a read-only NumPy array or a file that is mapped "
-                    "for reading); put a copy of it in its place: p.data = p.data.clone()"
+                    f"{label} is in read-only memory (a read-only NumPy array or a file that is mapped "
+                    "for reading); replace it by a copy: p.data = p.data.clone()"
                 )
 
     def check(self) -> None:
-        """Raise UsageError where memory is gone: its file was cut, or it was unmapped."""
+        """Raise UsageError for memory that is no longer valid: its file was truncated, or it was unmapped."""
         if not self.ends or not hasattr(os, "writev") or not os.path.exists("/proc/self/maps"):
             return
         reading, writing = os.pipe()
@@ -61,8 +62,8 @@ class Foreign:
                         count = 0
                     if count == 0:
                         raise UsageError(
-                            f"{part[read][0]} lies in memory that is gone: the file that is mapped there was cut, or "
-                            "the memory was unmapped"
+                            f"{part[read][0]} is in memory that is no longer valid: the mapped file was truncated, or "
+                            "the memory was unmapped; replace the tensor"
                         )
                     read += count
                     os.read(reading, count)
