@@ -73,8 +73,11 @@ def forward(run: Interpreter, node: ast.Call, model: Thing, given: Given, name: 
 def _shape(
     run: Interpreter, model: Thing, name: str, attached: bool | None, parts: tuple[Tensor, ...], node: ast.AST
 ) -> Value:
+    through = [one for part in parts if part.attached is not False for one in part.models]
+    models = tuple(dict.fromkeys((model, *through)))  # D(G(z)) is of both
+
     def tensor(by: str) -> Tensor:
-        return Tensor(attached, by or "model", parts, (model,), node)
+        return Tensor(attached, by or "model", parts, models, node)
 
     last = model.attributes.get("<last>")
     if isinstance(last, Thing) and not name:
@@ -125,13 +128,14 @@ def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: T
             run.scope.bind(base.id, loss)
     scaled = next((one for one in loss.history() if one.by == "scaled"), None)
     run.emit("backward", node, value=loss, by=by or (scaled.models[-1] if scaled and scaled.models and scaled.models[-1].kind == "scaler" else None),
-             call=node, extra={"known": isinstance(owner, Tensor)})  # fmt: skip
+             call=node, extra={"known": isinstance(owner, Tensor), "number": isinstance(owner, Constant) and owner.of is not None,
+             "given": given.get(0, "gradient")})  # fmt: skip
     return None
 
 
 def _tensor(run: Interpreter, node: ast.Call, owner: Tensor, name: str, given: Given) -> Value:
     if name in known.TO_NUMBER:
-        return number()
+        return Constant(known=False, of=owner)
     if name in known.DETACHING:
         return detached(node, owner, name)
     if name == "zero_" and owner.by == "detach" and "grad" in ast.unparse(node.func):

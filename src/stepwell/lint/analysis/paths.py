@@ -32,6 +32,37 @@ def paths(block: Block, skip_raising: bool = True) -> list[list[Event]] | None:
     return [way.events for way in ways if not (skip_raising and way.jump == "raise")]
 
 
+def pruned(block: Block, kinds: frozenset[str]) -> Block:
+    """A block with the events of these kinds only: branches in which nothing of them happens make no ways of their own."""
+    result: Block = []
+    for item in block:
+        if isinstance(item, Event):
+            if item.kind in kinds:
+                result.append(item)
+        elif isinstance(item, Branch):
+            bodies = [pruned(body, kinds) for body in item.bodies]
+            if any(bodies):
+                result.append(Branch(item.node, item.test, bodies, item.negated))
+        elif isinstance(item, Loop):
+            body = pruned(item.body, kinds)
+            if _matters(body, "return"):
+                result.append(Loop(item.node, item.role, body))
+        elif isinstance(item, Call):
+            body = pruned(item.body, kinds)
+            if _matters(body, "raise"):
+                result.append(Call(item.node, item.function, body))
+        else:
+            result.append(item)
+    return result
+
+
+def _matters(block: Block, jump: str) -> bool:
+    """Whether there is an event in a block, or a jump that leads further than out of this block."""
+    return any(isinstance(item, Event) or (isinstance(item, Jump) and item.kind in (jump, "raise"))
+               or (isinstance(item, Branch) and any(_matters(body, jump) for body in item.bodies))
+               or (isinstance(item, (Loop, Call)) and bool(item.body)) for item in block)  # fmt: skip
+
+
 def _through(block: Block, ways: list[_Way]) -> list[_Way]:
     for item in block:
         going = [way for way in ways if not way.jump]

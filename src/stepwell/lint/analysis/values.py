@@ -103,6 +103,7 @@ class Constant:
 
     value: Any = None
     known: bool = True
+    of: Tensor | None = None  # the tensor that the number was read from, by item() and the like
 
 
 @dataclass(eq=False)

@@ -12,6 +12,8 @@ TABLE = {
     "SW101": "missing_zero_grad",
     "SW102": "zero_grad_outside_batch_loop",
     "SW103": "zero_grad_between",
+    "SW104": "missing_step",
+    "SW105": "missing_backward",
     "SW110": "graph_retaining_accumulation",
     "SW402": "eval_mode_not_restored",
 }

@@ -1,0 +1,118 @@
+"""What comes before and after an event on the ways through a round, and what calls from elsewhere may do there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+
+from stepwell.lint.analysis.events import Event, Loop
+from stepwell.lint.analysis.relations import may_touch, updates
+from stepwell.lint.analysis.script import Root, Script
+from stepwell.lint.analysis.values import Tensor, Thing
+
+TRAINING = frozenset(["zero", "backward", "step", "grad", "clip", "unscale", "update", "forward", "loss", "unknown"])
+
+_HARMLESS = re.compile(
+    r"(^|_|\.)(save|load|print|log|logger|info|debug|lr|schedulers?|checkpoint|state|resume|adjust|append|add_scalars?|scalar|"
+    r"write|writer|wandb|tqdm|set_postfix|set_description|meter|metric|metrics|accuracy|len|size|format|isnan|isfinite|item|mean|"
+    r"all_reduce|reduce|barrier|seed|warmup|display|plot|report|watch)(_|\d|$|\.|\()",
+    re.I,
+)
+_BACK = re.compile(r"backward|backprop|grad_?step|step|train|optimi[sz]|fit|learn|closure|propagate|update_(param|weight|model|net)", re.I)
+
+
+def around(script: Script, event: Event, has: Callable[[Event], bool]) -> Loop | Root:
+    """The innermost loop around an event in which something else happens, or all of its root."""
+    for loop in reversed(event.loops):
+        if any(has(one) for one in loop.events()):
+            return loop
+    return script.root_of(event)
+
+
+def happens(inside: Loop | Root) -> list[Event]:
+    """All events in a loop or a root."""
+    return list(inside.events()) if isinstance(inside, Loop) else inside.events
+
+
+def outermost(script: Script, event: Event) -> Loop | Root:
+    return event.loops[0] if event.loops else script.root_of(event)
+
+
+def ways_to(script: Script, event: Event, inside: Loop | Root) -> list[tuple[list[Event], list[Event]]]:
+    """For each way through a round that comes to an event: what is before it, nearest first, and what is after it.
+    Empty where there are too many ways."""
+    found = []
+    for way in script.ways(inside, TRAINING) or ():
+        for index, one in enumerate(way):
+            if one is event:
+                found.append((way[:index][::-1], way[index + 1 :]))
+    return found
+
+
+def may_go_back(script: Script, event: Event) -> bool:
+    """Whether a call that is not followed may go backward through a graph."""
+    if event.kind != "unknown":
+        return False
+    last = event.name.rsplit(".", 1)[-1]
+    if _BACK.search(last):
+        return not re.search(r"(optim|lr|step_?(size|lr|count))|schedul", last, re.I) or bool(re.search("backward|train|_step", last))
+    if _HARMLESS.search(event.name):
+        return False
+    statement = script.statement(event.node)
+    alone = isinstance(statement, ast.Expr) and statement.value is event.node
+    return alone and any(one.attached is not False for one in event.extra.get("tensors", ()))
+
+
+def may_step(event: Event, optimizer: Thing | None) -> bool:
+    """Whether a call that is not followed may make a step of an optimizer."""
+    if event.kind != "unknown":
+        return False
+    last = event.name.rsplit(".", 1)[-1]
+    if _BACK.search(last) and not re.search(r"schedul|(^|_)lr(_|$)", last):
+        return True
+    return may_touch(event, optimizer) and not _HARMLESS.search(event.name)
+
+
+def may_concern(optimizer: Thing | None, models: tuple[Thing, ...]) -> bool:
+    """Whether an optimizer may update any of these models."""
+    return not models or any(updates(optimizer, model) is not False for model in models)
+
+
+def models_of(event: Event) -> tuple[Thing, ...]:
+    """The models that the loss of a backward pass comes from."""
+    return tuple(one for one in getattr(event.value, "models", ()) if one.kind == "model")
+
+
+def history(value: object) -> list[Tensor]:
+    return list(value.history()) if isinstance(value, Tensor) else []
+
+
+def uses_gradients(script: Script) -> bool:
+    """Whether the script works on `.grad` itself: reading a norm and setting None do not count."""
+    if script.gradients is None:
+        script.gradients = any(
+            isinstance(node, ast.Attribute) and node.attr == "grad" and _uses(script, node) for node in ast.walk(script.tree)
+        )
+    return script.gradients
+
+
+def _uses(script: Script, node: ast.Attribute) -> bool:
+    if isinstance(node.value, ast.Name) and node.value.id in ("autograd", "torch", "jax"):
+        return False
+    parent = script.parents.get(id(node))
+    if isinstance(parent, ast.Call) and isinstance(parent.func, (ast.Name, ast.Attribute)) and parent.func is not node:
+        return "norm" not in ast.unparse(parent.func)
+    while isinstance(parent, ast.Attribute) and parent.attr in ("data", "norm", "abs", "detach", "float"):
+        if parent.attr in ("norm", "abs"):
+            return False
+        parent = script.parents.get(id(parent))
+        if isinstance(parent, ast.Call):
+            parent = script.parents.get(id(parent))
+    if isinstance(parent, ast.Compare):
+        return False
+    if isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Constant) and parent.value.value is None:
+        return False
+    if isinstance(parent, ast.Attribute) and parent.attr in ("zero_", "detach_"):
+        return False
+    return not isinstance(parent, (ast.If, ast.BoolOp))
