@@ -307,6 +307,8 @@ def _lightning(run: Interpreter, node: ast.Call, owner: Thing, name: str, given:
             kind = "optimizer" if name == "optimizers" else "scheduler"
             configured = [one for one in things(_configured(run, owner), 4) if one.kind == kind]
             found: Value = Many(list(configured)) if len(configured) > 1 else configured[0] if configured else None
+            if found is None:
+                found = Thing(kind, ast.unparse(node), sure=False, whole=False)
             owner.attributes[key] = found
         return owner.attributes[key]
     if name == "clip_gradients":

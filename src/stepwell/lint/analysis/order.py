@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from stepwell.lint.analysis.events import Event, Loop
+from stepwell.lint.analysis.known import kind_of_name
 from stepwell.lint.analysis.relations import may_touch, updates
 from stepwell.lint.analysis.script import Root, Script
 from stepwell.lint.analysis.values import Tensor, Thing
@@ -103,8 +104,8 @@ def _uses(script: Script, node: ast.Attribute) -> bool:
     parent = script.parents.get(id(node))
     if isinstance(parent, ast.Call) and isinstance(parent.func, (ast.Name, ast.Attribute)) and parent.func is not node:
         return "norm" not in ast.unparse(parent.func)
-    while isinstance(parent, ast.Attribute) and parent.attr in ("data", "norm", "abs", "detach", "float"):
-        if parent.attr in ("norm", "abs"):
+    while isinstance(parent, ast.Attribute) and parent.attr in ("data", "norm", "detach", "float"):
+        if parent.attr == "norm":
             return False
         parent = script.parents.get(id(parent))
         if isinstance(parent, ast.Call):
@@ -116,3 +117,29 @@ def _uses(script: Script, node: ast.Attribute) -> bool:
     if isinstance(parent, ast.Attribute) and parent.attr in ("zero_", "detach_"):
         return False
     return not isinstance(parent, (ast.If, ast.BoolOp))
+
+
+def is_hidden(script: Script, name: str) -> bool:
+    """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call, as in
+    `profile(loss.backward)`, or called on an object that the analysis has lost."""
+    if name not in script.hidden:
+        called: dict[int, ast.Call] = {id(node.func): node for node in ast.walk(script.tree) if isinstance(node, ast.Call)}
+        shown = {id(event.node) for event in script.events if event.kind in ("step", "backward", "schedule", "unknown", "other")}
+        script.hidden[name] = any(
+            isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Load)
+            and (id(node) not in called or (id(called[id(node)]) not in shown
+                 and (name == "backward" or kind_of_name(ast.unparse(node.value)) == "optimizer")))
+            for node in ast.walk(script.tree)
+        )  # fmt: skip
+    return script.hidden[name]
+
+
+def is_open(script: Script, event: Event) -> bool:
+    """Whether an event stands outside of loops in a function that nothing here calls, as a method of a class whose bases
+    are elsewhere: what is missing in it may be in there."""
+    root = script.root_of(event)
+    if event.loops or not root.uncalled:
+        return False
+    local = root.owner.local if root.owner is not None else None
+    foreign = local is not None and any(not one.startswith(("torch.nn.", "object")) for one in local.external_bases())
+    return foreign or "grad" in getattr(root.function, "name", "") or "backward" in getattr(root.function, "name", "")

@@ -57,6 +57,7 @@ class Script:
     classes: list[Class] = field(default_factory=list)
     complete: bool = True  # whether all calls of functions of the file were followed
     gradients: bool | None = None  # whether it works on `.grad` itself: see order.uses_gradients
+    hidden: dict[str, bool] = field(default_factory=dict)  # see order.is_hidden
 
     @cached_property
     def lines(self) -> list[str]:

@@ -15,6 +15,7 @@ TABLE = {
     "SW104": "missing_step",
     "SW105": "missing_backward",
     "SW110": "graph_retaining_accumulation",
+    "SW111": "accumulation_not_normalised",
     "SW402": "eval_mode_not_restored",
 }
 

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script
-from stepwell.lint.analysis.order import happens, may_concern, may_go_back, models_of, outermost, uses_gradients, ways_to
+from stepwell.lint.analysis.order import (
+    happens,
+    is_hidden,
+    is_open,
+    may_concern,
+    may_go_back,
+    models_of,
+    outermost,
+    uses_gradients,
+    ways_to,
+)
 from stepwell.lint.analysis.relations import may_touch
 
 CHECK = Check(
@@ -29,7 +39,7 @@ _MAY = re.compile(r"step|update|backward|train|grad", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if uses_gradients(script):
+    if uses_gradients(script) or is_hidden(script, "backward"):
         return
     for steps in script.places("step"):
         losses = [_loss(script, step) for step in steps]
@@ -47,7 +57,7 @@ def find(script: Script) -> Iterator[Finding]:
 def _loss(script: Script, step: Event) -> Event | None:
     """What should have been back-propagated, where a step surely finds no gradients."""
     optimizer = step.target
-    if optimizer is None or optimizer.kind != "optimizer" or step.closure or step.name:
+    if optimizer is None or optimizer.kind != "optimizer" or step.closure or step.name or is_open(script, step):
         return None
     inside = outermost(script, step)
     if any(may_go_back(script, event) or event.kind == "grad" for event in happens(inside)):

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Loop, Root, Script, Thing
-from stepwell.lint.analysis.order import happens, may_concern, may_step, models_of, outermost, uses_gradients
+from stepwell.lint.analysis.order import (
+    happens,
+    is_hidden,
+    is_open,
+    may_concern,
+    may_step,
+    models_of,
+    outermost,
+    uses_gradients,
+)
 from stepwell.lint.analysis.relations import updates
 
 CHECK = Check(
@@ -28,7 +37,7 @@ FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if uses_gradients(script):
+    if uses_gradients(script) or is_hidden(script, "step"):
         return
     told: set[int] = set()
     for optimizer, backwards in _unused(script):
@@ -52,7 +61,7 @@ def _unused(script: Script) -> Iterator[tuple[Thing, list[Event]]]:
         for back in script.of_kind("backward"):
             if back.by is not None and back.by.kind not in ("scaler", "accelerator"):
                 continue
-            if back.loops and all(loop.once for loop in back.loops):
+            if (back.loops and all(loop.once for loop in back.loops)) or is_open(script, back):
                 continue
             if not _is_for(script, back, optimizer):
                 continue
@@ -83,12 +92,17 @@ def _is_for(script: Script, back: Event, optimizer: Thing) -> bool:
     for zero in _resets(script, optimizer):
         same = zero.loops[-1] is back.loops[-1] if zero.loops and back.loops else not zero.loops and not back.loops
         if same and _nearest(script, zero, back):
-            return back.loops != () or zero.function is back.function
+            return bool(back.loops) or (zero.function is back.function and _forward(script, zero, back))
     known = [updates(optimizer, model) for model in models]
     return bool(back.loops) and optimizer.sure and optimizer.whole and any(known) and not any(
-        event.kind == "zero" and event.target is not None and event.target.kind == "optimizer" and not event.target.is_same(optimizer)
-        for event in happens(outermost(script, back))
+        event.kind in ("zero", "step") and event.target is not None and event.target.kind == "optimizer"
+        and (event.kind == "step" or not event.target.is_same(optimizer)) for event in happens(outermost(script, back))
     )  # fmt: skip
+
+
+def _forward(script: Script, zero: Event, back: Event) -> bool:
+    return any(event.kind in ("forward", "loss") and event.function is back.function and event.order < back.order
+               for event in script.events)  # fmt: skip
 
 
 def _nearest(script: Script, zero: Event, back: Event) -> bool:
