@@ -72,7 +72,7 @@ def may_step(event: Event, optimizer: Thing | None) -> bool:
     last = event.name.rsplit(".", 1)[-1]
     if _BACK.search(last) and not re.search(r"schedul|(^|_)lr(_|$)", last):
         return True
-    return may_touch(event, optimizer) and not _HARMLESS.search(event.name)
+    return optimizer is not None and may_touch(event, optimizer) and not _HARMLESS.search(event.name)
 
 
 def may_concern(optimizer: Thing | None, models: tuple[Thing, ...]) -> bool:
@@ -143,3 +143,9 @@ def is_open(script: Script, event: Event) -> bool:
     local = root.owner.local if root.owner is not None else None
     foreign = local is not None and any(not one.startswith(("torch.nn.", "object")) for one in local.external_bases())
     return foreign or "grad" in getattr(root.function, "name", "") or "backward" in getattr(root.function, "name", "")
+
+
+def is_off(thing: Thing | None) -> bool:
+    """Whether a scaler is switched off by a constant."""
+    enabled = thing.argument(4, "enabled") if thing is not None else None
+    return isinstance(enabled, ast.Constant) and not enabled.value

@@ -16,6 +16,10 @@ TABLE = {
     "SW105": "missing_backward",
     "SW110": "graph_retaining_accumulation",
     "SW111": "accumulation_not_normalised",
+    "SW112": "accumulation_boundary",
+    "SW113": "accumulation_tail",
+    "SW301": "clip_misplaced",
+    "SW302": "clip_without_unscale",
     "SW402": "eval_mode_not_restored",
 }
 
