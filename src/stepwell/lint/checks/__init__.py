@@ -20,6 +20,11 @@ TABLE = {
     "SW113": "accumulation_tail",
     "SW301": "clip_misplaced",
     "SW302": "clip_without_unscale",
+    "SW305": "scaler_without_update",
+    "SW306": "step_beside_scaler",
+    "SW307": "unscale_twice",
+    "SW308": "backward_under_autocast",
+    "SW309": "scaler_with_bfloat16",
     "SW402": "eval_mode_not_restored",
 }
 
