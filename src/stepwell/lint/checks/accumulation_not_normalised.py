@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
@@ -28,6 +29,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
 )
 FIX = ""
+_SCALES = re.compile(r"scale|normali[sz]e|average|reduce|(div|mul)\w*_grad|grad\w*_(div|mul)", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -55,6 +57,8 @@ def _is_sum(script: Script, one: Accumulation) -> bool:
         names = {keyword.arg or "" for keyword in by.made.keywords} if by.made is not None else {""}
         if by.made is None or by.made.args or any(not name or "accum" in name or "plugin" in name for name in names):
             return False
+    if any(event.kind == "unknown" and _SCALES.search(event.name) for event in one.loop.events()):
+        return False
     return not _divides(script, ast.unparse(one.every))
 
 
