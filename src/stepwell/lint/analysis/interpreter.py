@@ -149,7 +149,8 @@ class Interpreter:
         value = self.value(node.value)
         call = node.value
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(value, Tensor):
-            self.emit("discard", node, name=call.func.attr, value=value, call=call)
+            of = self.value_quietly(call.func.value)
+            self.emit("discard", node, name=call.func.attr, value=value, call=call, extra={"of": of})
 
     def _Assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)

@@ -133,13 +133,14 @@ def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: T
     scaled = next((one for one in loss.history() if one.by == "scaled"), None)
     run.emit("backward", node, value=loss, by=by or (scaled.models[-1] if scaled and scaled.models and scaled.models[-1].kind == "scaler" else None),
              call=node, extra={"known": isinstance(owner, Tensor), "number": isinstance(owner, Constant) and owner.of is not None,
+             "number_node": owner.of.node if isinstance(owner, Constant) and owner.of is not None else None,
              "given": given.get(0, "gradient")})  # fmt: skip
     return None
 
 
 def _tensor(run: Interpreter, node: ast.Call, owner: Tensor, name: str, given: Given) -> Value:
     if name in known.TO_NUMBER:
-        return Constant(known=False, of=owner)
+        return Constant(known=False, of=detached(node, by="item"))
     if name in known.DETACHING:
         return detached(node, owner, name)
     if name == "zero_" and owner.by == "detach" and "grad" in ast.unparse(node.func):

@@ -103,7 +103,7 @@ class Constant:
 
     value: Any = None
     known: bool = True
-    of: Tensor | None = None  # the tensor that the number was read from, by item() and the like
+    of: Tensor | None = None  # the item() or the like that the number was read by
 
 
 @dataclass(eq=False)

@@ -16,6 +16,8 @@ TABLE = {
     "SW105": "missing_backward",
     "SW106": "backward_argument",
     "SW107": "needless_retain_graph",
+    "SW108": "discarded_result",
+    "SW109": "detached_loss",
     "SW110": "graph_retaining_accumulation",
     "SW111": "accumulation_not_normalised",
     "SW112": "accumulation_boundary",
