@@ -12,15 +12,37 @@ from stepwell.lint.analysis.relations import may_touch, updates
 from stepwell.lint.analysis.script import Root, Script
 from stepwell.lint.analysis.values import Tensor, Thing
 
-TRAINING = frozenset(["zero", "backward", "step", "grad", "clip", "unscale", "update", "forward", "loss", "unknown"])
-
+_TRAINING = frozenset(["zero", "backward", "step", "grad", "clip", "unscale", "update"])
 _HARMLESS = re.compile(
-    r"(^|_|\.)(save|load|print|log|logger|info|debug|lr|schedulers?|checkpoint|state|resume|adjust|append|add_scalars?|scalar|"
+    r"(^|_|\.)(add|tracker|record|put|push|store|save|load|print|log|logger|info|debug|lr|schedulers?|checkpoint|state|resume|adjust|append|add_scalars?|scalar|"
     r"write|writer|wandb|tqdm|set_postfix|set_description|meter|metric|metrics|accuracy|len|size|format|isnan|isfinite|item|mean|"
     r"all_reduce|reduce|barrier|seed|warmup|display|plot|report|watch)(_|\d|$|\.|\()",
     re.I,
 )
-_BACK = re.compile(r"backward|backprop|grad_?step|step|train|optimi[sz]|fit|learn|closure|propagate|update_(param|weight|model|net)", re.I)
+_NO_STEP = re.compile(
+    r"(^|[._])(envs?|environment|ema|ema_\w+|profiler|prof|progress\w*|pbar|accuracy|meter\w*|timer\w*|noise_scheduler\w*|loss_fn|criterion)\.\w+$|"
+    r"(^|\.)(get|build|create|make|load|save|log|is|has|should|num)_\w+$|step_closure|mark_step|current_step|global_step|"
+    r"(^|\.)(wandb|mlflow|logger|writer|logging|time|np|os|random|math)\.",
+    re.I,
+)
+_LOOKS = re.compile(r"norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|shape|assert|device|dtype|len|is_sparse", re.I)
+_BACK = re.compile(
+    r"backward|backprop|grad_?step|closure|propagate|optimi[sz]|update_(param|weight|model|net)|"
+    r"(^|_)(step|steps|train|training|fit|learn)(_|$)|(train|run|do|opt)step|trainstep",
+    re.I,
+)
+
+
+def is_training(event: Event) -> bool:
+    """Whether an event matters for the order of training: of calls that are not followed, those that may be part of it."""
+    if event.kind == "unknown":
+        name = event.name.lower()
+        return (
+            bool(_BACK.search(name.rsplit(".", 1)[-1])) or "unscale" in name or "grad" in name
+            or any(one.kind in ("optimizer", "scaler") for one in event.targets)
+            or any(one.attached is not False for one in event.extra.get("tensors", ()))
+        ) and not _HARMLESS.search(event.name)  # fmt: skip
+    return event.kind in _TRAINING
 
 
 def around(script: Script, event: Event, has: Callable[[Event], bool]) -> Loop | Root:
@@ -44,7 +66,7 @@ def ways_to(script: Script, event: Event, inside: Loop | Root) -> list[tuple[lis
     """For each way through a round that comes to an event: what is before it, nearest first, and what is after it.
     Empty where there are too many ways."""
     found = []
-    for way in script.ways(inside, TRAINING) or ():
+    for way in script.ways(inside, is_training) or ():
         for index, one in enumerate(way):
             if one is event:
                 found.append((way[:index][::-1], way[index + 1 :]))
@@ -56,13 +78,15 @@ def may_go_back(script: Script, event: Event) -> bool:
     if event.kind != "unknown":
         return False
     last = event.name.rsplit(".", 1)[-1]
+    if _NO_STEP.search(event.name):
+        return False
     if _BACK.search(last):
         return not re.search(r"(optim|lr|step_?(size|lr|count))|schedul", last, re.I) or bool(re.search("backward|train|_step", last))
     if _HARMLESS.search(event.name):
         return False
     statement = script.statement(event.node)
     alone = isinstance(statement, ast.Expr) and statement.value is event.node
-    return alone and any(one.attached is not False for one in event.extra.get("tensors", ()))
+    return alone and any(one.attached is not False and one.by not in ("model", "data") for one in event.extra.get("tensors", ()))
 
 
 def may_step(event: Event, optimizer: Thing | None) -> bool:
@@ -70,6 +94,8 @@ def may_step(event: Event, optimizer: Thing | None) -> bool:
     if event.kind != "unknown":
         return False
     last = event.name.rsplit(".", 1)[-1]
+    if _NO_STEP.search(event.name):
+        return False
     if _BACK.search(last) and not re.search(r"schedul|(^|_)lr(_|$)", last):
         return True
     return optimizer is not None and may_touch(event, optimizer) and not _HARMLESS.search(event.name)
@@ -101,22 +127,21 @@ def uses_gradients(script: Script) -> bool:
 def _uses(script: Script, node: ast.Attribute) -> bool:
     if isinstance(node.value, ast.Name) and node.value.id in ("autograd", "torch", "jax"):
         return False
-    parent = script.parents.get(id(node))
-    if isinstance(parent, ast.Call) and isinstance(parent.func, (ast.Name, ast.Attribute)) and parent.func is not node:
-        return "norm" not in ast.unparse(parent.func)
-    while isinstance(parent, ast.Attribute) and parent.attr in ("data", "norm", "detach", "float"):
-        if parent.attr == "norm":
+    one: ast.AST = node
+    parent = script.parents.get(id(one))
+    while isinstance(parent, (ast.Attribute, ast.Call)):  # p.grad.detach().data.norm(2), torch.isinf(p.grad), hist(p.grad.cpu())
+        if isinstance(parent, ast.Attribute) and parent.attr in ("zero_", "detach_"):
             return False
-        parent = script.parents.get(id(parent))
-        if isinstance(parent, ast.Call):
-            parent = script.parents.get(id(parent))
-    if isinstance(parent, ast.Compare):
+        if _LOOKS.search(parent.attr if isinstance(parent, ast.Attribute) else ast.unparse(parent.func)):
+            return False
+        if isinstance(parent, ast.Attribute) and parent.attr not in ("data", "detach", "float", "cpu", "flatten", "view", "abs"):
+            return True
+        if isinstance(parent, ast.Call) and parent.func is not one and not isinstance(one, ast.Call):
+            return True
+        one, parent = parent, script.parents.get(id(parent))
+    if isinstance(parent, (ast.Compare, ast.If, ast.BoolOp, ast.FormattedValue)):
         return False
-    if isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Constant) and parent.value.value is None:
-        return False
-    if isinstance(parent, ast.Attribute) and parent.attr in ("zero_", "detach_"):
-        return False
-    return not isinstance(parent, (ast.If, ast.BoolOp))
+    return not (isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Constant) and parent.value.value is None)
 
 
 def is_hidden(script: Script, name: str) -> bool:

@@ -5,6 +5,7 @@ Conditions of the same text are decided alike on one path. A loop inside is gone
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepwell.lint.analysis.events import Block, Branch, Call, Event, Item, Jump, Loop
@@ -32,23 +33,23 @@ def paths(block: Block, skip_raising: bool = True) -> list[list[Event]] | None:
     return [way.events for way in ways if not (skip_raising and way.jump == "raise")]
 
 
-def pruned(block: Block, kinds: frozenset[str]) -> Block:
-    """A block with the events of these kinds only: branches in which nothing of them happens make no ways of their own."""
+def pruned(block: Block, keep: Callable[[Event], bool]) -> Block:
+    """A block with some of its events only: branches in which nothing of them happens make no ways of their own."""
     result: Block = []
     for item in block:
         if isinstance(item, Event):
-            if item.kind in kinds:
+            if keep(item):
                 result.append(item)
         elif isinstance(item, Branch):
-            bodies = [pruned(body, kinds) for body in item.bodies]
+            bodies = [pruned(body, keep) for body in item.bodies]
             if any(bodies):
                 result.append(Branch(item.node, item.test, bodies, item.negated))
         elif isinstance(item, Loop):
-            body = pruned(item.body, kinds)
+            body = pruned(item.body, keep)
             if _matters(body, "return"):
                 result.append(Loop(item.node, item.role, body))
         elif isinstance(item, Call):
-            body = pruned(item.body, kinds)
+            body = pruned(item.body, keep)
             if _matters(body, "raise"):
                 result.append(Call(item.node, item.function, body))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -90,14 +90,14 @@ class Script:
             self._rounds[key] = paths(loop.body)
         return self._rounds[key]
 
-    def ways(self, inside: Loop | Root, kinds: frozenset[str]) -> list[list[Event]] | None:
-        """The ways through one round of a loop or all of a root, with the events of these kinds only.
+    def ways(self, inside: Loop | Root, keep: Callable[[Event], bool]) -> list[list[Event]] | None:
+        """The ways through one round of a loop or all of a root, with some events only (`keep` is a function of a module).
 
         Other branches make no ways, so that long functions have fewer of them: None less often than `rounds`.
         """
-        key = (id(inside), kinds)
+        key = (id(inside), id(keep))
         if key not in self._ways:
-            self._ways[key] = paths(pruned(inside.body if isinstance(inside, Loop) else inside.block, kinds))
+            self._ways[key] = paths(pruned(inside.body if isinstance(inside, Loop) else inside.block, keep))
         return self._ways[key]
 
     def root_of(self, event: Event) -> Root:
@@ -107,7 +107,7 @@ class Script:
         return self._root_of[id(event)]
 
     _rounds: dict[int, list[list[Event]] | None] = field(default_factory=dict)
-    _ways: dict[tuple[int, frozenset[str]], list[list[Event]] | None] = field(default_factory=dict)
+    _ways: dict[tuple[int, int], list[list[Event]] | None] = field(default_factory=dict)
     _root_of: dict[int, Root] = field(default_factory=dict)
 
     def whole(self, root: Root) -> list[list[Event]] | None:

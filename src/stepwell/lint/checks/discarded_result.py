@@ -18,8 +18,8 @@ CHECK = Check(
     why="these return a new tensor and leave the old one as it is: the tensor still has its graph, or is still on the old device",
     instead="assign the result: x = x.detach()",
     silent_when="the object may be no tensor: a model, a batch of a library that moves itself, a graph",
-    example_bad="loss = loss_fn(model(x), y)\nloss.detach()",
-    example_good="loss = loss_fn(model(x), y)\nloss = loss.detach()",
+    example_bad="loss = loss_fn(model(x), y)\nloss.backward()\nloss.detach()\nlosses.append(loss)",
+    example_good="loss = loss_fn(model(x), y)\nloss.backward()\nloss = loss.detach()\nlosses.append(loss)",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.detach.html",
 )
 FIX = "safe"

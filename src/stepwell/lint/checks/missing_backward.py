@@ -62,32 +62,25 @@ def _loss(script: Script, step: Event) -> Event | None:
     inside = outermost(script, step)
     if any(may_go_back(script, event) or event.kind == "grad" for event in happens(inside)):
         return None
+    events = happens(inside)
+    losses = [event for event in events if event.kind in ("loss", "forward") and event.no_grad is False]
     ways = ways_to(script, step, inside)
-    found: Event | None = None
-    for before, after in ways:
-        loss = _without_gradients(step, before, after)
-        if loss is None:
-            return None
-        found = loss
-    return found
+    if not ways or not losses or not all(_has_no_gradients(step, before, after, losses) for before, after in ways):
+        return None
+    return next((loss for loss in reversed(losses) if loss.order < step.order), losses[0])
 
 
-def _without_gradients(step: Event, before: list[Event], after: list[Event]) -> Event | None:
-    """The loss or forward pass of one way on which no gradients are computed for a step."""
-    loss: Event | None = None
-    reset = False
+def _has_no_gradients(step: Event, before: list[Event], after: list[Event], losses: list[Event]) -> bool:
+    """Whether no gradients are computed for a step, on one way."""
     for index, event in enumerate([*before, *after[::-1]] if step.loops else before):
         if event.kind == "backward" and may_concern(step.target, models_of(event)):
-            return None
+            return False
         if event.kind == "unknown" and may_touch(event, step.target) and _MAY.search(event.name.rsplit(".", 1)[-1]):
-            return None
+            return False
         if event.kind == "zero" and event.target is not None and event.target.is_same(step.target) and index < len(before):
-            reset = True
-            if loss is not None:
-                break
-        if loss is None and event.kind in ("loss", "forward") and event.no_grad is False:
-            loss = event
-    return loss if step.loops or reset else None
+            if any(event.order < loss.order < step.order for loss in losses):
+                return True
+    return bool(step.loops)
 
 
 BAD = (

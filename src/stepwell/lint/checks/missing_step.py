@@ -90,7 +90,7 @@ def _is_for(script: Script, back: Event, optimizer: Thing) -> bool:
     if not may_concern(optimizer, models):
         return False
     for zero in _resets(script, optimizer):
-        same = zero.loops[-1] is back.loops[-1] if zero.loops and back.loops else not zero.loops and not back.loops
+        same = zero.loops[-1] in back.loops if zero.loops and back.loops else not zero.loops and not back.loops
         if same and _nearest(script, zero, back):
             return bool(back.loops) or (zero.function is back.function and _forward(script, zero, back))
     known = [updates(optimizer, model) for model in models]
@@ -131,6 +131,8 @@ def _steps(script: Script, inside: Loop | Root, optimizer: Thing, back: Event) -
 
 
 def _may_be(one: Thing | None, optimizer: Thing, reset: set[int]) -> bool:
+    if one is not None and "ema" in one.name.lower():
+        return False
     if one is None or one.kind != "optimizer" or one.is_same(optimizer):
         return True
     both = id(one) in reset and id(optimizer) in reset  # two that are used side by side are two

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding, Fix
@@ -26,6 +27,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling",
 )
 FIX = "unsafe"
+_UPDATES = re.compile(r"scaler\w*\.update|update_?\w*scal", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -52,7 +54,7 @@ def _is_never_updated(script: Script, step: Event) -> bool:
     if not any(event.kind == "backward" for event in events):
         return False
     for event in events:
-        if event.kind == "update" or may_touch(event, scaler) or (event.kind == "unknown" and "update" in event.name):
+        if event.kind == "update" or may_touch(event, scaler) or (event.kind == "unknown" and _UPDATES.search(event.name)):
             return False
     for event in script.of_kind("update"):  # of a method that the caller calls
         if event.is_on(scaler) and not any(one.kind == "step" for one in happens(outermost(script, event))):

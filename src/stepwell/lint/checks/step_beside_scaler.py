@@ -19,7 +19,7 @@ CHECK = Check(
     looks_for="the loss is scaled by a GradScaler, and the step is made by optimizer.step() and not by scaler.step(optimizer)",
     why="the step uses gradients that are multiplied by the scale, 65536 at the start, and is not skipped where they overflow",
     instead="call scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
-    silent_when="the gradients were unscaled before, the scaler is switched off by a constant, or the loss is scaled in another "
+    silent_when="the gradients were unscaled before and the step has a condition, the scaler is switched off by a constant, or the loss is scaled in another "
     "branch than that of the step",
     example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
     "    optimizer.step()\n    scaler.update()",
@@ -41,7 +41,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 step.node,
-                f"{step.target.name}.step() uses the gradients of the loss that line {back.line} has scaled",
+                f"{step.target.name}.step() is called beside the scaler, for gradients of the loss that line {back.line} has scaled",
                 [(back.node, "the loss is scaled here")],
                 fix=_fix(script, step, back),
             )
@@ -63,8 +63,8 @@ def _scaled(script: Script, step: Event) -> Event | None:
 
 def _back(before: list[Event], step: Event) -> Event | None:
     for event in before:
-        if event.kind == "unscale" and event.is_on(step.target):
-            return None
+        if event.kind == "unscale" and event.is_on(step.target) and not set(step.branches) <= set(event.branches):
+            return None  # made under a condition: perhaps that the gradients are finite
         if event.kind == "unknown" and "unscale" in event.name:
             return None
         if event.kind == "backward" and may_concern(step.target, models_of(event)):
@@ -173,7 +173,8 @@ for real in loader:
 for x, y in loader:
     scaler.scale(loss_fn(model(x), y)).backward()
     scaler.unscale_(optimizer)
-    optimizer.step()
+    if torch.isfinite(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)):
+        optimizer.step()
     scaler.update()
 """,
 )
