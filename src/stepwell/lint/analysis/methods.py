@@ -122,6 +122,19 @@ def _like(shape: Value, tensor: object, depth: int = 3) -> Value:
     return tensor("model")  # type: ignore[operator]
 
 
+def _scaler_of(loss: Tensor, seen: set[int]) -> Thing | None:
+    """The scaler of a loss; None where only one of two branches has scaled it."""
+    if loss.by == "scaled":
+        return loss.models[-1] if loss.models and loss.models[-1].kind == "scaler" else None
+    if id(loss) in seen or len(seen) > 200:
+        return None
+    seen.add(id(loss))
+    found = [_scaler_of(part, seen) for part in loss.parts]
+    if loss.by == "" and len(found) == 2 and None in found:  # joined
+        return None
+    return next((one for one in found if one is not None), None)
+
+
 def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: Thing | None = None) -> Value:
     """`loss.backward()`: whatever it is called on has a graph."""
     loss = owner if isinstance(owner, Tensor) else None
@@ -130,8 +143,7 @@ def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: T
         base = node.func.value if isinstance(node.func, ast.Attribute) else None
         if isinstance(base, ast.Name) and by is None and not isinstance(owner, Thing):
             run.scope.bind(base.id, loss)
-    scaled = next((one for one in loss.history() if one.by == "scaled"), None)
-    run.emit("backward", node, value=loss, by=by or (scaled.models[-1] if scaled and scaled.models and scaled.models[-1].kind == "scaler" else None),
+    run.emit("backward", node, value=loss, by=by or _scaler_of(loss, set()),
              call=node, extra={"known": isinstance(owner, Tensor), "number": isinstance(owner, Constant) and owner.of is not None,
              "number_node": owner.of.node if isinstance(owner, Constant) and owner.of is not None else None,
              "given": given.get(0, "gradient")})  # fmt: skip

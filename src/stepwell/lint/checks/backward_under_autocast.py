@@ -30,8 +30,10 @@ FIX = "unsafe"
 
 
 def find(script: Script) -> Iterator[Finding]:
+    if not script.of_kind("step", "zero"):  # nothing is trained here
+        return
     for places in script.places("backward"):
-        if all(event.autocast is not None for event in places):
+        if all(event.autocast is not None and _trains(script, event) for event in places):
             event = places[0]
             assert event.autocast is not None
             yield script.finding(
@@ -41,6 +43,12 @@ def find(script: Script) -> Iterator[Finding]:
                 [(event.autocast, "autocast begins here")],
                 fix=_fix(script, event),
             )
+
+
+def _trains(script: Script, event: Event) -> bool:
+    """Whether a backward pass is for a step, and not for measuring or a test."""
+    root = script.root_of(event)
+    return root.uncalled or any(one.kind in ("step", "zero") for one in root.events)
 
 
 def _fix(script: Script, event: Event) -> Fix | None:
