@@ -14,7 +14,7 @@ from stepwell.lint.analysis.values import Tensor, Thing
 
 _TRAINING = frozenset(["zero", "backward", "step", "grad", "clip", "unscale", "update"])
 _HARMLESS = re.compile(
-    r"(^|_|\.)(add|tracker|record|put|push|store|save|load|print|log|logger|info|debug|lr|schedulers?|checkpoint|state|resume|adjust|append|add_scalars?|scalar|"
+    r"(^|_|\.)(add|monit|iterate|tracker|record|put|push|store|save|load|print|log|logger|info|debug|lr|schedulers?|checkpoint|state|resume|adjust|append|add_scalars?|scalar|"
     r"write|writer|wandb|tqdm|set_postfix|set_description|meter|metric|metrics|accuracy|len|size|format|isnan|isfinite|item|mean|"
     r"all_reduce|reduce|barrier|seed|warmup|display|plot|report|watch)(_|\d|$|\.|\()",
     re.I,
@@ -78,7 +78,7 @@ def may_go_back(script: Script, event: Event) -> bool:
     if event.kind != "unknown":
         return False
     last = event.name.rsplit(".", 1)[-1]
-    if _NO_STEP.search(event.name):
+    if _NO_STEP.search(event.name) or _is_environment(event):
         return False
     if _BACK.search(last):
         return not re.search(r"(optim|lr|step_?(size|lr|count))|schedul", last, re.I) or bool(re.search("backward|train|_step", last))
@@ -89,12 +89,18 @@ def may_go_back(script: Script, event: Event) -> bool:
     return alone and any(one.attached is not False and one.by not in ("model", "data") for one in event.extra.get("tensors", ()))
 
 
+def _is_environment(event: Event) -> bool:
+    """Whether a call is of the world of an agent: `super().step(action)` of a wrapper."""
+    bases = [base for one in event.targets if one.local is not None for base in one.local.external_bases()]
+    return any(re.search(r"Env|Wrapper|gym", base) for base in bases)
+
+
 def may_step(event: Event, optimizer: Thing | None) -> bool:
     """Whether a call that is not followed may make a step of an optimizer."""
     if event.kind != "unknown":
         return False
     last = event.name.rsplit(".", 1)[-1]
-    if _NO_STEP.search(event.name):
+    if _NO_STEP.search(event.name) or _is_environment(event):
         return False
     if _BACK.search(last) and not re.search(r"schedul|(^|_)lr(_|$)", last):
         return True

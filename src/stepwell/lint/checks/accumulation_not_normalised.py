@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script, Tensor
-from stepwell.lint.analysis.accumulation import Accumulation, accumulations
-from stepwell.lint.analysis.order import history, uses_gradients
+from stepwell.lint.analysis import Event, Loop, Script, Tensor
+from stepwell.lint.analysis.accumulation import accumulations
+from stepwell.lint.analysis.order import history, may_concern, models_of, uses_gradients
 
 CHECK = Check(
     code="SW111",
@@ -29,42 +29,82 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
 )
 FIX = ""
+_MICRO = re.compile(r"accum|micro|grad_?steps|n_acc|acc_steps", re.I)
 _SCALES = re.compile(r"scale|normali[sz]e|average|reduce|(div|mul)\w*_grad|grad\w*_(div|mul)", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
+    if uses_gradients(script):
+        return
     for places in accumulations(script):
-        if all(_is_sum(script, one) for one in places):
+        if all(_is_sum(script, one.backward, one.loop, one.every) for one in places):
             one = places[0]
-            every = ast.unparse(one.every)
-            yield script.finding(
-                CHECK,
-                one.backward.node,
-                f"the gradients of {every} batches are added up before the step of line {one.step.line}, and the loss is not "
-                f"divided by {every}",
-                [(one.branch.node, f"a step is made for every {every} batches only")],
-            )
+            yield _finding(script, one.backward, one.step, one.every)
+    for back, step, every in _inner(script):
+        if _is_sum(script, back, back.loops[-1], every):
+            yield _finding(script, back, step, every)
 
 
-def _is_sum(script: Script, one: Accumulation) -> bool:
-    loss = one.backward.value
-    if not isinstance(loss, Tensor) or not _is_mean(loss) or uses_gradients(script):
+def _finding(script: Script, back: Event, step: Event, every: ast.expr) -> Finding:
+    count = ast.unparse(every)
+    return script.finding(
+        CHECK,
+        back.node,
+        f"the gradients of {count} batches are added up before the step of line {step.line}, and the loss is not divided by "
+        f"{count}",
+        [(step.node, f"one step for {count} batches")],
+    )
+
+
+def _inner(script: Script) -> Iterator[tuple[Event, Event, ast.expr]]:
+    """(backward, step, n) where an inner loop `for _ in range(n)` goes backward n times for one step after it."""
+    for places in script.places("backward"):
+        back = places[0]
+        loop = back.loops[-1] if back.loops else None
+        if loop is None or len(back.loops) < 2 or not isinstance(loop.node, ast.For) or len(back.branches) > len(_around(back, loop)):
+            continue
+        call = loop.node.iter
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("range", "trange", "tqdm.trange") or len(call.args) != 1:
+            continue
+        if not _MICRO.search(f"{ast.unparse(call.args[0])} {loop.target}"):
+            continue
+        inside = list(loop.events())
+        if any(event.kind in ("zero", "step") for event in inside) or not any(event.kind == "forward" for event in inside):
+            continue
+        step = next((event for event in back.loops[-2].events() if event.kind == "step" and event.order > back.order
+                     and event.loops == back.loops[:-1] and may_concern(event.target, models_of(back))), None)  # fmt: skip
+        if step is not None:
+            yield back, step, call.args[0]
+
+
+def _around(back: Event, loop: Loop) -> set[int]:
+    """The branches that stand around a loop."""
+    inside = {id(branch) for event in loop.events() for branch, _ in event.branches}
+    shared = [{id(branch) for branch, _ in event.branches} for event in loop.events()]
+    return inside.intersection(*shared)
+
+
+def _is_sum(script: Script, back: Event, loop: Loop, every: ast.expr) -> bool:
+    loss, by = back.value, back.by
+    if not isinstance(loss, Tensor) or not _is_mean(loss, back):
         return False
-    if isinstance(one.every, ast.Constant) and one.every.value == 1:
+    if isinstance(every, ast.Constant) and every.value == 1:
         return False
-    by = one.backward.by
     if by is not None and by.kind == "accelerator" and (by.made is None or by.made.keywords or by.made.args):
         names = {keyword.arg or "" for keyword in by.made.keywords} if by.made is not None else {""}
         if by.made is None or by.made.args or any(not name or "accum" in name or "plugin" in name for name in names):
             return False
-    if any(event.kind == "unknown" and _SCALES.search(event.name) for event in one.loop.events()):
+    if any(event.kind == "unknown" and _SCALES.search(event.name) for event in loop.events()):
         return False
-    return not _divides(script, ast.unparse(one.every))
+    return not _divides(script, ast.unparse(every))
 
 
-def _is_mean(loss: Tensor) -> bool:
+def _is_mean(loss: Tensor, back: Event) -> bool:
     """Whether a loss is the mean of a criterion, and nothing has divided it."""
-    mean = False
+    base = loss
+    while base.by == "scaled" and base.parts:
+        base = base.parts[0]
+    mean = base.by in ("model", "[]") and "loss" in ast.unparse(back.node)  # logits, loss = model(x, y)
     for part in history(loss):
         if part.by in ("/", "div", "sum", "div_", "true_divide", "mul") or (part.by == "call" and part is not loss):
             return False
@@ -76,8 +116,6 @@ def _is_mean(loss: Tensor) -> bool:
             if "reduction" in words and "mean" not in words or "size_average" in words:
                 return False
             mean = True
-        if part.by == "model":
-            continue
     return mean
 
 
@@ -106,6 +144,17 @@ def _divides(script: Script, every: str) -> bool:
 
 
 BAD = (
+    """
+while True:
+    for micro_step in range(gradient_accumulation_steps):
+        with ctx:
+            logits, loss = model(x, y)
+        x, y = get_batch("train")
+        scaler.scale(loss).backward()  # expect
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+""",
     CHECK.example_bad.replace("loss.backward()", "loss.backward()  # expect"),
     """
 import torch

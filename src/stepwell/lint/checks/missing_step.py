@@ -15,6 +15,7 @@ from stepwell.lint.analysis.order import (
     models_of,
     outermost,
     uses_gradients,
+    ways_to,
 )
 from stepwell.lint.analysis.relations import updates
 
@@ -71,6 +72,9 @@ def _unused(script: Script) -> Iterator[tuple[Thing, list[Event]]]:
             found.append(back)
         if found:
             yield optimizer, found
+        else:
+            yield from ((optimizer, [places[0]]) for places in script.places("backward")
+                        if all(_is_for(script, back, optimizer) and _is_wasted(script, back, optimizer) for back in places))  # fmt: skip
 
 
 def _optimizers(script: Script) -> list[Thing]:
@@ -109,7 +113,8 @@ def _nearest(script: Script, zero: Event, back: Event) -> bool:
     """Whether no other optimizer was reset between, so that the backward pass is not the one of another network."""
     between = [event for event in script.of_kind("zero") if zero.order < event.order < back.order
                and event.target is not None and event.target.kind == "optimizer"]  # fmt: skip
-    others = [event for event in script.of_kind("step") if zero.order < event.order < back.order]
+    others = [event for event in script.of_kind("step") if zero.order < event.order < back.order
+              and not any(one is other and index != mine for one, index in event.branches for other, mine in back.branches)]  # fmt: skip
     return not others if zero.order < back.order and not between else not between and zero.order > back.order
 
 
@@ -130,6 +135,20 @@ def _steps(script: Script, inside: Loop | Root, optimizer: Thing, back: Event) -
     return False
 
 
+def _is_wasted(script: Script, back: Event, optimizer: Thing) -> bool:
+    """Whether the gradients of one branch are reset in each round, and no step is made on any way through that branch."""
+    if back.by is not None and back.by.kind not in ("scaler", "accelerator") or not back.branches:
+        return False
+    zeros = [zero for zero in _resets(script, optimizer) if zero.loops and zero.loops[-1] in back.loops
+             and set(zero.branches) <= set(back.branches) and not zero.loops[-1].once]  # fmt: skip
+    if not zeros or is_hidden(script, "step"):
+        return False
+    ways = ways_to(script, back, zeros[0].loops[-1])
+    return bool(ways) and not any(
+        event.kind == "step" or may_step(event, optimizer) for before, after in ways for event in (*before, *after)
+    )
+
+
 def _may_be(one: Thing | None, optimizer: Thing, reset: set[int]) -> bool:
     if one is not None and "ema" in one.name.lower():
         return False
@@ -140,6 +159,17 @@ def _may_be(one: Thing | None, optimizer: Thing, reset: set[int]) -> bool:
 
 
 BAD = (
+    """
+for x, y in loader:
+    loss = loss_fn(model(x), y)
+    optimizer.zero_grad()
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()  # expect
+        scaler.update()
+""",
     CHECK.example_bad.replace("loss.backward()", "loss.backward()  # expect"),
     """
 import torch
@@ -197,6 +227,28 @@ for x, y in loader:
 """,
 )
 GOOD = (
+    """
+for i, (x, y) in enumerate(loader):
+    loss = loss_fn(model(x), y)
+    if (i + 1) % 4:
+        with model.no_sync():
+            loss.backward()
+    else:
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+    """
+for real in loader:
+    opt_d.zero_grad()
+    opt_g.zero_grad()
+    if train_d:
+        loss_fn(D(real), ones).backward()
+        opt_d.step()
+    else:
+        loss_fn(D(G(z)), ones).backward()
+        opt_g.step()
+""",
     CHECK.example_good,
     """
 for x, y in loader:
