@@ -53,14 +53,22 @@ class Accumulation:
 def _index(node: ast.For) -> str:
     """The name of the index of a loop that counts from 0, or ""."""
     call: ast.expr = node.iter
-    while isinstance(call, ast.Call) and call.args and ast.unparse(call.func).split(".")[-1] in ("tqdm", "track", "list", "progress_bar", "trange"):
+    while (
+        isinstance(call, ast.Call)
+        and call.args
+        and ast.unparse(call.func).split(".")[-1] in ("tqdm", "track", "list", "progress_bar", "trange")
+    ):
         if ast.unparse(call.func).endswith("trange"):
             break
         call = call.args[0]
     if not isinstance(call, ast.Call):
         return ""
     name = ast.unparse(call.func).split(".")[-1]
-    if name == "enumerate" and isinstance(node.target, (ast.Tuple, ast.List)) and isinstance(node.target.elts[0], ast.Name):
+    if (
+        name == "enumerate"
+        and isinstance(node.target, (ast.Tuple, ast.List))
+        and isinstance(node.target.elts[0], ast.Name)
+    ):
         start = call.args[1] if len(call.args) > 1 else next((k.value for k in call.keywords if k.arg == "start"), None)
         inner = ast.unparse(call.args[0]) if call.args else ""
         zero = start is None or (isinstance(start, ast.Constant) and start.value == 0)

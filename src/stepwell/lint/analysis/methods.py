@@ -48,7 +48,10 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
         loss.criterion = thing
         run.emit("loss", node, thing, value=loss, call=node)
         return loss
-    if isinstance(node.func, ast.Attribute) and node.func.attr in ("optimizers", "lr_schedulers"):  # taken for an attribute
+    if isinstance(node.func, ast.Attribute) and node.func.attr in (
+        "optimizers",
+        "lr_schedulers",
+    ):  # taken for an attribute
         owner = run.value_quietly(node.func.value)
         if isinstance(owner, Thing) and owner.kind == "model":
             return _lightning(run, node, owner, node.func.attr, given)

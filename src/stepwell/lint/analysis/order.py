@@ -25,7 +25,9 @@ _NO_STEP = re.compile(
     r"(^|\.)(wandb|mlflow|logger|writer|logging|time|np|os|random|math)\.",
     re.I,
 )
-_LOOKS = re.compile(r"norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|shape|assert|device|dtype|len|is_sparse", re.I)
+_LOOKS = re.compile(
+    r"norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|^shape|assert|device|dtype|len|is_sparse", re.I
+)
 _BACK = re.compile(
     r"backward|backprop|grad_?step|closure|propagate|optimi[sz]|update_(param|weight|model|net)|"
     r"(^|_)(step|steps|train|training|fit|learn)(_|$)|(train|run|do|opt)step|trainstep",
@@ -81,12 +83,16 @@ def may_go_back(script: Script, event: Event) -> bool:
     if _NO_STEP.search(event.name) or _is_environment(event):
         return False
     if _BACK.search(last):
-        return not re.search(r"(optim|lr|step_?(size|lr|count))|schedul", last, re.I) or bool(re.search("backward|train|_step", last))
+        return not re.search(r"(optim|lr|step_?(size|lr|count))|schedul", last, re.I) or bool(
+            re.search("backward|train|_step", last)
+        )
     if _HARMLESS.search(event.name):
         return False
     statement = script.statement(event.node)
     alone = isinstance(statement, ast.Expr) and statement.value is event.node
-    return alone and any(one.attached is not False and one.by not in ("model", "data") for one in event.extra.get("tensors", ()))
+    return alone and any(
+        one.attached is not False and one.by not in ("model", "data") for one in event.extra.get("tensors", ())
+    )
 
 
 def _is_environment(event: Event) -> bool:
@@ -125,7 +131,8 @@ def uses_gradients(script: Script) -> bool:
     """Whether the script works on `.grad` itself: reading a norm and setting None do not count."""
     if script.gradients is None:
         script.gradients = any(
-            isinstance(node, ast.Attribute) and node.attr == "grad" and _uses(script, node) for node in ast.walk(script.tree)
+            isinstance(node, ast.Attribute) and node.attr == "grad" and _uses(script, node)
+            for node in ast.walk(script.tree)
         )
     return script.gradients
 
@@ -135,27 +142,45 @@ def _uses(script: Script, node: ast.Attribute) -> bool:
         return False
     one: ast.AST = node
     parent = script.parents.get(id(one))
-    while isinstance(parent, (ast.Attribute, ast.Call)):  # p.grad.detach().data.norm(2), torch.isinf(p.grad), hist(p.grad.cpu())
+    while isinstance(
+        parent, (ast.Attribute, ast.Call)
+    ):  # p.grad.detach().data.norm(2), torch.isinf(p.grad), hist(p.grad.cpu())
         if isinstance(parent, ast.Attribute) and parent.attr in ("zero_", "detach_"):
             return False
         if _LOOKS.search(parent.attr if isinstance(parent, ast.Attribute) else ast.unparse(parent.func)):
             return False
-        if isinstance(parent, ast.Attribute) and parent.attr not in ("data", "detach", "float", "cpu", "flatten", "view", "abs"):
+        if isinstance(parent, ast.Attribute) and parent.attr not in (
+            "data",
+            "detach",
+            "float",
+            "cpu",
+            "flatten",
+            "view",
+            "abs",
+        ):
             return True
         if isinstance(parent, ast.Call) and parent.func is not one and not isinstance(one, ast.Call):
             return True
         one, parent = parent, script.parents.get(id(parent))
     if isinstance(parent, (ast.Compare, ast.If, ast.BoolOp, ast.FormattedValue)):
         return False
-    return not (isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Constant) and parent.value.value is None)
+    return not (
+        isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Constant) and parent.value.value is None
+    )
 
 
 def is_hidden(script: Script, name: str) -> bool:
     """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call, as in
     `profile(loss.backward)`, or called on an object that the analysis has lost."""
     if name not in script.hidden:
-        called: dict[int, ast.Call] = {id(node.func): node for node in ast.walk(script.tree) if isinstance(node, ast.Call)}
-        shown = {id(event.node) for event in script.events if event.kind in ("step", "backward", "schedule", "unknown", "other")}
+        called: dict[int, ast.Call] = {
+            id(node.func): node for node in ast.walk(script.tree) if isinstance(node, ast.Call)
+        }
+        shown = {
+            id(event.node)
+            for event in script.events
+            if event.kind in ("step", "backward", "schedule", "unknown", "other")
+        }
         script.hidden[name] = any(
             isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Load)
             and (id(node) not in called or (id(called[id(node)]) not in shown

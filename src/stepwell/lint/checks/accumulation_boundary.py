@@ -40,9 +40,7 @@ def find(script: Script) -> Iterator[Finding]:
                 f"{counter} counts from 0, so that the first step comes after one batch, and not after {every}",
                 [(one.step.node, "the step"), (one.backward.node, "gradients are added up here")],
                 instead=f"test ({counter} + 1) % {every} == 0",
-                fix=Fix(
-                    f"test ({counter} + 1) % {every}", (edits.replace(script, one.counter, f"({counter} + 1)"),)
-                ),
+                fix=Fix(f"test ({counter} + 1) % {every}", (edits.replace(script, one.counter, f"({counter} + 1)"),)),
             )
 
 

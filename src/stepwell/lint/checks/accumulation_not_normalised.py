@@ -61,15 +61,26 @@ def _inner(script: Script) -> Iterator[tuple[Event, Event, ast.expr]]:
     for places in script.places("backward"):
         back = places[0]
         loop = back.loops[-1] if back.loops else None
-        if loop is None or len(back.loops) < 2 or not isinstance(loop.node, ast.For) or len(back.branches) > len(_around(back, loop)):
+        if (
+            loop is None
+            or len(back.loops) < 2
+            or not isinstance(loop.node, ast.For)
+            or len(back.branches) > len(_around(back, loop))
+        ):
             continue
         call = loop.node.iter
-        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("range", "trange", "tqdm.trange") or len(call.args) != 1:
+        if (
+            not isinstance(call, ast.Call)
+            or ast.unparse(call.func) not in ("range", "trange", "tqdm.trange")
+            or len(call.args) != 1
+        ):
             continue
         if not _MICRO.search(f"{ast.unparse(call.args[0])} {loop.target}"):
             continue
         inside = list(loop.events())
-        if any(event.kind in ("zero", "step") for event in inside) or not any(event.kind == "forward" for event in inside):
+        if any(event.kind in ("zero", "step") for event in inside) or not any(
+            event.kind == "forward" for event in inside
+        ):
             continue
         step = next((event for event in back.loops[-2].events() if event.kind == "step" and event.order > back.order
                      and event.loops == back.loops[:-1] and may_concern(event.target, models_of(back))), None)  # fmt: skip
@@ -113,7 +124,7 @@ def _is_mean(loss: Tensor, back: Event) -> bool:
         if part.by == "loss":
             made = part.criterion.made if part.criterion is not None else None
             words = ast.unparse(made) if made is not None else ""
-            if "reduction" in words and "mean" not in words or "size_average" in words:
+            if ("reduction" in words and "mean" not in words) or "size_average" in words:
                 return False
             mean = True
     return mean
@@ -122,7 +133,9 @@ def _is_mean(loss: Tensor, back: Event) -> bool:
 def _is_weight(node: ast.AST | None) -> bool:
     """Whether a factor is the weight of one loss among others, and not 1 / n."""
     text = ast.unparse(node) if node is not None else ""
-    return "/" not in text and not any(word in text.lower() for word in ("accum", "scale", "norm", "inv", "frac", "size"))
+    return "/" not in text and not any(
+        word in text.lower() for word in ("accum", "scale", "norm", "inv", "frac", "size")
+    )
 
 
 def _divides(script: Script, every: str) -> bool:
@@ -134,7 +147,12 @@ def _divides(script: Script, every: str) -> bool:
             right = node.right
         elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Div):
             right = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("div", "div_") and node.args:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("div", "div_")
+            and node.args
+        ):
             right = node.args[0]
         if right is not None:
             text = ast.unparse(right)

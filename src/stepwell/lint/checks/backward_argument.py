@@ -49,7 +49,12 @@ def _words(event: Event) -> str:
     """What is wrongly given to a backward pass, or ""."""
     call = event.node
     given = _given(call)
-    if given is None or not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.func.attr != "backward":
+    if (
+        given is None
+        or not isinstance(call, ast.Call)
+        or not isinstance(call.func, ast.Attribute)
+        or call.func.attr != "backward"
+    ):
         return ""
     if event.by is not None and event.by.kind != "scaler":
         return ""
@@ -75,7 +80,9 @@ def _fix(script: Script, call: ast.Call) -> Fix | None:
     assert isinstance(call.func, ast.Attribute)
     start, line = call.func.end_lineno or call.lineno, call.end_lineno or call.lineno
     first = (start, script.column(start, call.func.end_col_offset or 0))
-    return Fix("drop the argument", (Edit(first, (line, script.column(line, call.end_col_offset or 0)), "()"),), safe=True)
+    return Fix(
+        "drop the argument", (Edit(first, (line, script.column(line, call.end_col_offset or 0)), "()"),), safe=True
+    )
 
 
 BAD = (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from stepwell.findings import Check, Finding, Fix
-from stepwell.findings import Edit
+from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 
@@ -57,16 +56,24 @@ def _fix(script: Script, event: Event) -> Fix | None:
     if not isinstance(around, ast.With) or statement is None or not any(one is statement for one in around.body):
         return None
     moved = around.body[[one is statement for one in around.body].index(True) :]
-    if len(moved) == len(around.body) or any(isinstance(one, (ast.With, ast.For, ast.While, ast.If, ast.Try)) for one in moved):
+    if len(moved) == len(around.body) or any(
+        isinstance(one, (ast.With, ast.For, ast.While, ast.If, ast.Try)) for one in moved
+    ):
         return None
     first, last = moved[0].lineno, moved[-1].end_lineno or moved[-1].lineno
     inner, outer = edits.indentation(script, statement), edits.indentation(script, around)
     lines = script.lines[first - 1 : last]
-    if any(line.strip() and not line.startswith(inner) for line in lines) or any('"""' in line or "'''" in line for line in lines):
+    if any(line.strip() and not line.startswith(inner) for line in lines) or any(
+        '"""' in line or "'''" in line for line in lines
+    ):
         return None
     if around.items and script.block_of(around) is None:
         return None
-    changes = tuple(Edit((first + index, 1), (first + index, len(inner) + 1), outer) for index, line in enumerate(lines) if line.strip())
+    changes = tuple(
+        Edit((first + index, 1), (first + index, len(inner) + 1), outer)
+        for index, line in enumerate(lines)
+        if line.strip()
+    )
     return Fix("end the autocast block before the backward pass", changes)
 
 

@@ -42,7 +42,12 @@ def find(script: Script) -> Iterator[Finding]:
                 CHECK,
                 clip.node,
                 f"gradients are clipped here, {where}",
-                [(other.node, "the step uses gradients that are not clipped" if late else "the gradients are computed here")],
+                [
+                    (
+                        other.node,
+                        "the step uses gradients that are not clipped" if late else "the gradients are computed here",
+                    )
+                ],
             )
 
 

@@ -54,7 +54,9 @@ def _scaled(script: Script, clip: Event) -> tuple[Event, Event] | None:
     inside = around(script, clip, lambda one: one.kind == "backward")
     found: tuple[Event, Event] | None = None
     for before, after in ways_to(script, clip, inside):
-        step = next((event for event in after if event.kind == "step" and may_concern(event.target, clip.targets)), None)
+        step = next(
+            (event for event in after if event.kind == "step" and may_concern(event.target, clip.targets)), None
+        )
         if step is None or step.by is None or step.by.kind != "scaler" or is_off(step.by):
             return None
         back = _back(before, step)

@@ -53,7 +53,21 @@ def _cut(event: Event) -> ast.AST | None:
     if not isinstance(loss, Tensor) or not event.extra.get("known"):
         return None
     todo: Tensor | None = loss
-    while todo is not None and todo.by in ("scaled", "/", "*", "-", "mean", "sum", "requires_grad_", "to", "cuda", "float", "leaf", "squeeze", "amp"):
+    while todo is not None and todo.by in (
+        "scaled",
+        "/",
+        "*",
+        "-",
+        "mean",
+        "sum",
+        "requires_grad_",
+        "to",
+        "cuda",
+        "float",
+        "leaf",
+        "squeeze",
+        "amp",
+    ):
         if todo.by == "leaf" or len(todo.parts) != 1:
             break
         todo = todo.parts[0]
@@ -69,7 +83,9 @@ def _cut(event: Event) -> ast.AST | None:
         if name == "requires_grad_" and isinstance(node.func, ast.Attribute):
             inner = node.func.value
             if re.search(r"\.(item|detach)\(\)|\.data\b", ast.unparse(inner)) or (
-                isinstance(inner, ast.Call) and ast.unparse(inner.func).rsplit(".", 1)[-1] in _NEW and _CUT.search(ast.unparse(inner))
+                isinstance(inner, ast.Call)
+                and ast.unparse(inner.func).rsplit(".", 1)[-1] in _NEW
+                and _CUT.search(ast.unparse(inner))
             ):
                 return node
     return None

@@ -53,15 +53,36 @@ def _is_lost(script: Script, event: Event) -> bool:
         return False
     base = call.func.value
     if event.name in _ANY:
-        return isinstance(base, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)) and _is_tensor(script, base, event.extra.get("of"))
-    return event.name in _MOVES and isinstance(base, (ast.Name, ast.Attribute)) and _is_tensor(script, base, event.extra.get("of"))
+        return isinstance(base, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)) and _is_tensor(
+            script, base, event.extra.get("of")
+        )
+    return (
+        event.name in _MOVES
+        and isinstance(base, (ast.Name, ast.Attribute))
+        and _is_tensor(script, base, event.extra.get("of"))
+    )
 
 
 def _is_tensor(script: Script, base: ast.expr, value: object) -> bool:
     """Whether the object of a call is surely a tensor, and not a batch that moves itself."""
     if not isinstance(value, Tensor):
         return False
-    if value.by in {"loss", "softmax", "log_softmax", "sum", "mean", "+", "-", "*", "/", "@", "new", "scaled", "cat", "stack"}:
+    if value.by in {
+        "loss",
+        "softmax",
+        "log_softmax",
+        "sum",
+        "mean",
+        "+",
+        "-",
+        "*",
+        "/",
+        "@",
+        "new",
+        "scaled",
+        "cat",
+        "stack",
+    }:
         return True
     if value.attached is True and isinstance(base, ast.Name) and value.by == "model" and _sure(value):
         return True
@@ -69,7 +90,10 @@ def _is_tensor(script: Script, base: ast.expr, value: object) -> bool:
 
 
 def _sure(part: Tensor) -> bool:
-    return any(one.kind == "model" and one.sure and (one.local is not None or one.cls.startswith("torch.nn.")) for one in part.models)
+    return any(
+        one.kind == "model" and one.sure and (one.local is not None or one.cls.startswith("torch.nn."))
+        for one in part.models
+    )
 
 
 def _unpacked(script: Script) -> set[str]:
@@ -79,15 +103,26 @@ def _unpacked(script: Script) -> set[str]:
         node = loop.node
         if loop.role == "batch" and isinstance(node, (ast.For, ast.AsyncFor)):
             target = node.target
-            if isinstance(target, ast.Tuple) and ast.unparse(node.iter).startswith(("enumerate", "tqdm(enumerate")) and len(target.elts) == 2:
+            if (
+                isinstance(target, ast.Tuple)
+                and ast.unparse(node.iter).startswith(("enumerate", "tqdm(enumerate"))
+                and len(target.elts) == 2
+            ):
                 target = target.elts[1]  # type: ignore[assignment]
-            if isinstance(target, (ast.Tuple, ast.List)) and len(target.elts) == 2 and all(isinstance(one, ast.Name) for one in target.elts):
+            if (
+                isinstance(target, (ast.Tuple, ast.List))
+                and len(target.elts) == 2
+                and all(isinstance(one, ast.Name) for one in target.elts)
+            ):
                 found |= {one.id for one in target.elts if isinstance(one, ast.Name) and not _LIBRARY(one.id)}
     return found
 
 
 def _LIBRARY(name: str) -> bool:
-    return any(word in name.lower() for word in ("graph", "batch", "data", "encod", "token", "meta", "info", "idx", "index", "name", "key"))
+    return any(
+        word in name.lower()
+        for word in ("graph", "batch", "data", "encod", "token", "meta", "info", "idx", "index", "name", "key")
+    )
 
 
 def _is_watched(script: Script, node: ast.AST) -> bool:
@@ -95,7 +130,9 @@ def _is_watched(script: Script, node: ast.AST) -> bool:
     one = script.parents.get(id(node))
     while one is not None:
         if isinstance(one, (ast.With, ast.AsyncWith)) and any(
-            word in ast.unparse(item.context_expr) for item in one.items for word in ("aises", "warns", "profile", "timer", "suppress")
+            word in ast.unparse(item.context_expr)
+            for item in one.items
+            for word in ("aises", "warns", "profile", "timer", "suppress")
         ):
             return True
         if isinstance(one, ast.Try):
@@ -105,7 +142,10 @@ def _is_watched(script: Script, node: ast.AST) -> bool:
 
 
 BAD = (
-    "import torch\n" + CHECK.example_bad.replace("loss.detach()", "loss.detach()  # expect").replace("loss_fn(", "torch.nn.functional.mse_loss("),
+    "import torch\n"
+    + CHECK.example_bad.replace("loss.detach()", "loss.detach()  # expect").replace(
+        "loss_fn(", "torch.nn.functional.mse_loss("
+    ),
     """
 for x, y in train_loader:
     x.to(device)  # expect
@@ -134,7 +174,9 @@ for real, _ in loader:
     d_loss.backward()
     optimizer_D.step()
 from nets import G, D
-""".replace("from nets import G, D\n", "").replace("\nfor real", "\nimport torch\nG, D = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)\nfor real"),
+""".replace("from nets import G, D\n", "").replace(
+        "\nfor real", "\nimport torch\nG, D = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)\nfor real"
+    ),
     """
 for x, y in loader:
     loss = (model(x) - y).abs().mean()

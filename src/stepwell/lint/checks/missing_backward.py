@@ -64,7 +64,7 @@ def _loss(script: Script, step: Event) -> Event | None:
         return None
     events = happens(inside)
     losses = [event for event in events if event.no_grad is False and (
-        event.kind in ("loss", "forward") or event.kind == "unknown" and "loss" in event.name.lower().rsplit(".", 1)[-1])]  # fmt: skip
+        event.kind in ("loss", "forward") or (event.kind == "unknown" and "loss" in event.name.lower().rsplit(".", 1)[-1]))]  # fmt: skip
     ways = ways_to(script, step, inside)
     if not ways or not losses or not all(_has_no_gradients(step, before, after, losses) for before, after in ways):
         return None
@@ -78,7 +78,12 @@ def _has_no_gradients(step: Event, before: list[Event], after: list[Event], loss
             return False
         if event.kind == "unknown" and may_touch(event, step.target) and _MAY.search(event.name.rsplit(".", 1)[-1]):
             return False
-        if event.kind == "zero" and event.target is not None and event.target.is_same(step.target) and index < len(before):
+        if (
+            event.kind == "zero"
+            and event.target is not None
+            and event.target.is_same(step.target)
+            and index < len(before)
+        ):
             if any(event.order < loss.order < step.order for loss in losses):
                 return True
     return bool(step.loops)

@@ -137,7 +137,7 @@ def _steps(script: Script, inside: Loop | Root, optimizer: Thing, back: Event) -
 
 def _is_wasted(script: Script, back: Event, optimizer: Thing) -> bool:
     """Whether the gradients of one branch are reset in each round, and no step is made on any way through that branch."""
-    if back.by is not None and back.by.kind not in ("scaler", "accelerator") or not back.branches:
+    if (back.by is not None and back.by.kind not in ("scaler", "accelerator")) or not back.branches:
         return False
     zeros = [zero for zero in _resets(script, optimizer) if zero.loops and zero.loops[-1] in back.loops
              and set(zero.branches) <= set(back.branches) and not zero.loops[-1].once]  # fmt: skip
@@ -150,7 +150,7 @@ def _is_wasted(script: Script, back: Event, optimizer: Thing) -> bool:
 
 
 def _may_be(one: Thing | None, optimizer: Thing, reset: set[int]) -> bool:
-    if one is not None and "ema" in one.name.lower():
+    if one is not None and one.kind != "optimizer" and "ema" in one.name.lower():
         return False
     if one is None or one.kind != "optimizer" or one.is_same(optimizer):
         return True

@@ -50,13 +50,23 @@ def _retains(event: Event) -> ast.keyword | None:
 
 
 def _is_needless(script: Script, event: Event) -> bool:
-    if not event.loops or not isinstance(event.value, Tensor) or not event.extra.get("known") or is_hidden(script, "backward"):
+    if (
+        not event.loops
+        or not isinstance(event.value, Tensor)
+        or not event.extra.get("known")
+        or is_hidden(script, "backward")
+    ):
         return False
     if len(event.node.keywords) + len(event.node.args) != 1 and event.by is None:  # type: ignore[attr-defined]
         return False
     loop = event.loops[-1]
     backs = [one for one in event.loops[0].events() if one.kind in ("backward", "grad")]
-    if loop.implicit or len(backs) != 1 or "autograd" in script.source and "grad(" in script.source.replace("_grad(", ""):
+    if (
+        loop.implicit
+        or len(backs) != 1
+        or ("autograd" in script.source
+        and "grad(" in script.source.replace("_grad(", ""))
+    ):
         return False
     if any(one.kind == "unknown" and one.order > event.order and any(
         tensor.attached is not False for tensor in one.extra.get("tensors", ())) and not _prints(one) for one in loop.events()):  # fmt: skip
@@ -65,7 +75,9 @@ def _is_needless(script: Script, event: Event) -> bool:
 
 
 def _prints(event: Event) -> bool:
-    return any(word in event.name.lower() for word in ("print", "log", "append", "add_scalar", "update", "item", "write"))
+    return any(
+        word in event.name.lower() for word in ("print", "log", "append", "add_scalar", "update", "item", "write")
+    )
 
 
 def _is_made_inside(loss: Tensor, loop: Loop, event: Event) -> bool:
@@ -80,7 +92,9 @@ def _is_made_inside(loss: Tensor, loop: Loop, event: Event) -> bool:
         if not plain or not first <= getattr(part.node, "lineno", 0) <= last:
             return False
         for model in part.models:
-            if model.kind == "model" and not _keeps_nothing(model.local is not None and model.local.node or None, model.cls, model.sure):
+            if model.kind == "model" and not _keeps_nothing(
+                (model.local is not None and model.local.node) or None, model.cls, model.sure
+            ):
                 return False
     return True
 
@@ -102,7 +116,9 @@ def _carried(loop: Loop, event: Event) -> bool:
     node = loop.node
     if not isinstance(node, (ast.For, ast.While)):
         return True
-    set_: set[str] = {one.id for one in ast.walk(node.target) if isinstance(one, ast.Name)} if isinstance(node, ast.For) else set()
+    set_: set[str] = (
+        {one.id for one in ast.walk(node.target) if isinstance(one, ast.Name)} if isinstance(node, ast.For) else set()
+    )
     later: set[str] = {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
     for statement in node.body:
         if isinstance(statement, ast.AugAssign):
@@ -115,7 +131,10 @@ def _carried(loop: Loop, event: Event) -> bool:
         sums = {id(one.target) for one in inner if isinstance(one, ast.AugAssign) and _is_number(one.value)}
         for one in inner:
             if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in later and one.id not in set_:
-                if not any(isinstance(aug, ast.AugAssign) and isinstance(aug.target, ast.Name) and aug.target.id == one.id for aug in ast.walk(node)):
+                if not any(
+                    isinstance(aug, ast.AugAssign) and isinstance(aug.target, ast.Name) and aug.target.id == one.id
+                    for aug in ast.walk(node)
+                ):
                     return True
             if isinstance(one, ast.AugAssign) and id(one.target) not in sums:
                 return True
@@ -125,12 +144,18 @@ def _carried(loop: Loop, event: Event) -> bool:
 
 def _is_number(node: ast.expr) -> bool:
     text = ast.unparse(node)
-    return isinstance(node, ast.Constant) or any(word in text for word in (".item()", "len(", ".size(", ".detach()", "float(", ".sum()"))
+    return isinstance(node, ast.Constant) or any(
+        word in text for word in (".item()", "len(", ".size(", ".detach()", "float(", ".sum()")
+    )
 
 
 def _fix(script: Script, event: Event, keyword: ast.keyword) -> Fix | None:
     call = event.node
-    if not isinstance(call, ast.Call) or len(call.args) + len(call.keywords) != 1 or not isinstance(call.func, ast.Attribute):
+    if (
+        not isinstance(call, ast.Call)
+        or len(call.args) + len(call.keywords) != 1
+        or not isinstance(call.func, ast.Attribute)
+    ):
         return None
     start, line = call.func.end_lineno or call.lineno, call.end_lineno or call.lineno
     first = (start, script.column(start, call.func.end_col_offset or 0))

@@ -35,7 +35,9 @@ def find(script: Script) -> Iterator[Finding]:
         if all(_is_never_updated(script, step) for step in steps):
             step = steps[0]
             assert step.by is not None
-            back = next((one for one in happens(outermost(script, step)) if one.kind == "backward" and one.by is step.by), None)
+            back = next(
+                (one for one in happens(outermost(script, step)) if one.kind == "backward" and one.by is step.by), None
+            )
             yield script.finding(
                 CHECK,
                 step.node,
@@ -54,7 +56,11 @@ def _is_never_updated(script: Script, step: Event) -> bool:
     if not any(event.kind == "backward" for event in events):
         return False
     for event in events:
-        if event.kind == "update" or may_touch(event, scaler) or (event.kind == "unknown" and _UPDATES.search(event.name)):
+        if (
+            event.kind == "update"
+            or may_touch(event, scaler)
+            or (event.kind == "unknown" and _UPDATES.search(event.name))
+        ):
             return False
     for event in script.of_kind("update"):  # of a method that the caller calls
         if event.is_on(scaler) and not any(one.kind == "step" for one in happens(outermost(script, event))):

@@ -81,7 +81,11 @@ def _fix(script: Script, step: Event, back: Event) -> Fix | None:
         return None
     if any(event.by is not None and event.by.is_same(back.by) for event in script.of_kind("step")):
         return None
-    calls = [one for one in ast.walk(scale) if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "scale"]
+    calls = [
+        one
+        for one in ast.walk(scale)
+        if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "scale"
+    ]
     if len(calls) != 1 or not script.of_kind("update"):
         return None
     call = f"{ast.unparse(calls[0].func.value)}.step({ast.unparse(node.func.value)})"  # type: ignore[attr-defined]

@@ -42,14 +42,25 @@ def find(script: Script) -> Iterator[Finding]:
                 second.node,
                 f"the gradients of {second.target.name} were unscaled in line {first.line}, and are unscaled again here",
                 [(first.node, "unscaled for the first time")],
-                fix=Fix("remove the second unscale_()", (edit,)) if edit and second.function is first.function else None,
+                fix=Fix("remove the second unscale_()", (edit,))
+                if edit and second.function is first.function
+                else None,
             )
     for group in accumulations(script):
         one = group[0]
         for event in one.loop.events():
-            if event.kind != "unscale" or event.target is None or not event.target.is_same(one.step.target) or id(event.node) in told:
+            if (
+                event.kind != "unscale"
+                or event.target is None
+                or not event.target.is_same(one.step.target)
+                or id(event.node) in told
+            ):
                 continue
-            if event.branches == one.backward.branches and event.loops == one.backward.loops and not _updates(one.loop.events(), event):
+            if (
+                event.branches == one.backward.branches
+                and event.loops == one.backward.loops
+                and not _updates(one.loop.events(), event)
+            ):
                 told.add(id(event.node))
                 yield script.finding(
                     CHECK,
@@ -71,7 +82,7 @@ def _first(script: Script, second: Event) -> Event | None:
     for before, _ in ways_to(script, second, outermost(script, second)):
         first = None
         for event in before:
-            if event.kind in ("step", "update") or event.kind == "unknown" and "update" in event.name:
+            if event.kind in ("step", "update") or (event.kind == "unknown" and "update" in event.name):
                 break
             if event.kind == "unscale":
                 if event.target is not None and event.target is second.target and event.by is second.by:
@@ -84,7 +95,9 @@ def _first(script: Script, second: Event) -> Event | None:
 
 
 BAD = (
-    CHECK.example_bad.replace("scaler.unscale_(optimizer)\nscaler.step", "scaler.unscale_(optimizer)  # expect\nscaler.step"),
+    CHECK.example_bad.replace(
+        "scaler.unscale_(optimizer)\nscaler.step", "scaler.unscale_(optimizer)  # expect\nscaler.step"
+    ),
     """
 def train(model, loader, optimizer, scaler):
     for x, y in loader:
