@@ -17,15 +17,20 @@ CHECK = Check(
     name="accumulation-tail",
     severity="warning",
     certainty="likely",
-    looks_for="a step is made for every n-th batch only, and nothing steps for the batches that are left at the end of an epoch",
-    why="where n does not divide the number of batches, the gradients of the last ones are lost, or leak into the first step of "
+    looks_for="a step is made for every n-th batch only, and nothing steps for the batches that are left at the "
+    "end of an epoch",
+    why="where n does not divide the number of batches, the gradients of the last ones are lost, or leak into "
+    "the first step of "
     "the next epoch",
     instead="step for the last batch, too: `if (i + 1) % n == 0 or i + 1 == len(loader)`",
     silent_when="the condition names the last batch, a step follows the loop, or the counter goes on over epochs",
-    example_bad="for epoch in range(epochs):\n    for i, (x, y) in enumerate(loader):\n        (criterion(model(x), y) / 4).backward()\n"
+    example_bad="for epoch in range(epochs):\n    for i, (x, y) in enumerate(loader):\n"
+    "        (criterion(model(x), y) / 4).backward()\n"
     "        if (i + 1) % 4 == 0:\n            optimizer.step()\n            optimizer.zero_grad()",
-    example_good="for epoch in range(epochs):\n    for i, (x, y) in enumerate(loader):\n        (criterion(model(x), y) / 4).backward()\n"
-    "        if (i + 1) % 4 == 0 or i + 1 == len(loader):\n            optimizer.step()\n            optimizer.zero_grad()",
+    example_good="for epoch in range(epochs):\n    for i, (x, y) in enumerate(loader):\n"
+    "        (criterion(model(x), y) / 4).backward()\n"
+    "        if (i + 1) % 4 == 0 or i + 1 == len(loader):\n            optimizer.step()\n"
+    "            optimizer.zero_grad()",
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
 )
 FIX = ""
@@ -42,7 +47,8 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 one.branch.node,
-                f"a step is made for every {every} batches, and none for those that are left at the end of the loop of line "
+                f"a step is made for every {every} batches, and none for those that are left at the end of the "
+                "loop of line "
                 f"{getattr(one.loop.node, 'lineno', 0)}",
                 [(one.backward.node, "their gradients " + ("leak into the next epoch" if leaks else "are lost"))],
             )

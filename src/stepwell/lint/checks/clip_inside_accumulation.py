@@ -15,15 +15,18 @@ CHECK = Check(
     severity="warning",
     certainty="likely",
     looks_for="gradients are clipped after every batch, and a step is made for every n-th batch only",
-    why="a sum of some batches is clipped again and again: the first batches of a group weigh less than the last, and the norm "
+    why="a sum of some batches is clipped again and again: the first batches of a group weigh less than the "
+    "last, and the norm "
     "of the whole is not what the threshold says",
     instead="clip once, right before the step",
     silent_when="clipping stands in the branch of the step, or the script trains with differential privacy",
     example_bad="for i, (x, y) in enumerate(loader):\n    (criterion(model(x), y) / 4).backward()\n"
     "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    if (i + 1) % 4 == 0:\n        optimizer.step()\n"
     "        optimizer.zero_grad()",
-    example_good="for i, (x, y) in enumerate(loader):\n    (criterion(model(x), y) / 4).backward()\n    if (i + 1) % 4 == 0:\n"
-    "        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n        optimizer.step()\n        optimizer.zero_grad()",
+    example_good="for i, (x, y) in enumerate(loader):\n    (criterion(model(x), y) / 4).backward()\n"
+    "    if (i + 1) % 4 == 0:\n"
+    "        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n        optimizer.step()\n"
+    "        optimizer.zero_grad()",
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-clipping",
 )
 FIX = ""
@@ -42,7 +45,8 @@ def find(script: Script) -> Iterator[Finding]:
                 yield script.finding(
                     CHECK,
                     clip.node,
-                    f"gradients are clipped after every batch, and the step of line {one.step.line} is made for every {every}",
+                    f"gradients are clipped after every batch, and the step of line {one.step.line} is made for "
+                    f"every {every}",
                     [(one.step.node, "the step"), (one.backward.node, "gradients are added up here")],
                 )
 

@@ -17,14 +17,18 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="gradients of a scaled loss are clipped, and scaler.unscale_(optimizer) was not called before",
-    why="the gradients are still multiplied by the scale, 65536 at the start: the threshold is that much too small, so that "
+    why="the gradients are still multiplied by the scale, 65536 at the start: the threshold is that much too "
+    "small, so that "
     "every step is clipped to almost nothing",
     instead="call scaler.unscale_(optimizer) before clipping",
     silent_when="the scaler is switched off by a constant, or another function is given the scaler or works on .grad",
-    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
+    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    scaler.scale(loss).backward()\n"
     "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    scaler.step(optimizer)\n    scaler.update()",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
-    "    scaler.unscale_(optimizer)\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    scaler.step(optimizer)\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    scaler.scale(loss).backward()\n"
+    "    scaler.unscale_(optimizer)\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+    "    scaler.step(optimizer)\n"
     "    scaler.update()",
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-clipping",
 )

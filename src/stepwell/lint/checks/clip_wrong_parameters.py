@@ -14,15 +14,19 @@ CHECK = Check(
     name="clip-wrong-parameters",
     severity="error",
     certainty="certain",
-    looks_for="between backward() and the step, the gradients of another model are clipped than the one that the optimizer "
+    looks_for="between backward() and the step, the gradients of another model are clipped than the one that the "
+    "optimizer "
     "updates",
     why="the step uses gradients that are not clipped, and the clipped ones are not used",
     instead="clip the parameters that the optimizer was made of",
-    silent_when="an optimizer of the clipped model makes a step before the next backward pass, too, or it is not known what the "
+    silent_when="an optimizer of the clipped model makes a step before the next backward pass, too, or it is not "
+    "known what the "
     "optimizer updates",
-    example_bad="G, D = Generator(), Discriminator()\nopt_g = torch.optim.Adam(G.parameters())\nopt_d = torch.optim.Adam(D.parameters())\n"
+    example_bad="G, D = Generator(), Discriminator()\nopt_g = torch.optim.Adam(G.parameters())\n"
+    "opt_d = torch.optim.Adam(D.parameters())\n"
     "loss.backward()\ntorch.nn.utils.clip_grad_norm_(G.parameters(), 1.0)\nopt_d.step()",
-    example_good="G, D = Generator(), Discriminator()\nopt_g = torch.optim.Adam(G.parameters())\nopt_d = torch.optim.Adam(D.parameters())\n"
+    example_good="G, D = Generator(), Discriminator()\nopt_g = torch.optim.Adam(G.parameters())\n"
+    "opt_d = torch.optim.Adam(D.parameters())\n"
     "loss.backward()\ntorch.nn.utils.clip_grad_norm_(D.parameters(), 1.0)\nopt_d.step()",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
 )
@@ -34,7 +38,8 @@ def find(script: Script) -> Iterator[Finding]:
         steps = [_other(script, clip) for clip in clips]
         if all(step is not None for step in steps):
             clip, step = clips[0], steps[0]
-            assert step is not None and step.target is not None
+            assert step is not None
+            assert step.target is not None
             names = ", ".join(one.name for one in clip.targets)
             yield script.finding(
                 CHECK,
@@ -89,8 +94,8 @@ G, D = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
 opt_g, opt_d = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
 """
 BAD = (
-    "from nets import *\nimport torch\nclass Generator(torch.nn.Module):\n    pass\nclass Discriminator(torch.nn.Module):\n    pass\n"
-    + CHECK.example_bad.replace("1.0)", "1.0)  # expect"),
+    "from nets import *\nimport torch\nclass Generator(torch.nn.Module):\n    pass\n"
+    "class Discriminator(torch.nn.Module):\n    pass\n" + CHECK.example_bad.replace("1.0)", "1.0)  # expect"),
     _NETS
     + """
 for real in loader:

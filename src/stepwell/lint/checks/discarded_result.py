@@ -15,7 +15,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="the result of detach(), to(), cuda(), clamp() or the like of a tensor is not used",
-    why="these return a new tensor and leave the old one as it is: the tensor still has its graph, or is still on the old device",
+    why="these return a new tensor and leave the old one as it is: the tensor still has its graph, or is still "
+    "on the old device",
     instead="assign the result: x = x.detach()",
     silent_when="the object may be no tensor: a model, a batch of a library that moves itself, a graph",
     example_bad="loss = loss_fn(model(x), y)\nloss.backward()\nloss.detach()\nlosses.append(loss)",
@@ -32,7 +33,8 @@ def find(script: Script) -> Iterator[Finding]:
         event = places[0]
         if all(_is_lost(script, one) for one in places):
             call = event.call
-            assert call is not None and isinstance(call.func, ast.Attribute)
+            assert call is not None
+            assert isinstance(call.func, ast.Attribute)
             base = call.func.value
             name = ast.unparse(base)
             fix = None

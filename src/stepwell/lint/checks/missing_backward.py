@@ -28,9 +28,11 @@ CHECK = Check(
     looks_for="a loop computes a loss and calls optimizer.step(), and nothing calls backward() before that step",
     why="the step finds no gradients: the weights never change, or change by momentum and decay alone",
     instead="call loss.backward() before the step",
-    silent_when="the step has a closure, a function of another file may call backward(), or the script writes .grad itself",
+    silent_when="the step has a closure, a function of another file may call backward(), or the script writes "
+    ".grad itself",
     example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    optimizer.step()",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    loss.backward()\n"
     "    optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/optim.html#taking-an-optimization-step",
 )
@@ -45,7 +47,8 @@ def find(script: Script) -> Iterator[Finding]:
         losses = [_loss(script, step) for step in steps]
         if all(loss is not None for loss in losses):
             step, loss = steps[0], losses[0]
-            assert loss is not None and step.target is not None
+            assert loss is not None
+            assert step.target is not None
             yield script.finding(
                 CHECK,
                 step.node,

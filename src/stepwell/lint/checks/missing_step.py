@@ -30,7 +30,8 @@ CHECK = Check(
     silent_when="a function of another file is given the optimizer, the script works on .grad itself, or a framework "
     "makes the step",
     example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    loss.backward()\n"
     "    optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/optim.html#taking-an-optimization-step",
 )

@@ -14,14 +14,19 @@ CHECK = Check(
     name="needless-retain-graph",
     severity="warning",
     certainty="certain",
-    looks_for="backward(retain_graph=True) in a loop with a single backward pass, where all of the graph is made in the same round",
-    why="the graph and its buffers stay alive until the next loss replaces them: twice the memory for activations, for nothing",
+    looks_for="backward(retain_graph=True) in a loop with a single backward pass, where all of the graph is made "
+    "in the same round",
+    why="the graph and its buffers stay alive until the next loss replaces them: twice the memory for "
+    "activations, for nothing",
     instead="call backward() without retain_graph",
-    silent_when="anything is carried from round to round, there is a second backward pass or autograd.grad, or a part of the graph "
+    silent_when="anything is carried from round to round, there is a second backward pass or autograd.grad, or a "
+    "part of the graph "
     "is not seen",
-    example_bad="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n    loss = F.mse_loss(model(x), y)\n"
+    example_bad="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
+    "    loss = F.mse_loss(model(x), y)\n"
     "    loss.backward(retain_graph=True)\n    optimizer.step()",
-    example_good="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n    loss = F.mse_loss(model(x), y)\n"
+    example_good="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
+    "    loss = F.mse_loss(model(x), y)\n"
     "    loss.backward()\n    optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html",
 )
@@ -64,8 +69,7 @@ def _is_needless(script: Script, event: Event) -> bool:
     if (
         loop.implicit
         or len(backs) != 1
-        or ("autograd" in script.source
-        and "grad(" in script.source.replace("_grad(", ""))
+        or ("autograd" in script.source and "grad(" in script.source.replace("_grad(", ""))
     ):
         return False
     if any(one.kind == "unknown" and one.order > event.order and any(

@@ -15,13 +15,17 @@ CHECK = Check(
     severity="note",
     certainty="likely",
     looks_for="the forward pass runs in bfloat16, and its loss is scaled by a GradScaler",
-    why="bfloat16 has the range of float32, so that small gradients do not vanish: the scale changes nothing, and steps are "
+    why="bfloat16 has the range of float32, so that small gradients do not vanish: the scale changes nothing, "
+    "and steps are "
     "skipped while the scaler searches for it",
     instead="drop the scaler, or use float16",
     silent_when="the type is chosen at run time, or the scaler is switched by an argument",
-    example_bad='scaler = torch.amp.GradScaler("cuda")\nfor x, y in loader:\n    with torch.autocast("cuda", dtype=torch.bfloat16):\n'
-    "        loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n    scaler.step(optimizer)\n    scaler.update()",
-    example_good='for x, y in loader:\n    with torch.autocast("cuda", dtype=torch.bfloat16):\n        loss = loss_fn(model(x), y)\n'
+    example_bad='scaler = torch.amp.GradScaler("cuda")\nfor x, y in loader:\n'
+    '    with torch.autocast("cuda", dtype=torch.bfloat16):\n'
+    "        loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n    scaler.step(optimizer)\n"
+    "    scaler.update()",
+    example_good='for x, y in loader:\n    with torch.autocast("cuda", dtype=torch.bfloat16):\n'
+    "        loss = loss_fn(model(x), y)\n"
     "    loss.backward()\n    optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling",
 )

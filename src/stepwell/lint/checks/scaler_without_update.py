@@ -17,12 +17,15 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="scaler.step(optimizer) is called, and nothing calls scaler.update()",
-    why="the scale never changes: after an overflow every later step is skipped, too, and training stands still in silence",
+    why="the scale never changes: after an overflow every later step is skipped, too, and training stands still "
+    "in silence",
     instead="call scaler.update() after the last scaler.step() of each round",
     silent_when="a function of another file is given the scaler, or the scaler is switched off by a constant",
-    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
+    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    scaler.scale(loss).backward()\n"
     "    scaler.step(optimizer)",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    scaler.scale(loss).backward()\n"
     "    scaler.step(optimizer)\n    scaler.update()",
     reference="https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling",
 )

@@ -16,14 +16,19 @@ CHECK = Check(
     name="step-beside-scaler",
     severity="error",
     certainty="certain",
-    looks_for="the loss is scaled by a GradScaler, and the step is made by optimizer.step() and not by scaler.step(optimizer)",
-    why="the step uses gradients that are multiplied by the scale, 65536 at the start, and is not skipped where they overflow",
+    looks_for="the loss is scaled by a GradScaler, and the step is made by optimizer.step() and not by "
+    "scaler.step(optimizer)",
+    why="the step uses gradients that are multiplied by the scale, 65536 at the start, and is not skipped where "
+    "they overflow",
     instead="call scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
-    silent_when="the gradients were unscaled before and the step has a condition, the scaler is switched off by a constant, or the loss is scaled in another "
+    silent_when="the gradients were unscaled before and the step has a condition, the scaler is switched off by "
+    "a constant, or the loss is scaled in another "
     "branch than that of the step",
-    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
+    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    scaler.scale(loss).backward()\n"
     "    optimizer.step()\n    scaler.update()",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    scaler.scale(loss).backward()\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
+    "    scaler.scale(loss).backward()\n"
     "    scaler.step(optimizer)\n    scaler.update()",
     reference="https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling",
 )
@@ -37,11 +42,13 @@ def find(script: Script) -> Iterator[Finding]:
         backs = [_scaled(script, step) for step in steps]
         if all(back is not None for back in backs):
             step, back = steps[0], backs[0]
-            assert back is not None and back.by is not None and step.target is not None
+            assert back is not None
+            assert step.target is not None
             yield script.finding(
                 CHECK,
                 step.node,
-                f"{step.target.name}.step() is called beside the scaler, for gradients of the loss that line {back.line} has scaled",
+                f"{step.target.name}.step() is called beside the scaler, for gradients of the loss that line "
+                f"{back.line} has scaled",
                 [(back.node, "the loss is scaled here")],
                 fix=_fix(script, step, back),
             )

@@ -19,9 +19,11 @@ CHECK = Check(
     why="the scaler raises RuntimeError: unscale_() has already been called on this optimizer since the last update()",
     instead="call unscale_() once for each step, after the last backward pass",
     silent_when="the two are for different optimizers or in different branches",
-    example_bad="scaler.scale(loss).backward()\nscaler.unscale_(optimizer)\ntorch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+    example_bad="scaler.scale(loss).backward()\nscaler.unscale_(optimizer)\n"
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
     "scaler.unscale_(optimizer)\nscaler.step(optimizer)\nscaler.update()",
-    example_good="scaler.scale(loss).backward()\nscaler.unscale_(optimizer)\ntorch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+    example_good="scaler.scale(loss).backward()\nscaler.unscale_(optimizer)\n"
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
     "scaler.step(optimizer)\nscaler.update()",
     reference="https://docs.pytorch.org/docs/stable/amp.html#torch.amp.GradScaler.unscale_",
 )
@@ -34,13 +36,15 @@ def find(script: Script) -> Iterator[Finding]:
         firsts = [_first(script, one) for one in places]
         if all(first is not None for first in firsts):
             second, first = places[0], firsts[0]
-            assert first is not None and second.target is not None
+            assert first is not None
+            assert second.target is not None
             told.add(id(second.node))
             edit = edits.remove(script, second.node)
             yield script.finding(
                 CHECK,
                 second.node,
-                f"the gradients of {second.target.name} were unscaled in line {first.line}, and are unscaled again here",
+                f"the gradients of {second.target.name} were unscaled in line {first.line}, and are unscaled "
+                "again here",
                 [(first.node, "unscaled for the first time")],
                 fix=Fix("remove the second unscale_()", (edit,))
                 if edit and second.function is first.function
@@ -65,7 +69,8 @@ def find(script: Script) -> Iterator[Finding]:
                 yield script.finding(
                     CHECK,
                     event.node,
-                    f"the gradients of {event.target.name} are unscaled for every batch, and a step is made for some only",
+                    f"the gradients of {event.target.name} are unscaled for every batch, and a step is made for "
+                    "some only",
                     [(one.step.node, "the step, which allows the next unscale_()")],
                 )
 
