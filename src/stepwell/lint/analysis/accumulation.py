@@ -107,9 +107,15 @@ def _accumulation(script: Script, step: Event) -> Accumulation | None:
             backward = _backward(script, step, loop, branch)
             if backward is None or not _collects(loop, step, branch):
                 return None
-            clips = [one for one in loop.events() if one.kind == "clip" and one.loops[-1] is loop
-                     and not any(b is branch for b, _ in one.branches) and _same_condition(one, branch) is False
-                     and may_concern(optimizer, one.targets)]  # fmt: skip
+            clips = [
+                one
+                for one in loop.events()
+                if one.kind == "clip"
+                and one.loops[-1] is loop
+                and not any(b is branch for b, _ in one.branches)
+                and _same_condition(one, branch) is False
+                and may_concern(optimizer, one.targets)
+            ]
             return Accumulation(loop, step, backward, branch, test, counter, every, rest, alone, clips)
     return None
 
@@ -135,8 +141,12 @@ def _tests(script: Script, test: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
             for inner, alone in _tests(script, one):
                 yield inner, alone and isinstance(test.op, ast.And)
     elif isinstance(test, ast.Name):
-        found = [node.value for node in ast.walk(script.tree) if isinstance(node, ast.Assign)
-                 and any(isinstance(one, ast.Name) and one.id == test.id for one in node.targets)]  # fmt: skip
+        found = [
+            node.value
+            for node in ast.walk(script.tree)
+            if isinstance(node, ast.Assign)
+            and any(isinstance(one, ast.Name) and one.id == test.id for one in node.targets)
+        ]
         if len(found) == 1 and not isinstance(found[0], ast.Name):
             yield from _tests(script, found[0])
     else:
@@ -161,8 +171,17 @@ def _backward(script: Script, step: Event, loop: Loop, branch: Branch) -> Event 
     found: Event | None = None
     ways = ways_to(script, step, loop)
     for before, _ in ways:
-        back = next((event for event in before if event.kind in ("backward", "zero") and event.loops and event.loops[-1] is loop
-                     and (event.kind == "zero" or may_concern(step.target, models_of(event)))), None)  # fmt: skip
+        back = next(
+            (
+                event
+                for event in before
+                if event.kind in ("backward", "zero")
+                and event.loops
+                and event.loops[-1] is loop
+                and (event.kind == "zero" or may_concern(step.target, models_of(event)))
+            ),
+            None,
+        )
         if back is None or back.kind == "zero" or any(one is branch for one, _ in back.branches):
             return None
         if _same_condition(back, branch) or (back.by is not None and back.by.kind not in ("scaler", "accelerator")):

@@ -147,7 +147,8 @@ def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: T
         if isinstance(base, ast.Name) and by is None and not isinstance(owner, Thing):
             run.scope.bind(base.id, loss)
     run.emit("backward", node, value=loss, by=by or _scaler_of(loss, set()),
-             call=node, extra={"known": isinstance(owner, Tensor), "number": isinstance(owner, Constant) and owner.of is not None,
+             call=node, extra={"known": isinstance(owner, Tensor), "number":
+             isinstance(owner, Constant) and owner.of is not None,
              "number_node": owner.of.node if isinstance(owner, Constant) and owner.of is not None else None,
              "given": given.get(0, "gradient")})  # fmt: skip
     return None

@@ -36,14 +36,16 @@ _BACK = re.compile(
 
 
 def is_training(event: Event) -> bool:
-    """Whether an event matters for the order of training: of calls that are not followed, those that may be part of it."""
+    """Whether an event matters for the order of training: of calls that are not followed, those that may be part."""
     if event.kind == "unknown":
         name = event.name.lower()
         return (
-            bool(_BACK.search(name.rsplit(".", 1)[-1])) or "unscale" in name or "grad" in name
+            bool(_BACK.search(name.rsplit(".", 1)[-1]))
+            or "unscale" in name
+            or "grad" in name
             or any(one.kind in ("optimizer", "scaler") for one in event.targets)
             or any(one.attached is not False for one in event.extra.get("tensors", ()))
-        ) and not _HARMLESS.search(event.name)  # fmt: skip
+        ) and not _HARMLESS.search(event.name)
     return event.kind in _TRAINING
 
 
@@ -170,8 +172,8 @@ def _uses(script: Script, node: ast.Attribute) -> bool:
 
 
 def is_hidden(script: Script, name: str) -> bool:
-    """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call, as in
-    `profile(loss.backward)`, or called on an object that the analysis has lost."""
+    """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call, as
+    in `profile(loss.backward)`, or called on an object that the analysis has lost."""
     if name not in script.hidden:
         called: dict[int, ast.Call] = {
             id(node.func): node for node in ast.walk(script.tree) if isinstance(node, ast.Call)
@@ -182,17 +184,24 @@ def is_hidden(script: Script, name: str) -> bool:
             if event.kind in ("step", "backward", "schedule", "unknown", "other")
         }
         script.hidden[name] = any(
-            isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Load)
-            and (id(node) not in called or (id(called[id(node)]) not in shown
-                 and (name == "backward" or kind_of_name(ast.unparse(node.value)) == "optimizer")))
+            isinstance(node, ast.Attribute)
+            and node.attr == name
+            and isinstance(node.ctx, ast.Load)
+            and (
+                id(node) not in called
+                or (
+                    id(called[id(node)]) not in shown
+                    and (name == "backward" or kind_of_name(ast.unparse(node.value)) == "optimizer")
+                )
+            )
             for node in ast.walk(script.tree)
-        )  # fmt: skip
+        )
     return script.hidden[name]
 
 
 def is_open(script: Script, event: Event) -> bool:
-    """Whether an event stands outside of loops in a function that nothing here calls, as a method of a class whose bases
-    are elsewhere: what is missing in it may be in there."""
+    """Whether an event stands outside of loops in a function that nothing here calls, as a method of a class whose
+    bases are elsewhere: what is missing in it may be in there."""
     root = script.root_of(event)
     if event.loops or not root.uncalled:
         return False

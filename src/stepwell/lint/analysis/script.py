@@ -91,7 +91,7 @@ class Script:
         return self._rounds[key]
 
     def ways(self, inside: Loop | Root, keep: Callable[[Event], bool]) -> list[list[Event]] | None:
-        """The ways through one round of a loop or all of a root, with some events only (`keep` is a function of a module).
+        """The ways through one round of a loop or all of a root, with some events only (`keep`: a named function).
 
         Other branches make no ways, so that long functions have fewer of them: None less often than `rounds`.
         """

@@ -86,8 +86,17 @@ def _inner(script: Script) -> Iterator[tuple[Event, Event, ast.expr]]:
             event.kind == "forward" for event in inside
         ):
             continue
-        step = next((event for event in back.loops[-2].events() if event.kind == "step" and event.order > back.order
-                     and event.loops == back.loops[:-1] and may_concern(event.target, models_of(back))), None)  # fmt: skip
+        step = next(
+            (
+                event
+                for event in back.loops[-2].events()
+                if event.kind == "step"
+                and event.order > back.order
+                and event.loops == back.loops[:-1]
+                and may_concern(event.target, models_of(back))
+            ),
+            None,
+        )
         if step is not None:
             yield back, step, call.args[0]
 

@@ -42,8 +42,10 @@ def find(script: Script) -> Iterator[Finding]:
         one = places[0]
         if all(_has_tail(script, each) for each in places):
             every = ast.unparse(one.every)
-            leaks = not any(may_reset(event, one.step.target) and not is_within(event, one.loop)
-                            for event in happens(outermost(script, one.step)))  # fmt: skip
+            leaks = not any(
+                may_reset(event, one.step.target) and not is_within(event, one.loop)
+                for event in happens(outermost(script, one.step))
+            )
             yield script.finding(
                 CHECK,
                 one.branch.node,

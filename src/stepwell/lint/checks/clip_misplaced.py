@@ -38,8 +38,11 @@ def find(script: Script) -> Iterator[Finding]:
             clip, other = clips[0], misplaced[0]
             assert other is not None
             late = other.kind == "step"
-            where = f"after the step of line {other.line} has used them" if late else (
-                f"before the backward pass of line {other.line} computes them")  # fmt: skip
+            where = (
+                f"after the step of line {other.line} has used them"
+                if late
+                else (f"before the backward pass of line {other.line} computes them")
+            )
             yield script.finding(
                 CHECK,
                 clip.node,
@@ -68,9 +71,15 @@ def _misplaced(script: Script, clip: Event) -> Event | None:
 def may_concern_clip(clip: Event, back: Event) -> bool:
     """Whether a backward pass may be through what is clipped."""
     models = models_of(back)
-    return not clip.targets or not models or any(
-        one.is_inside(model) or model.is_inside(one) or not (one.sure and model.sure) for one in clip.targets for model in models
-    )  # fmt: skip
+    return (
+        not clip.targets
+        or not models
+        or any(
+            one.is_inside(model) or model.is_inside(one) or not (one.sure and model.sure)
+            for one in clip.targets
+            for model in models
+        )
+    )
 
 
 def _on_way(script: Script, clip: Event, before: list[Event], after: list[Event]) -> Event | None:

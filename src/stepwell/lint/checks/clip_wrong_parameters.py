@@ -77,9 +77,13 @@ def _next(script: Script, clip: Event, after: list[Event]) -> Event | None:
             if event.target is None or any(_may_update(event.target, model) for model in clip.targets):
                 return None
             first = first or event
-        if event.kind == "clip" and first is None and event is not clip and event.targets and all(
-            one.is_same(model) for one in event.targets for model in clip.targets
-        ):  # fmt: skip
+        if (
+            event.kind == "clip"
+            and first is None
+            and event is not clip
+            and event.targets
+            and all(one.is_same(model) for one in event.targets for model in clip.targets)
+        ):
             continue
     return first
 

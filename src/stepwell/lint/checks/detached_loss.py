@@ -93,7 +93,7 @@ def _cut(event: Event) -> ast.AST | None:
 
 
 def _of_loss(node: ast.AST) -> bool:
-    """Whether something called a loss, or an expression, was detached: and not an input of which gradients are wanted."""
+    """Whether something called a loss, or an expression, was detached: not an input whose gradients are wanted."""
     text = ast.unparse(node)
     return bool(re.search(r"loss|cost|err|objective|criterion|nll|bce|mse", text, re.I)) or isinstance(
         getattr(getattr(node, "func", node), "value", None), (ast.BinOp, ast.Call)

@@ -39,8 +39,11 @@ def find(script: Script) -> Iterator[Finding]:
             name = ast.unparse(base)
             fix = None
             if isinstance(base, (ast.Name, ast.Attribute)):
-                fix = Fix(f"assign the result to {name}", (edits.replace(script, call, f"{edits.text(script, base)} = {edits.text(script, call)}"),),
-                          safe=True)  # fmt: skip
+                fix = Fix(
+                    f"assign the result to {name}",
+                    (edits.replace(script, call, f"{name} = {edits.text(script, call)}"),),
+                    safe=True,
+                )
             yield script.finding(
                 CHECK,
                 event.node,

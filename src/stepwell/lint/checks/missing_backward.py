@@ -66,8 +66,15 @@ def _loss(script: Script, step: Event) -> Event | None:
     if any(may_go_back(script, event) or event.kind == "grad" for event in happens(inside)):
         return None
     events = happens(inside)
-    losses = [event for event in events if event.no_grad is False and (
-        event.kind in ("loss", "forward") or (event.kind == "unknown" and "loss" in event.name.lower().rsplit(".", 1)[-1]))]  # fmt: skip
+    losses = [
+        event
+        for event in events
+        if event.no_grad is False
+        and (
+            event.kind in ("loss", "forward")
+            or (event.kind == "unknown" and "loss" in event.name.lower().rsplit(".", 1)[-1])
+        )
+    ]
     ways = ways_to(script, step, inside)
     if not ways or not losses or not all(_has_no_gradients(step, before, after, losses) for before, after in ways):
         return None

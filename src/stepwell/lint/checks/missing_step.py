@@ -74,14 +74,20 @@ def _unused(script: Script) -> Iterator[tuple[Thing, list[Event]]]:
         if found:
             yield optimizer, found
         else:
-            yield from ((optimizer, [places[0]]) for places in script.places("backward")
-                        if all(_is_for(script, back, optimizer) and _is_wasted(script, back, optimizer) for back in places))  # fmt: skip
+            yield from (
+                (optimizer, [places[0]])
+                for places in script.places("backward")
+                if all(_is_for(script, back, optimizer) and _is_wasted(script, back, optimizer) for back in places)
+            )
 
 
 def _optimizers(script: Script) -> list[Thing]:
     """Those that are reset somewhere, and those that are made."""
-    found = [event.target for event in script.of_kind("zero", "make")
-             if event.target is not None and event.target.kind == "optimizer"]  # fmt: skip
+    found = [
+        event.target
+        for event in script.of_kind("zero", "make")
+        if event.target is not None and event.target.kind == "optimizer"
+    ]
     return list(dict.fromkeys(one for one in found if "LBFGS" not in one.cls))
 
 
@@ -90,7 +96,7 @@ def _resets(script: Script, optimizer: Thing) -> list[Event]:
 
 
 def _is_for(script: Script, back: Event, optimizer: Thing) -> bool:
-    """Whether a backward pass is for this optimizer: it is reset in the same round, or updates the model that was used."""
+    """Whether a backward pass is for this optimizer: it is reset in the same round, or updates the model."""
     models = models_of(back)
     if not may_concern(optimizer, models):
         return False
@@ -99,23 +105,41 @@ def _is_for(script: Script, back: Event, optimizer: Thing) -> bool:
         if same and _nearest(script, zero, back):
             return bool(back.loops) or (zero.function is back.function and _forward(script, zero, back))
     known = [updates(optimizer, model) for model in models]
-    return bool(back.loops) and optimizer.sure and optimizer.whole and any(known) and not any(
-        event.kind in ("zero", "step") and event.target is not None and event.target.kind == "optimizer"
-        and (event.kind == "step" or not event.target.is_same(optimizer)) for event in happens(outermost(script, back))
-    )  # fmt: skip
+    return (
+        bool(back.loops)
+        and optimizer.sure
+        and optimizer.whole
+        and any(known)
+        and not any(
+            event.kind in ("zero", "step")
+            and event.target is not None
+            and event.target.kind == "optimizer"
+            and (event.kind == "step" or not event.target.is_same(optimizer))
+            for event in happens(outermost(script, back))
+        )
+    )
 
 
 def _forward(script: Script, zero: Event, back: Event) -> bool:
-    return any(event.kind in ("forward", "loss") and event.function is back.function and event.order < back.order
-               for event in script.events)  # fmt: skip
+    return any(
+        event.kind in ("forward", "loss") and event.function is back.function and event.order < back.order
+        for event in script.events
+    )
 
 
 def _nearest(script: Script, zero: Event, back: Event) -> bool:
     """Whether no other optimizer was reset between, so that the backward pass is not the one of another network."""
-    between = [event for event in script.of_kind("zero") if zero.order < event.order < back.order
-               and event.target is not None and event.target.kind == "optimizer"]  # fmt: skip
-    others = [event for event in script.of_kind("step") if zero.order < event.order < back.order
-              and not any(one is other and index != mine for one, index in event.branches for other, mine in back.branches)]  # fmt: skip
+    between = [
+        event
+        for event in script.of_kind("zero")
+        if zero.order < event.order < back.order and event.target is not None and event.target.kind == "optimizer"
+    ]
+    others = [
+        event
+        for event in script.of_kind("step")
+        if zero.order < event.order < back.order
+        and not any(one is other and index != mine for one, index in event.branches for other, mine in back.branches)
+    ]
     return not others if zero.order < back.order and not between else not between and zero.order > back.order
 
 
@@ -137,11 +161,17 @@ def _steps(script: Script, inside: Loop | Root, optimizer: Thing, back: Event) -
 
 
 def _is_wasted(script: Script, back: Event, optimizer: Thing) -> bool:
-    """Whether the gradients of one branch are reset in each round, and no step is made on any way through that branch."""
+    """Whether the gradients of one branch are reset in each round, and no step is made on any way through."""
     if (back.by is not None and back.by.kind not in ("scaler", "accelerator")) or not back.branches:
         return False
-    zeros = [zero for zero in _resets(script, optimizer) if zero.loops and zero.loops[-1] in back.loops
-             and set(zero.branches) <= set(back.branches) and not zero.loops[-1].once]  # fmt: skip
+    zeros = [
+        zero
+        for zero in _resets(script, optimizer)
+        if zero.loops
+        and zero.loops[-1] in back.loops
+        and set(zero.branches) <= set(back.branches)
+        and not zero.loops[-1].once
+    ]
     if not zeros or is_hidden(script, "step"):
         return False
     ways = ways_to(script, back, zeros[0].loops[-1])

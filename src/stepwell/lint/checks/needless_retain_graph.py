@@ -50,8 +50,14 @@ def find(script: Script) -> Iterator[Finding]:
 def _retains(event: Event) -> ast.keyword | None:
     if not isinstance(event.node, ast.Call):
         return None
-    return next((one for one in event.node.keywords if one.arg == "retain_graph" and isinstance(one.value, ast.Constant)
-                 and one.value.value is True), None)  # fmt: skip
+    return next(
+        (
+            one
+            for one in event.node.keywords
+            if one.arg == "retain_graph" and isinstance(one.value, ast.Constant) and one.value.value is True
+        ),
+        None,
+    )
 
 
 def _is_needless(script: Script, event: Event) -> bool:
@@ -72,8 +78,13 @@ def _is_needless(script: Script, event: Event) -> bool:
         or ("autograd" in script.source and "grad(" in script.source.replace("_grad(", ""))
     ):
         return False
-    if any(one.kind == "unknown" and one.order > event.order and any(
-        tensor.attached is not False for tensor in one.extra.get("tensors", ())) and not _prints(one) for one in loop.events()):  # fmt: skip
+    if any(
+        one.kind == "unknown"
+        and one.order > event.order
+        and any(tensor.attached is not False for tensor in one.extra.get("tensors", ()))
+        and not _prints(one)
+        for one in loop.events()
+    ):
         return False
     return _is_made_inside(event.value, loop, event) and not _carried(loop, event)
 

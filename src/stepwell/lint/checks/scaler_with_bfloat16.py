@@ -41,8 +41,11 @@ def find(script: Script) -> Iterator[Finding]:
         if scaler.argument(4, "enabled") is not None and not isinstance(scaler.argument(4, "enabled"), ast.Constant):
             continue
         nodes = {id(part.node) for part in event.value.history()}
-        guards = {id(one.autocast): one.autocast for one in script.of_kind("forward", "loss")
-                  if one.autocast is not None and id(one.node) in nodes}  # fmt: skip
+        guards = {
+            id(one.autocast): one.autocast
+            for one in script.of_kind("forward", "loss")
+            if one.autocast is not None and id(one.node) in nodes
+        }
         types = [_type(script, guard) for guard in guards.values()]
         if types and all(one is not None for one in types):
             yield script.finding(
@@ -59,8 +62,11 @@ def _type(script: Script, guard: ast.AST) -> ast.AST | None:
         call: ast.expr | None = item.context_expr
         if isinstance(call, (ast.Name, ast.Attribute)):
             text = ast.unparse(call)
-            found = [one.value for one in ast.walk(script.tree) if isinstance(one, ast.Assign)
-                     and any(ast.unparse(target) == text for target in one.targets)]  # fmt: skip
+            found = [
+                one.value
+                for one in ast.walk(script.tree)
+                if isinstance(one, ast.Assign) and any(ast.unparse(target) == text for target in one.targets)
+            ]
             call = found[0] if len(found) == 1 else None
         if isinstance(call, ast.Call) and "autocast" in ast.unparse(call.func):
             for one in (*(k.value for k in call.keywords if k.arg == "dtype"), *call.args[1:2]):
