@@ -17,6 +17,7 @@ class Accumulation:
     """Micro-batches that are collected for one step.
 
     Attributes:
+        script: the script.
         loop: the loop over micro-batches.
         step: the step, which is made in some rounds only.
         backward: the backward pass, which is made in all.
@@ -28,6 +29,7 @@ class Accumulation:
         clips: clipping of every micro-batch.
     """
 
+    script: Script
     loop: Loop
     step: Event
     backward: Event
@@ -47,12 +49,16 @@ class Accumulation:
             return False
         if self.loop.implicit:  # Lightning gives it
             return self.counter.id in ("batch_idx", "batch_index")
-        return isinstance(node, ast.For) and _index(node) == self.counter.id
+        return isinstance(node, ast.For) and _index(self.script, node) == self.counter.id
 
 
-def _index(node: ast.For) -> str:
+def _index(script: Script, node: ast.For) -> str:
     """The name of the index of a loop that counts from 0, or ""."""
     call: ast.expr = node.iter
+    if isinstance(call, ast.Name):  # bar = tqdm(enumerate(loader))
+        found = [one.value for one in ast.walk(script.tree) if isinstance(one, ast.Assign)
+                 and any(isinstance(target, ast.Name) and target.id == call.id for target in one.targets)]  # fmt: skip
+        call = found[0] if len({ast.unparse(one) for one in found}) == 1 else call
     while (
         isinstance(call, ast.Call)
         and call.args
@@ -116,7 +122,7 @@ def _accumulation(script: Script, step: Event) -> Accumulation | None:
                 and _same_condition(one, branch) is False
                 and may_concern(optimizer, one.targets)
             ]
-            return Accumulation(loop, step, backward, branch, test, counter, every, rest, alone, clips)
+            return Accumulation(script, loop, step, backward, branch, test, counter, every, rest, alone, clips)
     return None
 
 

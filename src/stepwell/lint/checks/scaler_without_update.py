@@ -60,7 +60,7 @@ def _is_never_updated(script: Script, step: Event) -> bool:
         return False
     for event in events:
         if (
-            event.kind == "update"
+            (event.kind == "update" and event.is_on(scaler))
             or may_touch(event, scaler)
             or (event.kind == "unknown" and _UPDATES.search(event.name))
         ):
@@ -82,6 +82,14 @@ def _fix(script: Script, step: Event) -> Fix | None:
 
 
 BAD = (
+    """
+for x, y in loader:
+    d_scaler.scale(bce(D(y), ones)).backward()
+    d_scaler.step(opt_d)
+    d_scaler.update()
+    g_scaler.scale(bce(D(G(x)), ones)).backward()
+    g_scaler.step(opt_g)  # expect
+""",
     CHECK.example_bad.replace("step(optimizer)", "step(optimizer)  # expect"),
     """
 import torch
