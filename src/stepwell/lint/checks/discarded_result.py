@@ -113,7 +113,7 @@ def _unpacked(script: Script) -> set[str]:
                 and ast.unparse(node.iter).startswith(("enumerate", "tqdm(enumerate"))
                 and len(target.elts) == 2
             ):
-                target = target.elts[1]  # type: ignore[assignment]
+                target = target.elts[1]
             if (
                 isinstance(target, (ast.Tuple, ast.List))
                 and len(target.elts) == 2

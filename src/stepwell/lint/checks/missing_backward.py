@@ -89,13 +89,14 @@ def _has_no_gradients(step: Event, before: list[Event], after: list[Event], loss
         if event.kind == "unknown" and may_touch(event, step.target) and _MAY.search(event.name.rsplit(".", 1)[-1]):
             return False
         if (
-            event.kind == "zero"
-            and event.target is not None
-            and event.target.is_same(step.target)
-            and index < len(before)
+            event.kind != "zero"
+            or event.target is None
+            or not event.target.is_same(step.target)
+            or index >= len(before)
         ):
-            if any(event.order < loss.order < step.order for loss in losses):
-                return True
+            continue
+        if any(event.order < loss.order < step.order for loss in losses):
+            return True
     return bool(step.loops)
 
 

@@ -135,6 +135,9 @@ def _carried(loop: Loop, event: Event) -> bool:
         {one.id for one in ast.walk(node.target) if isinstance(one, ast.Name)} if isinstance(node, ast.For) else set()
     )
     later: set[str] = {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+    counted = {
+        one.target.id for one in ast.walk(node) if isinstance(one, ast.AugAssign) and isinstance(one.target, ast.Name)
+    }
     for statement in node.body:
         if isinstance(statement, ast.AugAssign):
             if not _is_number(statement.value):
@@ -145,12 +148,9 @@ def _carried(loop: Loop, event: Event) -> bool:
             return True
         sums = {id(one.target) for one in inner if isinstance(one, ast.AugAssign) and _is_number(one.value)}
         for one in inner:
-            if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in later and one.id not in set_:
-                if not any(
-                    isinstance(aug, ast.AugAssign) and isinstance(aug.target, ast.Name) and aug.target.id == one.id
-                    for aug in ast.walk(node)
-                ):
-                    return True
+            read = isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in later - set_ - counted
+            if read:
+                return True
             if isinstance(one, ast.AugAssign) and id(one.target) not in sums:
                 return True
         set_ |= {one.id for one in inner if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
