@@ -26,7 +26,7 @@ _NO_STEP = re.compile(
     re.I,
 )
 _LOOKS = re.compile(
-    r"norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|^shape|assert|device|dtype|len|is_sparse", re.I
+    r"clamp|clip|norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|^shape|assert|device|dtype|len|is_sparse", re.I
 )
 _BACK = re.compile(
     r"backward|backprop|grad_?step|closure|propagate|optimi[sz]|update_(param|weight|model|net)|"
@@ -129,14 +129,29 @@ def history(value: object) -> list[Tensor]:
     return list(value.history()) if isinstance(value, Tensor) else []
 
 
-def uses_gradients(script: Script) -> bool:
-    """Whether the script works on `.grad` itself: reading a norm and setting None do not count."""
-    if script.gradients is None:
-        script.gradients = any(
-            isinstance(node, ast.Attribute) and node.attr == "grad" and _uses(script, node)
+def uses_gradients(script: Script, scaling: bool = True) -> bool:
+    """Whether the script works on `.grad` itself: reading a norm, clamping and setting None do not count, and without
+    `scaling`, a factor on the gradients does not either."""
+    key = "grad" if scaling else "grad but for factors"
+    if key not in script.hidden:
+        script.hidden[key] = any(
+            isinstance(node, ast.Attribute)
+            and node.attr == "grad"
+            and _uses(script, node)
+            and (scaling or not _is_scaled(script, node))
             for node in ast.walk(script.tree)
         )
-    return script.gradients
+    return script.hidden[key]
+
+
+def _is_scaled(script: Script, node: ast.Attribute) -> bool:
+    """Whether this is `p.grad.div_(n)` or `p.grad /= n`."""
+    one = script.parents.get(id(node))
+    while isinstance(one, ast.Attribute):
+        if one.attr in ("mul_", "div_"):
+            return True
+        one = script.parents.get(id(one))
+    return isinstance(one, ast.AugAssign) and isinstance(one.op, (ast.Mult, ast.Div))
 
 
 def _uses(script: Script, node: ast.Attribute) -> bool:
@@ -172,8 +187,8 @@ def _uses(script: Script, node: ast.Attribute) -> bool:
 
 
 def is_hidden(script: Script, name: str) -> bool:
-    """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call, as
-    in `profile(loss.backward)`, or called on an object that the analysis has lost."""
+    """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call,
+    as in `profile(loss.backward)`, or called on an object that the analysis has lost."""
     if name not in script.hidden:
         called: dict[int, ast.Call] = {
             id(node.func): node for node in ast.walk(script.tree) if isinstance(node, ast.Call)

@@ -56,8 +56,7 @@ class Script:
     roots: list[Root] = field(default_factory=list)
     classes: list[Class] = field(default_factory=list)
     complete: bool = True  # whether all calls of functions of the file were followed
-    gradients: bool | None = None  # whether it works on `.grad` itself: see order.uses_gradients
-    hidden: dict[str, bool] = field(default_factory=dict)  # see order.is_hidden
+    hidden: dict[str, bool] = field(default_factory=dict)  # answers of order.is_hidden, uses_gradients
 
     @cached_property
     def lines(self) -> list[str]:

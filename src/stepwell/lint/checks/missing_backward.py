@@ -41,7 +41,7 @@ _MAY = re.compile(r"step|update|backward|train|grad", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if uses_gradients(script) or is_hidden(script, "backward"):
+    if uses_gradients(script, scaling=False) or is_hidden(script, "backward"):
         return
     for steps in script.places("step"):
         losses = [_loss(script, step) for step in steps]

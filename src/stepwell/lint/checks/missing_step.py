@@ -39,7 +39,7 @@ FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if uses_gradients(script) or is_hidden(script, "step"):
+    if uses_gradients(script, scaling=False) or is_hidden(script, "step"):
         return
     told: set[int] = set()
     for optimizer, backwards in _unused(script):
