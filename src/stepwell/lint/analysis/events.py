@@ -34,7 +34,7 @@ class Event:
             loss       a call of a loss function: `value` is the loss
             accumulate `value` is added to a number or list that outlives the iteration: `result`
             reset      the variable `name` gets something that is no tensor, inside a loop
-            discard    an expression statement whose result is lost: `name` is the method
+            discard    an expression statement whose result is lost: `name` is the method, extra["of"] its tensor
             save, load a checkpoint; load_state: into `target`
             freeze, unfreeze   parameters of `target`
             replace    the part `name` of the model `target` is replaced

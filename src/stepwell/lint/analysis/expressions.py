@@ -43,6 +43,17 @@ _OPERATORS = {
     ast.Pow: "**",
 }
 
+_USUAL = {
+    "torch": "torch",
+    "nn": "torch.nn",
+    "F": "torch.nn.functional",
+    "optim": "torch.optim",
+    "clip_grad_norm_": "torch.nn.utils.clip_grad_norm_",
+    "clip_grad_value_": "torch.nn.utils.clip_grad_value_",
+    "GradScaler": "torch.amp.GradScaler",
+    "autocast": "torch.amp.autocast",
+}
+
 
 def value(run: Interpreter, node: ast.expr) -> Value:
     """The value of an expression; None where it is not known."""
@@ -65,6 +76,8 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
         return holder.names[node.id]
     if node.id in BUILTINS:
         return External(node.id)
+    if node.id in _USUAL:  # of a star import, or in a snippet
+        return External(_USUAL[node.id])
     return _guess(run, node.id)
 
 

@@ -149,7 +149,8 @@ class Interpreter:
         value = self.value(node.value)
         call = node.value
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(value, Tensor):
-            self.emit("discard", node, name=call.func.attr, value=value, call=call)
+            of = self.value_quietly(call.func.value)
+            self.emit("discard", node, name=call.func.attr, value=value, call=call, extra={"of": of})
 
     def _Assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
@@ -220,8 +221,11 @@ class Interpreter:
             if self.loops and isinstance(self.scope.names.get(target.id), Tensor) and not isinstance(value, Tensor):
                 self.emit("reset", target, name=target.id)
             self.scope.born[target.id] = self.loops
-        if value is None and isinstance(source, ast.Call):
-            value = self._guessed(target, source)
+        lost = (
+            isinstance(value, Tensor) and value.by == "model" and _names_no_tensor(target)
+        )  # model.configure_optimizers()
+        if (value is None or lost) and isinstance(source, ast.Call):
+            value = self._guessed(target, source) or value
         if isinstance(value, (Thing, Many)) and not value.name:
             value.name = ast.unparse(target)
         self.store(target, value)
@@ -494,6 +498,11 @@ def _added_to(node: ast.Assign) -> ast.expr | None:
     if ast.unparse(node.value.left) == text:
         return node.value.right
     return node.value.left if ast.unparse(node.value.right) == text else None
+
+
+def _names_no_tensor(target: ast.expr) -> bool:
+    name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
+    return kind_of_name(name) in ("optimizer", "scheduler", "scaler")
 
 
 def _is_main(test: ast.expr) -> bool:

@@ -48,6 +48,13 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
         loss.criterion = thing
         run.emit("loss", node, thing, value=loss, call=node)
         return loss
+    if isinstance(node.func, ast.Attribute) and node.func.attr in (
+        "optimizers",
+        "lr_schedulers",
+    ):  # taken for an attribute
+        owner = run.value_quietly(node.func.value)
+        if isinstance(owner, Thing) and owner.kind == "model":
+            return _lightning(run, node, owner, node.func.attr, given)
     if thing.kind == "closure_step":
         run.emit("unknown", node, name=thing.name, targets=(thing, *thing.of), call=node)
         return None
@@ -73,8 +80,11 @@ def forward(run: Interpreter, node: ast.Call, model: Thing, given: Given, name: 
 def _shape(
     run: Interpreter, model: Thing, name: str, attached: bool | None, parts: tuple[Tensor, ...], node: ast.AST
 ) -> Value:
+    through = [one for part in parts if part.attached is not False for one in part.models]
+    models = tuple(dict.fromkeys((model, *through)))  # D(G(z)) is of both
+
     def tensor(by: str) -> Tensor:
-        return Tensor(attached, by or "model", parts, (model,), node)
+        return Tensor(attached, by or "model", parts, models, node)
 
     last = model.attributes.get("<last>")
     if isinstance(last, Thing) and not name:
@@ -115,6 +125,19 @@ def _like(shape: Value, tensor: object, depth: int = 3) -> Value:
     return tensor("model")  # type: ignore[operator]
 
 
+def _scaler_of(loss: Tensor, seen: set[int]) -> Thing | None:
+    """The scaler of a loss; None where only one of two branches has scaled it."""
+    if loss.by == "scaled":
+        return loss.models[-1] if loss.models and loss.models[-1].kind == "scaler" else None
+    if id(loss) in seen or len(seen) > 200:
+        return None
+    seen.add(id(loss))
+    found = [_scaler_of(part, seen) for part in loss.parts]
+    if loss.by == "" and len(found) == 2 and None in found:  # joined
+        return None
+    return next((one for one in found if one is not None), None)
+
+
 def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: Thing | None = None) -> Value:
     """`loss.backward()`: whatever it is called on has a graph."""
     loss = owner if isinstance(owner, Tensor) else None
@@ -123,15 +146,17 @@ def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: T
         base = node.func.value if isinstance(node.func, ast.Attribute) else None
         if isinstance(base, ast.Name) and by is None and not isinstance(owner, Thing):
             run.scope.bind(base.id, loss)
-    scaled = next((one for one in loss.history() if one.by == "scaled"), None)
-    run.emit("backward", node, value=loss, by=by or (scaled.models[-1] if scaled and scaled.models and scaled.models[-1].kind == "scaler" else None),
-             call=node, extra={"known": isinstance(owner, Tensor)})  # fmt: skip
+    run.emit("backward", node, value=loss, by=by or _scaler_of(loss, set()),
+             call=node, extra={"known": isinstance(owner, Tensor), "number":
+             isinstance(owner, Constant) and owner.of is not None,
+             "number_node": owner.of.node if isinstance(owner, Constant) and owner.of is not None else None,
+             "given": given.get(0, "gradient")})  # fmt: skip
     return None
 
 
 def _tensor(run: Interpreter, node: ast.Call, owner: Tensor, name: str, given: Given) -> Value:
     if name in known.TO_NUMBER:
-        return number()
+        return Constant(known=False, of=detached(node, by="item"))
     if name in known.DETACHING:
         return detached(node, owner, name)
     if name == "zero_" and owner.by == "detach" and "grad" in ast.unparse(node.func):
@@ -303,6 +328,8 @@ def _lightning(run: Interpreter, node: ast.Call, owner: Thing, name: str, given:
             kind = "optimizer" if name == "optimizers" else "scheduler"
             configured = [one for one in things(_configured(run, owner), 4) if one.kind == kind]
             found: Value = Many(list(configured)) if len(configured) > 1 else configured[0] if configured else None
+            if found is None:
+                found = Thing(kind, ast.unparse(node), sure=False, whole=False)
             owner.attributes[key] = found
         return owner.attributes[key]
     if name == "clip_gradients":

@@ -5,6 +5,7 @@ Conditions of the same text are decided alike on one path. A loop inside is gone
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepwell.lint.analysis.events import Block, Branch, Call, Event, Item, Jump, Loop
@@ -30,6 +31,37 @@ def paths(block: Block, skip_raising: bool = True) -> list[list[Event]] | None:
     except (TooMany, RecursionError):
         return None
     return [way.events for way in ways if not (skip_raising and way.jump == "raise")]
+
+
+def pruned(block: Block, keep: Callable[[Event], bool]) -> Block:
+    """A block with some of its events only: branches in which nothing of them happens make no ways of their own."""
+    result: Block = []
+    for item in block:
+        if isinstance(item, Event):
+            if keep(item):
+                result.append(item)
+        elif isinstance(item, Branch):
+            bodies = [pruned(body, keep) for body in item.bodies]
+            if any(bodies):
+                result.append(Branch(item.node, item.test, bodies, item.negated))
+        elif isinstance(item, Loop):
+            body = pruned(item.body, keep)
+            if _matters(body, "return"):
+                result.append(Loop(item.node, item.role, body))
+        elif isinstance(item, Call):
+            body = pruned(item.body, keep)
+            if _matters(body, "raise"):
+                result.append(Call(item.node, item.function, body))
+        else:
+            result.append(item)
+    return result
+
+
+def _matters(block: Block, jump: str) -> bool:
+    """Whether there is an event in a block, or a jump that leads further than out of this block."""
+    return any(isinstance(item, Event) or (isinstance(item, Jump) and item.kind in (jump, "raise"))
+               or (isinstance(item, Branch) and any(_matters(body, jump) for body in item.bodies))
+               or (isinstance(item, (Loop, Call)) and bool(item.body)) for item in block)  # fmt: skip
 
 
 def _through(block: Block, ways: list[_Way]) -> list[_Way]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from stepwell.lint.analysis.events import Block, Event, Loop, events_of, loops_o
 from stepwell.lint.analysis.interest import Interest
 from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
-from stepwell.lint.analysis.paths import paths
+from stepwell.lint.analysis.paths import paths, pruned
 from stepwell.lint.analysis.values import Class, Function, Tensor, Thing
 
 
@@ -58,6 +58,7 @@ class Script:
     roots: list[Root] = field(default_factory=list)
     classes: list[Class] = field(default_factory=list)
     complete: bool = True  # whether all calls of functions of the file were followed
+    hidden: dict[str, bool] = field(default_factory=dict)  # answers of order.is_hidden, uses_gradients
 
     @cached_property
     def lines(self) -> list[str]:
@@ -90,7 +91,25 @@ class Script:
             self._rounds[key] = paths(loop.body)
         return self._rounds[key]
 
+    def ways(self, inside: Loop | Root, keep: Callable[[Event], bool]) -> list[list[Event]] | None:
+        """The ways through one round of a loop or all of a root, with some events only (`keep`: a named function).
+
+        Other branches make no ways, so that long functions have fewer of them: None less often than `rounds`.
+        """
+        key = (id(inside), id(keep))
+        if key not in self._ways:
+            self._ways[key] = paths(pruned(inside.body if isinstance(inside, Loop) else inside.block, keep))
+        return self._ways[key]
+
+    def root_of(self, event: Event) -> Root:
+        """The root in which an event happens."""
+        if not self._root_of:
+            self._root_of = {id(one): root for root in self.roots for one in root.events}
+        return self._root_of[id(event)]
+
     _rounds: dict[int, list[list[Event]] | None] = field(default_factory=dict)
+    _ways: dict[tuple[int, int], list[list[Event]] | None] = field(default_factory=dict)
+    _root_of: dict[int, Root] = field(default_factory=dict)
 
     def whole(self, root: Root) -> list[list[Event]] | None:
         """The ways through all of a root, with its loops gone through once."""

@@ -103,6 +103,7 @@ class Constant:
 
     value: Any = None
     known: bool = True
+    of: Tensor | None = None  # the item() or the like that the number was read by
 
 
 @dataclass(eq=False)

@@ -1,0 +1,182 @@
+"""A loss that has lost its graph before backward()."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from stepwell.findings import Check, Finding
+from stepwell.lint.analysis import Event, Script, Tensor
+
+CHECK = Check(
+    code="SW109",
+    name="detached-loss",
+    severity="error",
+    certainty="certain",
+    looks_for="backward() is called on loss.item(), loss.data, loss.detach() or a new tensor made from the loss",
+    why="there is no way from there to the weights: backward() raises, or, where the new tensor requires "
+    "gradients, computes none "
+    "for the model, so that nothing is learned",
+    instead="call backward() on the loss itself, and detach copies for logging only",
+    silent_when="the new tensor is a leaf of its own graph and is not made from a loss",
+    example_bad="loss = loss_fn(model(x), y)\nloss = loss.detach()\nloss.backward()",
+    example_good="loss = loss_fn(model(x), y)\nlogged = loss.detach()\nloss.backward()",
+    reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.detach.html",
+)
+FIX = ""
+_CUT = re.compile(r"\.(item|detach|tolist|numpy|cpu\(\)\.numpy)\(\)|\.data\b|loss", re.I)
+_NEW = ("tensor", "as_tensor", "Variable", "from_numpy", "FloatTensor", "Tensor", "DoubleTensor")
+
+
+def find(script: Script) -> Iterator[Finding]:
+    for places in script.places("backward"):
+        cuts = [_cut(event) for event in places]
+        if all(cut is not None for cut in cuts):
+            event, cut = places[0], cuts[0]
+            assert cut is not None
+            same = getattr(cut, "lineno", 0) == event.line
+            yield script.finding(
+                CHECK,
+                event.node,
+                f"this loss lost its graph in {script.text(cut) if isinstance(cut, ast.expr) else 'an assignment'}"
+                + ("" if same else f", in line {getattr(cut, 'lineno', 0)}"),
+                [] if same else [(cut, "the graph is cut here")],
+            )
+
+
+def _cut(event: Event) -> ast.AST | None:
+    """Where the graph of what is back-propagated was cut."""
+    if event.extra.get("number"):
+        cut: ast.AST | None = event.extra.get("number_node")
+        return cut if cut is not None else event.node
+    loss = event.value
+    if not isinstance(loss, Tensor) or not event.extra.get("known"):
+        return None
+    todo: Tensor | None = loss
+    while todo is not None and todo.by in (
+        "scaled",
+        "/",
+        "*",
+        "-",
+        "mean",
+        "sum",
+        "requires_grad_",
+        "to",
+        "cuda",
+        "float",
+        "leaf",
+        "squeeze",
+        "amp",
+    ):
+        if todo.by == "leaf" or len(todo.parts) != 1:
+            break
+        todo = todo.parts[0]
+    if todo is None or todo.node is None:
+        return None
+    node = todo.node
+    if todo.attached is False and todo.by in ("detach", "data") and _of_loss(node):
+        return node
+    if todo.by in ("new", "leaf", "detach") and isinstance(node, ast.Call):
+        name = ast.unparse(node.func).rsplit(".", 1)[-1]
+        if name in _NEW and node.args and _CUT.search(ast.unparse(node.args[0])):
+            return node
+        if name == "requires_grad_" and isinstance(node.func, ast.Attribute):
+            inner = node.func.value
+            if re.search(r"\.(item|detach)\(\)|\.data\b", ast.unparse(inner)) or (
+                isinstance(inner, ast.Call)
+                and ast.unparse(inner.func).rsplit(".", 1)[-1] in _NEW
+                and _CUT.search(ast.unparse(inner))
+            ):
+                return node
+    return None
+
+
+def _of_loss(node: ast.AST) -> bool:
+    """Whether something called a loss, or an expression, was detached: not an input whose gradients are wanted."""
+    text = ast.unparse(node)
+    return bool(re.search(r"loss|cost|err|objective|criterion|nll|bce|mse", text, re.I)) or isinstance(
+        getattr(getattr(node, "func", node), "value", None), (ast.BinOp, ast.Call)
+    )
+
+
+BAD = (
+    "import torch\n" + CHECK.example_bad.replace("backward()", "backward()  # expect"),
+    """
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    loss = loss.item()
+    loss.backward()  # expect
+    optimizer.step()
+""",
+    """
+import torch
+from torch.autograd import Variable
+class Trainer:
+    def step(self, x, y):
+        loss = self.criterion(self.model(x), y)
+        loss = Variable(loss.data, requires_grad=True)
+        self.optimizer.zero_grad()
+        loss.backward()  # expect
+        self.optimizer.step()
+""",
+    """
+import torch
+def train(model, loader, optimizer, criterion):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss = torch.tensor(loss.item(), requires_grad=True)
+        loss.backward()  # expect
+        optimizer.step()
+""",
+    """
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    loss.data.backward()  # expect
+    optimizer.step()
+""",
+    """
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    scaler.scale(loss.detach() / 4).backward()  # expect
+    scaler.step(optimizer)
+    scaler.update()
+""",
+)
+GOOD = (
+    CHECK.example_good,
+    """
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    value = loss.item()
+    loss.backward()
+    optimizer.step()
+    loss = loss.item()
+""",
+    """
+import torch
+loss = torch.tensor(0.0)
+for head in heads:
+    loss = loss + head.loss(x)
+loss.backward()
+""",
+    """
+import torch
+x = torch.tensor(2.0, requires_grad=True)
+y = x ** 2
+y.backward()
+""",
+    """
+import torch
+w = torch.tensor(1.0, requires_grad=True)
+loss = 0
+for x, y in loader:
+    loss += ((w * x - y) ** 2).mean()
+loss.backward()
+""",
+)

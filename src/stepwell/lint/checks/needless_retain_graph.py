@@ -1,0 +1,266 @@
+"""retain_graph=True where nothing uses the graph again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from stepwell.findings import Check, Edit, Finding, Fix
+from stepwell.lint.analysis import Event, Loop, Script, Tensor
+from stepwell.lint.analysis.order import is_hidden
+
+CHECK = Check(
+    code="SW107",
+    name="needless-retain-graph",
+    severity="warning",
+    certainty="certain",
+    looks_for="backward(retain_graph=True) in a loop with a single backward pass, where all of the graph is made "
+    "in the same round",
+    why="the graph and its buffers stay alive until the next loss replaces them: twice the memory for "
+    "activations, for nothing",
+    instead="call backward() without retain_graph",
+    silent_when="anything is carried from round to round, there is a second backward pass or autograd.grad, or a "
+    "part of the graph "
+    "is not seen",
+    example_bad="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
+    "    loss = F.mse_loss(model(x), y)\n"
+    "    loss.backward(retain_graph=True)\n    optimizer.step()",
+    example_good="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
+    "    loss = F.mse_loss(model(x), y)\n"
+    "    loss.backward()\n    optimizer.step()",
+    reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html",
+)
+FIX = "unsafe"
+
+
+def find(script: Script) -> Iterator[Finding]:
+    for places in script.places("backward"):
+        event = places[0]
+        keyword = _retains(event)
+        if keyword is not None and all(_is_needless(script, one) for one in places):
+            yield script.finding(
+                CHECK,
+                event.node,
+                "the graph is kept after the only backward pass of a round, in which all of it is made",
+                [(event.loops[-1].node, "the loop")],
+                fix=_fix(script, event, keyword),
+            )
+
+
+def _retains(event: Event) -> ast.keyword | None:
+    if not isinstance(event.node, ast.Call):
+        return None
+    return next(
+        (
+            one
+            for one in event.node.keywords
+            if one.arg == "retain_graph" and isinstance(one.value, ast.Constant) and one.value.value is True
+        ),
+        None,
+    )
+
+
+def _is_needless(script: Script, event: Event) -> bool:
+    if (
+        not event.loops
+        or not isinstance(event.value, Tensor)
+        or not event.extra.get("known")
+        or is_hidden(script, "backward")
+    ):
+        return False
+    if len(event.node.keywords) + len(event.node.args) != 1 and event.by is None:  # type: ignore[attr-defined]
+        return False
+    loop = event.loops[-1]
+    backs = [one for one in event.loops[0].events() if one.kind in ("backward", "grad")]
+    if (
+        loop.implicit
+        or len(backs) != 1
+        or ("autograd" in script.source and "grad(" in script.source.replace("_grad(", ""))
+    ):
+        return False
+    if any(
+        one.kind == "unknown"
+        and one.order > event.order
+        and any(tensor.attached is not False for tensor in one.extra.get("tensors", ()))
+        and not _prints(one)
+        for one in loop.events()
+    ):
+        return False
+    return _is_made_inside(event.value, loop, event) and not _carried(loop, event)
+
+
+def _prints(event: Event) -> bool:
+    return any(
+        word in event.name.lower() for word in ("print", "log", "append", "add_scalar", "update", "item", "write")
+    )
+
+
+def _is_made_inside(loss: Tensor, loop: Loop, event: Event) -> bool:
+    """Whether all of the graph of a loss is made in this round, by models that keep nothing."""
+    first, last = getattr(loop.node, "lineno", 0), getattr(loop.node, "end_lineno", 0)
+    plain = event.function is loop.function
+    for part in loss.history():
+        if part.attached is False:
+            continue
+        if part.by in ("call", "list", "") or part.node is None:
+            return False
+        if not plain or not first <= getattr(part.node, "lineno", 0) <= last:
+            return False
+        for model in part.models:
+            if model.kind == "model" and not _keeps_nothing(
+                (model.local is not None and model.local.node) or None, model.cls, model.sure
+            ):
+                return False
+    return True
+
+
+def _keeps_nothing(node: ast.AST | None, cls: str, sure: bool) -> bool:
+    """Whether calls of a model leave nothing of a graph in it."""
+    if node is None:
+        return sure and cls.startswith("torch.nn.")
+    for method in getattr(node, "body", ()):
+        if getattr(method, "name", "__init__") != "__init__" and any(
+            isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) for one in ast.walk(method)
+        ):
+            return False
+    return True
+
+
+def _carried(loop: Loop, event: Event) -> bool:
+    """Whether the loop reads a name before it sets it: what the round before has left."""
+    node = loop.node
+    if not isinstance(node, (ast.For, ast.While)):
+        return True
+    set_: set[str] = (
+        {one.id for one in ast.walk(node.target) if isinstance(one, ast.Name)} if isinstance(node, ast.For) else set()
+    )
+    later: set[str] = {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+    counted = {
+        one.target.id for one in ast.walk(node) if isinstance(one, ast.AugAssign) and isinstance(one.target, ast.Name)
+    }
+    for statement in node.body:
+        if isinstance(statement, ast.AugAssign):
+            if not _is_number(statement.value):
+                return True
+            continue
+        inner = list(ast.walk(statement))
+        if any(isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) for one in inner):
+            return True
+        sums = {id(one.target) for one in inner if isinstance(one, ast.AugAssign) and _is_number(one.value)}
+        for one in inner:
+            read = isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in later - set_ - counted
+            if read:
+                return True
+            if isinstance(one, ast.AugAssign) and id(one.target) not in sums:
+                return True
+        set_ |= {one.id for one in inner if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+    return False
+
+
+def _is_number(node: ast.expr) -> bool:
+    text = ast.unparse(node)
+    return isinstance(node, ast.Constant) or any(
+        word in text for word in (".item()", "len(", ".size(", ".detach()", "float(", ".sum()")
+    )
+
+
+def _fix(script: Script, event: Event, keyword: ast.keyword) -> Fix | None:
+    call = event.node
+    if (
+        not isinstance(call, ast.Call)
+        or len(call.args) + len(call.keywords) != 1
+        or not isinstance(call.func, ast.Attribute)
+    ):
+        return None
+    start, line = call.func.end_lineno or call.lineno, call.end_lineno or call.lineno
+    first = (start, script.column(start, call.func.end_col_offset or 0))
+    return Fix("drop retain_graph=True", (Edit(first, (line, script.column(line, call.end_col_offset or 0)), "()"),))
+
+
+BAD = (
+    CHECK.example_bad.replace("graph=True)", "graph=True)  # expect"),
+    """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(2, 1)
+    def forward(self, x):
+        return self.fc(x)
+model = Net()
+for epoch in range(3):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward(retain_graph=True)  # expect
+        optimizer.step()
+        total += loss.item()
+""",
+    """
+import torch
+def train(loader):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    optimizer = torch.optim.Adam(model.parameters())
+    for i, (x, y) in enumerate(loader):
+        out = model(x)
+        loss = ((out - y) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward(retain_graph=True)  # expect
+        optimizer.step()
+        print(i, loss.item())
+""",
+    """
+model = nn.Linear(2, 1)
+for step in range(100):
+    loss = F.mse_loss(model(x), y)
+    scaler.scale(loss).backward(retain_graph=True)  # expect
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+""",
+    """
+import torch
+G = torch.nn.Linear(1, 1)
+D = torch.nn.Linear(1, 1)
+for x in loader:
+    opt.zero_grad()
+    fake = G(x)
+    loss = torch.nn.functional.softplus(-D(fake)).mean()
+    loss.backward(retain_graph=True)  # expect
+    opt.step()
+""",
+)
+GOOD = (
+    CHECK.example_good,
+    """
+model = nn.Linear(2, 1)
+h = torch.zeros(1, 2)
+for x, y in loader:
+    h = model(x) + h
+    loss = F.mse_loss(h, y)
+    loss.backward(retain_graph=True)
+    optimizer.step()
+""",
+    """
+model = nn.Linear(2, 1)
+features = encoder(x)
+for step in range(10):
+    loss = F.mse_loss(model(features), y)
+    loss.backward(retain_graph=True)
+    optimizer.step()
+""",
+    """
+model = nn.Linear(2, 1)
+for x, y in loader:
+    out = model(x)
+    F.mse_loss(out, y).backward(retain_graph=True)
+    out.abs().mean().backward()
+    optimizer.step()
+""",
+    """
+for x, y in loader:
+    loss = elsewhere(model, x, y)
+    loss.backward(retain_graph=True)
+    optimizer.step()
+""",
+)
