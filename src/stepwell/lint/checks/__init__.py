@@ -13,6 +13,7 @@ TABLE = {
     "SW102": "zero_grad_outside_batch_loop",
     "SW103": "zero_grad_between",
     "SW110": "graph_retaining_accumulation",
+    "SW201": "scheduler_before_optimizer",
     "SW402": "eval_mode_not_restored",
 }
 
