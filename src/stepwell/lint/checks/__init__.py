@@ -14,6 +14,8 @@ TABLE = {
     "SW103": "zero_grad_between",
     "SW110": "graph_retaining_accumulation",
     "SW201": "scheduler_before_optimizer",
+    "SW202": "scheduler_never_stepped",
+    "SW204": "plateau_without_metric",
     "SW402": "eval_mode_not_restored",
 }
 
