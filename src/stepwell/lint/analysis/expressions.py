@@ -144,6 +144,8 @@ def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> 
     if owner.kind == "model":
         if name == "module":
             return owner
+        if name in ("optimizers", "lr_schedulers"):  # methods of a LightningModule
+            return Method(owner, name)
         if is_model_method(name) or kind_of_name(name) not in ("", "model"):
             if kind_of_name(name) and not is_model_method(name):
                 return _remember(owner, name, node, parent=False)
