@@ -16,6 +16,9 @@ TABLE = {
     "SW201": "scheduler_before_optimizer",
     "SW202": "scheduler_never_stepped",
     "SW204": "plateau_without_metric",
+    "SW205": "plateau_wrong_mode",
+    "SW206": "scheduler_epoch_argument",
+    "SW207": "get_lr_misuse",
     "SW402": "eval_mode_not_restored",
 }
 
