@@ -15,6 +15,7 @@ TABLE = {
     "SW110": "graph_retaining_accumulation",
     "SW201": "scheduler_before_optimizer",
     "SW202": "scheduler_never_stepped",
+    "SW203": "scheduler_horizon_mismatch",
     "SW204": "plateau_without_metric",
     "SW205": "plateau_wrong_mode",
     "SW206": "scheduler_epoch_argument",
