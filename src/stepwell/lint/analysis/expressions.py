@@ -71,8 +71,8 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
 def _guess(run: Interpreter, name: str) -> Value:
     """A name that nothing was seen of: defined elsewhere, or in a way that is not followed."""
     kind = kind_of_name(name)
-    if not kind or name in ("opt", "opts"):
-        return None
+    if not kind or name in ("opt", "opts") or (name[0].isupper() and len(name) > 2 and not name.isupper()):
+        return None  # Net of `from models import *` is a class
     made = Thing(kind, name, sure=False, whole=False)
     run.scope.module.names[name] = made
     return made
