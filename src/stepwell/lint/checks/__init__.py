@@ -20,7 +20,11 @@ TABLE = {
     "SW205": "plateau_wrong_mode",
     "SW206": "scheduler_epoch_argument",
     "SW207": "get_lr_misuse",
+    "SW208": "optimizer_rebuilt_in_loop",
     "SW402": "eval_mode_not_restored",
+    "SW603": "optimizer_before_model_change",
+    "SW604": "implausible_constant",
+    "SW605": "unusual_epsilon",
 }
 
 
