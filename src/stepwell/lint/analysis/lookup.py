@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from stepwell.lint.analysis.known import full_name
+from stepwell.lint.analysis.scope import imported
+from stepwell.lint.analysis.values import External
+
 
 def assignments(tree: ast.Module) -> dict[str, list[ast.expr | None]]:
     """name, or ".attribute" -> all that the file assigns to it; None for what is bound in another way (a parameter, a
@@ -82,3 +86,25 @@ def _arithmetic(op: ast.operator, left: float, right: float) -> float | None:
         return left + right if isinstance(op, ast.Add) else left - right
     except (ArithmeticError, ValueError):
         return None
+
+
+def imports(tree: ast.Module) -> dict[str, str]:
+    """name -> the full name of what is imported under it, anywhere in the file."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for name, value in imported(node).items():
+                if isinstance(value, External):
+                    found[name] = value.name
+    return found
+
+
+def full_name_of(names: dict[str, str], node: ast.expr) -> str:
+    """The full name of a dotted name: "torch.cuda.amp.autocast" for `amp.autocast`; "" for what is not imported."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name) or node.id not in names:
+        return ""
+    return full_name(".".join([names[node.id], *reversed(parts)]))

@@ -13,7 +13,7 @@ from stepwell.lint.analysis.events import Block, Event, Loop, events_of, loops_o
 from stepwell.lint.analysis.interest import Interest
 from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
-from stepwell.lint.analysis.lookup import assignments, literal, resolved
+from stepwell.lint.analysis.lookup import assignments, full_name_of, imports, literal, resolved
 from stepwell.lint.analysis.paths import paths
 from stepwell.lint.analysis.values import Class, Function, Tensor, Thing
 
@@ -132,6 +132,15 @@ class Script:
     def assignments(self) -> dict[str, list[ast.expr | None]]:
         """name, or ".attribute" -> all that the file assigns to it."""
         return assignments(self.tree)
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """name -> the full name of what is imported under it."""
+        return imports(self.tree)
+
+    def full_name(self, node: ast.expr) -> str:
+        """The full name of a dotted name that was imported, or ""."""
+        return full_name_of(self.imports, node)
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
         """What an expression is: for a name with one assignment in the file, what is assigned."""

@@ -13,6 +13,8 @@ TABLE = {
     "SW102": "zero_grad_outside_batch_loop",
     "SW103": "zero_grad_between",
     "SW110": "graph_retaining_accumulation",
+    "SW114": "lbfgs_without_closure",
+    "SW115": "sam_without_second_pass",
     "SW201": "scheduler_before_optimizer",
     "SW202": "scheduler_never_stepped",
     "SW203": "scheduler_horizon_mismatch",
@@ -22,9 +24,13 @@ TABLE = {
     "SW207": "get_lr_misuse",
     "SW208": "optimizer_rebuilt_in_loop",
     "SW402": "eval_mode_not_restored",
+    "SW601": "parameter_in_two_groups",
+    "SW602": "module_in_no_optimizer",
     "SW603": "optimizer_before_model_change",
     "SW604": "implausible_constant",
     "SW605": "unusual_epsilon",
+    "SW606": "legacy_api",
+    "SW607": "deprecated_amp",
 }
 
 

@@ -31,11 +31,16 @@ FIX = ""
 
 _ADAM = frozenset(["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion", "AdaBelief", "AdamP", "Adam8bit", "AdamW8bit", "FusedAdam", "PagedAdamW", "PagedAdamW8bit", "SparseAdam"])  # fmt: skip
 _OWN_RATE = ("OneCycleLR", "CyclicLR", "LambdaLR")
+_TEST = re.compile(r"(^|/)tests?/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")  # where toys train for a step or two
+_RECURRENT = re.compile(r"LSTM|GRU|RNN")
+_LAYER = re.compile(r"(Linear|Conv\d?d?|Conv|LSTM|GRU|RNN|Embedding|Attention|Transformer\w*|Block|Bottleneck|\w+Layer)$")
 _FINDER = re.compile(r"lr_?find|find_?lr|range_?test|lr_?range", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
     seen: set[int] = set()
+    if _TEST.search(script.file):
+        return
     for optimizer in script.made("optimizer"):
         if optimizer.made is not None and optimizer.local is None and optimizer.sure and id(optimizer.made) not in seen:
             seen.add(id(optimizer.made))
@@ -52,9 +57,9 @@ def _optimizer(script: Script, optimizer: Thing) -> Iterator[Finding]:
     lr = argument(call, 1, "lr")
     rate = _number(script, lr)
     if lr is not None and rate is not None and _is_over_model(script, optimizer) and not _is_scheduled(script, optimizer):
-        if name in _ADAM and rate >= 0.1:
+        if name in _ADAM and rate >= (0.1 if _is_deep(script, optimizer) else 1):
             yield script.finding(CHECK, lr, f"{name} is given lr={rate:g} for the parameters of {_models(optimizer)}")
-        elif name == "SGD" and rate >= 10:
+        elif name == "SGD" and rate >= (100 if _RECURRENT.search(script.source) else 10):  # AWD-LSTM takes 30
             yield script.finding(CHECK, lr, f"SGD is given lr={rate:g} for the parameters of {_models(optimizer)}")
     if lr is not None and rate is not None and rate < 0:
         yield script.finding(CHECK, lr, f"{name} is given the negative lr={rate:g}")
@@ -89,6 +94,23 @@ def _is_over_model(script: Script, optimizer: Thing) -> bool:
     return bool(optimizer.of) and all(
         one.kind == "model" and not is_class(one, "Linear", "Embedding") for one in optimizer.of
     )
+
+
+def _is_deep(script: Script, optimizer: Thing) -> bool:
+    """Whether a model is known to have more than one layer or two: linear models and toys are trained with 0.1 and more."""
+    for one in optimizer.of:
+        if one.local is not None:
+            start = one.local.method("__init__")
+            made = [inner for inner in ast.walk(start) if isinstance(inner, ast.Call)] if start is not None else []
+            if sum(bool(_LAYER.search(ast.unparse(inner.func))) for inner in made) < 3:
+                return False
+        elif one.made is not None and is_class(one, "Sequential"):
+            made = [inner for inner in ast.walk(one.made) if isinstance(inner, ast.Call)]
+            if sum(bool(_LAYER.search(ast.unparse(inner.func))) for inner in made) < 3:
+                return False
+        elif re.search(r"toy|linear|regress|simple|dummy|boring", f"{one.name} {ast.unparse(one.made) if one.made else ''}", re.I):
+            return False
+    return True
 
 
 def _is_scheduled(script: Script, optimizer: Thing) -> bool:

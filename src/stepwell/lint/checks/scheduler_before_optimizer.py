@@ -38,6 +38,8 @@ FIX = "unsafe"
 def find(script: Script) -> Iterator[Finding]:
     first: dict[int, Event | None] = {}  # of a scheduler's step: the update that it comes before, None if not always
     for root in script.roots:
+        if not any(event.kind == "schedule" and of_torch(event.target) for event in root.events):
+            continue
         ways = script.whole(root)
         if ways is None:
             ways = [way for owner, loop in script.loops if owner is root for way in script.rounds(loop) or ()]
