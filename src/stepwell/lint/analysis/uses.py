@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.lint.analysis.script import Script
 
+_CHECKPOINT = re.compile(r"(load|restore|resume|restart|save)\w*(checkpoint|ckpt|state)|register_for_checkpointing", re.I)
 _HANDING = ("prepare", "setup", "setup_optimizers", "to")  # what comes back is what went in
 
 
@@ -115,6 +117,8 @@ class _Walk:
             if isinstance(target, ast.Tuple):
                 return len(target.elts) == len(call.args) and self.target(target.elts[where])
             return len(call.args) == 1 and self.target(target)
+        if name not in self.functions and _CHECKPOINT.search(name):
+            return True
         functions = self.functions.get(name, [])
         bound = 0
         if isinstance(call.func, ast.Name) and name in self.classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding, Fix
@@ -33,22 +34,21 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
 )
 FIX = "unsafe"
+_TRAINS = re.compile(r"(^|_)(train|fit|update|step|optimi[sz]e|learn)(_|$)")
 
 
 def find(script: Script) -> Iterator[Finding]:
     first: dict[int, Event | None] = {}  # of a scheduler's step: the update that it comes before, None if not always
     for root in script.roots:
-        if not any(event.kind == "schedule" and of_torch(event.target) for event in root.events):
-            continue
-        ways = script.whole(root)
-        if ways is None:
-            ways = [way for owner, loop in script.loops if owner is root for way in script.rounds(loop) or ()]
-        for way in ways or ():
-            _look(way, first)
+        if any(_is_meant(event) for event in root.events):
+            _look(root.events, first)
+            ways = script.whole(root) if any(first.get(id(event)) is _ONLY_BY_WAYS for event in root.events) else None
+            for way in ways or ():
+                _look_again(way, first)
     for places in script.places("schedule"):
         steps = [first.get(id(event)) for event in places]
         event, step = places[0], steps[0]
-        if step is not None and all(one is not None for one in steps):
+        if step is not None and all(one is not None and one is not _ONLY_BY_WAYS for one in steps):
             name = receiver(event)
             yield script.finding(
                 CHECK,
@@ -59,15 +59,28 @@ def find(script: Script) -> Iterator[Finding]:
             )
 
 
-def _look(way: list[Event], first: dict[int, Event | None]) -> None:
-    for index, event in enumerate(way):
-        if event.kind != "schedule" or event.name != "step" or event.target is None or not of_torch(event.target):
-            continue
-        step = None if _is_after(way[:index], event) else _next(way[index + 1 :], event)
-        if step is None and not any(one.kind == "step" for one in way):
-            continue  # a way without an update says nothing
-        if id(event) not in first or step is None:
+_ONLY_BY_WAYS = Event("", ast.Pass())  # the order of the text does not tell
+
+
+def _is_meant(event: Event) -> bool:
+    return event.kind == "schedule" and event.name == "step" and of_torch(event.target)
+
+
+def _look(events: list[Event], first: dict[int, Event | None]) -> None:
+    """By the order of the text, where the scheduler's step is taken whenever the update is."""
+    for index, event in enumerate(events):
+        if _is_meant(event) and not _is_after(events[:index], event):
+            step = _next(events[index + 1 :], event)
+            if step is not None and shared(event, step) < len(event.branches):
+                step = _ONLY_BY_WAYS
             first[id(event)] = step
+
+
+def _look_again(way: list[Event], first: dict[int, Event | None]) -> None:
+    for index, event in enumerate(way):
+        if id(event) in first and first[id(event)] is not None and any(one.kind == "step" for one in way):
+            step = None if _is_after(way[:index], event) else _next(way[index + 1 :], event)
+            first[id(event)] = step if step is None or first[id(event)] is _ONLY_BY_WAYS else first[id(event)]
 
 
 def _is_after(before: list[Event], event: Event) -> bool:
@@ -82,7 +95,7 @@ def _is_after(before: list[Event], event: Event) -> bool:
         if one.kind == "unknown" and (
             may_touch(one, scheduler)
             or any(may_touch(one, optimizer) for optimizer in scheduler.of)
-            or any(word in one.name.lower() for word in ("step", "train", "update", "fit"))
+            or _TRAINS.search(one.name.rsplit(".", 1)[-1])
         ):
             if one.call is not None and scheduler.made is one.call:
                 continue
