@@ -34,7 +34,8 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
 )
 FIX = "unsafe"
-_TRAINS = re.compile(r"(^|_)(train|fit|update|step|optimi[sz]e|learn)(_|$)")
+# train(), agent.update(), self.train_epoch(); not progress.update() or net.train()
+_TRAINS = re.compile(r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|optimi[sz]e|learn)(_\w*)?$")
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def _is_after(before: list[Event], event: Event) -> bool:
         if one.kind == "unknown" and (
             may_touch(one, scheduler)
             or any(may_touch(one, optimizer) for optimizer in scheduler.of)
-            or _TRAINS.search(one.name.rsplit(".", 1)[-1])
+            or _TRAINS.search(one.name)
         ):
             if one.call is not None and scheduler.made is one.call:
                 continue
