@@ -57,7 +57,9 @@ def _optimizer(script: Script, optimizer: Thing) -> Iterator[Finding]:
     lr = argument(call, 1, "lr")
     rate = _number(script, lr)
     if lr is not None and rate is not None and _is_over_model(script, optimizer) and not _is_scheduled(script, optimizer):
-        if name in _ADAM and rate >= (0.1 if _is_deep(script, optimizer) else 1):
+        if name == "RMSprop" and rate >= 1:
+            yield script.finding(CHECK, lr, f"RMSprop is given lr={rate:g} for the parameters of {_models(optimizer)}")
+        elif name in _ADAM and rate >= (0.1 if _is_deep(script, optimizer) else 1):
             yield script.finding(CHECK, lr, f"{name} is given lr={rate:g} for the parameters of {_models(optimizer)}")
         elif name == "SGD" and rate >= (100 if _RECURRENT.search(script.source) else 10):  # AWD-LSTM takes 30
             yield script.finding(CHECK, lr, f"SGD is given lr={rate:g} for the parameters of {_models(optimizer)}")
@@ -98,6 +100,8 @@ def _is_over_model(script: Script, optimizer: Thing) -> bool:
 
 def _is_deep(script: Script, optimizer: Thing) -> bool:
     """Whether a model is known to have more than one layer or two: linear models and toys are trained with 0.1 and more."""
+    if "Toy" in script.source:
+        return False
     for one in optimizer.of:
         if one.local is not None:
             start = one.local.method("__init__")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Loop, Script, Thing, argument
-from stepwell.lint.analysis.relations import is_within
+from stepwell.lint.analysis.relations import is_within, may_touch
 
 CHECK = Check(
     code="SW208",
@@ -30,6 +31,7 @@ CHECK = Check(
     reference="https://arxiv.org/abs/1412.6980",
 )
 FIX = ""
+_RENEWS = re.compile(r"reset|init|load|restore|unfreeze|prune|grow", re.I)
 _STATEFUL = frozenset(["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor"])
 
 
@@ -85,8 +87,9 @@ def _has_state(script: Script, optimizer: Thing) -> bool:
     if optimizer.local is not None or optimizer.made is None or not optimizer.sure:
         return False
     if name == "SGD":
-        momentum = script.literal(argument(optimizer.made, 2, "momentum"))
-        return isinstance(momentum, (int, float)) and momentum > 0
+        given = argument(optimizer.made, 2, "momentum")
+        momentum = script.literal(given)
+        return momentum > 0 if isinstance(momentum, (int, float)) else given is not None
     return name in _STATEFUL
 
 
@@ -102,7 +105,7 @@ def _is_new(model: Thing, loop: Loop) -> bool:
             return True
         if event.kind in ("freeze", "unfreeze", "replace"):
             return True
-        if event.kind == "unknown" and any(word in event.name.lower() for word in ("reset", "init", "load", "restore", "unfreeze", "prune")):
+        if may_touch(event, model) and _RENEWS.search(event.name):
             return True
     return False
 

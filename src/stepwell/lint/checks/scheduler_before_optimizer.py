@@ -34,6 +34,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
 )
 FIX = "unsafe"
+_STEPS_NOT = re.compile(r"prepare|setup|init|dict|[gs]et_|train_test_split|load|save|print|log|watch|\w*state_dict")
 # train(), agent.update(), self.train_epoch(); not progress.update() or net.train()
 _TRAINS = re.compile(r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|optimi[sz]e|learn)(_\w*)?$")
 
@@ -100,7 +101,8 @@ def _is_after(before: list[Event], event: Event) -> bool:
         ):
             if one.call is not None and scheduler.made is one.call:
                 continue
-            if not one.name.lower().rsplit(".", 1)[-1].startswith(("prepare", "setup", "initialize", "lookahead")):
+            name = one.name.rsplit(".", 1)[-1]
+            if not name[:1].isupper() and not _STEPS_NOT.match(name):  # making an object is no update
                 return True
         if one.kind in ("load", "load_state") and not event.loops:
             return True

@@ -52,9 +52,11 @@ def _is_told(event: Event) -> bool:
         return False
     if is_class(scheduler, "ReduceLROnPlateau", "CosineAnnealingWarmRestarts", "get_reduce_on_plateau_schedule"):
         return False
-    if is_class(scheduler, "get_scheduler") or any(isinstance(one, ast.Starred) for one in call.args):
+    if any(isinstance(one, ast.Starred) for one in call.args):
         return False
     given = [*call.args, *(one.value for one in call.keywords if one.arg in ("epoch", "metrics"))]
+    if scheduler.cls.startswith("transformers") and is_class(scheduler, "get_scheduler"):  # it may make a plateau
+        return len(given) == 1 and "epoch" in ast.unparse(given[0])
     return len(given) == 1 and not (isinstance(given[0], ast.Constant) and given[0].value is None)
 
 
