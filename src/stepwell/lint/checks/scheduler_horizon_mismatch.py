@@ -43,9 +43,10 @@ _LENGTHS: dict[str, tuple[tuple[int, str], ...]] = {
     "get_cosine_with_hard_restarts_schedule_with_warmup": ((2, "num_training_steps"),),
     "get_scheduler": ((3, "num_training_steps"),),
 }
-_PER_EPOCH = re.compile(r"(steps?|iters?|iterations?|batch(es)?|updates?|samples?|it)_?(per|in|an|each)_?epoch|epoch_?(len|size|steps|length|iters)", re.I)  # fmt: skip
+_PER_EPOCH = re.compile(r"(steps?|iters?|iterations?|batch(es)?|updates?|samples?|it)_?(per|in|an|each)_?epoch|epoch_?(len|size|steps|length|iters)|^len_\w*loader", re.I)  # fmt: skip
 _EPOCHS = re.compile(r"^(n|num|max|total|nb|number_of|train|training|no_of|n_train|num_train)?_?epochs?(_num|_count|_no|_total)?$", re.I)  # fmt: skip
-_BATCHES = re.compile(r"^(n|num|max|total|nb)?_?(train(ing)?_?)?(total_?)?(steps|iters|iterations|updates)$|^t_total$|^num_training_steps$", re.I)  # fmt: skip
+_BATCHES = re.compile(r"^(n|num|max|total|nb)?_?(train(ing)?_?)?(total_?)?(steps|iters|iterations|updates)(_for_scheduler)?$|^t_total$", re.I)  # fmt: skip
+_PROCESSES = re.compile(r"(num_processes|world_?size|n_?gpus?|num_gpus|num_devices)$", re.I)  # that Accelerate steps for
 _LOADER = re.compile(r"load|dataloader|(^|_)(dl|iterator|iter)(_|$)|batches", re.I)
 
 
@@ -142,9 +143,14 @@ def _loop_length(script: Script, event: Event) -> object:
             over = node.iter
             while isinstance(over, ast.Call) and over.args and ast.unparse(over.func) not in ("range", "trange"):
                 over = over.args[0]
-            if isinstance(over, ast.Call) and len(over.args) == 1:
-                value = script.literal(over.args[0])
-                return value if isinstance(value, int) else None
+            if isinstance(over, ast.Call) and 1 <= len(over.args) <= 2:
+                start, end = over.args[0] if len(over.args) == 2 else None, over.args[-1]
+                if start is not None and isinstance(end, ast.BinOp) and ast.unparse(end.left) == ast.unparse(start):
+                    start, end = None, end.right  # range(start_epoch, start_epoch + 200)
+                value, first = script.literal(end), script.literal(start)
+                if not isinstance(value, int):
+                    return None
+                return value - first if isinstance(first, int) else value
     return None
 
 
@@ -157,6 +163,8 @@ def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
     if isinstance(node, (ast.List, ast.Tuple)):
         units = {_unit(script, one, depth - 1) for one in node.elts}
         return units.pop() if len(units) == 1 else ""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+        return _unit(script, ast.Attribute(node.value, node.slice.value), depth)
     if isinstance(node, (ast.Name, ast.Attribute)):
         known = script.resolved(node)
         name = node.id if isinstance(node, ast.Name) else node.attr
@@ -164,13 +172,15 @@ def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
             unit = _unit(script, known, depth - 1)
             if unit not in ("", "number", "1"):
                 return unit
-            if unit == "" or not _EPOCHS.match(name):
+            if unit != "" and not (_EPOCHS.match(name) or _BATCHES.match(name)):
                 return unit
+        if _PROCESSES.search(name):
+            return "number"
         if _PER_EPOCH.search(name):
             return "batches per epoch"
         if _EPOCHS.match(name):
             return "epochs"
-        return "batches" if _BATCHES.match(name) and not isinstance(node, ast.Name) else ""
+        return "batches" if _BATCHES.match(name) else ""
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func)
         if name == "len" and len(node.args) == 1 and _LOADER.search(ast.unparse(node.args[0])):
