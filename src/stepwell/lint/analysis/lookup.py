@@ -49,7 +49,9 @@ def resolved(found: dict[str, list[ast.expr | None]], node: ast.expr | None, dep
     """What an expression is: for a name with one assignment in the file, what is assigned."""
     while depth and isinstance(node, (ast.Name, ast.Attribute)):
         values = found.get(node.id if isinstance(node, ast.Name) else f".{node.attr}", [])
-        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+        if isinstance(node, ast.Attribute) and not (
+            isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+        ):
             return node
         if len(values) != 1 or values[0] is None:
             return node

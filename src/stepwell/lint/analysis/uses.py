@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from stepwell.lint.analysis.script import Script
 
-_CHECKPOINT = re.compile(r"(load|restore|resume|restart|save)\w*(checkpoint|ckpt|state)|register_for_checkpointing", re.I)
+_CHECKPOINT = re.compile(
+    r"(load|restore|resume|restart|save)\w*(checkpoint|ckpt|state)|register_for_checkpointing", re.I
+)
 _HANDING = ("prepare", "setup", "setup_optimizers", "to")  # what comes back is what went in
 
 
@@ -104,7 +106,9 @@ class _Walk:
             one = self.script.parents.get(id(one))
         if not isinstance(one, ast.ClassDef):
             return False
-        plain = all(isinstance(base, ast.Name) and (base.id == "object" or base.id in self.classes) for base in one.bases)
+        plain = all(
+            isinstance(base, ast.Name) and (base.id == "object" or base.id in self.classes) for base in one.bases
+        )
         return plain and one.name in self.calls
 
     def argument(self, call: ast.Call, where: int | str, node: ast.expr) -> bool:
@@ -122,7 +126,9 @@ class _Walk:
         functions = self.functions.get(name, [])
         bound = 0
         if isinstance(call.func, ast.Name) and name in self.classes:
-            functions = [one for one in self.classes[name].body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+            functions = [
+                one for one in self.classes[name].body if isinstance(one, ast.FunctionDef) and one.name == "__init__"
+            ]
             bound = 1
         if len(functions) != 1 or any(isinstance(one, ast.Starred) for one in call.args):
             return False
@@ -146,7 +152,11 @@ class _Walk:
         one: ast.AST | None = node
         while one is not None and not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)):
             one = self.script.parents.get(id(one))
-        if one is None or isinstance(self.script.parents.get(id(one)), ast.ClassDef) or one.name == "configure_optimizers":
+        if (
+            one is None
+            or isinstance(self.script.parents.get(id(one)), ast.ClassDef)
+            or one.name == "configure_optimizers"
+        ):
             return False
         calls = [call for call in self.calls.get(one.name, []) if isinstance(call.func, ast.Name)]
         return bool(calls) and all(self.received(call, index, length) for call in calls)
@@ -155,14 +165,24 @@ class _Walk:
         if index is None:
             return self.flows(call)
         parent = self.script.parents.get(id(call))
-        if not isinstance(parent, ast.Assign) or len(parent.targets) != 1 or not isinstance(parent.targets[0], ast.Tuple):
+        if (
+            not isinstance(parent, ast.Assign)
+            or len(parent.targets) != 1
+            or not isinstance(parent.targets[0], ast.Tuple)
+        ):
             return False
         elements = parent.targets[0].elts
         return len(elements) == length and self.target(elements[index])
 
 
 def _called(call: ast.Call) -> str:
-    return call.func.id if isinstance(call.func, ast.Name) else call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    return (
+        call.func.id
+        if isinstance(call.func, ast.Name)
+        else call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else ""
+    )
 
 
 def enclosing(script: Script, node: ast.AST) -> Iterator[ast.AST]:

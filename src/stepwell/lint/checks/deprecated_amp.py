@@ -34,10 +34,14 @@ def find(script: Script) -> Iterator[Finding]:
             old = [one for one in node.names if node.module == "torch.cuda.amp" and one.name in _NAMES]
             if old:
                 names = " and ".join(one.name for one in old)
-                yield script.finding(CHECK, node, f"{names} of torch.cuda.amp is imported", fix=_of_import(script, node))
+                yield script.finding(
+                    CHECK, node, f"{names} of torch.cuda.amp is imported", fix=_of_import(script, node)
+                )
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _NAMES:
             if script.full_name(node.func) in [f"torch.cuda.amp.{name}" for name in _NAMES]:
-                yield script.finding(CHECK, node, f"{edits.text(script, node.func)} is deprecated", fix=_of_call(script, node))
+                yield script.finding(
+                    CHECK, node, f"{edits.text(script, node.func)} is deprecated", fix=_of_call(script, node)
+                )
 
 
 def _of_call(script: Script, node: ast.Call) -> Fix | None:
@@ -92,7 +96,8 @@ def _given(script: Script, node: ast.Call) -> list[Edit] | None:
 _HEAD = "\nimport torch\n"
 BAD = (
     CHECK.example_bad + "  # expect",
-    _HEAD + "for x in loader:\n    with torch.cuda.amp.autocast():  # expect\n        loss = model(x)\n    loss.backward()\n",
+    _HEAD
+    + "for x in loader:\n    with torch.cuda.amp.autocast():  # expect\n        loss = model(x)\n    loss.backward()\n",
     "from torch.cuda.amp import GradScaler, autocast  # expect\nscaler = GradScaler(enabled=use_amp)\n"
     "with autocast(use_amp):\n    loss = model(x)\nscaler.scale(loss).backward()\n",
     "from torch.cuda import amp\nscaler = amp.GradScaler()  # expect\nscaler.scale(loss).backward()\n",

@@ -33,7 +33,9 @@ _ADAM = frozenset(["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion", "AdaBeli
 _OWN_RATE = ("OneCycleLR", "CyclicLR", "LambdaLR")
 _TEST = re.compile(r"(^|/)tests?/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")  # where toys train for a step or two
 _RECURRENT = re.compile(r"LSTM|GRU|RNN")
-_LAYER = re.compile(r"(Linear|Conv\d?d?|Conv|LSTM|GRU|RNN|Embedding|Attention|Transformer\w*|Block|Bottleneck|\w+Layer)$")
+_LAYER = re.compile(
+    r"(Linear|Conv\d?d?|Conv|LSTM|GRU|RNN|Embedding|Attention|Transformer\w*|Block|Bottleneck|\w+Layer)$"
+)
 _FINDER = re.compile(r"lr_?find|find_?lr|range_?test|lr_?range", re.I)
 
 
@@ -56,7 +58,12 @@ def _optimizer(script: Script, optimizer: Thing) -> Iterator[Finding]:
     assert call is not None
     lr = argument(call, 1, "lr")
     rate = _number(script, lr)
-    if lr is not None and rate is not None and _is_over_model(script, optimizer) and not _is_scheduled(script, optimizer):
+    if (
+        lr is not None
+        and rate is not None
+        and _is_over_model(script, optimizer)
+        and not _is_scheduled(script, optimizer)
+    ):
         if name == "RMSprop" and rate >= 1:
             yield script.finding(CHECK, lr, f"RMSprop is given lr={rate:g} for the parameters of {_models(optimizer)}")
         elif name in _ADAM and rate >= (0.1 if _is_deep(script, optimizer) else 1):
@@ -112,7 +119,9 @@ def _is_deep(script: Script, optimizer: Thing) -> bool:
             made = [inner for inner in ast.walk(one.made) if isinstance(inner, ast.Call)]
             if sum(bool(_LAYER.search(ast.unparse(inner.func))) for inner in made) < 3:
                 return False
-        elif re.search(r"toy|linear|regress|simple|dummy|boring", f"{one.name} {ast.unparse(one.made) if one.made else ''}", re.I):
+        elif re.search(
+            r"toy|linear|regress|simple|dummy|boring", f"{one.name} {ast.unparse(one.made) if one.made else ''}", re.I
+        ):
             return False
     return True
 
@@ -129,7 +138,12 @@ def _is_scheduled(script: Script, optimizer: Thing) -> bool:
             return True
         if may_touch(event, optimizer) and not event.name.rsplit(".", 1)[-1].startswith(("prepare", "initialize")):
             return True
-        if event.kind == "make" and event.target is not None and event.target.kind == "instance" and event.call is not None:
+        if (
+            event.kind == "make"
+            and event.target is not None
+            and event.target.kind == "instance"
+            and event.call is not None
+        ):
             given = [*event.call.args, *(one.value for one in event.call.keywords)]
             if any(ast.unparse(one) == optimizer.name for one in given):
                 return True
@@ -155,7 +169,9 @@ def _scheduler(script: Script, scheduler: Thing) -> Iterator[Finding]:
         warmup, total = argument(call, 1, "num_warmup_steps"), argument(call, 2, "num_training_steps")
         short, long = _number(script, warmup), _number(script, total)
         if warmup is not None and short is not None and long is not None and short > long:
-            yield script.finding(CHECK, warmup, f"the warmup of {short:g} steps is longer than the training of {long:g}")
+            yield script.finding(
+                CHECK, warmup, f"the warmup of {short:g} steps is longer than the training of {long:g}"
+            )
 
 
 _HEAD = "\nimport torch\nimport torch.nn as nn\nfrom torch import optim\n"

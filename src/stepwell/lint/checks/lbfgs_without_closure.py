@@ -33,7 +33,9 @@ def find(script: Script) -> Iterator[Finding]:
             event = places[0]
             assert event.target is not None
             proof = [(event.target.made, "it is an LBFGS")] if event.target.made is not None else []
-            yield script.finding(CHECK, event.node, f"{event.target.name}.step() of LBFGS is called without a closure", proof)
+            yield script.finding(
+                CHECK, event.node, f"{event.target.name}.step() of LBFGS is called without a closure", proof
+            )
 
 
 def _is_bare(event: Event) -> bool:
@@ -48,7 +50,9 @@ def _is_bare(event: Event) -> bool:
 
 
 def _is_lbfgs(one: Thing) -> bool:
-    known = one.cls in ("torch.optim.LBFGS", "torch.optim.lbfgs.LBFGS", "stepwell.LBFGS") and one.sure and one.local is None
+    known = (
+        one.cls in ("torch.optim.LBFGS", "torch.optim.lbfgs.LBFGS", "stepwell.LBFGS") and one.sure and one.local is None
+    )
     return known and all(_is_lbfgs(other) for other in one.either)
 
 
@@ -99,5 +103,6 @@ GOOD = (
     _HEAD + "optimizer = optim.LBFGS(model.parameters())\noptimizer.step(lambda: loss(model))\n",
     _HEAD + "optimizer = optim.LBFGS(model.parameters())\noptimizer.step(closure=closure)\n",
     "from mine import LBFGS\noptimizer = LBFGS(model.parameters())\nloss.backward()\noptimizer.step()\n",
-    _HEAD + "adam = optim.Adam(model.parameters())\nfine = optim.LBFGS(model.parameters())\nloss.backward()\nadam.step()\nfine.step(closure)\n",
+    _HEAD
+    + "adam = optim.Adam(model.parameters())\nfine = optim.LBFGS(model.parameters())\nloss.backward()\nadam.step()\nfine.step(closure)\n",
 )

@@ -67,7 +67,9 @@ def _import(script: Script, node: ast.ImportFrom) -> Iterator[Finding]:
         if one.name == "clip_grad_norm":
             fix = None
             if one.asname is None:
-                uses = [use for use in ast.walk(script.tree) if isinstance(use, ast.Name) and use.id == "clip_grad_norm"]
+                uses = [
+                    use for use in ast.walk(script.tree) if isinstance(use, ast.Name) and use.id == "clip_grad_norm"
+                ]
                 changes = [edits.replace(script, use, "clip_grad_norm_") for use in uses]
                 changes.append(edits.replace(script, one, "clip_grad_norm_"))  # type: ignore[arg-type]
                 fix = Fix("use clip_grad_norm_", tuple(changes), safe=True)
@@ -98,8 +100,15 @@ def _steps(script: Script) -> Iterator[Finding]:
         if event.target is None or event.call is None or event.name:
             continue
         given = event.extra.get("given")
-        if event.by is None and isinstance(given, Tensor) and given.by == "loss" and event.target.cls.startswith("torch.optim."):
-            yield script.finding(CHECK, event.node, f"{event.target.name}.step() is given a loss, where it takes a function")
+        if (
+            event.by is None
+            and isinstance(given, Tensor)
+            and given.by == "loss"
+            and event.target.cls.startswith("torch.optim.")
+        ):
+            yield script.finding(
+                CHECK, event.node, f"{event.target.name}.step() is given a loss, where it takes a function"
+            )
         elif event.by is not None and event.by.kind == "scaler" and event.by.cls.startswith("torch."):
             closure = argument(event.call, 1, "closure")
             if closure is not None and not (isinstance(closure, ast.Constant) and closure.value is None):
@@ -124,7 +133,8 @@ BAD = (
 GOOD = (
     CHECK.example_good,
     _HEAD + "for x in loader:\n    first = x.data[0]\n    optimizer.step()\n",
-    _HEAD + "loss_fn = torch.nn.MSELoss(reduction='none')\nloss = loss_fn(a, b)\nprint(loss.data[0])\noptimizer.step()\n",
+    _HEAD
+    + "loss_fn = torch.nn.MSELoss(reduction='none')\nloss = loss_fn(a, b)\nprint(loss.data[0])\noptimizer.step()\n",
     _HEAD + "optimizer.step(closure)\n",
     "from mine import clip_grad_norm\nclip_grad_norm(model.parameters(), 1.0)\noptimizer.step()\n",
     "accelerator.clip_grad_norm_(model.parameters(), 1.0)\nfabric.clip_gradients(model, optimizer, max_norm=1)\n",

@@ -29,7 +29,9 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#constructing-it",
 )
 FIX = ""
-_LAYER = re.compile(r"(^|\.)(Linear|Bilinear|Conv\w*|LSTM|GRU|RNN|Embedding\w*|BatchNorm\w*|LayerNorm|MultiheadAttention|Transformer\w*|Parameter)$")
+_LAYER = re.compile(
+    r"(^|\.)(Linear|Bilinear|Conv\w*|LSTM|GRU|RNN|Embedding\w*|BatchNorm\w*|LayerNorm|MultiheadAttention|Transformer\w*|Parameter)$"
+)
 _FIXED = re.compile(r"target|teacher|fixed|frozen|ema|vgg|lpips|clip|extract|percep|ref|old|moment|key|pretrain|loss|critic|eval|random|prior|feature|attack|victim", re.I)  # fmt: skip
 
 
@@ -46,7 +48,8 @@ def find(script: Script) -> Iterator[Finding]:
         return
     seen: set[int] = set()
     for backward in script.of_kind("backward"):
-        if not isinstance(backward.value, Tensor):
+        near = any(one.loops and one.loops[-1] in backward.loops[-1:] for one in steps)
+        if not isinstance(backward.value, Tensor) or not near:
             continue
         for model in dict.fromkeys(one for part in backward.value.history() for one in part.models):
             if id(model) not in seen and _is_left_out(script, model, optimizers, backward):
@@ -81,7 +84,9 @@ def _is_left_out(script: Script, model: Thing, optimizers: list[Thing], backward
 def _has_parameters(model: Thing) -> bool:
     if model.local is None:
         if model.cls.rsplit(".", 1)[-1] == "Sequential" and model.made is not None:
-            return any(_LAYER.search(ast.unparse(one.func)) for one in ast.walk(model.made) if isinstance(one, ast.Call))
+            return any(
+                _LAYER.search(ast.unparse(one.func)) for one in ast.walk(model.made) if isinstance(one, ast.Call)
+            )
         return model.cls.startswith("torch.nn.") and bool(_LAYER.search(model.cls))
     start = model.local.method("__init__")
     return start is not None and any(
@@ -165,9 +170,13 @@ GOOD = (
     CHECK.example_good,
     _HEAD + _NETS + "vgg = Encoder()\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
     "for x in loader:\n    loss = nn.functional.mse_loss(vgg(net(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
-    _HEAD + _NETS + "body = Encoder()\nbody.load_state_dict(torch.load('a.pt'))\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
+    _HEAD
+    + _NETS
+    + "body = Encoder()\nbody.load_state_dict(torch.load('a.pt'))\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
     "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
-    _HEAD + _NETS + "body = Encoder()\nbody.requires_grad_(False)\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
+    _HEAD
+    + _NETS
+    + "body = Encoder()\nbody.requires_grad_(False)\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
     "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
     _HEAD + _NETS + "body = Encoder()\nnet = Encoder()\nparams = collect(body, net)\noptimizer = optim.Adam(params)\n"
     "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",

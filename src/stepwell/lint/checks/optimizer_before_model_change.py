@@ -107,7 +107,9 @@ def _what(change: Event) -> str:
     node = change.node
     if isinstance(node, (ast.Attribute, ast.Subscript)):
         return f"{ast.unparse(node)} is replaced"
-    return f"{ast.unparse(change.call.func)}() makes new parameters" if change.call is not None else "the model is changed"
+    return (
+        f"{ast.unparse(change.call.func)}() makes new parameters" if change.call is not None else "the model is changed"
+    )
 
 
 _HEAD = "\nimport torch\nimport torch.nn as nn\nfrom torchvision import models\n"

@@ -32,7 +32,9 @@ CHECK = Check(
 )
 FIX = ""
 _RENEWS = re.compile(r"reset|init|load|restore|unfreeze|prune|grow", re.I)
-_STATEFUL = frozenset(["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor"])
+_STATEFUL = frozenset(
+    ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor"]
+)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -99,8 +101,10 @@ def _is_new(model: Thing, loop: Loop) -> bool:
     while top.parent is not None:
         top = top.parent
     for event in loop.events():
-        if event.kind in ("make", "load_state") and event.target is not None and (
-            event.target.is_same(model) or event.target.is_same(top)
+        if (
+            event.kind in ("make", "load_state")
+            and event.target is not None
+            and (event.target.is_same(model) or event.target.is_same(top))
         ):
             return True
         if event.kind in ("freeze", "unfreeze", "replace"):

@@ -77,7 +77,12 @@ def _sources(script: Script, node: ast.expr | None, depth: int) -> Iterator[ast.
         yield from _sources(script, node.left, depth)
         yield from _sources(script, node.right, depth)
     elif isinstance(node, ast.Call):
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "parameters" and not node.args and not node.keywords:
+        if (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr == "parameters"
+            and not node.args
+            and not node.keywords
+        ):
             owner = ast.unparse(node.func.value)
             if owner.replace(".", "").replace("_", "").isalnum():
                 yield node

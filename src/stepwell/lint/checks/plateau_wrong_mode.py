@@ -26,8 +26,13 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html",
 )
 FIX = ""
-_RISES = re.compile(r"(^|_)(acc|accuracy|accuracies|accs|top1|f1|f1score|auc|auroc|dice|miou|iou|precision|recall|bleu|psnr|ssim|map50|r2)(_|\d|$)", re.I)
-_FALLS = re.compile(r"(^|_)(loss|losses|mse|rmse|mae|wer|cer|perplexity|ppl|nll|valloss|testloss|trainloss)(_|\d|$)", re.I)
+_RISES = re.compile(
+    r"(^|_)(acc|accuracy|accuracies|accs|top1|f1|f1score|auc|auroc|dice|miou|iou|precision|recall|bleu|psnr|ssim|map50|r2)(_|\d|$)",
+    re.I,
+)
+_FALLS = re.compile(
+    r"(^|_)(loss|losses|mse|rmse|mae|wer|cer|perplexity|ppl|nll|valloss|testloss|trainloss)(_|\d|$)", re.I
+)
 _TURNED = re.compile(r"neg|minus|inv|err|(^|_)(not|rev|diff|delta|one)(_|$)|loss_?(acc|iou|dice)|(dice|iou|ssim|f1|auc)_?loss", re.I)  # fmt: skip
 _PASSES = ("mean", "item", "float", "average", "avg", "compute", "result", "value", "cpu", "detach", "sum", "numpy")
 
@@ -99,12 +104,22 @@ def _words(script: Script, node: ast.expr) -> list[str]:
             return [re.sub(r"\W", "_", key.value)]
         return _words(script, node.value)
     if isinstance(node, ast.Call):
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        name = (
+            node.func.attr
+            if isinstance(node.func, ast.Attribute)
+            else node.func.id
+            if isinstance(node.func, ast.Name)
+            else ""
+        )
         if name in _PASSES or name == "torch.tensor":
             inner = node.args[0] if node.args else node.func.value if isinstance(node.func, ast.Attribute) else None
             return _words(script, inner) if inner is not None else []
         return []
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, (ast.Call, ast.Constant, ast.Name)):
+    if (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Div)
+        and isinstance(node.right, (ast.Call, ast.Constant, ast.Name))
+    ):
         return _words(script, node.left)
     return []
 
@@ -113,11 +128,15 @@ def _monitored(script: Script) -> Iterator[Finding]:
     """{"scheduler": ReduceLROnPlateau(...), "monitor": "val_loss"} of Lightning."""
     if "ReduceLROnPlateau" not in script.source or "monitor" not in script.source:
         return
-    made = {id(one.made): one for one in script.made("scheduler") if of_torch(one) and is_class(one, "ReduceLROnPlateau")}
+    made = {
+        id(one.made): one for one in script.made("scheduler") if of_torch(one) and is_class(one, "ReduceLROnPlateau")
+    }
     for node in ast.walk(script.tree):
         if not isinstance(node, ast.Dict):
             continue
-        entries = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+        entries = {
+            key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)
+        }
         entries |= _inner(entries.get("lr_scheduler"))
         scheduler, monitor = entries.get("scheduler", entries.get("lr_scheduler")), entries.get("monitor")
         scheduler = scheduler if isinstance(scheduler, ast.Call) else _local(script, scheduler)
@@ -136,7 +155,9 @@ def _monitored(script: Script) -> Iterator[Finding]:
 def _inner(node: ast.expr | None) -> dict[object, ast.expr]:
     if not isinstance(node, ast.Dict):
         return {}
-    return {key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+    return {
+        key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)
+    }
 
 
 def _local(script: Script, node: ast.expr | None) -> ast.expr | None:
@@ -196,7 +217,8 @@ GOOD = (
     CHECK.example_good,
     _HEAD + "scheduler = ReduceLROnPlateau(optimizer)\nfor epoch in range(3):\n    scheduler.step(-accuracy)\n",
     _HEAD + "scheduler = ReduceLROnPlateau(optimizer)\nfor epoch in range(3):\n    scheduler.step(1 - val_acc)\n",
-    _HEAD + "scheduler = ReduceLROnPlateau(optimizer, args.mode)\nfor epoch in range(3):\n    scheduler.step(val_acc)\n",
+    _HEAD
+    + "scheduler = ReduceLROnPlateau(optimizer, args.mode)\nfor epoch in range(3):\n    scheduler.step(val_acc)\n",
     _HEAD + "scheduler = ReduceLROnPlateau(optimizer)\nfor epoch in range(3):\n    scheduler.step(score)\n",
     _HEAD + "scheduler = ReduceLROnPlateau(optimizer)\nfor epoch in range(3):\n    scheduler.step(dice_loss)\n",
     _HEAD

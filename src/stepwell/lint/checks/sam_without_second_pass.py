@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
@@ -32,6 +33,8 @@ FIX = ""
 def find(script: Script) -> Iterator[Finding]:
     steps = script.of_kind("step")
     names = {event.name for event in steps}
+    if not re.search(r"\bA?SAM\b|(^|\W|_)sam(\W|_)", script.source):  # others have steps of this name, too
+        return
     if "first_step" in names and "second_step" not in names and ".second_step" not in script.source:
         event = next(one for one in steps if one.name == "first_step")
         name = event.target.name if event.target is not None else "the optimizer"
@@ -46,7 +49,14 @@ def find(script: Script) -> Iterator[Finding]:
 
 def _is_bare(event: Event) -> bool:
     optimizer = event.target
-    if optimizer is None or event.name or event.closure or event.by is not None or not optimizer.sure or optimizer.either:
+    if (
+        optimizer is None
+        or event.name
+        or event.closure
+        or event.by is not None
+        or not optimizer.sure
+        or optimizer.either
+    ):
         return False
     return optimizer.cls.rsplit(".", 1)[-1] in ("SAM", "ASAM") and (
         optimizer.local is None or optimizer.local.method("first_step") is not None
@@ -88,11 +98,16 @@ def _may_go_back(event: Event) -> bool:
     return bool(event.extra.get("tensors")) or "backward" in name
 
 
-_HEAD = "\nimport torch\nfrom sam import SAM\nbase = torch.optim.SGD\noptimizer = SAM(model.parameters(), base, lr=0.1)\n"
+_HEAD = (
+    "\nimport torch\nfrom sam import SAM\nbase = torch.optim.SGD\noptimizer = SAM(model.parameters(), base, lr=0.1)\n"
+)
 BAD = (
-    "import torch\nfrom sam import SAM\n" + CHECK.example_bad.replace("second_step(zero_grad=True)", "second_step(zero_grad=True)  # expect"),
-    _HEAD + "for x, y in loader:\n    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)  # expect\n",
-    _HEAD + "for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    optimizer.step()  # expect\n",
+    "import torch\nfrom sam import SAM\n"
+    + CHECK.example_bad.replace("second_step(zero_grad=True)", "second_step(zero_grad=True)  # expect"),
+    _HEAD
+    + "for x, y in loader:\n    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)  # expect\n",
+    _HEAD
+    + "for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    optimizer.step()  # expect\n",
     _HEAD
     + """
 class Trainer:
@@ -117,12 +132,14 @@ train(model, loader, optimizer)
 )
 GOOD = (
     "import torch\nfrom sam import SAM\n" + CHECK.example_good,
-    _HEAD + "for x, y in loader:\n    def closure():\n        loss = loss_fn(model(x), y)\n        loss.backward()\n        return loss\n"
+    _HEAD
+    + "for x, y in loader:\n    def closure():\n        loss = loss_fn(model(x), y)\n        loss.backward()\n        return loss\n"
     "    loss_fn(model(x), y).backward()\n    optimizer.step(closure)\n    optimizer.zero_grad()\n",
     _HEAD
     + "def pass_(x, y):\n    loss_fn(model(x), y).backward()\nfor x, y in loader:\n    pass_(x, y)\n"
     + "    optimizer.first_step(zero_grad=True)\n    pass_(x, y)\n    optimizer.second_step(zero_grad=True)\n",
-    _HEAD + "from lib import again\nfor x, y in loader:\n    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)\n"
+    _HEAD
+    + "from lib import again\nfor x, y in loader:\n    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)\n"
     "    again(model, model(x), y)\n    optimizer.second_step(zero_grad=True)\n",
     "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor x in loader:\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
 )

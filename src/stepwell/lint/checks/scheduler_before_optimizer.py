@@ -36,7 +36,9 @@ CHECK = Check(
 FIX = "unsafe"
 _STEPS_NOT = re.compile(r"prepare|setup|init|dict|[gs]et_|train_test_split|load|save|print|log|watch|\w*state_dict")
 # train(), agent.update(), self.train_epoch(); not progress.update() or net.train()
-_TRAINS = re.compile(r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|optimi[sz]e|learn)(_\w*)?$")
+_TRAINS = re.compile(
+    r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|optimi[sz]e|learn)(_\w*)?$"
+)
 
 
 def find(script: Script) -> Iterator[Finding]:

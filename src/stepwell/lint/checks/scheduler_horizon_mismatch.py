@@ -46,7 +46,9 @@ _LENGTHS: dict[str, tuple[tuple[int, str], ...]] = {
 _PER_EPOCH = re.compile(r"(steps?|iters?|iterations?|batch(es)?|updates?|samples?|it)_?(per|in|an|each)_?epoch|epoch_?(len|size|steps|length|iters)|^len_\w*loader", re.I)  # fmt: skip
 _EPOCHS = re.compile(r"^(n|num|max|total|nb|number_of|train|training|no_of|n_train|num_train)?_?epochs?(_num|_count|_no|_total)?$", re.I)  # fmt: skip
 _BATCHES = re.compile(r"^(n|num|max|total|nb)?_?(train(ing)?_?)?(total_?)?(steps|iters|iterations|updates)(_for_scheduler)?$|^t_total$", re.I)  # fmt: skip
-_PROCESSES = re.compile(r"(num_processes|world_?size|n_?gpus?|num_gpus|num_devices)$", re.I)  # that Accelerate steps for
+_PROCESSES = re.compile(
+    r"accum|(num_processes|world_?size|n_?gpus?|num_gpus|num_devices)$", re.I
+)  # that Accelerate steps for; factors
 _LOADER = re.compile(r"load|dataloader|(^|_)(dl|iterator|iter)(_|$)|batches", re.I)
 
 
@@ -68,7 +70,7 @@ def find(script: Script) -> Iterator[Finding]:
         if length is None:
             continue
         node, unit = length
-        if unit == "epochs" and pace == "batch" or unit == "batches" and pace == "epoch":
+        if (unit == "epochs" and pace == "batch") or (unit == "batches" and pace == "epoch"):
             yield script.finding(
                 CHECK,
                 made,
@@ -80,7 +82,7 @@ def find(script: Script) -> Iterator[Finding]:
 
 def _pace(event: Event) -> str:
     """ "batch" or "epoch": how often a scheduler is stepped; "" if that is not certain."""
-    if not event.loops or event.frames and event.function is None:
+    if not event.loops or (event.frames and event.function is None):
         return ""
     inner = event.loops[-1]
     steps = [one for one in inner.events() if one.kind == "step" and one.target is not None]
@@ -253,7 +255,9 @@ for epoch in range(num_epochs):
         scheduler.step()
         optimizer.zero_grad()
 """,
-    _HEAD + "scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)  # expect" + _BATCH.replace("epochs", "20"),
+    _HEAD
+    + "scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)  # expect"
+    + _BATCH.replace("epochs", "20"),
 )
 GOOD = (
     CHECK.example_good,
@@ -266,5 +270,7 @@ GOOD = (
     _HEAD + "scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)" + _EPOCH.replace("epochs", "20"),
     _HEAD
     + "scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)"
-    + _BATCH.replace("        scheduler.step()", "        if i == len(train_loader) - 1:\n            scheduler.step()"),
+    + _BATCH.replace(
+        "        scheduler.step()", "        if i == len(train_loader) - 1:\n            scheduler.step()"
+    ),
 )
