@@ -73,6 +73,8 @@ def _guess(run: Interpreter, name: str) -> Value:
     kind = kind_of_name(name)
     if not kind or name in ("opt", "opts") or (name[0].isupper() and len(name) > 2 and not name.isupper()):
         return None  # Net of `from models import *` is a class
+    if name.startswith(("build_", "make_", "create_", "get_", "load_", "init_", "define_")):
+        return None  # a function that gives one
     made = Thing(kind, name, sure=False, whole=False)
     run.scope.module.names[name] = made
     return made

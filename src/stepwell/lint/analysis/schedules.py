@@ -41,7 +41,8 @@ def drives(scheduler: Thing, optimizer: Thing | None) -> bool | None:
     """Whether a scheduler sets the rate of an optimizer; None where that is not known."""
     if optimizer is None or not scheduler.of:
         return None
-    return any(one.is_same(optimizer) for one in scheduler.of)
+    # configure_optimizers() of Lightning is followed at each call: what one call of it makes is the same
+    return any(one.is_same(optimizer) or (one.made is not None and one.made is optimizer.made) for one in scheduler.of)
 
 
 def counts(branch: Branch) -> bool:

@@ -99,8 +99,8 @@ class _Walk:
         return False
 
     def is_own(self, node: ast.AST) -> bool:
-        """Whether a class is used in this file only, as far as one can see: it has no base from elsewhere, and the file
-        makes an object of it."""
+        """Whether the class that has an attribute is the one to use it, as far as one can see: it has no base from
+        elsewhere, and the file makes an object of it, or it steps its optimizer itself."""
         one: ast.AST | None = node
         while one is not None and not isinstance(one, ast.ClassDef):
             one = self.script.parents.get(id(one))
@@ -109,7 +109,7 @@ class _Walk:
         plain = all(
             isinstance(base, ast.Name) and (base.id == "object" or base.id in self.classes) for base in one.bases
         )
-        return plain and one.name in self.calls
+        return plain and (one.name in self.calls or _steps(one))
 
     def argument(self, call: ast.Call, where: int | str, node: ast.expr) -> bool:
         name = _called(call)
@@ -173,6 +173,19 @@ class _Walk:
             return False
         elements = parent.targets[0].elts
         return len(elements) == length and self.target(elements[index])
+
+
+def _steps(cls: ast.ClassDef) -> bool:
+    """Whether a class steps an optimizer of its own."""
+    return any(
+        isinstance(one, ast.Attribute)
+        and one.attr == "step"
+        and isinstance(one.value, ast.Attribute)
+        and "opt" in one.value.attr
+        and isinstance(one.value.value, ast.Name)
+        and one.value.value.id == "self"
+        for one in ast.walk(cls)
+    )
 
 
 def _called(call: ast.Call) -> str:

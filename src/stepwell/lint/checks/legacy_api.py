@@ -86,12 +86,14 @@ def _call(script: Script, node: ast.Call) -> Iterator[Finding]:
         if one.arg == "volatile" and isinstance(one.value, ast.Constant) and one.value.value in (True, False):
             if ast.unparse(func).rsplit(".", 1)[-1] != "Variable":
                 continue
-            fix = None
+            drop: Fix | None = None
             text = edits.text(script, node)
             if node.keywords == [one] and len(node.args) == 1 and "#" not in text:
                 new = f"{edits.text(script, func)}({edits.text(script, node.args[0])})"
-                fix = Fix("drop volatile", (edits.replace(script, node, new),), safe=True)
-            yield script.finding(CHECK, node, f"volatile={one.value.value} has no effect: a graph is recorded", fix=fix)
+                drop = Fix("drop volatile", (edits.replace(script, node, new),), safe=True)
+            yield script.finding(
+                CHECK, node, f"volatile={one.value.value} has no effect: a graph is recorded", fix=drop
+            )
 
 
 def _steps(script: Script) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ _WITHOUT = ("ReLU", "Dropout", "Identity", "Pool", "Softmax", "LogSoftmax", "Sig
 
 
 def find(script: Script) -> Iterator[Finding]:
+    yield from _in_init(script)
     seen: set[int] = set()
     for root in script.roots:
         for index, event in enumerate(root.events):
@@ -42,8 +43,7 @@ def find(script: Script) -> Iterator[Finding]:
             change = _change(event, later)
             if change is None or id(change.node) in seen:
                 continue
-            step = next((one for one in later[later.index(change) :] if one.kind == "step" and one.target is not None
-                         and one.target.is_same(optimizer)), None)  # fmt: skip
+            step = next((one for one in later[later.index(change) :] if _uses(one, optimizer)), None)
             if step is None:
                 continue
             seen.add(id(change.node))
@@ -53,6 +53,43 @@ def find(script: Script) -> Iterator[Finding]:
                 f"{_what(change)} after {optimizer.name or 'the optimizer'} of line {event.line} was built over its parameters",
                 [(event.node, "this optimizer holds the parameters of before"), (step.node, "and is stepped here")],
             )
+
+
+def _in_init(script: Script) -> Iterator[Finding]:
+    """A module that builds its optimizer in __init__ and adds parts after that."""
+    for optimizer in script.made("optimizer"):
+        call = optimizer.made
+        given = ast.unparse(call.args[0]) if call is not None and call.args else ""
+        statement = script.statement(call) if call is not None else None
+        if call is None or statement is None or given != "self.parameters()" or not isinstance(statement, ast.Assign):
+            continue
+        function = script.parents.get(id(statement))
+        if not isinstance(function, ast.FunctionDef) or function.name != "__init__":
+            continue
+        for one in function.body[function.body.index(statement) + 1 :]:
+            if not isinstance(one, ast.Assign) or not isinstance(one.value, ast.Call):
+                continue
+            name = script.full_name(one.value.func)
+            plain = name.startswith("torch.nn.") and name.rsplit(".", 1)[-1][:1].isupper() and name.count(".") == 2
+            if (
+                plain
+                and not any(word in name for word in (*_WITHOUT, "Loss"))
+                and ast.unparse(one.targets[0]).startswith("self.")
+            ):
+                yield script.finding(
+                    CHECK,
+                    one,
+                    f"{ast.unparse(one.targets[0])} is made after the optimizer of line {call.lineno} was built over "
+                    "self.parameters()",
+                    [(call, "this optimizer holds the parameters of before")],
+                )
+
+
+def _uses(event: Event, optimizer: Thing) -> bool:
+    """Whether an optimizer is stepped, or handed to what trains with it."""
+    if event.kind == "step":
+        return event.target is not None and event.target.is_same(optimizer)
+    return may_touch(event, optimizer) and any(word in event.name.lower() for word in ("train", "fit"))
 
 
 def _change(made: Event, later: list[Event]) -> Event | None:
@@ -162,6 +199,27 @@ for batch in loader:
     model(**batch).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+""",
+)
+BAD = (
+    *BAD,
+    _HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.optimizer = torch.optim.Adam(self.parameters())
+        self.head = nn.Linear(4, 2)  # expect
+        self.criterion = nn.MSELoss()
+""",
+    _HEAD
+    + """
+def main():
+    model = build_model(args)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    model.head = nn.Linear(3, 4)  # expect
+    train(model, optimizer, loader)
 """,
 )
 GOOD = (

@@ -59,7 +59,8 @@ def _is_rebuilt(script: Script, event: Event) -> bool:
     if optimizer is None or optimizer.kind != "optimizer" or not event.loops or not _has_state(script, optimizer):
         return False
     loop = event.loops[-1]
-    if loop.role not in ("epoch", "batch", "step") or loop.once or loop.implicit or "copy" in optimizer.arguments:
+    paced = loop.role in ("epoch", "batch", "step") or "episode" in loop.target
+    if not paced or loop.once or loop.implicit or "copy" in optimizer.arguments:
         return False
     if any(is_inside(branch.node, loop.node, script) or branch.test is None for branch, _ in event.branches):
         return False

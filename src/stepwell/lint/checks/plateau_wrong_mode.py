@@ -134,9 +134,7 @@ def _monitored(script: Script) -> Iterator[Finding]:
     for node in ast.walk(script.tree):
         if not isinstance(node, ast.Dict):
             continue
-        entries = {
-            key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)
-        }
+        entries = _inner(node)
         entries |= _inner(entries.get("lr_scheduler"))
         scheduler, monitor = entries.get("scheduler", entries.get("lr_scheduler")), entries.get("monitor")
         scheduler = scheduler if isinstance(scheduler, ast.Call) else _local(script, scheduler)

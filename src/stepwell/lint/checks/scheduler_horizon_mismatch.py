@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Event, Script, argument
+from stepwell.lint.analysis import Block, Branch, Call, Event, Loop, Script, argument
 from stepwell.lint.analysis.schedules import of_torch, receiver
 
 CHECK = Check(
@@ -53,6 +53,7 @@ _LOADER = re.compile(r"load|dataloader|(^|_)(dl|iterator|iter)(_|$)|batches", re
 
 
 def find(script: Script) -> Iterator[Finding]:
+    yield from _configured(script)
     for places in script.places("schedule"):
         event = places[0]
         scheduler = event.target
@@ -80,6 +81,34 @@ def find(script: Script) -> Iterator[Finding]:
             )
 
 
+def _configured(script: Script) -> Iterator[Finding]:
+    """Schedulers that configure_optimizers of Lightning returns: stepped per epoch, unless "interval" says otherwise."""
+    if "configure_optimizers" not in script.source:
+        return
+    for function in ast.walk(script.tree):
+        if not isinstance(function, ast.FunctionDef) or function.name != "configure_optimizers":
+            continue
+        inside = {id(node) for node in ast.walk(function)}
+        made = [one for one in script.made("scheduler") if one.made is not None and id(one.made) in inside]
+        text = ast.unparse(script.parents.get(id(function)) or function)
+        if len(made) != 1 or not of_torch(made[0]) or "lr_scheduler_step" in text or "lr_schedulers()" in text:
+            continue
+        call, own = made[0].made, ast.unparse(function)
+        found = re.findall(r"'?interval'?\s*[:=]\s*'(\w+)'", own)
+        if call is None or ("interval" in own and found not in (["step"], ["epoch"])):
+            continue
+        pace = "batch" if found == ["step"] else "epoch"
+        length = _length(script, None, call, made[0].cls.rsplit(".", 1)[-1])
+        if length is not None and (length[1] == "epochs") == (pace == "batch"):
+            said = "'interval': 'step'" if pace == "batch" else "no 'interval', or that of epochs"
+            yield script.finding(
+                CHECK,
+                call,
+                f"Lightning steps the scheduler per {pace} ({said}), and its length {script.text(length[0])} counts "
+                f"{length[1]}",
+            )
+
+
 def _pace(event: Event) -> str:
     """ "batch" or "epoch": how often a scheduler is stepped; "" if that is not certain."""
     if not event.loops or (event.frames and event.function is None):
@@ -102,17 +131,17 @@ def _pace(event: Event) -> str:
     return ""
 
 
-def _branches(block: list[object]) -> Iterator[object]:
+def _branches(block: Block) -> Iterator[Branch]:
     for item in block:
-        if hasattr(item, "bodies"):
+        if isinstance(item, Branch):
             yield item
             for body in item.bodies:
                 yield from _branches(body)
-        elif hasattr(item, "body"):
+        elif isinstance(item, (Loop, Call)):
             yield from _branches(item.body)
 
 
-def _length(script: Script, event: Event, made: ast.Call, cls: str) -> tuple[ast.expr, str] | None:
+def _length(script: Script, event: Event | None, made: ast.Call, cls: str) -> tuple[ast.expr, str] | None:
     """An argument that is a length, and its unit."""
     if any(one.arg is None for one in made.keywords):
         return None
@@ -129,7 +158,12 @@ def _length(script: Script, event: Event, made: ast.Call, cls: str) -> tuple[ast
         if node is None:
             continue
         unit = _unit(script, node)
-        if unit == "number" and _loop_length(script, event) == script.literal(node) and script.literal(node) > 2:
+        if (
+            unit == "number"
+            and event is not None
+            and _loop_length(script, event) == script.literal(node)
+            and script.literal(node) > 2
+        ):
             unit = "epochs"
         if unit in ("batches per epoch",) and cls in ("CosineAnnealingLR", "StepLR"):
             unit = ""  # a period of one epoch is meant: only the step per epoch is wrong
@@ -182,7 +216,7 @@ def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
             return "batches per epoch"
         if _EPOCHS.match(name):
             return "epochs"
-        return "batches" if _BATCHES.match(name) else ""
+        return "batches" if _BATCHES.match(name) or name == "estimated_stepping_batches" else ""
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func)
         if name == "len" and len(node.args) == 1 and _LOADER.search(ast.unparse(node.args[0])):
@@ -259,7 +293,24 @@ for epoch in range(num_epochs):
     + "scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)  # expect"
     + _BATCH.replace("epochs", "20"),
 )
+_LIGHTNING = """
+import torch
+import lightning.pytorch as pl
+class Model(pl.LightningModule):
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters())
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=self.trainer.estimated_stepping_batches)
+        return [optimizer], [scheduler]
+"""
+BAD = (
+    *BAD,
+    _LIGHTNING.replace("_batches)", "_batches)  # expect"),
+    _LIGHTNING.replace("OneCycleLR(optimizer, 0.1, total_steps=self.trainer.estimated_stepping_batches)",
+                       "CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs)  # expect")
+    .replace("[scheduler]", "[{'scheduler': scheduler, 'interval': 'step'}]"),
+)  # fmt: skip
 GOOD = (
+    _LIGHTNING.replace("[scheduler]", "[{'scheduler': scheduler, 'interval': 'step'}]"),
     CHECK.example_good,
     _HEAD
     + "scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, epochs=epochs, steps_per_epoch=len(train_loader))"

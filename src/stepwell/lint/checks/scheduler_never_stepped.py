@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, Thing
 from stepwell.lint.analysis.schedules import of_torch
-from stepwell.lint.analysis.uses import uses
+from stepwell.lint.analysis.uses import enclosing, uses
 
 CHECK = Check(
     code="SW202",
@@ -36,8 +37,6 @@ _HARMLESS = frozenset(
 
 def find(script: Script) -> Iterator[Finding]:
     trains = [event for event in script.of_kind("step") if event.loops]
-    if not trains:
-        return
     seen: set[int] = set()
     stepped = [event.target for event in script.of_kind("schedule") if event.target is not None]
     for scheduler in script.made("scheduler"):
@@ -45,6 +44,8 @@ def find(script: Script) -> Iterator[Finding]:
         if call is None or id(call) in seen or not of_torch(scheduler) or scheduler.local is not None:
             continue
         seen.add(id(call))
+        if not trains and not _is_configured(script, call):
+            continue
         if any(one.is_same(scheduler) or _made_by(one, scheduler) for one in stepped):
             continue
         asked = uses(script, call)
@@ -55,8 +56,15 @@ def find(script: Script) -> Iterator[Finding]:
             CHECK,
             call,
             f"{name} is made here, and nothing steps it",
-            [(trains[0].node, "the optimizer is stepped here, and the learning rate stays the same")],
+            [(trains[0].node, "the optimizer is stepped here, and the learning rate stays the same")] if trains else [],
         )
+
+
+def _is_configured(script: Script, call: ast.Call) -> bool:
+    """Whether this stands in configure_optimizers of Lightning, which steps what that returns."""
+    return any(
+        isinstance(one, ast.FunctionDef) and one.name == "configure_optimizers" for one in enclosing(script, call)
+    )
 
 
 def _made_by(one: Thing, scheduler: Thing) -> bool:
