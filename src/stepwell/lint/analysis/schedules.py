@@ -10,7 +10,8 @@ from stepwell.lint.analysis.known import is_scheduler
 from stepwell.lint.analysis.values import Thing
 
 _COUNTER = re.compile(
-    r"(^|\W|_)(epochs?|steps?|iters?|iterations?|it|i|idx|batch_idx|warmup|first|start\w*|resume\w*|n|t|k|ep|count\w*|skip\w*|"
+    r"(^|\W|_)(epochs?|steps?|iters?|iterations?|it|i|idx|batch_idx|warmup|first|start\w*|resume\w*|n|t|k|ep|"
+    r"count\w*|skip\w*|"
     r"scale\w*|overflow|nan|inf|phase|stage|mode|train\w*|updates?)(\W|_|$)",
     re.I,
 )

@@ -107,6 +107,7 @@ GOOD = (
     CHECK.example_good,
     "from torch.amp import GradScaler, autocast\nscaler = GradScaler('cuda')\nscaler.scale(loss).backward()\n",
     _HEAD + "with torch.autocast('cuda', dtype=torch.bfloat16):\n    loss = model(x)\nloss.backward()\n",
-    "from apex import amp\nmodel, optimizer = amp.initialize(model, optimizer)\nwith amp.scale_loss(loss, optimizer) as s:\n    s.backward()\n",
+    "from apex import amp\nmodel, optimizer = amp.initialize(model, optimizer)\nwith amp.scale_loss(loss, "
+    "optimizer) as s:\n    s.backward()\n",
     _HEAD + "@torch.amp.custom_fwd(device_type='cuda')\ndef forward(ctx, x):\n    return x\nloss.backward()\n",
 )

@@ -16,7 +16,8 @@ CHECK = Check(
     name="implausible-constant",
     severity="error",
     certainty="certain",
-    looks_for="a learning rate, momentum, beta, decay factor or warmup length that is far outside of what the method can "
+    looks_for="a learning rate, momentum, beta, decay factor or warmup length that is far outside of what the "
+    "method can "
     "use: Adam with lr >= 0.1 over a model, SGD with lr >= 10, momentum or betas outside of [0, 1), betas in the wrong "
     "order, a decay factor over 1, a warmup longer than the training",
     why="training diverges or stands still, mostly because of a slip: a lost exponent, or two arguments exchanged",

@@ -80,9 +80,8 @@ class Solver:
             self.residual().backward()
             self.optimizer.step()  # expect
 """,
-    _HEAD
-    + "image = torch.rand(3, requires_grad=True)\nopt = optim.LBFGS([image])\nfor i in range(10):\n    opt.zero_grad()\n"
-    + "    loss(image).backward()\n    opt.step()  # expect\n",
+    _HEAD + "image = torch.rand(3, requires_grad=True)\nopt = optim.LBFGS([image])\nfor i in range(10):\n    "
+    "opt.zero_grad()\n" + "    loss(image).backward()\n    opt.step()  # expect\n",
     _HEAD
     + """
 class Model(pl.LightningModule):
@@ -103,6 +102,6 @@ GOOD = (
     _HEAD + "optimizer = optim.LBFGS(model.parameters())\noptimizer.step(lambda: loss(model))\n",
     _HEAD + "optimizer = optim.LBFGS(model.parameters())\noptimizer.step(closure=closure)\n",
     "from mine import LBFGS\noptimizer = LBFGS(model.parameters())\nloss.backward()\noptimizer.step()\n",
-    _HEAD
-    + "adam = optim.Adam(model.parameters())\nfine = optim.LBFGS(model.parameters())\nloss.backward()\nadam.step()\nfine.step(closure)\n",
+    _HEAD + "adam = optim.Adam(model.parameters())\nfine = optim.LBFGS(model.parameters())\nloss.backward()\n"
+    "adam.step()\nfine.step(closure)\n",
 )

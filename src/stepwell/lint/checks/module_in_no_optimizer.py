@@ -30,9 +30,11 @@ CHECK = Check(
 )
 FIX = ""
 _LAYER = re.compile(
-    r"(^|\.)(Linear|Bilinear|Conv\w*|LSTM|GRU|RNN|Embedding\w*|BatchNorm\w*|LayerNorm|MultiheadAttention|Transformer\w*|Parameter)$"
+    r"(^|\.)(Linear|Bilinear|Conv\w*|LSTM|GRU|RNN|Embedding\w*|BatchNorm\w*|LayerNorm|MultiheadAttention|"
+    r"Transformer\w*|Parameter)$"
 )
-_FIXED = re.compile(r"target|teacher|fixed|frozen|ema|vgg|lpips|clip|extract|percep|ref|old|moment|key|pretrain|loss|critic|eval|random|prior|feature|attack|victim", re.I)  # fmt: skip
+_FIXED = re.compile(r"target|teacher|fixed|frozen|ema|vgg|lpips|clip|extract|percep|ref|old|moment|key|pretrain|"
+                    r"loss|critic|eval|random|prior|feature|attack|victim", re.I)  # fmt: skip
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -169,17 +171,21 @@ for x in loader:
 GOOD = (
     CHECK.example_good,
     _HEAD + _NETS + "vgg = Encoder()\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
-    "for x in loader:\n    loss = nn.functional.mse_loss(vgg(net(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
-    _HEAD
-    + _NETS
-    + "body = Encoder()\nbody.load_state_dict(torch.load('a.pt'))\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
-    "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
+    "for x in loader:\n    loss = nn.functional.mse_loss(vgg(net(x)), x)\n    loss.backward()\n    "
+    "optimizer.step()\n    optimizer.zero_grad()\n",
+    _HEAD + _NETS + "body = Encoder()\nbody.load_state_dict(torch.load('a.pt'))\nnet = Encoder()\noptimizer = "
+    "optim.Adam(net.parameters())\n"
+    "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    "
+    "optimizer.step()\n    optimizer.zero_grad()\n",
     _HEAD
     + _NETS
     + "body = Encoder()\nbody.requires_grad_(False)\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
-    "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
+    "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    "
+    "optimizer.step()\n    optimizer.zero_grad()\n",
     _HEAD + _NETS + "body = Encoder()\nnet = Encoder()\nparams = collect(body, net)\noptimizer = optim.Adam(params)\n"
-    "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
+    "for x in loader:\n    loss = nn.functional.mse_loss(net(body(x)), x)\n    loss.backward()\n    "
+    "optimizer.step()\n    optimizer.zero_grad()\n",
     _HEAD + _NETS + "G, D = Encoder(), Encoder()\noptG, optD = optim.Adam(G.parameters()), optim.Adam(D.parameters())\n"
-    "for x in loader:\n    optG.zero_grad()\n    D(G(x)).mean().backward()\n    optG.step()\n    optD.zero_grad()\n    D(x).mean().backward()\n    optD.step()\n",
+    "for x in loader:\n    optG.zero_grad()\n    D(G(x)).mean().backward()\n    optG.step()\n    "
+    "optD.zero_grad()\n    D(x).mean().backward()\n    optD.step()\n",
 )

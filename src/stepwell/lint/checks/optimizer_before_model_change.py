@@ -235,8 +235,6 @@ GOOD = (
     + _LOOP
     + "model.fc = nn.Linear(9, 2)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
     + _LOOP,
-    _HEAD
-    + "head = nn.Linear(9, 2)\noptimizer = torch.optim.SGD(list(model.parameters()) + list(head.parameters()), lr=0.1)\n"
-    + "model.fc = head\n"
-    + _LOOP,
+    _HEAD + "head = nn.Linear(9, 2)\noptimizer = torch.optim.SGD(list(model.parameters()) + list(head.parameters()), "
+    "lr=0.1)\n" + "model.fc = head\n" + _LOOP,
 )

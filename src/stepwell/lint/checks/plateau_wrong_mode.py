@@ -27,13 +27,15 @@ CHECK = Check(
 )
 FIX = ""
 _RISES = re.compile(
-    r"(^|_)(acc|accuracy|accuracies|accs|top1|f1|f1score|auc|auroc|dice|miou|iou|precision|recall|bleu|psnr|ssim|map50|r2)(_|\d|$)",
+    r"(^|_)(acc|accuracy|accuracies|accs|top1|f1|f1score|auc|auroc|dice|miou|iou|precision|recall|bleu|psnr|"
+    r"ssim|map50|r2)(_|\d|$)",
     re.I,
 )
 _FALLS = re.compile(
     r"(^|_)(loss|losses|mse|rmse|mae|wer|cer|perplexity|ppl|nll|valloss|testloss|trainloss)(_|\d|$)", re.I
 )
-_TURNED = re.compile(r"neg|minus|inv|err|(^|_)(not|rev|diff|delta|one)(_|$)|loss_?(acc|iou|dice)|(dice|iou|ssim|f1|auc)_?loss", re.I)  # fmt: skip
+_TURNED = re.compile(r"neg|minus|inv|err|(^|_)(not|rev|diff|delta|one)(_|$)|loss_?(acc|iou|dice)|(dice|iou|ssim|"
+                     r"f1|auc)_?loss", re.I)  # fmt: skip
 _PASSES = ("mean", "item", "float", "average", "avg", "compute", "result", "value", "cpu", "detach", "sum", "numpy")
 
 

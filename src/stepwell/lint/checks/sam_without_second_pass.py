@@ -14,16 +14,19 @@ CHECK = Check(
     name="sam-without-second-pass",
     severity="error",
     certainty="certain",
-    looks_for="first_step() of SAM without second_step(), no backward pass between the two, or step() without a closure",
+    looks_for="first_step() of SAM without second_step(), no backward pass between the two, or step() without a "
+    "closure",
     why="SAM needs the gradient at the perturbed weights: without it the weights stay perturbed, or the step is one of "
     "plain descent at twice the price",
-    instead="loss.backward(), first_step(zero_grad=True), a second forward and backward pass, second_step(zero_grad=True)",
+    instead="loss.backward(), first_step(zero_grad=True), a second forward and backward pass, "
+    "second_step(zero_grad=True)",
     silent_when="a function of another file may do the second pass",
     example_bad="optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)\nfor x, y in loader:\n"
     "    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)\n"
     "    optimizer.second_step(zero_grad=True)",
     example_good="optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)\nfor x, y in loader:\n"
-    "    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)\n    loss_fn(model(x), y).backward()\n"
+    "    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)\n    loss_fn(model(x), "
+    "y).backward()\n"
     "    optimizer.second_step(zero_grad=True)",
     reference="https://arxiv.org/abs/2010.01412",
 )
@@ -106,8 +109,8 @@ BAD = (
     + CHECK.example_bad.replace("second_step(zero_grad=True)", "second_step(zero_grad=True)  # expect"),
     _HEAD
     + "for x, y in loader:\n    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)  # expect\n",
-    _HEAD
-    + "for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    optimizer.step()  # expect\n",
+    _HEAD + "for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    "
+    "optimizer.step()  # expect\n",
     _HEAD
     + """
 class Trainer:
@@ -132,14 +135,15 @@ train(model, loader, optimizer)
 )
 GOOD = (
     "import torch\nfrom sam import SAM\n" + CHECK.example_good,
-    _HEAD
-    + "for x, y in loader:\n    def closure():\n        loss = loss_fn(model(x), y)\n        loss.backward()\n        return loss\n"
+    _HEAD + "for x, y in loader:\n    def closure():\n        loss = loss_fn(model(x), y)\n        loss.backward()\n  "
+    "      return loss\n"
     "    loss_fn(model(x), y).backward()\n    optimizer.step(closure)\n    optimizer.zero_grad()\n",
     _HEAD
     + "def pass_(x, y):\n    loss_fn(model(x), y).backward()\nfor x, y in loader:\n    pass_(x, y)\n"
     + "    optimizer.first_step(zero_grad=True)\n    pass_(x, y)\n    optimizer.second_step(zero_grad=True)\n",
-    _HEAD
-    + "from lib import again\nfor x, y in loader:\n    loss_fn(model(x), y).backward()\n    optimizer.first_step(zero_grad=True)\n"
+    _HEAD + "from lib import again\nfor x, y in loader:\n    loss_fn(model(x), y).backward()\n    "
+    "optimizer.first_step(zero_grad=True)\n"
     "    again(model, model(x), y)\n    optimizer.second_step(zero_grad=True)\n",
-    "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor x in loader:\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
+    "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor x in loader:\n    loss.backward()\n    "
+    "optimizer.step()\n    optimizer.zero_grad()\n",
 )

@@ -18,7 +18,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="scheduler.step() comes before the first optimizer.step() of the loop or of the run",
-    why="the first learning rate of the schedule is skipped and every later one comes a step too early; since torch 1.1 "
+    why="the first learning rate of the schedule is skipped and every later one comes a step too early; since "
+    "torch 1.1 "
     "a scheduler is stepped after the optimizer",
     instead="call scheduler.step() after optimizer.step(), or at the end of the epoch",
     silent_when="the scheduler is no torch scheduler, the step is only taken when a counter says so, or a function of "
@@ -37,7 +38,8 @@ FIX = "unsafe"
 _STEPS_NOT = re.compile(r"prepare|setup|init|dict|[gs]et_|train_test_split|load|save|print|log|watch|\w*state_dict")
 # train(), agent.update(), self.train_epoch(); not progress.update() or net.train()
 _TRAINS = re.compile(
-    r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|optimi[sz]e|learn)(_\w*)?$"
+    r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|"
+    r"optimi[sz]e|learn)(_\w*)?$"
 )
 
 

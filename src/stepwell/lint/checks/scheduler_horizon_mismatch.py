@@ -15,7 +15,8 @@ CHECK = Check(
     name="scheduler-horizon-mismatch",
     severity="error",
     certainty="certain",
-    looks_for="the length of a schedule is counted in epochs and the scheduler is stepped per batch, or it is counted in "
+    looks_for="the length of a schedule is counted in epochs and the scheduler is stepped per batch, or it is "
+    "counted in "
     "batches and the scheduler is stepped per epoch",
     why="the schedule is over after a fraction of the training, or has hardly begun at its end",
     instead="count in the unit of the steps: len(loader) * epochs for a step per batch, epochs for a step per epoch",
@@ -43,9 +44,12 @@ _LENGTHS: dict[str, tuple[tuple[int, str], ...]] = {
     "get_cosine_with_hard_restarts_schedule_with_warmup": ((2, "num_training_steps"),),
     "get_scheduler": ((3, "num_training_steps"),),
 }
-_PER_EPOCH = re.compile(r"(steps?|iters?|iterations?|batch(es)?|updates?|samples?|it)_?(per|in|an|each)_?epoch|epoch_?(len|size|steps|length|iters)|^len_\w*loader", re.I)  # fmt: skip
-_EPOCHS = re.compile(r"^(n|num|max|total|nb|number_of|train|training|no_of|n_train|num_train)?_?epochs?(_num|_count|_no|_total)?$", re.I)  # fmt: skip
-_BATCHES = re.compile(r"^(n|num|max|total|nb)?_?(train(ing)?_?)?(total_?)?(steps|iters|iterations|updates)(_for_scheduler)?$|^t_total$", re.I)  # fmt: skip
+_PER_EPOCH = re.compile(r"(steps?|iters?|iterations?|batch(es)?|updates?|samples?|it)_?(per|in|an|each)_?epoch|"
+                        r"epoch_?(len|size|steps|length|iters)|^len_\w*loader", re.I)  # fmt: skip
+_EPOCHS = re.compile(r"^(n|num|max|total|nb|number_of|train|training|no_of|n_train|num_train)?_?epochs?(_num|"
+                     r"_count|_no|_total)?$", re.I)  # fmt: skip
+_BATCHES = re.compile(r"^(n|num|max|total|nb)?_?(train(ing)?_?)?(total_?)?(steps|iters|iterations|"
+                      r"updates)(_for_scheduler)?$|^t_total$", re.I)  # fmt: skip
 _PROCESSES = re.compile(
     r"accum|(num_processes|world_?size|n_?gpus?|num_gpus|num_devices)$", re.I
 )  # that Accelerate steps for; factors
