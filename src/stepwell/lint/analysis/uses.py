@@ -1,4 +1,5 @@
-"""All that a file does with an object, by the names that it goes by: for checks that claim that something never happens."""
+"""All that a file does with an object, by the names that the object has: for checks that claim that something never
+happens."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _HANDING = ("prepare", "setup", "setup_optimizers", "to")  # what comes back is 
 
 
 def uses(script: Script, made: ast.Call) -> list[ast.Attribute] | None:
-    """The attributes that are asked of what a call makes, under all names that it gets in the file. None where it may be
+    """The attributes that are asked of what a call makes, under all names that it gets. None where the object may be
     used by code that the file does not show: returned to a caller elsewhere, stored in a list, given to a library."""
     start = script.parents.get(id(made))
     while isinstance(start, ast.IfExp) and start.test is not made:
@@ -40,7 +41,8 @@ def uses(script: Script, made: ast.Call) -> list[ast.Attribute] | None:
 
 
 class _Walk:
-    """The names that an object has, found by following where it flows. A name is taken for the same in the whole file."""
+    """The names that an object has, found by following where it flows. A name means the same in the whole
+    file."""
 
     def __init__(self, script: Script) -> None:
         self.script = script

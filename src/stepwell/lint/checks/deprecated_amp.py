@@ -24,6 +24,7 @@ CHECK = Check(
 )
 FIX = "safe"
 _NAMES = ("autocast", "GradScaler")
+_OLD = tuple(f"torch.cuda.amp.{name}" for name in _NAMES)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -37,11 +38,12 @@ def find(script: Script) -> Iterator[Finding]:
                 yield script.finding(
                     CHECK, node, f"{names} of torch.cuda.amp is imported", fix=_of_import(script, node)
                 )
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _NAMES:
-            if script.full_name(node.func) in [f"torch.cuda.amp.{name}" for name in _NAMES]:
-                yield script.finding(
-                    CHECK, node, f"{edits.text(script, node.func)} is deprecated", fix=_of_call(script, node)
-                )
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and script.full_name(node.func) in _OLD
+        ):
+            yield script.finding(
+                CHECK, node, f"{edits.text(script, node.func)} is deprecated", fix=_of_call(script, node)
+            )
 
 
 def _of_call(script: Script, node: ast.Call) -> Fix | None:
@@ -58,8 +60,8 @@ def _of_import(script: Script, node: ast.ImportFrom) -> Fix | None:
     """The import and all uses together: the new functions take the device first."""
     if any(one.name not in _NAMES or one.asname for one in node.names) or node.lineno != node.end_lineno:
         return None
-    if any(isinstance(one, (ast.Import, ast.ImportFrom)) and one is not node and any((a.asname or a.name) in _NAMES for a in one.names)
-           for one in ast.walk(script.tree)):  # fmt: skip
+    others = [one for one in ast.walk(script.tree) if isinstance(one, (ast.Import, ast.ImportFrom)) and one is not node]
+    if any((one.asname or one.name) in _NAMES for other in others for one in other.names):
         return None
     changes: list[Edit] = []
     names = [one.name for one in node.names]

@@ -30,7 +30,9 @@ CHECK = Check(
 )
 FIX = ""
 
-_ADAM = frozenset(["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion", "AdaBelief", "AdamP", "Adam8bit", "AdamW8bit", "FusedAdam", "PagedAdamW", "PagedAdamW8bit", "SparseAdam"])  # fmt: skip
+_ADAM = frozenset(["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion", "AdaBelief", "AdamP", "Adam8bit",
+                   "AdamW8bit", "FusedAdam",
+                   "PagedAdamW", "PagedAdamW8bit", "SparseAdam"])  # fmt: skip
 _OWN_RATE = ("OneCycleLR", "CyclicLR", "LambdaLR")
 _TEST = re.compile(r"(^|/)tests?/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")  # where toys train for a step or two
 _RECURRENT = re.compile(r"LSTM|GRU|RNN")
@@ -107,7 +109,8 @@ def _is_over_model(script: Script, optimizer: Thing) -> bool:
 
 
 def _is_deep(script: Script, optimizer: Thing) -> bool:
-    """Whether a model is known to have more than one layer or two: linear models and toys are trained with 0.1 and more."""
+    """Whether a model is known to have more than one layer or two: linear models and toys are trained with
+    0.1 and more."""
     if "Toy" in script.source:
         return False
     for one in optimizer.of:
@@ -209,7 +212,7 @@ GOOD = (
     _HEAD
     + """
 optimizer = optim.Adam(model.parameters(), lr=1, betas=(0.9, 0.98), eps=1e-9)
-scheduler = optim.lr_scheduler.LambdaLR(optimizer, lambda step: 512 ** -0.5 * min((step + 1) ** -0.5, step * 4000 ** -1.5))
+scheduler = optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.04 * min((step + 1) ** -0.5, step * 4000 ** -1.5))
 """,
     _HEAD + "image = torch.rand(1, 3, 9, 9, requires_grad=True)\noptimizer = optim.Adam([image], lr=10)\n",
     "from prodigyopt import Prodigy\noptimizer = Prodigy(model.parameters(), lr=1.0)\n",

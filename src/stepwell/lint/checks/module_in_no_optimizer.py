@@ -62,7 +62,7 @@ def find(script: Script) -> Iterator[Finding]:
                     model.made,
                     f"{model.name} takes part in the loss, and no optimizer has its parameters",
                     [(backward.node, "its gradients are computed here"),
-                     *((one.made, "this optimizer does not have them") for one in optimizers[:2] if one.made is not None)],
+                     *((one.made, "not in this optimizer") for one in optimizers[:2] if one.made is not None)],
                 )  # fmt: skip
 
 

@@ -27,8 +27,8 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#constructing-it",
 )
 FIX = ""
-_WITHOUT = ("ReLU", "Dropout", "Identity", "Pool", "Softmax", "LogSoftmax", "Sigmoid", "Tanh", "GELU", "Flatten", "Upsample",
-            "ELU", "Pad", "Unfold", "Fold", "Shuffle", "SiLU", "Mish", "Hardswish", "Softplus", "Unflatten")  # fmt: skip
+_WITHOUT = ("ReLU", "Dropout", "Identity", "Pool", "Softmax", "LogSoftmax", "Sigmoid", "Tanh", "GELU", "Flatten",
+            "Upsample", "ELU", "Pad", "Unfold", "Fold", "Shuffle", "SiLU", "Mish", "Hardswish", "Softplus")  # fmt: skip
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -50,7 +50,8 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 change.node,
-                f"{_what(change)} after {optimizer.name or 'the optimizer'} of line {event.line} was built over its parameters",
+                f"{_what(change)} after {optimizer.name or 'the optimizer'} of line {event.line} was built "
+                "over its parameters",
                 [(event.node, "this optimizer holds the parameters of before"), (step.node, "and is stepped here")],
             )
 
@@ -98,9 +99,9 @@ def _change(made: Event, later: list[Event]) -> Event | None:
     assert optimizer is not None
     found: Event | None = None
     for event in later:
-        if event.kind == "make" and event.target is not None and event.target.kind == "optimizer":
-            if event.target.name == optimizer.name or any(a.is_same(b) for a in event.target.of for b in optimizer.of):
-                return None
+        other = event.target if event.kind == "make" else None
+        if other is not None and other.kind == "optimizer" and _replaces(other, optimizer):
+            return None
         if event.kind == "other" and event.name == "add_param_group" and event.is_on(optimizer):
             return None
         if found is None and event.kind in ("step", "backward") and event.is_on(optimizer):
@@ -110,6 +111,10 @@ def _change(made: Event, later: list[Event]) -> Event | None:
         elif found is not None and may_touch(event, optimizer) and event.kind == "unknown" and "group" in event.name:
             return None
     return found
+
+
+def _replaces(other: Thing, optimizer: Thing) -> bool:
+    return other.name == optimizer.name or any(a.is_same(b) for a in other.of for b in optimizer.of)
 
 
 def _surely(made: Event, change: Event) -> bool:

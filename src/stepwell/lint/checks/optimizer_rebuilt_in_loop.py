@@ -113,7 +113,8 @@ def _is_new(model: Thing, loop: Loop) -> bool:
             return True
         if event.kind in ("freeze", "unfreeze", "replace"):
             return True
-        if may_touch(event, model) and _RENEWS.search(event.name):
+        touched = may_touch(event, model) or (event.target is not None and event.target.is_same(model))
+        if touched and _RENEWS.search(event.name):
             return True
     return False
 
@@ -246,6 +247,16 @@ for x in loader:
 for epoch in range(10):
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+""",
+    _HEAD
+    + """
+for train_set in datasets:
+    model.reset_parameters()
+    optimizer = optim.Adam(model.parameters())
+    for x, y in train_set:
         optimizer.zero_grad()
         loss_fn(model(x), y).backward()
         optimizer.step()

@@ -35,10 +35,10 @@ def find(script: Script) -> Iterator[Finding]:
             continue
         seen.add(id(call))
         given = list(_sources(script, argument(call, 0, "params"), 5))
-        for event in script.of_kind("other"):
-            if event.name == "add_param_group" and event.target is optimizer and event.call is not None:
-                if event.call.args and not script.of_kind("replace") and not event.branches:
-                    given += _sources(script, event.call.args[0], 3)
+        added = [] if script.of_kind("replace") else script.of_kind("other")
+        for event in added:
+            if event.name == "add_param_group" and event.target is optimizer and event.call and not event.branches:
+                given += _sources(script, argument(event.call, 0, "param_group"), 3)
         yield from _doubled(script, given)
 
 

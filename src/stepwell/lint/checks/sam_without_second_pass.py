@@ -89,7 +89,8 @@ def _without_backward(script: Script) -> Iterator[Finding]:
     for key, (second, first) in bad.items():
         if key not in good and second.target is not None:
             yield script.finding(
-                CHECK, second.node, f"no backward pass comes between {second.target.name}.first_step() of line {first.line} "
+                CHECK, second.node, f"no backward pass comes between {second.target.name}.first_step() of line "
+                f"{first.line} "
                 "and second_step()", [(first.node, "the weights are perturbed here")],
             )  # fmt: skip
 

@@ -86,7 +86,7 @@ def find(script: Script) -> Iterator[Finding]:
 
 
 def _configured(script: Script) -> Iterator[Finding]:
-    """Schedulers that configure_optimizers of Lightning returns: stepped per epoch, unless "interval" says otherwise."""
+    """Schedulers that Lightning steps: per epoch, unless "interval" says otherwise."""
     if "configure_optimizers" not in script.source:
         return
     for function in ast.walk(script.tree):
@@ -303,13 +303,14 @@ import lightning.pytorch as pl
 class Model(pl.LightningModule):
     def configure_optimizers(self):
         optimizer = torch.optim.Adam(self.parameters())
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=self.trainer.estimated_stepping_batches)
+        total = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total)
         return [optimizer], [scheduler]
 """
 BAD = (
     *BAD,
-    _LIGHTNING.replace("_batches)", "_batches)  # expect"),
-    _LIGHTNING.replace("OneCycleLR(optimizer, 0.1, total_steps=self.trainer.estimated_stepping_batches)",
+    _LIGHTNING.replace("=total)", "=total)  # expect"),
+    _LIGHTNING.replace("OneCycleLR(optimizer, 0.1, total_steps=total)",
                        "CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs)  # expect")
     .replace("[scheduler]", "[{'scheduler': scheduler, 'interval': 'step'}]"),
 )  # fmt: skip
