@@ -24,13 +24,16 @@ def of_torch(scheduler: Thing | None) -> bool:
         and scheduler.kind == "scheduler"
         and scheduler.sure
         and scheduler.local is None
-        and is_scheduler(scheduler.cls)
+        and (is_scheduler(scheduler.cls) or bool(scheduler.either))
         and all(of_torch(one) for one in scheduler.either)
     )
 
 
 def is_class(scheduler: Thing | None, *names: str) -> bool:
-    return scheduler is not None and scheduler.cls.rsplit(".", 1)[-1] in names
+    """Whether this may be of one of these classes: branches may have made one or another."""
+    if scheduler is None:
+        return False
+    return scheduler.cls.rsplit(".", 1)[-1] in names or any(is_class(one, *names) for one in scheduler.either)
 
 
 def is_general(scheduler: Thing) -> bool:

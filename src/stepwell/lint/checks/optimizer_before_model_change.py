@@ -161,7 +161,7 @@ for x, y in loader:
     loss_fn(model(x), y).backward()
     optimizer.step()
 """
-BAD = (
+BAD: tuple[str, ...] = (
     CHECK.example_bad.replace("Linear(512, 10)", "Linear(512, 10)  # expect"),
     _HEAD
     + """

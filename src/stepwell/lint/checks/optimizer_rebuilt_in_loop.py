@@ -62,14 +62,16 @@ def _is_rebuilt(script: Script, event: Event) -> bool:
     if optimizer is None or optimizer.kind != "optimizer" or not event.loops or not _has_state(script, optimizer):
         return False
     loop = event.loops[-1]
-    paced = loop.role in ("epoch", "batch", "step") or "episode" in loop.target
+    step = _step(event, loop)
+    once = step is not None and step.loops == event.loops  # built for a single step
+    paced = loop.role in ("epoch", "batch", "step") or "episode" in loop.target or (loop.role == "" and once)
     if not paced or loop.once or loop.implicit or "copy" in optimizer.arguments:
         return False
     if any(is_inside(branch.node, loop.node, script) or branch.test is None for branch, _ in event.branches):
         return False
     if not optimizer.of or any(one.kind != "model" or _is_new(one, loop) for one in optimizer.of):
         return False
-    return not _depends(script, event, loop) and _step(event, loop) is not None and not _resets(loop, optimizer)
+    return not _depends(script, event, loop) and step is not None and not _resets(loop, optimizer)
 
 
 def is_inside(node: ast.AST, outer: ast.AST, script: Script) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script
-from stepwell.lint.analysis.schedules import is_class, of_torch, receiver
+from stepwell.lint.analysis.schedules import of_torch, receiver
 
 CHECK = Check(
     code="SW204",
@@ -37,7 +37,11 @@ def find(script: Script) -> Iterator[Finding]:
 
 def _is_bare(event: Event) -> bool:
     bare = event.call is not None and not event.call.args and not event.call.keywords
-    return event.name == "step" and bare and of_torch(event.target) and is_class(event.target, "ReduceLROnPlateau")
+    if event.target is None or not event.target.cls.endswith(
+        "ReduceLROnPlateau"
+    ):  # of branches that make others, it is ""
+        return False
+    return event.name == "step" and bare and of_torch(event.target)
 
 
 _HEAD = "\nfrom torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR\nimport torch\n"

@@ -61,7 +61,11 @@ def find(script: Script) -> Iterator[Finding]:
 
 
 def _is_plateau(event: Event) -> bool:
-    return event.name == "step" and of_torch(event.target) and is_class(event.target, "ReduceLROnPlateau")
+    if event.target is None or not event.target.cls.endswith(
+        "ReduceLROnPlateau"
+    ):  # of branches that make others, it is ""
+        return False
+    return event.name == "step" and of_torch(event.target)
 
 
 def _mode(script: Script, event: Event) -> str:

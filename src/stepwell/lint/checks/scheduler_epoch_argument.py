@@ -36,7 +36,7 @@ def find(script: Script) -> Iterator[Finding]:
             assert event.call is not None and event.target is not None
             given = (*event.call.args, *(one.value for one in event.call.keywords))
             made = event.target.made
-            words = event.target.cls.rsplit(".", 1)[-1]
+            words = event.target.cls.rsplit(".", 1)[-1] or "a class"
             yield script.finding(
                 CHECK,
                 event.node,

@@ -256,7 +256,7 @@ for epoch in range(epochs):
         scheduler.step()
 """
 _EPOCH = _BATCH.replace("        scheduler.step()", "    scheduler.step()")
-BAD = (
+BAD: tuple[str, ...] = (
     CHECK.example_bad.replace("T_max=num_epochs)", "T_max=num_epochs)  # expect"),
     _HEAD
     + "scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, epochs=epochs, steps_per_epoch=len(train_loader))  # expect"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
@@ -29,6 +30,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
 )
 FIX = ""
+_TRAINS = re.compile(r"(^|_|\.)(train|fit)(_|$)")  # of another file, given the optimizer
 _HARMLESS = frozenset(
     ["state_dict", "load_state_dict", "get_last_lr", "get_lr", "last_epoch", "base_lrs", "optimizer", "T_max", "gamma",
      "print_lr", "_last_lr", "best", "num_bad_epochs", "patience", "milestones", "verbose"]
@@ -37,6 +39,8 @@ _HARMLESS = frozenset(
 
 def find(script: Script) -> Iterator[Finding]:
     trains = [event for event in script.of_kind("step") if event.loops]
+    trains += [event for event in script.of_kind("unknown") if event.loops and _TRAINS.search(event.name)
+               and any(one.kind == "optimizer" for one in event.targets)]  # fmt: skip
     seen: set[int] = set()
     stepped = [event.target for event in script.of_kind("schedule") if event.target is not None]
     for scheduler in script.made("scheduler"):
@@ -56,7 +60,7 @@ def find(script: Script) -> Iterator[Finding]:
             CHECK,
             call,
             f"{name} is made here, and nothing steps it",
-            [(trains[0].node, "the optimizer is stepped here, and the learning rate stays the same")] if trains else [],
+            [(trains[0].node, "the optimizer is used here, and the learning rate stays the same")] if trains else [],
         )
 
 
