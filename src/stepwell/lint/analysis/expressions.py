@@ -84,8 +84,10 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
 def _guess(run: Interpreter, name: str) -> Value:
     """A name that nothing was seen of: defined elsewhere, or in a way that is not followed."""
     kind = kind_of_name(name)
-    if not kind or name in ("opt", "opts"):
-        return None
+    if not kind or name in ("opt", "opts") or (name[0].isupper() and len(name) > 2 and not name.isupper()):
+        return None  # Net of `from models import *` is a class
+    if name.startswith(("build_", "make_", "create_", "get_", "load_", "init_", "define_")):
+        return None  # a function that gives one
     made = Thing(kind, name, sure=False, whole=False)
     run.scope.module.names[name] = made
     return made
@@ -157,6 +159,8 @@ def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> 
     if owner.kind == "model":
         if name == "module":
             return owner
+        if name in ("optimizers", "lr_schedulers"):  # methods of a LightningModule
+            return Method(owner, name)
         if is_model_method(name) or kind_of_name(name) not in ("", "model"):
             if kind_of_name(name) and not is_model_method(name):
                 return _remember(owner, name, node, parent=False)

@@ -302,7 +302,7 @@ class Interpreter:
             for model in owner.of or (owner,):
                 self.emit(kind, target, model, extra={"known": value.known})
             return
-        inside = self.function is not None and getattr(self.function, "name", "") == "__init__"
+        inside = getattr(self.function, "name", "") == "__init__" and isinstance(target.value, ast.Name)
         if owner.kind == "model" and not inside:
             self.emit("replace", target, owner, name=target.attr, value=value)
         if isinstance(value, Thing) and owner.kind == "model" and value.kind == "model" and value.parent is None:

@@ -42,7 +42,7 @@ SCHEDULER_CLASSES = frozenset(
         "SWALR",
     ]
 )
-TRANSFORMERS_SCHEDULES = re.compile(r"transformers(\.\w+)*\.get_\w*schedule\w*$")
+TRANSFORMERS_SCHEDULES = re.compile(r"(transformers|diffusers)(\.\w+)*\.get_\w*schedule\w*$")
 
 LOSSES = frozenset(
     [

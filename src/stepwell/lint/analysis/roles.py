@@ -42,6 +42,8 @@ def role_of(node: ast.For | ast.AsyncFor | ast.While, over: Value) -> str:
         re.match(r"(tqdm\w*[.(]|\w*trange|range|count|itertools\.count|master_bar|progress_bar|track)", text)
         is not None
     )
+    if re.match(r"\(?(fold|seed|trial|repeat|run)\w*", target):
+        return "run"
     if ".split(" in text or "product(" in text or "KFold" in text:
         return "run"
     if _EPOCH.search(target) and not re.match(r"\(?\s*(batch|i|step)", target):

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from stepwell.findings import Check, Evidence, Finding, Fix, Source
 from stepwell.lint.analysis.events import Block, Event, Loop, events_of, loops_of
 from stepwell.lint.analysis.interest import Interest
 from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
+from stepwell.lint.analysis.lookup import assignments, full_name_of, imports, literal, resolved
 from stepwell.lint.analysis.paths import paths, pruned
 from stepwell.lint.analysis.values import Class, Function, Tensor, Thing
 
@@ -146,6 +148,28 @@ class Script:
             if isinstance(block, list) and any(one is statement for one in block):
                 return block
         return None
+
+    @cached_property
+    def assignments(self) -> dict[str, list[ast.expr | None]]:
+        """name, or ".attribute" -> all that the file assigns to it."""
+        return assignments(self.tree)
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """name -> the full name of what is imported under it."""
+        return imports(self.tree)
+
+    def full_name(self, node: ast.expr) -> str:
+        """The full name of a dotted name that was imported, or ""."""
+        return full_name_of(self.imports, node)
+
+    def resolved(self, node: ast.expr | None) -> ast.expr | None:
+        """What an expression is: for a name with one assignment in the file, what is assigned."""
+        return resolved(self.assignments, node)
+
+    def literal(self, node: ast.expr | None) -> Any:
+        """The number, text or tuple of literals that an expression is known to be, or None."""
+        return literal(self.assignments, node)
 
     # Findings
 
