@@ -425,7 +425,8 @@ def guard_of(run: Interpreter, decorator: ast.expr) -> str:
             return "no_grad" if isinstance(decorator.args[0], ast.Constant) and decorator.args[0].value is False else ""
         if found.name.rsplit(".", 1)[-1] in ("no_grad", "inference_mode"):
             return "no_grad"
-    return ""
+    text = ast.unparse(target)
+    return "maybe" if "grad" in text or "eval" in text or "infer" in text else ""
 
 
 _VISIT = {
