@@ -33,6 +33,9 @@ from stepwell.lint.analysis.values import (
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
 
+_USUAL = {  # names that no import of the file explains: of a cell, or of `import *`
+    "torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional", "optim": "torch.optim", "torchvision": "torchvision",
+}  # fmt: skip
 _OPERATORS = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -65,6 +68,8 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
         return holder.names[node.id]
     if node.id in BUILTINS:
         return External(node.id)
+    if node.id in _USUAL:
+        return External(_USUAL[node.id])
     return _guess(run, node.id)
 
 

@@ -13,7 +13,10 @@ TABLE = {
     "SW102": "zero_grad_outside_batch_loop",
     "SW103": "zero_grad_between",
     "SW110": "graph_retaining_accumulation",
+    "SW401": "eval_without_no_grad",
     "SW402": "eval_mode_not_restored",
+    "SW403": "eval_without_no_grad_unseen_caller",
+    "SW404": "eval_missing",
 }
 
 
