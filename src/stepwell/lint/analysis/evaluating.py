@@ -89,7 +89,7 @@ def _used(script: Script) -> set[int]:
         if isinstance(event.value, Tensor):
             found.update(id(part) for part in event.value.history())
     for event in script.of_kind("unknown"):
-        if re.search(r"backward|attack|adv|step|grad|optimi[sz]e|update", event.name.lower().rsplit(".", 1)[-1]):
+        if re.search(r"backward|attack|^adv|_adv|train|grad|optimi[sz]e", event.name.lower().rsplit(".", 1)[-1]):
             found.update(id(part) for one in event.extra.get("tensors", ()) for part in one.history())
     return found
 

@@ -37,6 +37,7 @@ _WORDS = frozenset(
         "training_step",
     ]
 )
+_NAMES = frozenset(["training_step", "validation_step", "test_step", "compute_loss"])  # called by frameworks
 
 
 class Interest:
@@ -54,7 +55,7 @@ class Interest:
             grown = False
             for name, nodes in names.items():
                 for node in nodes:
-                    if node not in interesting and not wanted.isdisjoint(self._words[node]):
+                    if node not in interesting and (name in _NAMES or not wanted.isdisjoint(self._words[node])):
                         interesting.add(node)
                         grown = True
                         if name not in ("__init__", "forward", "__call__", "main_"):

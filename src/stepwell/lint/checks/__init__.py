@@ -17,6 +17,9 @@ TABLE = {
     "SW402": "eval_mode_not_restored",
     "SW403": "eval_without_no_grad_unseen_caller",
     "SW404": "eval_missing",
+    "SW405": "functional_dropout_always_on",
+    "SW408": "softmax_before_cross_entropy",
+    "SW409": "logits_into_nll_or_bce",
 }
 
 
