@@ -18,6 +18,8 @@ TABLE = {
     "SW403": "eval_without_no_grad_unseen_caller",
     "SW404": "eval_missing",
     "SW405": "functional_dropout_always_on",
+    "SW406": "generator_not_detached",
+    "SW407": "generator_graph_wasted",
     "SW408": "softmax_before_cross_entropy",
     "SW409": "logits_into_nll_or_bce",
 }

@@ -1,0 +1,132 @@
+"""A discriminator's update whose gradients reach the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stepwell.lint.analysis.events import Event, Loop
+from stepwell.lint.analysis.flow import graph
+from stepwell.lint.analysis.relations import may_touch, updates
+from stepwell.lint.analysis.script import Script
+from stepwell.lint.analysis.values import Tensor, Thing
+
+
+@dataclass
+class Leak:
+    """`backward` is of the discriminator's loss, `step` of its optimizer; `forward` is the generator's; `update` is the step
+    of the generator's optimizer that uses what leaked, or None where `reset` comes first."""
+
+    backward: Event
+    step: Event
+    forward: Event
+    generator: Thing
+    update: Event | None
+    reset: Event | None
+
+
+def leaks(script: Script) -> Iterator[list[Leak]]:
+    """By the place of the backward pass; only where it leaks for every caller."""
+    found: dict[int, list[Leak]] = {}
+    for _, loop in script.loops:
+        if not loop.body or all(event.kind != "backward" for event in loop.events()):
+            continue
+        if any(inner is not loop and inner.loops[-1:] == (loop,) and _has_steps(inner) for _, inner in script.loops):
+            continue  # the loop inside is looked at
+        rounds = script.rounds(loop)
+        if rounds is None:
+            continue
+        for one in _in_rounds(script, loop, rounds):
+            found.setdefault(id(one.backward.node), []).append(one)
+    yield from found.values()
+
+
+def _has_steps(loop: Loop) -> bool:
+    return sum(event.kind == "step" for event in loop.events()) > 1
+
+
+def _in_rounds(script: Script, loop: Loop, rounds: list[list[Event]]) -> Iterator[Leak]:
+    best: dict[int, Leak] = {}
+    for way in rounds:
+        steps = [event for event in way if event.kind == "step" and event.target is not None and event.target.kind == "optimizer"]
+        if len({id(event.target) for event in steps}) < 2:
+            continue
+        for index, event in enumerate(way):
+            if event.kind == "backward" and isinstance(event.value, Tensor):
+                one = _leak(way, index, steps)
+                if one is not None and (id(event.node) not in best or best[id(event.node)].update is None):
+                    best[id(event.node)] = one
+    yield from best.values()
+
+
+def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
+    backward = way[index]
+    assert isinstance(backward.value, Tensor)
+    after = way[index + 1 :] + way[: index + 1]
+    step = next((event for event in after[: len(way) - index - 1] if event.kind == "step"), None)
+    if step is None or step.target is None or step.target.kind != "optimizer" or not step.target.of:
+        return None
+    parts = list(graph(backward.value))
+    for other in steps:
+        optimizer = other.target
+        assert optimizer is not None
+        if optimizer.is_same(step.target) or not optimizer.of or _share(optimizer, step.target):
+            continue
+        mine = [one for part in parts if part.by != "scaled" for one in part.models]
+        reached = next((one for one in mine if one.kind == "model" and updates(optimizer, one) and updates(step.target, one) is False), None)
+        trained = any(one.kind == "model" and updates(step.target, one) and updates(optimizer, one) is False for one in mine)
+        if reached is None or not trained:
+            continue
+        forward = next(
+            (event for event in way if event.kind == "forward" and event.target is not None and event.target.is_same(reached)
+             and any(event.value is part or part in _flat(event.value) for part in parts)), None)  # fmt: skip
+        if forward is None or forward.no_grad is not False:
+            continue
+        if any(event.kind == "freeze" and event.target is not None and updates(optimizer, event.target) is not False for event in way):
+            return None
+        if any(may_touch(event, optimizer) and _may_reset(event) for event in way):
+            return None
+        update, reset = _what_next(after, optimizer, step)
+        if update is None and reset is None:
+            return None
+        return Leak(backward, step, forward, reached, update, reset)
+    return None
+
+
+def _what_next(after: list[Event], optimizer: Thing, step: Event) -> tuple[Event | None, Event | None]:
+    """The next step of the other optimizer, or the next reset of its gradients."""
+    for event in after:
+        if event.kind == "step" and event.target is not None and event.target.is_same(optimizer):
+            return event, None
+        if event.kind == "zero":
+            if event.target is None:
+                return None, event
+            if event.target.kind == "optimizer":
+                if event.target.is_same(optimizer):
+                    return None, event
+            elif updates(optimizer, event.target) is not False:
+                return None, event
+    return None, None
+
+
+def _may_reset(event: Event) -> bool:
+    name = event.name.lower()
+    return any(word in name for word in ("zero", "reset", "grad", "toggle", "freeze"))
+
+
+def _share(one: Thing, other: Thing) -> bool:
+    """Whether two optimizers may update the same."""
+    return not (one.whole and other.whole) and any(updates(one, model) is not False for model in other.of)
+
+
+def _flat(value: object) -> list[object]:
+    return list(getattr(value, "items", ()))
+
+
+def is_by_design(script: Script, leak: Leak) -> bool:
+    """Lightning switches the gradients of the other networks off."""
+    from stepwell.lint.analysis.evaluating import text_of
+
+    function = leak.backward.function
+    text = text_of(script, function) if function is not None else script.source
+    return "toggle_optimizer" in text or "set_requires_grad" in text or "requires_grad" in text
