@@ -22,6 +22,9 @@ TABLE = {
     "SW407": "generator_graph_wasted",
     "SW408": "softmax_before_cross_entropy",
     "SW409": "logits_into_nll_or_bce",
+    "SW501": "resume_incomplete",
+    "SW502": "whole_module_pickled",
+    "SW503": "sampler_without_set_epoch",
 }
 
 
