@@ -66,47 +66,73 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
     step = next((event for event in after[: len(way) - index - 1] if event.kind == "step"), None)
     if step is None or step.target is None or step.target.kind != "optimizer" or not step.target.of:
         return None
+    own = next((number for number in range(index + 1, len(way)) if way[number] is step), index)
+    if any(_resets(event, step.target) for event in way[index:own]):
+        return None  # this backward pass is of another step
     parts = list(graph(backward.value))
     for other in steps:
         optimizer = other.target
         assert optimizer is not None
         if optimizer.is_same(step.target) or not optimizer.of or _share(optimizer, step.target):
             continue
-        mine = [one for part in parts if part.by != "scaled" for one in part.models]
-        reached = next((one for one in mine if one.kind == "model" and updates(optimizer, one) and updates(step.target, one) is False), None)
-        trained = any(one.kind == "model" and updates(step.target, one) and updates(optimizer, one) is False for one in mine)
-        if reached is None or not trained:
+        found = _generator(parts, optimizer, step.target)
+        if found is None or not _sees_real(way[: own + 1], step.target, optimizer):
             continue
-        forward = next(
-            (event for event in way if event.kind == "forward" and event.target is not None and event.target.is_same(reached)
-             and any(event.value is part or part in _flat(event.value) for part in parts)), None)  # fmt: skip
+        forward = next((event for event in way if event.kind == "forward" and event.node is found.node), None)
         if forward is None or forward.no_grad is not False:
             continue
         if any(event.kind == "freeze" and event.target is not None and updates(optimizer, event.target) is not False for event in way):
             return None
         if any(may_touch(event, optimizer) and _may_reset(event) for event in way):
             return None
-        update, reset = _what_next(after, optimizer, step)
+        update, reset = _what_next(after[own - index :], optimizer)
         if update is None and reset is None:
             return None
-        return Leak(backward, step, forward, reached, update, reset)
+        return Leak(backward, step, forward, found.models[-1], update, reset)
     return None
 
 
-def _what_next(after: list[Event], optimizer: Thing, step: Event) -> tuple[Event | None, Event | None]:
-    """The next step of the other optimizer, or the next reset of its gradients."""
+def _generator(parts: list[Tensor], optimizer: Thing, step: Thing) -> Tensor | None:
+    """What a model of the one optimizer computed, and one of the other optimizer was given."""
+    for part in parts:
+        if part.by != "model" or not any(updates(step, one) and updates(optimizer, one) is False for one in part.models):
+            continue
+        for inner in graph(part):
+            if inner is not part and inner.by == "model" and inner.models and (
+                updates(optimizer, inner.models[-1]) and updates(step, inner.models[-1]) is False
+            ):
+                return inner
+    return None
+
+
+def _sees_real(way: list[Event], step: Thing, optimizer: Thing) -> bool:
+    """Whether the model of `step` is also given something else: it tells fakes from what is real."""
+    for event in way:
+        if event.kind == "forward" and event.target is not None and updates(step, event.target) and isinstance(event.value, Tensor):
+            if not any(updates(optimizer, one) for part in graph(event.value) for one in part.models):
+                return True
+    return False
+
+
+def _what_next(after: list[Event], optimizer: Thing) -> tuple[Event | None, Event | None]:
+    """The next step of the other optimizer, or the next reset of its gradients. Two steps without a backward pass between
+    them belong to one loss."""
+    backward = False
     for event in after:
+        backward = backward or event.kind == "backward"
         if event.kind == "step" and event.target is not None and event.target.is_same(optimizer):
-            return event, None
-        if event.kind == "zero":
-            if event.target is None:
-                return None, event
-            if event.target.kind == "optimizer":
-                if event.target.is_same(optimizer):
-                    return None, event
-            elif updates(optimizer, event.target) is not False:
-                return None, event
+            return (event, None) if backward else (None, None)
+        if _resets(event, optimizer):
+            return None, event
     return None, None
+
+
+def _resets(event: Event, optimizer: Thing) -> bool:
+    if event.kind != "zero":
+        return False
+    if event.target is None:
+        return True
+    return event.target.is_same(optimizer) if event.target.kind == "optimizer" else updates(optimizer, event.target) is not False
 
 
 def _may_reset(event: Event) -> bool:
@@ -117,10 +143,6 @@ def _may_reset(event: Event) -> bool:
 def _share(one: Thing, other: Thing) -> bool:
     """Whether two optimizers may update the same."""
     return not (one.whole and other.whole) and any(updates(one, model) is not False for model in other.of)
-
-
-def _flat(value: object) -> list[object]:
-    return list(getattr(value, "items", ()))
 
 
 def is_by_design(script: Script, leak: Leak) -> bool:

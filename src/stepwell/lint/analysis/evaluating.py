@@ -61,7 +61,7 @@ def _evaluation(script: Script, root: Root, event: Event, modes: list[Event], us
     loop = next((one for one in reversed(event.loops) if one.role == "batch" and not one.implicit), None)
     if model is None or model.kind != "model" or loop is None or event.name not in ("", "forward"):
         return None
-    if any(id(one) in used for one in _tensors(event.value)):
+    if id(event.node) in used or any(id(one) in used for one in _tensors(event.value)):
         return None
     if any(one.kind in ("backward", "step", "grad", "zero", "load_state", "average") for one in loop.events()):
         return None
@@ -87,10 +87,15 @@ def _used(script: Script) -> set[int]:
     found: set[int] = set()
     for event in script.of_kind("backward", "grad"):
         if isinstance(event.value, Tensor):
-            found.update(id(part) for part in event.value.history())
+            found.update(one for part in event.value.history() for one in (id(part), id(part.node)))
     for event in script.of_kind("unknown"):
         if re.search(r"backward|attack|^adv|_adv|train|grad|optimi[sz]e", event.name.lower().rsplit(".", 1)[-1]):
-            found.update(id(part) for one in event.extra.get("tensors", ()) for part in one.history())
+            found.update(
+                number
+                for one in event.extra.get("tensors", ())
+                for part in one.history()
+                for number in (id(part), id(part.node))
+            )
     return found
 
 

@@ -74,15 +74,15 @@ bce = torch.nn.BCEWithLogitsLoss()
 BAD = (
     _gan(CHECK.example_bad.replace("retain_graph=True)", "retain_graph=True)  # expect")),
     _gan(
-        """fake = generator(z)
-optimizer_g.zero_grad()
-loss_g = bce(discriminator(fake), ones)
+        """optimizer_g.zero_grad()
+for _ in range(1):
+    optimizer_d.zero_grad()
+    fake = generator(z)
+    loss_d = bce(discriminator(fake), zeros) + bce(discriminator(real), ones)
+    loss_d.backward()  # expect
+    optimizer_d.step()
+loss_g = bce(discriminator(generator(z)), ones)
 loss_g.backward()
-optimizer_d.zero_grad()
-fake = generator(z)
-loss_d = bce(discriminator(fake), zeros)
-loss_d.backward()  # expect
-optimizer_d.step()
 optimizer_g.step()"""
     ),
     """
@@ -147,5 +147,18 @@ GOOD = (
     _gan(CHECK.example_bad.replace("generator(z)", "generator(z).data")),
     _gan("for p in generator.parameters():\n    p.requires_grad = False\n" + CHECK.example_bad),
     _gan("with torch.no_grad():\n    fake = generator(z)\n" + CHECK.example_bad.replace("fake = generator(z)\n", "").replace("\nloss_g = bce(discriminator(fake)", "\nloss_g = bce(discriminator(generator(z))")),
+    """
+import torch
+encoder, decoder = torch.nn.Linear(8, 4), torch.nn.Linear(4, 1)
+encoder_optimizer = torch.optim.SGD(encoder.parameters(), lr=0.01)
+decoder_optimizer = torch.optim.SGD(decoder.parameters(), lr=0.01)
+for x, y in loader:
+    encoder_optimizer.zero_grad()
+    decoder_optimizer.zero_grad()
+    loss = (decoder(encoder(x)) - y).abs().mean() + decoder(y).mean()
+    loss.backward()
+    decoder_optimizer.step()
+    encoder_optimizer.step()
+""",
     _gan(CHECK.example_bad.replace("optimizer_g.zero_grad()\n", "").replace("loss_g = ", "generator.zero_grad()\nloss_g = ")),
 )

@@ -115,7 +115,7 @@ def _is_resumed(script: Script, load: Event) -> bool:
         return False
     name = _name_of(script, load)
     if name and re.search(
-        rf"(?m)^\s*(?!print)[\w.\[\]'\", ]*(epoch|step|iter)\w*\s*=\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)", script.source
+        rf"(?m)^\s*(?!print)[\w.\[\]'\", ]*(epoch|step|iter|start|begin)\w*\s*=\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)", script.source
     ):
         return True
     around = [getattr(load.function, "name", "")]

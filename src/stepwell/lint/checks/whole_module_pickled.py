@@ -36,7 +36,7 @@ def find(script: Script) -> Iterator[Finding]:
 
 
 BAD = (
-    "import torch\n" + CHECK.example_bad.replace(")", ")  # expect"),
+    "import torch\nloss_fn(model(x), y).backward()\noptimizer.step()\n" + CHECK.example_bad + "  # expect",
     """
 import torch
 model = torch.nn.Linear(2, 2)
