@@ -40,32 +40,46 @@ class Evaluation:
 def evaluations(script: Script) -> Iterator[list[Evaluation]]:
     """The forward passes of evaluations, by their place in the source."""
     used = _used(script)
-    found: dict[int, list[Evaluation] | None] = {}
+    found: dict[tuple[int, int], list[Evaluation] | None] = {}
     for root in script.roots:
         modes: list[Event] = []
         for event in root.events:
             if event.kind in ("eval", "train"):
                 modes.append(event)
-            if event.kind == "forward":
-                one = _evaluation(script, root, event, modes, used)
-                before = found.setdefault(id(event.node), [])
+            loop = _loop(event) if event.kind == "forward" else None
+            if loop is not None:
+                key = id(event.node), id(loop.node)
+                one = _evaluation(script, root, event, loop, modes, used)
+                before = found.setdefault(key, [])
                 if one is None:
-                    found[id(event.node)] = None  # some caller trains with it
+                    found[key] = None  # some caller trains with it
                 elif before is not None:
                     before.append(one)
     yield from (places for places in found.values() if places)
 
 
-def _evaluation(script: Script, root: Root, event: Event, modes: list[Event], used: set[int]) -> Evaluation | None:
-    model = event.target
+def _loop(event: Event) -> Loop | None:
+    """The loop over batches around a forward pass, or that over epochs around a function that evaluates all data at once."""
     loop = next((one for one in reversed(event.loops) if one.role == "batch" and not one.implicit), None)
-    if model is None or model.kind != "model" or loop is None or event.name not in ("", "forward"):
+    if loop is None and NAMED.search(getattr(event.function, "name", "")):
+        loop = next((one for one in reversed(event.loops) if one.role in ("epoch", "step") and one.function is not event.function), None)
+    return loop
+
+
+def _evaluation(
+    script: Script, root: Root, event: Event, loop: Loop, modes: list[Event], used: set[int]
+) -> Evaluation | None:
+    model = event.target
+    if model is None or model.kind != "model" or event.name not in ("", "forward"):
         return None
-    if id(event.node) in used or any(id(one) in used for one in _tensors(event.value)):
+    if any(id(one) in used for one in _tensors(event.value)):
         return None
-    if any(one.kind in ("backward", "step", "grad", "zero", "load_state", "average") for one in loop.events()):
+    inside = loop if loop.role == "batch" else None
+    around = inside.events() if inside is not None else (one for one in root.events if one.function is event.function)
+    if any(one.kind in ("backward", "step", "grad", "zero", "load_state", "average") for one in around):
         return None
-    if _GRADIENTS.search(text_of(script, loop.node)) or _forward_needs_gradients(script, model):
+    where = loop.node if inside is not None or event.function is None else event.function
+    if _GRADIENTS.search(text_of(script, where)) or _forward_needs_gradients(script, model):
         return None
     name = getattr(event.function, "name", "")
     named = bool(NAMED.search(name) or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant("")))))
@@ -87,15 +101,10 @@ def _used(script: Script) -> set[int]:
     found: set[int] = set()
     for event in script.of_kind("backward", "grad"):
         if isinstance(event.value, Tensor):
-            found.update(one for part in event.value.history() for one in (id(part), id(part.node)))
+            found.update(id(part) for part in event.value.history())
     for event in script.of_kind("unknown"):
         if re.search(r"backward|attack|^adv|_adv|train|grad|optimi[sz]e", event.name.lower().rsplit(".", 1)[-1]):
-            found.update(
-                number
-                for one in event.extra.get("tensors", ())
-                for part in one.history()
-                for number in (id(part), id(part.node))
-            )
+            found.update(id(part) for one in event.extra.get("tensors", ()) for part in one.history())
     return found
 
 

@@ -85,7 +85,9 @@ def _guess(run: Interpreter, name: str) -> Value:
 
 def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
     owner = value(run, node.value)
-    return attribute(run, owner, node)
+    result = attribute(run, owner, node)
+    run.owner = (node, owner)
+    return result
 
 
 def attribute(run: Interpreter, owner: Value, node: ast.Attribute) -> Value:

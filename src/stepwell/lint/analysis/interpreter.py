@@ -60,6 +60,7 @@ class Interpreter:
         self.functions: list[Function] = []
         self.selves: dict[int, Thing] = {}
         self.shapes: dict[int, Value] = {}  # what the forward of a class returns
+        self.owner: tuple[ast.AST | None, Value] = (None, None)  # of the last attribute that was looked up
         self.quiet = 0
         self.left = STATEMENTS
         self.number = 0

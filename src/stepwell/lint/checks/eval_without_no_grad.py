@@ -40,8 +40,9 @@ def unguarded(script: Script) -> Iterator[Evaluation]:
     seen: set[int] = set()
     for places in evaluations(script):
         one = places[0]
-        if id(one.loop.node) not in seen and all(_is_unguarded(script, place) for place in places):
-            seen.add(id(one.loop.node))
+        around = one.loop.node if one.loop.role == "batch" else one.forward.function
+        if id(around) not in seen and all(_is_unguarded(script, place) for place in places):
+            seen.add(id(around))
             yield one
 
 
@@ -49,7 +50,9 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
     if one.forward.no_grad is not False or one.root.framework or _is_frozen(script, one):
         return False
     if one.mode is None:
-        return one.named and _trains(one.root) and one.model.sure
+        return one.named and one.loop.role == "batch" and _trains(one.root) and one.model.sure
+    if one.loop.role != "batch" and one.mode.function is not one.forward.function:
+        return False
     return one.mode.kind == "eval"
 
 
@@ -71,7 +74,9 @@ def finding(script: Script, check: Check, one: Evaluation) -> Finding:
     return script.finding(
         check,
         one.forward.node,
-        f"{one.model.name} goes over the loader of line {one.loop.node.lineno} without torch.no_grad()",  # type: ignore[attr-defined]
+        f"{one.model.name} goes over the loader of line {one.loop.node.lineno} without torch.no_grad()"  # type: ignore[attr-defined]
+        if one.loop.role == "batch"
+        else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line {one.loop.node.lineno}",  # type: ignore[attr-defined]
         evidence,
         fix=_fix(script, one),
     )
@@ -84,18 +89,16 @@ def _fix(script: Script, one: Evaluation) -> Fix | None:
         for node in script.tree.body
     ):
         return None
-    function = one.forward.function
-    if isinstance(function, ast.FunctionDef) and one.loop.function is function and one.mode is not None and not _uses_gradients(script, function):
+    function = one.loop.function if one.loop.role == "batch" else one.forward.function
+    if isinstance(function, ast.FunctionDef) and one.mode is not None and not _uses_gradients(script, function):
         edit = _decorator(script, function)
         return Fix("decorate the function with @torch.no_grad()", (edit,), safe=True) if edit is not None else None
-    if one.loop.function is function:
-        return _with(script, one.loop.node)
-    return None
+    return _with(script, one.loop.node) if one.loop.role == "batch" else None
 
 
 def _uses_gradients(script: Script, function: ast.FunctionDef) -> bool:
     inside = [event for event in script.events if event.function is function or function in _functions(event)]
-    if any(event.kind in ("backward", "step", "grad", "zero", "train") and event.kind != "train" for event in inside):
+    if any(event.kind in ("backward", "step", "grad", "zero") for event in inside):
         return True
     return any(isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)) for node in ast.walk(function)) or "grad" in text_of(
         script, function
@@ -202,6 +205,40 @@ test_loader = torch.utils.data.DataLoader(data)
 for x, y in test_loader:
     for crop in x:
         print(model(crop))  # expect
+""",
+)
+BAD += (
+    """
+import torch
+def test():
+    model.eval()
+    return (model(data.x).argmax(1) == data.y).float().mean().item()  # expect
+for epoch in range(200):
+    model.train()
+    optimizer.zero_grad()
+    loss = loss_fn(model(data.x), data.y)
+    loss.backward()
+    optimizer.step()
+    print(test())
+""",
+    """
+import torch
+def loss_of(model, batch):
+    return loss_fn(model(batch[0]), batch[1])  # expect
+def evaluate(model, loader):
+    model.eval()
+    total = 0
+    for batch in loader:
+        total += loss_of(model, batch).item()
+    model.train()
+    return total
+for epoch in range(200):
+    for batch in loader:
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        optimizer.step()
+    print(evaluate(model, val_loader))
 """,
 )
 GOOD = (
