@@ -264,6 +264,8 @@ def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
             for item in owner.items[1:]:
                 found = joined(found, item) if type(found) is type(item) else None
             return found
+    elif isinstance(owner, External) and owner.name.endswith(".__dict__"):
+        return External(f"{owner.name.removesuffix('.__dict__')}.some")
     elif isinstance(owner, Tensor):
         return owner if owner.by == "data" else computed("[]", node, (owner,)) if owner.by != "loss" else owner
     elif isinstance(owner, Thing):

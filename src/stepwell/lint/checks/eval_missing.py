@@ -104,9 +104,10 @@ def _layer(model: Thing) -> tuple[str, ast.AST | None] | None:
     last = model.cls.rsplit(".", 1)[-1]
     if model.local is not None:
         return _in_class(model.local, set())
-    if model.cls.startswith("torchvision.models") and re.match(r"resnet|densenet|vgg\w*_bn|vgg|alexnet|mobilenet|efficientnet|"
-                                                               r"inception|googlenet|wide_resnet|resnext|shuffle|regnet|convnext|vit_|swin", last):  # fmt: skip
-        return f"dropout or batch norm ({last})", None
+    if model.cls.startswith("torchvision.models"):
+        return f"dropout or batch norm ({'torchvision' if last == 'some' else last})", None
+    if model.cls in ("timm.create_model", "timm.models.create_model"):
+        return "dropout or batch norm (timm)", None
     if last == "Sequential" and model.made is not None:
         return _in_tree(model.made)
     if last == "from_pretrained":
@@ -134,6 +135,9 @@ def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
 
 def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Load):
+            if isinstance(node.value, ast.Name) and node.value.id == "self":
+                return "parts that depend on self.training", node
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
             if _LAYERS.match(name) and not (node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0):
