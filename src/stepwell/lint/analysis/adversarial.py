@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
         assert optimizer is not None
         if optimizer.is_same(step.target) or not optimizer.of or _share(optimizer, step.target):
             continue
-        found = _generator(parts, optimizer, step.target)
+        found = _generator(parts, {id(event.node) for event in way if event.kind == "forward"}, optimizer, step.target)
         if found is None or not _sees_real(way[: own + 1], step.target, optimizer):
             continue
         forward = next((event for event in way if event.kind == "forward" and event.node is found.node), None)
@@ -92,13 +93,13 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
     return None
 
 
-def _generator(parts: list[Tensor], optimizer: Thing, step: Thing) -> Tensor | None:
+def _generator(parts: list[Tensor], forwards: set[int], optimizer: Thing, step: Thing) -> Tensor | None:
     """What a model of the one optimizer computed, and one of the other optimizer was given."""
     for part in parts:
-        if part.by != "model" or not any(updates(step, one) and updates(optimizer, one) is False for one in part.models):
+        if id(part.node) not in forwards or not any(updates(step, one) and updates(optimizer, one) is False for one in part.models):
             continue
         for inner in graph(part):
-            if inner is not part and inner.by == "model" and inner.models and (
+            if inner is not part and id(inner.node) in forwards and inner.models and (
                 updates(optimizer, inner.models[-1]) and updates(step, inner.models[-1]) is False
             ):
                 return inner
@@ -151,4 +152,4 @@ def is_by_design(script: Script, leak: Leak) -> bool:
 
     function = leak.backward.function
     text = text_of(script, function) if function is not None else script.source
-    return "toggle_optimizer" in text or "set_requires_grad" in text or "requires_grad" in text
+    return bool(re.search(r"toggle_\w*optimizer|set_requires_grad|\.requires_grad\b|requires_grad_\(|toggle_grad|freeze", text))

@@ -84,7 +84,7 @@ def _may_be_put(script: Script, one: Evaluation) -> bool:
             continue
     for node in ast.walk(script.tree):
         if isinstance(node, ast.Call) and id(node) not in followed and isinstance(node.func, ast.Attribute):
-            if node.func.attr == "eval" or (node.func.attr == "train" and (node.args or node.keywords)):
+            if (node.func.attr == "eval" and not node.args) or (node.func.attr == "train" and (node.args or node.keywords)):
                 return True
             if node.func.attr == "apply" and "eval" in ast.unparse(node):
                 return True
