@@ -10,7 +10,7 @@ from stepwell.lint.analysis.events import Event, Loop
 from stepwell.lint.analysis.flow import graph
 from stepwell.lint.analysis.relations import may_touch, updates
 from stepwell.lint.analysis.script import Script
-from stepwell.lint.analysis.values import Tensor, Thing
+from stepwell.lint.analysis.values import Tensor, Thing, tensors
 
 
 @dataclass
@@ -109,8 +109,9 @@ def _generator(parts: list[Tensor], forwards: set[int], optimizer: Thing, step: 
 def _sees_real(way: list[Event], step: Thing, optimizer: Thing) -> bool:
     """Whether the model of `step` is also given something else: it tells fakes from what is real."""
     for event in way:
-        if event.kind == "forward" and event.target is not None and updates(step, event.target) and isinstance(event.value, Tensor):
-            if not any(updates(optimizer, one) for part in graph(event.value) for one in part.models):
+        if event.kind == "forward" and event.target is not None and updates(step, event.target):
+            outputs = list(tensors([event.value]))
+            if outputs and not any(updates(optimizer, one) for out in outputs for part in graph(out) for one in part.models):
                 return True
     return False
 

@@ -76,7 +76,7 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
 def _guess(run: Interpreter, name: str) -> Value:
     """A name that nothing was seen of: defined elsewhere, or in a way that is not followed."""
     kind = kind_of_name(name)
-    if not kind or name in ("opt", "opts"):
+    if not kind or name in ("opt", "opts") or (name[0].isupper() and name[1:2].islower()):  # `Generator` is a class
         return None
     made = Thing(kind, name, sure=False, whole=False)
     run.scope.module.names[name] = made
