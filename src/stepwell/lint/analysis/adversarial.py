@@ -96,11 +96,11 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
 def _generator(parts: list[Tensor], forwards: set[int], optimizer: Thing, step: Thing) -> Tensor | None:
     """What a model of the one optimizer computed, and one of the other optimizer was given."""
     for part in parts:
-        if id(part.node) not in forwards or not any(updates(step, one) and updates(optimizer, one) is False for one in part.models):
+        if id(part.node) not in forwards or not any(updates(step, one) and _is_apart(optimizer, one) for one in part.models):
             continue
         for inner in graph(part):
             if inner is not part and id(inner.node) in forwards and inner.models and (
-                updates(optimizer, inner.models[-1]) and updates(step, inner.models[-1]) is False
+                updates(optimizer, inner.models[-1]) and _is_apart(step, inner.models[-1])
             ):
                 return inner
     return None
@@ -140,6 +140,11 @@ def _resets(event: Event, optimizer: Thing) -> bool:
 def _may_reset(event: Event) -> bool:
     name = event.name.lower()
     return any(word in name for word in ("zero", "reset", "grad", "toggle", "freeze"))
+
+
+def _is_apart(optimizer: Thing, model: Thing) -> bool:
+    """Whether an optimizer has none of a model: all that it has is known, by its class or by its name."""
+    return updates(optimizer, model) is False or (bool(optimizer.of) and optimizer.whole and not updates(optimizer, model))
 
 
 def _share(one: Thing, other: Thing) -> bool:

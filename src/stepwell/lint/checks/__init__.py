@@ -25,6 +25,8 @@ TABLE = {
     "SW501": "resume_incomplete",
     "SW502": "whole_module_pickled",
     "SW503": "sampler_without_set_epoch",
+    "SW504": "target_network_in_optimizer",
+    "SW505": "average_before_step",
 }
 
 
