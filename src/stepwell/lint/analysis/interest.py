@@ -46,9 +46,10 @@ class Interest:
     def __init__(self, tree: ast.Module) -> None:
         self._words: dict[int, set[str]] = {}
         self._yields: set[int] = set()
+        self._aliases: set[str] = set()  # `from torch.optim import Adam as A`
         names: dict[str, list[int]] = {}
         self.module = self._read(tree, names)
-        wanted = set(_WORDS)
+        wanted = set(_WORDS) | self._aliases
         interesting: set[int] = set()
         grown = True
         while grown:
@@ -84,6 +85,8 @@ class Interest:
                     one.add(node.id)
                     if _is_maker(node.id):
                         one.add("optim")
+            elif isinstance(node, ast.ImportFrom):
+                self._aliases.update(one.asname for one in node.names if one.asname and _is_maker(one.name))
             elif isinstance(node, (ast.Yield, ast.YieldFrom)):
                 self._yields.add(function)
             todo += [(child, into, function) for child in ast.iter_child_nodes(node)]
@@ -98,7 +101,7 @@ class Interest:
 
 def _is_maker(name: str) -> bool:
     return name[:1].isupper() and (
-        (is_optimizer(f"torch.optim.{name}") and ("Adam" in name or name in _PLAIN))
+        (is_optimizer(f"torch.optim.{name}") and ("Adam" in name or "Muon" in name or name in _PLAIN))
         or is_scheduler(f"torch.optim.lr_scheduler.{name}")
     )
 

@@ -27,6 +27,18 @@ TABLE = {
     "SW503": "sampler_without_set_epoch",
     "SW504": "target_network_in_optimizer",
     "SW505": "average_before_step",
+    "SW901": "adam_with_coupled_decay",
+    "SW902": "sgd_momentum_without_nesterov",
+    "SW903": "lr_far_from_usual",
+    "SW904": "same_lr_across_families",
+    "SW905": "adam_on_transformer",
+    "SW906": "decay_on_norm_bias_embedding",
+    "SW907": "lr_not_scaled",
+    "SW908": "no_warmup_for_transformer",
+    "SW909": "no_clipping_for_recurrent",
+    "SW910": "clip_by_value",
+    "SW911": "checkpoint_without_optimizer",
+    "SW912": "one_optimizer_for_everything",
 }
 
 
