@@ -49,11 +49,19 @@ def unguarded(script: Script) -> Iterator[Evaluation]:
 def _is_unguarded(script: Script, one: Evaluation) -> bool:
     if one.forward.no_grad is not False or one.root.framework or _is_frozen(script, one):
         return False
+    if is_from_outside(one) and _is_called(script, getattr(one.root.function, "name", "")):
+        return False  # by a caller that was not followed, which may guard it
     if one.mode is None:
         return one.named and one.loop.role == "batch" and _trains(one.root) and one.model.sure
     if one.loop.role != "batch" and one.mode.function is not one.forward.function:
         return False
     return one.mode.kind == "eval"
+
+
+def _is_called(script: Script, name: str) -> bool:
+    return any(
+        isinstance(node, ast.Call) and name == getattr(node.func, "attr", getattr(node.func, "id", None)) for node in ast.walk(script.tree)
+    )
 
 
 def _is_frozen(script: Script, one: Evaluation) -> bool:

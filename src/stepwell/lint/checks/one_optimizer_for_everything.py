@@ -41,6 +41,7 @@ model = torch.nn.Linear(2, 2)
 o = torch.optim.Muon(model.parameters(), lr=0.02)  # expect
 """,
     """
+import torch
 from muon import Muon
 o = Muon(model.parameters(), lr=0.02)  # expect
 """,
