@@ -42,7 +42,7 @@ for epoch in range(start, 90):
 FIX = ""
 _OPTIMIZER = re.compile(r"(^|[^a-z])(optim|opt($|[^a-z])|optimizer)", re.I)
 _RESUME = re.compile(r"resum|continue_?(train|from)|start_?epoch|last_?epoch|restor", re.I)
-_LOADS = re.compile(r"load|restore|resume|optim|setup|prepare|init", re.I)
+_LOADS = re.compile(r"load|restore|resume|setup|prepare|initiali[sz]e", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -57,8 +57,8 @@ def find(script: Script) -> Iterator[Finding]:
         if id(event.node) in seen or not _is_resumed(script, event):
             continue
         seen.add(id(event.node))
-        model = next((one for one in script.of_kind("load_state") if one.function is event.function), None)
-        if model is None or not _is_of(script, model, event):
+        model = next((one for one in script.of_kind("load_state") if _is_near(one, event) and _is_of(script, one, event)), None)
+        if model is None:
             continue
         yield script.finding(
             CHECK,
@@ -76,6 +76,11 @@ def _saved(script: Script) -> tuple[Event, str] | None:
         for key in keys or ():
             if isinstance(key, str) and _OPTIMIZER.search(key) and not key.lower().endswith(("name", "args", "config", "cfg")):
                 return event, key
+        first = event.call.args[0] if event.call is not None and event.call.args else None
+        if isinstance(first, ast.Call) and isinstance(first.func, ast.Attribute) and first.func.attr == "state_dict" and (
+            _OPTIMIZER.search(ast.unparse(first.func.value))
+        ):
+            return event, ast.unparse(first.func.value)
     return None
 
 
@@ -83,6 +88,10 @@ def _loads_optimizer(script: Script) -> bool:
     """Whether anything may load the optimizer."""
     for event in script.events:
         if event.kind == "load_state" and event.target is not None and event.target.kind in ("optimizer", "engine", "accelerator"):
+            return True
+        if event.kind == "unknown" and any(one.kind == "checkpoint" for one in event.targets) and (
+            _LOADS.search(event.name) or any(one.kind in ("optimizer", "instance") for one in event.targets)
+        ):
             return True
         if event.kind == "unknown" and any(one.kind == "optimizer" and may_touch(event, one) for one in event.targets) and (
             _LOADS.search(event.name)
@@ -129,12 +138,22 @@ def _name_of(script: Script, load: Event) -> str:
     return ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else ""
 
 
+def _is_near(loaded: Event, load: Event) -> bool:
+    """Whether both are in one function, or the load is called from that of the other."""
+    inside = list(ast.walk(loaded.node))
+    return loaded.function is load.function or any(frame in inside for frame in load.frames)
+
+
 def _is_of(script: Script, loaded: Event, load: Event) -> bool:
     """Whether a state comes from this checkpoint."""
     name = _name_of(script, load)
     text = ast.unparse(loaded.node)
-    return bool(name and re.search(rf"(^|\W){re.escape(name)}\W", text)) or load.node in list(ast.walk(loaded.node)) or bool(
-        name and loaded.function is not None and re.search(rf"=.*{re.escape(name)}[.\[]", text_of(script, loaded.function))
+    inside = list(ast.walk(loaded.node))
+    if load.node in inside or any(frame in inside for frame in load.frames):
+        return True
+    return bool(name and re.search(rf"(^|\W){re.escape(name)}\W", text)) or bool(
+        name
+        and re.search(rf"=.*\b{re.escape(name)}[.\[]", text_of(script, loaded.function) if loaded.function else script.source)
     )
 
 
