@@ -49,7 +49,11 @@ def _has_steps(loop: Loop) -> bool:
 def _in_rounds(script: Script, loop: Loop, rounds: list[list[Event]]) -> Iterator[Leak]:
     best: dict[int, Leak] = {}
     for way in rounds:
-        steps = [event for event in way if event.kind == "step" and event.target is not None and event.target.kind == "optimizer"]
+        steps = [
+            event
+            for event in way
+            if event.kind == "step" and event.target is not None and event.target.kind == "optimizer"
+        ]
         if len({id(event.target) for event in steps}) < 2:
             continue
         for index, event in enumerate(way):
@@ -82,7 +86,10 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
         forward = next((event for event in way if event.kind == "forward" and event.node is found.node), None)
         if forward is None or forward.no_grad is not False:
             continue
-        if any(event.kind == "freeze" and event.target is not None and updates(optimizer, event.target) is not False for event in way):
+        if any(
+            event.kind == "freeze" and event.target is not None and updates(optimizer, event.target) is not False
+            for event in way
+        ):
             return None
         if any(may_touch(event, optimizer) and _may_reset(event) for event in way):
             return None
@@ -96,11 +103,16 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
 def _generator(parts: list[Tensor], forwards: set[int], optimizer: Thing, step: Thing) -> Tensor | None:
     """What a model of the one optimizer computed, and one of the other optimizer was given."""
     for part in parts:
-        if id(part.node) not in forwards or not any(updates(step, one) and _is_apart(optimizer, one) for one in part.models):
+        if id(part.node) not in forwards or not any(
+            updates(step, one) and _is_apart(optimizer, one) for one in part.models
+        ):
             continue
         for inner in graph(part):
-            if inner is not part and id(inner.node) in forwards and inner.models and (
-                updates(optimizer, inner.models[-1]) and _is_apart(step, inner.models[-1])
+            if (
+                inner is not part
+                and id(inner.node) in forwards
+                and inner.models
+                and (updates(optimizer, inner.models[-1]) and _is_apart(step, inner.models[-1]))
             ):
                 return inner
     return None
@@ -111,7 +123,9 @@ def _sees_real(way: list[Event], step: Thing, optimizer: Thing) -> bool:
     for event in way:
         if event.kind == "forward" and event.target is not None and updates(step, event.target):
             outputs = list(tensors([event.value]))
-            if outputs and not any(updates(optimizer, one) for out in outputs for part in graph(out) for one in part.models):
+            if outputs and not any(
+                updates(optimizer, one) for out in outputs for part in graph(out) for one in part.models
+            ):
                 return True
     return False
 
@@ -134,7 +148,11 @@ def _resets(event: Event, optimizer: Thing) -> bool:
         return False
     if event.target is None:
         return True
-    return event.target.is_same(optimizer) if event.target.kind == "optimizer" else updates(optimizer, event.target) is not False
+    return (
+        event.target.is_same(optimizer)
+        if event.target.kind == "optimizer"
+        else updates(optimizer, event.target) is not False
+    )
 
 
 def _may_reset(event: Event) -> bool:
@@ -144,7 +162,9 @@ def _may_reset(event: Event) -> bool:
 
 def _is_apart(optimizer: Thing, model: Thing) -> bool:
     """Whether an optimizer has none of a model: all that it has is known, by its class or by its name."""
-    return updates(optimizer, model) is False or (bool(optimizer.of) and optimizer.whole and not updates(optimizer, model))
+    return updates(optimizer, model) is False or (
+        bool(optimizer.of) and optimizer.whole and not updates(optimizer, model)
+    )
 
 
 def _share(one: Thing, other: Thing) -> bool:
@@ -158,4 +178,6 @@ def is_by_design(script: Script, leak: Leak) -> bool:
 
     function = leak.backward.function
     text = text_of(script, function) if function is not None else script.source
-    return bool(re.search(r"toggle_\w*optimizer|set_requires_grad|\.requires_grad\b|requires_grad_\(|toggle_grad|freeze", text))
+    return bool(
+        re.search(r"toggle_\w*optimizer|set_requires_grad|\.requires_grad\b|requires_grad_\(|toggle_grad|freeze", text)
+    )

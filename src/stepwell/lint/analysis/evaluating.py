@@ -11,8 +11,12 @@ from stepwell.lint.analysis.events import Event, Loop
 from stepwell.lint.analysis.script import Root, Script
 from stepwell.lint.analysis.values import Class, Many, Tensor, Thing, Value
 
-NAMED = re.compile(r"(^|_)(eval|evaluate|evaluation|evaluator|valid|validate|validation|val|test|dev|accuracy)(_|\d|$)", re.I)
-_LOADER = re.compile(r"(^|[^a-z])(val|valid|validation|test|dev|eval)[a-z]*_?(data)?_?(loader|dl|iter|batches|data|set)", re.I)
+NAMED = re.compile(
+    r"(^|_)(eval|evaluate|evaluation|evaluator|valid|validate|validation|val|test|dev|accuracy)(_|\d|$)", re.I
+)
+_LOADER = re.compile(
+    r"(^|[^a-z])(val|valid|validation|test|dev|eval)[a-z]*_?(data)?_?(loader|dl|iter|batches|data|set)", re.I
+)
 _GRADIENTS = re.compile(
     r"attack|adversar|perturb|fgsm|\bpgd|salien|requires_grad|autograd|\.grad\b|jacobian|hessian|_hook\(|backward|volatile|"
     r"\btta\b|tent\b|fisher|create_graph|enable_grad|captum|influence|env\.step|envs\.step|\.fit\(|hvp|optimi[sz]e|adapt"
@@ -62,7 +66,14 @@ def _loop(event: Event) -> Loop | None:
     """The loop over batches around a forward pass, or that over epochs around a function that evaluates all data at once."""
     loop = next((one for one in reversed(event.loops) if one.role == "batch" and not one.implicit), None)
     if loop is None and NAMED.search(getattr(event.function, "name", "")):
-        loop = next((one for one in reversed(event.loops) if one.role in ("epoch", "step") and one.function is not event.function), None)
+        loop = next(
+            (
+                one
+                for one in reversed(event.loops)
+                if one.role in ("epoch", "step") and one.function is not event.function
+            ),
+            None,
+        )
     return loop
 
 
@@ -121,7 +132,9 @@ def _forward_needs_gradients(script: Script, model: Thing) -> bool:
     if model.local is None:
         return False
     for one in model.local.lineage():
-        if isinstance(one, Class) and re.search(r"autograd|requires_grad_|no_grad|inference_mode|\.grad\(", text_of(script, one.node)):
+        if isinstance(one, Class) and re.search(
+            r"autograd|requires_grad_|no_grad|inference_mode|\.grad\(", text_of(script, one.node)
+        ):
             return True
     return False
 

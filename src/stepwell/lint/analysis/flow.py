@@ -7,8 +7,32 @@ from collections.abc import Iterator
 from stepwell.lint.analysis.values import Tensor, Thing
 
 _SAME = frozenset(
-    "[] view reshape permute transpose squeeze unsqueeze flatten to float double half cuda cpu contiguous t T clone "
-    "view_as reshape_as narrow movedim type type_as".split()
+    [
+        "[]",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "flatten",
+        "to",
+        "float",
+        "double",
+        "half",
+        "cuda",
+        "cpu",
+        "contiguous",
+        "t",
+        "T",
+        "clone",
+        "view_as",
+        "reshape_as",
+        "narrow",
+        "movedim",
+        "type",
+        "type_as",
+    ]
 )
 
 
@@ -17,7 +41,12 @@ def source(tensor: Tensor) -> Tensor:
     for _ in range(30):
         if tensor.by in _SAME and tensor.parts:
             tensor = tensor.parts[0]
-        elif tensor.by == "model" and tensor.inner is not None and tensor.inner.by in (*_SAME, "model") and tensor.inner is not tensor:
+        elif (
+            tensor.by == "model"
+            and tensor.inner is not None
+            and tensor.inner.by in (*_SAME, "model")
+            and tensor.inner is not tensor
+        ):
             tensor = tensor.inner
         else:
             return tensor

@@ -50,7 +50,8 @@ class Interpreter:
         self.frames: tuple[ast.AST, ...] = ()
         self.running: tuple[int, ...] = ()  # functions that are being followed
         self.no_grad: bool | None = False
-        self.lasts, self.lasting = False, self.no_grad  # whether a statement has set it for good
+        self.lasting: bool | None = False
+        self.lasts = False  # whether a statement has set it for good
         self.autocast: ast.AST | None = None
         self.function: ast.AST | None = None
         self.returned: list[Value] = []

@@ -20,7 +20,9 @@ class Names:
         self._names: dict[str, str] = {}
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                self._names.update({name: one.name for name, one in imported(node).items() if isinstance(one, External)})
+                self._names.update(
+                    {name: one.name for name, one in imported(node).items() if isinstance(one, External)}
+                )
         for statement in tree.body:
             if isinstance(statement, (*_FUNCTIONS, ast.ClassDef)):
                 self._names[statement.name] = f"<{statement.name}>"

@@ -36,13 +36,24 @@ def number(optimizer: Thing, position: int, keyword: str) -> float | None:
 def has_hidden(optimizer: Thing) -> bool:
     """Whether * or ** hides settings."""
     made = optimizer.made
-    return made is None or any(one.arg is None for one in made.keywords) or any(isinstance(one, ast.Starred) for one in made.args)
+    return (
+        made is None
+        or any(one.arg is None for one in made.keywords)
+        or any(isinstance(one, ast.Starred) for one in made.args)
+    )
 
 
 def attention(script: Script) -> ast.AST | None:
     """A call that makes or computes attention."""
     names = Names(script.tree)
-    return next((node for node in ast.walk(script.tree) if isinstance(node, ast.Call) and _ATTENTION.search(names.of(node.func))), None)
+    return next(
+        (
+            node
+            for node in ast.walk(script.tree)
+            if isinstance(node, ast.Call) and _ATTENTION.search(names.of(node.func))
+        ),
+        None,
+    )
 
 
 def layer(script: Script, pattern: str) -> ast.AST | None:

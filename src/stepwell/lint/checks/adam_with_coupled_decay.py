@@ -7,34 +7,40 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 
 CHECK = Check(
     code="SW901",
     name="adam-with-coupled-decay",
     severity="note",
     certainty="advice",
-    looks_for='Adam, NAdam or RAdam is given weight_decay, and not decoupled_weight_decay',
-    why='the decay is added to the gradient and divided by the second moment: weights with large gradients hardly decay; decoupled decay usually tunes better',
-    instead='use AdamW (tune weight_decay anew: its size means something else there)',
-    silent_when='weight_decay is 0 or no number in the source. Limits: graph networks use this form on purpose (GCN: Adam 0.01 with 5e-4)',
-    example_bad='optimizer = torch.optim.Adam(model.parameters(), weight_decay=1e-2)',
-    example_good='optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)',
-    reference='https://arxiv.org/abs/1711.05101',
+    looks_for="Adam, NAdam or RAdam is given weight_decay, and not decoupled_weight_decay",
+    why="the decay is added to the gradient and divided by the second moment: weights with large gradients hardly decay; decoupled decay usually tunes better",
+    instead="use AdamW (tune weight_decay anew: its size means something else there)",
+    silent_when="weight_decay is 0 or no number in the source. Limits: graph networks use this form on purpose (GCN: Adam 0.01 with 5e-4)",
+    example_bad="optimizer = torch.optim.Adam(model.parameters(), weight_decay=1e-2)",
+    example_good="optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)",
+    reference="https://arxiv.org/abs/1711.05101",
 )
 FIX = "unsafe"
 
 
 def find(script: Script) -> Iterator[Finding]:
     for event, optimizer, name in settings.optimizers(script):
-        if name not in ("Adam", "NAdam", "RAdam") or not optimizer.cls.startswith("torch.optim") or settings.has_hidden(optimizer):
+        if (
+            name not in ("Adam", "NAdam", "RAdam")
+            or not optimizer.cls.startswith("torch.optim")
+            or settings.has_hidden(optimizer)
+        ):
             continue
         decay = settings.number(optimizer, 4, "weight_decay")
         if not decay or optimizer.argument(-1, "decoupled_weight_decay") is not None:
             continue
         yield script.finding(
-            CHECK, event.node, f"{name} is given weight_decay={decay:g}, which it adds to the gradient", fix=_fix(script, optimizer.made, name)
+            CHECK,
+            event.node,
+            f"{name} is given weight_decay={decay:g}, which it adds to the gradient",
+            fix=_fix(script, optimizer.made, name),
         )
 
 

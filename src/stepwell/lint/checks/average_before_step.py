@@ -70,8 +70,12 @@ BAD = (
     CHECK.example_bad.replace("ema.update()", "ema.update()  # expect"),
     _LOOP.format("loss.backward()\n    model_ema.update(model)  # expect\n    optimizer.step()"),
     _LOOP.format("accelerator.backward(loss)\n    ema_model.step(model.parameters())  # expect\n    optimizer.step()"),
-    _LOOP.format("scaler.scale(loss).backward()\n    self.ema.update(model)  # expect\n    scaler.step(optimizer)\n    scaler.update()"),
-    _LOOP.format("loss.backward()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    update_ema(ema_model, model, 0.999)  # expect\n    optimizer.step()"),
+    _LOOP.format(
+        "scaler.scale(loss).backward()\n    self.ema.update(model)  # expect\n    scaler.step(optimizer)\n    scaler.update()"
+    ),
+    _LOOP.format(
+        "loss.backward()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    update_ema(ema_model, model, 0.999)  # expect\n    optimizer.step()"
+    ),
 )
 GOOD = (
     CHECK.example_good,

@@ -13,26 +13,30 @@ CHECK = Check(
     name="checkpoint-without-optimizer",
     severity="note",
     certainty="advice",
-    looks_for='inside the training loop a checkpoint is saved that holds weights only',
-    why='whoever resumes from it loses moments, schedule and epoch: the first updates are wrong',
-    instead='save the states of optimizer and scheduler and the epoch with the weights',
-    silent_when='the optimizer is saved anywhere in the file. Limits: weights are enough to evaluate and to fine-tune',
+    looks_for="inside the training loop a checkpoint is saved that holds weights only",
+    why="whoever resumes from it loses moments, schedule and epoch: the first updates are wrong",
+    instead="save the states of optimizer and scheduler and the epoch with the weights",
+    silent_when="the optimizer is saved anywhere in the file. Limits: weights are enough to evaluate and to fine-tune",
     example_bad="torch.save(model.state_dict(), 'last.pt')",
     example_good="torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'epoch': epoch}, 'last.pt')",
-    reference='https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html',
+    reference="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
 )
 FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if re.search(r"optim\w*(\[\w+\])?\.state_dict|opt\w*\.state_dict|save_state\(|save_checkpoint\(.*optim", script.source):
+    if re.search(
+        r"optim\w*(\[\w+\])?\.state_dict|opt\w*\.state_dict|save_state\(|save_checkpoint\(.*optim", script.source
+    ):
         return
     for places in script.places("save"):
         event = places[0]
         if _is_inside_training(event) and not (isinstance(event.value, Many) and event.value.keys is None):
             text = script.text(event.call.args[0]) if event.call is not None and event.call.args else ""
             if "state_dict" in text or isinstance(event.value, Many):
-                yield script.finding(CHECK, event.node, "this checkpoint of the training loop holds no state of the optimizer")
+                yield script.finding(
+                    CHECK, event.node, "this checkpoint of the training loop holds no state of the optimizer"
+                )
                 return
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Class, Script, Thing
-from stepwell.lint.analysis.evaluating import NAMED, Evaluation, evaluations, text_of
+from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
 from stepwell.lint.analysis.relations import may_touch
 
 CHECK = Check(
@@ -84,7 +84,9 @@ def _may_be_put(script: Script, one: Evaluation) -> bool:
             continue
     for node in ast.walk(script.tree):
         if isinstance(node, ast.Call) and id(node) not in followed and isinstance(node.func, ast.Attribute):
-            if (node.func.attr == "eval" and not node.args) or (node.func.attr == "train" and (node.args or node.keywords)):
+            if (node.func.attr == "eval" and not node.args) or (
+                node.func.attr == "train" and (node.args or node.keywords)
+            ):
                 return True
             if node.func.attr == "apply" and "eval" in ast.unparse(node):
                 return True
@@ -139,8 +141,16 @@ def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
             if isinstance(node.value, ast.Name) and node.value.id == "self":
                 return "parts that depend on self.training", node
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
-            if _LAYERS.match(name) and not (node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0):
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else node.func.id
+                if isinstance(node.func, ast.Name)
+                else ""
+            )
+            if _LAYERS.match(name) and not (
+                node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
+            ):
                 return name, node
     return None
 
@@ -228,7 +238,9 @@ for epoch in range(3):
 GOOD = (
     "import torchvision\n" + CHECK.example_good,
     BAD[1].replace("  # expect", "").replace("    with torch.no_grad", "    model.eval()\n    with torch.no_grad"),
-    BAD[2].replace("  # expect", "").replace("        for x, y in self.val_loader", "        self.model.eval()\n        for x, y in self.val_loader"),
+    BAD[2]
+    .replace("  # expect", "")
+    .replace("        for x, y in self.val_loader", "        self.model.eval()\n        for x, y in self.val_loader"),
     BAD[1].replace("  # expect", "").replace("nn.Dropout(0.5)", "nn.ReLU()"),
     BAD[1].replace("  # expect", "").replace("def test(", "def mc_dropout_test("),
     BAD[3].replace("  # expect", "").replace("    correct = 0", "    set_mode(model, training=False)\n    correct = 0"),

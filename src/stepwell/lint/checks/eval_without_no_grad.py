@@ -60,7 +60,8 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
 
 def _is_called(script: Script, name: str) -> bool:
     return any(
-        isinstance(node, ast.Call) and name == getattr(node.func, "attr", getattr(node.func, "id", None)) for node in ast.walk(script.tree)
+        isinstance(node, ast.Call) and name == getattr(node.func, "attr", getattr(node.func, "id", None))
+        for node in ast.walk(script.tree)
     )
 
 
@@ -108,9 +109,9 @@ def _uses_gradients(script: Script, function: ast.FunctionDef) -> bool:
     inside = [event for event in script.events if event.function is function or function in _functions(event)]
     if any(event.kind in ("backward", "step", "grad", "zero") for event in inside):
         return True
-    return any(isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)) for node in ast.walk(function)) or "grad" in text_of(
-        script, function
-    )
+    return any(
+        isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)) for node in ast.walk(function)
+    ) or "grad" in text_of(script, function)
 
 
 def _functions(event: object) -> tuple[ast.AST | None, ...]:
@@ -134,9 +135,8 @@ def _with(script: Script, loop: ast.AST) -> Fix | None:
         return None
     step = "    "
     made = [Edit(first.start, first.end, first.new + step)]
-    for number in range(statement.lineno + 1, (statement.end_lineno or statement.lineno) + 1):
-        if script.lines[number - 1].strip():
-            made.append(Edit((number, 1), (number, 1), step))
+    numbers = range(statement.lineno + 1, (statement.end_lineno or statement.lineno) + 1)
+    made += [Edit((number, 1), (number, 1), step) for number in numbers if script.lines[number - 1].strip()]
     return Fix("put the loop under torch.no_grad()", tuple(made), safe=True)
 
 
@@ -214,8 +214,6 @@ for x, y in test_loader:
     for crop in x:
         print(model(crop))  # expect
 """,
-)
-BAD += (
     """
 import torch
 def test():

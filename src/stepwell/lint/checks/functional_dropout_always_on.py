@@ -29,7 +29,9 @@ _DROPOUTS = frozenset(
     f"torch.nn.functional.{name}"
     for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 )
-_WANTED = re.compile(r"monte.?carlo|mc_?drop|mcdrop|(^|_)mc(_|$)|uncertain|bayes|always|stochastic|inference.time|test.time", re.I)
+_WANTED = re.compile(
+    r"monte.?carlo|mc_?drop|mcdrop|(^|_)mc(_|$)|uncertain|bayes|always|stochastic|inference.time|test.time", re.I
+)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -83,7 +85,8 @@ def _is_wanted(script: Script, call: ast.Call, method: ast.AST, cls: ast.ClassDe
 def _is_reached(cls: ast.ClassDef, name: str) -> bool:
     """Whether another method of the class calls this one, directly: a part of forward."""
     return any(
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name for node in ast.walk(cls)
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name
+        for node in ast.walk(cls)
     )
 
 
@@ -100,7 +103,11 @@ def _modules(tree: ast.Module, names: Names) -> set[int]:
             for base in cls.bases:
                 name = names.of(base)
                 last = name.rsplit(".", 1)[-1].strip("<>")
-                if name.startswith("torch.nn.") or last in ("Module", "LightningModule", "MessagePassing", "PreTrainedModel") or last in found:
+                if (
+                    name.startswith("torch.nn.")
+                    or last in ("Module", "LightningModule", "MessagePassing", "PreTrainedModel")
+                    or last in found
+                ):
                     found[cls.name] = cls
                     grown = True
                     break
@@ -109,10 +116,12 @@ def _modules(tree: ast.Module, names: Names) -> set[int]:
 
 def _fix(script: Script, call: ast.Call, own: str) -> Fix | None:
     end = (call.end_lineno or call.lineno, script.column(call.end_lineno or call.lineno, call.end_col_offset or 0) - 1)
-    last = max((*call.args, *(one.value for one in call.keywords)), key=lambda one: (one.end_lineno, one.end_col_offset))
+    last = max(
+        (*call.args, *(one.value for one in call.keywords)), key=lambda one: (one.end_lineno, one.end_col_offset)
+    )
     line = last.end_lineno or last.lineno
     place = (line, script.column(line, last.end_col_offset or 0))
-    if line == end[0] and "," in script.lines[line - 1][place[1] - 1 : end[1] - 1] or line != end[0]:
+    if (line == end[0] and "," in script.lines[line - 1][place[1] - 1 : end[1] - 1]) or line != end[0]:
         return None
     return Fix(f"pass training={own}.training", (Edit(end, end, f", training={own}.training"),), safe=True)
 

@@ -19,7 +19,9 @@ CHECK = Check(
     why="the backward pass goes through the whole generator, and nothing uses the result: time and memory are lost",
     instead="detach the fake: discriminator(fake.detach())",
     silent_when="the fake is detached or made under no_grad",
-    example_bad=gan.CHECK.example_good.replace(".detach()", "").replace("loss_d.backward()", "loss_d.backward(retain_graph=True)"),
+    example_bad=gan.CHECK.example_good.replace(".detach()", "").replace(
+        "loss_d.backward()", "loss_d.backward(retain_graph=True)"
+    ),
     example_good=gan.CHECK.example_good,
     reference="https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html",
 )
@@ -45,7 +47,11 @@ def find(script: Script) -> Iterator[Finding]:
 _make = gan._gan
 BAD = (
     _make(CHECK.example_bad.replace("retain_graph=True)", "retain_graph=True)  # expect")),
-    _make(CHECK.example_bad.replace("retain_graph=True)", "retain_graph=True)  # expect").replace("optimizer_g.zero_grad", "generator.zero_grad")),
+    _make(
+        CHECK.example_bad.replace("retain_graph=True)", "retain_graph=True)  # expect").replace(
+            "optimizer_g.zero_grad", "generator.zero_grad"
+        )
+    ),
     _make(
         """loss_d = discriminator(generator(z)).mean() - discriminator(real).mean()
 optimizer_d.zero_grad()
@@ -56,13 +62,19 @@ optimizer_g.zero_grad()
 loss_g.backward()
 optimizer_g.step()"""
     ),
-    gan.BAD[2].replace("            self.opt_g.zero_grad()\n", "").replace("            loss = (1", "            self.opt_g.zero_grad()\n            loss = (1"),
-    gan.BAD[3].replace("        netG.zero_grad()\n", "").replace("        errG =", "        netG.zero_grad()\n        errG ="),
+    gan.BAD[2]
+    .replace("            self.opt_g.zero_grad()\n", "")
+    .replace("            loss = (1", "            self.opt_g.zero_grad()\n            loss = (1"),
+    gan.BAD[3]
+    .replace("        netG.zero_grad()\n", "")
+    .replace("        errG =", "        netG.zero_grad()\n        errG ="),
 )
 GOOD = (
     _make(CHECK.example_good),
     _make(gan.CHECK.example_bad),
     gan.GOOD[2],
     gan.GOOD[3],
-    _make(CHECK.example_bad).replace("discriminator.parameters()", "[*discriminator.parameters(), *generator.parameters()]"),
+    _make(CHECK.example_bad).replace(
+        "discriminator.parameters()", "[*discriminator.parameters(), *generator.parameters()]"
+    ),
 )

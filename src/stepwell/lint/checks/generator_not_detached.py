@@ -143,10 +143,19 @@ if step % 5 == 0:
 )
 GOOD = (
     _gan(CHECK.example_good),
-    _gan(CHECK.example_bad.replace("optimizer_g.zero_grad()\n", "").replace("loss_g = ", "optimizer_g.zero_grad()\nloss_g = ")),
+    _gan(
+        CHECK.example_bad.replace("optimizer_g.zero_grad()\n", "").replace(
+            "loss_g = ", "optimizer_g.zero_grad()\nloss_g = "
+        )
+    ),
     _gan(CHECK.example_bad.replace("generator(z)", "generator(z).data")),
     _gan("for p in generator.parameters():\n    p.requires_grad = False\n" + CHECK.example_bad),
-    _gan("with torch.no_grad():\n    fake = generator(z)\n" + CHECK.example_bad.replace("fake = generator(z)\n", "").replace("\nloss_g = bce(discriminator(fake)", "\nloss_g = bce(discriminator(generator(z))")),
+    _gan(
+        "with torch.no_grad():\n    fake = generator(z)\n"
+        + CHECK.example_bad.replace("fake = generator(z)\n", "").replace(
+            "\nloss_g = bce(discriminator(fake)", "\nloss_g = bce(discriminator(generator(z))"
+        )
+    ),
     """
 import torch
 encoder, decoder = torch.nn.Linear(8, 4), torch.nn.Linear(4, 1)
@@ -160,5 +169,9 @@ for x, y in loader:
     decoder_optimizer.step()
     encoder_optimizer.step()
 """,
-    _gan(CHECK.example_bad.replace("optimizer_g.zero_grad()\n", "").replace("loss_g = ", "generator.zero_grad()\nloss_g = ")),
+    _gan(
+        CHECK.example_bad.replace("optimizer_g.zero_grad()\n", "").replace(
+            "loss_g = ", "generator.zero_grad()\nloss_g = "
+        )
+    ),
 )

@@ -32,7 +32,8 @@ def find(script: Script) -> Iterator[Finding]:
         found = [_raw(event.target, event.extra.get("given")) for event in places]
         if all(one is not None for one in found) and places[0].target is not None:
             event, last = places[0], found[0]
-            assert last is not None and event.target is not None
+            assert last is not None
+            assert event.target is not None
             name, kind = event.target.cls.rsplit(".", 1)[-1], last.cls.rsplit(".", 1)[-1]
             expects = "log-probabilities" if "nll" in name.lower() else "probabilities"
             yield script.finding(

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 
 CHECK = Check(
     code="SW903",
     name="lr-far-from-usual",
     severity="note",
     certainty="advice",
-    looks_for='the learning rate is more than 3 times above or below all that was published for this optimizer (and this kind of model)',
-    why='what works elsewhere by a factor of 10 more or less seldom works here',
-    instead='start from the published range, or run a range test',
-    silent_when='the rate is no number in the source. Limits: linear probes (SGD 30), large-batch recipes, losses that are sums and not means leave the range for good reasons',
-    example_bad='optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)',
-    example_good='optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)',
-    reference='https://arxiv.org/abs/2306.07179',
+    looks_for="the learning rate is more than 3 times above or below all that was published for this optimizer (and this kind of model)",
+    why="what works elsewhere by a factor of 10 more or less seldom works here",
+    instead="start from the published range, or run a range test",
+    silent_when="the rate is no number in the source. Limits: linear probes (SGD 30), large-batch recipes, losses that are sums and not means leave the range for good reasons",
+    example_bad="optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)",
+    example_good="optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)",
+    reference="https://arxiv.org/abs/2306.07179",
 )
 FIX = ""
 MARGIN = 3.0

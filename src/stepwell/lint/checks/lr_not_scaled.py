@@ -6,8 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 from stepwell.lint.analysis.names import Names
 
 CHECK = Check(
@@ -15,13 +14,13 @@ CHECK = Check(
     name="lr-not-scaled",
     severity="note",
     certainty="advice",
-    looks_for='several processes or accumulation make the batch larger, and the learning rate is a bare number',
-    why='a rate that was tuned for one process is too low for a batch that is N times as large',
-    instead='scale the rate: linearly with the batch for SGD with momentum, with its square root for Adam-type optimizers, and warm up',
-    silent_when='the rate is no bare number. Limits: the number may have been tuned for this batch',
-    example_bad='model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)',
-    example_good='model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1 * world_size)',
-    reference='https://arxiv.org/abs/1706.02677',
+    looks_for="several processes or accumulation make the batch larger, and the learning rate is a bare number",
+    why="a rate that was tuned for one process is too low for a batch that is N times as large",
+    instead="scale the rate: linearly with the batch for SGD with momentum, with its square root for Adam-type optimizers, and warm up",
+    silent_when="the rate is no bare number. Limits: the number may have been tuned for this batch",
+    example_bad="model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)",
+    example_good="model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1 * world_size)",
+    reference="https://arxiv.org/abs/1706.02677",
 )
 FIX = ""
 _LARGER = ("DistributedDataParallel", "FullyShardedDataParallel", "DistributedSampler")
@@ -30,9 +29,14 @@ _LARGER = ("DistributedDataParallel", "FullyShardedDataParallel", "DistributedSa
 def find(script: Script) -> Iterator[Finding]:
     names = Names(script.tree)
     larger = next(
-        (node for node in ast.walk(script.tree) if isinstance(node, ast.Call) and names.of(node.func).rsplit(".", 1)[-1] in _LARGER), None
+        (
+            node
+            for node in ast.walk(script.tree)
+            if isinstance(node, ast.Call) and names.of(node.func).rsplit(".", 1)[-1] in _LARGER
+        ),
+        None,
     )
-    if larger is None or "accumul" in script.source and "lr *" in script.source:
+    if larger is None or ("accumul" in script.source and "lr *" in script.source):
         return
     for event, optimizer, name in settings.optimizers(script):
         rate = settings.number(optimizer, 1, "lr")

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 
 CHECK = Check(
     code="SW909",
     name="no-clipping-for-recurrent",
     severity="note",
     certainty="advice",
-    looks_for='an LSTM, GRU or RNN is trained, and nothing clips its gradients',
-    why='gradients through many steps may grow without bound, and one such batch spoils the weights',
-    instead='clip the norm of the gradients, and log how often it bites',
-    silent_when='the source mentions clipping. Limits: short sequences rarely need it',
-    example_bad='model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()',
-    example_good='model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    clip_grad_norm_(model.parameters(), 1.0)\n    optimizer.step()\n    optimizer.zero_grad()',
-    reference='https://arxiv.org/abs/1211.5063',
+    looks_for="an LSTM, GRU or RNN is trained, and nothing clips its gradients",
+    why="gradients through many steps may grow without bound, and one such batch spoils the weights",
+    instead="clip the norm of the gradients, and log how often it bites",
+    silent_when="the source mentions clipping. Limits: short sequences rarely need it",
+    example_bad="model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()",
+    example_good="model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    clip_grad_norm_(model.parameters(), 1.0)\n    optimizer.step()\n    optimizer.zero_grad()",
+    reference="https://arxiv.org/abs/1211.5063",
 )
 FIX = ""
 
@@ -30,7 +29,9 @@ def find(script: Script) -> Iterator[Finding]:
     place = settings.layer(script, "LSTM|GRU|RNN|LSTMCell|GRUCell|RNNCell")
     step = next((event for event in script.of_kind("step") if event.loops), None)
     if place is not None and step is not None:
-        yield script.finding(CHECK, step.node, "a recurrent network is updated without clipping", [(place, "the recurrent layer")])
+        yield script.finding(
+            CHECK, step.node, "a recurrent network is updated without clipping", [(place, "the recurrent layer")]
+        )
 
 
 BAD = (

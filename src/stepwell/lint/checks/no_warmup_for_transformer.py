@@ -6,34 +6,38 @@ import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 
 CHECK = Check(
     code="SW908",
     name="no-warmup-for-transformer",
     severity="note",
     certainty="advice",
-    looks_for='a model with attention is trained, and neither a schedule nor a warmup is seen',
-    why='early steps of Adam at the full rate may diverge, and a rate that never falls leaves accuracy behind; nearly all published transformers warm up and decay',
-    instead='add a warmup (2/(1-beta2) steps is a safe default) and a decay',
+    looks_for="a model with attention is trained, and neither a schedule nor a warmup is seen",
+    why="early steps of Adam at the full rate may diverge, and a rate that never falls leaves accuracy behind; nearly all published transformers warm up and decay",
+    instead="add a warmup (2/(1-beta2) steps is a safe default) and a decay",
     silent_when="a scheduler is made, or the source mentions warmup, a schedule or a group's lr. Limits: diffusion transformers (DiT) train at a constant rate",
-    example_bad='model = nn.TransformerEncoder(layer, 6)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()',
-    example_good='model = nn.TransformerEncoder(layer, 6)\nscheduler = OneCycleLR(optimizer, 1e-3, total_steps=1000)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()\n    scheduler.step()',
-    reference='https://arxiv.org/abs/1910.04209',
+    example_bad="model = nn.TransformerEncoder(layer, 6)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()",
+    example_good="model = nn.TransformerEncoder(layer, 6)\nscheduler = OneCycleLR(optimizer, 1e-3, total_steps=1000)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()\n    scheduler.step()",
+    reference="https://arxiv.org/abs/1910.04209",
 )
 FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if re.search(r"warm_?up|sched|anneal|lr_lambda|\[.lr.\]|decay_lr|adjust_l|get_lr", script.source, re.I) or not settings.trains(script):
+    if re.search(
+        r"warm_?up|sched|anneal|lr_lambda|\[.lr.\]|decay_lr|adjust_l|get_lr", script.source, re.I
+    ) or not settings.trains(script):
         return
     place = settings.attention(script)
     made = next(((event, name) for event, _, name in settings.optimizers(script) if "Adam" in name), None)
     if place is None or made is None:
         return
     yield script.finding(
-        CHECK, made[0].node, f"the rate of {made[1]} is constant, and the model has attention", [(place, "attention is used here")]
+        CHECK,
+        made[0].node,
+        f"the rate of {made[1]} is constant, and the model has attention",
+        [(place, "attention is used here")],
     )
 
 

@@ -19,7 +19,7 @@ CHECK = Check(
     looks_for="a checkpoint of this file holds the state of the optimizer, and where training is resumed the optimizer never "
     "loads it",
     why="momentum and second moments begin anew: the first updates after the resume are wrong, and the loss jumps",
-    instead="load it: optimizer.load_state_dict(checkpoint[\"optimizer\"])",
+    instead='load it: optimizer.load_state_dict(checkpoint["optimizer"])',
     silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or a function of "
     "another file is given the optimizer and loads",
     example_bad="""if resume:
@@ -57,7 +57,9 @@ def find(script: Script) -> Iterator[Finding]:
         if id(event.node) in seen or not _is_resumed(script, event):
             continue
         seen.add(id(event.node))
-        model = next((one for one in script.of_kind("load_state") if _is_near(one, event) and _is_of(script, one, event)), None)
+        model = next(
+            (one for one in script.of_kind("load_state") if _is_near(one, event) and _is_of(script, one, event)), None
+        )
         if model is None:
             continue
         yield script.finding(
@@ -74,11 +76,18 @@ def _saved(script: Script) -> tuple[Event, str] | None:
     for event in script.of_kind("save"):
         keys = event.value.keys if isinstance(event.value, Many) else None
         for key in keys or ():
-            if isinstance(key, str) and _OPTIMIZER.search(key) and not key.lower().endswith(("name", "args", "config", "cfg")):
+            if (
+                isinstance(key, str)
+                and _OPTIMIZER.search(key)
+                and not key.lower().endswith(("name", "args", "config", "cfg"))
+            ):
                 return event, key
         first = event.call.args[0] if event.call is not None and event.call.args else None
-        if isinstance(first, ast.Call) and isinstance(first.func, ast.Attribute) and first.func.attr == "state_dict" and (
-            _OPTIMIZER.search(ast.unparse(first.func.value))
+        if (
+            isinstance(first, ast.Call)
+            and isinstance(first.func, ast.Attribute)
+            and first.func.attr == "state_dict"
+            and (_OPTIMIZER.search(ast.unparse(first.func.value)))
         ):
             return event, ast.unparse(first.func.value)
     return None
@@ -87,33 +96,62 @@ def _saved(script: Script) -> tuple[Event, str] | None:
 def _loads_optimizer(script: Script) -> bool:
     """Whether anything may load the optimizer."""
     for event in script.events:
-        if event.kind == "load_state" and event.target is not None and event.target.kind in ("optimizer", "engine", "accelerator"):
-            return True
-        if event.kind == "unknown" and any(one.kind == "checkpoint" for one in event.targets) and (
-            _LOADS.search(event.name) or any(one.kind in ("optimizer", "instance") for one in event.targets)
+        if (
+            event.kind == "load_state"
+            and event.target is not None
+            and event.target.kind in ("optimizer", "engine", "accelerator")
         ):
             return True
-        if event.kind == "unknown" and any(one.kind == "optimizer" and may_touch(event, one) for one in event.targets) and (
-            _LOADS.search(event.name)
+        if (
+            event.kind == "unknown"
+            and any(one.kind == "checkpoint" for one in event.targets)
+            and (_LOADS.search(event.name) or any(one.kind in ("optimizer", "instance") for one in event.targets))
+        ):
+            return True
+        if (
+            event.kind == "unknown"
+            and any(one.kind == "optimizer" and may_touch(event, one) for one in event.targets)
+            and (_LOADS.search(event.name))
         ):
             return True
     for node in ast.walk(script.tree):
         if not isinstance(node, ast.Call):
-            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and isinstance(node.slice, ast.Constant):
-                if isinstance(node.slice.value, str) and _OPTIMIZER.search(node.slice.value) and re.search(
-                    r"ck?pt|check|state|saved|loaded|load|resume|snap|dict|^[a-z]{1,4}$", ast.unparse(node.value), re.I
+            if (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.ctx, ast.Load)
+                and isinstance(node.slice, ast.Constant)
+            ):
+                if (
+                    isinstance(node.slice.value, str)
+                    and _OPTIMIZER.search(node.slice.value)
+                    and re.search(
+                        r"ck?pt|check|state|saved|loaded|load|resume|snap|dict|^[a-z]{1,4}$",
+                        ast.unparse(node.value),
+                        re.I,
+                    )
                 ):
                     return True
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
         if name.startswith(("load", "restore", "resume", "_load")) and _OPTIMIZER.search(ast.unparse(node)):
             return True
-        if name in ("load_state_dict", "load_state", "restore") and isinstance(node.func, ast.Attribute) and not re.search(
-            r"model|net|module|self|encoder|decoder|sched|scaler|ema|head|criterion", ast.unparse(node.func.value), re.I
+        if (
+            name in ("load_state_dict", "load_state", "restore")
+            and isinstance(node.func, ast.Attribute)
+            and not re.search(
+                r"model|net|module|self|encoder|decoder|sched|scaler|ema|head|criterion",
+                ast.unparse(node.func.value),
+                re.I,
+            )
         ):
             return True  # of something whose kind its name does not tell
-        if name in ("get", "pop") and node.args and isinstance(node.args[0], ast.Constant) and isinstance(
-            node.args[0].value, str) and _OPTIMIZER.search(node.args[0].value):
+        if (
+            name in ("get", "pop")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and isinstance(node.args[0].value, str)
+            and _OPTIMIZER.search(node.args[0].value)
+        ):
             return True
     return False
 
@@ -124,18 +162,23 @@ def _is_resumed(script: Script, load: Event) -> bool:
         return False
     name = _name_of(script, load)
     if name and re.search(
-        rf"(?m)^\s*(?!print)[\w.\[\]'\", ]*(epoch|step|iter|start|begin)\w*\s*=\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)", script.source
+        rf"(?m)^\s*(?!print)[\w.\[\]'\", ]*(epoch|step|iter|start|begin)\w*\s*=\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)",
+        script.source,
     ):
         return True
     around = [getattr(load.function, "name", "")]
     around += [branch.test or "" for branch, index in load.branches if index == int(branch.negated)]
     around += [ast.unparse(argument) for argument in getattr(load.node, "args", ())[:1]]
-    return any(_RESUME.search(text) for text in around) and not re.search(r"test|eval|infer|finetune|pretrain", around[0])
+    return any(_RESUME.search(text) for text in around) and not re.search(
+        r"test|eval|infer|finetune|pretrain", around[0]
+    )
 
 
 def _name_of(script: Script, load: Event) -> str:
     statement = script.statement(load.node)
-    return ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else ""
+    return (
+        ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else ""
+    )
 
 
 def _is_near(loaded: Event, load: Event) -> bool:
@@ -153,7 +196,9 @@ def _is_of(script: Script, loaded: Event, load: Event) -> bool:
         return True
     return bool(name and re.search(rf"(^|\W){re.escape(name)}\W", text)) or bool(
         name
-        and re.search(rf"=.*\b{re.escape(name)}[.\[]", text_of(script, loaded.function) if loaded.function else script.source)
+        and re.search(
+            rf"=.*\b{re.escape(name)}[.\[]", text_of(script, loaded.function) if loaded.function else script.source
+        )
     )
 
 
@@ -165,7 +210,9 @@ for epoch in range(start, 90):
         loss_fn(model(x), y).backward()
         optimizer.step()
 """
-_SAVE = '    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, "last.pt")\n'
+_SAVE = (
+    '    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, "last.pt")\n'
+)
 
 
 def _resume(code: str) -> str:
@@ -173,7 +220,10 @@ def _resume(code: str) -> str:
 
 
 BAD = (
-    "import torch\n" + CHECK.example_bad.replace('"last.pt")\n    model', '"last.pt")  # expect\n    model').replace("train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"),
+    "import torch\n"
+    + CHECK.example_bad.replace('"last.pt")\n    model', '"last.pt")  # expect\n    model').replace(
+        "train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"
+    ),
     _resume("""
 if args.resume:
     ckpt = torch.load(args.resume)  # expect
@@ -222,7 +272,8 @@ main()
 """,
 )
 GOOD = (
-    "import torch\n" + CHECK.example_good.replace("train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"),
+    "import torch\n"
+    + CHECK.example_good.replace("train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"),
     _resume('model.load_state_dict(torch.load("pretrained.pt"))\nstart = 0'),
     _resume("""
 if args.evaluate:
@@ -242,9 +293,13 @@ if args.resume:
     start = load_checkpoint(model, optimizer, torch.load(args.resume))
     model.load_state_dict(model.state_dict())
 """),
-    _TRAIN.replace("for epoch", """if resume:
+    _TRAIN.replace(
+        "for epoch",
+        """if resume:
     checkpoint = torch.load("last.pt")
     model.load_state_dict(checkpoint["model"])
     start = checkpoint["epoch"]
-for epoch""") + '    torch.save({"model": model.state_dict(), "epoch": epoch}, "last.pt")\n',
+for epoch""",
+    )
+    + '    torch.save({"model": model.state_dict(), "epoch": epoch}, "last.pt")\n',
 )

@@ -6,21 +6,20 @@ import ast
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 
 CHECK = Check(
     code="SW904",
     name="same-lr-across-families",
     severity="note",
     certainty="advice",
-    looks_for='an SGD and an Adam-type optimizer of the same model are given the same learning rate',
-    why='their published ranges differ 10 to 100 times: a comparison at one rate measures the rate, not the optimizer',
-    instead='tune the learning rate of each',
-    silent_when='the rates differ, or the models do. Limits: a rate from the command line may be set per optimizer by whoever calls',
+    looks_for="an SGD and an Adam-type optimizer of the same model are given the same learning rate",
+    why="their published ranges differ 10 to 100 times: a comparison at one rate measures the rate, not the optimizer",
+    instead="tune the learning rate of each",
+    silent_when="the rates differ, or the models do. Limits: a rate from the command line may be set per optimizer by whoever calls",
     example_bad="if name == 'sgd':\n    optimizer = SGD(model.parameters(), lr=lr)\nelse:\n    optimizer = Adam(model.parameters(), lr=lr)",
     example_good="if name == 'sgd':\n    optimizer = SGD(model.parameters(), lr=0.1)\nelse:\n    optimizer = Adam(model.parameters(), lr=1e-3)",
-    reference='https://arxiv.org/abs/1910.05446',
+    reference="https://arxiv.org/abs/1910.05446",
 )
 FIX = ""
 
@@ -36,7 +35,11 @@ def find(script: Script) -> Iterator[Finding]:
         if "Adam" not in name or rate is None or optimizer.made is None or not optimizer.made.args:
             continue
         for text, node, call in plain:
-            same = isinstance(call, ast.Call) and bool(call.args) and ast.unparse(call.args[0]) == ast.unparse(optimizer.made.args[0])
+            same = (
+                isinstance(call, ast.Call)
+                and bool(call.args)
+                and ast.unparse(call.args[0]) == ast.unparse(optimizer.made.args[0])
+            )
             if text == ast.unparse(rate) and same:
                 yield script.finding(
                     CHECK, event.node, f"{name} has the learning rate of SGD, {text}", [(node, "SGD has it here")]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
-from stepwell.lint.analysis import Event, Loop, Root, Script, Thing
+from stepwell.lint.analysis import Event, Loop, Script, Thing
 
 CHECK = Check(
     code="SW503",
@@ -38,10 +38,9 @@ def find(script: Script) -> Iterator[Finding]:
         sampler = event.target
         if sampler is None or sampler.kind != "sampler" or not _shuffles(script, sampler, event):
             continue
-        loop = _epochs(script)
-        if loop is None:
+        epochs = _epochs(script)
+        if epochs is None:
             continue
-        root, epochs = loop
         yield script.finding(
             CHECK,
             event.node,
@@ -67,16 +66,16 @@ def _shuffles(script: Script, sampler: Thing, made: Event) -> bool:
     return not _OTHER.search(getattr(made.function, "name", ""))
 
 
-def _epochs(script: Script) -> tuple[Root, Loop] | None:
+def _epochs(script: Script) -> Loop | None:
     """The loop over epochs that trains over a loader."""
-    for root, loop in script.loops:
+    for _, loop in script.loops:
         if loop.role == "epoch" and not loop.once and isinstance(loop.node, ast.For) and any(
             event.kind in ("backward", "step") and any(one.role == "batch" for one in event.loops[event.loops.index(loop) + 1 :])
             for event in loop.events()
             if loop in event.loops
         ):  # fmt: skip
             iterated = ast.unparse(loop.node.iter)
-            return (root, loop) if iterated not in ("range(1)", "range(0, 1)") else None
+            return loop if iterated not in ("range(1)", "range(0, 1)") else None
     return None
 
 
@@ -91,7 +90,10 @@ def _fix(script: Script, sampler: Thing, made: Event, epochs: Loop) -> Fix | Non
     target = statement.targets[0]
     name = ast.unparse(target)
     same = made.function is epochs.function or made.function is None
-    if not (isinstance(target, ast.Name) and same or name.startswith("self.") and name.count(".") == 1 and _is_method(script, epochs)):
+    if not (
+        (isinstance(target, ast.Name) and same)
+        or (name.startswith("self.") and name.count(".") == 1 and _is_method(script, epochs))
+    ):
         return None
     if node.body[0].lineno == node.lineno:
         return None
@@ -100,7 +102,8 @@ def _fix(script: Script, sampler: Thing, made: Event, epochs: Loop) -> Fix | Non
 
 
 def _is_method(script: Script, epochs: Loop) -> bool:
-    return bool(getattr(getattr(epochs.function, "args", None), "args", None)) and epochs.function.args.args[0].arg == "self"  # type: ignore[union-attr]
+    arguments = getattr(epochs.function, "args", None)
+    return arguments is not None and bool(arguments.args) and arguments.args[0].arg == "self"
 
 
 _STEP = """
@@ -110,7 +113,10 @@ _STEP = """
 """
 _HEAD = "import torch\nfrom torch.utils.data import DataLoader, DistributedSampler\n"
 BAD = (
-    _HEAD + CHECK.example_bad.replace("(train_set)\nl", "(train_set)  # expect\nl").replace("\n        train_step(x, y)", _STEP),
+    _HEAD
+    + CHECK.example_bad.replace("(train_set)\nl", "(train_set)  # expect\nl").replace(
+        "\n        train_step(x, y)", _STEP
+    ),
     """
 import torch
 def train(model, loader, optimizer):
@@ -173,8 +179,14 @@ for epoch in tqdm(range(100)):
 )
 GOOD = (
     _HEAD + CHECK.example_good.replace("\n        train_step(x, y)", _STEP),
-    _HEAD + CHECK.example_bad.replace("(train_set)\nl", "(train_set, shuffle=False)\nl").replace("\n        train_step(x, y)", _STEP),
-    _HEAD + CHECK.example_bad.replace("for epoch in range(epochs):\n    for", "for epoch in range(1):\n    for").replace("\n        train_step(x, y)", _STEP),
+    _HEAD
+    + CHECK.example_bad.replace("(train_set)\nl", "(train_set, shuffle=False)\nl").replace(
+        "\n        train_step(x, y)", _STEP
+    ),
+    _HEAD
+    + CHECK.example_bad.replace("for epoch in range(epochs):\n    for", "for epoch in range(1):\n    for").replace(
+        "\n        train_step(x, y)", _STEP
+    ),
     _HEAD
     + """
 from lightning import Trainer

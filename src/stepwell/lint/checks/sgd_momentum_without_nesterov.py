@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Script
-from stepwell.lint.analysis import settings
+from stepwell.lint.analysis import Script, settings
 
 CHECK = Check(
     code="SW902",
     name="sgd-momentum-without-nesterov",
     severity="note",
     certainty="advice",
-    looks_for='SGD is given momentum, and nesterov is not set',
-    why='Nesterov momentum is often a little faster at the same cost',
-    instead='try nesterov=True, and compare',
+    looks_for="SGD is given momentum, and nesterov is not set",
+    why="Nesterov momentum is often a little faster at the same cost",
+    instead="try nesterov=True, and compare",
     silent_when="nesterov is given, or momentum is no number in the source. Limits: not always better: AlgoPerf's tuned search picked heavy-ball for ResNet-50 and Nesterov for fastMRI",
-    example_bad='optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)',
-    example_good='optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)',
-    reference='https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html',
+    example_bad="optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)",
+    example_good="optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)",
+    reference="https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html",
 )
 FIX = ""
 
@@ -27,7 +26,12 @@ FIX = ""
 def find(script: Script) -> Iterator[Finding]:
     for event, optimizer, name in settings.optimizers(script):
         momentum = settings.number(optimizer, 2, "momentum")
-        if name != "SGD" or not momentum or settings.has_hidden(optimizer) or optimizer.argument(5, "nesterov") is not None:
+        if (
+            name != "SGD"
+            or not momentum
+            or settings.has_hidden(optimizer)
+            or optimizer.argument(5, "nesterov") is not None
+        ):
             continue
         if settings.number(optimizer, 3, "dampening"):
             continue  # Nesterov needs 0

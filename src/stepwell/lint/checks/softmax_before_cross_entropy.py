@@ -35,10 +35,13 @@ _TWICE = {
 
 def find(script: Script) -> Iterator[Finding]:
     for places in script.places("loss"):
-        found = [_twice(event.target.cls if event.target is not None else "", event.extra.get("given")) for event in places]
+        found = [
+            _twice(event.target.cls if event.target is not None else "", event.extra.get("given")) for event in places
+        ]
         if all(one is not None for one in found) and places[0].target is not None:
             event, tensor = places[0], found[0]
-            assert tensor is not None and event.target is not None
+            assert tensor is not None
+            assert event.target is not None
             name = event.target.cls.rsplit(".", 1)[-1]
             where = tensor.inner.node if tensor.inner is not None and tensor.inner.node is not None else tensor.node
             yield script.finding(

@@ -67,7 +67,9 @@ def _copied(script: Script, model: Thing) -> tuple[Event, Thing] | None:
     return None
 
 
-_HEAD = "import torch\nfrom torch import nn\nfrom torch.optim import Adam\nnet, target = nn.Linear(4, 2), nn.Linear(4, 2)\n"
+_HEAD = (
+    "import torch\nfrom torch import nn\nfrom torch.optim import Adam\nnet, target = nn.Linear(4, 2), nn.Linear(4, 2)\n"
+)
 BAD = (
     _HEAD + CHECK.example_bad.replace("()])", "()])  # expect"),
     """

@@ -30,9 +30,13 @@ def find(script: Script) -> Iterator[Finding]:
         if all(isinstance(one.value, Thing) and one.value.kind == "model" for one in places):
             model = event.value
             assert isinstance(model, Thing)
-            if not model.sure and any(word in model.name.lower() for word in ("state", "dict", "weight", "param", "label")):
+            if not model.sure and any(
+                word in model.name.lower() for word in ("state", "dict", "weight", "param", "label")
+            ):
                 continue
-            yield script.finding(CHECK, event.node, f"{model.name or 'a model'} is saved as an object, with the path of its class")
+            yield script.finding(
+                CHECK, event.node, f"{model.name or 'a model'} is saved as an object, with the path of its class"
+            )
 
 
 BAD = (
