@@ -18,7 +18,7 @@ CHECK = Check(
     "cleared afterwards",
     why="the backward pass goes through the whole generator, and nothing uses the result: time and memory are lost",
     instead="detach the fake: discriminator(fake.detach())",
-    silent_when="the fake is detached or made under no_grad",
+    silent_when="the fake is detached or made under no_grad, or a gradient penalty is computed",
     example_bad=gan.CHECK.example_good.replace(".detach()", "").replace(
         "loss_d.backward()", "loss_d.backward(retain_graph=True)"
     ),
@@ -33,6 +33,8 @@ def find(script: Script) -> Iterator[Finding]:
         one = places[0]
         if all(place.update is None for place in places) and not is_by_design(script, one):
             assert one.reset is not None
+            if any(event.kind == "grad" and event.function is one.backward.function for event in script.events):
+                continue  # a penalty on the gradient at the fake needs its graph
             yield script.finding(
                 CHECK,
                 one.backward.node,

@@ -161,10 +161,7 @@ def _is_resumed(script: Script, load: Event) -> bool:
     if not any(event.kind in ("step", "backward") for event in script.events) and "optimizer.step" not in script.source:
         return False
     name = _name_of(script, load)
-    if name and re.search(
-        rf"(?m)^\s*(?!print)[\w.\[\]'\", ]*(epoch|step|iter|start|begin)\w*\s*=\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)",
-        script.source,
-    ):
+    if name and any(_reads_epoch(line, name) for line in script.lines):
         return True
     around = [getattr(load.function, "name", "")]
     around += [branch.test or "" for branch, index in load.branches if index == int(branch.negated)]
@@ -172,6 +169,14 @@ def _is_resumed(script: Script, load: Event) -> bool:
     return any(_RESUME.search(text) for text in around) and not re.search(
         r"test|eval|infer|finetune|pretrain", around[0]
     )
+
+
+def _reads_epoch(line: str, name: str) -> bool:
+    """Whether a line is `start_epoch = checkpoint["epoch"] + 1`."""
+    target, sign, source = line.partition("=")
+    if not sign or name not in source or "print" in target or not re.search(r"epoch|step|iter|start|begin", target):
+        return False
+    return re.match(rf"\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)", source) is not None
 
 
 def _name_of(script: Script, load: Event) -> str:
