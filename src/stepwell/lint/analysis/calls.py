@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def call(run: Interpreter, node: ast.Call) -> Value:
     """What a call gives; what it does is written down."""
     callee = run.value(node.func)
+    owner = run.owner[1] if run.owner[0] is node.func else None  # `owner.name(...)`, computed once
     given = Given(run, node)
     if isinstance(callee, Function):
         return _function(run, node, callee, given)
@@ -48,9 +49,8 @@ def call(run: Interpreter, node: ast.Call) -> Value:
             )
         return methods.call_thing(run, node, callee, given)
     if isinstance(callee, (Tensor, Many)) and isinstance(node.func, ast.Attribute):
-        return methods.call(run, node, run.value_quietly(node.func.value), node.func.attr, given)
+        return methods.call(run, node, owner, node.func.attr, given)
     if isinstance(node.func, ast.Attribute):
-        owner = run.value_quietly(node.func.value)
         return methods.call(run, node, owner, node.func.attr, given)
     return unknown(run, node, given)
 

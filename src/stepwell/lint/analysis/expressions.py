@@ -33,6 +33,9 @@ from stepwell.lint.analysis.values import (
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
 
+_USUAL = {  # names that no import of the file explains: of a cell, or of `import *`
+    "torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional", "optim": "torch.optim", "torchvision": "torchvision",
+}  # fmt: skip
 _OPERATORS = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -95,7 +98,9 @@ def _guess(run: Interpreter, name: str) -> Value:
 
 def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
     owner = value(run, node.value)
-    return attribute(run, owner, node)
+    result = attribute(run, owner, node)
+    run.owner = (node, owner)
+    return result
 
 
 def attribute(run: Interpreter, owner: Value, node: ast.Attribute) -> Value:
@@ -274,6 +279,8 @@ def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
             for item in owner.items[1:]:
                 found = joined(found, item) if type(found) is type(item) else None
             return found
+    elif isinstance(owner, External) and owner.name.endswith(".__dict__"):
+        return External(f"{owner.name.removesuffix('.__dict__')}.some")
     elif isinstance(owner, Tensor):
         return owner if owner.by == "data" else computed("[]", node, (owner,)) if owner.by != "loss" else owner
     elif isinstance(owner, Thing):
@@ -442,7 +449,8 @@ def guard_of(run: Interpreter, decorator: ast.expr) -> str:
             return "no_grad" if isinstance(decorator.args[0], ast.Constant) and decorator.args[0].value is False else ""
         if found.name.rsplit(".", 1)[-1] in ("no_grad", "inference_mode"):
             return "no_grad"
-    return ""
+    text = ast.unparse(target)
+    return "maybe" if "grad" in text or "eval" in text or "infer" in text else ""
 
 
 _VISIT = {

@@ -67,7 +67,7 @@ def call(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
     if name.startswith("torch.nn.functional.") and last in known.LOSS_FUNCTIONS:
         loss = _computed(node, given, "loss")
         loss.criterion = Thing("criterion", name, name, node)
-        run.emit("loss", node, loss.criterion, value=loss, call=node)
+        run.emit("loss", node, loss.criterion, value=loss, call=node, extra={"given": given.get(0, "input")})
         return loss
     if known.is_module(name):
         return _module(run, node, name, given)
@@ -131,8 +131,8 @@ def _guard(run: Interpreter, node: ast.Call, name: str, given: Given) -> Thing:
     if name in known.SET_GRAD:
         mode = given.get(0, "mode")
         if isinstance(mode, Constant) and mode.known:
-            return Thing("grad" if mode.value else "no_grad")
-        return Thing("set_grad")
+            return Thing("grad" if mode.value else "no_grad", "lasting")
+        return Thing("set_grad", "lasting")
     mode = argument(node, 0, "mode")
     if isinstance(mode, ast.Constant) and mode.value is False:
         return Thing("grad")
@@ -233,7 +233,7 @@ def _enumerate(run: Interpreter, node: ast.Call, name: str, given: Given) -> Val
     if isinstance(one, Many) and one.whole and one.items:
         return Many([Many([number(), item]) for item in one.items])
     if isinstance(one, Thing) and one.kind == "loader":
-        return Many([], whole=False, member=Many([number(), Tensor(False, "data")]))
+        return Many([], whole=False, member=Many([number(), Tensor(False, "data")]), source=one)
     return Many([], whole=False, member=Many([number(), item_of(one)]))
 
 

@@ -14,9 +14,9 @@ from stepwell.lint.analysis.scope import FUNCTIONS, statements_of
 _WORDS = (
     r"backward|step|zero_grad|eval|no_grad|inference_mode|clip_grad_\w+|unscale_|manual_backward|load_state_dict|"
     r"set_epoch|GradScaler|autocast|lr_scheduler|optimizers?|step_update|first_step|optim|CrossEntropyLoss|"
-    r"cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w+LR|GradScaler"
+    r"validation_step|test_step|compute_loss|cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w+LR"
 )
-_INTERESTING = re.compile(rf"\b(?:{_WORDS})\b")
+_ALIAS = re.compile(r"\b(?:from|import)\b[^\n]*\boptim\b[^\n]*\bas\s+(\w+)")  # from torch.optim import Adam as A
 _YIELD = re.compile(r"\byield\b")
 _NOT_CARRIED = ("__init__", "forward", "__call__", "get", "__enter__", "__exit__")  # calls of these are everywhere
 
@@ -27,7 +27,7 @@ class Interest:
     def __init__(self, source: str, tree: ast.Module) -> None:
         functions = [node for node in statements_of(tree) if isinstance(node, FUNCTIONS)]
         starts = _starts(source)
-        lines = _lines_of(_INTERESTING, source, starts)
+        lines = _lines_of(_words_and_aliases(source), source, starts)
         self.any = bool(lines)
         self._interesting: set[int] = set()
         todo = list(functions)
@@ -53,6 +53,11 @@ class Interest:
 
     def is_generator(self, node: ast.AST) -> bool:
         return id(node) in self._yields
+
+
+def _words_and_aliases(source: str) -> re.Pattern[str]:
+    names = "|".join([_WORDS, *sorted(set(_ALIAS.findall(source)))])
+    return re.compile(rf"\b(?:{names})\b")
 
 
 def _starts(source: str) -> list[int]:

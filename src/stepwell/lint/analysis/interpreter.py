@@ -34,6 +34,7 @@ from stepwell.lint.analysis.values import (
 
 DEEPEST = 7  # calls inside calls that are followed
 SHALLOW = 4  # as far as the last one does nothing but compute
+_GUARDS = {"no_grad": True, "grad": False, "set_grad": None}
 STATEMENTS = 20_000  # that are gone through for one file; calls after these are not followed
 
 
@@ -49,6 +50,8 @@ class Interpreter:
         self.frames: tuple[ast.AST, ...] = ()
         self.running: tuple[int, ...] = ()  # functions that are being followed
         self.no_grad: bool | None = False
+        self.lasting: bool | None = False
+        self.lasts = False  # whether a statement has set it for good
         self.autocast: ast.AST | None = None
         self.function: ast.AST | None = None
         self.returned: list[Value] = []
@@ -58,6 +61,7 @@ class Interpreter:
         self.functions: list[Function] = []
         self.selves: dict[int, Thing] = {}
         self.shapes: dict[int, Value] = {}  # what the forward of a class returns
+        self.owner: tuple[ast.AST | None, Value] = (None, None)  # of the last attribute that was looked up
         self.quiet = 0
         self.left = STATEMENTS
         self.number = 0
@@ -148,6 +152,9 @@ class Interpreter:
     def _Expr(self, node: ast.Expr) -> None:
         value = self.value(node.value)
         call = node.value
+        if isinstance(value, Thing) and value.name == "lasting" and value.kind in _GUARDS:
+            self.no_grad = self.lasting = _GUARDS[value.kind]  # torch.set_grad_enabled(False), to the end of the run
+            self.lasts = True
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(value, Tensor):
             of = self.value_quietly(call.func.value)
             self.emit("discard", node, name=call.func.attr, value=value, call=call, extra={"of": of})
@@ -423,7 +430,7 @@ class Interpreter:
         for item in node.items:
             value = self.value(item.context_expr)
             if isinstance(value, Thing) and value.kind in ("no_grad", "grad", "set_grad"):
-                self.no_grad = {"no_grad": True, "grad": False, "set_grad": None}[value.kind]
+                self.no_grad = _GUARDS[value.kind]
             elif isinstance(value, Thing) and value.kind == "autocast":
                 self.autocast = None if value.name == "off" else node
             elif value is None and self.no_grad is False and _may_guard(item.context_expr):
@@ -463,12 +470,15 @@ class Interpreter:
         expressions.bind_parameters(self, function, given, hidden)
         for decorator in body.decorator_list:
             guard = expressions.guard_of(self, decorator)
-            self.no_grad = self.no_grad if guard == "" else guard == "no_grad"
+            if guard:
+                self.no_grad = None if guard == "maybe" else guard == "no_grad"
         self.run(body.body)
         result: Value = None
         for index, value in enumerate(self.returned):
             result = value if index == 0 else joined(result, value)
         self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block = saved
+        if self.lasts:
+            self.no_grad, self.lasts = self.lasting, bool(self.frames)
         if call.body and not self.quiet:
             self.block.append(call)
         if self.interest.is_generator(body):

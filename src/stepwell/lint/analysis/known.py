@@ -342,7 +342,7 @@ def is_module(name: str) -> bool:
         return last[:1].isupper() and last not in LOSSES and last not in ("Parameter", "ParameterList", "Buffer")
     return module.startswith(("torchvision.models", "segmentation_models_pytorch", "torch_geometric.nn")) or name in (
         "timm.create_model", "timm.models.create_model", "torch.hub.load"
-    ) or (last == "from_pretrained" and bool(re.search(r"Model|For[A-Z]|Net", module)))  # fmt: skip
+    ) or (last == "from_pretrained" and bool(re.search(r"Model|For[A-Z]|Net", module)) and "Pipeline" not in module)  # fmt: skip
 
 
 def full_name(name: str) -> str:

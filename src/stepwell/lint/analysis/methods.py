@@ -46,7 +46,7 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
         parts = given.tensors()
         loss = computed("loss", node, parts) if parts else Tensor(None, "loss", (), (), node)
         loss.criterion = thing
-        run.emit("loss", node, thing, value=loss, call=node)
+        run.emit("loss", node, thing, value=loss, call=node, extra={"given": given.get(0, "input")})
         return loss
     if isinstance(node.func, ast.Attribute) and node.func.attr in (
         "optimizers",
@@ -118,7 +118,7 @@ def _like(shape: Value, tensor: object, depth: int = 3) -> Value:
     if isinstance(shape, Tensor) and shape.attached is not False:
         by = shape.by if shape.by in ("softmax", "log_softmax", "sigmoid", "loss") else "model"
         made = tensor(by)  # type: ignore[operator]
-        made.criterion = shape.criterion
+        made.criterion, made.inner = shape.criterion, shape
         return made
     if isinstance(shape, Tensor) and shape.by in ("detach", "index", "data"):
         return detached(shape.node or ast.Pass())

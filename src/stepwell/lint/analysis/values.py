@@ -84,6 +84,7 @@ class Tensor:
     models: tuple[Thing, ...] = ()
     node: ast.AST | None = None
     criterion: Thing | None = None
+    inner: Tensor | None = None  # of a model of the file: what its forward returns
 
     def history(self) -> Iterator[Tensor]:
         """This tensor and all that it was computed from, as far as the graph reaches."""
@@ -115,6 +116,7 @@ class Many:
     whole: bool = True
     name: str = ""
     member: Value = None  # what any item is, where the items are not known
+    source: Value = None  # the loader that is enumerated
 
 
 @dataclass(eq=False)

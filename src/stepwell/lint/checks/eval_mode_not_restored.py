@@ -27,10 +27,9 @@ FIX = ""
 
 def find(script: Script) -> Iterator[Finding]:
     for places in script.places("eval"):
-        backs = [_trains_on(event) for event in places]
-        if all(back is not None for back in backs):
-            event, back = places[0], backs[0]
-            assert event.target is not None and back is not None
+        # A function that also evaluates after training is at fault for the caller that trains on.
+        event, back = next(((event, back) for event in places if (back := _trains_on(event))), (places[0], None))
+        if event.target is not None and back is not None:
             yield script.finding(
                 CHECK,
                 event.node,
@@ -82,13 +81,23 @@ def _may_hold(one: Thing, model: Thing) -> bool:
 
 def _backward(loop: Loop, model: Thing, after: Event) -> Event | None:
     """A backward pass in the loop through this model."""
+    around = _common([event.branches for event in loop.events()])
+    inside = after.branches[around:]
     for event in loop.events():
-        if event.kind != "backward" or (after.branches and event.branches[: len(after.branches)] == after.branches):
+        if event.kind != "backward" or (inside and event.branches[around : len(after.branches)] == inside):
             continue
         models = getattr(event.value, "models", ())
         if any(one.is_same(model) or one.is_inside(model) for one in models):
             return event
     return None
+
+
+def _common(branches: list[tuple[object, ...]]) -> int:
+    """How many branches are around all events of a loop."""
+    number = 0
+    while branches and all(len(one) > number and one[number] == branches[0][number] for one in branches):
+        number += 1
+    return number
 
 
 BAD = (
@@ -106,6 +115,18 @@ for epoch in range(3):
         loss.backward()
         optimizer.step()
     evaluate(model, val_loader)
+evaluate(model, test_loader)
+""",
+    """
+if args.train:
+    for epoch in range(3):
+        for x, y in train_loader:
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            optimizer.step()
+        model.eval()  # expect
+        print(evaluate(model))
 """,
     """
 class Trainer:

@@ -1,0 +1,144 @@
+"""Loops that evaluate: over a loader, with forward passes and without any training."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stepwell.lint.analysis.events import Event, Loop
+from stepwell.lint.analysis.script import Root, Script
+from stepwell.lint.analysis.values import Class, Many, Tensor, Thing, Value
+
+NAMED = re.compile(
+    r"(^|_)(eval|evaluate|evaluation|evaluator|valid|validate|validation|val|test|dev|accuracy)(_|\d|$)", re.I
+)
+_LOADER = re.compile(
+    r"(^|[^a-z])(val|valid|validation|test|dev|eval)[a-z]*_?(data)?_?(loader|dl|iter|batches|data|set)", re.I
+)
+_GRADIENTS = re.compile(
+    r"attack|adversar|perturb|fgsm|\bpgd|salien|requires_grad|autograd|\.grad\b|jacobian|hessian|_hook\(|backward|volatile|"
+    r"\btta\b|tent\b|fisher|create_graph|enable_grad|captum|influence|env\.step|envs\.step|\.fit\(|hvp|optimi[sz]e|adapt"
+)
+
+
+@dataclass
+class Evaluation:
+    """A forward pass in a loop that evaluates.
+
+    Attributes:
+        loop: the loop over batches.
+        mode: the eval() or train() that the model is in, None where neither was seen or a branch decides.
+        named: whether the function or the loader has the name of an evaluation.
+    """
+
+    root: Root
+    forward: Event
+    loop: Loop
+    model: Thing
+    mode: Event | None
+    named: bool
+
+
+def evaluations(script: Script) -> Iterator[list[Evaluation]]:
+    """The forward passes of evaluations, by their place in the source."""
+    used = _used(script)
+    found: dict[tuple[int, int], list[Evaluation] | None] = {}
+    for root in script.roots:
+        modes: list[Event] = []
+        for event in root.events:
+            if event.kind in ("eval", "train"):
+                modes.append(event)
+            loop = _loop(event) if event.kind == "forward" else None
+            if loop is not None:
+                key = id(event.node), id(loop.node)
+                one = _evaluation(script, root, event, loop, modes, used)
+                before = found.setdefault(key, [])
+                if one is None:
+                    found[key] = None  # some caller trains with it
+                elif before is not None:
+                    before.append(one)
+    yield from (places for places in found.values() if places)
+
+
+def _loop(event: Event) -> Loop | None:
+    """The loop over batches around a forward pass, or that over epochs around a function that evaluates all data at once."""
+    loop = next((one for one in reversed(event.loops) if one.role == "batch" and not one.implicit), None)
+    if loop is None and NAMED.search(getattr(event.function, "name", "")):
+        loop = next(
+            (
+                one
+                for one in reversed(event.loops)
+                if one.role in ("epoch", "step") and one.function is not event.function
+            ),
+            None,
+        )
+    return loop
+
+
+def _evaluation(
+    script: Script, root: Root, event: Event, loop: Loop, modes: list[Event], used: set[int]
+) -> Evaluation | None:
+    model = event.target
+    if model is None or model.kind != "model" or event.name not in ("", "forward"):
+        return None
+    if any(id(one) in used for one in _tensors(event.value)):
+        return None
+    inside = loop if loop.role == "batch" else None
+    around = inside.events() if inside is not None else (one for one in root.events if one.function is event.function)
+    if any(one.kind in ("backward", "step", "grad", "zero", "load_state", "average") for one in around):
+        return None
+    where = loop.node if inside is not None or event.function is None else event.function
+    if _GRADIENTS.search(text_of(script, where)) or _forward_needs_gradients(script, model):
+        return None
+    name = getattr(event.function, "name", "")
+    named = bool(NAMED.search(name) or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant("")))))
+    return Evaluation(root, event, loop, model, _mode(event, model, modes), named)
+
+
+def _mode(event: Event, model: Thing, modes: list[Event]) -> Event | None:
+    for mode in reversed(modes):
+        if mode.target is None or not (mode.target.is_same(model) or model.is_inside(mode.target)):
+            continue
+        if not mode.extra.get("known", True) or mode.branches != event.branches[: len(mode.branches)]:
+            return None
+        return mode
+    return None
+
+
+def _used(script: Script) -> set[int]:
+    """The ids of what a backward pass goes through, or may go through where nobody sees it."""
+    found: set[int] = set()
+    for event in script.of_kind("backward", "grad"):
+        if isinstance(event.value, Tensor):
+            found.update(id(part) for part in event.value.history())
+    for event in script.of_kind("unknown"):
+        if re.search(r"backward|attack|^adv|_adv|train|grad|optimi[sz]e", event.name.lower().rsplit(".", 1)[-1]):
+            found.update(id(part) for one in event.extra.get("tensors", ()) for part in one.history())
+    return found
+
+
+def _tensors(value: Value) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Many):
+        for one in (*value.items, value.member):
+            yield from _tensors(one)
+
+
+def _forward_needs_gradients(script: Script, model: Thing) -> bool:
+    """Whether the forward of a model of the file takes derivatives itself, or guards itself."""
+    if model.local is None:
+        return False
+    for one in model.local.lineage():
+        if isinstance(one, Class) and re.search(
+            r"autograd|requires_grad_|no_grad|inference_mode|\.grad\(", text_of(script, one.node)
+        ):
+            return True
+    return False
+
+
+def text_of(script: Script, node: ast.AST) -> str:
+    """The lines of a node."""
+    return "".join(script.lines[getattr(node, "lineno", 1) - 1 : getattr(node, "end_lineno", 0) or 0])

@@ -1,0 +1,247 @@
+"""A validation with dropout and batch norm in training mode."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from stepwell.findings import Check, Finding
+from stepwell.lint.analysis import Class, Script, Thing
+from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
+from stepwell.lint.analysis.relations import may_touch
+
+CHECK = Check(
+    code="SW404",
+    name="eval-missing",
+    severity="error",
+    certainty="certain",
+    looks_for="a validation loop runs a model that has dropout or batch norm, and nothing puts it into eval mode",
+    why="dropout still drops and batch norm uses (and updates) the statistics of the validation batch: the score is "
+    "noisy, depends on the batch size, and leaks validation data into the model",
+    instead="call model.eval() before the loop, and model.train() before training goes on",
+    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, or dropout at test time "
+    "is wanted",
+    example_bad="model = torchvision.models.resnet18()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
+    "        correct += (model(x).argmax(1) == y).sum()",
+    example_good="model = torchvision.models.resnet18()\nmodel.eval()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
+    "        correct += (model(x).argmax(1) == y).sum()",
+    reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#evaluation-mode-nn-module-eval",
+)
+FIX = ""
+_LAYERS = re.compile(r"^(Alpha|Feature)?Dropout[123]?d?$|^(Sync)?BatchNorm([123]d)?$|^FeatureAlphaDropout$|^InPlaceABN")
+_WANTED = re.compile(r"monte.?carlo|mc_?drop|mcdrop|uncertain|bayes|update_bn|bn_update|recalib|calibrat|ensembl", re.I)
+_MODES = re.compile(r"eval|infer|mode|predict|freeze|test|valid", re.I)
+
+
+def find(script: Script) -> Iterator[Finding]:
+    seen: set[int] = set()
+    for places in evaluations(script):
+        one = places[0]
+        if id(one.loop.node) in seen or not all(_is_missing(script, place) for place in places):
+            continue
+        seen.add(id(one.loop.node))
+        layer = _layer(one.model)
+        yield script.finding(
+            CHECK,
+            one.forward.node,
+            f"{one.model.name} has {layer[0] if layer else ''} and is evaluated in training mode: nothing calls its eval()",
+            [(layer[1], "this layer acts differently in eval mode")] if layer and layer[1] is not None else (),
+        )
+
+
+def _is_missing(script: Script, one: Evaluation) -> bool:
+    if one.root.framework or not (one.named or (one.forward.no_grad is True and _scores(script, one))):
+        return False
+    if one.mode is not None and one.mode.kind == "eval":
+        return False
+    if one.forward.no_grad is None or _layer(one.model) is None or _WANTED.search(script.source):
+        return False
+    if one.model.cls.endswith("from_pretrained") and not any(
+        event.target is not None and event.target.is_same(one.model) for event in script.of_kind("train")
+    ):
+        return False  # it comes in eval mode
+    return not _may_be_put(script, one)
+
+
+def _scores(script: Script, one: Evaluation) -> bool:
+    return bool(re.search(r"argmax|correct|accurac|metric|\.max\(", text_of(script, one.loop.node)))
+
+
+def _may_be_put(script: Script, one: Evaluation) -> bool:
+    """Whether anything in the file may put the model, or what holds it, into eval mode."""
+    followed: set[int] = set()
+    for event in script.events:
+        if event.kind in ("eval", "train"):
+            followed.add(id(event.node))
+            if event.kind == "eval" or not event.extra.get("known", True):
+                other = event.target
+                if other is None or not (other.sure and one.model.sure) or _related(other, one.model):
+                    return True
+        if event.kind == "unknown" and may_touch(event, one.model) and _MODES.search(event.name.rsplit(".", 1)[-1]):
+            return True
+        if event.kind == "make" and event.target is not None and event.target.kind in ("accelerator", "engine"):
+            continue
+    for node in ast.walk(script.tree):
+        if isinstance(node, ast.Call) and id(node) not in followed and isinstance(node.func, ast.Attribute):
+            if (node.func.attr == "eval" and not node.args) or (
+                node.func.attr == "train" and (node.args or node.keywords)
+            ):
+                return True
+            if node.func.attr == "apply" and "eval" in ast.unparse(node):
+                return True
+        if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, (ast.With, ast.AsyncWith)) and any("eval" in ast.unparse(item) for item in node.items):
+            return True
+    return False
+
+
+def _related(one: Thing, other: Thing) -> bool:
+    return one.is_same(other) or other.is_inside(one) or one.is_inside(other) or one.kind != "model"
+
+
+def _layer(model: Thing) -> tuple[str, ast.AST | None] | None:
+    """A layer that has a mode: its name, and where it is made."""
+    last = model.cls.rsplit(".", 1)[-1]
+    if model.local is not None:
+        return _in_class(model.local, set())
+    if model.cls.startswith("torchvision.models"):
+        return f"dropout or batch norm ({'torchvision' if last == 'some' else last})", None
+    if model.cls in ("timm.create_model", "timm.models.create_model"):
+        return "dropout or batch norm (timm)", None
+    if last == "Sequential" and model.made is not None:
+        return _in_tree(model.made)
+    if last == "from_pretrained":
+        return "dropout", None
+    return None
+
+
+def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
+    if id(cls) in seen or len(seen) > 20:
+        return None
+    seen.add(id(cls))
+    found = _in_tree(cls.node)
+    if found is not None:
+        return found
+    for one in cls.lineage():
+        if isinstance(one, Class) and one is not cls and (found := _in_class(one, seen)):
+            return found
+    for node in ast.walk(cls.node):
+        if isinstance(node, ast.Name) and isinstance(inner := cls.scope.find(node.id), Class):
+            found = _in_class(inner, seen)
+            if found is not None:
+                return found
+    return None
+
+
+def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Load):
+            if isinstance(node.value, ast.Name) and node.value.id == "self":
+                return "parts that depend on self.training", node
+        if isinstance(node, ast.Call):
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else node.func.id
+                if isinstance(node.func, ast.Name)
+                else ""
+            )
+            if _LAYERS.match(name) and not (
+                node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
+            ):
+                return name, node
+    return None
+
+
+_NET = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.drop = nn.Linear(9, 9), nn.Dropout(0.5)
+    def forward(self, x):
+        return self.drop(self.a(x))
+"""
+BAD = (
+    "import torchvision\n" + CHECK.example_bad.replace(".sum()", ".sum()  # expect"),
+    _NET
+    + """
+def train(model, loader, optimizer):
+    model.train()
+    for x, y in loader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+def test(model, loader):
+    with torch.no_grad():
+        for x, y in loader:
+            print(model(x).argmax(1))  # expect
+net = Net()
+for epoch in range(3):
+    train(net, loader, optimizer)
+    test(net, test_loader)
+""",
+    _NET
+    + """
+class Trainer:
+    def __init__(self, loader, val_loader):
+        self.model = Net()
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        self.train_loader, self.val_loader = loader, val_loader
+    def fit(self):
+        for epoch in range(3):
+            for x, y in self.train_loader:
+                self.optimizer.zero_grad()
+                nn.functional.cross_entropy(self.model(x), y).backward()
+                self.optimizer.step()
+            self.validate()
+    @torch.no_grad()
+    def validate(self):
+        for x, y in self.val_loader:
+            out = self.model(x)  # expect
+            self.hits += (out.argmax(1) == y).sum().item()
+""",
+    """
+import torch
+from torch import nn
+model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 10))
+for epoch in range(3):
+    for x, y in train_loader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    correct = 0
+    with torch.no_grad():
+        for x, y in test_loader:
+            correct += (model(x).argmax(1) == y).sum().item()  # expect
+""",
+    _NET
+    + """
+accelerator = Accelerator()
+model, optimizer, train_dl, eval_dl = accelerator.prepare(Net(), optimizer, train_dl, eval_dl)
+for epoch in range(3):
+    model.train()
+    for batch in train_dl:
+        loss = loss_fn(model(batch["x"]), batch["y"])
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    for batch in eval_dl:
+        with torch.no_grad():
+            outputs = model(batch["x"])  # expect
+        metric.add_batch(predictions=outputs.argmax(-1), references=batch["y"])
+""",
+)
+GOOD = (
+    "import torchvision\n" + CHECK.example_good,
+    BAD[1].replace("  # expect", "").replace("    with torch.no_grad", "    model.eval()\n    with torch.no_grad"),
+    BAD[2]
+    .replace("  # expect", "")
+    .replace("        for x, y in self.val_loader", "        self.model.eval()\n        for x, y in self.val_loader"),
+    BAD[1].replace("  # expect", "").replace("nn.Dropout(0.5)", "nn.ReLU()"),
+    BAD[1].replace("  # expect", "").replace("def test(", "def mc_dropout_test("),
+    BAD[3].replace("  # expect", "").replace("    correct = 0", "    set_mode(model, training=False)\n    correct = 0"),
+)

@@ -1,0 +1,314 @@
+"""An evaluation that records a graph for every batch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from stepwell.findings import Check, Edit, Finding, Fix
+from stepwell.lint import edits
+from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
+
+CHECK = Check(
+    code="SW401",
+    name="eval-without-no-grad",
+    severity="warning",
+    certainty="certain",
+    looks_for="a model in eval mode goes over a loader, and no torch.no_grad() stands around it, here or at any caller",
+    why="every forward pass records a graph that nobody uses: evaluation takes more memory and time, and a sum of losses "
+    "keeps all graphs alive",
+    instead="put the loop under `with torch.no_grad():`, or decorate the function with @torch.no_grad()",
+    silent_when="a caller guards it, gradients are used (adversarial examples, adaptation at test time), the output is "
+    "back-propagated, or a framework guards evaluation",
+    example_bad="model.eval()\nfor x, y in val_loader:\n    correct += (model(x).argmax(1) == y).sum().item()",
+    example_good="model.eval()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
+    "        correct += (model(x).argmax(1) == y).sum().item()",
+    reference="https://docs.pytorch.org/docs/stable/generated/torch.no_grad.html",
+)
+FIX = "safe"
+
+
+def find(script: Script) -> Iterator[Finding]:
+    for one in unguarded(script):
+        if not is_from_outside(one):
+            yield finding(script, CHECK, one)
+
+
+def unguarded(script: Script) -> Iterator[Evaluation]:
+    """The first forward pass without a guard of every loop that evaluates."""
+    seen: set[int] = set()
+    for places in evaluations(script):
+        one = places[0]
+        around = one.loop.node if one.loop.role == "batch" else one.forward.function
+        if id(around) not in seen and all(_is_unguarded(script, place) for place in places):
+            seen.add(id(around))
+            yield one
+
+
+def _is_unguarded(script: Script, one: Evaluation) -> bool:
+    if one.forward.no_grad is not False or one.root.framework or _is_frozen(script, one):
+        return False
+    if is_from_outside(one) and _is_called(script, getattr(one.root.function, "name", "")):
+        return False  # by a caller that was not followed, which may guard it
+    if one.mode is None:
+        return one.named and one.loop.role == "batch" and _trains(one.root) and one.model.sure
+    if one.loop.role != "batch" and one.mode.function is not one.forward.function:
+        return False
+    return one.mode.kind == "eval"
+
+
+def _is_called(script: Script, name: str) -> bool:
+    return any(
+        isinstance(node, ast.Call) and name == getattr(node.func, "attr", getattr(node.func, "id", None))
+        for node in ast.walk(script.tree)
+    )
+
+
+def _is_frozen(script: Script, one: Evaluation) -> bool:
+    return any(event.target is not None and event.target.is_same(one.model) for event in script.of_kind("freeze"))
+
+
+def is_from_outside(one: Evaluation) -> bool:
+    """Whether nobody in the file calls the function, so that a caller elsewhere may guard it."""
+    return one.root.uncalled and not _trains(one.root) and getattr(one.root.function, "name", "") != "main"
+
+
+def _trains(root: object) -> bool:
+    return any(event.kind == "backward" for event in root.events)  # type: ignore[attr-defined]
+
+
+def finding(script: Script, check: Check, one: Evaluation) -> Finding:
+    evidence = [(one.mode.node, f"{one.model.name} is put into eval mode here")] if one.mode is not None else []
+    return script.finding(
+        check,
+        one.forward.node,
+        f"{one.model.name} goes over the loader of line {one.loop.node.lineno} without torch.no_grad()"  # type: ignore[attr-defined]
+        if one.loop.role == "batch"
+        else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line {one.loop.node.lineno}",  # type: ignore[attr-defined]
+        evidence,
+        fix=_fix(script, one),
+    )
+
+
+def _fix(script: Script, one: Evaluation) -> Fix | None:
+    """A decorator where the function does nothing but evaluate, else a `with` around the loop."""
+    if not any(
+        isinstance(node, ast.Import) and any(name.name == "torch" and name.asname is None for name in node.names)
+        for node in script.tree.body
+    ):
+        return None
+    function = one.loop.function if one.loop.role == "batch" else one.forward.function
+    if isinstance(function, ast.FunctionDef) and one.mode is not None and not _uses_gradients(script, function):
+        edit = _decorator(script, function)
+        return Fix("decorate the function with @torch.no_grad()", (edit,), safe=True) if edit is not None else None
+    return _with(script, one.loop.node) if one.loop.role == "batch" else None
+
+
+def _uses_gradients(script: Script, function: ast.FunctionDef) -> bool:
+    inside = [event for event in script.events if event.function is function or function in _functions(event)]
+    if any(event.kind in ("backward", "step", "grad", "zero") for event in inside):
+        return True
+    return any(
+        isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)) for node in ast.walk(function)
+    ) or "grad" in text_of(script, function)
+
+
+def _functions(event: object) -> tuple[ast.AST | None, ...]:
+    return tuple(loop.function for loop in event.loops)  # type: ignore[attr-defined]
+
+
+def _decorator(script: Script, function: ast.FunctionDef) -> Edit | None:
+    line = script.lines[function.lineno - 1]
+    if line[: function.col_offset].strip():
+        return None
+    code = f"{edits.indentation(script, function)}@torch.no_grad(){edits.newline(script)}"
+    return Edit((function.lineno, 1), (function.lineno, 1), code)
+
+
+def _with(script: Script, loop: ast.AST) -> Fix | None:
+    statement = script.statement(loop)
+    if statement is None or _spans_lines(statement):
+        return None
+    first = edits.insert_before(script, statement, "with torch.no_grad():")
+    if first is None:
+        return None
+    step = "    "
+    made = [Edit(first.start, first.end, first.new + step)]
+    numbers = range(statement.lineno + 1, (statement.end_lineno or statement.lineno) + 1)
+    made += [Edit((number, 1), (number, 1), step) for number in numbers if script.lines[number - 1].strip()]
+    return Fix("put the loop under torch.no_grad()", tuple(made), safe=True)
+
+
+def _spans_lines(statement: ast.stmt) -> bool:
+    """Whether a text in it goes over several lines, which an indentation would change, or tabs indent it."""
+    return any(
+        isinstance(node, (ast.Constant, ast.JoinedStr))
+        and getattr(node, "end_lineno", 0) != node.lineno
+        and (isinstance(node, ast.JoinedStr) or isinstance(node.value, (str, bytes)))
+        for node in ast.walk(statement)
+    )
+
+
+BAD = (
+    "import torch\n" + CHECK.example_bad.replace(".item()", ".item()  # expect"),
+    """
+import torch
+def evaluate(model, loader):
+    model.eval()
+    hits = 0
+    for x, y in loader:
+        hits += (model(x).argmax(1) == y).sum().item()  # expect
+    return hits / len(loader.dataset)
+def main():
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(3):
+        model.train()
+        for x, y in train_loader:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        print(evaluate(model, val_loader))
+main()
+""",
+    """
+import torch
+class Trainer:
+    def fit(self):
+        for epoch in range(self.epochs):
+            self.model.train()
+            for x, y in self.train_loader:
+                self.optimizer.zero_grad()
+                self.criterion(self.model(x), y).backward()
+                self.optimizer.step()
+            self.validate()
+    def validate(self):
+        self.model.eval()
+        total = 0
+        for x, y in tqdm(self.val_loader):
+            out = self.model(x)  # expect
+            total += self.criterion(out, y).item()
+""",
+    """
+import torch
+for epoch in range(3):
+    model.train()
+    for batch in train_dataloader:
+        loss = model(**batch).loss
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    for step, batch in enumerate(eval_dataloader):
+        outputs = model(**batch)  # expect
+        metric.add_batch(predictions=outputs.logits.argmax(-1), references=batch["labels"])
+""",
+    """
+import torch
+model = torch.nn.Linear(2, 2)
+model.load_state_dict(torch.load("model.pt"))
+model.eval()
+test_loader = torch.utils.data.DataLoader(data)
+for x, y in test_loader:
+    for crop in x:
+        print(model(crop))  # expect
+""",
+    """
+import torch
+def test():
+    model.eval()
+    return (model(data.x).argmax(1) == data.y).float().mean().item()  # expect
+for epoch in range(200):
+    model.train()
+    optimizer.zero_grad()
+    loss = loss_fn(model(data.x), data.y)
+    loss.backward()
+    optimizer.step()
+    print(test())
+""",
+    """
+import torch
+def loss_of(model, batch):
+    return loss_fn(model(batch[0]), batch[1])  # expect
+def evaluate(model, loader):
+    model.eval()
+    total = 0
+    for batch in loader:
+        total += loss_of(model, batch).item()
+    model.train()
+    return total
+for epoch in range(200):
+    for batch in loader:
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        optimizer.step()
+    print(evaluate(model, val_loader))
+""",
+)
+GOOD = (
+    CHECK.example_good,
+    """
+import torch
+def evaluate(model, loader):
+    model.eval()
+    for x, y in loader:
+        print(model(x))
+with torch.no_grad():
+    evaluate(net, loader)
+""",
+    """
+import torch
+@torch.inference_mode()
+def evaluate(model, loader):
+    model.eval()
+    for x, y in loader:
+        print(model(x))
+evaluate(net, loader)
+""",
+    """
+import torch
+def evaluate(model, loader):
+    model.eval()
+    for x, y in loader:
+        x.requires_grad_(True)
+        loss = loss_fn(model(x), y)
+        x_adv = x + 0.1 * torch.autograd.grad(loss, x)[0].sign()
+        print(model(x_adv))
+evaluate(net, loader)
+""",
+    """
+import torch
+torch.set_grad_enabled(False)
+model.eval()
+for x, y in loader:
+    print(model(x))
+""",
+    """
+import torch
+backbone.eval()
+for x, y in loader:
+    loss = loss_fn(head(backbone(x)), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+    """
+import torch
+def evaluate(model, loader):
+    model.eval()
+    for x, y in loader:
+        print(model(x))
+""",
+    """
+import torch
+for phase in ["train", "val"]:
+    model.train() if phase == "train" else model.eval()
+    for x, y in loaders[phase]:
+        with torch.set_grad_enabled(phase == "train"):
+            out = model(x)
+        if phase == "train":
+            loss_fn(out, y).backward()
+""",
+)

@@ -1,0 +1,310 @@
+"""A training that is resumed without the optimizer that was saved."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from stepwell.findings import Check, Finding
+from stepwell.lint.analysis import Event, Many, Script
+from stepwell.lint.analysis.evaluating import text_of
+from stepwell.lint.analysis.relations import may_touch
+
+CHECK = Check(
+    code="SW501",
+    name="resume-incomplete",
+    severity="error",
+    certainty="certain",
+    looks_for="a checkpoint of this file holds the state of the optimizer, and where training is resumed the optimizer never "
+    "loads it",
+    why="momentum and second moments begin anew: the first updates after the resume are wrong, and the loss jumps",
+    instead='load it: optimizer.load_state_dict(checkpoint["optimizer"])',
+    silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or a function of "
+    "another file is given the optimizer and loads",
+    example_bad="""if resume:
+    checkpoint = torch.load("last.pt")
+    model.load_state_dict(checkpoint["model"])
+    start = checkpoint["epoch"]
+for epoch in range(start, 90):
+    train(model, optimizer)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, "last.pt")""",
+    example_good="""if resume:
+    checkpoint = torch.load("last.pt")
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    start = checkpoint["epoch"]
+for epoch in range(start, 90):
+    train(model, optimizer)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, "last.pt")""",
+    reference="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
+)
+FIX = ""
+_OPTIMIZER = re.compile(r"(^|[^a-z])(optim|opt($|[^a-z])|optimizer)", re.I)
+_RESUME = re.compile(r"resum|continue_?(train|from)|start_?epoch|last_?epoch|restor", re.I)
+_LOADS = re.compile(r"load|restore|resume|setup|prepare|initiali[sz]e", re.I)
+
+
+def find(script: Script) -> Iterator[Finding]:
+    if "load_state_dict" not in script.source or "torch.load" not in script.source:
+        return
+    saved = _saved(script)
+    if saved is None or _loads_optimizer(script):
+        return
+    save, key = saved
+    seen: set[int] = set()
+    for event in script.of_kind("load"):
+        if id(event.node) in seen or not _is_resumed(script, event):
+            continue
+        seen.add(id(event.node))
+        model = next(
+            (one for one in script.of_kind("load_state") if _is_near(one, event) and _is_of(script, one, event)), None
+        )
+        if model is None:
+            continue
+        yield script.finding(
+            CHECK,
+            event.node,
+            f"training is resumed from a checkpoint, and the optimizer that it holds ({key!r}) is never loaded",
+            [(save.node, "the optimizer is saved here"), (model.node, "only this is loaded")],
+        )
+        return
+
+
+def _saved(script: Script) -> tuple[Event, str] | None:
+    """The save that has the optimizer, and under which key."""
+    for event in script.of_kind("save"):
+        keys = event.value.keys if isinstance(event.value, Many) else None
+        for key in keys or ():
+            if (
+                isinstance(key, str)
+                and _OPTIMIZER.search(key)
+                and not key.lower().endswith(("name", "args", "config", "cfg"))
+            ):
+                return event, key
+        first = event.call.args[0] if event.call is not None and event.call.args else None
+        if (
+            isinstance(first, ast.Call)
+            and isinstance(first.func, ast.Attribute)
+            and first.func.attr == "state_dict"
+            and (_OPTIMIZER.search(ast.unparse(first.func.value)))
+        ):
+            return event, ast.unparse(first.func.value)
+    return None
+
+
+def _loads_optimizer(script: Script) -> bool:
+    """Whether anything may load the optimizer."""
+    for event in script.events:
+        if (
+            event.kind == "load_state"
+            and event.target is not None
+            and event.target.kind in ("optimizer", "engine", "accelerator")
+        ):
+            return True
+        if (
+            event.kind == "unknown"
+            and any(one.kind == "checkpoint" for one in event.targets)
+            and (_LOADS.search(event.name) or any(one.kind in ("optimizer", "instance") for one in event.targets))
+        ):
+            return True
+        if (
+            event.kind == "unknown"
+            and any(one.kind == "optimizer" and may_touch(event, one) for one in event.targets)
+            and (_LOADS.search(event.name))
+        ):
+            return True
+    for node in ast.walk(script.tree):
+        if not isinstance(node, ast.Call):
+            if (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.ctx, ast.Load)
+                and isinstance(node.slice, ast.Constant)
+            ):
+                if (
+                    isinstance(node.slice.value, str)
+                    and _OPTIMIZER.search(node.slice.value)
+                    and re.search(
+                        r"ck?pt|check|state|saved|loaded|load|resume|snap|dict|^[a-z]{1,4}$",
+                        ast.unparse(node.value),
+                        re.I,
+                    )
+                ):
+                    return True
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+        if name.startswith(("load", "restore", "resume", "_load")) and _OPTIMIZER.search(ast.unparse(node)):
+            return True
+        if (
+            name in ("load_state_dict", "load_state", "restore")
+            and isinstance(node.func, ast.Attribute)
+            and not re.search(
+                r"model|net|module|self|encoder|decoder|sched|scaler|ema|head|criterion",
+                ast.unparse(node.func.value),
+                re.I,
+            )
+        ):
+            return True  # of something whose kind its name does not tell
+        if (
+            name in ("get", "pop")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and isinstance(node.args[0].value, str)
+            and _OPTIMIZER.search(node.args[0].value)
+        ):
+            return True
+    return False
+
+
+def _is_resumed(script: Script, load: Event) -> bool:
+    """Whether a load is a resume: it says so, or the epoch goes on from there."""
+    if not any(event.kind in ("step", "backward") for event in script.events) and "optimizer.step" not in script.source:
+        return False
+    name = _name_of(script, load)
+    if name and any(_reads_epoch(line, name) for line in script.lines):
+        return True
+    around = [getattr(load.function, "name", "")]
+    around += [branch.test or "" for branch, index in load.branches if index == int(branch.negated)]
+    around += [ast.unparse(argument) for argument in getattr(load.node, "args", ())[:1]]
+    return any(_RESUME.search(text) for text in around) and not re.search(
+        r"test|eval|infer|finetune|pretrain", around[0]
+    )
+
+
+def _reads_epoch(line: str, name: str) -> bool:
+    """Whether a line is `start_epoch = checkpoint["epoch"] + 1`."""
+    target, sign, source = line.partition("=")
+    if not sign or name not in source or "print" in target or not re.search(r"epoch|step|iter|start|begin", target):
+        return False
+    return re.match(rf"\s*(int\()?{re.escape(name)}(\.get\(|\[)['\"]\w*(epoch|step|iter)", source) is not None
+
+
+def _name_of(script: Script, load: Event) -> str:
+    statement = script.statement(load.node)
+    return (
+        ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else ""
+    )
+
+
+def _is_near(loaded: Event, load: Event) -> bool:
+    """Whether both are in one function, or the load is called from that of the other."""
+    inside = list(ast.walk(loaded.node))
+    return loaded.function is load.function or any(frame in inside for frame in load.frames)
+
+
+def _is_of(script: Script, loaded: Event, load: Event) -> bool:
+    """Whether a state comes from this checkpoint."""
+    name = _name_of(script, load)
+    text = ast.unparse(loaded.node)
+    inside = list(ast.walk(loaded.node))
+    if load.node in inside or any(frame in inside for frame in load.frames):
+        return True
+    return bool(name and re.search(rf"(^|\W){re.escape(name)}\W", text)) or bool(
+        name
+        and re.search(
+            rf"=.*\b{re.escape(name)}[.\[]", text_of(script, loaded.function) if loaded.function else script.source
+        )
+    )
+
+
+_TRAIN = """
+import torch
+for epoch in range(start, 90):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+"""
+_SAVE = (
+    '    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, "last.pt")\n'
+)
+
+
+def _resume(code: str) -> str:
+    return _TRAIN.replace("for epoch", f"{code.strip()}\nfor epoch") + _SAVE
+
+
+BAD = (
+    "import torch\n"
+    + CHECK.example_bad.replace('"last.pt")\n    model', '"last.pt")  # expect\n    model').replace(
+        "train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"
+    ),
+    _resume("""
+if args.resume:
+    ckpt = torch.load(args.resume)  # expect
+    model.load_state_dict(ckpt["model"])
+"""),
+    _resume("""
+start = 0
+if os.path.exists("last.pt"):
+    state = torch.load("last.pt", map_location="cpu")  # expect
+    model.load_state_dict(state["model"])
+    start = state["epoch"] + 1
+"""),
+    """
+import torch
+class Trainer:
+    def __init__(self, model):
+        self.model = model
+        self.optimizer = torch.optim.AdamW(model.parameters())
+    def save(self, epoch):
+        state = {"model": self.model.state_dict(), "optim": self.optimizer.state_dict(), "epoch": epoch}
+        torch.save(state, "last.pt")
+    def load_checkpoint(self, path):
+        state = torch.load(path)  # expect
+        self.model.load_state_dict(state["model"])
+        self.start_epoch = state["epoch"] + 1
+    def fit(self, loader):
+        for epoch in range(self.start_epoch, 9):
+            for x in loader:
+                self.optimizer.zero_grad()
+                self.model(x).sum().backward()
+                self.optimizer.step()
+            self.save(epoch)
+""",
+    """
+import torch
+def resume(model, path):
+    model.load_state_dict(torch.load(path)["state_dict"])  # expect
+def main():
+    resume(model, "last.pt")
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    torch.save({"state_dict": model.state_dict(), "optimizer_state_dict": optimizer.state_dict()}, "last.pt")
+main()
+""",
+)
+GOOD = (
+    "import torch\n"
+    + CHECK.example_good.replace("train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"),
+    _resume('model.load_state_dict(torch.load("pretrained.pt"))\nstart = 0'),
+    _resume("""
+if args.evaluate:
+    checkpoint = torch.load("best.pt")
+    model.load_state_dict(checkpoint["model"])
+    print("epoch", checkpoint["epoch"])
+"""),
+    _resume("""
+if args.resume:
+    state = torch.load(args.resume)
+    for name, one in (("model", model), ("optimizer", optimizer)):
+        one.load_state_dict(state[name])
+    start = state["epoch"]
+"""),
+    _resume("""
+if args.resume:
+    start = load_checkpoint(model, optimizer, torch.load(args.resume))
+    model.load_state_dict(model.state_dict())
+"""),
+    _TRAIN.replace(
+        "for epoch",
+        """if resume:
+    checkpoint = torch.load("last.pt")
+    model.load_state_dict(checkpoint["model"])
+    start = checkpoint["epoch"]
+for epoch""",
+    )
+    + '    torch.save({"model": model.state_dict(), "epoch": epoch}, "last.pt")\n',
+)
