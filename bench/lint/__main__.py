@@ -50,7 +50,7 @@ def main() -> int:
                     print(f"{code} {variant.name}: {len(places)}: {', '.join(places)}")
                 elif given.show == variant.name:
                     for name in places:
-                        print(_shown(name, *planted[name]))  # type: ignore[misc]
+                        print(_shown(name, *planted[name]))
         return 0
     loud = recall.already_loud(scripts)
     for line in loud:
@@ -76,9 +76,9 @@ def _shown(name: str, right: str, planted: object) -> str:
     """What was planted, as a diff, and the lines that may be named."""
     import difflib
 
-    wrong = planted.source  # type: ignore[attr-defined]
+    wrong = planted.source
     lines = difflib.unified_diff(right.splitlines(), wrong.splitlines(), name, name, lineterm="", n=2)
-    return "\n".join([*lines, f"may be named: {sorted(planted.lines)}", ""])  # type: ignore[attr-defined]
+    return "\n".join([*lines, f"may be named: {sorted(planted.lines)}", ""])
 
 
 if __name__ == "__main__":

@@ -6,11 +6,25 @@ Each takes a source and returns the source with the addition. A script in which 
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
+from typing import NoReturn
 
 from lint.drafts import Draft
 from lint.scripts import NoPlace, Script, called, receiver
 from lint.updates import (
-    Update, epoch_loop, epochs, forward, lightning, loader, makes, method, only, scheduler_steps, schedulers, updates,
+    Update,
+    assigned_before,
+    epoch_loop,
+    epochs,
+    forward,
+    lightning,
+    loader,
+    makes,
+    method,
+    only,
+    scheduler_steps,
+    schedulers,
+    updates,
 )  # fmt: skip
 
 
@@ -54,7 +68,7 @@ def cosine(source: str) -> str:
     return draft.text()
 
 
-def plateau(metric: str, mode: str) -> str | object:
+def plateau(metric: str, mode: str) -> Callable[[str], str]:
     """ReduceLROnPlateau, stepped with the metric of a validation in another file."""
 
     def add(source: str) -> str:
@@ -155,8 +169,6 @@ def autocast(source: str) -> str:
         return source
     update = only(script)
     first = forward(update)
-    from lint.updates import assigned_before
-
     last = assigned_before(script, ast.unparse(update.last.loss), update.last.statement)
     if script.blocks[first] is not script.blocks[last] or first.lineno > last.lineno:
         raise NoPlace
@@ -170,6 +182,8 @@ def accumulation(source: str) -> str:
     """Four batches an update: the loss divided, the step at every fourth batch and at the last one."""
     script = Script(source)
     update = only(script)
+    if "accumulation" in source:
+        return source  # the script has its own
     loop = update.batch_loop
     if not (isinstance(loop, ast.For) and isinstance(loop.iter, ast.Call) and called(loop.iter) == "enumerate"):
         raise NoPlace
@@ -286,7 +300,7 @@ def second_module(source: str) -> str:
     script = Script(source)
     update = only(script)
     make, first = update.make(), forward(update)
-    if script.function(make.statement) is not update.function or len(make.modules) != 1 or not make.call.args:
+    if script.function(make.statement) is not update.function or len(make.modules) != 1 or "prepare(" in source:
         raise NoPlace
     draft = Draft(script)
     draft.before(make.statement, "projection = torch.nn.Linear(10, 10)")
@@ -314,9 +328,9 @@ def _make_like(update: Update) -> ast.stmt | None:
     """The statement that makes the optimizer, or gets it from a method of the model."""
     script = update.script
     for statement in script.statements:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
-            if ast.unparse(statement.targets[0]) == update.optimizer:
-                return statement
+        made = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call)
+        if made and ast.unparse(statement.targets[0]) == update.optimizer:
+            return statement
     return None
 
 
@@ -335,5 +349,5 @@ def _at_epoch_end(draft: Draft, update: Update, line: str) -> None:
     draft.after(loop.body[-1], line)
 
 
-def _no_place() -> str:
+def _no_place() -> NoReturn:
     raise NoPlace

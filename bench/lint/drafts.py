@@ -150,5 +150,5 @@ class Draft:
 def _lines(node: ast.AST) -> range:
     body = getattr(node, "body", None)
     if isinstance(body, list) and body:
-        return range(node.lineno, max(body[0].lineno, node.lineno + 1))  # type: ignore[attr-defined]
-    return range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
+        return range(node.lineno, max(body[0].lineno, node.lineno + 1))
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)

@@ -64,7 +64,9 @@ def _case(variant: Variant, name: str, source: str, modules: list[ModuleType]) -
     after = findings(wrong.source, name, modules)
     before = _counted(right, findings(right, name, modules))
     found = any(code in names and line in wrong.lines for code, line in after)
-    rest = [(code, line) for code, line in after if not (code in names and line in wrong.lines) and code not in wrong.also]
+    rest = [
+        (code, line) for code, line in after if not (code in names and line in wrong.lines) and code not in wrong.also
+    ]
     others = _counted(wrong.source, rest) - before
     lines = wrong.source.splitlines()
     loud = tuple(
@@ -83,7 +85,11 @@ def _counted(source: str, found: list[tuple[str, int]]) -> Counter[tuple[str, st
 def already_loud(scripts: dict[str, str]) -> list[str]:
     """What the certain checks say about the scripts as they are."""
     modules = list(certain().values())
-    return [f"{name}: {code} line {line}" for name, source in scripts.items() for code, line in findings(source, name, modules)]
+    return [
+        f"{name}: {code} line {line}"
+        for name, source in scripts.items()
+        for code, line in findings(source, name, modules)
+    ]
 
 
 @dataclass(frozen=True)
@@ -126,9 +132,7 @@ def table(rows: list[Row]) -> str:
     lines = ["| check | scripts | places | found | recall | loud besides |", "|---|---|---|---|---|---|"]
     for row in rows:
         share = f"{row.recall:.0%}" if row.places else "-"
-        lines.append(
-            f"| {row.code} {row.name} | {row.scripts} | {row.places} | {row.found} | {share} | {row.others} |"
-        )
+        lines.append(f"| {row.code} {row.name} | {row.scripts} | {row.places} | {row.found} | {share} | {row.others} |")
     places, found = sum(row.places for row in rows), sum(row.found for row in rows)
     share = f"{found / places:.0%}" if places else "-"
     return "\n".join([*lines, f"| all | | {places} | {found} | {share} | {sum(row.others for row in rows)} |"])
@@ -137,5 +141,3 @@ def table(rows: list[Row]) -> str:
 def readable(sources: dict[str, str]) -> dict[str, str]:
     """The scripts with a line end at their end, as the planters want them."""
     return {name: Script(source).source for name, source in sources.items()}
-
-

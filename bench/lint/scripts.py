@@ -60,16 +60,19 @@ class Script:
         return found
 
     def statement(self, node: ast.AST) -> ast.stmt:
-        return node if isinstance(node, ast.stmt) else next(one for one in self.around(node) if isinstance(one, ast.stmt))
+        return (
+            node if isinstance(node, ast.stmt) else next(one for one in self.around(node) if isinstance(one, ast.stmt))
+        )
 
     def calls(self, name: str) -> list[tuple[ast.stmt, ast.Call]]:
-        """The calls of a method or function of this name that are statements of their own, in the order of the source."""
-        found = []
-        for statement in self.statements:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-                if called(statement.value) == name:
-                    found.append((statement, statement.value))
-        return found
+        """The calls of this name that are statements of their own, in the order of the source."""
+        return [
+            (statement, statement.value)
+            for statement in self.statements
+            if isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Call)
+            and called(statement.value) == name
+        ]
 
     def all_calls(self, name: str) -> list[ast.Call]:
         return [node for node in ast.walk(self.tree) if isinstance(node, ast.Call) and called(node) == name]
@@ -83,7 +86,7 @@ class Script:
         return self.starts[line - 1] + len(self.lines[line - 1].encode()[:column].decode())
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+        return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
 
     def whole_lines(self, statement: ast.stmt) -> tuple[int, int]:
         """The lines of a statement, with its decorators and the comment behind it."""

@@ -20,7 +20,10 @@ def report(folder: Path) -> str:
         raise SystemExit(f"{folder} holds no Python file")
     many = [sources[index % len(sources)] for index in range(COPIES)]
     lines = sum(source.count("\n") for source in many) / len(many)
-    found = [f"{processes} process(es): {_rate(many, processes):.0f} files of {lines:.0f} lines per second" for processes in (1, 2)]
+    found = [
+        f"{processes} process(es): {_rate(many, processes):.0f} files of {lines:.0f} lines per second"
+        for processes in (1, 2)
+    ]
     if importlib.util.find_spec("stepwell.lint.__main__") is None:
         return "\n".join([*found, "python -m stepwell.lint is missing: start to finish and the cache are not measured"])
     with tempfile.TemporaryDirectory() as name:
@@ -34,7 +37,9 @@ def report(folder: Path) -> str:
         for index, source in enumerate(many):  # no two alike: the cache goes by content
             (place / "many" / f"script_{index}.py").write_text(f"{source}\n# {index}\n", encoding="utf-8")
         first, second = _command(place / "many"), min(_command(place / "many") for _ in range(3))
-        found.append(f"{COPIES} files: first run {first:.2f} s, second run {second:.2f} s, {first / second:.1f} times faster")
+        found.append(
+            f"{COPIES} files: first run {first:.2f} s, second run {second:.2f} s, {first / second:.1f} times faster"
+        )
         shutil.rmtree(place / "many")
     return "\n".join(found)
 

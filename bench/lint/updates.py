@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from lint.scripts import NoPlace, Script, called, is_optimizer, is_scaler, is_scheduler, receiver
 
@@ -70,13 +71,13 @@ class Update:
             for node in ast.walk(self.function)
             if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node).rsplit(".", 1)[-1] == "model"
         ]
-        for name in (("self.model", "model") if attribute else ("model",)):
+        for name in ("self.model", "model") if attribute else ("model",):
             if name in names and (name == "self.model" or "model" in _locals(self.function)):
                 return name
         return names[0] if names else _no_place()
 
 
-def _no_place() -> str:
+def _no_place() -> NoReturn:
     raise NoPlace
 
 

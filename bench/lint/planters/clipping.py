@@ -105,7 +105,7 @@ def clip_of_the_target_network(script: Script) -> Planted:
 
 
 def _clip_of(script: Script, update: Update, model: str) -> Planted:
-    call = update.clips[0].value  # type: ignore[attr-defined]
+    call = update.clips[0].value
     draft = Draft(script)
     draft.replace(call.args[0], f"{model}.parameters()", marked=True)
     draft.mark(update.step, *update.clips)
@@ -165,7 +165,8 @@ def unscale_to_log_the_norm(script: Script) -> Planted:
     if not update.unscales or micro:
         raise NoPlace
     draft = Draft(script)
-    code = f"{update.scaler}.unscale_({update.optimizer})\nlargest = max(p.grad.abs().max() for p in {update.model()}.parameters())"
+    largest = f"largest = max(p.grad.abs().max() for p in {update.model()}.parameters())"
+    code = f"{update.scaler}.unscale_({update.optimizer})\n{largest}"
     draft.after(update.last.statement, code, marked=True)
     draft.mark(*update.unscales, update.step)
     return draft.finish()

@@ -22,6 +22,13 @@ def _evals(script: Script) -> list[tuple[ast.stmt, str]]:
     return found
 
 
+def _modes_matter(script: Script) -> None:
+    """No place where all modules are in the file and none of them has dropout or a batch norm."""
+    made = modules(script)
+    if made and not any(word in script.source.lower() for word in ("dropout", "batchnorm", "resnet")):
+        raise NoPlace
+
+
 def _trains(script: Script) -> list[ast.stmt]:
     """The statements `model.train()` for which there is a `model.eval()` in the file."""
     names = {name.rsplit(".", 1)[-1] for _, name in _evals(script)}
@@ -35,8 +42,14 @@ def without_no_grad(script: Script) -> Planted:
     draft = Draft(script)
     for statement in script.statements:
         function = script.function(statement)
-        if isinstance(statement, ast.With) and len(statement.items) == 1 and _is_no_grad(statement.items[0].context_expr):
-            near = any(script.function(one) is function and one.lineno < statement.end_lineno for one, _ in _evals(script))
+        if (
+            isinstance(statement, ast.With)
+            and len(statement.items) == 1
+            and _is_no_grad(statement.items[0].context_expr)
+        ):
+            near = any(
+                script.function(one) is function and one.lineno < statement.end_lineno for one, _ in _evals(script)
+            )
             forwards = any(isinstance(node, ast.Call) for one in statement.body for node in ast.walk(one))
             loops = script.loops(statement) or any(isinstance(node, ast.For) for node in ast.walk(statement))
             if near and forwards and loops:
@@ -75,6 +88,7 @@ def added_evaluation_without_train(script: Script) -> Planted:
 
 def _without_train(script: Script) -> Planted:
     found = _trains(script)
+    _modes_matter(script)
     if not found:
         raise NoPlace
     draft = Draft(script)
@@ -113,6 +127,7 @@ def _mark_updates(draft: Draft) -> None:
 @plants("SW404")
 def without_eval(script: Script) -> Planted:
     found = _evals(script)
+    _modes_matter(script)
     draft = Draft(script)
     draft.delete(*(one for one, _ in found))
     for one, _ in found:
@@ -144,7 +159,7 @@ def dropout_with_its_default(script: Script) -> Planted:
 
 def _dropout(script: Script, call: str) -> Planted:
     for owner in modules(script):
-        body = method(owner, "forward").body  # type: ignore[union-attr]
+        body = method(owner, "forward").body
         if isinstance(body[-1], ast.Return) and body[-1].value is not None:
             draft = Draft(script)
             draft.replace(body[-1].value, call.format(script.text(body[-1].value)), marked=True)
@@ -171,7 +186,7 @@ def fake_not_detached_and_all_gradients_reset_at_the_head(script: Script) -> Pla
     if not found[0].zeros or not found[-1].zeros:
         raise NoPlace
     draft = Draft(script)
-    draft.replace(call, script.text(call.func.value), marked=True)  # type: ignore[attr-defined]
+    draft.replace(call, script.text(call.func.value), marked=True)
     draft.before(found[0].zeros[0], draft.code(found[-1].zeros[0]))
     draft.delete(found[-1].zeros[0])
     draft.append_argument(found[0].last.call, "retain_graph=True")
@@ -184,10 +199,10 @@ def fake_not_detached_and_all_gradients_reset_at_the_head(script: Script) -> Pla
 def fake_not_detached(script: Script) -> Planted:
     """Only where the generator's update uses the same pictures again: their graph is gone by then."""
     call = _discriminator_detach(script)
-    if isinstance(script.statement(call), ast.Assign) and script.statement(call).value is call:  # type: ignore[attr-defined]
+    if isinstance(script.statement(call), ast.Assign) and script.statement(call).value is call:
         raise NoPlace
     draft = Draft(script)
-    draft.replace(call, script.text(call.func.value), marked=True)  # type: ignore[attr-defined]
+    draft.replace(call, script.text(call.func.value), marked=True)
     for update in updates(script):
         draft.mark(*update.everything)
     return draft.finish()
@@ -238,7 +253,7 @@ def softmax_at_the_end_of_forward(script: Script) -> Planted:
     owners = modules(script)
     if not calls or not owners:
         raise NoPlace
-    body = method(owners[0], "forward").body  # type: ignore[union-attr]
+    body = method(owners[0], "forward").body
     last = body[-1]
     if not (isinstance(last, ast.Return) and last.value is not None):
         raise NoPlace
@@ -270,7 +285,7 @@ def log_softmax_removed(script: Script) -> Planted:
         raise NoPlace
     for call in script.all_calls("log_softmax"):
         draft = Draft(script)
-        argument = call.args[0] if call.args else call.func.value  # type: ignore[attr-defined]
+        argument = call.args[0] if call.args else call.func.value
         draft.replace(call, script.text(argument), marked=True)
         draft.mark(*(script.statement(one) for one in script.all_calls("nll_loss")))
         return draft.finish()
@@ -300,11 +315,9 @@ def bce_with_logits_name_lost(script: Script) -> Planted:
         if isinstance(node, ast.Call) and called(node) in ("binary_cross_entropy_with_logits", "BCEWithLogitsLoss"):
             new = "BCELoss" if called(node) == "BCEWithLogitsLoss" else "binary_cross_entropy"
             draft = Draft(script)
-            draft.replace(node.func, f"{script.text(node.func.value)}.{new}", marked=True)  # type: ignore[attr-defined]
+            draft.replace(node.func, f"{script.text(node.func.value)}.{new}", marked=True)
             name = script.statement(node)
             target = ast.unparse(name.targets[0]) if isinstance(name, ast.Assign) else ""
             draft.mark(name, *(script.statement(one) for one in script.all_calls(target)))
             return draft.finish()
     raise NoPlace
-
-

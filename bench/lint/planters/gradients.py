@@ -68,10 +68,10 @@ def detach_of_the_fake_pictures_as_a_statement(script: Script) -> Planted:
     draft = Draft(script)
     call = _detached(script)
     statement = script.statement(call)
-    text = script.text(call.func.value)  # type: ignore[attr-defined]
+    text = script.text(call.func.value)
     if isinstance(statement, ast.Assign) and statement.value is call:
         draft.after(statement, f"{script.text(statement.targets[0])}.detach()", marked=True)
-    elif isinstance(call.func.value, ast.Name):  # type: ignore[attr-defined]
+    elif isinstance(call.func.value, ast.Name):
         draft.before(statement, f"{text}.detach()", marked=True)
     else:
         raise NoPlace
@@ -101,6 +101,13 @@ def to_device_as_a_statement(script: Script) -> Planted:
                 draft = Draft(script)
                 draft.replace(statement, script.text(call), marked=True)
                 return draft.finish()
+        pair = statement.value if isinstance(statement, ast.Assign) and script.loops(statement) else None
+        if isinstance(pair, ast.Tuple) and all(isinstance(one, ast.Call) and called(one) == "to" for one in pair.elts):
+            draft = Draft(script)
+            lines = [script.text(one) for one in pair.elts]
+            draft.replace(statement, f"\n{script.indentation(statement)}".join(lines), marked=True)
+            draft.mark(statement)
+            return draft.finish()
     raise NoPlace
 
 
@@ -187,10 +194,12 @@ def item_forgotten(script: Script) -> Planted:
         if isinstance(statement, ast.AugAssign) and isinstance(statement.value, ast.Call) and script.loops(statement):
             call = statement.value
             trained = any(update.function is script.function(statement) for update in updates(script))
-            guarded = any(isinstance(one, ast.With) and "no_grad" in ast.unparse(one.items[0]) for one in script.around(call))
+            guarded = any(
+                isinstance(one, ast.With) and "no_grad" in ast.unparse(one.items[0]) for one in script.around(call)
+            )
             if called(call) == "item" and trained and not guarded and "loss" in ast.unparse(statement).lower():
                 draft = Draft(script)
-                draft.replace(call, script.text(call.func.value), marked=True)  # type: ignore[attr-defined]
+                draft.replace(call, script.text(call.func.value), marked=True)
                 return draft.finish()
     raise NoPlace
 
@@ -229,6 +238,23 @@ def index_from_zero(script: Script) -> Planted:
             draft.mark(around, *update.everything, *update.loops)
             return draft.finish()
     raise NoPlace
+
+
+@plants("SW112", additions.accumulation)
+def index_from_zero_and_no_last_step(script: Script) -> Planted:
+    """The commonest form: the first batch alone is an update, and the last ones leak into the next epoch."""
+    update = only(script)
+    around = script.parents[update.step]
+    if not (isinstance(around, ast.If) and isinstance(around.test, ast.BoolOp) and isinstance(around.test.op, ast.Or)):
+        raise NoPlace
+    first = around.test.values[0]
+    left = first.left if isinstance(first, ast.Compare) else None
+    if not (isinstance(left, ast.BinOp) and isinstance(left.op, ast.Mod) and isinstance(left.left, ast.BinOp)):
+        raise NoPlace
+    draft = Draft(script)
+    draft.replace(around.test, f"{script.text(left.left.left)} % {script.text(left.right)} == 0", marked=True)
+    draft.mark(around, *update.everything, *update.loops)
+    return draft.finish()
 
 
 @plants("SW114")

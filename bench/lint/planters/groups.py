@@ -16,7 +16,7 @@ def _make(script: Script) -> Make:
     if not found:
         for call in _returned(script):  # Lightning: `return torch.optim.Adam(...)`
             statement = script.statement(call)
-            return Make(statement, call, "", called(call))  # type: ignore[arg-type]
+            return Make(statement, call, "", called(call))
         raise NoPlace
     return found[0]
 
@@ -33,7 +33,9 @@ def _part(script: Script, make: Make) -> str:
     for owner in modules(script):
         init = method(owner, "__init__")
         made = any(
-            isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == module and owner.name in ast.unparse(one.value)
+            isinstance(one, ast.Assign)
+            and ast.unparse(one.targets[0]) == module
+            and owner.name in ast.unparse(one.value)
             for one in script.statements
         )
         if init is None or not (made or module == "self"):
@@ -49,7 +51,9 @@ def _part(script: Script, make: Make) -> str:
 @plants("SW601")
 def a_part_in_a_group_of_its_own_too(script: Script) -> Planted:
     make = _make(script)
-    return _groups(script, make, '[{{"params": {all}}}, {{"params": {part}.parameters(), "lr": 1e-4}}]', _part(script, make))
+    return _groups(
+        script, make, '[{{"params": {all}}}, {{"params": {part}.parameters(), "lr": 1e-4}}]', _part(script, make)
+    )
 
 
 @plants("SW601")
@@ -84,6 +88,27 @@ def second_module_forgotten(script: Script) -> Planted:
 
 
 @plants("SW602")
+def one_part_of_a_lightning_module(script: Script) -> Planted:
+    owner = lightning(script)[0]
+    init, calls = method(owner, "__init__"), method(owner, "forward")
+    returned = _returned(script)
+    if init is None or calls is None or not returned or ast.unparse(returned[0].args[0]) != "self.parameters()":
+        raise NoPlace
+    used = ast.unparse(calls)
+    parts = [
+        ast.unparse(one.targets[0])
+        for one in init.body
+        if isinstance(one, ast.Assign) and "nn." in ast.unparse(one.value) and f"{ast.unparse(one.targets[0])}(" in used
+    ]
+    if len(parts) < 2:
+        raise NoPlace
+    draft = Draft(script)
+    draft.replace(returned[0].args[0], f"{parts[0]}.parameters()", marked=True)
+    draft.mark(owner, *init.body, *calls.body, script.statement(returned[0]))
+    return draft.finish()
+
+
+@plants("SW602")
 def both_optimizers_of_one_network(script: Script) -> Planted:
     found = updates(script)
     if len(found) < 2:
@@ -101,7 +126,9 @@ def both_optimizers_of_one_network(script: Script) -> Planted:
 @plants("SW603", additions.new_head)
 def head_replaced_after_the_optimizer(script: Script) -> Planted:
     make = makes(script)[0]
-    heads = [one for one in script.statements if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]).endswith(".fc")]
+    heads = [
+        one for one in script.statements if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]).endswith(".fc")
+    ]
     heads = [one for one in heads if script.blocks[one] is script.blocks[make.statement]]
     if not heads:
         raise NoPlace
@@ -128,9 +155,11 @@ def betas_swapped(script: Script) -> Planted:
 
 
 @plants("SW604")
-def large_epsilon_as_rate(script: Script) -> Planted:
-    """An exponent without its sign: `weight_decay=5e4` for 5e-4."""
-    return _constant(script, _make(script), "weight_decay", "5e4")
+def epsilon_as_large_as_a_rate(script: Script) -> Planted:
+    make = _make(script)
+    if not make.kind.endswith(("Adam", "AdamW")):
+        raise NoPlace
+    return _constant(script, make, "eps", "0.1")
 
 
 @plants("SW604", additions.scheduler)
@@ -167,7 +196,7 @@ def clip_grad_norm_without_underscore(script: Script) -> Planted:
 def data_zero(script: Script) -> Planted:
     """`loss.data[0]`, as before torch 0.4."""
     for call in script.all_calls("item"):
-        if "loss" in receiver(call).lower() and isinstance(call.func.value, (ast.Name, ast.Attribute)):  # type: ignore[attr-defined]
+        if "loss" in receiver(call).lower() and isinstance(call.func.value, (ast.Name, ast.Attribute)):
             draft = Draft(script)
             draft.replace(call, f"{receiver(call)}.data[0]", marked=True)
             draft.mark(script.statement(call))

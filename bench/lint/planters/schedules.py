@@ -8,24 +8,32 @@ from lint import additions
 from lint.drafts import Draft, Planted
 from lint.scripts import NoPlace, Script, is_scheduler
 from lint.updates import (
-    Make, epoch_loop, epochs, lightning, loader, method, scheduler_steps, schedulers, updates,
+    Make,
+    epoch_loop,
+    epochs,
+    lightning,
+    loader,
+    method,
+    scheduler_steps,
+    schedulers,
+    updates,
 )  # fmt: skip
 from lint.variants import plants
 
 
-def _stepped(script: Script) -> tuple[str, ast.stmt]:
-    """A scheduler and the statement that steps it, with an `if scheduler is not None` around it."""
+def _stepped(script: Script) -> ast.stmt:
+    """The statement that steps a scheduler, with an `if scheduler is not None` around it."""
     found = scheduler_steps(script)
     if not found:
         raise NoPlace
     around = script.parents[found[0]]
     whole = around if isinstance(around, ast.If) and len(around.body) == 1 and not around.orelse else found[0]
-    return ast.unparse(found[0].value.func.value), whole  # type: ignore[attr-defined]
+    return whole
 
 
 @plants("SW201", additions.scheduler)
 def scheduler_at_the_head_of_its_block(script: Script) -> Planted:
-    name, statement = _stepped(script)
+    statement = _stepped(script)
     block = script.blocks[statement]
     place = next(one for one in block if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)))
     if place is statement:
@@ -39,7 +47,7 @@ def scheduler_at_the_head_of_its_block(script: Script) -> Planted:
 @plants("SW201", additions.scheduler)
 def scheduler_before_the_training(script: Script) -> Planted:
     """Directly before the statement that trains: the batch loop, the call of the training function, or the step."""
-    name, statement = _stepped(script)
+    statement = _stepped(script)
     block = script.blocks[statement]
     update = updates(script)[0]
     trains = getattr(update.function, "name", "")
@@ -56,7 +64,9 @@ def scheduler_before_the_training(script: Script) -> Planted:
 
 
 def _made(script: Script) -> Make:
-    found = [make for make in schedulers(script) if not any(isinstance(one, ast.Return) for one in script.around(make.call))]
+    found = [
+        make for make in schedulers(script) if not any(isinstance(one, ast.Return) for one in script.around(make.call))
+    ]
     if not found:
         raise NoPlace
     return found[0]
@@ -72,13 +82,12 @@ def scheduler_step_forgotten(script: Script) -> Planted:
 
 
 @plants("SW202", additions.scheduler)
-def optimizer_stepped_twice_in_place_of_the_scheduler(script: Script) -> Planted:
-    """The classic slip of the tongue: `scheduler.step` without parentheses."""
+def scheduler_step_without_parentheses(script: Script) -> Planted:
     make = _made(script)
     steps = scheduler_steps(script, make.name)
     draft = Draft(script)
     for one in steps:
-        draft.replace(one.value, f"{make.name}.step")  # type: ignore[attr-defined]
+        draft.replace(one.value, f"{make.name}.step")
     draft.mark(make.statement, *steps)
     return draft.finish()
 
@@ -91,7 +100,7 @@ def scheduler_not_returned(script: Script) -> Planted:
         raise NoPlace
     draft = Draft(script)
     draft.replace(last, "return optimizer")
-    draft.mark(configure, *configure.body)  # type: ignore[union-attr]
+    draft.mark(configure, *configure.body)
     return draft.finish()
 
 
@@ -123,7 +132,7 @@ def horizon_in_epochs_steps_in_batches(script: Script) -> Planted:
     return draft.finish()
 
 
-@plants("SW203")
+@plants("SW203", additions.scheduler)
 def one_cycle_stepped_once_an_epoch(script: Script) -> Planted:
     make = _made(script)
     update = updates(script)[0]
@@ -148,7 +157,7 @@ def one_cycle_stepped_once_an_epoch(script: Script) -> Planted:
 def plateau_step_without_metric(script: Script) -> Planted:
     steps = scheduler_steps(script, _made(script).name)
     draft = Draft(script)
-    draft.replace(steps[0].value.args[0], "")  # type: ignore[attr-defined]
+    draft.replace(steps[0].value.args[0], "")
     draft.mark(steps[0])
     return draft.finish()
 
@@ -181,11 +190,13 @@ def _mode(script: Script, keywords: str) -> Planted:
 def step_with_the_epoch(script: Script) -> Planted:
     make = _made(script)
     step = scheduler_steps(script, make.name)[0]
-    loop = next((one for one in script.loops(step) if isinstance(one, ast.For) and isinstance(one.target, ast.Name)), None)
+    loop = next(
+        (one for one in script.loops(step) if isinstance(one, ast.For) and isinstance(one.target, ast.Name)), None
+    )
     if loop is None:
         raise NoPlace
     draft = Draft(script)
-    draft.append_argument(step.value, loop.target.id)  # type: ignore[attr-defined]
+    draft.append_argument(step.value, loop.target.id)
     draft.mark(step)
     return draft.finish()
 
