@@ -10,7 +10,7 @@ added first, by `additions.py`. `--missed` prints every place where the mistake 
 loud; `--show` prints the scripts of one variant; `--plant-only` counts places of all planters and runs no check.
 
 Exits with 1 where a certain check with at least 5 places names fewer than 85 % of them, or where another certain check
-becomes loud.
+becomes loud, or any about what was added correctly. What certain checks say about the scripts as they are is printed.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ def main() -> int:
     loud = recall.already_loud(scripts)
     for line in loud:
         print(f"loud before anything is planted: {line}")
+    added = recall.loud_additions(scripts, given.code)
+    for line in added:
+        print(f"loud about a correct addition: {line}")
     found = recall.cases(scripts, given.code)
     rows = [row for row in recall.rows(found) if not given.code or row.code in given.code]
     if given.missed:
@@ -69,7 +72,7 @@ def main() -> int:
         print(f"recall under {recall.LEAST_RECALL:.0%}: {', '.join(too_low)}", file=sys.stderr)
     if besides:
         print(f"other checks become loud for mistakes of: {', '.join(besides)}", file=sys.stderr)
-    return int(bool(too_low or besides))
+    return int(bool(too_low or besides or added))
 
 
 def _shown(name: str, right: str, planted: object) -> str:

@@ -302,6 +302,8 @@ def second_module(source: str) -> str:
     make, first = update.make(), forward(update)
     if script.function(make.statement) is not update.function or len(make.modules) != 1 or "prepare(" in source:
         raise NoPlace
+    if not isinstance(first.targets[0], ast.Name):
+        raise NoPlace  # the model returns several things
     draft = Draft(script)
     draft.before(make.statement, "projection = torch.nn.Linear(10, 10)")
     text = script.text(make.parameters)

@@ -123,28 +123,37 @@ class Draft:
         pieces: list[str] = []
         lines: set[int] = set()
         at = 0
-        moved: list[tuple[int, int]] = []  # from this position on, so many characters to the right
-        shift = 0
+        line = 1  # of the new source, where the next piece goes
+        done: list[tuple[int, int, int, str]] = []  # start and end in the old source, line in the new one, text
         for _, (start, end, text, marked) in edits:
             if start < at:
                 raise NoPlace  # two edits of one place
-            pieces.append(self.script.source[at:start])
+            kept = self.script.source[at:start]
+            line += kept.count("\n")
             if marked:
-                first = "".join(pieces).count("\n") + 1
-                lines.update(range(first, first + max(1, text.count("\n"))))
-            pieces.append(text)
+                lines.update(range(line, line + max(1, text.count("\n") + (not text.endswith("\n")))))
+            done.append((start, end, line, text))
+            line += text.count("\n")
+            pieces += (kept, text)
             at = end
-            shift += len(text) - (end - start)
-            moved.append((end, shift))
         pieces.append(self.script.source[at:])
-        source = "".join(pieces)
-        for node in self.marks:
-            for line in _lines(node):
-                offset = self.script.starts[line - 1]
-                shifts = [by for end, by in moved if end <= offset]
-                to = offset + (shifts[-1] if shifts else 0)
-                lines.add(source[:to].count("\n") + 1)
-        return source, lines
+        marks = {number for node in self.marks for number in _lines(node)}
+        lines.update(new for old in marks if (new := self._new_line(old, done)))
+        return "".join(pieces), lines
+
+    def _new_line(self, line: int, done: list[tuple[int, int, int, str]]) -> int:
+        """Where a line of the old source is in the new one; 0 for a deleted one."""
+        offset = self.script.starts[line - 1]
+        shift = 0
+        for start, end, new, text in done:
+            if end <= offset:
+                shift += text.count("\n") - self.script.source[start:end].count("\n")
+            elif start <= offset < end:
+                if text.strip() in ("", "pass"):
+                    return 0
+                inside = self.script.source[start:offset].count("\n")
+                return new + min(inside, text.rstrip("\n").count("\n"))
+        return line + shift
 
 
 def _lines(node: ast.AST) -> range:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from lint.planters import VARIANTS
-from lint.scripts import Script
+from lint.scripts import NoPlace, Script
 from lint.variants import Variant
 
 LEAST_PLACES = 5
@@ -80,6 +80,26 @@ def _counted(source: str, found: list[tuple[str, int]]) -> Counter[tuple[str, st
     """Findings by the text of their line: the numbers of lines change when something is planted."""
     lines = source.splitlines()
     return Counter((code, lines[line - 1].strip()) for code, line in found)
+
+
+def loud_additions(scripts: dict[str, str], codes: Iterable[str] | None = None) -> list[str]:
+    """What the certain checks say about the correct additions: nothing of it is right."""
+    checks = certain()
+    firsts = {variant.first for code in set(codes or checks) & set(VARIANTS) for variant in VARIANTS[code]}
+    said: set[str] = set()
+    for name, source in scripts.items():
+        plain = _counted(source, findings(source, name, checks.values()))
+        for first in firsts:
+            right = source
+            try:
+                for add in first:
+                    right = add(right)
+            except NoPlace:
+                continue
+            found = _counted(right, findings(right, name, checks.values())) - plain if right != source else ()
+            words = " and ".join(add.__qualname__.split(".")[0] for add in first)
+            said.update(f"{name} with {words}: {code} at `{text}`" for code, text in found)
+    return sorted(said)
 
 
 def already_loud(scripts: dict[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def report(folder: Path) -> str:
         f"{processes} process(es): {_rate(many, processes):.0f} files of {lines:.0f} lines per second"
         for processes in (1, 2)
     ]
+    found.append(f"one process, by its processor time: {_rate(many, 1, time.process_time):.0f} files per second")
     if importlib.util.find_spec("stepwell.lint.__main__") is None:
         return "\n".join([*found, "python -m stepwell.lint is missing: start to finish and the cache are not measured"])
     with tempfile.TemporaryDirectory() as name:
@@ -53,13 +55,14 @@ def lint(source: str) -> int:
     return sum(1 for module in load() for _ in module.find(script))
 
 
-def _rate(sources: list[str], processes: int) -> float:
+def _rate(sources: list[str], processes: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Files per second; other programs on the machine slow the clock on the wall down, not that of the processor."""
     if processes == 1:
         lint(sources[0])
-        start = time.perf_counter()
+        start = clock()
         for source in sources:
             lint(source)
-        return len(sources) / (time.perf_counter() - start)
+        return len(sources) / (clock() - start)
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(lint, sources[: 4 * processes]))  # imports
         start = time.perf_counter()

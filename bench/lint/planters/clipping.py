@@ -68,7 +68,7 @@ def clip_of_scaled_gradients(script: Script) -> Planted:
     return _without_unscale(script)
 
 
-@plants("SW302", additions.scaler, additions.accumulation, additions.clip)
+@plants("SW302", additions.accumulation, additions.scaler, additions.clip)
 def clip_of_scaled_gradients_in_accumulation(script: Script) -> Planted:
     return _without_unscale(script)
 
