@@ -1,6 +1,6 @@
 """How many planted mistakes `stepwell lint` finds in correct scripts, and how fast it is.
 
-    python bench/lint FOLDER [--code SW101 ...] [--missed] [--show VARIANT] [--plant-only]
+    python bench/lint FOLDER [--code SW101 ...] [--missed] [--variants] [--show VARIANT] [--plant-only]
     python bench/lint FOLDER --speed
 
 FOLDER holds correct training scripts of different styles; a mistake of every certain check is planted into each of
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="a folder with correct training scripts")
     parser.add_argument("--code", nargs="*", help="only these checks")
     parser.add_argument("--missed", action="store_true", help="name every place that is missed or loud")
+    parser.add_argument("--variants", action="store_true", help="a row for every way to make a mistake, too")
     parser.add_argument("--show", metavar="VARIANT", help="print the scripts of one variant, with the allowed lines")
     parser.add_argument("--plant-only", action="store_true", help="count the places of all planters")
     parser.add_argument("--speed", action="store_true", help="files per second, start to finish, and the cache")
@@ -65,6 +66,8 @@ def main() -> int:
             if not case.found or case.others:
                 said = "named" if case.found else "MISSED"
                 print(f"{case.code} {case.variant} in {case.script}: {said}; besides: {', '.join(case.others) or '-'}")
+    if given.variants:
+        print(recall.table(recall.rows(found, by_variant=True)))
     print(recall.table(rows))
     too_low = [row.code for row in rows if row.is_too_low]
     besides = [row.code for row in rows if row.others]

@@ -226,24 +226,20 @@ def evaluation(source: str) -> str:
 
 
 def resume(source: str) -> str:
-    """A checkpoint of the model and the optimizer after each epoch, and both loaded before the first one."""
+    """A checkpoint of the models and the optimizers after each epoch, and all loaded before the first one."""
     script = Script(source)
-    update = only(script)
     if "load_state_dict" in source:
         return source
-    loop = epoch_loop(update)
-    make = update.make()
-    model, optimizer = update.model(), update.optimizer
-    if script.function(loop) is not script.function(make.statement):
+    found = updates(script)
+    loop = epoch_loop(found[0])
+    if any(script.function(loop) is not script.function(update.make().statement) for update in found):
         raise NoPlace
+    names = list(dict.fromkeys(name for update in found for name in (update.model(), update.optimizer)))
     draft = Draft(script)
-    draft.before(
-        loop,
-        'checkpoint = torch.load("last.pt")\n'
-        f'{model}.load_state_dict(checkpoint["model"])\n{optimizer}.load_state_dict(checkpoint["optimizer"])',
-    )
-    saved = f'{{"model": {model}.state_dict(), "optimizer": {optimizer}.state_dict()}}'
-    draft.after(loop.body[-1], f'torch.save({saved}, "last.pt")')
+    loads = [f'{name}.load_state_dict(checkpoint["{name}"])' for name in names]
+    draft.before(loop, "\n".join(['checkpoint = torch.load("last.pt")', *loads]))
+    saved = ", ".join(f'"{name}": {name}.state_dict()' for name in names)
+    draft.after(loop.body[-1], f'torch.save({{{saved}}}, "last.pt")')
     draft.head("import torch")
     return draft.text()
 
@@ -278,19 +274,17 @@ def sampler(source: str) -> str:
 
 
 def target_network(source: str) -> str:
-    """A copy of the model that is not trained, and follows the model after each update."""
+    """A copy of the model that is not trained, and is set to the model after each epoch."""
     script = Script(source)
-    update = only(script)
+    update = updates(script)[-1]
     make = update.make()
     model = make.modules[0] if make.modules else _no_place()
-    if "." in model or script.function(make.statement) is not update.function or not update.loops:
+    loop = epoch_loop(update)
+    if "." in model or "deepcopy" in source or script.function(make.statement) is not script.function(loop):
         raise NoPlace
     draft = Draft(script)
     draft.before(make.statement, f"target = copy.deepcopy({model})\ntarget.requires_grad_(False)")
-    draft.after(
-        update.step,
-        f"for old, new in zip(target.parameters(), {model}.parameters()):\n    old.data.lerp_(new.data, 0.01)",
-    )
+    draft.after(loop.body[-1], f"target.load_state_dict({model}.state_dict())")
     draft.head("import copy")
     return draft.text()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -130,21 +130,22 @@ class Row:
         return self.places >= LEAST_PLACES and self.recall < LEAST_RECALL
 
 
-def rows(found: list[Case]) -> list[Row]:
+def rows(found: list[Case], by_variant: bool = False) -> list[Row]:
+    """A row for every certain check, or for every variant of its mistake."""
     checks = certain()
-    by_code: dict[str, list[Case]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Case]] = {(code, ""): [] for code in checks} if not by_variant else {}
     for case in found:
-        by_code[case.code].append(case)
+        groups.setdefault((case.code, case.variant if by_variant else ""), []).append(case)
     return [
         Row(
             code,
-            module.CHECK.name,
-            len({case.script for case in by_code[code]}),
-            len(by_code[code]),
-            sum(case.found for case in by_code[code]),
-            sum(bool(case.others) for case in by_code[code]),
+            variant or checks[code].CHECK.name,
+            len({case.script for case in cases}),
+            len(cases),
+            sum(case.found for case in cases),
+            sum(bool(case.others) for case in cases),
         )
-        for code, module in checks.items()
+        for (code, variant), cases in groups.items()
     ]
 
 

@@ -151,7 +151,7 @@ def test_a_mistake_named_in_another_line_is_missed_and_loud(monkeypatch: pytest.
         recall, "findings", lambda source, file, modules: [("SW101", 1)] if "zero" not in source else []
     )
     scripts = {"functions": SCRIPTS["functions"]}
-    (case,) = recall.cases(scripts, ["SW101"])
+    case = recall.cases(scripts, ["SW101"])[0]
     assert not case.found
     assert case.others == ("SW101 line 1",)
 

@@ -101,7 +101,10 @@ def clip_of_the_first_network_twice(script: Script) -> Planted:
 
 @plants("SW303", additions.clip, additions.target_network)
 def clip_of_the_target_network(script: Script) -> Planted:
-    return _clip_of(script, only(script), "target")
+    update = updates(script)[-1]
+    if script.function(update.make().statement) is not update.function or not update.clips:
+        raise NoPlace
+    return _clip_of(script, update, "target")
 
 
 def _clip_of(script: Script, update: Update, model: str) -> Planted:
@@ -109,7 +112,7 @@ def _clip_of(script: Script, update: Update, model: str) -> Planted:
     draft = Draft(script)
     draft.replace(call.args[0], f"{model}.parameters()", marked=True)
     draft.mark(update.step, *update.clips)
-    return draft.finish()
+    return draft.finish(also=("SW301",))  # for the other network it is a clip before its backward pass
 
 
 def _scaled(script: Script) -> Update:

@@ -141,7 +141,7 @@ def head_replaced_after_the_optimizer(script: Script) -> Planted:
 @plants("SW604")
 def learning_rate_of_one(script: Script) -> Planted:
     make = _make(script)
-    if make.kind == "Adadelta":
+    if make.kind == "Adadelta" or "OneCycleLR(" in script.source:  # which sets the rate itself
         raise NoPlace
     return _constant(script, make, "lr", "100.0" if make.kind == "SGD" else "1.0")
 
@@ -155,11 +155,11 @@ def betas_swapped(script: Script) -> Planted:
 
 
 @plants("SW604")
-def epsilon_as_large_as_a_rate(script: Script) -> Planted:
+def momentum_without_its_point(script: Script) -> Planted:
     make = _make(script)
-    if not make.kind.endswith(("Adam", "AdamW")):
+    if make.kind != "SGD":
         raise NoPlace
-    return _constant(script, make, "eps", "0.1")
+    return _constant(script, make, "momentum", "9")
 
 
 @plants("SW604", additions.scheduler)

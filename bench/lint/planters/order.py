@@ -41,6 +41,17 @@ def zero_grad_before_all_loops(script: Script) -> Planted:
     return draft.finish(named_by=("SW102",))
 
 
+@plants("SW101")
+def zero_grad_without_parentheses(script: Script) -> Planted:
+    update = with_zeros(script, last=False)
+    draft = Draft(script)
+    for zero in update.zeros:
+        draft.replace(zero.value, script.text(zero.value.func))
+        draft.mark(zero)
+    draft.mark(*update.everything, *update.loops)
+    return draft.finish()
+
+
 def _without_zeros(script: Script, update: Update) -> Planted:
     draft = Draft(script)
     draft.delete(*update.zeros)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lint import additions
 from lint.drafts import Draft, Planted
 from lint.scripts import NoPlace, Script, is_optimizer, receiver
-from lint.updates import makes
+from lint.updates import updates
 from lint.variants import plants
 
 
@@ -45,7 +45,7 @@ def target_in_a_group(script: Script) -> Planted:
 
 
 def _with_target(script: Script, form: str) -> Planted:
-    make = makes(script)[0]
+    make = updates(script)[-1].make()
     draft = Draft(script)
     draft.replace(make.parameters, form.format(parameters=script.text(make.parameters)), marked=True)
     draft.mark(make.statement)

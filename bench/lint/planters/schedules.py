@@ -6,7 +6,7 @@ import ast
 
 from lint import additions
 from lint.drafts import Draft, Planted
-from lint.scripts import NoPlace, Script, is_scheduler
+from lint.scripts import NoPlace, Script
 from lint.updates import (
     Make,
     epoch_loop,
@@ -247,7 +247,7 @@ def _rebuilt(script: Script, depth: int, moved: bool) -> Planted:
         and ast.unparse(node) == make.name
         and (make.statement.end_lineno or 0) < node.lineno < loop.lineno
     ]
-    if used and (moved or any(is_scheduler(one.name) for one in schedulers(script)) or "prepare(" in script.source):
+    if (used and moved) or "prepare(" in script.source:
         raise NoPlace
     draft = Draft(script)
     draft.before(loop.body[0], draft.code(make.statement), marked=True)
