@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from lint.planters import VARIANTS
-from lint.scripts import NoPlace, Script
-from lint.variants import Variant
+from lint.scripts import Script
+from lint.variants import Variant, added
 
 LEAST_PLACES = 5
 LEAST_RECALL = 0.85
@@ -90,13 +90,10 @@ def loud_additions(scripts: dict[str, str], codes: Iterable[str] | None = None) 
     for name, source in scripts.items():
         plain = _counted(source, findings(source, name, checks.values()))
         for first in firsts:
-            right = source
-            try:
-                for add in first:
-                    right = add(right)
-            except NoPlace:
+            script = added(first, source)
+            if script is None or script.source == source:
                 continue
-            found = _counted(right, findings(right, name, checks.values())) - plain if right != source else ()
+            found = _counted(script.source, findings(script.source, name, checks.values())) - plain
             words = " and ".join(add.__qualname__.split(".")[0] for add in first)
             said.update(f"{name} with {words}: {code} at `{text}`" for code, text in found)
     return sorted(said)

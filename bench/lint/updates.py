@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NoReturn
 
 from lint.scripts import NoPlace, Script, called, is_optimizer, is_scaler, is_scheduler, receiver
@@ -146,6 +147,14 @@ def scheduler_steps(script: Script, name: str = "") -> list[ast.stmt]:
 
 def updates(script: Script) -> list[Update]:
     """The updates in the order of the source; only those with a backward pass in the same function."""
+    found = _updates(script)
+    if not found:
+        raise NoPlace
+    return found
+
+
+@lru_cache(maxsize=256)
+def _updates(script: Script) -> list[Update]:
     made = {make.name for make in makes(script)}
     found = []
     for statement, call in script.calls("step"):
@@ -158,10 +167,7 @@ def updates(script: Script) -> list[Update]:
     for index, update in enumerate(found):
         earlier = [one.step.lineno for one in found[:index] if one.function is update.function]
         _complete(update, max(earlier, default=0), found)
-    found = [update for update in found if update.backwards]
-    if not found:
-        raise NoPlace
-    return found
+    return [update for update in found if update.backwards]
 
 
 def _complete(update: Update, after: int, all_updates: list[Update]) -> None:

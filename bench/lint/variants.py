@@ -6,12 +6,25 @@ import ast
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lint.drafts import Planted
 from lint.scripts import NoPlace, Script
 
 Addition = Callable[[str], str]
 Planter = Callable[[Script], Planted]
+
+
+@lru_cache(maxsize=256)
+def added(additions: tuple[Addition, ...], source: str) -> Script | None:
+    """A script with all of these additions; None where one of them finds no place."""
+    if not additions:
+        return Script(source)
+    script = added(additions[:-1], source)
+    try:
+        return added((), additions[-1](script.source)) if script is not None else None
+    except NoPlace:
+        return None
 
 
 @dataclass(frozen=True)
@@ -25,10 +38,10 @@ class Variant:
 
     def plant(self, source: str) -> tuple[str, Planted] | None:
         """The correct script with the additions, and the same with the mistake; None where there is no place."""
+        script = added(self.first, source)
+        if script is None:
+            return None
         try:
-            for add in self.first:
-                source = add(source)
-            script = Script(source)
             planted = self.planter(script)
         except NoPlace:
             return None

@@ -120,13 +120,13 @@ def test_files_of_the_standard_library_never_raise() -> None:
 
 
 @pytest.mark.slow
-def test_two_thousand_real_files_never_raise() -> None:
-    """All files of the installed packages that mention a backward pass or an optimizer, and the standard library."""
+def test_a_larger_sample_of_real_files_never_raises() -> None:
+    """Of the files of all installed packages that mention a backward pass or an optimizer, and the standard library."""
     packages = torch_folder().parent
     library = Path(sysconfig.get_path("stdlib"))
     training = list(about_training(python_files(packages)))
     others = [path for path in python_files(library) if "site-packages" not in path.parts]
     chance = random.Random(12)
-    paths = chance.sample(training, min(1000, len(training))) + chance.sample(others, min(1000, len(others)))
+    paths = chance.sample(training, min(200, len(training))) + chance.sample(others, min(200, len(others)))
     readable = sum(look_at(decoded(path), str(path)) for path in paths)
     assert readable > 0.9 * len(paths)
