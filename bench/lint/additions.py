@@ -274,7 +274,7 @@ def sampler(source: str) -> str:
 
 
 def target_network(source: str) -> str:
-    """A copy of the model that is not trained, and is set to the model after each epoch."""
+    """A copy of the model, as a target network has it, that is set to the model after each epoch."""
     script = Script(source)
     update = updates(script)[-1]
     make = update.make()
@@ -283,7 +283,7 @@ def target_network(source: str) -> str:
     if "." in model or "deepcopy" in source or script.function(make.statement) is not script.function(loop):
         raise NoPlace
     draft = Draft(script)
-    draft.before(make.statement, f"target = copy.deepcopy({model})\ntarget.requires_grad_(False)")
+    draft.before(make.statement, f"target = copy.deepcopy({model})")
     draft.after(loop.body[-1], f"target.load_state_dict({model}.state_dict())")
     draft.head("import copy")
     return draft.text()

@@ -53,7 +53,8 @@ def without_no_grad(script: Script) -> Planted:
             forwards = any(isinstance(node, ast.Call) for one in statement.body for node in ast.walk(one))
             loops = script.loops(statement) or any(isinstance(node, ast.For) for node in ast.walk(statement))
             if near and forwards and loops:
-                draft.mark(*(node for node in ast.walk(function) if isinstance(node, ast.stmt)))
+                draft.mark(*script.loops(statement), function if isinstance(function, ast.FunctionDef) else None)
+                draft.mark(*(one for one, _ in _evals(script) if script.function(one) is function))
                 draft.dedent(statement)
                 return draft.finish()
         if isinstance(statement, ast.FunctionDef):
@@ -132,9 +133,15 @@ def without_eval(script: Script) -> Planted:
     draft.delete(*(one for one, _ in found))
     for one, _ in found:
         function = script.function(one)
-        draft.mark(function if isinstance(function, ast.FunctionDef) else None)
-        draft.mark(*(node for node in ast.walk(function) if isinstance(node, ast.stmt)))
+        draft.mark(function if isinstance(function, ast.FunctionDef) else None, *script.loops(one))
+        draft.mark(*_after(script, one))
     return draft.finish()
+
+
+def _after(script: Script, statement: ast.stmt) -> list[ast.stmt]:
+    """What stands behind a statement in its function: there the missing eval mode may be named."""
+    function = script.function(statement)
+    return [one for one in script.statements if one.lineno > statement.lineno and script.function(one) is function]
 
 
 @plants("SW404", additions.evaluation)
@@ -142,8 +149,7 @@ def train_in_place_of_eval(script: Script) -> Planted:
     statement, name = _evals(script)[-1]
     draft = Draft(script)
     draft.replace(statement, f"{name}.train()", marked=True)
-    function = script.function(statement)
-    draft.mark(*(node for node in ast.walk(function) if isinstance(node, ast.stmt)))
+    draft.mark(*_after(script, statement))
     return draft.finish()
 
 
