@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import runpy
 import sys
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from lint.planters import VARIANTS
 from lint.scripts import NoPlace, Script
 from lint.variants import Variant
 
+BENCH = Path(__file__).parents[2] / "bench"
 SCRIPTS = recall.readable(SOURCES)
 ALL = [variant for variants in VARIANTS.values() for variant in variants]
 # the checks that are certain, by the catalogue
@@ -159,3 +161,12 @@ def test_a_mistake_named_in_another_line_is_missed_and_loud(monkeypatch: pytest.
 def test_too_few_places_are_no_measure() -> None:
     assert recall.Row("SW999", "x", 4, 4, 0, 0).is_too_low is False
     assert recall.Row("SW999", "x", 5, 5, 4, 0).is_too_low is True
+
+
+def test_the_program_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = runpy.run_path(str(BENCH / "lint" / "__main__.py"))["main"]
+    (tmp_path / "functions.py").write_text(SOURCES["functions"], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lint", str(tmp_path), "--code", "SW101", "--missed", "--variants"])
+        assert program() == 0
+    assert "| SW101 missing-zero-grad | 1 | 2 | 2 | 100% | 0 |" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +79,17 @@ def test_mutated_scripts_never_raise() -> None:
         name, source = every[number % len(every)] if number < len(every) else chance.choice(every)
         readable += look_at(mutated(source, chance), f"{name}-mutated-{number}", SECONDS)
     assert readable > MUTATED // 3  # else the checks were hardly asked
+
+
+def test_a_check_that_raises_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(script: object) -> Iterator[None]:
+        raise IndexError
+
+    broken = SimpleNamespace(CHECK=load()[0].CHECK, find=find)
+    monkeypatch.setattr(f"{__name__}.load", lambda: (broken,))
+    with pytest.raises(pytest.fail.Exception, match="SW101 raised IndexError"):
+        look_at("pass", "script.py")
+    assert look_at("pass (", "script.py") is False
 
 
 def python_files(folder: Path) -> list[Path]:
