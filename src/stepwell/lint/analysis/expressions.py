@@ -33,9 +33,6 @@ from stepwell.lint.analysis.values import (
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
 
-_USUAL = {  # names that no import of the file explains: of a cell, or of `import *`
-    "torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional", "optim": "torch.optim", "torchvision": "torchvision",
-}  # fmt: skip
 _OPERATORS = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -46,7 +43,8 @@ _OPERATORS = {
     ast.Pow: "**",
 }
 
-_USUAL = {
+_USUAL = {  # names that no import of the file explains: of a cell, or of `import *`
+    "torchvision": "torchvision",
     "torch": "torch",
     "nn": "torch.nn",
     "F": "torch.nn.functional",

@@ -199,7 +199,11 @@ class Script:
         if not 1 <= line <= len(self.lines):
             return offset + 1
         text = self.lines[line - 1]
-        return offset + 1 if text.isascii() else len(text.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace")) + 1
+        return (
+            offset + 1
+            if text.isascii()
+            else len(text.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace")) + 1
+        )
 
     def text(self, node: ast.AST) -> str:
         """The source of a node, in one line and not too long."""
