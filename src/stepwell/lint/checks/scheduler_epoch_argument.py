@@ -33,7 +33,8 @@ def find(script: Script) -> Iterator[Finding]:
     for places in script.places("schedule"):
         if all(_is_told(event) for event in places):
             event = places[0]
-            assert event.call is not None and event.target is not None
+            assert event.call is not None
+            assert event.target is not None
             given = (*event.call.args, *(one.value for one in event.call.keywords))
             made = event.target.made
             words = event.target.cls.rsplit(".", 1)[-1] or "a class"
