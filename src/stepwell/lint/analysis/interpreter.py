@@ -219,9 +219,7 @@ class Interpreter:
             target = target.value
         if isinstance(target, ast.Name):
             self.scope.born[target.id] = self.loops
-        lost = (
-            isinstance(value, Tensor) and value.by == "model" and _names_no_tensor(target)
-        )  # model.configure_optimizers()
+        lost = isinstance(value, Tensor) and _names_no_tensor(target)  # optimizer = model.configure_optimizers()
         if (value is None or lost) and isinstance(source, ast.Call):
             value = self._guessed(target, source) or value
         if isinstance(value, (Thing, Many)) and not value.name:

@@ -26,7 +26,8 @@ _NO_STEP = re.compile(
     re.I,
 )
 _LOOKS = re.compile(
-    r"clamp|clip|norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|^shape|assert|device|dtype|len|is_sparse", re.I
+    r"clamp|clip|norm|is_?(nan|inf|finite)|hist|print|log|mean|max|sum$|size|^shape|assert|device|dtype|len|is_sparse",
+    re.I,
 )
 _BACK = re.compile(
     r"backward|backprop|grad_?step|closure|propagate|optimi[sz]|update_(param|weight|model|net)|"
