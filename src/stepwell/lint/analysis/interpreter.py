@@ -228,9 +228,7 @@ class Interpreter:
             if self.loops and isinstance(self.scope.names.get(target.id), Tensor) and not isinstance(value, Tensor):
                 self.emit("reset", target, name=target.id)
             self.scope.born[target.id] = self.loops
-        lost = (
-            isinstance(value, Tensor) and value.by == "model" and _names_no_tensor(target)
-        )  # model.configure_optimizers()
+        lost = isinstance(value, Tensor) and _names_no_tensor(target)  # optimizer = model.configure_optimizers()
         if (value is None or lost) and isinstance(source, ast.Call):
             value = self._guessed(target, source) or value
         if isinstance(value, (Thing, Many)) and not value.name:
