@@ -26,14 +26,15 @@ FIX = ""
 
 def find(script: Script) -> Iterator[Finding]:
     if re.search(
-        r"optim\w*(\[\w+\])?\.state_dict|opt\w*\.state_dict|save_state\(|save_checkpoint\(.*optim", script.source
+        r"optim\w*(\[\w+\])?\.state_dict|opt\w*\.state_dict|save_state\(|DCP\.|dcp\.|dist_cp|get_state_dict|save_checkpoint\(.*optim",
+        script.source,
     ):
         return
     for places in script.places("save"):
         event = places[0]
         if _is_inside_training(event) and not (isinstance(event.value, Many) and event.value.keys is None):
             text = script.text(event.call.args[0]) if event.call is not None and event.call.args else ""
-            if "state_dict" in text or isinstance(event.value, Many):
+            if ("state_dict" in text and "sched" not in text) or isinstance(event.value, Many):
                 yield script.finding(
                     CHECK, event.node, "this checkpoint of the training loop holds no state of the optimizer"
                 )

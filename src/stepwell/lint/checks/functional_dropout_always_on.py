@@ -93,25 +93,23 @@ def _is_reached(cls: ast.ClassDef, name: str) -> bool:
 def _modules(tree: ast.Module, names: Names) -> set[int]:
     """The classes that are modules of torch."""
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    found: dict[str, ast.ClassDef] = {}
+    known: set[str] = set()
+    found: set[int] = set()
     grown = True
     while grown:
         grown = False
         for cls in classes:
-            if id(cls) in {id(one) for one in found.values()}:
-                continue
-            for base in cls.bases:
-                name = names.of(base)
-                last = name.rsplit(".", 1)[-1].strip("<>")
-                if (
-                    name.startswith("torch.nn.")
-                    or last in ("Module", "LightningModule", "MessagePassing", "PreTrainedModel")
-                    or last in found
-                ):
-                    found[cls.name] = cls
-                    grown = True
-                    break
-    return {id(one) for one in found.values()}
+            if id(cls) not in found and any(_is_module(names.of(base), known) for base in cls.bases):
+                found.add(id(cls))
+                known.add(cls.name)
+                grown = True
+    return found
+
+
+def _is_module(name: str, known: set[str]) -> bool:
+    last = name.rsplit(".", 1)[-1].strip("<>")
+    torch = ("Module", "LightningModule", "MessagePassing", "PreTrainedModel")
+    return name.startswith("torch.nn.") or last in torch or last in known
 
 
 def _fix(script: Script, call: ast.Call, own: str) -> Fix | None:
@@ -165,6 +163,14 @@ class Model(LightningModule):
 """,
 )
 GOOD = (
+    """
+import torch.nn as nn, torch.nn.functional as F
+class Twice(nn.Module):
+    pass
+class Twice(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, training=self.training)
+""",
     "from torch import nn\nimport torch.nn.functional as F\n" + CHECK.example_good,
     """
 import torch.nn as nn, torch.nn.functional as F
