@@ -33,6 +33,7 @@ def test_examples(module: ModuleType, kind: str, index: int) -> None:
 
 @pytest.mark.parametrize("module", load(), ids=list(TABLE))
 def test_a_check_has_enough_examples_and_its_code(module: ModuleType) -> None:
-    assert len(module.BAD) >= 5 and len(module.GOOD) >= 5
+    assert len(module.BAD) >= 5
+    assert len(module.GOOD) >= 5
     assert TABLE[module.CHECK.code] == module.__name__.rsplit(".", 1)[-1]
     assert module.FIX in ("safe", "unsafe", "")

@@ -21,5 +21,6 @@ from stepwell.lint.analysis.values import (
 
 __all__ = [
     "Block", "Branch", "Call", "Class", "Constant", "Event", "External", "Function", "Jump", "Loop", "Many", "Method",
-    "Root", "Script", "Tensor", "Thing", "Unreadable", "Value", "argument", "events_of", "loops_of", "paths", "read", "things",
+    "Root", "Script", "Tensor", "Thing", "Unreadable", "Value", "argument", "events_of", "loops_of", "paths", "read",
+    "things",
 ]  # fmt: skip

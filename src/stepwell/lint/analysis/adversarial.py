@@ -15,7 +15,8 @@ from stepwell.lint.analysis.values import Tensor, Thing, tensors
 
 @dataclass
 class Leak:
-    """`backward` is of the discriminator's loss, `step` of its optimizer; `forward` is the generator's; `update` is the step
+    """`backward` is of the discriminator's loss, `step` of its optimizer; `forward` is the generator's; `update` is
+    the step
     of the generator's optimizer that uses what leaked, or None where `reset` comes first."""
 
     backward: Event
@@ -131,7 +132,8 @@ def _sees_real(way: list[Event], step: Thing, optimizer: Thing) -> bool:
 
 
 def _what_next(after: list[Event], optimizer: Thing) -> tuple[Event | None, Event | None]:
-    """The next step of the other optimizer, or the next reset of its gradients. Two steps without a backward pass between
+    """The next step of the other optimizer, or the next reset of its gradients. Two steps without a backward pass
+    between
     them belong to one loss."""
     backward = False
     for event in after:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stepwell.lint.analysis import external, methods
 from stepwell.lint.analysis.given import Given, followed_not, unknown
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER, is_module, is_optimizer, is_scheduler
+from stepwell.lint.analysis.passes import forward
 from stepwell.lint.analysis.values import (
     Class,
     External,
@@ -44,7 +45,7 @@ def call(run: Interpreter, node: ast.Call) -> Value:
             and not callee.sure
         ):
             # A method of a model from elsewhere, or a part of it: both give something with a graph.
-            return methods.forward(
+            return forward(
                 run, node, callee.parent if callee.parent.kind == "model" else callee, given, name=node.func.attr
             )
         return methods.call_thing(run, node, callee, given)

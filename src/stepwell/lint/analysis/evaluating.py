@@ -63,7 +63,8 @@ def evaluations(script: Script) -> Iterator[list[Evaluation]]:
 
 
 def _loop(event: Event) -> Loop | None:
-    """The loop over batches around a forward pass, or that over epochs around a function that evaluates all data at once."""
+    """The loop over batches around a forward pass, or that over epochs around a function that evaluates all data at
+    once."""
     loop = next((one for one in reversed(event.loops) if one.role == "batch" and not one.implicit), None)
     if loop is None and NAMED.search(getattr(event.function, "name", "")):
         loop = next(

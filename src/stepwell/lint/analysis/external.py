@@ -66,6 +66,8 @@ def call(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
         return _make(run, node, "criterion", name)
     if name.startswith("torch.nn.functional.") and last in known.LOSS_FUNCTIONS:
         loss = _computed(node, given, "loss")
+        if loss.attached is False and run.no_grad is not True and None in given.all():
+            loss.attached = None  # of an output that nothing is known of
         loss.criterion = Thing("criterion", name, name, node)
         run.emit("loss", node, loss.criterion, value=loss, call=node, extra={"given": given.get(0, "input")})
         return loss
@@ -133,10 +135,10 @@ def _guard(run: Interpreter, node: ast.Call, name: str, given: Given) -> Thing:
         if isinstance(mode, Constant) and mode.known:
             return Thing("grad" if mode.value else "no_grad", "lasting")
         return Thing("set_grad", "lasting")
-    mode = argument(node, 0, "mode")
-    if isinstance(mode, ast.Constant) and mode.value is False:
+    given_mode = argument(node, 0, "mode")
+    if isinstance(given_mode, ast.Constant) and given_mode.value is False:
         return Thing("grad")
-    if mode is not None and not isinstance(mode, ast.Constant):
+    if given_mode is not None and not isinstance(given_mode, ast.Constant):
         return Thing("set_grad")
     return Thing("grad" if name in known.GRAD else "no_grad")
 
@@ -192,7 +194,7 @@ def _grad(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
     run.emit("grad", node, value=next(iter(given.tensors()), None), call=node)
     retain = argument(node, 4, "create_graph")
     attached = retain is not None and not (isinstance(retain, ast.Constant) and not retain.value)
-    return Tensor(True if attached else False, "grad", given.tensors() if attached else (), (), node)
+    return Tensor(attached, "grad", given.tensors() if attached else (), (), node)
 
 
 def _backward(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
@@ -338,7 +340,7 @@ def _amp_scale(run: Interpreter, node: ast.Call, name: str, given: Given) -> Val
 
 
 def _amp_initialize(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
-    values = [one for one in (given.get(0, "models"), given.get(1, "optimizers")) if one is not None]
+    values: list[Value] = [one for one in (given.get(0, "models"), given.get(1, "optimizers")) if one is not None]
     return values[0] if len(values) == 1 else Many(values)
 
 
@@ -357,8 +359,10 @@ def _set_grad(run: Interpreter, node: ast.Call, name: str, given: Given) -> Valu
 
 _SPECIAL = {
     **dict.fromkeys(("torch.tensor", "torch.zeros", "torch.ones", "torch.randn", "torch.rand", "torch.from_numpy",
-                     "torch.arange", "torch.full", "torch.empty", "torch.FloatTensor", "torch.LongTensor", "torch.Tensor",
-                     "torch.randint", "torch.as_tensor", "torch.cuda.FloatTensor", "torch.normal", "torch.randperm"), _new),
+                     "torch.arange", "torch.full", "torch.empty", "torch.FloatTensor", "torch.LongTensor",
+                     "torch.Tensor",
+                     "torch.randint", "torch.as_tensor", "torch.cuda.FloatTensor", "torch.normal",
+                     "torch.randperm"), _new),
     "torch.autograd.grad": _grad,
     "torch.autograd.backward": _backward,
     "torch.autograd.Variable": _variable,

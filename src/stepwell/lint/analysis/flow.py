@@ -56,10 +56,9 @@ def source(tensor: Tensor) -> Tensor:
 def layer(tensor: Tensor) -> Thing | None:
     """The layer of torch.nn that computed a tensor, where that is all known."""
     one = source(tensor)
-    if one.by != "model" or len(one.models) < 1 or one.inner is not None:
+    if one.by != "model" or not one.models or one.inner is not None:
         return None
-    model = one.models[-1] if len(one.models) == 1 else None
-    return last_layer(model) if model is not None else None
+    return last_layer(one.models[0])  # the model that computed it comes first, those of its inputs follow
 
 
 def last_layer(model: Thing) -> Thing | None:

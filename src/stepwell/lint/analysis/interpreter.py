@@ -1,8 +1,8 @@
 """Reads a script as Python would run it, with things in the place of values, and writes down what happens.
 
-One walk gives what all checks need: names followed through imports, aliases, attributes and tuples; a name that is bound
-anew (`loss = loss.item()`) is another value; calls of functions of the same file are followed, with what they are given
-and with the `no_grad` around them. Loops are gone through once. Nothing of the script is executed.
+One walk gives what all checks need: names followed through imports, aliases, attributes and tuples; a name that is
+bound again (`loss = loss.item()`) is another value; calls of functions of the same file are followed, with what they
+are given and with the `no_grad` around them. Loops are gone through once. Nothing of the script is executed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from stepwell.lint.analysis import expressions
+from stepwell.lint.analysis.assignments import Names
+from stepwell.lint.analysis.attributes import bind_parameters
 from stepwell.lint.analysis.events import Block, Branch, Call, Event, Jump, Loop
 from stepwell.lint.analysis.interest import Interest
-from stepwell.lint.analysis.known import kind_of_name
 from stepwell.lint.analysis.roles import role_of
-from stepwell.lint.analysis.scope import Scope, class_of, imported, is_constant, test_of
+from stepwell.lint.analysis.scope import Scope, class_of, imported
+from stepwell.lint.analysis.syntax import added_to, is_constant, is_main, may_guard, test_of
 from stepwell.lint.analysis.tensors import computed, parameters_of
 from stepwell.lint.analysis.values import (
     Class,
@@ -38,7 +40,7 @@ _GUARDS = {"no_grad": True, "grad": False, "set_grad": None}
 STATEMENTS = 20_000  # that are gone through for one file; calls after these are not followed
 
 
-class Interpreter:
+class Interpreter(Names):
     """The state of a walk."""
 
     def __init__(self, interest: Interest) -> None:
@@ -161,7 +163,7 @@ class Interpreter:
 
     def _Assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
-        added = _added_to(node)
+        added = added_to(node)
         if added is not None and isinstance(value, Tensor):
             self.accumulate(node, node.targets[0], value, self.value_quietly(added))
             return
@@ -182,7 +184,7 @@ class Interpreter:
         before = self.value_quietly(node.target)
         if isinstance(added, Tensor):
             parts = tuple(one for one in (before, added) if isinstance(one, Tensor))
-            by = {ast.Add: "+", ast.Div: "/", ast.Mult: "*", ast.Sub: "-"}.get(type(node.op), "")  # type: ignore[call-overload]
+            by = {ast.Add: "+", ast.Div: "/", ast.Mult: "*", ast.Sub: "-"}.get(type(node.op), "")
             result = computed(by, node, parts)
             if self.no_grad is True:
                 result.attached = False
@@ -201,124 +203,14 @@ class Interpreter:
         elif isinstance(before, Constant):
             self.store(node.target, Constant(known=False))
 
-    def accumulate(self, node: ast.AST, target: ast.expr, result: Tensor, added: Value) -> None:
-        """`target` becomes the sum `result`."""
-        name = ast.unparse(target)
-        born: tuple[object, ...] = ()
-        if isinstance(target, ast.Name):
-            holder = self.scope.holder(name)
-            born = holder.born.get(name, ()) if holder is not None else ()
-        self.emit("accumulate", node, name=name, value=added, result=result, extra={"born": born, "target": target})
-        self.store(target, result)
-
     def value_quietly(self, node: ast.expr) -> Value:
         with self.hushed():
             return self.value(node)
 
-    # Names
-
-    def bind(self, target: ast.expr, value: Value, source: ast.expr | None = None) -> None:
-        """`target = value`, as written in `source`."""
-        if isinstance(target, (ast.Tuple, ast.List)):
-            self._unpack(target.elts, value, source)
-            return
-        if isinstance(target, ast.Starred):
-            target = target.value
-        if isinstance(target, ast.Name):
-            if self.loops and isinstance(self.scope.names.get(target.id), Tensor) and not isinstance(value, Tensor):
-                self.emit("reset", target, name=target.id)
-            self.scope.born[target.id] = self.loops
-        lost = isinstance(value, Tensor) and _names_no_tensor(target)  # optimizer = model.configure_optimizers()
-        if (value is None or lost) and isinstance(source, ast.Call):
-            value = self._guessed(target, source) or value
-        if isinstance(value, (Thing, Many)) and not value.name:
-            value.name = ast.unparse(target)
-        self.store(target, value)
-
-    def _guessed(self, target: ast.expr, source: ast.Call) -> Value:
-        """What an unknown call gives, by the name that its result gets."""
-        name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
-        kind = kind_of_name(name)
-        given = [one for item in (*source.args, *(k.value for k in source.keywords))
-                 for one in things(self.value_quietly(item))]  # fmt: skip
-        if (
-            kind == "optimizer"
-            and name in ("opt", "opts")
-            and not any(g.kind in ("parameters", "model") for g in given)
-        ):
-            return None
-        if not kind:
-            return None
-        of = tuple(
-            one
-            for one in given
-            if one.kind in {"optimizer": ("model", "parameters"), "scheduler": ("optimizer",)}.get(kind, ())
-        )
-        return Thing(kind, ast.unparse(target), made=source, sure=False, of=of, whole=False)
-
-    def _unpack(self, targets: list[ast.expr], value: Value, source: ast.expr | None) -> None:
-        items: list[Value] = [None] * len(targets)
-        if isinstance(value, Many) and value.items and len(value.items) == len(targets):
-            items = list(value.items)
-        elif isinstance(value, Many) and value.member is not None:
-            items = [value.member] * len(targets)
-        elif isinstance(value, Tensor):
-            items = [
-                value if value.by == "data" else Tensor(value.attached, value.by, (value,), value.models, value.node)
-                for _ in targets
-            ]
-            if value.by in ("max", "min", "topk", "sort", "median", "mode") and len(targets) == 2:
-                items[1] = Tensor(False, "index")
-        elif isinstance(value, Thing) and value.kind in ("loader", "parameters"):
-            items = [value] * len(targets)
-        for target, item in zip(targets, items, strict=True):
-            self.bind(target, item, source)
-
-    def store(self, target: ast.expr, value: Value) -> None:
-        if isinstance(target, ast.Name):
-            self.scope.bind(target.id, value)
-        elif isinstance(target, ast.Attribute):
-            owner = self.value_quietly(target.value)
-            if isinstance(owner, Thing):
-                self._store_attribute(owner, target, value)
-            elif target.attr == "grad" and isinstance(value, Constant) and value.value is None:
-                self.emit("zero", target)
-            elif target.attr == "requires_grad" and isinstance(value, Constant) and value.known:
-                self.emit("unfreeze" if value.value else "freeze", target)
-        elif isinstance(target, ast.Subscript):
-            owner = self.value_quietly(target.value)
-            index = self.value_quietly(target.slice)
-            if isinstance(owner, Many):
-                known = isinstance(index, Constant) and index.known
-                if owner.keys is not None and known and index.value not in owner.keys:  # type: ignore[union-attr]
-                    owner.keys.append(index.value)  # type: ignore[union-attr]
-                    owner.items.append(value)
-                else:
-                    owner.member = joined(owner.member, value)
-            elif isinstance(owner, Thing) and owner.kind == "model":
-                self.emit("replace", target, owner, name=ast.unparse(target.slice), value=value)
-
-    def _store_attribute(self, owner: Thing, target: ast.Attribute, value: Value) -> None:
-        if owner.kind == "parameters" and target.attr == "grad":
-            self.emit("zero", target, targets=owner.of)
-            return
-        if target.attr == "requires_grad" and isinstance(value, Constant):
-            kind = "freeze" if value.known and not value.value else "unfreeze"
-            for model in owner.of or (owner,):
-                self.emit(kind, target, model, extra={"known": value.known})
-            return
-        inside = getattr(self.function, "name", "") == "__init__" and isinstance(target.value, ast.Name)
-        if owner.kind == "model" and not inside:
-            self.emit("replace", target, owner, name=target.attr, value=value)
-        if isinstance(value, Thing) and owner.kind == "model" and value.kind == "model" and value.parent is None:
-            value.parent = owner
-        before = owner.attributes.get(target.attr)
-        owner.attributes[target.attr] = joined(value, before) if self.branches and value is not before else value
-
     # Branches and loops
 
     def _If(self, node: ast.If) -> None:
-        if _is_main(node.test):
+        if is_main(node.test):
             self.run(node.body)
             return
         self.value(node.test)
@@ -431,7 +323,7 @@ class Interpreter:
                 self.no_grad = _GUARDS[value.kind]
             elif isinstance(value, Thing) and value.kind == "autocast":
                 self.autocast = None if value.name == "off" else node
-            elif value is None and self.no_grad is False and _may_guard(item.context_expr):
+            elif value is None and self.no_grad is False and may_guard(item.context_expr):
                 self.no_grad = None
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value, item.context_expr)
@@ -465,7 +357,7 @@ class Interpreter:
         self.function, self.returned = body, []
         call = Call(node, body)
         self.block = call.body
-        expressions.bind_parameters(self, function, given, hidden)
+        bind_parameters(self, function, given, hidden)
         for decorator in body.decorator_list:
             guard = expressions.guard_of(self, decorator)
             if guard:
@@ -493,30 +385,3 @@ class Interpreter:
         result = self.value(body.body)
         self.scope, self.running = saved
         return result
-
-
-def _added_to(node: ast.Assign) -> ast.expr | None:
-    """x of `total = total + x`, or None."""
-    if len(node.targets) != 1 or not isinstance(node.value, ast.BinOp) or not isinstance(node.value.op, ast.Add):
-        return None
-    target = node.targets[0]
-    if not isinstance(target, (ast.Name, ast.Attribute, ast.Subscript)):
-        return None
-    text = ast.unparse(target)
-    if ast.unparse(node.value.left) == text:
-        return node.value.right
-    return node.value.left if ast.unparse(node.value.right) == text else None
-
-
-def _names_no_tensor(target: ast.expr) -> bool:
-    name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
-    return kind_of_name(name) in ("optimizer", "scheduler", "scaler")
-
-
-def _is_main(test: ast.expr) -> bool:
-    return "__name__" in ast.dump(test) and "__main__" in ast.dump(test)
-
-
-def _may_guard(node: ast.expr) -> bool:
-    text = ast.unparse(node)
-    return "grad" in text or "eval" in text or "inference" in text

@@ -20,140 +20,43 @@ _NOT_OPTIMIZER = re.compile(
     r"(get_|create_|build_|make_).*|.*(Scheduler|Config|Args|State|Callback|Hook|Wrapper|LocalSGD)$"
 )
 
-SCHEDULER_CLASSES = frozenset(
-    [
-        "LambdaLR",
-        "MultiplicativeLR",
-        "StepLR",
-        "MultiStepLR",
-        "ConstantLR",
-        "LinearLR",
-        "ExponentialLR",
-        "SequentialLR",
-        "PolynomialLR",
-        "CosineAnnealingLR",
-        "ChainedScheduler",
-        "ReduceLROnPlateau",
-        "CyclicLR",
-        "CosineAnnealingWarmRestarts",
-        "OneCycleLR",
-        "LRScheduler",
-        "_LRScheduler",
-        "SWALR",
-    ]
-)
+SCHEDULER_CLASSES = frozenset((
+    "LambdaLR", "MultiplicativeLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR",
+    "SequentialLR", "PolynomialLR", "CosineAnnealingLR", "ChainedScheduler", "ReduceLROnPlateau", "CyclicLR",
+    "CosineAnnealingWarmRestarts", "OneCycleLR", "LRScheduler", "_LRScheduler", "SWALR",
+))  # fmt: skip
 TRANSFORMERS_SCHEDULES = re.compile(r"(transformers|diffusers)(\.\w+)*\.get_\w*schedule\w*$")
 
-LOSSES = frozenset(
-    [
-        "L1Loss",
-        "MSELoss",
-        "CrossEntropyLoss",
-        "NLLLoss",
-        "PoissonNLLLoss",
-        "GaussianNLLLoss",
-        "KLDivLoss",
-        "BCELoss",
-        "BCEWithLogitsLoss",
-        "MarginRankingLoss",
-        "HingeEmbeddingLoss",
-        "MultiLabelMarginLoss",
-        "HuberLoss",
-        "SmoothL1Loss",
-        "SoftMarginLoss",
-        "CTCLoss",
-        "MultiLabelSoftMarginLoss",
-        "CosineEmbeddingLoss",
-        "MultiMarginLoss",
-        "TripletMarginLoss",
-        "TripletMarginWithDistanceLoss",
-        "NLLLoss2d",
-    ]
-)
-LOSS_FUNCTIONS = frozenset(
-    [
-        "binary_cross_entropy",
-        "binary_cross_entropy_with_logits",
-        "cross_entropy",
-        "ctc_loss",
-        "cosine_embedding_loss",
-        "gaussian_nll_loss",
-        "hinge_embedding_loss",
-        "huber_loss",
-        "kl_div",
-        "l1_loss",
-        "mse_loss",
-        "margin_ranking_loss",
-        "nll_loss",
-        "multilabel_margin_loss",
-        "multilabel_soft_margin_loss",
-        "multi_margin_loss",
-        "poisson_nll_loss",
-        "smooth_l1_loss",
-        "soft_margin_loss",
-        "triplet_margin_loss",
-    ]
-)
+LOSSES = frozenset((
+    "L1Loss", "MSELoss", "CrossEntropyLoss", "NLLLoss", "PoissonNLLLoss", "GaussianNLLLoss", "KLDivLoss", "BCELoss",
+    "BCEWithLogitsLoss", "MarginRankingLoss", "HingeEmbeddingLoss", "MultiLabelMarginLoss", "HuberLoss",
+    "SmoothL1Loss", "SoftMarginLoss", "CTCLoss", "MultiLabelSoftMarginLoss", "CosineEmbeddingLoss",
+    "MultiMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss", "NLLLoss2d",
+))  # fmt: skip
+LOSS_FUNCTIONS = frozenset((
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss",
+    "cosine_embedding_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
+    "mse_loss", "margin_ranking_loss", "nll_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss",
+    "multi_margin_loss", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss",
+))  # fmt: skip
 
 # Calls that give back what they are given, in another wrapping.
-SAME = frozenset(
-    [
-        "torch.nn.DataParallel",
-        "torch.nn.parallel.DataParallel",
-        "torch.nn.parallel.DistributedDataParallel",
-        "torch.compile",
-        "torch.nn.parallel.distributed.DistributedDataParallel",
-        "torch.jit.script",
-        "apex.parallel.DistributedDataParallel",
-        "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
-        "torch.nn.utils.spectral_norm",
-        "torch.nn.utils.weight_norm",
-        "torch.nn.utils.parametrizations.spectral_norm",
-        "torch.nn.utils.parametrizations.weight_norm",
-        "torch.distributed.fsdp.FullyShardedDataParallel",
-        "torch.distributed.fsdp.fully_shard",
-        "torch.autograd.Variable",
-        "torch.nn.parallel.replicate",
-        "torch.utils.data.distributed.wrap",
-        "list",
-        "tuple",
-        "iter",
-        "apex.parallel.convert_syncbn_model",
-        "timm.utils.unwrap_model",
-        "tqdm",
-        "tqdm.tqdm",
-        "tqdm.auto.tqdm",
-        "tqdm.notebook.tqdm",
-        "tqdm.tqdm_notebook",
-        "tqdm.trange",
-        "rich.progress.track",
-        "alive_progress.alive_it",
-        "fastprogress.progress_bar",
-        "fastprogress.master_bar",
-        "itertools.islice",
-        "itertools.cycle",
-        "reversed",
-        "sorted",
-    ]
-)
-SAME_METHODS = frozenset(
-    [
-        "to",
-        "cuda",
-        "cpu",
-        "half",
-        "float",
-        "double",
-        "bfloat16",
-        "xpu",
-        "share_memory",
-        "requires_grad_",
-        "type",
-        "to_empty",
-        "apply",
-        "module",
-    ]
-)
+SAME = frozenset((
+    "torch.nn.DataParallel", "torch.nn.parallel.DataParallel", "torch.nn.parallel.DistributedDataParallel",
+    "torch.compile", "torch.nn.parallel.distributed.DistributedDataParallel", "torch.jit.script",
+    "apex.parallel.DistributedDataParallel", "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
+    "torch.nn.utils.spectral_norm", "torch.nn.utils.weight_norm", "torch.nn.utils.parametrizations.spectral_norm",
+    "torch.nn.utils.parametrizations.weight_norm", "torch.distributed.fsdp.FullyShardedDataParallel",
+    "torch.distributed.fsdp.fully_shard", "torch.autograd.Variable", "torch.nn.parallel.replicate",
+    "torch.utils.data.distributed.wrap", "list", "tuple", "iter", "apex.parallel.convert_syncbn_model",
+    "timm.utils.unwrap_model", "tqdm", "tqdm.tqdm", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.tqdm_notebook",
+    "tqdm.trange", "rich.progress.track", "alive_progress.alive_it", "fastprogress.progress_bar",
+    "fastprogress.master_bar", "itertools.islice", "itertools.cycle", "reversed", "sorted",
+))  # fmt: skip
+SAME_METHODS = frozenset((
+    "to", "cuda", "cpu", "half", "float", "double", "bfloat16", "xpu", "share_memory", "requires_grad_", "type",
+    "to_empty", "apply", "module",
+))  # fmt: skip
 
 FRAMEWORKS = {
     "accelerate.Accelerator": "accelerator",
@@ -177,24 +80,14 @@ GRAD = frozenset(["torch.enable_grad", "torch.autograd.enable_grad"])
 SET_GRAD = frozenset(
     ["torch.set_grad_enabled", "torch.autograd.set_grad_enabled", "torch.autograd.grad_mode.set_grad_enabled"]
 )
-AUTOCAST = frozenset(
-    [
-        "torch.autocast",
-        "torch.amp.autocast",
-        "torch.cuda.amp.autocast",
-        "torch.cpu.amp.autocast",
-        "torch.amp.autocast_mode.autocast",
-        "torch.cuda.amp.autocast_mode.autocast",
-    ]
-)
-SCALERS = frozenset(
-    [
-        "torch.cuda.amp.GradScaler",
-        "torch.amp.GradScaler",
-        "torch.cuda.amp.grad_scaler.GradScaler",
-        "torch.amp.grad_scaler.GradScaler",
-    ]
-)
+AUTOCAST = frozenset((
+    "torch.autocast", "torch.amp.autocast", "torch.cuda.amp.autocast", "torch.cpu.amp.autocast",
+    "torch.amp.autocast_mode.autocast", "torch.cuda.amp.autocast_mode.autocast",
+))  # fmt: skip
+SCALERS = frozenset((
+    "torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "torch.cuda.amp.grad_scaler.GradScaler",
+    "torch.amp.grad_scaler.GradScaler",
+))  # fmt: skip
 CLIPS = {
     "torch.nn.utils.clip_grad_norm_": "norm",
     "torch.nn.utils.clip_grad_norm": "norm",
@@ -204,89 +97,39 @@ CLIPS = {
     "torch.nn.utils.clip_grad.clip_grad_value_": "value",
     "timm.utils.dispatch_clip_grad": "norm",
 }
-LOADERS = frozenset(
-    [
-        "torch.utils.data.DataLoader",
-        "torch.utils.data.dataloader.DataLoader",
-        "torch_geometric.loader.DataLoader",
-        "torch_geometric.data.DataLoader",
-        "torch_geometric.loader.NeighborLoader",
-        "dgl.dataloading.DataLoader",
-        "dgl.dataloading.GraphDataLoader",
-        "torch_geometric.loader.NeighborSampler",
-        "torchtext.data.BucketIterator",
-        "torch_geometric.loader.LinkNeighborLoader",
-        "torch_geometric.loader.ClusterLoader",
-    ]
-)
+LOADERS = frozenset((
+    "torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader", "torch_geometric.loader.DataLoader",
+    "torch_geometric.data.DataLoader", "torch_geometric.loader.NeighborLoader", "dgl.dataloading.DataLoader",
+    "dgl.dataloading.GraphDataLoader", "torch_geometric.loader.NeighborSampler", "torchtext.data.BucketIterator",
+    "torch_geometric.loader.LinkNeighborLoader", "torch_geometric.loader.ClusterLoader",
+))  # fmt: skip
 SAMPLERS = frozenset(["torch.utils.data.distributed.DistributedSampler", "torch.utils.data.DistributedSampler"])
 
 # Methods of a tensor whose result has no graph, and those that give Python numbers.
-DETACHING = frozenset(
-    [
-        "detach",
-        "data",
-        "argmax",
-        "argmin",
-        "eq",
-        "ne",
-        "gt",
-        "lt",
-        "ge",
-        "le",
-        "equal",
-        "long",
-        "int",
-        "bool",
-        "sign",
-        "new_tensor",
-        "new_zeros",
-        "new_ones",
-        "size",
-        "detach_",
-        "zeros_like",
-        "ones_like",
-        "argsort",
-        "nonzero",
-        "isnan",
-        "isinf",
-        "numel",
-        "dim",
-    ]
-)
+DETACHING = frozenset((
+    "detach", "data", "argmax", "argmin", "eq", "ne", "gt", "lt", "ge", "le", "equal", "long", "int", "bool",
+    "sign", "new_tensor", "new_zeros", "new_ones", "size", "detach_", "zeros_like", "ones_like", "argsort",
+    "nonzero", "isnan", "isinf", "numel", "dim",
+))  # fmt: skip
 TO_NUMBER = frozenset(["item", "tolist", "numpy", "__float__", "__int__", "asnumpy"])
-NUMBER_CALLS = frozenset(
-    [
-        "float",
-        "int",
-        "round",
-        "str",
-        "len",
-        "bool",
-        "abs_",
-        "format",
-        "isinstance",
-        "repr",
-        "range",
-        "id",
-        "hash",
-        "type",
-        "time.time",
-        "math.exp",
-        "math.sqrt",
-    ]
-)
+NUMBER_CALLS = frozenset((
+    "float", "int", "round", "str", "len", "bool", "abs_", "format", "isinstance", "repr", "range", "id", "hash",
+    "type", "time.time", "math.exp", "math.sqrt",
+))  # fmt: skip
 
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("scheduler", re.compile(r"(^|_)(lr_?)?(sched|scheduler|schedule)(uler)?s?(_|\d|$)", re.I)),
     ("scaler", re.compile(r"(^|_)(grad_?|loss_?|amp_?)?scaler(_|\d|$)", re.I)),
-    ("optimizer", re.compile(r"(^|_)(opt|optim|optimi[sz]er)s?(_?[a-z]{1,2})?(_|\d|$)|(^|_)(optimi[sz]er|optim)([A-Z]|[dg]$|_)|^opt[A-Z]")),
+    ("optimizer", re.compile(
+        r"(^|_)(opt|optim|optimi[sz]er)s?(_?[a-z]{1,2})?(_|\d|$)|(^|_)(optimi[sz]er|optim)([A-Z]|[dg]$|_)|^opt[A-Z]")),
     ("accelerator", re.compile(r"^(accelerator|fabric)$")),
     ("loader", re.compile(r"(data_?)?(loader|iter|iterator)s?(_|\d|$)|(^|_)(dl|batches|dataloaders?)(_|$)", re.I)),
-    ("criterion", re.compile(r"(^|_)(criterion|criteria|loss_?(fn|func|function|f|fct|module|obj)|objective)(_|\d|$)", re.I)),
+    ("criterion", re.compile(
+        r"(^|_)(criterion|criteria|loss_?(fn|func|function|f|fct|module|obj)|objective)(_|\d|$)", re.I)),
     ("model", re.compile(
         r"(^|_)(model|net|network|generator|discriminator|encoder|decoder|critic|actor|policy|backbone|classifier|"
-        r"student|teacher|unet|vae|gan|agent_net|q_?net|module|ema_model|target_net)s?(_|\d|$)|^net_?[DGA-Z]|^[DG](_\w+)?$", re.I)),
+        r"student|teacher|unet|vae|gan|agent_net|q_?net|module|ema_model|target_net)s?(_|\d|$)|"
+        r"^net_?[DGA-Z]|^[DG](_\w+)?$", re.I)),
 )  # fmt: skip
 _NOT_OPTIMIZER_NAME = re.compile(
     r"opt(ion|s|ion_?s)?$|opt_(path|name|type|level|args|cfg|config|class|cls|kwargs|params|state|str|fn|step)|"
@@ -342,61 +185,30 @@ def is_module(name: str) -> bool:
         return last[:1].isupper() and last not in LOSSES and last not in ("Parameter", "ParameterList", "Buffer")
     return module.startswith(("torchvision.models", "segmentation_models_pytorch", "torch_geometric.nn")) or name in (
         "timm.create_model", "timm.models.create_model", "torch.hub.load"
-    ) or (last == "from_pretrained" and bool(re.search(r"Model|For[A-Z]|Net", module)) and "Pipeline" not in module)  # fmt: skip
+    ) or (
+        last == "from_pretrained" and bool(re.search(r"Model|For[A-Z]|Net", module)) and "Pipeline" not in module
+    )  # fmt: skip
 
 
 def full_name(name: str) -> str:
     """A full name in its usual form: `torch.nn.functional` however it is reached."""
     for short, full in (("torch.functional.F", "torch.nn.functional"), ("torch.optim.adamw.", "torch.optim."),
                         ("torch.optim.adam.", "torch.optim."), ("torch.optim.sgd.", "torch.optim."),
-                        ("torch.nn.modules.loss.", "torch.nn."), ("torch.nn.modules.module.", "torch.nn.")):  # fmt: skip
+                        ("torch.nn.modules.loss.", "torch.nn."),
+                        ("torch.nn.modules.module.", "torch.nn.")):  # fmt: skip
         if name.startswith(short):
             return full + name[len(short) :]
     return name
 
 
-_MODEL_METHODS = frozenset(
-    [
-        "train",
-        "eval",
-        "parameters",
-        "named_parameters",
-        "zero_grad",
-        "state_dict",
-        "load_state_dict",
-        "to",
-        "cuda",
-        "cpu",
-        "half",
-        "float",
-        "double",
-        "bfloat16",
-        "apply",
-        "children",
-        "modules",
-        "named_modules",
-        "named_children",
-        "buffers",
-        "requires_grad_",
-        "register_buffer",
-        "add_module",
-        "register_forward_hook",
-        "register_full_backward_hook",
-        "share_memory",
-        "no_sync",
-        "forward",
-        "backward",
-        "step",
-        "save_pretrained",
-        "register_parameter",
-        "register_module",
-        "append",
-        "extend",
-        "clip_grad_norm_",
-        "gradient_checkpointing_enable",
-        "compile",
-    ]
-)
+_MODEL_METHODS = frozenset((
+    "train", "eval", "parameters", "named_parameters", "zero_grad", "state_dict", "load_state_dict", "to", "cuda",
+    "cpu", "half", "float", "double", "bfloat16", "apply", "children", "modules", "named_modules", "named_children",
+    "buffers", "requires_grad_", "register_buffer", "add_module", "register_forward_hook",
+    "register_full_backward_hook", "share_memory", "no_sync", "forward", "backward", "step", "save_pretrained",
+    "register_parameter", "register_module", "append", "extend", "clip_grad_norm_", "gradient_checkpointing_enable",
+    "compile",
+))  # fmt: skip
 
 
 def is_model_method(name: str) -> bool:

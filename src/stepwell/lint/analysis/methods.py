@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from stepwell.lint.analysis import known
 from stepwell.lint.analysis.given import Given, followed_not, number, unknown
-from stepwell.lint.analysis.known import is_model_method
+from stepwell.lint.analysis.models import lightning_method, model_method, super_method
+from stepwell.lint.analysis.passes import backward, forward
 from stepwell.lint.analysis.tensors import computed, detached, parameters_of
 from stepwell.lint.analysis.values import Constant, Function, Many, Tensor, Thing, Value, argument, things
 
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
-
-_BATCHED = ("training_step", "process_batch", "train_step")
 
 
 def call(run: Interpreter, node: ast.Call, owner: Value, name: str, given: Given) -> Value:
@@ -27,7 +26,7 @@ def call(run: Interpreter, node: ast.Call, owner: Value, name: str, given: Given
         return _many(run, node, owner, name, given)
     if isinstance(owner, Thing):
         if owner.kind == "super":
-            return _super(run, node, owner, name, given)
+            return super_method(run, node, owner, name, given)
         handler = _METHODS.get(owner.kind)
         return handler(run, node, owner, name, given) if handler is not None else unknown(run, node, given, owner)
     if name == "zero_" and isinstance(node.func, ast.Attribute) and "grad" in ast.unparse(node.func.value):
@@ -45,6 +44,8 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
     if thing.kind == "criterion":
         parts = given.tensors()
         loss = computed("loss", node, parts) if parts else Tensor(None, "loss", (), (), node)
+        if loss.attached is False and run.no_grad is not True and None in given.all():
+            loss.attached = None  # of an output that nothing is known of
         loss.criterion = thing
         run.emit("loss", node, thing, value=loss, call=node, extra={"given": given.get(0, "input")})
         return loss
@@ -54,7 +55,7 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
     ):  # taken for an attribute
         owner = run.value_quietly(node.func.value)
         if isinstance(owner, Thing) and owner.kind == "model":
-            return _lightning(run, node, owner, node.func.attr, given)
+            return lightning_method(run, node, owner, node.func.attr, given)
     if thing.kind == "closure_step":
         run.emit("unknown", node, name=thing.name, targets=(thing, *thing.of), call=node)
         return None
@@ -66,92 +67,6 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
     if method is not None and thing.local is not None:
         return run.call(Function(method, thing.local.scope, thing), node, given.values, given.hidden)
     return unknown(run, node, given, thing)
-
-
-def forward(run: Interpreter, node: ast.Call, model: Thing, given: Given, name: str = "") -> Value:
-    """The output of a model: of the shape that its `forward` in this file returns."""
-    attached: bool | None = {True: False, False: True, None: None}[run.no_grad]
-    parts = given.tensors()
-    result = _shape(run, model, name, attached, parts, node)
-    run.emit("forward", node, model, value=result, call=node, name=name)
-    return result
-
-
-def _shape(
-    run: Interpreter, model: Thing, name: str, attached: bool | None, parts: tuple[Tensor, ...], node: ast.AST
-) -> Value:
-    through = [one for part in parts if part.attached is not False for one in part.models]
-    models = tuple(dict.fromkeys((model, *through)))  # D(G(z)) is of both
-
-    def tensor(by: str) -> Tensor:
-        return Tensor(attached, by or "model", parts, models, node)
-
-    last = model.attributes.get("<last>")
-    if isinstance(last, Thing) and not name:
-        by = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}.get(
-            last.cls.rsplit(".", 1)[-1], "model"
-        )
-        return tensor(by)
-    if model.local is None or name:
-        by = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}.get(
-            model.cls.rsplit(".", 1)[-1], "model"
-        )
-        return tensor(by)
-    method = model.local.method("forward")
-    if method is None or id(method) in run.running or len(run.running) > 5:
-        return tensor("model")
-    key = id(model)
-    if key not in run.shapes:
-        run.shapes[key] = None
-        with run.hushed():
-            data: dict[str | int, Value] = {i: Tensor(False, "data") for i in range(len(method.args.args))}
-            no_grad, run.no_grad = run.no_grad, False
-            run.shapes[key] = run.call(Function(method, model.local.scope, model), node, data, True)
-            run.no_grad = no_grad
-    return _like(run.shapes[key], tensor)
-
-
-def _like(shape: Value, tensor: object, depth: int = 3) -> Value:
-    """The same tuple or tensor, computed anew."""
-    if isinstance(shape, Many) and depth and shape.items:
-        return Many([_like(item, tensor, depth - 1) for item in shape.items], shape.keys, shape.whole)
-    if isinstance(shape, Tensor) and shape.attached is not False:
-        by = shape.by if shape.by in ("softmax", "log_softmax", "sigmoid", "loss") else "model"
-        made = tensor(by)  # type: ignore[operator]
-        made.criterion, made.inner = shape.criterion, shape
-        return made
-    if isinstance(shape, Tensor) and shape.by in ("detach", "index", "data"):
-        return detached(shape.node or ast.Pass())
-    return tensor("model")  # type: ignore[operator]
-
-
-def _scaler_of(loss: Tensor, seen: set[int]) -> Thing | None:
-    """The scaler of a loss; None where only one of two branches has scaled it."""
-    if loss.by == "scaled":
-        return loss.models[-1] if loss.models and loss.models[-1].kind == "scaler" else None
-    if id(loss) in seen or len(seen) > 200:
-        return None
-    seen.add(id(loss))
-    found = [_scaler_of(part, seen) for part in loss.parts]
-    if loss.by == "" and len(found) == 2 and None in found:  # joined
-        return None
-    return next((one for one in found if one is not None), None)
-
-
-def backward(run: Interpreter, node: ast.Call, owner: Value, given: Given, by: Thing | None = None) -> Value:
-    """`loss.backward()`: whatever it is called on has a graph."""
-    loss = owner if isinstance(owner, Tensor) else None
-    if loss is None:
-        loss = Tensor(True, "", (), (), node)
-        base = node.func.value if isinstance(node.func, ast.Attribute) else None
-        if isinstance(base, ast.Name) and by is None and not isinstance(owner, Thing):
-            run.scope.bind(base.id, loss)
-    run.emit("backward", node, value=loss, by=by or _scaler_of(loss, set()),
-             call=node, extra={"known": isinstance(owner, Tensor), "number":
-             isinstance(owner, Constant) and owner.of is not None,
-             "number_node": owner.of.node if isinstance(owner, Constant) and owner.of is not None else None,
-             "given": given.get(0, "gradient")})  # fmt: skip
-    return None
 
 
 def _tensor(run: Interpreter, node: ast.Call, owner: Tensor, name: str, given: Given) -> Value:
@@ -260,91 +175,6 @@ def _scheduler(run: Interpreter, node: ast.Call, owner: Thing, name: str, given:
     return None
 
 
-def _model(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
-    if owner.local is not None:
-        method = owner.local.method(name)
-        if method is not None:
-            return run.call(Function(method, owner.local.scope, owner), node, given.values, given.hidden)
-    if name in ("train", "eval"):
-        mode = argument(node, 0, "mode")
-        kind = name
-        if name == "train" and isinstance(mode, ast.Constant) and mode.value is False:
-            kind = "eval"
-        known_mode = mode is None or isinstance(mode, ast.Constant)
-        run.emit(kind, node, owner, call=node, extra={"known": known_mode})
-        return owner
-    if name in ("parameters", "named_parameters", "children", "modules", "named_modules", "named_children", "buffers"):
-        return Thing("parameters", owner.name, of=(owner,))
-    if name == "zero_grad":
-        run.emit("zero", node, owner, call=node)
-        return None
-    if name == "requires_grad_":
-        mode = argument(node, 0, "requires_grad")
-        off = isinstance(mode, ast.Constant) and mode.value is False
-        run.emit(
-            "freeze" if off else "unfreeze",
-            node,
-            owner,
-            call=node,
-            extra={"known": mode is None or isinstance(mode, ast.Constant)},
-        )
-        return owner
-    if name in known.SAME_METHODS:
-        return owner
-    if name == "load_state_dict":
-        run.emit("load_state", node, owner, call=node)
-        return None
-    if name == "backward":  # of a DeepSpeed engine
-        return backward(run, node, next(iter(given.tensors()), None), given, by=owner)
-    if name == "step":
-        run.emit("step", node, owner, call=node, name="engine")
-        return None
-    if name in (
-        "manual_backward",
-        "optimizers",
-        "lr_schedulers",
-        "clip_gradients",
-        "toggle_optimizer",
-        "untoggle_optimizer",
-        "log",
-        "log_dict",
-        "print",
-    ):
-        return _lightning(run, node, owner, name, given)
-    if is_model_method(name) or name in ("state_dict", "named_buffers", "get_parameter"):
-        if name == "forward":
-            return forward(run, node, owner, given)
-        run.emit("other", node, owner, name=name, call=node)
-        return None
-    return forward(run, node, owner, given, name=name)
-
-
-def _lightning(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
-    if name == "manual_backward":
-        return backward(run, node, next(iter(given.tensors()), None), given, by=None)
-    if name in ("optimizers", "lr_schedulers"):
-        key = f"<{name}>"
-        if key not in owner.attributes:
-            kind = "optimizer" if name == "optimizers" else "scheduler"
-            configured = [one for one in things(_configured(run, owner), 4) if one.kind == kind]
-            found: Value = Many(list(configured)) if len(configured) > 1 else configured[0] if configured else None
-            if found is None:
-                found = Thing(kind, ast.unparse(node), sure=False, whole=False)
-            owner.attributes[key] = found
-        return owner.attributes[key]
-    if name == "clip_gradients":
-        run.emit("clip", node, targets=(owner,), name="norm", call=node, extra={"function": name, "whole": True})
-    return None
-
-
-def _configured(run: Interpreter, owner: Thing) -> Value:
-    method = owner.local.method("configure_optimizers") if owner.local is not None else None
-    if method is None or owner.local is None:
-        return None
-    with run.hushed():
-        return run.call(Function(method, owner.local.scope, owner), method, {})
-
-
 def _scaler(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
     target = next((one for one in given.things() if one.kind == "optimizer"), None)
     if name == "scale":
@@ -427,22 +257,6 @@ def _instance(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: 
     return unknown(run, node, given, owner)
 
 
-def _super(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
-    me: Thing = owner.me  # type: ignore[attr-defined]
-    if owner.local is not None:
-        method = owner.local.method(name)
-        if method is not None:
-            return run.call(Function(method, owner.local.scope, me), node, given.values, given.hidden)
-    if name == "__init__" or not isinstance(node.func, ast.Attribute):
-        return None
-    if me.kind == "model" and name in ("train", "eval"):
-        mode = argument(node, 0, "mode")
-        run.emit(name, node, me, call=node, extra={"known": mode is None or isinstance(mode, ast.Constant)})
-        return me
-    run.emit("unknown", node, name=f"super().{name}", targets=(me, *given.things()), call=node)
-    return followed_not(node, given)
-
-
 def _loader(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
     if name in ("__iter__", "__next__", "next", "next_batch", "get_batch", "sample"):
         return Tensor(False, "data", node=node) if name != "__iter__" else owner
@@ -479,7 +293,7 @@ def _checkpoint(run: Interpreter, node: ast.Call, owner: Thing, name: str, given
 _METHODS = {
     "optimizer": _optimizer,
     "scheduler": _scheduler,
-    "model": _model,
+    "model": model_method,
     "scaler": _scaler,
     "accelerator": _framework,
     "closure_step": _framework,

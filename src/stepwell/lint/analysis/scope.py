@@ -115,33 +115,13 @@ def class_of(node: ast.ClassDef, bases: list[Value], scope: Scope) -> Class:
     return Class(node, tuple(known), methods, assigned, scope)
 
 
-_NOTHING = ast.parse("def _(): pass").body[0]
-assert isinstance(_NOTHING, ast.FunctionDef)
+def _no_method() -> ast.FunctionDef:
+    node = ast.parse("def _(): pass").body[0]
+    assert isinstance(node, ast.FunctionDef)
+    return node
 
 
-def test_of(node: ast.expr) -> tuple[str | None, bool]:
-    """The text of a condition without negation, and whether it was negated. (None, False) for a constant."""
-    negated = False
-    while isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        node, negated = node.operand, not negated
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        opposite = {ast.NotEq: "==", ast.IsNot: "is", ast.NotIn: "in"}.get(type(node.ops[0]))  # type: ignore[call-overload]
-        if opposite is not None:
-            left, right = ast.unparse(node.left), ast.unparse(node.comparators[0])
-            return _truth(f"{left} {opposite} {right}", not negated)
-    return _truth(ast.unparse(node), negated)
-
-
-def _truth(text: str, negated: bool) -> tuple[str, bool]:
-    """`x is None` is the negation of `x`, as far as optional objects go."""
-    return (text.removesuffix(" is None"), not negated) if text.endswith(" is None") else (text, negated)
-
-
-def is_constant(node: ast.expr) -> bool | None:
-    """True or False for a condition that is one, else None."""
-    if isinstance(node, ast.Constant):
-        return bool(node.value)
-    return None
+_NOTHING = _no_method()
 
 
 def constant(node: ast.expr | None) -> Constant | None:

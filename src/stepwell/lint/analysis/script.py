@@ -252,12 +252,12 @@ def _uncalled(script: Script, run: Interpreter) -> None:
     """Functions that nothing has called: first those whose name nobody uses, then what is left."""
     used = set(re.findall(r"(\w+)\s*\(", re.sub(r"\bdef\s+\w+", "", script.source)))
     todo: list[tuple[Function, Class | None]] = [(function, None) for function in run.functions]
-    for cls in run.classes:
-        todo += [(Function(method, cls.scope), cls) for method in cls.methods.values()]
+    for known in run.classes:
+        todo += [(Function(method, known.scope), known) for method in known.methods.values()]
     todo.sort(key=lambda pair: getattr(pair[0].node, "name", "") in used)
     for function, cls in todo:
         node = function.node
-        if id(node) in run.entered or node not in run.interest or run.left <= 0:
+        if isinstance(node, ast.Lambda) or id(node) in run.entered or node not in run.interest or run.left <= 0:
             continue
         owner = None
         framework = ""
@@ -269,9 +269,7 @@ def _uncalled(script: Script, run: Interpreter) -> None:
         run.no_grad, run.autocast, run.function = False, None, None
         given: dict[str | int, object] = {}
         if framework and not node.name.startswith(("configure", "__init__")):
-            run.no_grad = (
-                True if node.name.startswith(("validation", "test_", "predict", "on_validation", "on_test")) else False
-            )
+            run.no_grad = node.name.startswith(("validation", "test_", "predict", "on_validation", "on_test"))
             given = {0: Tensor(False, "data")}
             loop = Loop(node, "batch", implicit=True, function=node)
             run.loops = (loop,)
@@ -285,7 +283,8 @@ def _uncalled(script: Script, run: Interpreter) -> None:
 
 
 def _self_of(run: Interpreter, cls: Class) -> Thing:
-    """The object that the methods of a class work on: made once, by its __init__, with arguments known by their names."""
+    """The object that the methods of a class work on: made once, by its __init__, with arguments known by their
+    names."""
     from stepwell.lint.analysis.calls import kind_of_class
 
     if id(cls) not in run.selves:
@@ -303,8 +302,8 @@ def _self_of(run: Interpreter, cls: Class) -> Thing:
 def _framework(cls: Class, method: str) -> str:
     bases = cls.external_bases()
     if any(LIGHTNING.match(base) or base.rsplit(".", 1)[-1] == "LightningModule" for base in bases):
-        hooks = ("training_step", "validation_step", "test_step", "predict_step", "optimizer_step", "on_train_batch_start",
-                 "on_train_batch_end")  # fmt: skip
+        hooks = ("training_step", "validation_step", "test_step", "predict_step", "optimizer_step",
+                 "on_train_batch_start", "on_train_batch_end")  # fmt: skip
         return "lightning" if method in hooks else ""
     if any(TRAINER.match(base) or base.rsplit(".", 1)[-1].endswith("Trainer") for base in bases):
         return "trainer" if method in ("training_step", "compute_loss", "prediction_step", "evaluate") else ""

@@ -23,7 +23,7 @@ CHECK = Check(
     "the first step of "
     "the next epoch",
     instead="step for the last batch, too: `if (i + 1) % n == 0 or i + 1 == len(loader)`",
-    silent_when="the condition names the last batch, a step follows the loop, or the counter goes on over epochs",
+    silent_when="the condition names the last batch, a step follows the loop, or the counter continues over epochs",
     example_bad="for epoch in range(epochs):\n    for i, (x, y) in enumerate(loader):\n"
     "        (criterion(model(x), y) / 4).backward()\n"
     "        if (i + 1) % 4 == 0:\n            optimizer.step()\n            optimizer.zero_grad()",

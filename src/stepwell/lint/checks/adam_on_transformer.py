@@ -13,9 +13,11 @@ CHECK = Check(
     severity="note",
     certainty="advice",
     looks_for="Adam is made in a file that makes attention layers",
-    why="nearly all published transformers since 2019 use AdamW: weight decay matters for them, and Adam's is coupled to the gradient",
+    why="nearly all published transformers since 2019 use AdamW: weight decay matters for them, and Adam's is "
+    "coupled to the gradient",
     instead="use AdamW with weight_decay 0.01 to 0.1",
-    silent_when="no attention is seen in the file. Limits: translation models with weight decay 0 use Adam, which is then the same",
+    silent_when="no attention is seen in the file. Limits: translation models with weight decay 0 use Adam, "
+    "which is then the same",
     example_bad="model = nn.TransformerEncoder(layer, 6)\noptimizer = torch.optim.Adam(model.parameters(), lr=1e-4)",
     example_good="model = nn.TransformerEncoder(layer, 6)\noptimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)",
     reference="https://arxiv.org/abs/1711.05101",

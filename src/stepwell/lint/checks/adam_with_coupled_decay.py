@@ -15,9 +15,11 @@ CHECK = Check(
     severity="note",
     certainty="advice",
     looks_for="Adam, NAdam or RAdam is given weight_decay, and not decoupled_weight_decay",
-    why="the decay is added to the gradient and divided by the second moment: weights with large gradients hardly decay; decoupled decay usually tunes better",
-    instead="use AdamW (tune weight_decay anew: its size means something else there)",
-    silent_when="weight_decay is 0 or no number in the source. Limits: graph networks use this form on purpose (GCN: Adam 0.01 with 5e-4)",
+    why="the decay is added to the gradient and divided by the second moment: weights with large gradients "
+    "hardly decay; decoupled decay usually tunes better",
+    instead="use AdamW (tune weight_decay again: its size means something else there)",
+    silent_when="weight_decay is 0 or no number in the source. Limits: graph networks use this form on purpose "
+    "(GCN: Adam 0.01 with 5e-4)",
     example_bad="optimizer = torch.optim.Adam(model.parameters(), weight_decay=1e-2)",
     example_good="optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)",
     reference="https://arxiv.org/abs/1711.05101",

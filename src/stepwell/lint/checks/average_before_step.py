@@ -15,11 +15,14 @@ CHECK = Check(
     severity="warning",
     certainty="likely",
     looks_for="an exponential average of the weights is updated between the backward pass and the step",
-    why="the average takes the weights of before the step: it is one step late, and misses the last step of the training",
+    why="the average takes the weights of before the step: it is one step late, and misses the last step of the "
+    "training",
     instead="update the average after optimizer.step()",
     silent_when="the average is a target network of reinforcement learning, which some papers update first",
-    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    ema.update()\n    optimizer.step()",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    optimizer.step()\n    ema.update()",
+    example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    "
+    "ema.update()\n    optimizer.step()",
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss_fn(model(x), y).backward()\n    "
+    "optimizer.step()\n    ema.update()",
     reference="https://docs.pytorch.org/docs/stable/optim.html#weight-averaging-swa-and-ema",
 )
 FIX = ""
@@ -71,10 +74,12 @@ BAD = (
     _LOOP.format("loss.backward()\n    model_ema.update(model)  # expect\n    optimizer.step()"),
     _LOOP.format("accelerator.backward(loss)\n    ema_model.step(model.parameters())  # expect\n    optimizer.step()"),
     _LOOP.format(
-        "scaler.scale(loss).backward()\n    self.ema.update(model)  # expect\n    scaler.step(optimizer)\n    scaler.update()"
+        "scaler.scale(loss).backward()\n    self.ema.update(model)  # expect\n    scaler.step(optimizer)\n    "
+        "scaler.update()"
     ),
     _LOOP.format(
-        "loss.backward()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    update_ema(ema_model, model, 0.999)  # expect\n    optimizer.step()"
+        "loss.backward()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    update_ema(ema_model, "
+        "model, 0.999)  # expect\n    optimizer.step()"
     ),
 )
 GOOD = (

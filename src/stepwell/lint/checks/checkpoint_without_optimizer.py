@@ -1,4 +1,4 @@
-"""Checkpoints that no training can go on from."""
+"""Checkpoints that no training can resume from."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ CHECK = Check(
     severity="note",
     certainty="advice",
     looks_for="inside the training loop a checkpoint is saved that holds weights only",
-    why="whoever resumes from it loses moments, schedule and epoch: the first updates are wrong",
+    why="a run that resumes from it loses moments, schedule and epoch: the first updates are wrong",
     instead="save the states of optimizer and scheduler and the epoch with the weights",
     silent_when="the optimizer is saved anywhere in the file. Limits: weights are enough to evaluate and to fine-tune",
     example_bad="torch.save(model.state_dict(), 'last.pt')",
-    example_good="torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'epoch': epoch}, 'last.pt')",
+    example_good="torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'epoch': epoch}, "
+    "'last.pt')",
     reference="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
 )
 FIX = ""

@@ -15,7 +15,8 @@ CHECK = Check(
     looks_for="clip_grad_value_ is called",
     why="each value is clipped on its own, which turns the direction of the update; clipping the norm keeps it",
     instead="use clip_grad_norm_, and log the norm to choose the threshold",
-    silent_when="the norm is clipped. Limits: Adam divides by the second moment anyway, so that the difference is smaller there",
+    silent_when="the norm is clipped. Limits: Adam divides by the second moment anyway, so that the difference "
+    "is smaller there",
     example_bad="torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)",
     example_good="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html",

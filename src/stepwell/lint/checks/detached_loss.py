@@ -19,7 +19,7 @@ CHECK = Check(
     "gradients, computes none "
     "for the model, so that nothing is learned",
     instead="call backward() on the loss itself, and detach copies for logging only",
-    silent_when="the new tensor is a leaf of its own graph and is not made from a loss",
+    silent_when="the new tensor begins a new graph and is not made from a loss",
     example_bad="loss = loss_fn(model(x), y)\nloss = loss.detach()\nloss.backward()",
     example_good="loss = loss_fn(model(x), y)\nlogged = loss.detach()\nloss.backward()",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.detach.html",

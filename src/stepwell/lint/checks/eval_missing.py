@@ -19,12 +19,14 @@ CHECK = Check(
     looks_for="a validation loop runs a model that has dropout or batch norm, and nothing puts it into eval mode",
     why="dropout still drops and batch norm uses (and updates) the statistics of the validation batch: the score is "
     "noisy, depends on the batch size, and leaks validation data into the model",
-    instead="call model.eval() before the loop, and model.train() before training goes on",
-    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, or dropout at test time "
+    instead="call model.eval() before the loop, and model.train() before training continues",
+    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, or dropout "
+    "at test time "
     "is wanted",
     example_bad="model = torchvision.models.resnet18()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
     "        correct += (model(x).argmax(1) == y).sum()",
-    example_good="model = torchvision.models.resnet18()\nmodel.eval()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
+    example_good="model = torchvision.models.resnet18()\nmodel.eval()\nwith torch.no_grad():\n    for x, y in "
+    "val_loader:\n"
     "        correct += (model(x).argmax(1) == y).sum()",
     reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#evaluation-mode-nn-module-eval",
 )
@@ -45,7 +47,8 @@ def find(script: Script) -> Iterator[Finding]:
         yield script.finding(
             CHECK,
             one.forward.node,
-            f"{one.model.name} has {layer[0] if layer else ''} and is evaluated in training mode: nothing calls its eval()",
+            f"{one.model.name} has {layer[0] if layer else ''} and is evaluated in training mode: nothing calls "
+            "its eval()",
             [(layer[1], "this layer acts differently in eval mode")] if layer and layer[1] is not None else (),
         )
 
@@ -137,9 +140,9 @@ def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
 
 def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Load):
-            if isinstance(node.value, ast.Name) and node.value.id == "self":
-                return "parts that depend on self.training", node
+        attribute = isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Load)
+        if attribute and isinstance(node.value, ast.Name) and node.value.id == "self":  # type: ignore[attr-defined]
+            return "parts that depend on self.training", node
         if isinstance(node, ast.Call):
             name = (
                 node.func.attr

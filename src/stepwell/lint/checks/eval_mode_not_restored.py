@@ -15,10 +15,12 @@ CHECK = Check(
     looks_for="model.eval() is called inside the training loop, and the next backward pass comes without model.train()",
     why="from the first evaluation on the model trains without dropout and with frozen statistics of batch norm",
     instead="call model.train() at the head of the loop that trains",
-    silent_when="evaluation comes only after training, train() is called anywhere on the way back, or the model is another",
+    silent_when="evaluation comes only after training, train() is called anywhere on the way back, or the model "
+    "is another",
     example_bad="model.train()\nfor epoch in range(epochs):\n    for x, y in loader:\n        optimizer.zero_grad()\n"
     "        loss_fn(model(x), y).backward()\n        optimizer.step()\n    model.eval()\n    validate(model)",
-    example_good="for epoch in range(epochs):\n    model.train()\n    for x, y in loader:\n        optimizer.zero_grad()\n"
+    example_good="for epoch in range(epochs):\n    model.train()\n    for x, y in loader:\n        "
+    "optimizer.zero_grad()\n"
     "        loss_fn(model(x), y).backward()\n        optimizer.step()\n    model.eval()\n    validate(model)",
     reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#evaluation-mode-nn-module-eval",
 )
@@ -56,7 +58,8 @@ def _trains_on(event: Event) -> Event | None:
 
 
 def _restores(loop: Loop, model: Thing) -> bool:
-    """Whether anything in a loop may put the model back: its own train(), that of what holds it, or a call elsewhere."""
+    """Whether anything in a loop may put the model back: its own train(), that of what holds it, or a call
+    elsewhere."""
     for event in loop.events():
         if event.kind == "train" and event.target is not None and _may_hold(event.target, model):
             return True

@@ -16,7 +16,8 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="a model in eval mode goes over a loader, and no torch.no_grad() stands around it, here or at any caller",
-    why="every forward pass records a graph that nobody uses: evaluation takes more memory and time, and a sum of losses "
+    why="every forward pass records a graph that nobody uses: evaluation takes more memory and time, and a sum "
+    "of losses "
     "keeps all graphs alive",
     instead="put the loop under `with torch.no_grad():`, or decorate the function with @torch.no_grad()",
     silent_when="a caller guards it, gradients are used (adversarial examples, adaptation at test time), the output is "
@@ -85,7 +86,8 @@ def finding(script: Script, check: Check, one: Evaluation) -> Finding:
         one.forward.node,
         f"{one.model.name} goes over the loader of line {one.loop.node.lineno} without torch.no_grad()"  # type: ignore[attr-defined]
         if one.loop.role == "batch"
-        else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line {one.loop.node.lineno}",  # type: ignore[attr-defined]
+        else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line "
+        f"{one.loop.node.lineno}",  # type: ignore[attr-defined]
         evidence,
         fix=_fix(script, one),
     )

@@ -19,7 +19,8 @@ CHECK = Check(
     instead="decorate the function with @torch.no_grad(), which does no harm where the caller guards it, too",
     silent_when="a caller in the file is seen (then it is SW401), or gradients are used",
     example_bad="def evaluate(model, loader):\n    model.eval()\n    for x, y in loader:\n        print(model(x))",
-    example_good="@torch.no_grad()\ndef evaluate(model, loader):\n    model.eval()\n    for x, y in loader:\n        print(model(x))",
+    example_good="@torch.no_grad()\ndef evaluate(model, loader):\n    model.eval()\n    for x, y in loader:\n    "
+    "    print(model(x))",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.no_grad.html",
 )
 FIX = "safe"

@@ -17,11 +17,14 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="a functional dropout in a module, without its argument `training`",
-    why="`training` is True unless it is given: the model drops units in evaluation, too, and model.eval() does not help",
+    why="`training` is True unless it is given: the model drops units in evaluation, too, and model.eval() does "
+    "not help",
     instead="pass training=self.training, or use an nn.Dropout layer",
-    silent_when="dropout at test time is wanted (Monte Carlo dropout), p is 0, or the call stands under `if self.training`",
+    silent_when="dropout at test time is wanted (Monte Carlo dropout), p is 0, or the call stands under `if "
+    "self.training`",
     example_bad="class Net(nn.Module):\n    def forward(self, x):\n        return self.out(F.dropout(x, 0.5))",
-    example_good="class Net(nn.Module):\n    def forward(self, x):\n        return self.out(F.dropout(x, 0.5, training=self.training))",
+    example_good="class Net(nn.Module):\n    def forward(self, x):\n        return self.out(F.dropout(x, 0.5, "
+    "training=self.training))",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html",
 )
 FIX = "safe"

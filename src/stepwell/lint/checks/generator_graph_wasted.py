@@ -14,7 +14,8 @@ CHECK = Check(
     name="generator-graph-wasted",
     severity="note",
     certainty="likely",
-    looks_for="the output of the generator reaches the discriminator's loss with its graph, and the generator's gradients are "
+    looks_for="the output of the generator reaches the discriminator's loss with its graph, and the generator's "
+    "gradients are "
     "cleared afterwards",
     why="the backward pass goes through the whole generator, and nothing uses the result: time and memory are lost",
     instead="detach the fake: discriminator(fake.detach())",
@@ -38,7 +39,8 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 one.backward.node,
-                f"the discriminator's loss goes back through {one.generator.name}, whose gradients are reset in line {one.reset.line}",
+                f"the discriminator's loss goes back through {one.generator.name}, whose gradients are reset in "
+                f"line {one.reset.line}",
                 [
                     (one.forward.node, f"{one.generator.name} makes the fake, with its graph"),
                     (one.reset.node, "here the gradients are thrown away"),

@@ -21,7 +21,8 @@ CHECK = Check(
     silent_when="the sum is back-propagated, the loss was detached or is a number, or no graph is recorded",
     example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
     "    optimizer.step()\n    total += loss",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    "
+    "loss.backward()\n"
     "    optimizer.step()\n    total += loss.item()",
     reference="https://docs.pytorch.org/docs/stable/notes/faq.html",
 )
@@ -31,7 +32,8 @@ FIX = "safe"
 def find(script: Script) -> Iterator[Finding]:
     used = {id(part) for event in script.of_kind("backward", "grad") if isinstance(event.value, Tensor)
             for part in event.value.history()}  # fmt: skip
-    used |= {id(part) for event in script.of_kind("unknown") for one in event.extra.get("tensors", ()) for part in one.history()
+    used |= {id(part) for event in script.of_kind("unknown")
+             for one in event.extra.get("tensors", ()) for part in one.history()
              if "backward" in event.name or "step" in event.name}  # fmt: skip
     backwards = [event for event in script.of_kind("backward") if isinstance(event.value, Tensor)]
     for places in script.places("accumulate"):
@@ -54,7 +56,7 @@ def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
     if id(result) in used or not event.loops or result.attached is False:
         return False
     born = event.extra.get("born", ())
-    if len(born) >= len(event.loops):  # it begins anew in every round
+    if len(born) >= len(event.loops):  # it begins again in every round
         return False
     if any(one.kind == "reset" and one.name == event.name for one in event.loops[-1].events()):  # emptied in between
         return False

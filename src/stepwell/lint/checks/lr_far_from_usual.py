@@ -12,10 +12,12 @@ CHECK = Check(
     name="lr-far-from-usual",
     severity="note",
     certainty="advice",
-    looks_for="the learning rate is more than 3 times above or below all that was published for this optimizer (and this kind of model)",
+    looks_for="the learning rate is more than 3 times above or below all that was published for this optimizer "
+    "(and this kind of model)",
     why="what works elsewhere by a factor of 10 more or less seldom works here",
     instead="start from the published range, or run a range test",
-    silent_when="the rate is no number in the source. Limits: linear probes (SGD 30), large-batch recipes, losses that are sums and not means leave the range for good reasons",
+    silent_when="the rate is no number in the source. Limits: linear probes (SGD 30), large-batch recipes, "
+    "losses that are sums and not means leave the range for good reasons",
     example_bad="optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)",
     example_good="optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)",
     reference="https://arxiv.org/abs/2306.07179",
@@ -51,7 +53,8 @@ def find(script: Script) -> Iterator[Finding]:
         yield script.finding(
             CHECK,
             event.node,
-            f"lr={rate:g} of {name} is far {'above' if rate > high else 'below'} the published range, {low:g} to {high:g} ({source})",
+            f"lr={rate:g} of {name} is far {'above' if rate > high else 'below'} the published range, {low:g} to "
+            f"{high:g} ({source})",
             [(transformer, "attention is used here")] if transformer is not None and key != name else (),
         )
 

@@ -16,10 +16,12 @@ CHECK = Check(
     certainty="advice",
     looks_for="several processes or accumulation make the batch larger, and the learning rate is a bare number",
     why="a rate that was tuned for one process is too low for a batch that is N times as large",
-    instead="scale the rate: linearly with the batch for SGD with momentum, with its square root for Adam-type optimizers, and warm up",
+    instead="scale the rate: linearly with the batch for SGD with momentum, with its square root for Adam-type "
+    "optimizers, and warm up",
     silent_when="the rate is no bare number. Limits: the number may have been tuned for this batch",
     example_bad="model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)",
-    example_good="model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1 * world_size)",
+    example_good="model = DistributedDataParallel(model)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1 "
+    "* world_size)",
     reference="https://arxiv.org/abs/1706.02677",
 )
 FIX = ""
@@ -44,7 +46,8 @@ def find(script: Script) -> Iterator[Finding]:
             continue
         rule = "linearly" if name == "SGD" else "with the square root"
         yield script.finding(
-            CHECK, event.node, f"lr={rate:g} of {name} is the same for any number of processes; usual is to scale it {rule}",
+            CHECK, event.node,
+            f"lr={rate:g} of {name} is the same for any number of processes; usual is to scale it {rule}",
             [(larger, "the batch grows with the number of processes")],
         )  # fmt: skip
 

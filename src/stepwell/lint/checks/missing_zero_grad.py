@@ -19,9 +19,11 @@ CHECK = Check(
     why="backward() adds to the gradients that are there: each update uses the sum over all batches so far, an old and "
     "ever larger direction",
     instead="call optimizer.zero_grad() before each backward pass, or after each step",
-    silent_when="a function of another file is given the optimizer, the step has a closure, or a framework owns the loop",
+    silent_when="a function of another file is given the optimizer, the step has a closure, or a framework owns "
+    "the loop",
     example_bad="for x, y in loader:\n    loss = loss_fn(model(x), y)\n    loss.backward()\n    optimizer.step()",
-    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n"
+    example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    "
+    "loss.backward()\n"
     "    optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
 )
@@ -56,9 +58,9 @@ def _is_never_reset(script: Script, step: Event) -> bool:
             return False
         if event.kind == "unknown" and any(word in event.name.lower() for word in ("zero", "reset_grad", "clear_grad")):
             return False
-        if event.kind == "make" and event.target is not None and event.target.is_same(optimizer):
-            if len(event.loops) >= len(step.loops):  # a new optimizer in every round: another mistake, if one
-                return False
+        made = event.kind == "make" and event.target is not None and event.target.is_same(optimizer)
+        if made and len(event.loops) >= len(step.loops):  # a new optimizer in every round: another mistake, if one
+            return False
     return True
 
 

@@ -16,8 +16,10 @@ CHECK = Check(
     why="gradients through many steps may grow without bound, and one such batch spoils the weights",
     instead="clip the norm of the gradients, and log how often it bites",
     silent_when="the source mentions clipping. Limits: short sequences rarely need it",
-    example_bad="model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()",
-    example_good="model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    clip_grad_norm_(model.parameters(), 1.0)\n    optimizer.step()\n    optimizer.zero_grad()",
+    example_bad="model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    "
+    "optimizer.step()\n    optimizer.zero_grad()",
+    example_good="model = nn.LSTM(8, 8)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    "
+    "clip_grad_norm_(model.parameters(), 1.0)\n    optimizer.step()\n    optimizer.zero_grad()",
     reference="https://arxiv.org/abs/1211.5063",
 )
 FIX = ""

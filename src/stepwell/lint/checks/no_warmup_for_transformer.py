@@ -14,11 +14,16 @@ CHECK = Check(
     severity="note",
     certainty="advice",
     looks_for="a model with attention is trained, and neither a schedule nor a warmup is seen",
-    why="early steps of Adam at the full rate may diverge, and a rate that never falls leaves accuracy behind; nearly all published transformers warm up and decay",
+    why="early steps of Adam at the full rate may diverge, and a rate that never falls leaves accuracy behind; "
+    "nearly all published transformers warm up and decay",
     instead="add a warmup (2/(1-beta2) steps is a safe default) and a decay",
-    silent_when="a scheduler is made, or the source mentions warmup, a schedule or a group's lr. Limits: diffusion transformers (DiT) train at a constant rate",
-    example_bad="model = nn.TransformerEncoder(layer, 6)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()",
-    example_good="model = nn.TransformerEncoder(layer, 6)\nscheduler = OneCycleLR(optimizer, 1e-3, total_steps=1000)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n    optimizer.zero_grad()\n    scheduler.step()",
+    silent_when="a scheduler is made, or the source mentions warmup, a schedule or a group's lr. Limits: "
+    "diffusion transformers (DiT) train at a constant rate",
+    example_bad="model = nn.TransformerEncoder(layer, 6)\nfor x, y in loader:\n    loss(model(x), "
+    "y).backward()\n    optimizer.step()\n    optimizer.zero_grad()",
+    example_good="model = nn.TransformerEncoder(layer, 6)\nscheduler = OneCycleLR(optimizer, 1e-3, "
+    "total_steps=1000)\nfor x, y in loader:\n    loss(model(x), y).backward()\n    optimizer.step()\n"
+    "    optimizer.zero_grad()\n    scheduler.step()",
     reference="https://arxiv.org/abs/1910.04209",
 )
 FIX = ""

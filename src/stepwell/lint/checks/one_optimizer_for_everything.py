@@ -14,9 +14,11 @@ CHECK = Check(
     severity="note",
     certainty="advice",
     looks_for="a Muon-type optimizer is given all parameters of a model",
-    why="Muon orthogonalizes matrices of hidden layers: embeddings, the output head, norms and biases train badly with it, and nothing says so",
+    why="Muon orthogonalizes matrices of hidden layers: embeddings, the output head, norms and biases train "
+    "badly with it, and nothing says so",
     instead="give Muon the hidden matrices only, and AdamW the rest",
-    silent_when="the parameters are chosen, or a class that sorts them itself is used. Limits: some packages send what is no matrix to AdamW on their own",
+    silent_when="the parameters are chosen, or a class that sorts them itself is used. Limits: some packages "
+    "send what is no matrix to AdamW on their own",
     example_bad="optimizer = torch.optim.Muon(model.parameters(), lr=0.02)",
     example_good="optimizer = torch.optim.Muon([p for p in model.blocks.parameters() if p.ndim == 2], lr=0.02)",
     reference="https://kellerjordan.github.io/posts/muon/",

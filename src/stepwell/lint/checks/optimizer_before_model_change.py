@@ -17,7 +17,7 @@ CHECK = Check(
     looks_for="a part of a model is replaced or added after the optimizer over its parameters was built",
     why="the optimizer holds the old parameters: the new ones are never updated",
     instead="build the optimizer after the last change of the model",
-    silent_when="the optimizer is built anew or gets the new parameters by add_param_group, or the new part has none",
+    silent_when="the optimizer is built again or gets the new parameters by add_param_group, or the new part has none",
     example_bad="import torch\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
     "model.fc = torch.nn.Linear(512, 10)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
     "    loss_fn(model(x), y).backward()\n    optimizer.step()",
@@ -94,7 +94,7 @@ def _uses(event: Event, optimizer: Thing) -> bool:
 
 
 def _change(made: Event, later: list[Event]) -> Event | None:
-    """The change of a model after which its optimizer is not built anew."""
+    """The change of a model after which its optimizer is not built again."""
     optimizer = made.target
     assert optimizer is not None
     found: Event | None = None

@@ -1,4 +1,4 @@
-"""An optimizer that is built anew in every round of the training loop, and so forgets its state."""
+"""An optimizer that is built again in every round of the training loop, and so forgets its state."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 event.node,
-                f"{event.target.name or 'the optimizer'} is built anew in every round of the loop of line "
+                f"{event.target.name or 'the optimizer'} is built again in every round of the loop of line "
                 f"{getattr(loop.node, 'lineno', 0)}, over the same {event.target.of[0].name}",
                 [(loop.node, "each round starts with an empty state"), (step.node, "the optimizer is stepped here")],
             )

@@ -16,11 +16,13 @@ CHECK = Check(
     name="resume-incomplete",
     severity="error",
     certainty="certain",
-    looks_for="a checkpoint of this file holds the state of the optimizer, and where training is resumed the optimizer never "
+    looks_for="a checkpoint of this file holds the state of the optimizer, and where training is resumed the "
+    "optimizer never "
     "loads it",
-    why="momentum and second moments begin anew: the first updates after the resume are wrong, and the loss jumps",
+    why="momentum and second moments begin again: the first updates after the resume are wrong, and the loss jumps",
     instead='load it: optimizer.load_state_dict(checkpoint["optimizer"])',
-    silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or a function of "
+    silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or "
+    "a function of "
     "another file is given the optimizer and loads",
     example_bad="""if resume:
     checkpoint = torch.load("last.pt")
@@ -120,17 +122,16 @@ def _loads_optimizer(script: Script) -> bool:
                 isinstance(node, ast.Subscript)
                 and isinstance(node.ctx, ast.Load)
                 and isinstance(node.slice, ast.Constant)
+            ) and (
+                isinstance(node.slice.value, str)
+                and _OPTIMIZER.search(node.slice.value)
+                and re.search(
+                    r"ck?pt|check|state|saved|loaded|load|resume|snap|dict|^[a-z]{1,4}$",
+                    ast.unparse(node.value),
+                    re.I,
+                )
             ):
-                if (
-                    isinstance(node.slice.value, str)
-                    and _OPTIMIZER.search(node.slice.value)
-                    and re.search(
-                        r"ck?pt|check|state|saved|loaded|load|resume|snap|dict|^[a-z]{1,4}$",
-                        ast.unparse(node.value),
-                        re.I,
-                    )
-                ):
-                    return True
+                return True
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
         if name.startswith(("load", "restore", "resume", "_load")) and _OPTIMIZER.search(ast.unparse(node)):
@@ -157,7 +158,7 @@ def _loads_optimizer(script: Script) -> bool:
 
 
 def _is_resumed(script: Script, load: Event) -> bool:
-    """Whether a load is a resume: it says so, or the epoch goes on from there."""
+    """Whether a load is a resume: it says so, or the epoch continues from there."""
     if not any(event.kind in ("step", "backward") for event in script.events) and "optimizer.step" not in script.source:
         return False
     name = _name_of(script, load)

@@ -16,9 +16,12 @@ CHECK = Check(
     looks_for="an SGD and an Adam-type optimizer of the same model are given the same learning rate",
     why="their published ranges differ 10 to 100 times: a comparison at one rate measures the rate, not the optimizer",
     instead="tune the learning rate of each",
-    silent_when="the rates differ, or the models do. Limits: a rate from the command line may be set per optimizer by whoever calls",
-    example_bad="if name == 'sgd':\n    optimizer = SGD(model.parameters(), lr=lr)\nelse:\n    optimizer = Adam(model.parameters(), lr=lr)",
-    example_good="if name == 'sgd':\n    optimizer = SGD(model.parameters(), lr=0.1)\nelse:\n    optimizer = Adam(model.parameters(), lr=1e-3)",
+    silent_when="the rates differ, or the models do. Limits: a rate from the command line may be set per "
+    "optimizer by its callers",
+    example_bad="if name == 'sgd':\n    optimizer = SGD(model.parameters(), lr=lr)\nelse:\n    optimizer = "
+    "Adam(model.parameters(), lr=lr)",
+    example_good="if name == 'sgd':\n    optimizer = SGD(model.parameters(), lr=0.1)\nelse:\n    optimizer = "
+    "Adam(model.parameters(), lr=1e-3)",
     reference="https://arxiv.org/abs/1910.05446",
 )
 FIX = ""

@@ -16,9 +16,11 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="a DistributedSampler shuffles for a training of several epochs, and nothing calls its set_epoch()",
-    why="the order depends on the seed and the epoch only: without set_epoch() every epoch sees the same batches in the same order",
+    why="the order depends on the seed and the epoch only: without set_epoch() every epoch sees the same batches "
+    "in the same order",
     instead="call sampler.set_epoch(epoch) at the head of the loop over epochs",
-    silent_when="the sampler does not shuffle or is not of the training data, a framework or another file runs the loop, or "
+    silent_when="the sampler does not shuffle or is not of the training data, a framework or another file runs "
+    "the loop, or "
     "there is one epoch",
     example_bad="sampler = DistributedSampler(train_set)\nloader = DataLoader(train_set, sampler=sampler)\n"
     "for epoch in range(epochs):\n    for x, y in loader:\n        train_step(x, y)",
@@ -44,7 +46,8 @@ def find(script: Script) -> Iterator[Finding]:
         yield script.finding(
             CHECK,
             event.node,
-            f"{sampler.name or 'the sampler'} shuffles, and nothing calls its set_epoch() in the loop over epochs of line "
+            f"{sampler.name or 'the sampler'} shuffles, and nothing calls its set_epoch() in the loop over "
+            "epochs of line "
             f"{getattr(epochs.node, 'lineno', 0)}",
             [(epochs.node, "every epoch of this loop sees the same order")],
             fix=_fix(script, sampler, event, epochs),
@@ -70,7 +73,8 @@ def _epochs(script: Script) -> Loop | None:
     """The loop over epochs that trains over a loader."""
     for _, loop in script.loops:
         if loop.role == "epoch" and not loop.once and isinstance(loop.node, ast.For) and any(
-            event.kind in ("backward", "step") and any(one.role == "batch" for one in event.loops[event.loops.index(loop) + 1 :])
+            event.kind in ("backward", "step")
+            and any(one.role == "batch" for one in event.loops[event.loops.index(loop) + 1 :])
             for event in loop.events()
             if loop in event.loops
         ):  # fmt: skip

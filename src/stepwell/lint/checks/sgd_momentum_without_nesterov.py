@@ -15,7 +15,8 @@ CHECK = Check(
     looks_for="SGD is given momentum, and nesterov is not set",
     why="Nesterov momentum is often a little faster at the same cost",
     instead="try nesterov=True, and compare",
-    silent_when="nesterov is given, or momentum is no number in the source. Limits: not always better: AlgoPerf's tuned search picked heavy-ball for ResNet-50 and Nesterov for fastMRI",
+    silent_when="nesterov is given, or momentum is no number in the source. Limits: not always better: "
+    "AlgoPerf's tuned search picked heavy-ball for ResNet-50 and Nesterov for fastMRI",
     example_bad="optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)",
     example_good="optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)",
     reference="https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html",

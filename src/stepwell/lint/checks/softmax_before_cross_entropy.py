@@ -13,7 +13,8 @@ CHECK = Check(
     name="softmax-before-cross-entropy",
     severity="error",
     certainty="certain",
-    looks_for="the output of a softmax reaches cross entropy, or that of a sigmoid reaches binary cross entropy with logits",
+    looks_for="the output of a softmax reaches cross entropy, or that of a sigmoid reaches binary cross entropy "
+    "with logits",
     why="the loss applies softmax (or sigmoid) itself: twice, it cannot come near 0, and gradients are small where the "
     "model is wrong",
     instead="give the loss the raw output, and apply softmax or sigmoid only to predict",

@@ -13,9 +13,11 @@ CHECK = Check(
     name="target-network-in-optimizer",
     severity="error",
     certainty="certain",
-    looks_for="a network that copies the weights of another one (a target network, a teacher that is an average) is among the "
+    looks_for="a network that copies the weights of another one (a target network, a teacher that is an average) "
+    "is among the "
     "parameters of the optimizer",
-    why="a target should follow its network slowly; in the optimizer it is pulled by gradients or by weight decay as well, and "
+    why="a target should follow its network slowly; in the optimizer it is pulled by gradients or by weight "
+    "decay as well, and "
     "learning chases itself",
     instead="give the optimizer the parameters of the online network only",
     silent_when="the copy is made once to be trained on (fine-tuning), or its parameters are frozen",
@@ -94,7 +96,8 @@ import torch, itertools
 from torch import nn
 actor, critic, target_critic = nn.Linear(4, 2), nn.Linear(4, 1), nn.Linear(4, 1)
 target_critic.load_state_dict(critic.state_dict())
-optimizer = torch.optim.Adam(itertools.chain(actor.parameters(), critic.parameters(), target_critic.parameters()))  # expect
+both = itertools.chain(actor.parameters(), target_critic.parameters())
+optimizer = torch.optim.Adam(both)  # expect
 """,
     """
 import torch, copy

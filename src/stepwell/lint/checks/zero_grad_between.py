@@ -14,7 +14,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="gradients are reset after backward() and before the step that should use them",
-    why="the step sees no gradient: with gradients at None it does nothing at all, and momentum and decay alone move the "
+    why="the step sees no gradient: with gradients at None it does nothing at all, and momentum and decay alone "
+    "move the "
     "weights otherwise",
     instead="call zero_grad() before backward(), or after step()",
     silent_when="another backward pass follows before the step, or the gradients are of another optimizer",
@@ -35,7 +36,8 @@ def find(script: Script) -> Iterator[Finding]:
                     yield script.finding(
                         CHECK,
                         zero.node,
-                        f"this resets the gradients that the backward pass of line {backward.line} has computed, before "
+                        f"this resets the gradients that the backward pass of line {backward.line} has computed, "
+                        "before "
                         f"{step.target.name}.step() in line {step.line}",
                         [(backward.node, "gradients are computed"), (step.node, "the step finds none")],
                     )
@@ -113,7 +115,8 @@ for i, batch in enumerate(loader):
 """,
 )
 GOOD = (
-    "for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n    optimizer.step()",
+    "for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n    "
+    "optimizer.step()",
     """
 for x, y in loader:
     loss = loss_fn(model(x), y)

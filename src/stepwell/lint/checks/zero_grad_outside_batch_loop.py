@@ -31,7 +31,8 @@ def find(script: Script) -> Iterator[Finding]:
         zeros = [_outside(step) for step in steps]
         if all(zero is not None for zero in zeros):
             step, zero = steps[0], zeros[0]
-            assert zero is not None and step.target is not None
+            assert zero is not None
+            assert step.target is not None
             yield script.finding(
                 CHECK,
                 zero.node,

@@ -13,14 +13,14 @@ from stepwell.lint.analysis.relations import may_touch
 
 CHECK = Check(
     code="SW306",
-    name="step-beside-scaler",
+    name="step-without-scaler",
     severity="error",
     certainty="certain",
     looks_for="the loss is scaled by a GradScaler, and the step is made by optimizer.step() and not by "
     "scaler.step(optimizer)",
     why="the step uses gradients that are multiplied by the scale, 65536 at the start, and is not skipped where "
     "they overflow",
-    instead="call scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
+    instead="call scaler.step(optimizer) and scaler.update() instead of optimizer.step()",
     silent_when="the gradients were unscaled before and the step has a condition, the scaler is switched off by "
     "a constant, or the loss is scaled in another "
     "branch than that of the step",
@@ -47,7 +47,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 step.node,
-                f"{step.target.name}.step() is called beside the scaler, for gradients of the loss that line "
+                f"{step.target.name}.step() is called without the scaler, for gradients of the loss that line "
                 f"{back.line} has scaled",
                 [(back.node, "the loss is scaled here")],
                 fix=_fix(script, step, back),
@@ -55,7 +55,7 @@ def find(script: Script) -> Iterator[Finding]:
 
 
 def _scaled(script: Script, step: Event) -> Event | None:
-    """The backward pass of a scaled loss before a step beside the scaler, on all ways."""
+    """The backward pass of a scaled loss before a step without the scaler, on all ways."""
     if step.by is not None or step.name or step.closure or step.target is None or step.target.kind != "optimizer":
         return None
     inside = around(script, step, lambda one: one.kind == "backward")

@@ -13,7 +13,7 @@ from stepwell.lint.analysis.order import history, may_concern, models_of, uses_g
 
 CHECK = Check(
     code="SW111",
-    name="accumulation-not-normalised",
+    name="accumulation-not-normalized",
     severity="warning",
     certainty="certain",
     looks_for="optimizer.step() is called for every n-th batch, and the loss of each batch is a mean that is not "

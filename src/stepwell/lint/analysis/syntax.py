@@ -1,0 +1,52 @@
+"""What single statements and conditions say by their form alone."""
+
+from __future__ import annotations
+
+import ast
+
+
+def test_of(node: ast.expr) -> tuple[str | None, bool]:
+    """The text of a condition without negation, and whether it was negated. (None, False) for a constant."""
+    negated = False
+    while isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        node, negated = node.operand, not negated
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        opposite = {ast.NotEq: "==", ast.IsNot: "is", ast.NotIn: "in"}.get(type(node.ops[0]))
+        if opposite is not None:
+            left, right = ast.unparse(node.left), ast.unparse(node.comparators[0])
+            return _truth(f"{left} {opposite} {right}", not negated)
+    return _truth(ast.unparse(node), negated)
+
+
+def _truth(text: str, negated: bool) -> tuple[str, bool]:
+    """`x is None` is the negation of `x`, as far as optional objects go."""
+    return (text.removesuffix(" is None"), not negated) if text.endswith(" is None") else (text, negated)
+
+
+def is_constant(node: ast.expr) -> bool | None:
+    """True or False for a condition that is one, else None."""
+    if isinstance(node, ast.Constant):
+        return bool(node.value)
+    return None
+
+
+def added_to(node: ast.Assign) -> ast.expr | None:
+    """x of `total = total + x`, or None."""
+    if len(node.targets) != 1 or not isinstance(node.value, ast.BinOp) or not isinstance(node.value.op, ast.Add):
+        return None
+    target = node.targets[0]
+    if not isinstance(target, (ast.Name, ast.Attribute, ast.Subscript)):
+        return None
+    text = ast.unparse(target)
+    if ast.unparse(node.value.left) == text:
+        return node.value.right
+    return node.value.left if ast.unparse(node.value.right) == text else None
+
+
+def is_main(test: ast.expr) -> bool:
+    return "__name__" in ast.dump(test) and "__main__" in ast.dump(test)
+
+
+def may_guard(node: ast.expr) -> bool:
+    text = ast.unparse(node)
+    return "grad" in text or "eval" in text or "inference" in text
