@@ -61,6 +61,8 @@ def _case(variant: Variant, name: str, source: str, modules: list[ModuleType]) -
         return None
     right, wrong = planted
     names = {variant.code, *wrong.named_by}
+    if "without-parentheses" in variant.name:
+        names.add("SW116")  # which says so itself
     after = findings(wrong.source, name, modules)
     before = _counted(right, findings(right, name, modules))
     found = any(code in names and line in wrong.lines for code, line in after)

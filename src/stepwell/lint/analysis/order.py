@@ -199,8 +199,10 @@ def is_hidden(script: Script, name: str) -> bool:
             for event in script.events
             if event.kind in ("step", "backward", "schedule", "unknown", "other")
         }
+        named = {id(node.value) for node in ast.walk(script.tree) if isinstance(node, ast.Expr)}  # which does nothing
         script.hidden[name] = any(
             isinstance(node, ast.Attribute)
+            and id(node) not in named
             and node.attr == name
             and isinstance(node.ctx, ast.Load)
             and (

@@ -24,6 +24,7 @@ TABLE = {
     "SW113": "accumulation_tail",
     "SW114": "lbfgs_without_closure",
     "SW115": "sam_without_second_pass",
+    "SW116": "call_without_parentheses",
     "SW201": "scheduler_before_optimizer",
     "SW202": "scheduler_never_stepped",
     "SW203": "scheduler_horizon_mismatch",

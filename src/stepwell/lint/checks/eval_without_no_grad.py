@@ -67,6 +67,9 @@ def _is_called(script: Script, name: str) -> bool:
 
 
 def _is_frozen(script: Script, one: Evaluation) -> bool:
+    """Whether nothing of the model has gradients: frozen, and no part of it released again."""
+    if any(event.target is not None and event.target.is_inside(one.model) for event in script.of_kind("unfreeze")):
+        return False
     return any(event.target is not None and event.target.is_same(one.model) for event in script.of_kind("freeze"))
 
 

@@ -88,11 +88,25 @@ def _optimizers(script: Script) -> list[Thing]:
         for event in script.of_kind("zero", "make")
         if event.target is not None and event.target.kind == "optimizer"
     ]
-    return list(dict.fromkeys(one for one in found if "LBFGS" not in one.cls))
+    stepped = {event.target.name for event in script.of_kind("step") if event.target is not None}
+    again = {  # made in the middle of the training, and stepped under the same name in the next round
+        id(event.target)
+        for event in script.of_kind("make")
+        if event.target is not None and event.target.name in stepped and event.loops
+    }
+    return list(dict.fromkeys(one for one in found if "LBFGS" not in one.cls and id(one) not in again))
 
 
 def _resets(script: Script, optimizer: Thing) -> list[Event]:
-    return [event for event in script.of_kind("zero") if event.target is not None and event.target.is_same(optimizer)]
+    return [
+        event
+        for event in script.of_kind("zero")
+        if event.target is not None
+        and (
+            event.target.is_same(optimizer)
+            or (event.target.kind == "model" and updates(optimizer, event.target) is True)
+        )
+    ]
 
 
 def _is_for(script: Script, back: Event, optimizer: Thing) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Event, Many, Script
+from stepwell.lint.analysis import Event, Many, Script, argument
 from stepwell.lint.analysis.evaluating import text_of
 from stepwell.lint.analysis.relations import may_touch
 
@@ -56,7 +56,7 @@ def find(script: Script) -> Iterator[Finding]:
     save, key = saved
     seen: set[int] = set()
     for event in script.of_kind("load"):
-        if id(event.node) in seen or not _is_resumed(script, event):
+        if id(event.node) in seen or not (_is_own_file(save, event) or _is_resumed(script, event)):
             continue
         seen.add(id(event.node))
         model = next(
@@ -155,6 +155,13 @@ def _loads_optimizer(script: Script) -> bool:
         ):
             return True
     return False
+
+
+def _is_own_file(save: Event, load: Event) -> bool:
+    """Whether a load before the training reads the very file that the training saves."""
+    given = [argument(one.call, place, "f") for one, place in ((save, 1), (load, 0)) if one.call is not None]
+    paths = [ast.unparse(one) for one in given if one is not None]
+    return len(paths) == 2 and paths[0] == paths[1] and load.order < save.order and len(load.loops) < len(save.loops)
 
 
 def _is_resumed(script: Script, load: Event) -> bool:
