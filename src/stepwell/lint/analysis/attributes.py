@@ -67,7 +67,7 @@ def _unknown_attribute(run: Interpreter, node: ast.Attribute) -> Value:
 
 def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> Value:
     name = node.attr
-    if name in owner.attributes:
+    if owner.attributes.get(name) is not None:  # one of which nothing is known is as good as its name
         return owner.attributes[name]
     if owner.local is not None:
         method = owner.local.method(name)
@@ -99,6 +99,8 @@ def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> 
         return owner
     if owner.kind in ("instance", "") and kind_of_name(name):
         return _remember(owner, name, node, parent=False)
+    if name in owner.attributes:
+        return None  # assigned before our eyes, and unknown
     return Method(owner, name)
 
 

@@ -147,6 +147,8 @@ _NOT_THING = re.compile(
 def kind_of_name(name: str) -> str:
     """What a variable of this name usually is, or ""."""
     name = name.rsplit(".", 1)[-1]
+    if name.startswith(("configure_", "make_", "build_", "create_", "get_", "setup_", "init_", "define_")):
+        return ""  # a function that gives one
     if name == "opt":  # an optimizer or the options: whoever asks looks at what is done with it
         return "optimizer"
     for kind, pattern in _NAMES:

@@ -67,7 +67,11 @@ def _words(event: Event) -> str:
     value = event.extra.get("given")
     if text == ast.unparse(call.func.value) or value is event.value:
         return "the loss itself"
-    if isinstance(value, Tensor) and value.by == "loss" and any(one is value for one in event.value.history()):
+    if (
+        isinstance(value, Tensor)
+        and (value.by == "loss" or event.value.by == "scaled")
+        and any(one is value for one in event.value.history())
+    ):
         return "the loss itself"
     if isinstance(value, Thing) and value.kind in ("optimizer", "model", "scheduler", "criterion"):
         return f"no tensor, but the {value.kind}"

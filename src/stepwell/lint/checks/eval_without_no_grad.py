@@ -52,8 +52,8 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
         return False
     if is_from_outside(one) and _is_called(script, getattr(one.root.function, "name", "")):
         return False  # by a caller that was not followed, which may guard it
-    if one.mode is None:
-        return one.named and one.loop.role == "batch" and _trains(one.root) and one.model.sure
+    if one.mode is None or one.mode.kind == "train":  # nothing calls eval(): the name of the loader has to say it
+        return one.named and one.loop.role == "batch" and _trains(one.root)
     if one.loop.role != "batch" and one.mode.function is not one.forward.function:
         return False
     return one.mode.kind == "eval"

@@ -19,7 +19,7 @@ CHECK = Check(
     "and gives "
     "a wrong value at every milestone",
     instead="call get_last_lr()",
-    silent_when="the scheduler is of a class of the file, or its class is not known",
+    silent_when="the scheduler is of a class of the file, or its class is not known and the result is not a list",
     example_bad="import torch\nscheduler = torch.optim.lr_scheduler.StepLR(optimizer, 30)\nprint(scheduler.get_lr())",
     example_good="import torch\nscheduler = torch.optim.lr_scheduler.StepLR(optimizer, 30)\n"
     "print(scheduler.get_last_lr())",
@@ -30,7 +30,7 @@ FIX = "safe"
 
 def find(script: Script) -> Iterator[Finding]:
     for places in script.places("other"):
-        if all(_is_misuse(event) for event in places):
+        if all(_is_misuse(script, event) for event in places):
             event = places[0]
             made = event.target.made if event.target is not None else None
             yield script.finding(
@@ -42,9 +42,16 @@ def find(script: Script) -> Iterator[Finding]:
             )
 
 
-def _is_misuse(event: Event) -> bool:
+def _is_misuse(script: Script, event: Event) -> bool:
     scheduler = event.target
-    if event.name != "get_lr" or scheduler is None or not of_torch(scheduler) or event.call is None or event.call.args:
+    if event.name != "get_lr" or scheduler is None or event.call is None or event.call.args:
+        return False
+    if not scheduler.sure and scheduler.local is None and scheduler.made is None:  # an argument, from another file
+        around = script.parents.get(id(event.call))
+        return (
+            isinstance(around, ast.Subscript) and around.value is event.call
+        )  # torch gives a list, one for each group
+    if not of_torch(scheduler):
         return False
     return is_general(scheduler) or not is_class(scheduler, "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler")
 
@@ -60,6 +67,15 @@ def _fix(script: Script, event: Event) -> Fix | None:
 _HEAD = "\nimport torch\nfrom torch.optim import lr_scheduler\n"
 BAD = (
     CHECK.example_bad + "  # expect",
+    """
+def train(model, optimizer, scheduler, loader):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+        print(scheduler.get_lr()[0])  # expect
+        scheduler.step()
+""",
     _HEAD
     + """
 scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 10)
@@ -101,6 +117,11 @@ for i in range(100):
 """,
 )
 GOOD = (
+    """
+def train(model, optimizer, scheduler):
+    optimizer.step()
+    print(scheduler.get_lr())
+""",
     CHECK.example_good,
     _HEAD
     + """

@@ -89,12 +89,12 @@ def _optimizers(script: Script) -> list[Thing]:
         if event.target is not None and event.target.kind == "optimizer"
     ]
     stepped = {event.target.name for event in script.of_kind("step") if event.target is not None}
-    again = {  # made in the middle of the training, and stepped under the same name in the next round
-        id(event.target)
+    again = {  # made again in the middle of the training, and stepped under this name
+        event.target.name
         for event in script.of_kind("make")
         if event.target is not None and event.target.name in stepped and event.loops
     }
-    return list(dict.fromkeys(one for one in found if "LBFGS" not in one.cls and id(one) not in again))
+    return list(dict.fromkeys(one for one in found if "LBFGS" not in one.cls and one.name not in again))
 
 
 def _resets(script: Script, optimizer: Thing) -> list[Event]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
-from stepwell.findings import Check, Finding
+from stepwell.findings import Check, Finding, Fix
+from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.relations import may_reset, may_touch, updates
 
@@ -23,7 +25,7 @@ CHECK = Check(
     example_good="optimizer.zero_grad()\nloss.backward()\noptimizer.step()",
     reference="https://docs.pytorch.org/tutorials/recipes/recipes/zeroing_out_gradients.html",
 )
-FIX = ""
+FIX = "safe"
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -40,7 +42,21 @@ def find(script: Script) -> Iterator[Finding]:
                         "before "
                         f"{step.target.name}.step() in line {step.line}",
                         [(backward.node, "gradients are computed"), (step.node, "the step finds none")],
+                        fix=_fix(script, zero, backward),
                     )
+
+
+def _fix(script: Script, zero: Event, backward: Event) -> Fix | None:
+    """The reset goes before the backward pass, where it follows it directly."""
+    first, second = script.statement(backward.node), script.statement(zero.node)
+    block = script.block_of(first) if first is not None else None
+    if block is None or second is None or not any(one is first and two is second for one, two in pairwise(block)):
+        return None
+    made = (edits.insert_before(script, backward.node, edits.text(script, second)), edits.remove(script, second))
+    together = [one for one in made if one is not None]
+    return (
+        Fix("reset the gradients before the backward pass", tuple(together), safe=True) if len(together) == 2 else None
+    )
 
 
 def _between(way: list[Event]) -> Iterator[tuple[Event, Event, Event]]:
