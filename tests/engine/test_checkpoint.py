@@ -220,7 +220,7 @@ MISFITS: dict[str, tuple[Callable[[Any], None], str]] = {
     "slot negative": (_set("state", 1, "exp_avg_sq", -torch.ones(4)), "'exp_avg_sq' of.*'b' holds negative"),
     "list cut": (_set("param_groups", 0, "params", [0]), "must be a list of 1 names"),
     "index twice": (_set("param_groups", 0, "params", [0, 0]), "has 0 twice"),
-    "unhashable": (_set("param_groups", 0, "params", [[0], [1]]), "holds a list"),
+    "unhashable": (_set("param_groups", 0, "params", [[0], [1]]), "contains a list"),
     "no group": (_set("param_groups", 0, 3), "group 0 of the checkpoint is a int"),
     "stray": (_set("state", 9, {"step": 1}), "state of a parameter 9"),
     "no slots": (_set("state", 0, 3), "the state of 0 in the checkpoint is a int"),
@@ -247,7 +247,7 @@ def test_a_number_that_all_share_is_one() -> None:
     optimizer, _ = trained(sw.Prodigy)
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][1]["d"] = saved["state"][1]["d"] * 2
-    with pytest.raises(UsageError, match=r"'d' is .* of the parameter 'b' .* must be one number"):
+    with pytest.raises(UsageError, match=r"'d' is .* of the parameter 'b' .* share this number"):
         optimizer.load_state_dict(saved)
 
 

@@ -72,7 +72,8 @@ def named_in(path: Path) -> set[str]:
     return found
 
 
-FILES = sorted(path for path in HOUSE.rglob("*.py"))
+# The linter reads the names of torch's classes in the scripts of others, and may import nothing that needs torch.
+FILES = sorted(path for path in HOUSE.rglob("*.py") if path.relative_to(HOUSE).parts[0] != "lint")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(HOUSE).as_posix())

@@ -108,7 +108,7 @@ def test_checkpoints_of_an_earlier_run_are_kept_and_a_run_that_goes_on_replaces_
     gone_on.save(path, keep=2, extra="second 4")
     assert set(extras(tmp_path).values()) == {"first 0", "first 1", "second 3", "second 4"}
     path.write_bytes(path.read_bytes()[:-100])  # what was before comes from this run, not from the one before
-    with pytest.warns(UserWarning, match="took"):
+    with pytest.warns(UserWarning, match="loaded"):
         assert make().load(path) == "second 3"
 
 
@@ -327,7 +327,7 @@ def test_two_processes_that_save_to_one_path(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         step = make()
-        with pytest.raises(UsageError, match=rf"was saved by process {process.pid} .*give each run its own path"):
+        with pytest.raises(UsageError, match=rf"was written by process {process.pid} .*its own path"):
             step.save(tmp_path / "run.pt")
     finally:
         process.kill()

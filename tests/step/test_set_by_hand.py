@@ -197,7 +197,7 @@ def test_what_a_checkpoint_overrode_is_said(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the checkpoint set") as caught:
         step.load(path)
     (said,) = [str(one.message) for one in caught]
-    assert "weight_decay 0.01 (here it was 0.3), lr 0.1 (here it was 0.4)" in said
+    assert "weight_decay 0.01 (before: 0.3), lr 0.1 (before: 0.4)" in said
     assert "\n" not in said
     assert rates(step, network, 1) == pytest.approx([0.05])
 

@@ -212,7 +212,7 @@ def test_a_refused_switch_and_a_refused_load_change_nothing() -> None:
     group["param_names"] = ["another", *group["param_names"][1:]]
     _, third = _fresh()
     kept = third.optimizer
-    with pytest.raises(UsageError, match="another"):
+    with pytest.raises(UsageError, match="a different model"):
         third.load_state_dict(saved)
     assert third.optimizer is kept
     assert third._trained.switched is None

@@ -473,7 +473,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Step(SAM(SGD([P])))(P.sum()),
         r"SAM evaluates the loss several times per update; call step.closure",
     ),
-    "accumulation": (lambda: Step(SAM(SGD([P])), accumulate=2).closure(P.sum), "does not go together with accumulate"),
+    "accumulation": (lambda: Step(SAM(SGD([P])), accumulate=2).closure(P.sum), "cannot be combined with accumulate"),
 }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "FoundLR", "find_lr"]
 
 # Loaded when first used: the checks of this room are listed without torch.
-_WHERE = {"find_lr": "find", "FoundLR": "found", "RULES": "rules"}
+_WHERE = {"find_lr": "find", "FoundLR": "result", "RULES": "rules"}
 
 if not TYPE_CHECKING:
 

@@ -44,7 +44,7 @@ class Rehearsal(Step):
         self.clip = copy.deepcopy(self._clip_at_first)
         if self.estimator is not None:
             self.estimator.updates = 0
-        self._restart()
+        self._begin_anew()
 
     def leave(self) -> None:
         """End the rehearsal: later passes of the model are synchronized between processes."""

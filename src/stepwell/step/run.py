@@ -182,7 +182,7 @@ class Run:
             if progress.pending is not None and not progress.pending.waits:
                 self._settle()
             progress.number = max(progress.number, self._averaging.at)
-            self._restart()
+            self._begin_anew()
             if self._bound.is_behind:
                 self._bound.write()
 
@@ -215,7 +215,7 @@ class Run:
             self._averaging.counted()
         self._bound.write()
 
-    def _restart(self) -> None:
+    def _begin_anew(self) -> None:
         """Line 10: make the next micro-batch the first of an update."""
         self._trained.drop_gradients()
         self._estimating.drop()
@@ -384,7 +384,7 @@ class Run:
 
     def _loaded(self) -> None:
         """Called when all parts are loaded: an incomplete accumulation is dropped."""
-        self._restart()
+        self._begin_anew()
         self._progress.pending = None
         self._averaging.at = self._progress.number
         self._skips.updated()

@@ -312,7 +312,7 @@ class Step(Run):
         if not outcome.waits:
             self._settle()
         done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
-        self._restart()
+        self._begin_anew()
         return done
 
     def _check_horizon(self) -> None:
