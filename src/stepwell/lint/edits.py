@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+from typing import TypeAlias
 
 from stepwell.findings import Edit
 from stepwell.lint.analysis import Script
 
+Located: TypeAlias = ast.expr | ast.stmt | ast.keyword | ast.alias
 
-def replace(script: Script, node: ast.expr | ast.stmt | ast.keyword, new: str) -> Edit:
+
+def replace(script: Script, node: Located, new: str) -> Edit:
     """The source of a node becomes `new`."""
     return Edit(_start(script, node), _end(script, node), new)
 
@@ -62,11 +65,11 @@ def newline(script: Script) -> str:
     return "\r\n" if first.endswith("\r\n") else "\n"
 
 
-def _start(script: Script, node: ast.expr | ast.stmt | ast.keyword) -> tuple[int, int]:
+def _start(script: Script, node: Located) -> tuple[int, int]:
     return node.lineno, script.column(node.lineno, node.col_offset)
 
 
-def _end(script: Script, node: ast.expr | ast.stmt | ast.keyword) -> tuple[int, int]:
+def _end(script: Script, node: Located) -> tuple[int, int]:
     line = node.end_lineno or node.lineno
     return line, script.column(line, node.end_col_offset or 0)
 

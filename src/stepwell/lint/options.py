@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stepwell.errors import UsageError, closest
 from stepwell.lint.settings import Settings
@@ -103,11 +103,11 @@ def _parser() -> _Parser:
     add("paths", nargs="*", metavar="PATH", help="Files, folders and notebooks; - is the standard input (default: .).")
 
     group = parser.add_argument_group("what is looked for")
-    codes = {"action": "append", "metavar": "CODES"}
-    group.add_argument("--select", **codes, help="Codes, prefixes (SW1), names or ALL, with commas between.")  # type: ignore[arg-type]
-    group.add_argument("--ignore", **codes, help="What is off.")  # type: ignore[arg-type]
-    group.add_argument("--extend-select", **codes, help="Beside what is on.")  # type: ignore[arg-type]
-    group.add_argument("--extend-ignore", **codes, help="Beside what is off.")  # type: ignore[arg-type]
+    codes: dict[str, Any] = {"action": "append", "metavar": "CODES"}
+    group.add_argument("--select", **codes, help="Codes, prefixes (SW1), names or ALL, with commas between.")
+    group.add_argument("--ignore", **codes, help="What is off.")
+    group.add_argument("--extend-select", **codes, help="Beside what is on.")
+    group.add_argument("--extend-ignore", **codes, help="Beside what is off.")
     group.add_argument(
         "--preview", action=argparse.BooleanOptionalAction, help="Checks that are mistaken more often, too."
     )

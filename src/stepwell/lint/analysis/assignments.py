@@ -107,9 +107,9 @@ class Names:
             owner = self.value_quietly(target.value)
             index = self.value_quietly(target.slice)
             if isinstance(owner, Many):
-                known = isinstance(index, Constant) and index.known
-                if owner.keys is not None and known and index.value not in owner.keys:  # type: ignore[union-attr]
-                    owner.keys.append(index.value)  # type: ignore[union-attr]
+                keys = owner.keys if isinstance(index, Constant) and index.known else None
+                if isinstance(index, Constant) and keys is not None and index.value not in keys:
+                    keys.append(index.value)
                     owner.items.append(value)
                 else:
                     owner.member = joined(owner.member, value)

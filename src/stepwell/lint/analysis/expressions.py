@@ -219,10 +219,10 @@ def _comprehension(run: Interpreter, node: ast.ListComp | ast.SetComp | ast.Gene
     for generator in node.generators:
         over = value(run, generator.iter)
         item = item_of(over)
-        few = isinstance(over, Many) and over.whole and 0 < len(over.items) <= 6 and len(node.generators) == 1
-        if few and not isinstance(node, ast.DictComp):
+        few = over.items if isinstance(over, Many) and over.whole and len(node.generators) == 1 else []
+        if 0 < len(few) <= 6 and not isinstance(node, ast.DictComp):
             unrolled = []
-            for one in over.items:  # type: ignore[union-attr]
+            for one in few:
                 run.bind(generator.target, one)
                 unrolled.append(value(run, node.elt))
             break

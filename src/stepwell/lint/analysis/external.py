@@ -15,6 +15,7 @@ from stepwell.lint.analysis.values import (
     External,
     Function,
     Many,
+    Super,
     Tensor,
     Thing,
     Value,
@@ -88,8 +89,10 @@ def _same(given: Given) -> Value:
     return next((one for one in given.all() if isinstance(one, (Thing, Tensor, Many))), None)
 
 
-def _make(run: Interpreter, node: ast.Call, kind: str, cls: str, **more: object) -> Thing:
-    thing = Thing(kind, "", cls, node, **more)  # type: ignore[arg-type]
+def _make(
+    run: Interpreter, node: ast.Call, kind: str, cls: str, of: tuple[Thing, ...] = (), whole: bool = True
+) -> Thing:
+    thing = Thing(kind, "", cls, node, of=of, whole=whole)
     run.emit("make", node, thing, call=node)
     return thing
 
@@ -241,9 +244,9 @@ def _enumerate(run: Interpreter, node: ast.Call, name: str, given: Given) -> Val
 
 def _zip(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
     lists = given.all()
-    if lists and all(isinstance(one, Many) and one.whole and one.items for one in lists):
-        rows = zip(*(one.items for one in lists), strict=False)  # type: ignore[union-attr]
-        return Many([Many(list(row)) for row in rows])
+    whole = [one.items for one in lists if isinstance(one, Many) and one.whole and one.items]
+    if lists and len(whole) == len(lists):
+        return Many([Many(list(row)) for row in zip(*whole, strict=False)])
     return Many([], whole=False, member=Many([item_of(one) for one in lists]))
 
 
@@ -294,15 +297,7 @@ def _super(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
             elif function in one.methods.values():
                 met = True
     parent = next((one for one in above), None)
-    return _Super(me, parent)
-
-
-class _Super(Thing):
-    """`super()`."""
-
-    def __init__(self, me: Thing, parent: Class | None) -> None:
-        super().__init__("super", me.name, me.cls, local=parent, attributes=me.attributes)
-        self.me = me
+    return Super("super", me.name, me.cls, local=parent, attributes=me.attributes, me=me)
 
 
 def _partial(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:

@@ -10,7 +10,7 @@ from stepwell.lint.analysis.given import Given, followed_not, number, unknown
 from stepwell.lint.analysis.models import lightning_method, model_method, super_method
 from stepwell.lint.analysis.passes import backward, forward
 from stepwell.lint.analysis.tensors import computed, detached, parameters_of
-from stepwell.lint.analysis.values import Constant, Function, Many, Tensor, Thing, Value, argument, things
+from stepwell.lint.analysis.values import Constant, Function, Many, Super, Tensor, Thing, Value, argument, things
 
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
@@ -25,7 +25,7 @@ def call(run: Interpreter, node: ast.Call, owner: Value, name: str, given: Given
     if isinstance(owner, Many):
         return _many(run, node, owner, name, given)
     if isinstance(owner, Thing):
-        if owner.kind == "super":
+        if isinstance(owner, Super):
             return super_method(run, node, owner, name, given)
         handler = _METHODS.get(owner.kind)
         return handler(run, node, owner, name, given) if handler is not None else unknown(run, node, given, owner)
@@ -115,9 +115,9 @@ def _many(run: Interpreter, node: ast.Call, owner: Many, name: str, given: Given
         return Many(
             [Many([Constant(key), item]) for key, item in zip(owner.keys, owner.items, strict=True)], whole=owner.whole
         )
-    if name == "get" and isinstance(given.get(0), Constant) and owner.keys is not None:
-        key = given.get(0).value  # type: ignore[union-attr]
-        return owner.items[owner.keys.index(key)] if key in owner.keys else owner.member
+    key = given.get(0)
+    if name == "get" and isinstance(key, Constant) and owner.keys is not None:
+        return owner.items[owner.keys.index(key.value)] if key.value in owner.keys else owner.member
     if name == "update" and owner.keys is not None:
         owner.whole = False
         return None

@@ -9,7 +9,7 @@ from stepwell.lint.analysis import known
 from stepwell.lint.analysis.given import Given, followed_not
 from stepwell.lint.analysis.known import is_model_method
 from stepwell.lint.analysis.passes import backward, forward
-from stepwell.lint.analysis.values import Function, Many, Thing, Value, argument, things
+from stepwell.lint.analysis.values import Function, Many, Super, Thing, Value, argument, things
 
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
@@ -100,8 +100,8 @@ def _configured(run: Interpreter, owner: Thing) -> Value:
         return run.call(Function(method, owner.local.scope, owner), method, {})
 
 
-def super_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
-    me: Thing = owner.me  # type: ignore[attr-defined]
+def super_method(run: Interpreter, node: ast.Call, owner: Super, name: str, given: Given) -> Value:
+    me = owner.me
     if owner.local is not None:
         method = owner.local.method(name)
         if method is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stepwell.lint.analysis.given import Given
@@ -56,18 +57,18 @@ def _shape(
     return _like(run.shapes[key], tensor)
 
 
-def _like(shape: Value, tensor: object, depth: int = 3) -> Value:
-    """The same tuple or tensor, computed anew."""
+def _like(shape: Value, tensor: Callable[[str], Tensor], depth: int = 3) -> Value:
+    """The same tuple or tensor, computed again."""
     if isinstance(shape, Many) and depth and shape.items:
         return Many([_like(item, tensor, depth - 1) for item in shape.items], shape.keys, shape.whole)
     if isinstance(shape, Tensor) and shape.attached is not False:
         by = shape.by if shape.by in ("softmax", "log_softmax", "sigmoid", "loss") else "model"
-        made = tensor(by)  # type: ignore[operator]
+        made = tensor(by)
         made.criterion, made.inner = shape.criterion, shape
         return made
     if isinstance(shape, Tensor) and shape.by in ("detach", "index", "data"):
         return detached(shape.node or ast.Pass())
-    return tensor("model")  # type: ignore[operator]
+    return tensor("model")
 
 
 def _scaler_of(loss: Tensor, seen: set[int]) -> Thing | None:

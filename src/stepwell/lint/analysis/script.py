@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from stepwell.findings import Check, Evidence, Finding, Fix, Source
 from stepwell.lint.analysis.events import Block, Event, Loop, events_of, loops_of
@@ -17,7 +17,9 @@ from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
 from stepwell.lint.analysis.lookup import assignments, full_name_of, imports, literal, resolved
 from stepwell.lint.analysis.paths import paths, pruned
-from stepwell.lint.analysis.values import Class, Function, Tensor, Thing
+from stepwell.lint.analysis.values import Class, Function, Tensor, Thing, Value
+
+Proof = TypeVar("Proof")
 
 
 class Unreadable(Exception):
@@ -128,6 +130,15 @@ class Script:
             found.setdefault(id(event.node), []).append(event)
         return list(found.values())
 
+    def for_every_caller(self, kind: str, look: Callable[[Event], Proof | None]) -> Iterator[tuple[Event, Proof]]:
+        """The places of events of a kind for which `look` finds a proof under every caller: the first event there, and
+        its proof."""
+        for places in self.places(kind):
+            proofs = [look(event) for event in places]
+            first = proofs[0]
+            if first is not None and all(proof is not None for proof in proofs):
+                yield places[0], first
+
     @cached_property
     def parents(self) -> dict[int, ast.AST]:
         """id of a node -> the node around it."""
@@ -189,9 +200,8 @@ class Script:
         """The place of a node; of a compound statement, its first line."""
         line = getattr(node, "lineno", 1)
         column = self.column(line, getattr(node, "col_offset", 0))
-        end = None
-        if not hasattr(node, "body") and getattr(node, "end_lineno", None) is not None:
-            end = (node.end_lineno, self.column(node.end_lineno, node.end_col_offset or 0))  # type: ignore[attr-defined]
+        last = None if hasattr(node, "body") else getattr(node, "end_lineno", None)
+        end = None if last is None else (last, self.column(last, getattr(node, "end_col_offset", None) or 0))
         return Source(self.file, line, column, end)
 
     def column(self, line: int, offset: int) -> int:
@@ -267,17 +277,17 @@ def _uncalled(script: Script, run: Interpreter) -> None:
             framework = _framework(cls, node.name)
         run.block, run.loops, run.branches, run.frames = [], (), (), ()
         run.no_grad, run.autocast, run.function = False, None, None
-        given: dict[str | int, object] = {}
+        given: dict[str | int, Value] = {}
         if framework and not node.name.startswith(("configure", "__init__")):
             run.no_grad = node.name.startswith(("validation", "test_", "predict", "on_validation", "on_test"))
             given = {0: Tensor(False, "data")}
             loop = Loop(node, "batch", implicit=True, function=node)
             run.loops = (loop,)
             run.block = loop.body
-            run.call(function, node, given, True)  # type: ignore[arg-type]
+            run.call(function, node, given, True)
             block: Block = [loop]
         else:
-            run.call(function, node, given, True)  # type: ignore[arg-type]
+            run.call(function, node, given, True)
             block = run.block
         script.roots.append(Root(block, node, framework, True, owner))
 

@@ -67,6 +67,13 @@ class Thing:
 
 
 @dataclass(eq=False)
+class Super(Thing):
+    """`super()`: the object `me`, seen as one of the next class of its lineage, which is `local`."""
+
+    me: Thing = field(kw_only=True)
+
+
+@dataclass(eq=False)
 class Tensor:
     """A tensor.
 

@@ -31,12 +31,13 @@ def find(script: Script) -> Iterator[Finding]:
     for places in script.places("backward"):
         if all(_words(event) for event in places):
             event = places[0]
-            call = event.node
+            call, given = event.node, _given(event.node)
             assert isinstance(call, ast.Call)
+            assert given is not None
             yield script.finding(
                 CHECK,
                 call,
-                f"the gradients are multiplied with {ast.unparse(_given(call))}, which is {_words(event)}",  # type: ignore[arg-type]
+                f"the gradients are multiplied with {ast.unparse(given)}, which is {_words(event)}",
                 fix=_fix(script, call),
             )
 

@@ -32,28 +32,24 @@ FIX = ""
 def find(script: Script) -> Iterator[Finding]:
     if is_hidden(script, "backward"):
         return
-    for clips in script.places("clip"):
-        misplaced = [_misplaced(script, clip) for clip in clips]
-        if all(one is not None for one in misplaced):
-            clip, other = clips[0], misplaced[0]
-            assert other is not None
-            late = other.kind == "step"
-            where = (
-                f"after the step of line {other.line} has used them"
-                if late
-                else (f"before the backward pass of line {other.line} computes them")
-            )
-            yield script.finding(
-                CHECK,
-                clip.node,
-                f"gradients are clipped here, {where}",
-                [
-                    (
-                        other.node,
-                        "the step uses gradients that are not clipped" if late else "the gradients are computed here",
-                    )
-                ],
-            )
+    for clip, other in script.for_every_caller("clip", lambda clip: _misplaced(script, clip)):
+        late = other.kind == "step"
+        where = (
+            f"after the step of line {other.line} has used them"
+            if late
+            else (f"before the backward pass of line {other.line} computes them")
+        )
+        yield script.finding(
+            CHECK,
+            clip.node,
+            f"gradients are clipped here, {where}",
+            [
+                (
+                    other.node,
+                    "the step uses gradients that are not clipped" if late else "the gradients are computed here",
+                )
+            ],
+        )
 
 
 def _misplaced(script: Script, clip: Event) -> Event | None:

@@ -38,19 +38,15 @@ FIX = "safe"
 def find(script: Script) -> Iterator[Finding]:
     if uses_gradients(script):
         return
-    for clips in script.places("clip"):
-        proofs = [_scaled(script, clip) for clip in clips]
-        if all(proof is not None for proof in proofs):
-            clip, proof = clips[0], proofs[0]
-            assert proof is not None
-            back, step = proof
-            yield script.finding(
-                CHECK,
-                clip.node,
-                f"gradients are clipped here while they carry the scale of the loss of line {back.line}",
-                [(back.node, "the loss is scaled"), (step.node, "the scale is taken out only here")],
-                fix=_fix(script, clip, step),
-            )
+    for clip, proof in script.for_every_caller("clip", lambda clip: _scaled(script, clip)):
+        back, step = proof
+        yield script.finding(
+            CHECK,
+            clip.node,
+            f"gradients are clipped here while they carry the scale of the loss of line {back.line}",
+            [(back.node, "the loss is scaled"), (step.node, "the scale is taken out only here")],
+            fix=_fix(script, clip, step),
+        )
 
 
 def _scaled(script: Script, clip: Event) -> tuple[Event, Event] | None:

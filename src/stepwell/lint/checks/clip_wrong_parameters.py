@@ -34,20 +34,16 @@ FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for clips in script.places("clip"):
-        steps = [_other(script, clip) for clip in clips]
-        if all(step is not None for step in steps):
-            clip, step = clips[0], steps[0]
-            assert step is not None
-            assert step.target is not None
-            names = ", ".join(one.name for one in clip.targets)
-            yield script.finding(
-                CHECK,
-                clip.node,
-                f"gradients of {names} are clipped, and the step that follows in line {step.line} is that of "
-                f"{step.target.name}, which updates {', '.join(one.name for one in step.target.of)}",
-                [(step.node, "this step uses gradients that are not clipped")],
-            )
+    for clip, step in script.for_every_caller("clip", lambda clip: _other(script, clip)):
+        assert step.target is not None
+        names = ", ".join(one.name for one in clip.targets)
+        yield script.finding(
+            CHECK,
+            clip.node,
+            f"gradients of {names} are clipped, and the step that follows in line {step.line} is that of "
+            f"{step.target.name}, which updates {', '.join(one.name for one in step.target.of)}",
+            [(step.node, "this step uses gradients that are not clipped")],
+        )
 
 
 def _other(script: Script, clip: Event) -> Event | None:

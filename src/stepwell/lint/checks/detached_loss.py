@@ -30,19 +30,15 @@ _NEW = ("tensor", "as_tensor", "Variable", "from_numpy", "FloatTensor", "Tensor"
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for places in script.places("backward"):
-        cuts = [_cut(event) for event in places]
-        if all(cut is not None for cut in cuts):
-            event, cut = places[0], cuts[0]
-            assert cut is not None
-            same = getattr(cut, "lineno", 0) == event.line
-            yield script.finding(
-                CHECK,
-                event.node,
-                f"this loss lost its graph in {script.text(cut) if isinstance(cut, ast.expr) else 'an assignment'}"
-                + ("" if same else f", in line {getattr(cut, 'lineno', 0)}"),
-                [] if same else [(cut, "the graph is cut here")],
-            )
+    for event, cut in script.for_every_caller("backward", _cut):
+        same = getattr(cut, "lineno", 0) == event.line
+        yield script.finding(
+            CHECK,
+            event.node,
+            f"this loss lost its graph in {script.text(cut) if isinstance(cut, ast.expr) else 'an assignment'}"
+            + ("" if same else f", in line {getattr(cut, 'lineno', 0)}"),
+            [] if same else [(cut, "the graph is cut here")],
+        )
 
 
 def _cut(event: Event) -> ast.AST | None:

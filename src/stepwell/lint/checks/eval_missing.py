@@ -140,8 +140,7 @@ def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
 
 def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
     for node in ast.walk(tree):
-        attribute = isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Load)
-        if attribute and isinstance(node.value, ast.Name) and node.value.id == "self":  # type: ignore[attr-defined]
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and ast.unparse(node) == "self.training":
             return "parts that depend on self.training", node
         if isinstance(node, ast.Call):
             name = (

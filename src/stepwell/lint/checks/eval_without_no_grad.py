@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
-from stepwell.lint.analysis import Script
+from stepwell.lint.analysis import Event, Root, Script
 from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
 
 CHECK = Check(
@@ -78,19 +78,19 @@ def is_from_outside(one: Evaluation) -> bool:
     return one.root.uncalled and not _trains(one.root) and getattr(one.root.function, "name", "") != "main"
 
 
-def _trains(root: object) -> bool:
-    return any(event.kind == "backward" for event in root.events)  # type: ignore[attr-defined]
+def _trains(root: Root) -> bool:
+    return any(event.kind == "backward" for event in root.events)
 
 
 def finding(script: Script, check: Check, one: Evaluation) -> Finding:
     evidence = [(one.mode.node, f"{one.model.name} is put into eval mode here")] if one.mode is not None else []
+    line = script.place(one.loop.node).line
     return script.finding(
         check,
         one.forward.node,
-        f"{one.model.name} goes over the loader of line {one.loop.node.lineno} without torch.no_grad()"  # type: ignore[attr-defined]
+        f"{one.model.name} goes over the loader of line {line} without torch.no_grad()"
         if one.loop.role == "batch"
-        else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line "
-        f"{one.loop.node.lineno}",  # type: ignore[attr-defined]
+        else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line {line}",
         evidence,
         fix=_fix(script, one),
     )
@@ -119,8 +119,8 @@ def _uses_gradients(script: Script, function: ast.FunctionDef) -> bool:
     ) or "grad" in text_of(script, function)
 
 
-def _functions(event: object) -> tuple[ast.AST | None, ...]:
-    return tuple(loop.function for loop in event.loops)  # type: ignore[attr-defined]
+def _functions(event: Event) -> tuple[ast.AST | None, ...]:
+    return tuple(loop.function for loop in event.loops)
 
 
 def _decorator(script: Script, function: ast.FunctionDef) -> Edit | None:

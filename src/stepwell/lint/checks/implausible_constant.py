@@ -138,7 +138,8 @@ def _is_scheduled(script: Script, optimizer: Thing) -> bool:
         ):
             return True
     for event in script.events:
-        if event.kind == "schedule" and not of_torch(event.target) and drives(event.target, optimizer) is not False:  # type: ignore[arg-type]
+        scheduler_of = event.target if event.kind == "schedule" else None
+        if scheduler_of is not None and not of_torch(scheduler_of) and drives(scheduler_of, optimizer) is not False:
             return True
         if may_touch(event, optimizer) and not event.name.rsplit(".", 1)[-1].startswith(("prepare", "initialize")):
             return True

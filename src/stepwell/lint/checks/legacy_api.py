@@ -71,7 +71,7 @@ def _import(script: Script, node: ast.ImportFrom) -> Iterator[Finding]:
                     use for use in ast.walk(script.tree) if isinstance(use, ast.Name) and use.id == "clip_grad_norm"
                 ]
                 changes = [edits.replace(script, use, "clip_grad_norm_") for use in uses]
-                changes.append(edits.replace(script, one, "clip_grad_norm_"))  # type: ignore[arg-type]
+                changes.append(edits.replace(script, one, "clip_grad_norm_"))
                 fix = Fix("use clip_grad_norm_", tuple(changes), safe=True)
             yield script.finding(CHECK, node, "clip_grad_norm is imported, which is now clip_grad_norm_", fix=fix)
 

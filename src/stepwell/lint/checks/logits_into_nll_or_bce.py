@@ -29,20 +29,16 @@ _RAW = ("Linear", "Conv1d", "Conv2d", "Conv3d", "LazyLinear", "Bilinear", "ConvT
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for places in script.places("loss"):
-        found = [_raw(event.target, event.extra.get("given")) for event in places]
-        if all(one is not None for one in found) and places[0].target is not None:
-            event, last = places[0], found[0]
-            assert last is not None
-            assert event.target is not None
-            name, kind = event.target.cls.rsplit(".", 1)[-1], last.cls.rsplit(".", 1)[-1]
-            expects = "log-probabilities" if "nll" in name.lower() else "probabilities"
-            yield script.finding(
-                CHECK,
-                event.node,
-                f"{name} is given the raw output of a {kind} layer, and expects {expects}",
-                [(last.made, "the last layer")] if last.made is not None else (),
-            )
+    for event, last in script.for_every_caller("loss", lambda event: _raw(event.target, event.extra.get("given"))):
+        assert event.target is not None
+        name, kind = event.target.cls.rsplit(".", 1)[-1], last.cls.rsplit(".", 1)[-1]
+        expects = "log-probabilities" if "nll" in name.lower() else "probabilities"
+        yield script.finding(
+            CHECK,
+            event.node,
+            f"{name} is given the raw output of a {kind} layer, and expects {expects}",
+            [(last.made, "the last layer")] if last.made is not None else (),
+        )
 
 
 def _raw(loss: Thing | None, given: object) -> Thing | None:

@@ -43,18 +43,14 @@ _MAY = re.compile(r"step|update|backward|train|grad", re.I)
 def find(script: Script) -> Iterator[Finding]:
     if uses_gradients(script, scaling=False) or is_hidden(script, "backward"):
         return
-    for steps in script.places("step"):
-        losses = [_loss(script, step) for step in steps]
-        if all(loss is not None for loss in losses):
-            step, loss = steps[0], losses[0]
-            assert loss is not None
-            assert step.target is not None
-            yield script.finding(
-                CHECK,
-                step.node,
-                f"{step.target.name}.step() is called, and nothing calls backward() before it",
-                [(loss.node, "nothing goes backward from here")],
-            )
+    for step, loss in script.for_every_caller("step", lambda step: _loss(script, step)):
+        assert step.target is not None
+        yield script.finding(
+            CHECK,
+            step.node,
+            f"{step.target.name}.step() is called, and nothing calls backward() before it",
+            [(loss.node, "nothing goes backward from here")],
+        )
 
 
 def _loss(script: Script, step: Event) -> Event | None:

@@ -63,12 +63,13 @@ def _retains(event: Event) -> ast.keyword | None:
 def _is_needless(script: Script, event: Event) -> bool:
     if (
         not event.loops
+        or event.call is None
         or not isinstance(event.value, Tensor)
         or not event.extra.get("known")
         or is_hidden(script, "backward")
     ):
         return False
-    if len(event.node.keywords) + len(event.node.args) != 1 and event.by is None:  # type: ignore[attr-defined]
+    if len(event.call.keywords) + len(event.call.args) != 1 and event.by is None:
         return False
     loop = event.loops[-1]
     backs = [one for one in event.loops[0].events() if one.kind in ("backward", "grad")]

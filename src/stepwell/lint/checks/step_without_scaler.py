@@ -38,20 +38,16 @@ FIX = "unsafe"
 def find(script: Script) -> Iterator[Finding]:
     if uses_gradients(script):
         return
-    for steps in script.places("step"):
-        backs = [_scaled(script, step) for step in steps]
-        if all(back is not None for back in backs):
-            step, back = steps[0], backs[0]
-            assert back is not None
-            assert step.target is not None
-            yield script.finding(
-                CHECK,
-                step.node,
-                f"{step.target.name}.step() is called without the scaler, for gradients of the loss that line "
-                f"{back.line} has scaled",
-                [(back.node, "the loss is scaled here")],
-                fix=_fix(script, step, back),
-            )
+    for step, back in script.for_every_caller("step", lambda step: _scaled(script, step)):
+        assert step.target is not None
+        yield script.finding(
+            CHECK,
+            step.node,
+            f"{step.target.name}.step() is called without the scaler, for gradients of the loss that line "
+            f"{back.line} has scaled",
+            [(back.node, "the loss is scaled here")],
+            fix=_fix(script, step, back),
+        )
 
 
 def _scaled(script: Script, step: Event) -> Event | None:
@@ -88,14 +84,14 @@ def _fix(script: Script, step: Event, back: Event) -> Fix | None:
         return None
     if any(event.by is not None and event.by.is_same(back.by) for event in script.of_kind("step")):
         return None
-    calls = [
-        one
+    scalers = [
+        one.func.value
         for one in ast.walk(scale)
         if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "scale"
     ]
-    if len(calls) != 1 or not script.of_kind("update"):
+    if len(scalers) != 1 or not script.of_kind("update"):
         return None
-    call = f"{ast.unparse(calls[0].func.value)}.step({ast.unparse(node.func.value)})"  # type: ignore[attr-defined]
+    call = f"{ast.unparse(scalers[0])}.step({ast.unparse(node.func.value)})"
     return Fix(f"call {call}", (edits.replace(script, node, call),))
 
 

@@ -32,24 +32,17 @@ FIX = "unsafe"
 
 def find(script: Script) -> Iterator[Finding]:
     told: set[int] = set()
-    for places in script.places("unscale"):
-        firsts = [_first(script, one) for one in places]
-        if all(first is not None for first in firsts):
-            second, first = places[0], firsts[0]
-            assert first is not None
-            assert second.target is not None
-            told.add(id(second.node))
-            edit = edits.remove(script, second.node)
-            yield script.finding(
-                CHECK,
-                second.node,
-                f"the gradients of {second.target.name} were unscaled in line {first.line}, and are unscaled "
-                "again here",
-                [(first.node, "unscaled for the first time")],
-                fix=Fix("remove the second unscale_()", (edit,))
-                if edit and second.function is first.function
-                else None,
-            )
+    for second, first in script.for_every_caller("unscale", lambda one: _first(script, one)):
+        assert second.target is not None
+        told.add(id(second.node))
+        edit = edits.remove(script, second.node)
+        yield script.finding(
+            CHECK,
+            second.node,
+            f"the gradients of {second.target.name} were unscaled in line {first.line}, and are unscaled again here",
+            [(first.node, "unscaled for the first time")],
+            fix=Fix("remove the second unscale_()", (edit,)) if edit and second.function is first.function else None,
+        )
     for group in accumulations(script):
         one = group[0]
         for event in one.loop.events():

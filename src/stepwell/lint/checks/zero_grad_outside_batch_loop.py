@@ -27,19 +27,15 @@ FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for steps in script.places("step"):
-        zeros = [_outside(step) for step in steps]
-        if all(zero is not None for zero in zeros):
-            step, zero = steps[0], zeros[0]
-            assert zero is not None
-            assert step.target is not None
-            yield script.finding(
-                CHECK,
-                zero.node,
-                f"gradients are reset here, but {step.target.name}.step() is called for every batch, in the loop of "
-                f"line {getattr(step.loops[-1].node, 'lineno', 0)}",
-                [(step.node, "this step sees the gradients of all batches since")],
-            )
+    for step, zero in script.for_every_caller("step", _outside):
+        assert step.target is not None
+        yield script.finding(
+            CHECK,
+            zero.node,
+            f"gradients are reset here, but {step.target.name}.step() is called for every batch, in the loop of "
+            f"line {getattr(step.loops[-1].node, 'lineno', 0)}",
+            [(step.node, "this step sees the gradients of all batches since")],
+        )
 
 
 def _outside(step: Event) -> Event | None:
