@@ -56,7 +56,7 @@ def _index(script: Script, node: ast.For) -> str:
     """The name of the index of a loop that counts from 0, or ""."""
     call: ast.expr = node.iter
     if isinstance(call, ast.Name):  # bar = tqdm(enumerate(loader))
-        found = [one.value for one in ast.walk(script.tree) if isinstance(one, ast.Assign)
+        found = [one.value for one in script.nodes if isinstance(one, ast.Assign)
                  and any(isinstance(target, ast.Name) and target.id == call.id for target in one.targets)]  # fmt: skip
         call = found[0] if len({ast.unparse(one) for one in found}) == 1 else call
     while (
@@ -149,7 +149,7 @@ def _tests(script: Script, test: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
     elif isinstance(test, ast.Name):
         found = [
             node.value
-            for node in ast.walk(script.tree)
+            for node in script.nodes
             if isinstance(node, ast.Assign)
             and any(isinstance(one, ast.Name) and one.id == test.id for one in node.targets)
         ]

@@ -16,7 +16,9 @@ _WORDS = (
     r"set_epoch|GradScaler|autocast|lr_scheduler|optimizers?|step_update|first_step|optim|CrossEntropyLoss|"
     r"validation_step|test_step|compute_loss|cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w*Muon\w*|\w+LR"
 )
-_ALIAS = re.compile(r"\b(?:from|import)\b[^\n]*\boptim\b[^\n]*\bas\s+(\w+)")  # from torch.optim import Adam as A
+_ALIAS = re.compile(
+    r"^[ \t]*(?:from|import)\b[^\n]*\boptim\b[^\n]*\bas\s+(\w+)", re.M
+)  # from torch.optim import Adam as A
 _YIELD = re.compile(r"\byield\b")
 _NOT_CARRIED = ("__init__", "forward", "__call__", "get", "__enter__", "__exit__")  # calls of these are everywhere
 

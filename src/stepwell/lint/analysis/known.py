@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 OPTIMIZER_MODULES = (
     "torch.optim", "torch_optimizer", "timm.optim", "bitsandbytes.optim", "apex.optimizers", "lion_pytorch", "stepwell",
@@ -144,6 +145,7 @@ _NOT_THING = re.compile(
 )
 
 
+@lru_cache(maxsize=10_000)  # the same few names are asked for all the time
 def kind_of_name(name: str) -> str:
     """What a variable of this name usually is, or ""."""
     name = name.rsplit(".", 1)[-1]

@@ -10,7 +10,7 @@ from stepwell.lint.analysis.scope import imported
 from stepwell.lint.analysis.values import External
 
 
-def assignments(tree: ast.Module) -> dict[str, list[ast.expr | None]]:
+def assignments(nodes: list[ast.AST]) -> dict[str, list[ast.expr | None]]:
     """name, or ".attribute" -> all that the file assigns to it; None for what is bound in another way (a parameter, a
     loop, `+=`)."""
     found: dict[str, list[ast.expr | None]] = {}
@@ -27,7 +27,7 @@ def assignments(tree: ast.Module) -> dict[str, list[ast.expr | None]]:
         elif isinstance(target, ast.Starred):
             add(target.value, None)
 
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 add(target, node.value)
@@ -90,15 +90,19 @@ def _arithmetic(op: ast.operator, left: float, right: float) -> float | None:
         return None
 
 
-def imports(tree: ast.Module) -> dict[str, str]:
-    """name -> the full name of what is imported under it, anywhere in the file."""
-    found: dict[str, str] = {}
-    for node in ast.walk(tree):
+def imports(nodes: list[ast.AST]) -> dict[str, str]:
+    """name -> the full name of what is imported under it, anywhere in the file. `torch`, `nn`, `F` and `optim` are what
+    they usually are also where the import is not seen, as in a cell of a notebook."""
+    found = dict(_USUAL)
+    for node in nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for name, value in imported(node).items():
                 if isinstance(value, External):
                     found[name] = value.name
     return found
+
+
+_USUAL = {"torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional", "optim": "torch.optim"}
 
 
 def full_name_of(names: dict[str, str], node: ast.expr) -> str:

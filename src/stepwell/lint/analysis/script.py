@@ -17,6 +17,7 @@ from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
 from stepwell.lint.analysis.lookup import assignments, full_name_of, imports, literal, resolved
 from stepwell.lint.analysis.paths import paths, pruned
+from stepwell.lint.analysis.syntax import nodes_of
 from stepwell.lint.analysis.values import Class, Function, Tensor, Thing, Value
 
 Proof = TypeVar("Proof")
@@ -140,9 +141,14 @@ class Script:
                 yield places[0], first
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree, in the order of the text: walked through once for all checks."""
+        return nodes_of(self.tree)
+
+    @cached_property
     def parents(self) -> dict[int, ast.AST]:
         """id of a node -> the node around it."""
-        return {id(child): node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return {id(child): node for node in self.nodes for child in ast.iter_child_nodes(node)}
 
     def statement(self, node: ast.AST) -> ast.stmt | None:
         """The statement that a node is, or is a part of."""
@@ -163,16 +169,20 @@ class Script:
     @cached_property
     def assignments(self) -> dict[str, list[ast.expr | None]]:
         """name, or ".attribute" -> all that the file assigns to it."""
-        return assignments(self.tree)
+        return assignments(self.nodes)
 
     @cached_property
     def imports(self) -> dict[str, str]:
         """name -> the full name of what is imported under it."""
-        return imports(self.tree)
+        return imports(self.nodes)
 
     def full_name(self, node: ast.expr) -> str:
         """The full name of a dotted name that was imported, or ""."""
         return full_name_of(self.imports, node)
+
+    def name_of(self, node: ast.expr) -> str:
+        """The full name of a dotted name, or its text as written where it was not imported."""
+        return self.full_name(node) or (ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else "")
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
         """What an expression is: for a name with one assignment in the file, what is assigned."""

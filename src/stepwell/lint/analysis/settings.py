@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 
 from stepwell.lint.analysis.events import Event
-from stepwell.lint.analysis.names import Names
 from stepwell.lint.analysis.scope import constant
 from stepwell.lint.analysis.script import Script
 from stepwell.lint.analysis.values import Thing
@@ -45,22 +44,16 @@ def has_hidden(optimizer: Thing) -> bool:
 
 def attention(script: Script) -> ast.AST | None:
     """A call that makes or computes attention."""
-    names = Names(script.tree)
     return next(
-        (
-            node
-            for node in ast.walk(script.tree)
-            if isinstance(node, ast.Call) and _ATTENTION.search(names.of(node.func))
-        ),
+        (node for node in script.nodes if isinstance(node, ast.Call) and _ATTENTION.search(script.name_of(node.func))),
         None,
     )
 
 
 def layer(script: Script, pattern: str) -> ast.AST | None:
     """A call that makes a layer of torch.nn of this name."""
-    names = Names(script.tree)
-    for node in ast.walk(script.tree):
-        if isinstance(node, ast.Call) and re.fullmatch(rf"torch\.nn\.({pattern})", names.of(node.func)):
+    for node in script.nodes:
+        if isinstance(node, ast.Call) and re.fullmatch(rf"torch\.nn\.({pattern})", script.name_of(node.func)):
             return node
     return None
 

@@ -154,7 +154,7 @@ def _is_weight(node: ast.AST | None) -> bool:
 def _divides(script: Script, every: str) -> bool:
     """Whether anything in the script is divided by n."""
     last = every.rsplit(".", 1)[-1]
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         right: ast.expr | None = None
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and "len(" not in ast.unparse(node.left):
             right = node.right

@@ -29,7 +29,7 @@ _OWNERS = ("opt", "optim", "sched", "scaler", "model", "net", "policy", "actor",
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Attribute) and _is_method(node.value):
             named = node.value
             line, end = (

@@ -30,7 +30,7 @@ _OLD = tuple(f"torch.cuda.amp.{name}" for name in _NAMES)
 def find(script: Script) -> Iterator[Finding]:
     if "cuda" not in script.source or "amp" not in script.source:
         return
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         if isinstance(node, ast.ImportFrom) and node.module in ("torch.cuda.amp", "torch.cuda") and not node.level:
             old = [one for one in node.names if node.module == "torch.cuda.amp" and one.name in _NAMES]
             if old:
@@ -60,12 +60,12 @@ def _of_import(script: Script, node: ast.ImportFrom) -> Fix | None:
     """The import and all uses together: the new functions take the device first."""
     if any(one.name not in _NAMES or one.asname for one in node.names) or node.lineno != node.end_lineno:
         return None
-    others = [one for one in ast.walk(script.tree) if isinstance(one, (ast.Import, ast.ImportFrom)) and one is not node]
+    others = [one for one in script.nodes if isinstance(one, (ast.Import, ast.ImportFrom)) and one is not node]
     if any((one.asname or one.name) in _NAMES for other in others for one in other.names):
         return None
     changes: list[Edit] = []
     names = [one.name for one in node.names]
-    for use in ast.walk(script.tree):
+    for use in script.nodes:
         if isinstance(use, ast.Name) and use.id in names:
             call = script.parents.get(id(use))
             change = _given(script, call) if isinstance(call, ast.Call) and call.func is use else None

@@ -10,6 +10,7 @@ from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Class, Script, Thing
 from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
 from stepwell.lint.analysis.relations import may_touch
+from stepwell.lint.analysis.syntax import nodes_of
 
 CHECK = Check(
     code="SW404",
@@ -85,7 +86,7 @@ def _may_be_put(script: Script, one: Evaluation) -> bool:
             return True
         if event.kind == "make" and event.target is not None and event.target.kind in ("accelerator", "engine"):
             continue
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         if isinstance(node, ast.Call) and id(node) not in followed and isinstance(node.func, ast.Attribute):
             if (node.func.attr == "eval" and not node.args) or (
                 node.func.attr == "train" and (node.args or node.keywords)
@@ -130,7 +131,7 @@ def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
     for one in cls.lineage():
         if isinstance(one, Class) and one is not cls and (found := _in_class(one, seen)):
             return found
-    for node in ast.walk(cls.node):
+    for node in nodes_of(cls.node):
         if isinstance(node, ast.Name) and isinstance(inner := cls.scope.find(node.id), Class):
             found = _in_class(inner, seen)
             if found is not None:
@@ -139,7 +140,7 @@ def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
 
 
 def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and ast.unparse(node) == "self.training":
             return "parts that depend on self.training", node
         if isinstance(node, ast.Call):

@@ -62,7 +62,7 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
 def _is_called(script: Script, name: str) -> bool:
     return any(
         isinstance(node, ast.Call) and name == getattr(node.func, "attr", getattr(node.func, "id", None))
-        for node in ast.walk(script.tree)
+        for node in script.nodes
     )
 
 

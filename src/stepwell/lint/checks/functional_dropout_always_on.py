@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.evaluating import text_of
-from stepwell.lint.analysis.names import Names, calls_in_methods
+from stepwell.lint.analysis.syntax import nodes_of
 
 CHECK = Check(
     code="SW405",
@@ -40,10 +40,9 @@ _WANTED = re.compile(
 def find(script: Script) -> Iterator[Finding]:
     if "dropout" not in script.source:
         return
-    names = Names(script.tree)
-    modules = _modules(script.tree, names)
-    for call, method, cls in calls_in_methods(script.tree):
-        if names.of(call.func) not in _DROPOUTS or id(cls) not in modules or not _is_always_on(call):
+    modules = _modules(script)
+    for call, method, cls in _calls_in_methods(script):
+        if script.full_name(call.func) not in _DROPOUTS or id(cls) not in modules or not _is_always_on(call):
             continue
         if not method.args.args or _is_wanted(script, call, method, cls):
             continue
@@ -54,6 +53,16 @@ def find(script: Script) -> Iterator[Finding]:
             f"{function}() without `training` drops in eval mode, too",
             fix=_fix(script, call, method.args.args[0].arg),
         )
+
+
+def _calls_in_methods(
+    script: Script,
+) -> Iterator[tuple[ast.Call, ast.FunctionDef | ast.AsyncFunctionDef, ast.ClassDef]]:
+    """The calls inside of methods: each with the method and its class."""
+    for cls in script.nodes:
+        for method in cls.body if isinstance(cls, ast.ClassDef) else ():
+            if isinstance(cls, ast.ClassDef) and isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield from ((node, method, cls) for node in nodes_of(method) if isinstance(node, ast.Call))
 
 
 def _is_always_on(call: ast.Call) -> bool:
@@ -89,20 +98,20 @@ def _is_reached(cls: ast.ClassDef, name: str) -> bool:
     """Whether another method of the class calls this one, directly: a part of forward."""
     return any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name
-        for node in ast.walk(cls)
+        for node in nodes_of(cls)
     )
 
 
-def _modules(tree: ast.Module, names: Names) -> set[int]:
+def _modules(script: Script) -> set[int]:
     """The classes that are modules of torch."""
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in script.nodes if isinstance(node, ast.ClassDef)]
     known: set[str] = set()
     found: set[int] = set()
     grown = True
     while grown:
         grown = False
         for cls in classes:
-            if id(cls) not in found and any(_is_module(names.of(base), known) for base in cls.bases):
+            if id(cls) not in found and any(_is_module(script.name_of(base), known) for base in cls.bases):
                 found.add(id(cls))
                 known.add(cls.name)
                 grown = True
@@ -110,7 +119,7 @@ def _modules(tree: ast.Module, names: Names) -> set[int]:
 
 
 def _is_module(name: str, known: set[str]) -> bool:
-    last = name.rsplit(".", 1)[-1].strip("<>")
+    last = name.rsplit(".", 1)[-1]
     torch = ("Module", "LightningModule", "MessagePassing", "PreTrainedModel")
     return name.startswith("torch.nn.") or last in torch or last in known
 

@@ -35,7 +35,7 @@ def find(script: Script) -> Iterator[Finding]:
     if "clip_grad_norm" not in words and ".data[0]" not in words and "volatile" not in words and "step(" not in words:
         return
     several = bool(re.search(r"reduction\s*=\s*['\"]none|reduce\s*=\s*False|nn\.DataParallel\(.*loss", words, re.I))
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         if isinstance(node, ast.ImportFrom):
             yield from _import(script, node)
         elif isinstance(node, ast.Call):
@@ -67,9 +67,7 @@ def _import(script: Script, node: ast.ImportFrom) -> Iterator[Finding]:
         if one.name == "clip_grad_norm":
             fix = None
             if one.asname is None:
-                uses = [
-                    use for use in ast.walk(script.tree) if isinstance(use, ast.Name) and use.id == "clip_grad_norm"
-                ]
+                uses = [use for use in script.nodes if isinstance(use, ast.Name) and use.id == "clip_grad_norm"]
                 changes = [edits.replace(script, use, "clip_grad_norm_") for use in uses]
                 changes.append(edits.replace(script, one, "clip_grad_norm_"))
                 fix = Fix("use clip_grad_norm_", tuple(changes), safe=True)

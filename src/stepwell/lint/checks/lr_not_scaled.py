@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, settings
-from stepwell.lint.analysis.names import Names
 
 CHECK = Check(
     code="SW907",
@@ -29,12 +28,11 @@ _LARGER = ("DistributedDataParallel", "FullyShardedDataParallel", "DistributedSa
 
 
 def find(script: Script) -> Iterator[Finding]:
-    names = Names(script.tree)
     larger = next(
         (
             node
-            for node in ast.walk(script.tree)
-            if isinstance(node, ast.Call) and names.of(node.func).rsplit(".", 1)[-1] in _LARGER
+            for node in script.nodes
+            if isinstance(node, ast.Call) and script.name_of(node.func).rsplit(".", 1)[-1] in _LARGER
         ),
         None,
     )

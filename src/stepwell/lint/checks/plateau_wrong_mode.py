@@ -137,7 +137,7 @@ def _monitored(script: Script) -> Iterator[Finding]:
     made = {
         id(one.made): one for one in script.made("scheduler") if of_torch(one) and is_class(one, "ReduceLROnPlateau")
     }
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         if not isinstance(node, ast.Dict):
             continue
         entries = _inner(node)

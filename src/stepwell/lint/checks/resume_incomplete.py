@@ -116,7 +116,7 @@ def _loads_optimizer(script: Script) -> bool:
             and (_LOADS.search(event.name))
         ):
             return True
-    for node in ast.walk(script.tree):
+    for node in script.nodes:
         if not isinstance(node, ast.Call):
             if (
                 isinstance(node, ast.Subscript)

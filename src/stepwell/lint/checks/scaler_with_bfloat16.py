@@ -64,7 +64,7 @@ def _type(script: Script, guard: ast.AST) -> ast.AST | None:
             text = ast.unparse(call)
             found = [
                 one.value
-                for one in ast.walk(script.tree)
+                for one in script.nodes
                 if isinstance(one, ast.Assign) and any(ast.unparse(target) == text for target in one.targets)
             ]
             call = found[0] if len(found) == 1 else None

@@ -89,7 +89,7 @@ def _configured(script: Script) -> Iterator[Finding]:
     """Schedulers that Lightning steps: per epoch, unless "interval" says otherwise."""
     if "configure_optimizers" not in script.source:
         return
-    for function in ast.walk(script.tree):
+    for function in script.nodes:
         if not isinstance(function, ast.FunctionDef) or function.name != "configure_optimizers":
             continue
         inside = {id(node) for node in ast.walk(function)}

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
-from stepwell.lint.analysis import Event, Script
+from stepwell.lint.analysis import Event, Loop, Root, Script
 from stepwell.lint.analysis.relations import may_reset, may_touch, updates
 
 CHECK = Check(
@@ -30,8 +30,11 @@ FIX = "safe"
 
 def find(script: Script) -> Iterator[Finding]:
     seen: set[int] = set()
-    for ways in (*(script.rounds(loop) for _, loop in script.loops), *(script.whole(root) for root in script.roots)):
-        for way in ways or ():
+    inside = [loop for _, loop in script.loops if any(event.kind == "zero" for event in loop.events())]
+    roots = [root for root in script.roots if any(event.kind == "zero" for event in root.events)]
+    places: list[Loop | Root] = [*inside, *roots]
+    for one in places:
+        for way in script.ways(one, _matters) or ():
             for zero, backward, step in _between(way):
                 if id(zero.node) not in seen and step.target is not None:
                     seen.add(id(zero.node))
@@ -44,6 +47,10 @@ def find(script: Script) -> Iterator[Finding]:
                         [(backward.node, "gradients are computed"), (step.node, "the step finds none")],
                         fix=_fix(script, zero, backward),
                     )
+
+
+def _matters(event: Event) -> bool:
+    return event.kind in ("zero", "backward", "step", "grad", "unknown")
 
 
 def _fix(script: Script, zero: Event, backward: Event) -> Fix | None:
