@@ -92,8 +92,8 @@ def score_table(result: Result) -> Table:
             "and exclude evaluation."
         )
     return Table(
-        ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to it",
-         "seconds to it", "ms per step", "state bytes per parameter"],
+        ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to target",
+         "seconds to target", "ms per step", "state bytes per parameter"],
         rows,
         title=f"{result.task['name']}, {result.plan.steps} steps",
         notes=notes,

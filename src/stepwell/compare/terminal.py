@@ -20,8 +20,8 @@ COLUMNS = {
     "median": "median",
     "quartiles": "quartiles",
     "reached target": "hit\ntarget",
-    "steps to it": "steps",
-    "seconds to it": "seconds",
+    "steps to target": "steps",
+    "seconds to target": "seconds",
     "state bytes per parameter": "state\nB/param",
 }
 

@@ -16,9 +16,8 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="a step is made where index % n == 0, and the index counts from 0, after the backward pass of that round",
-    why="the first step comes after a single batch, each later one after n, and the rest at the end is longer by "
-    "n - 1 batches: "
-    "the first update is made of one noisy batch, and updates do not fall on the ends of groups",
+    why="the first step comes after a single batch, each later one after n, and the rest at the end is longer by n - "
+    "1 batches: the first update is made of one noisy batch, and updates do not fall on the ends of groups",
     instead="test (index + 1) % n == 0",
     silent_when="the counter begins at 1 or is kept by hand, or the step comes before the backward pass of its round",
     example_bad="for i, (x, y) in enumerate(loader):\n    loss = criterion(model(x), y) / 4\n    loss.backward()\n"

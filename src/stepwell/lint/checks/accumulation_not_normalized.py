@@ -18,13 +18,11 @@ CHECK = Check(
     certainty="certain",
     looks_for="optimizer.step() is called for every n-th batch, and the loss of each batch is a mean that is not "
     "divided by n",
-    why="the gradient is n times that of one large batch: SGD makes steps that are n times too long, and "
-    "clipping and weight "
-    "decay get another meaning",
+    why="the gradient is n times that of one large batch: SGD makes steps that are n times too long, and clipping "
+    "and weight decay get another meaning",
     instead="divide the loss by n before backward()",
     silent_when="the loss is a sum, it is divided by anything, gradients or the learning rate are divided, or a "
-    "framework "
-    "divides",
+    "framework divides",
     example_bad="for i, (x, y) in enumerate(loader):\n    loss = criterion(model(x), y)\n    loss.backward()\n"
     "    if (i + 1) % 4 == 0:\n        optimizer.step()\n        optimizer.zero_grad()",
     example_good="for i, (x, y) in enumerate(loader):\n    loss = criterion(model(x), y) / 4\n    loss.backward()\n"
@@ -54,8 +52,7 @@ def _finding(script: Script, back: Event, step: Event, every: ast.expr) -> Findi
         CHECK,
         back.node,
         f"the gradients of {count} batches are added up before the step of line {step.line}, and the loss is not "
-        "divided by "
-        f"{count}",
+        f"divided by {count}",
         [(step.node, f"one step for {count} batches")],
     )
 

@@ -19,9 +19,8 @@ CHECK = Check(
     certainty="likely",
     looks_for="a step is made for every n-th batch only, and nothing steps for the batches that are left at the "
     "end of an epoch",
-    why="where n does not divide the number of batches, the gradients of the last ones are lost, or leak into "
-    "the first step of "
-    "the next epoch",
+    why="where n does not divide the number of batches, the gradients of the last ones are lost, or leak into the "
+    "first step of the next epoch",
     instead="step for the last batch, too: `if (i + 1) % n == 0 or i + 1 == len(loader)`",
     silent_when="the condition names the last batch, a step follows the loop, or the counter continues over epochs",
     example_bad="for epoch in range(epochs):\n    for i, (x, y) in enumerate(loader):\n"
@@ -49,9 +48,8 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 one.branch.node,
-                f"a step is made for every {every} batches, and none for those that are left at the end of the "
-                "loop of line "
-                f"{getattr(one.loop.node, 'lineno', 0)}",
+                f"a step is made for every {every} batches, and none for those that are left at the end of the loop "
+                f"of line {getattr(one.loop.node, 'lineno', 0)}",
                 [(one.backward.node, "their gradients " + ("leak into the next epoch" if leaks else "are lost"))],
             )
 

@@ -15,9 +15,8 @@ CHECK = Check(
     certainty="certain",
     looks_for="backward() is given the loss, a model, an optimizer or a flag as its first argument, which is the "
     "gradient",
-    why="the argument is what the gradients are multiplied with: with the loss in it, steps shrink with the "
-    "loss; anything that "
-    "is no tensor raises",
+    why="the argument is what the gradients are multiplied with: with the loss in it, steps shrink with the loss; "
+    "anything that is no tensor raises",
     instead="call backward() without it",
     silent_when="the argument is another tensor: a sign, a weight, or the gradient of a vector",
     example_bad="loss = loss_fn(model(x), y)\nloss.backward(loss)",

@@ -15,9 +15,8 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="backward() is called inside `with autocast()`",
-    why="autocast is made for the forward pass: operations of backward run in the types of their forward anyway, "
-    "and what is "
-    "recomputed there (checkpointing, penalties of gradients, hooks) is cast once more",
+    why="autocast is made for the forward pass: operations of backward run in the types of their forward anyway, and "
+    "what is recomputed there (checkpointing, penalties of gradients, hooks) is cast once more",
     instead="end the autocast block after the loss, and call backward() outside",
     silent_when="autocast is switched off by a constant",
     example_bad='for x, y in loader:\n    optimizer.zero_grad()\n    with torch.autocast("cuda"):\n'

@@ -15,9 +15,8 @@ CHECK = Check(
     severity="warning",
     certainty="likely",
     looks_for="gradients are clipped after every batch, and a step is made for every n-th batch only",
-    why="a sum of some batches is clipped again and again: the first batches of a group weigh less than the "
-    "last, and the norm "
-    "of the whole is not what the threshold says",
+    why="a sum of some batches is clipped again and again: the first batches of a group weigh less than the last, "
+    "and the norm of the whole is not what the threshold says",
     instead="clip once, right before the step",
     silent_when="clipping stands in the branch of the step, or the script trains with differential privacy",
     example_bad="for i, (x, y) in enumerate(loader):\n    (criterion(model(x), y) / 4).backward()\n"

@@ -17,8 +17,7 @@ CHECK = Check(
     why="the step uses gradients that are not clipped: one bad batch moves the weights as far as it likes",
     instead="clip between backward() and step()",
     silent_when="gradients of earlier rounds are clipped before a step at the head of the loop, or a function of "
-    "another file "
-    "may go backward",
+    "another file may go backward",
     example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"
     "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n    loss.backward()\n    optimizer.step()",
     example_good="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"

@@ -17,9 +17,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="gradients of a scaled loss are clipped, and scaler.unscale_(optimizer) was not called before",
-    why="the gradients are still multiplied by the scale, 65536 at the start: the threshold is that much too "
-    "small, so that "
-    "every step is clipped to almost nothing",
+    why="the gradients are still multiplied by the scale, 65536 at the start: the threshold is that much too small, "
+    "so that every step is clipped to almost nothing",
     instead="call scaler.unscale_(optimizer) before clipping",
     silent_when="the scaler is switched off by a constant, or another function is given the scaler or works on .grad",
     example_bad="for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n"

@@ -15,13 +15,11 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="between backward() and the step, the gradients of another model are clipped than the one that the "
-    "optimizer "
-    "updates",
+    "optimizer updates",
     why="the step uses gradients that are not clipped, and the clipped ones are not used",
     instead="clip the parameters that the optimizer was made of",
     silent_when="an optimizer of the clipped model makes a step before the next backward pass, too, or it is not "
-    "known what the "
-    "optimizer updates",
+    "known what the optimizer updates",
     example_bad="G, D = Generator(), Discriminator()\nopt_g = torch.optim.Adam(G.parameters())\n"
     "opt_d = torch.optim.Adam(D.parameters())\n"
     "loss.backward()\ntorch.nn.utils.clip_grad_norm_(G.parameters(), 1.0)\nopt_d.step()",

@@ -16,9 +16,8 @@ CHECK = Check(
     looks_for="AdamW with weight decay over all parameters of a model in one group, where the file shows norm or "
     "embedding layers",
     why="decay pulls scales of norms and biases to 0, which regularizes nothing; published recipes exempt them",
-    instead="give 1-D parameters their own group with weight_decay 0: [{'params': [p for p in "
-    "model.parameters() if p.ndim > 1]}, "
-    "{'params': [p for p in model.parameters() if p.ndim < 2], 'weight_decay': 0.0}]",
+    instead="give 1-D parameters their own group with weight_decay 0: [{'params': [p for p in model.parameters() if "
+    "p.ndim > 1]}, {'params': [p for p in model.parameters() if p.ndim < 2], 'weight_decay': 0.0}]",
     silent_when="there are several groups, or weight_decay is 0. Limits: the gain is small, and some recipes "
     "(nanoGPT's embeddings) decay what others exempt",
     example_bad="norm = nn.LayerNorm(64)\noptimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)",

@@ -15,9 +15,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="backward() is called on loss.item(), loss.data, loss.detach() or a new tensor made from the loss",
-    why="there is no way from there to the weights: backward() raises, or, where the new tensor requires "
-    "gradients, computes none "
-    "for the model, so that nothing is learned",
+    why="there is no way from there to the weights: backward() raises, or, where the new tensor requires gradients, "
+    "computes none for the model, so that nothing is learned",
     instead="call backward() on the loss itself, and detach copies for logging only",
     silent_when="the new tensor begins a new graph and is not made from a loss",
     example_bad="loss = loss_fn(model(x), y)\nloss = loss.detach()\nloss.backward()",

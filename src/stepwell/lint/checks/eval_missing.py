@@ -21,9 +21,8 @@ CHECK = Check(
     why="dropout still drops and batch norm uses (and updates) the statistics of the validation batch: the score is "
     "noisy, depends on the batch size, and leaks validation data into the model",
     instead="call model.eval() before the loop, and model.train() before training continues",
-    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, or dropout "
-    "at test time "
-    "is wanted",
+    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, or dropout at "
+    "test time is wanted",
     example_bad="model = torchvision.models.resnet18()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
     "        correct += (model(x).argmax(1) == y).sum()",
     example_good="model = torchvision.models.resnet18()\nmodel.eval()\nwith torch.no_grad():\n    for x, y in "

@@ -16,9 +16,8 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="a model in eval mode goes over a loader, and no torch.no_grad() stands around it, here or at any caller",
-    why="every forward pass records a graph that nobody uses: evaluation takes more memory and time, and a sum "
-    "of losses "
-    "keeps all graphs alive",
+    why="every forward pass records a graph that nobody uses: evaluation takes more memory and time, and a sum of "
+    "losses keeps all graphs alive",
     instead="put the loop under `with torch.no_grad():`, or decorate the function with @torch.no_grad()",
     silent_when="a caller guards it, gradients are used (adversarial examples, adaptation at test time), the output is "
     "back-propagated, or a framework guards evaluation",

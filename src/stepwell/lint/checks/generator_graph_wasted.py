@@ -15,8 +15,7 @@ CHECK = Check(
     severity="note",
     certainty="likely",
     looks_for="the output of the generator reaches the discriminator's loss with its graph, and the generator's "
-    "gradients are "
-    "cleared afterwards",
+    "gradients are cleared afterwards",
     why="the backward pass goes through the whole generator, and nothing uses the result: time and memory are lost",
     instead="detach the fake: discriminator(fake.detach())",
     silent_when="the fake is detached or made under no_grad, or a gradient penalty is computed",

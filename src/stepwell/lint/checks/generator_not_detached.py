@@ -14,14 +14,12 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="the output of the generator reaches the discriminator's loss with its graph, and the generator's "
-    "optimizer steps "
-    "before these gradients are cleared",
+    "optimizer steps before these gradients are cleared",
     why="the generator is updated by the discriminator's loss too, which teaches it to make fakes that are easy "
     "to tell apart",
     instead="detach the fake: discriminator(fake.detach())",
-    silent_when="the generator's gradients are reset before its step (SW407), its parameters are frozen "
-    "meanwhile, or one "
-    "optimizer has both networks",
+    silent_when="the generator's gradients are reset before its step (SW407), its parameters are frozen meanwhile, "
+    "or one optimizer has both networks",
     example_bad="""fake = generator(z)
 optimizer_d.zero_grad()
 optimizer_g.zero_grad()

@@ -15,9 +15,8 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="get_lr() of a torch scheduler is called from outside of a scheduler",
-    why="get_lr() computes the next learning rate from the current one and is meant for step() alone: it warns, "
-    "and gives "
-    "a wrong value at every milestone",
+    why="get_lr() computes the next learning rate from the current one and is meant for step() alone: it warns, and "
+    "gives a wrong value at every milestone",
     instead="call get_last_lr()",
     silent_when="the scheduler is of a class of the file, or its class is not known and the result is not a list",
     example_bad="import torch\nscheduler = torch.optim.lr_scheduler.StepLR(optimizer, 30)\nprint(scheduler.get_lr())",

@@ -16,10 +16,9 @@ CHECK = Check(
     name="implausible-constant",
     severity="error",
     certainty="certain",
-    looks_for="a learning rate, momentum, beta, decay factor or warmup length that is far outside of what the "
-    "method can "
-    "use: Adam with lr >= 0.1 over a model, SGD with lr >= 10, momentum or betas outside of [0, 1), betas in the wrong "
-    "order, a decay factor over 1, a warmup longer than the training",
+    looks_for="a learning rate, momentum, beta, decay factor or warmup length that is far outside of what the method "
+    "can use: Adam with lr >= 0.1 over a model, SGD with lr >= 10, momentum or betas outside of [0, 1), betas in the "
+    "wrong order, a decay factor over 1, a warmup longer than the training",
     why="training diverges or stands still, mostly because of a slip: a lost exponent, or two arguments exchanged",
     instead="write the value that was meant: Adam is used with 1e-5 to 1e-2, SGD with 1e-3 to 1, betas=(0.9, 0.999)",
     silent_when="a schedule replaces the value (OneCycleLR, LambdaLR), the optimizer is over images or embeddings and "

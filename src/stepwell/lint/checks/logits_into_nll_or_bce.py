@@ -14,9 +14,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="the output of a linear layer or a convolution reaches NLLLoss or BCELoss as it is",
-    why="NLLLoss expects log-probabilities: with raw outputs it falls without bound and nothing is learned; "
-    "BCELoss expects "
-    "probabilities and fails, or gives NaN, outside of 0 to 1",
+    why="NLLLoss expects log-probabilities: with raw outputs it falls without bound and nothing is learned; BCELoss "
+    "expects probabilities and fails, or gives NaN, outside of 0 to 1",
     instead="use CrossEntropyLoss (BCEWithLogitsLoss), or end the model with log_softmax (sigmoid)",
     silent_when="not all of the forward of the model is seen",
     example_bad="model = nn.Linear(4, 3)\nloss = F.nll_loss(model(x), y)",

@@ -20,8 +20,7 @@ CHECK = Check(
     "activations, for nothing",
     instead="call backward() without retain_graph",
     silent_when="anything is carried from round to round, there is a second backward pass or autograd.grad, or a "
-    "part of the graph "
-    "is not seen",
+    "part of the graph is not seen",
     example_bad="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
     "    loss = F.mse_loss(model(x), y)\n"
     "    loss.backward(retain_graph=True)\n    optimizer.step()",

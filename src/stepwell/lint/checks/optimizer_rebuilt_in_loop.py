@@ -20,9 +20,8 @@ CHECK = Check(
     why="momentum, second moments and step counts start from zero each time: Adam's bias correction makes the first "
     "steps of each round the largest",
     instead="build the optimizer once, before the loop",
-    silent_when="the loop is one over runs, folds, seeds, tasks or clients, the model is rebuilt or reloaded in "
-    "it, the "
-    "optimizer is built under a condition, or its arguments change from round to round",
+    silent_when="the loop is one over runs, folds, seeds, tasks or clients, the model is rebuilt or reloaded in it, "
+    "the optimizer is built under a condition, or its arguments change from round to round",
     example_bad="import torch\nfor epoch in range(epochs):\n    optimizer = "
     "torch.optim.Adam(model.parameters(), lr=1e-3)\n"
     "    for x, y in loader:\n        optimizer.zero_grad()\n        loss_fn(model(x), y).backward()\n"

@@ -14,7 +14,7 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="ReduceLROnPlateau.step() is called without a metric",
-    why="the call raises a TypeError as soon as training comes to it",
+    why="the call raises a TypeError at the first epoch",
     instead="pass the validation metric: scheduler.step(val_loss)",
     silent_when="another scheduler may be meant",
     example_bad="import torch\nscheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)\n"

@@ -17,13 +17,11 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="a checkpoint of this file holds the state of the optimizer, and where training is resumed the "
-    "optimizer never "
-    "loads it",
+    "optimizer never loads it",
     why="momentum and second moments begin again: the first updates after the resume are wrong, and the loss jumps",
     instead='load it: optimizer.load_state_dict(checkpoint["optimizer"])',
-    silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or "
-    "a function of "
-    "another file is given the optimizer and loads",
+    silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or a "
+    "function of another file is given the optimizer and loads",
     example_bad="""if resume:
     checkpoint = torch.load("last.pt")
     model.load_state_dict(checkpoint["model"])

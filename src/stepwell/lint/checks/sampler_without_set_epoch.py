@@ -19,9 +19,8 @@ CHECK = Check(
     why="the order depends on the seed and the epoch only: without set_epoch() every epoch sees the same batches "
     "in the same order",
     instead="call sampler.set_epoch(epoch) at the head of the loop over epochs",
-    silent_when="the sampler does not shuffle or is not of the training data, a framework or another file runs "
-    "the loop, or "
-    "there is one epoch",
+    silent_when="the sampler does not shuffle or is not of the training data, a framework or another file runs the "
+    "loop, or there is one epoch",
     example_bad="sampler = DistributedSampler(train_set)\nloader = DataLoader(train_set, sampler=sampler)\n"
     "for epoch in range(epochs):\n    for x, y in loader:\n        train_step(x, y)",
     example_good="sampler = DistributedSampler(train_set)\nloader = DataLoader(train_set, sampler=sampler)\n"
@@ -46,9 +45,8 @@ def find(script: Script) -> Iterator[Finding]:
         yield script.finding(
             CHECK,
             event.node,
-            f"{sampler.name or 'the sampler'} shuffles, and nothing calls its set_epoch() in the loop over "
-            "epochs of line "
-            f"{getattr(epochs.node, 'lineno', 0)}",
+            f"{sampler.name or 'the sampler'} shuffles, and nothing calls its set_epoch() in the loop over epochs of "
+            f"line {getattr(epochs.node, 'lineno', 0)}",
             [(epochs.node, "every epoch of this loop sees the same order")],
             fix=_fix(script, sampler, event, epochs),
         )

@@ -15,9 +15,8 @@ CHECK = Check(
     severity="note",
     certainty="likely",
     looks_for="the forward pass runs in bfloat16, and its loss is scaled by a GradScaler",
-    why="bfloat16 has the range of float32, so that small gradients do not vanish: the scale changes nothing, "
-    "and steps are "
-    "skipped while the scaler searches for it",
+    why="bfloat16 has the range of float32, so that small gradients do not vanish: the scale changes nothing, and "
+    "steps are skipped while the scaler searches for it",
     instead="drop the scaler, or use float16",
     silent_when="the type is chosen at run time, or the scaler is switched by an argument",
     example_bad='scaler = torch.amp.GradScaler("cuda")\nfor x, y in loader:\n'

@@ -18,9 +18,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="scheduler.step() comes before the first optimizer.step() of the loop or of the run",
-    why="the first learning rate of the schedule is skipped and every later one comes a step too early; since "
-    "torch 1.1 "
-    "a scheduler is stepped after the optimizer",
+    why="the first learning rate of the schedule is skipped and every later one comes a step too early; since torch "
+    "1.1 a scheduler is stepped after the optimizer",
     instead="call scheduler.step() after optimizer.step(), or at the end of the epoch",
     silent_when="the scheduler is no torch scheduler, the step is only taken when a counter says so, or a function of "
     "another file may have stepped the optimizer before",

@@ -16,8 +16,7 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="the length of a schedule is counted in epochs and the scheduler is stepped per batch, or it is "
-    "counted in "
-    "batches and the scheduler is stepped per epoch",
+    "counted in batches and the scheduler is stepped per epoch",
     why="the schedule is over after a fraction of the training, or has hardly begun at its end",
     instead="count in the unit of the steps: len(loader) * epochs for a step per batch, epochs for a step per epoch",
     silent_when="the unit of the length or the pace of the steps is not certain",

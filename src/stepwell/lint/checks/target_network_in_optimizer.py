@@ -13,12 +13,10 @@ CHECK = Check(
     name="target-network-in-optimizer",
     severity="error",
     certainty="certain",
-    looks_for="a network that copies the weights of another one (a target network, a teacher that is an average) "
-    "is among the "
-    "parameters of the optimizer",
-    why="a target should follow its network slowly; in the optimizer it is pulled by gradients or by weight "
-    "decay as well, and "
-    "learning chases itself",
+    looks_for="a network that copies the weights of another one (a target network, a teacher that is an average) is "
+    "among the parameters of the optimizer",
+    why="a target should follow its network slowly; in the optimizer it is pulled by gradients or by weight decay as "
+    "well, and learning chases itself",
     instead="give the optimizer the parameters of the online network only",
     silent_when="the copy is made once to be trained on (fine-tuning), or its parameters are frozen",
     example_bad="target.load_state_dict(net.state_dict())\noptimizer = Adam([*net.parameters(), *target.parameters()])",

@@ -15,9 +15,8 @@ CHECK = Check(
     severity="warning",
     certainty="likely",
     looks_for="torch.save() is given a model, and not its state_dict()",
-    why="the file holds the path of the class, not its code: it cannot be loaded once the class is renamed, "
-    "moved or changed, "
-    "and torch.load refuses it unless weights_only=False, which runs what the file says",
+    why="the file holds the path of the class, not its code: it cannot be loaded once the class is renamed, moved or "
+    "changed, and torch.load refuses it unless weights_only=False, which runs what the file says",
     instead="save model.state_dict()",
     silent_when="the state_dict is saved, or a scripted or exported model",
     example_bad='torch.save(model, "model.pt")',

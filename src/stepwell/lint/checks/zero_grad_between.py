@@ -16,9 +16,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="gradients are reset after backward() and before the step that should use them",
-    why="the step sees no gradient: with gradients at None it does nothing at all, and momentum and decay alone "
-    "move the "
-    "weights otherwise",
+    why="the step sees no gradient: with gradients at None it does nothing at all, and momentum and decay alone move "
+    "the weights otherwise",
     instead="call zero_grad() before backward(), or after step()",
     silent_when="another backward pass follows before the step, or the gradients are of another optimizer",
     example_bad="loss.backward()\noptimizer.zero_grad()\noptimizer.step()",
@@ -42,8 +41,7 @@ def find(script: Script) -> Iterator[Finding]:
                         CHECK,
                         zero.node,
                         f"this resets the gradients that the backward pass of line {backward.line} has computed, "
-                        "before "
-                        f"{step.target.name}.step() in line {step.line}",
+                        f"before {step.target.name}.step() in line {step.line}",
                         [(backward.node, "gradients are computed"), (step.node, "the step finds none")],
                         fix=_fix(script, zero, backward),
                     )
