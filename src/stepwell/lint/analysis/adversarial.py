@@ -35,7 +35,7 @@ def leaks(script: Script) -> Iterator[list[Leak]]:
             continue
         if any(inner is not loop and inner.loops[-1:] == (loop,) and _has_steps(inner) for _, inner in script.loops):
             continue  # the loop inside is looked at
-        rounds = script.rounds(loop)
+        rounds = script.ways(loop)
         if rounds is None:
             continue
         for one in _in_rounds(script, loop, rounds):

@@ -89,21 +89,17 @@ class Script:
     def loops(self) -> list[tuple[Root, Loop]]:
         return [(root, loop) for root in self.roots for loop in loops_of(root.block)]
 
-    def rounds(self, loop: Loop) -> list[list[Event]] | None:
-        """The ways through one round of a loop, or None where there are too many."""
-        key = id(loop)
-        if key not in self._rounds:
-            self._rounds[key] = paths(loop.body)
-        return self._rounds[key]
+    def ways(self, inside: Loop | Root, keep: Callable[[Event], bool] | None = None) -> list[list[Event]] | None:
+        """The ways through one round of a loop, or through all of a root with its loops gone through once; None where
+        there are too many.
 
-    def ways(self, inside: Loop | Root, keep: Callable[[Event], bool]) -> list[list[Event]] | None:
-        """The ways through one round of a loop or all of a root, with some events only (`keep`: a named function).
-
-        Other branches make no ways, so that long functions have fewer of them: None less often than `rounds`.
+        With `keep`, a named function, the ways have these events only. Branches without any of them make no ways, so
+        that long functions have fewer: None less often.
         """
         key = (id(inside), id(keep))
         if key not in self._ways:
-            self._ways[key] = paths(pruned(inside.body if isinstance(inside, Loop) else inside.block, keep))
+            block = inside.body if isinstance(inside, Loop) else inside.block
+            self._ways[key] = paths(block if keep is None else pruned(block, keep))
         return self._ways[key]
 
     def root_of(self, event: Event) -> Root:
@@ -112,16 +108,8 @@ class Script:
             self._root_of = {id(one): root for root in self.roots for one in root.events}
         return self._root_of[id(event)]
 
-    _rounds: dict[int, list[list[Event]] | None] = field(default_factory=dict)
     _ways: dict[tuple[int, int], list[list[Event]] | None] = field(default_factory=dict)
     _root_of: dict[int, Root] = field(default_factory=dict)
-
-    def whole(self, root: Root) -> list[list[Event]] | None:
-        """The ways through all of a root, with its loops gone through once."""
-        key = id(root)
-        if key not in self._rounds:
-            self._rounds[key] = paths(root.block)
-        return self._rounds[key]
 
     def places(self, *kinds: str) -> list[list[Event]]:
         """The events of these kinds by their place in the source: a function that is called twice has its events twice.

@@ -69,7 +69,7 @@ def _is_bare(event: Event) -> bool:
 def _without_backward(script: Script) -> Iterator[Finding]:
     good: set[int] = set()
     bad: dict[int, tuple[Event, Event]] = {}
-    for ways in (*(script.rounds(loop) for _, loop in script.loops), *(script.whole(root) for root in script.roots)):
+    for ways in (*(script.ways(loop) for _, loop in script.loops), *(script.ways(root) for root in script.roots)):
         for way in ways or ():
             first: Event | None = None
             again = False

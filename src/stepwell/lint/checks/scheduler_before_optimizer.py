@@ -47,7 +47,7 @@ def find(script: Script) -> Iterator[Finding]:
     for root in script.roots:
         if any(_is_meant(event) for event in root.events):
             _look(root.events, first)
-            ways = script.whole(root) if any(first.get(id(event)) is _ONLY_BY_WAYS for event in root.events) else None
+            ways = script.ways(root) if any(first.get(id(event)) is _ONLY_BY_WAYS for event in root.events) else None
             for way in ways or ():
                 _look_again(way, first)
     for places in script.places("schedule"):
