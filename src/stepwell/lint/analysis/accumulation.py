@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stepwell.lint.analysis.events import Branch, Event, Loop
-from stepwell.lint.analysis.order import may_concern, models_of, ways_to
+from stepwell.lint.analysis.order import is_training, may_concern, models_of, ways_to
 from stepwell.lint.analysis.relations import may_reset
 from stepwell.lint.analysis.script import Script
+
+
+_MICRO = re.compile(r"accum|micro|grad_?steps|n_acc|acc_steps|update_(freq|every|interval|steps)|iter_size|virtual", re.I)
 
 
 @dataclass(eq=False)
@@ -86,6 +90,53 @@ def _index(script: Script, node: ast.For) -> str:
     return ""
 
 
+@dataclass(eq=False)
+class Waste:
+    """Gradients that are reset for every micro-batch, although the step comes for every n-th."""
+
+    step: Event
+    backward: Event
+    zero: Event
+    every: ast.expr
+
+
+def wasted(script: Script) -> list[list[Waste]]:
+    """By the place of the step; only where it is so for every caller."""
+    found = []
+    for steps in script.places("step"):
+        each = [_waste(script, step) for step in steps]
+        if all(one is not None for one in each):
+            found.append([one for one in each if one is not None])
+    return found
+
+
+def _waste(script: Script, step: Event) -> Waste | None:
+    one = _accumulation(script, step, collects=False)
+    if one is None or (isinstance(one.every, ast.Constant) and one.every.value == 1):
+        return None
+    if not _MICRO.search(ast.unparse(one.every)):
+        return None  # another rhythm: a generator that steps for every fifth batch
+    for event in one.loop.events():
+        if (
+            event.kind == "zero"
+            and event.loops
+            and event.loops[-1] is one.loop
+            and event.target is not None
+            and event.target.is_same(step.target or event.target)
+            and not any(_is_in(branch, one.loop) for branch, _ in event.branches)
+            and _is_in_all_rounds(script, event, one)
+        ):
+            return Waste(step, one.backward, event, one.every)
+    return None
+
+
+def _is_in_all_rounds(script: Script, zero: Event, one: Accumulation) -> bool:
+    """Whether gradients are reset on every way that makes no step: none of them leaves the round before."""
+    ways = script.ways(one.loop, is_training) or ()
+    without = [way for way in ways if one.backward in way and not any(event.kind == "step" for event in way)]
+    return bool(without) and all(zero in way for way in without)
+
+
 def accumulations(script: Script) -> list[list[Accumulation]]:
     """Those of a script, by the place of their step; only places that are one for every caller."""
     found = []
@@ -96,7 +147,7 @@ def accumulations(script: Script) -> list[list[Accumulation]]:
     return found
 
 
-def _accumulation(script: Script, step: Event) -> Accumulation | None:
+def _accumulation(script: Script, step: Event, collects: bool = True) -> Accumulation | None:
     optimizer = step.target
     if optimizer is None or optimizer.kind != "optimizer" or step.closure or step.name or not step.loops:
         return None
@@ -111,7 +162,7 @@ def _accumulation(script: Script, step: Event) -> Accumulation | None:
                 continue
             counter, every, rest = parts
             backward = _backward(script, step, loop, branch)
-            if backward is None or not _collects(loop, step, branch):
+            if backward is None or _collects(loop, step, branch) is not collects:
                 return None
             clips = [
                 one

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stepwell.lint.analysis.events import Event, Loop
+from stepwell.lint.analysis.phases import is_evaluation
 from stepwell.lint.analysis.script import Root, Script
 from stepwell.lint.analysis.values import Class, Many, Tensor, Thing, Value
 
@@ -21,6 +22,12 @@ _GRADIENTS = re.compile(
     r"attack|adversar|perturb|fgsm|\bpgd|salien|requires_grad|autograd|\.grad\b|jacobian|hessian|_hook\(|backward|volatile|"
     r"\btta\b|tent\b|fisher|create_graph|enable_grad|captum|influence|env\.step|envs\.step|\.fit\(|hvp|optimi[sz]e|adapt"
 )
+
+
+_PLAIN = re.compile(
+    r"\.(Log)?(Softmax|Sigmoid)\w*$|\.\w*(ReLU|ELU|Tanh|Loss|Pool\w*|Flatten|Upsample\w*|Pad\w*|Identity|Similarity)$"
+)
+_ATTACKS = re.compile(r"attack|adversar|perturb|fgsm|\bpgd|salien|\btta\b|create_graph|_hook\(", re.I)
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Evaluation:
 def evaluations(script: Script) -> Iterator[list[Evaluation]]:
     """The forward passes of evaluations, by their place in the source."""
     used = _used(script)
-    found: dict[tuple[int, int], list[Evaluation] | None] = {}
+    found: dict[tuple[object, ...], list[Evaluation] | None] = {}
     for root in script.roots:
         modes: list[Event] = []
         for event in root.events:
@@ -52,7 +59,7 @@ def evaluations(script: Script) -> Iterator[list[Evaluation]]:
                 modes.append(event)
             loop = _loop(event) if event.kind == "forward" else None
             if loop is not None:
-                key = id(event.node), id(loop.node)
+                key = id(event.node), id(loop.node), event.flags
                 one = _evaluation(script, root, event, loop, modes, used)
                 before = found.setdefault(key, [])
                 if one is None:
@@ -82,20 +89,27 @@ def _evaluation(
     script: Script, root: Root, event: Event, loop: Loop, modes: list[Event], used: set[int]
 ) -> Evaluation | None:
     model = event.target
-    if model is None or model.kind != "model" or event.name not in ("", "forward"):
+    if model is None or model.kind != "model" or event.name not in ("", "forward") or _has_no_weights(model):
         return None
     if any(id(one) in used for one in _tensors(event.value)):
         return None
     inside = loop if loop.role == "batch" else None
     around = inside.events() if inside is not None else (one for one in root.events if one.function is event.function)
-    if any(one.kind in ("backward", "step", "grad", "zero", "load_state", "average") for one in around):
+    trains = ("backward", "step", "grad", "load_state", "average", *(() if is_evaluation(event.flags) else ("zero",)))
+    if any(one.kind in trains for one in around):
         return None
     where = loop.node if inside is not None or event.function is None else event.function
-    if _GRADIENTS.search(text_of(script, where)) or _forward_needs_gradients(script, model):
+    gradients = _ATTACKS if is_evaluation(event.flags) else _GRADIENTS  # the other phase of the same loop trains
+    if gradients.search(text_of(script, where)) or _forward_needs_gradients(script, model):
         return None
     name = getattr(event.function, "name", "")
-    named = bool(NAMED.search(name) or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant("")))))
+    named = bool(NAMED.search(name) or is_evaluation(event.flags) or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant("")))))
     return Evaluation(root, event, loop, model, _mode(event, model, modes), named)
+
+
+def _has_no_weights(model: Thing) -> bool:
+    """Whether this is `nn.Softmax(dim=1)` or the like."""
+    return model.cls.startswith("torch.nn.") and bool(_PLAIN.search(model.cls))
 
 
 def _mode(event: Event, model: Thing, modes: list[Event]) -> Event | None:

@@ -47,6 +47,7 @@ class Event:
         frames: the calls that led here, outermost first.
         no_grad: True, False, or None where a condition decides.
         autocast: the `with` of an autocast around it, or None.
+        flags: what decides whether this is training: the phase of a loop, the parameters of a call.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class Event:
     no_grad: bool | None = False
     autocast: ast.AST | None = None
     function: ast.AST | None = None
+    flags: tuple[tuple[str, object], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     order: int = 0
 

@@ -12,6 +12,7 @@ from stepwell.lint.analysis.known import (
     NO_GRAD,
     kind_of_name,
 )
+from stepwell.lint.analysis.phases import decided
 from stepwell.lint.analysis.scope import BUILTINS
 from stepwell.lint.analysis.tensors import computed, detached, parameters_of
 from stepwell.lint.analysis.values import (
@@ -123,7 +124,8 @@ def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
         return owner if owner.by == "data" else computed("[]", node, (owner,)) if owner.by != "loss" else owner
     elif isinstance(owner, Thing):
         if owner.kind in ("optimizer", "model", "scheduler", "loader") and not owner.sure:
-            key = f"[{ast.unparse(node.slice)}]"
+            phase = isinstance(index, Constant) and index.decides
+            key = f"[{index.value!r}]" if isinstance(index, Constant) and phase else f"[{ast.unparse(node.slice)}]"
             if key not in owner.attributes:
                 owner.attributes[key] = Thing(owner.kind, ast.unparse(node), sure=False, whole=False)
             return owner.attributes[key]
@@ -176,11 +178,16 @@ def _operation(run: Interpreter, node: ast.BinOp) -> Value:
 
 def _compare(run: Interpreter, node: ast.Compare) -> Value:
     parts = [value(run, one) for one in (node.left, *node.comparators)]
+    holds = decided(run, node)
+    if holds is not None:
+        return Constant(holds, decides=True)
     return detached(node, by="compare") if any(isinstance(one, Tensor) for one in parts) else None
 
 
 def _unary(run: Interpreter, node: ast.UnaryOp) -> Value:
     inner = value(run, node.operand)
+    if isinstance(node.op, ast.Not) and isinstance(inner, Constant) and inner.decides:
+        return Constant(not inner.value, decides=True)
     if isinstance(inner, Tensor):
         return computed("-", node, (inner,)) if isinstance(node.op, ast.USub) else detached(node)
     if (
@@ -195,6 +202,9 @@ def _unary(run: Interpreter, node: ast.UnaryOp) -> Value:
 
 def _if_expression(run: Interpreter, node: ast.IfExp) -> Value:
     value(run, node.test)
+    holds = decided(run, node.test)
+    if holds is not None:
+        return value(run, node.body if holds else node.orelse)
     one, other = value(run, node.body), value(run, node.orelse)
     for guard in (one, other):
         if isinstance(guard, Thing) and guard.kind == "autocast":

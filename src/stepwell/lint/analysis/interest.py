@@ -14,7 +14,8 @@ from stepwell.lint.analysis.scope import FUNCTIONS, statements_of
 _WORDS = (
     r"backward|step|zero_grad|eval|no_grad|inference_mode|clip_grad_\w+|unscale_|manual_backward|load_state_dict|"
     r"set_epoch|GradScaler|autocast|lr_scheduler|optimizers?|step_update|first_step|optim|CrossEntropyLoss|"
-    r"validation_step|test_step|compute_loss|cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w*Muon\w*|\w+LR"
+    r"validation_step|test_step|compute_loss|cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w*Muon\w*|\w+LR|"
+    r"def\s+(?:\w+_)?(?:test|val|valid|validate|validation|evaluate|evaluation|accuracy)(?:_\w+)?"
 )
 _ALIAS = re.compile(
     r"^[ \t]*(?:from|import)\b[^\n]*\boptim\b[^\n]*\bas\s+(\w+)", re.M

@@ -17,9 +17,10 @@ from stepwell.lint.analysis.assignments import Names
 from stepwell.lint.analysis.attributes import bind_parameters
 from stepwell.lint.analysis.events import Block, Branch, Call, Event, Jump, Loop
 from stepwell.lint.analysis.interest import Interest
+from stepwell.lint.analysis.phases import deciding, decided, mark_parameters, phase_of, phases
 from stepwell.lint.analysis.roles import role_of
 from stepwell.lint.analysis.scope import Scope, class_of, imported
-from stepwell.lint.analysis.syntax import added_to, is_constant, is_main, may_guard, test_of
+from stepwell.lint.analysis.syntax import added_to, is_main, may_guard, test_of
 from stepwell.lint.analysis.tensors import computed, parameters_of
 from stepwell.lint.analysis.values import (
     Class,
@@ -50,6 +51,7 @@ class Interpreter(Names):
         self.loops: tuple[Loop, ...] = ()
         self.branches: tuple[tuple[Branch, int], ...] = ()
         self.frames: tuple[ast.AST, ...] = ()
+        self.flags: tuple[tuple[str, object], ...] = ()  # values that decide whether this trains
         self.running: tuple[int, ...] = ()  # functions that are being followed
         self.no_grad: bool | None = False
         self.lasting: bool | None = False
@@ -73,7 +75,7 @@ class Interpreter(Names):
     def emit(self, kind: str, node: ast.AST, target: Thing | None = None, **more: Any) -> Event:
         event = Event(
             kind, node, target, loops=self.loops, branches=self.branches, frames=self.frames, no_grad=self.no_grad,
-            autocast=self.autocast, function=self.function, order=self.number, **more,
+            autocast=self.autocast, function=self.function, flags=self.flags, order=self.number, **more,
         )  # fmt: skip
         self.number += 1
         if not self.quiet:
@@ -214,9 +216,9 @@ class Interpreter(Names):
             self.run(node.body)
             return
         self.value(node.test)
-        decided = is_constant(node.test)
-        if decided is not None:
-            self.run(node.body if decided else node.orelse)
+        holds = decided(self, node.test)
+        if holds is not None:
+            self.run(node.body if holds else node.orelse)
             return
         test, negated = test_of(node.test)
         self.alternatives(Branch(node, test, negated=negated), [node.body, node.orelse])
@@ -275,16 +277,14 @@ class Interpreter(Names):
 
     def _For(self, node: ast.For | ast.AsyncFor) -> None:
         over = self.value(node.iter)
+        rounds = phases(over)
+        if rounds is not None:
+            self._written_out(node, rounds)
+            return
         if isinstance(over, Many) and over.whole and 0 < len(over.items) <= 4 and all(
             isinstance(item, (Thing, Many)) and any(things(item)) for item in over.items
         ):  # fmt: skip
-            for item in over.items:  # as written out
-                self.bind(node.target, item)
-                self.run(node.body)
-                if self.block and isinstance(self.block[-1], Jump):
-                    if self.block[-1].kind in ("break", "continue"):
-                        self.block.pop()
-                    break
+            self._written_out(node, over.items)
             return
         item = item_of(over)
         role = role_of(node, over)
@@ -293,6 +293,22 @@ class Interpreter(Names):
         self._loop(node, Loop(node, role, over=over, target=ast.unparse(node.target)), node.target, item)
 
     _AsyncFor = _For
+
+    def _written_out(self, node: ast.For | ast.AsyncFor, items: list[Value]) -> None:
+        """The body once for each item, as if there were no loop."""
+        outside = self.flags
+        for item in items:
+            word = phase_of(item)
+            self.flags = (*outside, (ast.unparse(node.target), word)) if word else outside
+            self.bind(node.target, deciding(item))
+            self.run(node.body)
+            if self.block and isinstance(self.block[-1], Jump):
+                jump = self.block[-1].kind
+                if jump in ("break", "continue"):
+                    self.block.pop()
+                if jump != "continue":
+                    break
+        self.flags = outside
 
     def _While(self, node: ast.While) -> None:
         self.value(node.test)
@@ -349,7 +365,9 @@ class Interpreter(Names):
             targets = tuple(one for value in (*given.values(), function.owner) for one in things(value))
             self.emit("unknown", node, name=body.name, targets=targets)
             return None
-        saved = (self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block)
+        saved = (
+            self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block, self.flags
+        )  # fmt: skip
         if not self.quiet:
             self.entered[id(body)] = self.entered.get(id(body), 0) + 1
         self.scope = Scope(function.scope)
@@ -358,6 +376,7 @@ class Interpreter(Names):
         call = Call(node, body)
         self.block = call.body
         bind_parameters(self, function, given, hidden)
+        mark_parameters(self, function, given, hidden)
         for decorator in body.decorator_list:
             guard = expressions.guard_of(self, decorator)
             if guard:
@@ -366,7 +385,9 @@ class Interpreter(Names):
         result: Value = None
         for index, value in enumerate(self.returned):
             result = value if index == 0 else joined(result, value)
-        self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block = saved
+        (
+            self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block, self.flags
+        ) = saved  # fmt: skip
         if self.lasts:
             self.no_grad, self.lasts = self.lasting, bool(self.frames)
         if call.body and not self.quiet:

@@ -59,6 +59,8 @@ def call_thing(run: Interpreter, node: ast.Call, thing: Thing, given: Given) -> 
     if thing.kind == "closure_step":
         run.emit("unknown", node, name=thing.name, targets=(thing, *thing.of), call=node)
         return None
+    if thing.kind in ("grad", "no_grad", "set_grad") and isinstance(given.get(0), Function):
+        return given.get(0)  # torch.enable_grad()(closure)
     if thing.kind == "average":
         return followed_not(node, given) or detached(node)
     if thing.kind == "engine":

@@ -6,13 +6,15 @@ import ast
 from typing import TYPE_CHECKING
 
 from stepwell.lint.analysis import known
-from stepwell.lint.analysis.given import Given, followed_not
+from stepwell.lint.analysis.given import Given, followed_not, unknown
 from stepwell.lint.analysis.known import is_model_method
 from stepwell.lint.analysis.passes import backward, forward
-from stepwell.lint.analysis.values import Function, Many, Super, Thing, Value, argument, things
+from stepwell.lint.analysis.values import Constant, Function, Many, Super, Thing, Value, argument, things
 
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
+
+_MAKES = ("get_model", "get_net", "build_", "create_", "make_", "get_optimizer", "get_loss", "get_criterion")
 
 
 def model_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
@@ -21,12 +23,11 @@ def model_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, give
         if method is not None:
             return run.call(Function(method, owner.local.scope, owner), node, given.values, given.hidden)
     if name in ("train", "eval"):
-        mode = argument(node, 0, "mode")
-        kind = name
-        if name == "train" and isinstance(mode, ast.Constant) and mode.value is False:
-            kind = "eval"
-        known_mode = mode is None or isinstance(mode, ast.Constant)
-        run.emit(kind, node, owner, call=node, extra={"known": known_mode})
+        mode = given.get(0, "mode")
+        is_known = isinstance(mode, Constant) and mode.known
+        off = name == "train" and isinstance(mode, Constant) and is_known and not mode.value
+        known_mode = is_known or argument(node, 0, "mode") is None
+        run.emit("eval" if off else name, node, owner, call=node, extra={"known": known_mode})
         return owner
     if name in ("parameters", "named_parameters", "children", "modules", "named_modules", "named_children", "buffers"):
         return Thing("parameters", owner.name, of=(owner,))
@@ -71,6 +72,8 @@ def model_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, give
             return forward(run, node, owner, given)
         run.emit("other", node, owner, name=name, call=node)
         return None
+    if owner.local is None and name.startswith(_MAKES):
+        return unknown(run, node, given, owner)  # MODEL.get_model() of a module that was imported by its name
     return forward(run, node, owner, given, name=name)
 
 

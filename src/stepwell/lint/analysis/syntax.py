@@ -25,13 +25,6 @@ def _truth(text: str, negated: bool) -> tuple[str, bool]:
     return (text.removesuffix(" is None"), not negated) if text.endswith(" is None") else (text, negated)
 
 
-def is_constant(node: ast.expr) -> bool | None:
-    """True or False for a condition that is one, else None."""
-    if isinstance(node, ast.Constant):
-        return bool(node.value)
-    return None
-
-
 def added_to(node: ast.Assign) -> ast.expr | None:
     """x of `total = total + x`, or None."""
     if len(node.targets) != 1 or not isinstance(node.value, ast.BinOp) or not isinstance(node.value.op, ast.Add):

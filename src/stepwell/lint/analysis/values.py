@@ -112,6 +112,7 @@ class Constant:
     value: Any = None
     known: bool = True
     of: Tensor | None = None  # the item() or the like that the number was read by
+    decides: bool = False  # conditions on it are decided: it says whether this is training
 
 
 @dataclass(eq=False)

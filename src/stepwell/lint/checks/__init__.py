@@ -56,6 +56,7 @@ TABLE = {
     "SW503": "sampler_without_set_epoch",
     "SW504": "target_network_in_optimizer",
     "SW505": "average_before_step",
+    "SW506": "target_forward_with_grad",
     "SW601": "parameter_in_two_groups",
     "SW602": "module_in_no_optimizer",
     "SW603": "optimizer_before_model_change",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Class, Script, Thing
-from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
+from stepwell.lint.analysis.evaluating import NAMED, Evaluation, evaluations, text_of
 from stepwell.lint.analysis.relations import may_touch
 from stepwell.lint.analysis.syntax import nodes_of
 
@@ -17,7 +17,8 @@ CHECK = Check(
     name="eval-missing",
     severity="error",
     certainty="certain",
-    looks_for="a validation loop runs a model that has dropout or batch norm, and nothing puts it into eval mode",
+    looks_for="a validation loop runs a model that has dropout or batch norm, and nothing puts it into eval mode; or a "
+    "function that evaluates calls train()",
     why="dropout still drops and batch norm uses (and updates) the statistics of the validation batch: the score is "
     "noisy, depends on the batch size, and leaks validation data into the model",
     instead="call model.eval() before the loop, and model.train() before training continues",
@@ -40,6 +41,16 @@ def find(script: Script) -> Iterator[Finding]:
     seen: set[int] = set()
     for places in evaluations(script):
         one = places[0]
+        if id(one.loop.node) not in seen and all(_is_wrong(script, place) for place in places):
+            seen.add(id(one.loop.node))
+            assert one.mode is not None
+            yield script.finding(
+                CHECK,
+                one.mode.node,
+                f"{one.model.name} is put into training mode by the function that evaluates it",
+                [(one.forward.node, "this forward pass evaluates in training mode")],
+                instead="call eval() here, and train() at the head of the loop that trains",
+            )
         if id(one.loop.node) in seen or not all(_is_missing(script, place) for place in places):
             continue
         seen.add(id(one.loop.node))
@@ -65,6 +76,16 @@ def _is_missing(script: Script, one: Evaluation) -> bool:
     ):
         return False  # it comes in eval mode
     return not _may_be_put(script, one)
+
+
+def _is_wrong(script: Script, one: Evaluation) -> bool:
+    """Whether a function that is called an evaluation calls train() where it means eval()."""
+    mode, function = one.mode, one.forward.function
+    if mode is None or mode.kind != "train" or mode.function is not function or function is None:
+        return False
+    if one.root.framework or one.forward.no_grad is not True or _WANTED.search(script.source):
+        return False
+    return bool(NAMED.search(getattr(function, "name", ""))) and mode.order < one.forward.order
 
 
 def _scores(script: Script, one: Evaluation) -> bool:
@@ -235,6 +256,25 @@ for epoch in range(3):
         with torch.no_grad():
             outputs = model(batch["x"])  # expect
         metric.add_batch(predictions=outputs.argmax(-1), references=batch["y"])
+""",
+    """
+import torch
+def train_epoch(model, loader, optimizer):
+    model.train()
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+@torch.no_grad()
+def evaluate(model, loader):
+    model.train()  # expect
+    right = 0
+    for x, y in loader:
+        right += (model(x).argmax(1) == y).sum().item()
+    return right
+for epoch in range(10):
+    train_epoch(model, train_loader, optimizer)
+    print(evaluate(model, val_loader))
 """,
 )
 GOOD = (

@@ -90,9 +90,16 @@ def _backward(loop: Loop, model: Thing, after: Event) -> Event | None:
         if event.kind != "backward" or (inside and event.branches[around : len(after.branches)] == inside):
             continue
         models = getattr(event.value, "models", ())
-        if any(one.is_same(model) or one.is_inside(model) for one in models):
+        if any(one.is_same(model) or one.is_inside(model) for one in models) and not _is_guarded(loop, model):
             return event
     return None
+
+
+def _is_guarded(loop: Loop, model: Thing) -> bool:
+    """Whether all that a model computes in a loop is without a graph: a teacher stays in eval mode."""
+    forwards = [one for one in loop.events() if one.kind == "forward" and one.target is not None
+                and (one.target.is_same(model) or one.target.is_inside(model))]  # fmt: skip
+    return bool(forwards) and all(one.no_grad is True for one in forwards)
 
 
 def _common(branches: list[tuple[object, ...]]) -> int:
@@ -171,6 +178,22 @@ while step < max_steps:
 """,
 )
 GOOD = (
+    """
+import torch
+def train(model, loader, optimizer):
+    model.student.train()
+    model.teacher.eval()
+    for x, y in loader:
+        optimizer.zero_grad()
+        out = model.student(x)
+        with torch.no_grad():
+            goal = model.teacher(x)
+        loss = torch.nn.functional.cross_entropy(out, y) + (out - goal).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+for epoch in range(10):
+    train(model, loader, optimizer)
+""",
     CHECK.example_good,
     """
 for epoch in range(3):

@@ -91,8 +91,19 @@ def finding(script: Script, check: Check, one: Evaluation) -> Finding:
         if one.loop.role == "batch"
         else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line {line}",
         evidence,
-        fix=_fix(script, one),
+        instead=_instead(one),
+        fix=None if one.forward.flags else _fix(script, one),  # the other phase of the same lines needs its graph
     )
+
+
+def _instead(one: Evaluation) -> str:
+    """Where a name decides whether these lines train: the guard that asks for the name."""
+    for name, value in one.forward.flags:
+        if isinstance(value, str):
+            return f"put the forward pass under `with torch.set_grad_enabled({name} == 'train'):`"
+        if isinstance(value, bool):
+            return f"put the forward pass under `with torch.set_grad_enabled({'' if not value else 'not '}{name}):`"
+    return ""
 
 
 def _fix(script: Script, one: Evaluation) -> Fix | None:
@@ -155,6 +166,40 @@ def _spans_lines(statement: ast.stmt) -> bool:
 
 
 BAD = (
+    """
+import torch
+def fit(model, optimizer, criterion, loaders):
+    for epoch in range(10):
+        for phase in ["train", "val"]:
+            if phase == "train":
+                model.train()
+            else:
+                model.eval()
+            for x, y in loaders[phase]:
+                optimizer.zero_grad()
+                out = model(x)  # expect
+                loss = criterion(out, y)
+                if phase == "train":
+                    loss.backward()
+                    optimizer.step()
+""",
+    """
+import torch
+def run_epoch(model, loader, optimizer, train=True):
+    model.train(train)
+    total = 0.0
+    for x, y in loader:
+        loss = criterion(model(x), y)  # expect
+        if train:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        total += loss.item()
+    return total
+for epoch in range(10):
+    run_epoch(model, train_loader, optimizer, train=True)
+    print(run_epoch(model, val_loader, optimizer, train=False))
+""",
     "import torch\n" + CHECK.example_bad.replace(".item()", ".item()  # expect"),
     """
 import torch
@@ -253,6 +298,36 @@ for epoch in range(200):
 )
 GOOD = (
     CHECK.example_good,
+    """
+import torch
+def run_epoch(model, loader, optimizer, train=True):
+    model.train(train)
+    for x, y in loader:
+        with torch.set_grad_enabled(train):
+            loss = criterion(model(x), y)
+        if train:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+for epoch in range(10):
+    run_epoch(model, train_loader, optimizer)
+    run_epoch(model, val_loader, optimizer, train=False)
+""",
+    """
+import torch
+def run_epoch(model, loader, optimizer=None):
+    model.train() if optimizer is not None else model.eval()
+    for x, y in loader:
+        loss = criterion(model(x), y)
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+for epoch in range(10):
+    run_epoch(model, train_loader, optimizer)
+    with torch.no_grad():
+        run_epoch(model, val_loader)
+""",
     """
 import torch
 def evaluate(model, loader):

@@ -45,7 +45,7 @@ def _is_misuse(script: Script, event: Event) -> bool:
     scheduler = event.target
     if event.name != "get_lr" or scheduler is None or event.call is None or event.call.args:
         return False
-    if not scheduler.sure and scheduler.local is None and scheduler.made is None:  # an argument, from another file
+    if not scheduler.sure and scheduler.local is None and not _is_class(scheduler.made):  # from another file
         around = script.parents.get(id(event.call))
         return (
             isinstance(around, ast.Subscript) and around.value is event.call
@@ -53,6 +53,11 @@ def _is_misuse(script: Script, event: Event) -> bool:
     if not of_torch(scheduler):
         return False
     return is_general(scheduler) or not is_class(scheduler, "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler")
+
+
+def _is_class(made: ast.AST | None) -> bool:
+    """Whether an object was made by a class of its own, which may mean anything by get_lr()."""
+    return isinstance(made, ast.Call) and ast.unparse(made.func).rsplit(".", 1)[-1][:1].isupper()
 
 
 def _fix(script: Script, event: Event) -> Fix | None:

@@ -15,7 +15,8 @@ CHECK = Check(
     name="legacy-api",
     severity="error",
     certainty="certain",
-    looks_for="forms of the first versions of torch: clip_grad_norm without underscore, loss.data[0], volatile=True, "
+    looks_for="forms of the first versions of torch: clip_grad_norm without underscore, loss.data[0], volatile, "
+    "retain_variables, "
     "optimizer.step(loss), scaler.step(optimizer, closure)",
     why="the call fails, or does nothing but warn, in every torch of today",
     instead="clip_grad_norm_, loss.item(), torch.no_grad(), optimizer.step() after loss.backward()",
@@ -27,12 +28,13 @@ CHECK = Check(
 FIX = "safe"
 
 _CLIP = re.compile(r"torch\.nn\.utils(\.clip_grad)?\.clip_grad_norm$")
+_CRITERION = re.compile(r"^(criterion\w*|\w*criterion|loss_f(n|unc|unction)|\w+_loss)$", re.I)
 _LOSS = re.compile(r"(^|_)(loss|err[DG]?|cost)(_?[a-zA-Z0-9]+)?$")
 
 
 def find(script: Script) -> Iterator[Finding]:
     words = script.source
-    if "clip_grad_norm" not in words and ".data[0]" not in words and "volatile" not in words and "step(" not in words:
+    if not any(word in words for word in ("clip_grad_norm", ".data[0]", "volatile", "step(", "retain_variables")):
         return
     several = bool(re.search(r"reduction\s*=\s*['\"]none|reduce\s*=\s*False|nn\.DataParallel\(.*loss", words, re.I))
     for node in script.nodes:
@@ -40,7 +42,9 @@ def find(script: Script) -> Iterator[Finding]:
             yield from _import(script, node)
         elif isinstance(node, ast.Call):
             yield from _call(script, node)
-        elif isinstance(node, ast.Subscript) and not several and _is_first(node):
+        elif isinstance(node, ast.Attribute) and node.attr == "volatile" and isinstance(node.ctx, ast.Store):
+            yield script.finding(CHECK, node, "the attribute volatile of a tensor has no effect: a graph is recorded")
+        elif isinstance(node, ast.Subscript) and not several and _is_first(script, node):
             assert isinstance(node.value, ast.Attribute)
             text = edits.text(script, node.value.value)
             fix = Fix("call item()", (edits.replace(script, node, f"{text}.item()"),), safe=True)
@@ -48,7 +52,7 @@ def find(script: Script) -> Iterator[Finding]:
     yield from _steps(script)
 
 
-def _is_first(node: ast.Subscript) -> bool:
+def _is_first(script: Script, node: ast.Subscript) -> bool:
     """loss.data[0]"""
     owner = node.value
     if not (isinstance(owner, ast.Attribute) and owner.attr == "data" and isinstance(node.ctx, ast.Load)):
@@ -57,7 +61,15 @@ def _is_first(node: ast.Subscript) -> bool:
         return False
     of = owner.value
     name = of.id if isinstance(of, ast.Name) else of.attr if isinstance(of, ast.Attribute) else ""
-    return bool(_LOSS.search(name))
+    return bool(_LOSS.search(name)) or (isinstance(of, ast.Name) and _is_loss(script, name))
+
+
+def _is_loss(script: Script, name: str) -> bool:
+    """Whether a name gets nothing but results of loss functions."""
+    values = script.assignments.get(name, [])
+    return bool(values) and all(
+        isinstance(one, ast.Call) and _CRITERION.search(ast.unparse(one.func).rsplit(".", 1)[-1]) for one in values
+    )
 
 
 def _import(script: Script, node: ast.ImportFrom) -> Iterator[Finding]:
@@ -81,6 +93,10 @@ def _call(script: Script, node: ast.Call) -> Iterator[Finding]:
         fix = Fix("use clip_grad_norm_", (Edit((line, end), (line, end), "_"),), safe=True)
         yield script.finding(CHECK, node, "clip_grad_norm() is now clip_grad_norm_()", fix=fix)
     for one in node.keywords:
+        if one.arg == "retain_variables" and isinstance(func, ast.Attribute) and func.attr == "backward":
+            name = Fix("call it retain_graph", (edits.replace(script, one, f"retain_graph={ast.unparse(one.value)}"),),
+                       safe=True)  # fmt: skip
+            yield script.finding(CHECK, node, "backward() takes retain_graph, no longer retain_variables", fix=name)
         if one.arg == "volatile" and isinstance(one.value, ast.Constant) and one.value.value in (True, False):
             if ast.unparse(func).rsplit(".", 1)[-1] != "Variable":
                 continue
@@ -128,6 +144,10 @@ BAD = (
     _HEAD
     + "scaler = torch.amp.GradScaler('cuda')\noptimizer = torch.optim.LBFGS(model.parameters())\n"
     + "for x in loader:\n    scaler.step(optimizer, closure)  # expect\n    scaler.update()\n",
+    _HEAD + "for x, y in loader:\n    mse = criterion(model(x), y)\n    total += mse.data[0]  # expect\n",
+    _HEAD + "for x, y in loader:\n    loss = loss_fn(model(x), y)\n    loss.backward(retain_variables=True)  # expect\n"
+    "    optimizer.step()\n",
+    _HEAD + "for x, y in loader:\n    goal = model(x)\n    goal.volatile = False  # expect\n    optimizer.step()\n",
     _HEAD + "class T:\n    def log(self):\n        print(self.loss_G.data[0])  # expect\noptimizer.step()\n",
 )
 GOOD = (

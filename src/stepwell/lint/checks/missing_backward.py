@@ -62,6 +62,10 @@ def _loss(script: Script, step: Event) -> Event | None:
     if any(may_go_back(script, event) or event.kind == "grad" for event in happens(inside)):
         return None
     events = happens(inside)
+    if any(event.kind == "backward" for event in events) and not any(
+        event.kind == "step" and event.target is not None and not event.target.is_same(optimizer) for event in events
+    ):
+        return None  # it goes through a model that this, the only optimizer, does not have: SW602
     losses = [
         event
         for event in events

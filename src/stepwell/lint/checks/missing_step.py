@@ -24,7 +24,8 @@ CHECK = Check(
     name="missing-step",
     severity="error",
     certainty="certain",
-    looks_for="a loop resets the gradients of an optimizer and calls backward(), and nothing calls step()",
+    looks_for="a loop resets the gradients of an optimizer and calls backward(), and nothing calls step(); or a "
+    "LightningModule has configure_optimizers() under another name",
     why="the gradients are computed and thrown away: the weights never change, and the loss stays where it began",
     instead="call optimizer.step() after the backward pass",
     silent_when="a function of another file is given the optimizer, the script works on .grad itself, or a framework "
@@ -36,9 +37,14 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#taking-an-optimization-step",
 )
 FIX = ""
+_MISSPELLED = frozenset(
+    ["configureoptimizer", "configuresoptimizer", "configuresoptimizers", "configureoptimisers", "configureoptimiser",
+     "configoptimizers", "configoptimizer", "configureoptim", "configureoptims", "configurateoptimizers"]
+)  # fmt: skip
 
 
 def find(script: Script) -> Iterator[Finding]:
+    yield from _misspelled(script)
     if uses_gradients(script, scaling=False) or is_hidden(script, "step"):
         return
     told: set[int] = set()
@@ -54,6 +60,25 @@ def find(script: Script) -> Iterator[Finding]:
                 f"gradients for {optimizer.name} are computed {where}, and nothing calls {optimizer.name}.step()",
                 [(one.node, "the gradients are reset here") for one in _resets(script, optimizer)[:1]],
             )
+
+
+def _misspelled(script: Script) -> Iterator[Finding]:
+    """A LightningModule whose configure_optimizers() has another name: its trainer makes no step at all."""
+    for one in script.classes:
+        bases = one.external_bases()
+        if "training_step" not in one.methods or not any(base.endswith("LightningModule") for base in bases):
+            continue
+        if len(bases) > 1 or one.method("configure_optimizers") is not None:
+            continue
+        for name, method in one.methods.items():
+            if name.lower().replace("_", "") in _MISSPELLED:
+                yield script.finding(
+                    CHECK,
+                    method,
+                    f"Lightning asks for configure_optimizers(), and {one.node.name} has {name}(): it trains nothing",
+                    [(one.methods["training_step"], "this computes gradients that no optimizer uses")],
+                    instead="call the method configure_optimizers",
+                )
 
 
 def _unused(script: Script) -> Iterator[tuple[Thing, list[Event]]]:
@@ -199,11 +224,22 @@ def _may_be(one: Thing | None, optimizer: Thing, reset: set[int]) -> bool:
         return False
     if one is None or one.kind != "optimizer" or one.is_same(optimizer):
         return True
+    if one.made is not None and one.made is optimizer.made:  # self.optimizer, as two methods see it
+        return True
     both = id(one) in reset and id(optimizer) in reset  # two that are used side by side are two
     return not both and not (one.sure and optimizer.sure)
 
 
 BAD = (
+    """
+import lightning as L
+import torch
+class Net(L.LightningModule):
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+    def configure_optimizer(self):  # expect
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+""",
     """
 for x, y in loader:
     loss = loss_fn(model(x), y)

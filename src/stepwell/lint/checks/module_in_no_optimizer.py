@@ -16,7 +16,7 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="a module with freshly made parameters takes part in the loss, and no optimizer of the script has its "
-    "parameters",
+    "parameters; or an optimizer is given the parameters of an object that nobody keeps",
     why="the module stays at its random start: everything before and behind it learns to work around noise",
     instead="add its parameters to the optimizer, or freeze it by requires_grad_(False) to say that it is meant",
     silent_when="the module is loaded, pretrained, frozen, put into eval mode, or any optimizer or call is not known",
@@ -38,6 +38,10 @@ _FIXED = re.compile(r"target|teacher|fixed|frozen|ema|vgg|lpips|clip|extract|per
 
 
 def find(script: Script) -> Iterator[Finding]:
+    in_place = list(_made_in_place(script))
+    yield from in_place
+    if in_place:
+        return  # the model that should have been given is the same mistake
     optimizers = list(script.made("optimizer"))
     steps = [event for event in script.of_kind("step") if event.target is not None]
     if not script.complete or not optimizers or not steps:
@@ -64,6 +68,26 @@ def find(script: Script) -> Iterator[Finding]:
                     [(backward.node, "its gradients are computed here"),
                      *((one.made, "not in this optimizer") for one in optimizers[:2] if one.made is not None)],
                 )  # fmt: skip
+
+
+def _made_in_place(script: Script) -> Iterator[Finding]:
+    """`SGD(Net().parameters())`: the parameters of an object that nobody keeps."""
+    local = {one.node.name for one in script.classes}
+    for optimizer in dict.fromkeys(script.made("optimizer")):
+        for node in ast.walk(optimizer.made) if optimizer.made is not None else ():
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            made = node.func.value
+            if node.func.attr not in ("parameters", "named_parameters") or not isinstance(made, ast.Call):
+                continue
+            name = ast.unparse(made.func).rsplit(".", 1)[-1]
+            if name in local or (name[:1].isupper() and script.full_name(made.func)):
+                yield script.finding(
+                    CHECK,
+                    node,
+                    f"the optimizer gets the parameters of a new {name}(), which nothing else uses",
+                    instead="make the model first, and give the optimizer the parameters of this model",
+                )
 
 
 def _is_left_out(script: Script, model: Thing, optimizers: list[Thing], backward: Event) -> bool:
@@ -106,6 +130,22 @@ class Encoder(nn.Module):
         return self.fc(x)
 """
 BAD = (
+    """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(9, 9)
+    def forward(self, x):
+        return self.fc(x)
+net = Net().cuda()
+optimizer = torch.optim.SGD(Net().parameters(), lr=0.01)  # expect
+for x, y in loader:
+    loss = loss_fn(net(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
     CHECK.example_bad.replace("Linear(784, 64)", "Linear(784, 64)  # expect"),
     _HEAD
     + _NETS

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint.analysis import Event, Loop, Script, Tensor
+from stepwell.lint.analysis.flow import graph
 from stepwell.lint.analysis.order import is_hidden
 
 CHECK = Check(
@@ -14,12 +15,12 @@ CHECK = Check(
     name="needless-retain-graph",
     severity="warning",
     certainty="certain",
-    looks_for="backward(retain_graph=True) in a loop with a single backward pass, where all of the graph is made "
-    "in the same round",
+    looks_for="backward(retain_graph=True) for a graph that no later backward pass goes through, and that is made in "
+    "the same round",
     why="the graph and its buffers stay alive until the next loss replaces them: twice the memory for "
     "activations, for nothing",
     instead="call backward() without retain_graph",
-    silent_when="anything is carried from round to round, there is a second backward pass or autograd.grad, or a "
+    silent_when="anything is carried from round to round, a second backward pass or autograd.grad may use the graph, or a "
     "part of the graph is not seen",
     example_bad="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
     "    loss = F.mse_loss(model(x), y)\n"
@@ -40,7 +41,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 event.node,
-                "the graph is kept after the only backward pass of a round, in which all of it is made",
+                "the graph is kept after the last backward pass through it, in the round in which all of it is made",
                 [(event.loops[-1].node, "the loop")],
                 fix=_fix(script, event, keyword),
             )
@@ -71,10 +72,10 @@ def _is_needless(script: Script, event: Event) -> bool:
     if len(event.call.keywords) + len(event.call.args) != 1 and event.by is None:
         return False
     loop = event.loops[-1]
-    backs = [one for one in event.loops[0].events() if one.kind in ("backward", "grad")]
+    others = [one for one in event.loops[0].events() if one.kind in ("backward", "grad") and one.node is not event.node]
     if (
         loop.implicit
-        or len(backs) != 1
+        or any(not _is_of_another_graph(one, event) for one in others)
         or ("autograd" in script.source and "grad(" in script.source.replace("_grad(", ""))
     ):
         return False
@@ -86,7 +87,18 @@ def _is_needless(script: Script, event: Event) -> bool:
         for one in loop.events()
     ):
         return False
-    return _is_made_inside(event.value, loop, event) and not _carried(loop, event)
+    alone = event.function is not loop.function
+    return _is_made_inside(event.value, loop, event) and (alone or not _carried(loop, event))
+
+
+def _is_of_another_graph(other: Event, event: Event) -> bool:
+    """Whether a backward pass goes through nothing of this one's graph, or comes before it in the same round."""
+    if other.kind != "backward" or not isinstance(other.value, Tensor) or not other.extra.get("known"):
+        return False
+    if other.loops == event.loops and other.order < event.order:
+        return True
+    assert isinstance(event.value, Tensor)
+    return not {id(one) for one in graph(event.value)} & {id(one) for one in graph(other.value)}
 
 
 def _prints(event: Event) -> bool:
@@ -97,14 +109,14 @@ def _prints(event: Event) -> bool:
 
 def _is_made_inside(loss: Tensor, loop: Loop, event: Event) -> bool:
     """Whether all of the graph of a loss is made in this round, by models that keep nothing."""
-    first, last = getattr(loop.node, "lineno", 0), getattr(loop.node, "end_lineno", 0)
-    plain = event.function is loop.function
+    around = loop.node if event.function is loop.function else event.function  # a function that the loop calls
+    first, last = getattr(around, "lineno", 0), getattr(around, "end_lineno", 0)
     for part in loss.history():
         if part.attached is False:
             continue
         if part.by in ("call", "list", "") or part.node is None:
             return False
-        if not plain or not first <= getattr(part.node, "lineno", 0) <= last:
+        if not first <= getattr(part.node, "lineno", 0) <= last:
             return False
         for model in part.models:
             if model.kind == "model" and not _keeps_nothing(

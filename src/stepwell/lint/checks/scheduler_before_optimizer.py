@@ -35,6 +35,7 @@ CHECK = Check(
 )
 FIX = "unsafe"
 _STEPS_NOT = re.compile(r"prepare|setup|init|dict|[gs]et_|train_test_split|load|save|print|log|watch|\w*state_dict")
+_LIKE = re.compile(r"^(self\.)?((exp_)?lr_?)?sched(uler)?$", re.I)
 # train(), agent.update(), self.train_epoch(); not progress.update() or net.train()
 _TRAINS = re.compile(
     r"^((self|\w*(trainer|agent|learner|engine|runner|solver|algo\w*))\.)?(\w*_)?(train|fit|update|step|"
@@ -68,7 +69,17 @@ _ONLY_BY_WAYS = Event("", ast.Pass())  # the order of the text does not tell
 
 
 def _is_meant(event: Event) -> bool:
-    return event.kind == "schedule" and event.name == "step" and of_torch(event.target)
+    return event.kind == "schedule" and event.name == "step" and (of_torch(event.target) or _is_as_torch(event))
+
+
+def _is_as_torch(event: Event) -> bool:
+    """Whether a scheduler from another file is used as those of torch are: `scheduler.step()`, once for an epoch."""
+    scheduler, call = event.target, event.call
+    if scheduler is None or scheduler.sure or scheduler.local is not None or scheduler.made is not None:
+        return False
+    if call is None or call.args or call.keywords or not _LIKE.match(receiver(event)):
+        return False
+    return not any(loop.role in ("batch", "step") for loop in event.loops)
 
 
 def _look(events: list[Event], first: dict[int, Event | None]) -> None:
@@ -119,6 +130,8 @@ def _next(after: list[Event], event: Event) -> Event | None:
     for one in after:
         if one.kind == "step" and one.target is not None and drives(scheduler, one.target) is not False:
             if scheduler.of and drives(scheduler, one.target) is None:
+                return None
+            if not of_torch(scheduler) and (one.function is not event.function or len(one.loops) <= len(event.loops)):
                 return None
             inside = event.loops[len(event.loops) - 1] if event.loops else None
             if inside is not None and inside not in one.loops:

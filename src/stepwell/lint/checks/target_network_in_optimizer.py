@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Event, Script, Thing
+from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.copies import copied
 
 CHECK = Check(
     code="SW504",
@@ -35,36 +36,15 @@ def find(script: Script) -> Iterator[Finding]:
             continue
         seen.add(id(optimizer))
         for model in optimizer.of:
-            copied = _copied(script, model) if len(optimizer.of) > 1 and _TARGET.search(model.name) else None
-            if copied is None or any(event.kind == "freeze" and event.is_on(model) for event in script.events):
+            source = copied(script, model) if len(optimizer.of) > 1 and _TARGET.search(model.name) else None
+            if source is None or any(event.kind == "freeze" and event.is_on(model) for event in script.events):
                 continue
             yield script.finding(
                 CHECK,
                 places[0].node,
                 f"{model.name} follows another network, and {optimizer.name or 'the optimizer'} updates it as well",
-                [(copied[0].node, f"{model.name} takes the weights of {copied[1].name} here")],
+                [(source[0].node, f"{model.name} takes the weights of {source[1].name} here")],
             )
-
-
-def _copied(script: Script, model: Thing) -> tuple[Event, Thing] | None:
-    """Where a model takes the weights of another one that the same optimizer has."""
-    for event in script.events:
-        if event.kind == "load_state" and event.target is not None and event.target.is_same(model):
-            for other in script.events:
-                if (
-                    other.kind == "other"
-                    and other.name == "state_dict"
-                    and other.target is not None
-                    and not other.target.is_same(model)
-                    and other.target.kind == "model"
-                    and getattr(other.node, "lineno", -1) == event.line
-                ):
-                    return event, other.target
-        if event.kind == "make" and event.target is not None and event.target.is_same(model):
-            origin = event.extra.get("copy")
-            if isinstance(origin, Thing):
-                return event, origin
-    return None
 
 
 _HEAD = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from itertools import pairwise
 
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Loop, Root, Script
+from stepwell.lint.analysis.accumulation import wasted
 from stepwell.lint.analysis.relations import may_reset, may_touch, updates
 
 CHECK = Check(
@@ -15,7 +17,8 @@ CHECK = Check(
     name="zero-grad-between",
     severity="error",
     certainty="certain",
-    looks_for="gradients are reset after backward() and before the step that should use them",
+    looks_for="gradients are reset after backward() and before the step that should use them, or for every batch where "
+    "the step comes for every n-th",
     why="the step sees no gradient: with gradients at None it does nothing at all, and momentum and decay alone move "
     "the weights otherwise",
     instead="call zero_grad() before backward(), or after step()",
@@ -45,6 +48,26 @@ def find(script: Script) -> Iterator[Finding]:
                         [(backward.node, "gradients are computed"), (step.node, "the step finds none")],
                         fix=_fix(script, zero, backward),
                     )
+
+
+    yield from _of_accumulation(script, seen)
+
+
+def _of_accumulation(script: Script, seen: set[int]) -> Iterator[Finding]:
+    """A reset for every batch, where the step comes for every n-th."""
+    for places in wasted(script):
+        one = places[0]
+        if id(one.zero.node) not in seen:
+            seen.add(id(one.zero.node))
+            every = ast.unparse(one.every)
+            yield script.finding(
+                CHECK,
+                one.zero.node,
+                f"this resets the gradients in every round, and the step of line {one.step.line} comes only once in "
+                f"{every} rounds: it sees the gradient of one batch",
+                [(one.backward.node, "gradients are computed in every round"), (one.step.node, f"one step in {every}")],
+                instead="call zero_grad() right after the step, in the same branch",
+            )
 
 
 def _matters(event: Event) -> bool:
@@ -79,10 +102,15 @@ def _between(way: list[Event]) -> Iterator[tuple[Event, Event, Event]]:
                 if zero is not None and _is_for(event, step):
                     yield zero, event, step
                 break
-            if may_reset(event, step.target) and (
-                event.target is None or event.target.kind != "model" or updates(step.target, event.target)
-            ):
+            if may_reset(event, step.target) and _is_of(event, step):
                 zero = event
+
+
+def _is_of(zero: Event, step: Event) -> bool:
+    """Whether a reset is of all that the step uses: `p.grad = None` for some parameters keeps the others."""
+    if zero.target is None:
+        return any(updates(step.target, one) for one in zero.targets) or not step.loops
+    return zero.target.kind != "model" or bool(updates(step.target, zero.target))
 
 
 def _is_for(backward: Event, step: Event) -> bool:
@@ -125,6 +153,31 @@ class T:
         self.optimizer.zero_grad()  # expect
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
+""",
+    """
+for i, (x, y) in enumerate(loader):
+    optimizer.zero_grad()  # expect
+    loss = loss_fn(model(x), y) / args.accumulation_steps
+    loss.backward()
+    if (i + 1) % args.accumulation_steps == 0:
+        optimizer.step()
+""",
+    """
+for step, batch in enumerate(loader):
+    optimizer.zero_grad(set_to_none=True)  # expect
+    with autocast():
+        loss = model(batch).mean()
+    if scaler:
+        scaler.scale(loss / grad_accum_steps).backward()
+    else:
+        (loss / grad_accum_steps).backward()
+    if global_step % grad_accum_steps == 0:
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+    global_step += 1
 """,
     """
 for i, batch in enumerate(loader):
@@ -170,5 +223,46 @@ for i, (x, y) in enumerate(loader):
     if i % 2 == 1:
         optimizer.step()
         optimizer.zero_grad()
+""",
+    """
+for i, (x, y) in enumerate(loader):
+    need_update = (i + 1) % accum_steps == 0
+    loss_fn(model(x), y).backward()
+    if need_update:
+        optimizer.step()
+    if not need_update:
+        continue
+    optimizer.zero_grad()
+""",
+    """
+import torch
+class SAM(torch.optim.Optimizer):
+    def first_step(self):
+        self.zero_grad()
+    def second_step(self):
+        self.base_optimizer.step()
+    @torch.no_grad()
+    def step(self, closure=None):
+        closure = torch.enable_grad()(closure)
+        self.first_step()
+        closure()
+        self.second_step()
+for x, y in loader:
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        return loss
+    loss = closure()
+    optimizer.step(closure)
+""",
+    """
+for x, y in loader:
+    policy.optimizer.zero_grad()
+    value_loss = loss_fn(policy(x), y)
+    value_loss.backward()
+    for param in shared_parameters:
+        param.grad = None
+    policy.optimizer.step()
 """,
 )
