@@ -67,8 +67,10 @@ def _unknown_attribute(run: Interpreter, node: ast.Attribute) -> Value:
 
 def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> Value:
     name = node.attr
-    if owner.attributes.get(name) is not None:  # one of which nothing is known is as good as its name
-        return owner.attributes[name]
+    before = owner.attributes.get(name)
+    later = isinstance(before, Constant) and before.value is None and kind_of_name(name) != ""  # None until it is set
+    if before is not None and not later:  # one of which nothing is known is as good as its name
+        return before
     if owner.local is not None:
         method = owner.local.method(name)
         if method is not None:

@@ -13,7 +13,7 @@ CHECK = Check(
     code="SW304",
     name="clip-inside-accumulation",
     severity="warning",
-    certainty="likely",
+    certainty="certain",
     looks_for="gradients are clipped after every batch, and a step is made for every n-th batch only",
     why="a sum of some batches is clipped again and again: the first batches of a group weigh less than the last, "
     "and the norm of the whole is not what the threshold says",

@@ -83,7 +83,11 @@ def _is_wrong(script: Script, one: Evaluation) -> bool:
     mode, function = one.mode, one.forward.function
     if mode is None or mode.kind != "train" or mode.function is not function or function is None:
         return False
-    if one.root.framework or one.forward.no_grad is not True or _WANTED.search(script.source):
+    if one.root.framework or _WANTED.search(script.source):
+        return False
+    undone = any(event.kind == "eval" and event.function is function and event.order < mode.order
+                 for event in one.root.events)  # fmt: skip
+    if one.forward.no_grad is not True and not undone:
         return False
     return bool(NAMED.search(getattr(function, "name", ""))) and mode.order < one.forward.order
 

@@ -70,7 +70,7 @@ def _backward(event: Event, backwards: list[Event]) -> Event | None:
     parts = ("loss",) if "list" in event.extra else ("loss", "call", "mean", "sum", "+", "*")
     for back in backwards:
         assert isinstance(back.value, Tensor)
-        own = id(back.value) in history
+        own = id(back.value) in history or _is_moved(event.value, back.value)
         if not own and any(id(part) in history and part.by in parts for part in back.value.history()):
             own = (
                 event.value.by != "model"
@@ -80,6 +80,11 @@ def _backward(event: Event, backwards: list[Event]) -> Event | None:
         if own and back.loops and back.loops[-1] in event.loops:
             return back
     return None
+
+
+def _is_moved(value: Tensor, loss: Tensor) -> bool:
+    """Whether a value is the loss itself, on another device or in another type."""
+    return value.by == "loss" and any(one.by == "loss" and one.parts == value.parts for one in loss.history())
 
 
 def _words(event: Event) -> str:
@@ -114,6 +119,18 @@ def _fix(script: Script, event: Event) -> Fix | None:
 
 BAD = (
     CHECK.example_bad.replace("total += loss", "total += loss  # expect").replace("for x", "total = 0\nfor x"),
+    """
+def train(model, loader, optimizer, criterion, scaler):
+    total = torch.tensor(0.0)
+    for x, y in loader:
+        loss = criterion(model(x), y)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        total += loss.cpu()  # expect
+    return total.item() / len(loader)
+""",
     """
 losses = []
 for x, y in loader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding, Fix
@@ -28,6 +29,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
 )
 FIX = "unsafe"
+_ADJUSTS = re.compile(r"(^|[._])(adjust|set|update|get|change|decay)_?(the_)?(lr|learning_?rate)(_|$)|learning_?rate$", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -54,7 +56,7 @@ def _is_never_reset(script: Script, step: Event) -> bool:
         return False
     outermost = step.loops[0]
     for event in outermost.events():
-        if may_reset(event, optimizer) or may_touch(event, optimizer):
+        if may_reset(event, optimizer) or (may_touch(event, optimizer) and not _ADJUSTS.search(event.name)):
             return False
         if event.kind == "unknown" and any(word in event.name.lower() for word in ("zero", "reset_grad", "clear_grad")):
             return False
@@ -99,6 +101,20 @@ for epoch in range(3):
         loss = ((model(x) - y) ** 2).mean()
         loss.backward()
         opt.step()  # expect
+""",
+    """
+import torch
+from helpers import adjust_learning_rate
+def train_one_epoch(model, loader, opt):
+    for x, y in loader:
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        opt.step()  # expect
+model = torch.nn.Linear(2, 1)
+opt = torch.optim.Adam(model.parameters())
+for epoch in range(9):
+    adjust_learning_rate(opt, epoch)
+    train_one_epoch(model, loader, opt)
 """,
     """
 def train(model, loader, optimizer, criterion):
