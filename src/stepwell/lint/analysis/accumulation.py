@@ -12,8 +12,9 @@ from stepwell.lint.analysis.order import is_training, may_concern, models_of, wa
 from stepwell.lint.analysis.relations import may_reset
 from stepwell.lint.analysis.script import Script
 
-
-_MICRO = re.compile(r"accum|micro|grad_?steps|n_acc|acc_steps|update_(freq|every|interval|steps)|iter_size|virtual", re.I)
+_MICRO = re.compile(
+    r"accum|micro|grad_?steps|n_acc|acc_steps|update_(freq|every|interval|steps)|iter_size|virtual", re.I
+)
 
 
 @dataclass(eq=False)

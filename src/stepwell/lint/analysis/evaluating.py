@@ -103,7 +103,11 @@ def _evaluation(
     if gradients.search(text_of(script, where)) or _forward_needs_gradients(script, model):
         return None
     name = getattr(event.function, "name", "")
-    named = bool(NAMED.search(name) or is_evaluation(event.flags) or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant("")))))
+    named = bool(
+        NAMED.search(name)
+        or is_evaluation(event.flags)
+        or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant(""))))
+    )
     return Evaluation(root, event, loop, model, _mode(event, model, modes), named)
 
 

@@ -217,8 +217,12 @@ def _if_expression(run: Interpreter, node: ast.IfExp) -> Value:
 
 def _bool(run: Interpreter, node: ast.BoolOp) -> Value:
     found: Value = None
+    last: Value = None
     for one in node.values:
-        found = joined(found, value(run, one))
+        last = value(run, one)
+        found = joined(found, last)
+    if isinstance(node.op, ast.And) and isinstance(last, Thing) and last.kind in ("no_grad", "set_grad", "grad"):
+        return last  # with model.eval() and torch.no_grad():
     return found
 
 

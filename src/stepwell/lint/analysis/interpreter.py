@@ -17,7 +17,7 @@ from stepwell.lint.analysis.assignments import Names
 from stepwell.lint.analysis.attributes import bind_parameters
 from stepwell.lint.analysis.events import Block, Branch, Call, Event, Jump, Loop
 from stepwell.lint.analysis.interest import Interest
-from stepwell.lint.analysis.phases import deciding, decided, mark_parameters, phase_of, phases
+from stepwell.lint.analysis.phases import decided, deciding, mark_parameters, phase_of, phases
 from stepwell.lint.analysis.roles import role_of
 from stepwell.lint.analysis.scope import Scope, class_of, imported
 from stepwell.lint.analysis.syntax import added_to, is_main, may_guard, test_of

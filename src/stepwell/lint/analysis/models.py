@@ -23,9 +23,9 @@ def model_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, give
         if method is not None:
             return run.call(Function(method, owner.local.scope, owner), node, given.values, given.hidden)
     if name in ("train", "eval"):
-        mode = given.get(0, "mode")
-        is_known = isinstance(mode, Constant) and mode.known
-        off = name == "train" and isinstance(mode, Constant) and is_known and not mode.value
+        value = given.get(0, "mode")
+        is_known = isinstance(value, Constant) and value.known
+        off = name == "train" and isinstance(value, Constant) and is_known and not value.value
         known_mode = is_known or argument(node, 0, "mode") is None
         run.emit("eval" if off else name, node, owner, call=node, extra={"known": known_mode})
         return owner

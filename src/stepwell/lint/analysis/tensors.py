@@ -17,7 +17,7 @@ def computed(by: str, node: ast.AST, parts: tuple[Tensor, ...]) -> Tensor:
 
 def detached(node: ast.AST, of: Tensor | None = None, by: str = "detach") -> Tensor:
     """A tensor without a graph."""
-    return Tensor(False, by, (), (), node)
+    return Tensor(False, by, (), (), node, cut_from=of)
 
 
 def parameters_of(values: list[Value], node: ast.AST) -> Thing:

@@ -92,6 +92,7 @@ class Tensor:
     node: ast.AST | None = None
     criterion: Thing | None = None
     inner: Tensor | None = None  # of a model of the file: what its forward returns
+    cut_from: Tensor | None = None  # of a detached one: what it was before
 
     def history(self) -> Iterator[Tensor]:
         """This tensor and all that it was computed from, as far as the graph reaches."""

@@ -14,7 +14,8 @@ CHECK = Check(
     name="detached-loss",
     severity="error",
     certainty="certain",
-    looks_for="backward() is called on loss.item(), loss.data, loss.detach() or a new tensor made from the loss",
+    looks_for="backward() is called on loss.item(), loss.data, loss.detach() or a new tensor made from the loss; or a "
+    "term of the loss compares an output that was detached",
     why="there is no way from there to the weights: backward() raises, or, where the new tensor requires gradients, "
     "computes none for the model, so that nothing is learned",
     instead="call backward() on the loss itself, and detach copies for logging only",
@@ -24,6 +25,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.detach.html",
 )
 FIX = ""
+_SUMS = frozenset(["+", "-", "*", "/", "mean", "sum", "scaled"])
 _CUT = re.compile(r"\.(item|detach|tolist|numpy|cpu\(\)\.numpy)\(\)|\.data\b|loss", re.I)
 _NEW = ("tensor", "as_tensor", "Variable", "from_numpy", "FloatTensor", "Tensor", "DoubleTensor")
 
@@ -38,6 +40,43 @@ def find(script: Script) -> Iterator[Finding]:
             + ("" if same else f", in line {getattr(cut, 'lineno', 0)}"),
             [] if same else [(cut, "the graph is cut here")],
         )
+
+    for places in script.places("backward"):
+        terms = [_dead_term(event) for event in places]
+        first = terms[0]
+        if first is not None and all(one is not None for one in terms):
+            term, output = first
+            yield script.finding(
+                CHECK,
+                term.node or places[0].node,
+                "this term of the loss has no graph: what it compares was detached",
+                [(output.node or places[0].node, "the graph is cut here"), (places[0].node, "the sum goes backward")],
+                instead="compute the term from the output itself, and detach copies for logging only",
+            )
+
+
+def _dead_term(event: Event) -> tuple[Tensor, Tensor] | None:
+    """(term, detached output) of a sum that is differentiated, where the term cannot move any weight."""
+    if not isinstance(event.value, Tensor) or event.value.attached is not True:
+        return None
+    todo, seen = [event.value], set()
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one.by in _SUMS:
+            todo += one.parts
+        elif one.by == "loss" and one.attached is False and one.parts:
+            cut = next((part for part in one.history() if _is_output(part.cut_from)), None)
+            if cut is not None and all(part.attached is False for part in one.history()):
+                return one, cut
+    return None
+
+
+def _is_output(tensor: Tensor | None) -> bool:
+    """Whether a model has computed a tensor, with its graph."""
+    return tensor is not None and tensor.attached is True and any(one.kind == "model" for one in tensor.models)
 
 
 def _cut(event: Event) -> ast.AST | None:
@@ -96,6 +135,21 @@ def _of_loss(node: ast.AST) -> bool:
 
 
 BAD = (
+    """
+import torch
+from torch import nn
+G, D = nn.Linear(4, 4), nn.Linear(4, 1)
+opt_g = torch.optim.Adam(G.parameters())
+bce, l1, ones = nn.BCEWithLogitsLoss(), nn.L1Loss(), torch.ones(4, 1)
+for x, real in loader:
+    fake = G(x)
+    answer = D(fake).detach()
+    adversarial = bce(answer, ones)  # expect
+    total = 50 * l1(fake, real) + adversarial
+    opt_g.zero_grad()
+    total.backward()
+    opt_g.step()
+""",
     "import torch\n" + CHECK.example_bad.replace("backward()", "backward()  # expect"),
     """
 for x, y in loader:
@@ -143,6 +197,17 @@ for x, y in loader:
 """,
 )
 GOOD = (
+    """
+import torch
+for x, y in loader:
+    out = model(x)
+    with torch.no_grad():
+        goal = teacher(x)
+    loss = criterion(out, y) + 0.5 * criterion(out, goal) + model.penalty()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
     CHECK.example_good,
     """
 for x, y in loader:

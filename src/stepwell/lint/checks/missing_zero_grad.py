@@ -29,7 +29,9 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
 )
 FIX = "unsafe"
-_ADJUSTS = re.compile(r"(^|[._])(adjust|set|update|get|change|decay)_?(the_)?(lr|learning_?rate)(_|$)|learning_?rate$", re.I)
+_ADJUSTS = re.compile(
+    r"(^|[._])(adjust|set|update|get|change|decay)_?(the_)?(lr|learning_?rate)(_|$)|learning_?rate$", re.I
+)
 
 
 def find(script: Script) -> Iterator[Finding]:

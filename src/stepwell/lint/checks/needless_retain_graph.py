@@ -20,8 +20,8 @@ CHECK = Check(
     why="the graph and its buffers stay alive until the next loss replaces them: twice the memory for "
     "activations, for nothing",
     instead="call backward() without retain_graph",
-    silent_when="anything is carried from round to round, a second backward pass or autograd.grad may use the graph, or a "
-    "part of the graph is not seen",
+    silent_when="anything is carried from round to round, a second backward pass or autograd.grad may use the "
+    "graph, or a part of the graph is not seen",
     example_bad="model = nn.Linear(2, 1)\nfor x, y in loader:\n    optimizer.zero_grad()\n"
     "    loss = F.mse_loss(model(x), y)\n"
     "    loss.backward(retain_graph=True)\n    optimizer.step()",

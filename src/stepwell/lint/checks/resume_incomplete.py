@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Event, Many, Script, argument
+from stepwell.lint.analysis import Event, Many, Script, Thing, argument
 from stepwell.lint.analysis.evaluating import text_of
 from stepwell.lint.analysis.relations import may_touch
 
@@ -16,8 +16,8 @@ CHECK = Check(
     name="resume-incomplete",
     severity="error",
     certainty="certain",
-    looks_for="a checkpoint of this file holds the state of the optimizer, and where training is resumed the "
-    "optimizer never loads it",
+    looks_for="where training is resumed, the optimizer never loads the state that a checkpoint of this file holds, "
+    "or the checkpoint holds the epoch and no state of the optimizer",
     why="momentum and second moments begin again: the first updates after the resume are wrong, and the loss jumps",
     instead='load it: optimizer.load_state_dict(checkpoint["optimizer"])',
     silent_when="the weights are loaded to evaluate or to fine-tune (no epoch is read, nothing says resume), or a "
@@ -41,6 +41,7 @@ for epoch in range(start, 90):
 )
 FIX = ""
 _OPTIMIZER = re.compile(r"(^|[^a-z])(optim|opt($|[^a-z])|optimizer)", re.I)
+_EPOCH = re.compile(r"^(start_?|last_?|cur(rent)?_?)?epochs?$", re.I)
 _RESUME = re.compile(r"resum|continue_?(train|from)|start_?epoch|last_?epoch|restor", re.I)
 _LOADS = re.compile(r"load|restore|resume|setup|prepare|initiali[sz]e", re.I)
 
@@ -49,9 +50,24 @@ def find(script: Script) -> Iterator[Finding]:
     if "load_state_dict" not in script.source or "torch.load" not in script.source:
         return
     saved = _saved(script)
-    if saved is None or _loads_optimizer(script):
+    if _loads_optimizer(script):
+        return
+    if saved is None:
+        yield from _never_saved(script)
         return
     save, key = saved
+    for event, model in _resumes(script, save):
+        yield script.finding(
+            CHECK,
+            event.node,
+            f"training is resumed from a checkpoint, and the optimizer that it holds ({key!r}) is never loaded",
+            [(save.node, "the optimizer is saved here"), (model.node, "only this is loaded")],
+        )
+        return
+
+
+def _resumes(script: Script, save: Event) -> Iterator[tuple[Event, Event]]:
+    """(load, what of it goes into a model) where a training goes on."""
     seen: set[int] = set()
     for event in script.of_kind("load"):
         if id(event.node) in seen or not (_is_own_file(save, event) or _is_resumed(script, event)):
@@ -60,15 +76,39 @@ def find(script: Script) -> Iterator[Finding]:
         model = next(
             (one for one in script.of_kind("load_state") if _is_near(one, event) and _is_of(script, one, event)), None
         )
-        if model is None:
-            continue
-        yield script.finding(
-            CHECK,
-            event.node,
-            f"training is resumed from a checkpoint, and the optimizer that it holds ({key!r}) is never loaded",
-            [(save.node, "the optimizer is saved here"), (model.node, "only this is loaded")],
-        )
+        if model is not None:
+            yield event, model
+
+
+def _never_saved(script: Script) -> Iterator[Finding]:
+    """A checkpoint that holds the epoch, from which the training goes on, and not the optimizer."""
+    optimizer = next((one for one in script.made("optimizer") if _has_state(script, one)), None)
+    if optimizer is None or optimizer.made is None:
         return
+    for save in script.of_kind("save"):
+        keys = save.value.keys if isinstance(save.value, Many) and save.value.whole else None
+        epoch = next((key for key in keys or () if isinstance(key, str) and _EPOCH.match(key)), None)
+        if epoch is None:
+            continue
+        for event, model in _resumes(script, save):
+            if any(_reads_epoch(line, _name_of(script, event)) for line in script.lines):
+                yield script.finding(
+                    CHECK,
+                    event.node,
+                    f"training goes on at the saved {epoch}, and the checkpoint holds no state of the optimizer",
+                    [(save.node, "the optimizer is not saved here"), (model.node, "only the weights are loaded")],
+                    instead="save optimizer.state_dict() (and that of the scheduler) beside the weights, and load both",
+                )
+                return
+
+
+def _has_state(script: Script, optimizer: Thing) -> bool:
+    """Whether a new optimizer lacks something that the old one had: momentum, or second moments."""
+    last = optimizer.cls.rsplit(".", 1)[-1]
+    if not optimizer.sure or not optimizer.cls.startswith("torch.optim."):
+        return False
+    momentum = optimizer.argument(2, "momentum")
+    return last != "SGD" or (momentum is not None and script.literal(momentum) != 0)
 
 
 def _saved(script: Script) -> tuple[Event, str] | None:
@@ -230,7 +270,23 @@ def _resume(code: str) -> str:
     return _TRAIN.replace("for epoch", f"{code.strip()}\nfor epoch") + _SAVE
 
 
+_ONLY_NET = """
+import torch
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+start_epoch = 0
+if args.resume:
+    checkpoint = torch.load("ckpt.pth")  # expect
+    net.load_state_dict(checkpoint["net"])
+    start_epoch = checkpoint["epoch"]
+for epoch in range(start_epoch, start_epoch + 200):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(net(x), y).backward()
+        optimizer.step()
+    torch.save({"net": net.state_dict(), "acc": acc, "epoch": epoch}, "ckpt.pth")
+"""
 BAD = (
+    _ONLY_NET,
     "import torch\n"
     + CHECK.example_bad.replace('"last.pt")\n    model', '"last.pt")  # expect\n    model').replace(
         "train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"
@@ -283,6 +339,8 @@ main()
 """,
 )
 GOOD = (
+    _ONLY_NET.replace(", momentum=0.9", "").replace("  # expect", ""),
+    _ONLY_NET.replace('    start_epoch = checkpoint["epoch"]\n', "").replace("  # expect", ""),
     "import torch\n"
     + CHECK.example_good.replace("train(model, optimizer)", "loss(model).backward()\n    optimizer.step()"),
     _resume('model.load_state_dict(torch.load("pretrained.pt"))\nstart = 0'),

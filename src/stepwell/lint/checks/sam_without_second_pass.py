@@ -31,6 +31,7 @@ CHECK = Check(
     reference="https://arxiv.org/abs/2010.01412",
 )
 FIX = ""
+_ASKS = re.compile(r"sam|__class__|isinstance|type\(|first_step", re.I)  # whether this optimizer is SAM
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -59,6 +60,7 @@ def _is_bare(event: Event) -> bool:
         or event.by is not None
         or not optimizer.sure
         or optimizer.either
+        or any(branch.test is not None and _ASKS.search(branch.test) for branch, _ in event.branches)
     ):
         return False
     return optimizer.cls.rsplit(".", 1)[-1] in ("SAM", "ASAM") and (
@@ -135,6 +137,21 @@ train(model, loader, optimizer)
 """,
 )
 GOOD = (
+    """
+from sam import SAM
+optimizer = SAM(model.parameters(), base_optimizer=torch.optim.SGD, lr=0.1)
+for x, y in loader:
+    loss = loss_fn(model(x), y)
+    if optimizer.__class__.__name__ == "SAM":
+        loss.backward()
+        optimizer.first_step(zero_grad=True)
+        loss_fn(model(x), y).backward()
+        optimizer.second_step(zero_grad=True)
+    else:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+""",
     "import torch\nfrom sam import SAM\n" + CHECK.example_good,
     _HEAD + "for x, y in loader:\n    def closure():\n        loss = loss_fn(model(x), y)\n        loss.backward()\n  "
     "      return loss\n"

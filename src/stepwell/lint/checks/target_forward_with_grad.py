@@ -18,7 +18,7 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="the loss of a network depends, with its graph, on a copy of this network (a target network, a teacher "
-    "that is an average) which no optimizer updates",
+    "that is an average) which no optimizer updates, or on a target of temporal differences that the network computes",
     why="backward() goes through the copy as well and fills gradients that nobody uses or clears: more time and "
     "memory in every step, and a wrong update as soon as anybody hands the copy to an optimizer",
     instead="compute the target under torch.no_grad(), or detach it",
@@ -35,6 +35,7 @@ CHECK = Check(
 )
 FIX = ""
 _TARGET = re.compile(r"(^|[._])(target|tgt|targ|teacher|ema|momentum)|(target|ema|teacher)($|[._])", re.I)
+_GAMMA = re.compile(r"\b(self\.|args\.|cfg\.|\w+\.)*(gamma|discount(_?factor|_?rate)?)\b", re.I)
 _META = re.compile(r"create_graph|functional_call|fast_weights|inner_loop|\bmaml\b|higher\.", re.I)
 
 
@@ -43,6 +44,13 @@ def find(script: Script) -> Iterator[Finding]:
         return  # something is frozen: which of the networks is not always to be seen
     if re.search(r"\.grad\b", script.source.replace("torch.autograd.grad", "")) or _META.search(script.source):
         return
+    for event, given in _bootstraps(script):
+        yield script.finding(
+            CHECK,
+            given,
+            "the target of the loss is computed by the network that learns, with its graph",
+            [(event.node, "the gradient of this loss moves the target as well")],
+        )
     told: set[int] = set()
     for places in script.places("backward"):
         found = [_target(script, event) for event in places]
@@ -80,6 +88,38 @@ def _target(script: Script, back: Event) -> tuple[Event, Thing, Thing] | None:
         if any(_is_of(model, original) and not _is_of(model, copy) for _, model in made):
             return forward, copy, original
     return None
+
+
+def _bootstraps(script: Script) -> Iterator[tuple[Event, ast.AST]]:
+    """(loss, target) where a network learns toward a target that it computes itself, with its graph: the gamma in
+    the target says that it is a value of the next state."""
+    for places in script.places("loss"):
+        event = places[0]
+        if event.call is None or len(event.call.args) < 2 or not isinstance(event.value, Tensor):
+            continue
+        sides = [(one, script.resolved(one)) for one in event.call.args[:2]]
+        for index, (given, assigned) in enumerate(sides):
+            if assigned is None or not _GAMMA.search(ast.unparse(assigned)):
+                continue
+            other = sides[1 - index][1]
+            if (
+                other is not None
+                and not _GAMMA.search(ast.unparse(other))
+                and all(_is_bootstrap(one, assigned) for one in places)
+            ):
+                yield event, given
+                break
+
+
+def _is_bootstrap(event: Event, assigned: ast.expr) -> bool:
+    """Whether both sides of a loss come from one network, with graphs."""
+    if not isinstance(event.value, Tensor) or event.no_grad is not False:
+        return False
+    target = next((one for one in event.value.history() if one.node is assigned), None)
+    others = [one for one in event.value.parts if target is not None and one is not target]
+    if target is None or target.attached is not True or not others:
+        return False
+    return any(one in other.models for one in target.models if one.kind == "model" for other in others)
 
 
 def _call_in(forward: Event, back: Event) -> ast.AST:
@@ -126,6 +166,22 @@ from torch.optim import Adam
 net = nn.Linear(4, 2)
 """
 BAD = (
+    """
+import torch
+class Agent:
+    def __init__(self):
+        self.Q = torch.nn.Linear(8, 4)
+        self.optimizer = torch.optim.Adam(self.Q.parameters())
+        self.loss = torch.nn.MSELoss()
+    def learn(self, states, rewards, new_states, actions, index):
+        self.optimizer.zero_grad()
+        q_eval = self.Q(states)[index, actions]
+        q_next = self.Q(new_states)
+        q_target = rewards + self.gamma * torch.max(q_next, dim=1)[0]
+        loss = self.loss(q_target, q_eval)  # expect
+        loss.backward()
+        self.optimizer.step()
+""",
     _HEAD + CHECK.example_bad.replace("max(1).values\n    loss", "max(1).values  # expect\n    loss"),
     """
 import torch

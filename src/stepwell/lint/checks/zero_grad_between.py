@@ -49,7 +49,6 @@ def find(script: Script) -> Iterator[Finding]:
                         fix=_fix(script, zero, backward),
                     )
 
-
     yield from _of_accumulation(script, seen)
 
 
