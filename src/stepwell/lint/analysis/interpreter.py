@@ -14,10 +14,10 @@ from typing import Any
 
 from stepwell.lint.analysis import expressions
 from stepwell.lint.analysis.assignments import Names
-from stepwell.lint.analysis.attributes import bind_parameters
-from stepwell.lint.analysis.events import Block, Branch, Call, Event, Jump, Loop
+from stepwell.lint.analysis.events import Block, Branch, Event, Jump, Loop
+from stepwell.lint.analysis.following import follow
 from stepwell.lint.analysis.interest import Interest
-from stepwell.lint.analysis.phases import decided, deciding, mark_parameters, phase_of, phases
+from stepwell.lint.analysis.phases import decided, deciding, phase_of, phases
 from stepwell.lint.analysis.roles import role_of
 from stepwell.lint.analysis.scope import Scope, class_of, imported
 from stepwell.lint.analysis.syntax import added_to, is_main, may_guard, test_of
@@ -35,8 +35,6 @@ from stepwell.lint.analysis.values import (
     things,
 )
 
-DEEPEST = 7  # calls inside calls that are followed
-SHALLOW = 4  # as far as the last one does nothing but compute
 _GUARDS = {"no_grad": True, "grad": False, "set_grad": None}
 STATEMENTS = 20_000  # that are gone through for one file; calls after these are not followed
 
@@ -357,52 +355,4 @@ class Interpreter(Names):
 
     def call(self, function: Function, node: ast.AST, given: dict[str | int, Value], hidden: bool = False) -> Value:
         """Follow a call. `given`: position or keyword -> value; `hidden`: more is given by * or **."""
-        body = function.node
-        if isinstance(body, ast.Lambda):
-            return self._call_lambda(function, body, given)
-        plain = body not in self.interest
-        if id(body) in self.running or len(self.running) >= (SHALLOW if plain else DEEPEST) or self.left <= 0:
-            targets = tuple(one for value in (*given.values(), function.owner) for one in things(value))
-            self.emit("unknown", node, name=body.name, targets=targets)
-            return None
-        saved = (
-            self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block, self.flags
-        )  # fmt: skip
-        if not self.quiet:
-            self.entered[id(body)] = self.entered.get(id(body), 0) + 1
-        self.scope = Scope(function.scope)
-        self.frames, self.running = (*self.frames, node), (*self.running, id(body))
-        self.function, self.returned = body, []
-        call = Call(node, body)
-        self.block = call.body
-        bind_parameters(self, function, given, hidden)
-        mark_parameters(self, function, given, hidden)
-        for decorator in body.decorator_list:
-            guard = expressions.guard_of(self, decorator)
-            if guard:
-                self.no_grad = None if guard == "maybe" else guard == "no_grad"
-        self.run(body.body)
-        result: Value = None
-        for index, value in enumerate(self.returned):
-            result = value if index == 0 else joined(result, value)
-        (
-            self.scope, self.frames, self.running, self.no_grad, self.function, self.returned, self.block, self.flags
-        ) = saved  # fmt: skip
-        if self.lasts:
-            self.no_grad, self.lasts = self.lasting, bool(self.frames)
-        if call.body and not self.quiet:
-            self.block.append(call)
-        if self.interest.is_generator(body):
-            return Thing("loader", body.name, sure=False)
-        return result
-
-    def _call_lambda(self, function: Function, body: ast.Lambda, given: dict[str | int, Value]) -> Value:
-        if len(self.running) >= DEEPEST or id(body) in self.running:
-            return None
-        saved = self.scope, self.running
-        self.scope, self.running = Scope(function.scope), (*self.running, id(body))
-        for index, one in enumerate(body.args.args):
-            self.scope.names[one.arg] = given.get(index, given.get(one.arg))
-        result = self.value(body.body)
-        self.scope, self.running = saved
-        return result
+        return follow(self, function, node, given, hidden)

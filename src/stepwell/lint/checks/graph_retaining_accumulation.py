@@ -84,7 +84,12 @@ def _backward(event: Event, backwards: list[Event]) -> Event | None:
 
 def _is_moved(value: Tensor, loss: Tensor) -> bool:
     """Whether a value is the loss itself, on another device or in another type."""
-    return value.by == "loss" and any(one.by == "loss" and one.parts == value.parts for one in loss.history())
+    name = getattr(getattr(value.node, "func", None), "attr", "")
+    return (
+        value.by == "loss"
+        and name in ("cpu", "to", "cuda", "float", "double")
+        and any(one.by == "loss" and one.parts == value.parts for one in loss.history())
+    )
 
 
 def _words(event: Event) -> str:
