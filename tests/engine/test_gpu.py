@@ -22,6 +22,7 @@ SIGNATURE = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # three minutes of one quiet core
 def test_kernels_in_the_interpreter() -> None:
     folder = Path(__file__).parents[1] / "interpreter"
     run = subprocess.run(
