@@ -28,7 +28,6 @@ FAULTS = {
         "lr-1000-low",
         "init-large",
         "labels-constant",
-        "labels-shifted",
         "labels-shuffled",
         "batch-too-small",
         "decay-strong",
@@ -143,15 +142,13 @@ class Trainer:
         return 0.55 + 0.45 * math.cos(math.pi * min(step / STEPS, 1))
 
     def batch(self, size):
-        starts = torch.randint(len(self.text) - 34, (size, 1))
-        window = self.text[starts + torch.arange(34)]
+        starts = torch.randint(len(self.text) - 33, (size, 1))
+        window = self.text[starts + torch.arange(33)]
         x, y = window[:, :32], window[:, 1:33]
         if self.fault == "labels-constant":
             y = torch.full_like(y, 32)
         elif self.fault == "labels-shuffled":
             y = y[torch.randperm(size)]
-        elif self.fault == "labels-shifted":
-            y = window[:, 2:]
         return x, y
 
     @torch.no_grad()

@@ -33,11 +33,10 @@ FAULTS = {
         "dead-relu",
         "betas-swapped",
         "decay-strong",
-        "bf16-lost",
         "leak",
     ],
     "vae": ["lr-300x", "fp16-overflow", "no-zero-grad", "lr-1000-low"],
-    "sgd": ["clip-always", "lr-100-low", "no-zero-grad", "accumulation-sum", "momentum-0.999", "lr-30x"],
+    "sgd": ["clip-always", "lr-100-low", "no-zero-grad", "momentum-0.999", "lr-30x"],
     "logits": ["log-zero", "lr-1000-low"],
     "deep": ["vanishing", "dead-relu"],
 }
@@ -49,7 +48,7 @@ class Coder(nn.Module):
         self.config, self.fault = config, fault
         code = 24 if config == "vae" else 12
         act = nn.Sigmoid if fault == "vanishing" else nn.ReLU
-        middle = [nn.Linear(48, 48), act()] * 0
+        middle = []
         for _ in range(3 if config == "deep" else 0):
             middle += [nn.Linear(48, 48), act()]
         self.enc = nn.Sequential(nn.Linear(64, 48), act(), *middle, nn.Linear(48, code))
@@ -98,8 +97,6 @@ def train(watch, seed, config="adam", fault=None):
     model = Coder(config, fault)
     if fault == "frozen":
         model.enc.requires_grad_(False)
-    if fault == "bf16-lost":
-        model, x, held = model.bfloat16(), x.bfloat16(), held.bfloat16()
     if fault == "fp16-overflow":
         model, x, held = model.half(), x.half(), held.half()
     params = model.dec.parameters() if fault == "not-in-optimizer" else model.parameters()
@@ -110,7 +107,7 @@ def train(watch, seed, config="adam", fault=None):
             return torch.optim.SGD(params, wrong_lr(fault, 0.5), momentum=0.999 if fault == "momentum-0.999" else 0.9)
         return torch.optim.Adam(
             params,
-            lr=2e-3 if fault is None else wrong_lr(fault, 2e-3),
+            lr=wrong_lr(fault, 2e-3),
             betas=(0.999, 0.9) if fault == "betas-swapped" else (0.9, 0.999),
             weight_decay=3.0 if fault == "decay-strong" else 0.0,
         )
@@ -153,8 +150,7 @@ def train(watch, seed, config="adam", fault=None):
             loss = criterion(batch)
             if fault == "detached-loss":
                 loss = loss.detach().requires_grad_(True)
-            if accumulate > 1 and fault != "accumulation-sum":
-                loss = loss / accumulate
+            loss = loss / accumulate
             doctor.loss(loss)
             doctor.batch(batch, batch)
             loss.backward()
@@ -166,7 +162,7 @@ def train(watch, seed, config="adam", fault=None):
         optimizer.step()
         if fault != "no-zero-grad":
             optimizer.zero_grad()
-        return total / (accumulate if fault == "accumulation-sum" else 1)
+        return total
 
     before, losses = evaluate(), []
     doctor = watch(model, optimizer)

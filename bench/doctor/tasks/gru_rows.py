@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import digits, outcome
 
-NAME, STEPS = "gru-rows", 200
+NAME, STEPS = "gru-rows", 175
 HEALTHY = ("adam", "rmsprop", "sgd", "clipped", "long", "dropout")
 FAULTS = {
     "adam": [
@@ -144,7 +144,7 @@ def check(model, x, y, fault, leak=False):
 
 def train(watch, seed, config="adam", fault=None):
     torch.manual_seed(seed)
-    cfg = {"batch": 3 if fault == "batch-too-small" else 48, "most": 25, "clip": 0.0}
+    cfg = {"batch": 3 if fault == "batch-too-small" else 48, "most": 25, "clip": 1.0 if config == "long" and fault is None else 0.0}
     if config == "clipped":
         cfg["clip"] = 0.002 if fault == "clip-always" else 3.0
     x, y, vx, vy = prepare(config, fault)
@@ -157,19 +157,19 @@ def train(watch, seed, config="adam", fault=None):
     def make():
         if config in ("sgd", "clipped"):
             momentum = 0.999 if fault == "momentum-0.999" else 0.9
-            return torch.optim.SGD(weights, wrong_lr(fault, 0.2), momentum=momentum, nesterov=True)
+            return torch.optim.SGD(weights, wrong_lr(fault, 0.15), momentum=momentum, nesterov=True)
         if config == "rmsprop":
             return torch.optim.RMSprop(weights, 2e-3)
         betas = (0.99, 0.5) if fault == "betas-swapped" else (0.9, 0.999)
         decay = 50.0 if fault == "decay-strong" else 0.01
-        return torch.optim.AdamW(weights, lr=wrong_lr(fault, 8e-3), betas=betas, weight_decay=decay)
+        return torch.optim.AdamW(weights, lr=5e-3 if config == "long" else wrong_lr(fault, 8e-3), betas=betas, weight_decay=decay)
 
     opt = make()
     warm = torch.optim.lr_scheduler.LinearLR(opt, 0.02, 1.0, total_iters=3)
     before, losses = check(model, vx, vy, None), []
     doctor = watch(model, opt)
     val = before
-    for _ in range(8):
+    for _ in range(7):
         losses += epoch(model, opt, (x, y), cfg, doctor, fault, make)
         if fault != "scheduler-never":
             warm.step()
