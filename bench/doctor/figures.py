@@ -68,7 +68,7 @@ def main() -> None:
     for folder in folders:
         print(f"\n## {folder}\n")
         names = ("first loss", "last loss", "healthy last", "val before", "val", "healthy val", "seconds")
-        print(f"{'task':<30}{'fault':<20}{'seed':>4} " + "".join(f"{name:>13}" for name in names) + "  harm")
+        print(f"{'task':<32}{'fault':<20}{'seed':>4} " + "".join(f"{name:>13}" for name in names) + "  harm")
         twins: dict[tuple[str, int], dict[str, float]] = {}
         counts = {"healthy": 0, "healthy that did not learn": 0, "faulty": 0, "faulty without harm": 0}
         total = slowest = 0.0
@@ -91,7 +91,7 @@ def main() -> None:
             numbers = [figures["first"], figures["last"], twin["last"], figures["val_before"], figures["val"]]
             numbers += [twin["val"], seconds]
             if not options.bad or word in ("NOT LEARNED", "OVERFITS", "no") or seconds > 3:
-                row = f"{run.task:<30}{run.fault or '-':<20}{run.seed:>4} "
+                row = f"{run.task:<32}{run.fault or '-':<20}{run.seed:>4} "
                 print(row + "".join(f"{number:>13.4g}" for number in numbers) + f"  {word}", flush=True)
         print("\n" + ", ".join(f"{name}: {count}" for name, count in counts.items()))
         print(f"seconds: {total:.0f}, slowest run: {slowest:.1f}")

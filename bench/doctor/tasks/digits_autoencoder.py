@@ -36,7 +36,7 @@ FAULTS = {
         "leak",
     ],
     "vae": ["lr-300x", "fp16-overflow", "no-zero-grad", "lr-1000-low"],
-    "sgd": ["clip-always", "lr-100-low", "no-zero-grad", "momentum-0.999", "lr-30x"],
+    "sgd": ["clip-always", "lr-100-low", "no-zero-grad", "accumulation-sum", "momentum-0.999", "lr-30x"],
     "logits": ["log-zero", "lr-1000-low"],
     "deep": ["vanishing", "dead-relu"],
 }
@@ -113,7 +113,7 @@ def train(watch, seed, config="adam", fault=None):
         )
 
     optimizer = make()
-    accumulate = 4 if config == "sgd" else 1
+    accumulate = 8 if config == "sgd" else 1
 
     def criterion(x):
         noisy = x * (torch.rand_like(x) > 0.2) if config == "denoise" and model.training else x
@@ -150,7 +150,8 @@ def train(watch, seed, config="adam", fault=None):
             loss = criterion(batch)
             if fault == "detached-loss":
                 loss = loss.detach().requires_grad_(True)
-            loss = loss / accumulate
+            if fault != "accumulation-sum":
+                loss = loss / accumulate
             doctor.loss(loss)
             doctor.batch(batch, batch)
             loss.backward()
@@ -162,7 +163,7 @@ def train(watch, seed, config="adam", fault=None):
         optimizer.step()
         if fault != "no-zero-grad":
             optimizer.zero_grad()
-        return total
+        return total / (accumulate if fault == "accumulation-sum" else 1)
 
     before, losses = evaluate(), []
     doctor = watch(model, optimizer)

@@ -106,7 +106,7 @@ def train(watch, seed, config="infonce", fault=None):
         momentum = 0.999 if fault == "momentum-0.999" else 0.9
 
         def make():
-            return torch.optim.SGD(model.parameters(), wrong_lr(fault, 0.2), momentum=momentum)
+            return torch.optim.SGD(model.parameters(), wrong_lr(fault, 0.02), momentum=momentum)
     else:
 
         def make():

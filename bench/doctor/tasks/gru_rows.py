@@ -51,7 +51,7 @@ class Reader(nn.Module):
         self.fault = fault
         if fault == "vanishing":
             self.rnn = nn.RNN(inputs, 40, batch_first=True)
-            nn.init.normal_(self.rnn.weight_hh_l0, std=0.05)
+            nn.init.normal_(self.rnn.weight_hh_l0, std=0.005)
         elif fault == "exploding":
             self.rnn = nn.RNN(inputs, 40, nonlinearity="relu", batch_first=True)
             nn.init.normal_(self.rnn.weight_hh_l0, std=0.4)
@@ -92,7 +92,7 @@ def prepare(config, fault):
     if fault == "no-shuffling":
         order = torch.argsort(y)
         x, y = x[order], y[order]
-    shape = (-1, 32, 2) if config == "long" else (-1, 8, 8)
+    shape = (-1, 16, 4) if config == "long" else (-1, 8, 8)
     x, vx = x.view(shape), vx.view(shape)
     if fault == "leak":
         x = torch.cat([x, y.float()[:, None, None].expand(-1, x.shape[1], 1)], 2)
@@ -144,7 +144,11 @@ def check(model, x, y, fault, leak=False):
 
 def train(watch, seed, config="adam", fault=None):
     torch.manual_seed(seed)
-    cfg = {"batch": 3 if fault == "batch-too-small" else 48, "most": 25, "clip": 1.0 if config == "long" and fault is None else 0.0}
+    cfg = {
+        "batch": 3 if fault == "batch-too-small" else 48,
+        "most": 25,
+        "clip": 1.0 if config == "long" and fault is None else 0.0,
+    }
     if config == "clipped":
         cfg["clip"] = 0.002 if fault == "clip-always" else 3.0
     x, y, vx, vy = prepare(config, fault)
@@ -162,7 +166,7 @@ def train(watch, seed, config="adam", fault=None):
             return torch.optim.RMSprop(weights, 2e-3)
         betas = (0.99, 0.5) if fault == "betas-swapped" else (0.9, 0.999)
         decay = 50.0 if fault == "decay-strong" else 0.01
-        return torch.optim.AdamW(weights, lr=5e-3 if config == "long" else wrong_lr(fault, 8e-3), betas=betas, weight_decay=decay)
+        return torch.optim.AdamW(weights, lr=wrong_lr(fault, 8e-3), betas=betas, weight_decay=decay)
 
     opt = make()
     warm = torch.optim.lr_scheduler.LinearLR(opt, 0.02, 1.0, total_iters=3)

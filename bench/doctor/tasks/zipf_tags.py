@@ -27,7 +27,15 @@ FAULTS = {
         "detached-loss",
         "leak",
     ],
-    "dense": ["no-zero-grad", "decay-strong", "betas-swapped", "batch-too-small", "unused-layer", "init-large", "softmax-before-ce"],
+    "dense": [
+        "no-zero-grad",
+        "decay-strong",
+        "betas-swapped",
+        "batch-too-small",
+        "unused-layer",
+        "init-large",
+        "softmax-before-ce",
+    ],
 }
 WORDS, TOPICS, LENGTH = 3000, 8, 24
 
