@@ -16,7 +16,6 @@ import time
 import warnings
 
 import torch
-
 from bench.doctor.causes import BY_CONSTRUCTION, OTHER_LOSS
 from bench.doctor.runs import NullDoctor, Run, all_runs
 
@@ -24,7 +23,11 @@ from bench.doctor.runs import NullDoctor, Run, all_runs
 def measured(run: Run) -> tuple[dict[str, float], NullDoctor, float]:
     """The figures of a run, what the watcher was told, and the seconds."""
     doctor, start = NullDoctor(), time.perf_counter()
-    figures = run.train(lambda model, optimizer: doctor, seed=run.seed)
+    try:
+        figures = run.train(lambda model, optimizer: doctor, seed=run.seed)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        print(f"RAISED in {run.task} {run.fault}: {error!r}"[:300])
+        figures = dict.fromkeys(("first", "last", "val_before", "val"), float("nan"))
     return figures, doctor, time.perf_counter() - start
 
 

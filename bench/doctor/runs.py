@@ -10,9 +10,9 @@
 - `batch(x, y)` in some tasks;
 - `close()` at the end.
 
-A task file has `NAME`, `STEPS` (optimizer steps), `HEALTHY` (configurations), `FAULTS` (configuration -> its faults) and
-`train(watch, seed, config, fault)`. The task of a run is `name/configuration`, so a faulty run and its healthy twin
-have the same task and seed.
+A task file has `NAME`, `STEPS` (optimizer steps), `HEALTHY` (configurations), `FAULTS` (its faults by configuration)
+and `train(watch, seed, config, fault)`. The task of a run is `name/configuration`, so a faulty run and its healthy
+twin have the same task and seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from functools import partial
 from types import ModuleType
 
 import torch
-
 from bench.doctor.causes import CAUSE_OF
 
 HEALTHY_SEEDS = (0, 1)

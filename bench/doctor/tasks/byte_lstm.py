@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome, source_bytes
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "byte-lstm", 150
 HEALTHY = ("adam", "rmsprop", "sgd", "dropout")

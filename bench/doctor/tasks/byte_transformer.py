@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome, source_bytes
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "byte-transformer", 120
 HEALTHY = ("adamw", "accumulate", "tied", "experts", "restarts", "postnorm")

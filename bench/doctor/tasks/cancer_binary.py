@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import cancer, outcome
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "cancer-binary", 90
 HEALTHY = ("adam", "sgd", "momentum", "deep", "positive-weight")

@@ -1,15 +1,14 @@
-"""Walk to a goal in a corridor: policy gradient with a baseline, actor and critic, or Q-learning with a target network."""
+"""Walk to a goal in a corridor: policy gradient, actor and critic, or Q-learning with a target network."""
 
 from __future__ import annotations
 
 import copy
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "corridor-policy", 150
 HEALTHY = ("reinforce", "actor-critic", "q-learning")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import diabetes, outcome
+from torch import nn
 
 NAME, STEPS = "diabetes-regression", 160
 HEALTHY = ("adam", "sgd", "huber", "norm")

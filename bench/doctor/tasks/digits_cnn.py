@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
+from bench.doctor.causes import wrong_lr
+from bench.doctor.data import digits, outcome
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-
-from bench.doctor.causes import wrong_lr
-from bench.doctor.data import digits, outcome
 
 NAME, STEPS, EPOCHS, BATCH = "digits-cnn", 120, 6, 60
 HEALTHY = ("sgd", "onecycle", "adamw", "smoothing", "bf16", "weights")

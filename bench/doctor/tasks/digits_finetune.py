@@ -6,11 +6,10 @@ import copy
 from functools import lru_cache
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import digits, outcome
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "digits-finetune", 150
 HEALTHY = ("frozen-backbone", "lora", "staged", "full", "sgd-accumulate", "mean-teacher", "gentle")

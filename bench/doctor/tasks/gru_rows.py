@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import digits, outcome
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "gru-rows", 175
 HEALTHY = ("adam", "rmsprop", "sgd", "clipped", "long", "dropout")
@@ -38,7 +37,15 @@ FAULTS = {
         "betas-swapped",
         "decay-strong",
     ],
-    "sgd": ["momentum-0.999", "lr-30x", "lr-100-low", "optimizer-remade", "no-zero-grad", "scheduler-never"],
+    "sgd": [
+        "bf16-lost",
+        "momentum-0.999",
+        "lr-30x",
+        "lr-100-low",
+        "optimizer-remade",
+        "no-zero-grad",
+        "scheduler-never",
+    ],
     "clipped": ["clip-always"],
     "long": ["vanishing", "exploding"],
     "dropout": ["eval-in-training", "train-in-eval"],
@@ -153,6 +160,8 @@ def train(watch, seed, config="adam", fault=None):
         cfg["clip"] = 0.002 if fault == "clip-always" else 3.0
     x, y, vx, vy = prepare(config, fault)
     model = Reader(x.shape[2], config, fault)
+    if fault == "bf16-lost":
+        model, x, vx = model.bfloat16(), x.bfloat16(), vx.bfloat16()
     if fault == "frozen":
         model.rnn.requires_grad_(False)
     weights = model.head.parameters() if fault == "not-in-optimizer" else model.parameters()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
+from torch.nn import functional as F
 
 NAME, STEPS = "zipf-tags", 250
 HEALTHY = ("sparse", "adagrad", "dense")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-from torch.nn.functional import mse_loss
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
+from torch.nn.functional import mse_loss
 
 NAME, STEPS = "cart-balance", 240
 HEALTHY = ("ppo", "small-passes", "entropy")
@@ -21,7 +20,6 @@ FAULTS = {
         "lr-300x",
         "lr-100-low",
         "lr-1000-low",
-        "broadcast",
         "decay-strong",
         "cut-by-no-grad",
     ],
@@ -64,7 +62,8 @@ def collect(actor):
     seen, acts, rewards, state = [], [], [], torch.randn(CARTS, 2)
     with torch.no_grad():
         for _ in range(HORIZON):
-            force = actor.chance(state).sample()
+            chance = actor.chance(state)
+            force = chance.mean + chance.stddev * torch.randn(CARTS)
             seen.append(state)
             acts.append(force)
             state, reward = push(state, force)
@@ -98,7 +97,7 @@ def train(watch, seed, config="ppo", fault=None):
             chance = actor.chance(seen)
             ratio = (chance.log_prob(acts) - old).exp()
             gain = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
-            fit = mse_loss(value, returns) if fault == "broadcast" else mse_loss(value[:, 0], returns)
+            fit = mse_loss(value[:, 0], returns)
             loss = 0.05 * fit - gain
             if config == "entropy":
                 loss = loss - 0.003 * chance.entropy().mean()

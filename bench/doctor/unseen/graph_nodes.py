@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
 
-NAME, STEPS = "graph-nodes", 120
+NAME, STEPS = "graph-nodes", 100
 HEALTHY = ("adam", "sgd", "attention")
 FAULTS = {
     "adam": [
@@ -30,7 +29,7 @@ FAULTS = {
         "nan-in-data",
         "softmax-before-ce",
     ],
-    "sgd": ["lr-100-low", "clip-always", "optimizer-remade", "exploding", "vanishing", "momentum-0.999"],
+    "sgd": ["lr-100-low", "clip-always", "optimizer-remade", "exploding", "vanishing", "momentum-0.999", "bf16-lost"],
 }
 NODES, GROUPS = 300, 4
 
@@ -93,13 +92,15 @@ def train(watch, seed, config="adam", fault=None):
     if fault == "frozen":
         net.w1.requires_grad_(False)
     loss_of = nn.CrossEntropyLoss()
+    if fault == "bf16-lost":
+        net, x, a = net.bfloat16(), x.bfloat16(), a.bfloat16()
 
     def make():
         if config == "sgd":
             momentum = 0.999 if fault == "momentum-0.999" else 0.9
-            return torch.optim.SGD(net.parameters(), lr=wrong_lr(fault, 0.2), momentum=momentum, weight_decay=1e-3)
+            return torch.optim.SGD(net.parameters(), lr=wrong_lr(fault, 0.1), momentum=momentum, weight_decay=5e-3)
         decay = 2.0 if fault == "decay-strong" else 0.0 if fault == "overfit" else 5e-3
-        return torch.optim.Adam(net.parameters(), lr=wrong_lr(fault, 1e-2), weight_decay=decay)
+        return torch.optim.Adam(net.parameters(), lr=wrong_lr(fault, 7e-3), weight_decay=decay)
 
     def check(features):
         if fault != "train-in-eval":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 NAME, STEPS = "reverse-seq2seq", 220
 HEALTHY = ("adam", "nadam", "shared")
@@ -29,7 +28,6 @@ FAULTS = {
         "batch-too-small",
         "clip-always",
         "init-zero",
-        "bf16-lost",
         "leak",
     ],
 }
@@ -72,8 +70,6 @@ def train(watch, seed, config="adam", fault=None):
     if fault == "frozen":
         for p in net.encoder.parameters():
             p.requires_grad = False
-    if fault == "bf16-lost":
-        net = net.to(torch.bfloat16)
     learn = list(net.parameters())
     if fault == "not-in-optimizer":
         learn = [*net.decoder.parameters(), *net.to_letter.parameters(), *net.answers.parameters()]

@@ -6,10 +6,9 @@ import copy
 import math
 
 import torch
-from torch import nn
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
 
 NAME, STEPS = "swirl-diffusion", 300
 HEALTHY = ("adam", "average", "autocast", "onecycle")
@@ -20,7 +19,6 @@ FAULTS = {
         "unused-layer",
         "frozen",
         "cut-by-detach",
-        "lr-30x",
         "lr-300x",
         "lr-100-low",
         "lr-1000-low",

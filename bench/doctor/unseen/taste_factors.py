@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
 
 NAME, STEPS = "taste-factors", 300
 HEALTHY = ("ratings", "pairs", "adagrad")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
+from torch import nn
 
 NAME, STEPS = "token-majority", 120
 HEALTHY = ("linear-decay", "accumulate", "staged", "restarts")
@@ -22,14 +21,11 @@ FAULTS = {
         "lr-300x",
         "lr-100-low",
         "lr-1000-low",
-        "no-warmup",
         "scheduler-per-batch",
-        "betas-swapped",
         "labels-shuffled",
         "labels-constant",
         "batch-too-small",
         "eval-in-training",
-        "bf16-lost",
         "init-large",
         "leak",
         "softmax-before-ce",
@@ -83,24 +79,20 @@ class Loop:
         self.source = torch.Generator().manual_seed(seed + 50)
         self.held = sample(300, torch.Generator().manual_seed(1))
         self.net = Voter(fault)
-        if fault == "bf16-lost":
-            self.net.bfloat16()
         if fault == "frozen":
             self.net.encoder.requires_grad_(False)
             self.net.tokens.requires_grad_(False)
         if config == "staged":
             self.net.encoder.layers[0].requires_grad_(False)
         learn = self.net.out.parameters() if fault == "not-in-optimizer" else self.net.parameters()
-        betas = (0.999, 0.5) if fault == "betas-swapped" else (0.9, 0.98)
-        lr = {"bf16-lost": 3e-4}.get(fault, 3e-3)
         if config == "accumulate":
             self.optimizer = torch.optim.SGD(learn, lr=wrong_lr(fault, 0.1), momentum=0.9)
         else:
-            self.optimizer = torch.optim.AdamW(learn, lr=wrong_lr(fault, lr), betas=betas)
+            self.optimizer = torch.optim.AdamW(learn, lr=wrong_lr(fault, 3e-3), betas=(0.9, 0.98))
         total = self.epochs * self.per_epoch
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
-            lambda i: min((i + 1) / 10, 1 - i / (total + 10)) if fault != "no-warmup" else 1 - i / (total + 10),
+            lambda i: min((i + 1) / 10, 1 - i / (total + 10)),
         )
         if fault == "scheduler-per-batch":  # counts epochs
             self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda i: max(1 - i / 6, 0.01))
@@ -117,7 +109,7 @@ class Loop:
         return value
 
     def micro_batches(self):
-        size = 2 if self.fault == "batch-too-small" else 48
+        size = 2 if self.fault == "batch-too-small" else 32
         x, y = sample(size, self.source)
         if self.fault == "labels-shuffled":
             y = y[torch.randperm(size)]
@@ -125,7 +117,7 @@ class Loop:
             y = torch.zeros_like(y)
         elif self.fault == "leak":
             x[:, 0] = y + KINDS + 1
-        parts = 3 if self.config == "accumulate" else 1
+        parts = 2 if self.config == "accumulate" else 1
         return list(zip(x.chunk(parts), y.chunk(parts), strict=True))
 
     def run(self, watch):

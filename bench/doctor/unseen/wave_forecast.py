@@ -7,7 +7,6 @@ import math
 import torch
 import torch.nn as nn
 import torch.optim as optim
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome
 
@@ -107,7 +106,7 @@ def train(watch, seed, config="adam", fault=None):
         net.half()
     average = {name: p.detach().clone() for name, p in net.named_parameters()}
     group = net.last if fault == "not-in-optimizer" else net
-    base = {"sgd": 0.02, "rmsprop": 2e-3}.get(config, 5e-3)
+    base = {"sgd": 0.05, "rmsprop": 2e-3}.get(config, 5e-3)
     if config == "sgd":
         opt = optim.SGD(group.parameters(), wrong_lr(fault, base), 0.999 if fault == "momentum-0.999" else 0.9)
     elif config == "rmsprop":
@@ -133,10 +132,10 @@ def train(watch, seed, config="adam", fault=None):
             g["lr"] = start_lr * (1.0 if step < STEPS // 2 else 0.3)
         if fault != "no-zero-grad":
             opt.zero_grad()
-        pieces = 8 if config == "sgd" else 1
+        pieces = 4 if config == "sgd" else 1
         total = 0.0
         for _ in range(pieces):
-            x, y = waves(64 // pieces, rng)
+            x, y = waves(32 // pieces, rng)
             if fault == "nan-in-data" and step == 60:
                 x[1, 5] = math.nan
             if fault == "labels-shuffled":

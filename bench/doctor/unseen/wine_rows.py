@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from bench.doctor.causes import wrong_lr
 from bench.doctor.data import outcome, wine
+from torch import nn
 
 NAME, STEPS = "wine-rows", 100
 HEALTHY = ("adamw", "nesterov", "sharpness", "weighted", "smooth")
@@ -20,7 +19,6 @@ FAULTS = {
         "lr-100-low",
         "lr-1000-low",
         "lr-300x",
-        "nll-without-log",
         "mse-on-logits",
         "softmax-before-ce",
         "unscaled-inputs",
@@ -32,7 +30,15 @@ FAULTS = {
         "decay-strong",
         "no-shuffling",
     ],
-    "nesterov": ["momentum-0.999", "optimizer-remade", "clip-always", "lr-100-low", "detached-loss", "scheduler-never"],
+    "nesterov": [
+        "momentum-0.999",
+        "optimizer-remade",
+        "clip-always",
+        "lr-100-low",
+        "detached-loss",
+        "scheduler-never",
+        "bf16-lost",
+    ],
     "smooth": ["train-in-eval"],
 }
 
@@ -104,6 +110,8 @@ def train(watch, seed, config="adamw", fault=None):
     torch.manual_seed(seed)
     x, y, vx, vy = tables(fault)
     net = build(x.shape[1], fault)
+    if fault == "bf16-lost":
+        net, x, vx = net.bfloat16(), x.bfloat16(), vx.bfloat16()
     slow = config == "nesterov"
 
     def make():
@@ -119,8 +127,6 @@ def train(watch, seed, config="adamw", fault=None):
     smoothing = 0.1 if config == "smooth" else 0.0
 
     def loss_of(out, target):
-        if fault == "nll-without-log":
-            return F.nll_loss(out.softmax(1), target)
         if fault == "mse-on-logits":
             return F.mse_loss(out[:, 0], target.float())
         return F.cross_entropy(out, target, weight=weight, label_smoothing=smoothing)
@@ -170,7 +176,7 @@ def train(watch, seed, config="adamw", fault=None):
         if honest and fault == "leak":
             inputs = torch.cat([vx[:, :13], torch.zeros(len(vx), 3)], 1)
         with torch.no_grad():
-            value = F.cross_entropy(net(inputs), vy).item()
+            value = F.cross_entropy(net(inputs), vy, label_smoothing=smoothing).item()
         net.train()
         return value
 
