@@ -107,7 +107,7 @@ class Experiment:
             return torch.optim.SGD(part.parameters(), lr=wrong_lr(self.fault, 0.05), momentum=0.5)
         if self.config == "momentum":
             momentum = 0.999 if self.fault == "momentum-0.999" else 0.9
-            return torch.optim.SGD(part.parameters(), wrong_lr(self.fault, 0.1), momentum, weight_decay=2e-2)
+            return torch.optim.SGD(part.parameters(), wrong_lr(self.fault, 0.07), momentum, weight_decay=4e-2)
         decay = 100.0 if self.fault == "decay-strong" else 0.1
         return torch.optim.AdamW(
             part.parameters(), wrong_lr(self.fault, 1e-3 if self.config == "deep" else 2e-3), weight_decay=decay

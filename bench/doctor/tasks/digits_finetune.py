@@ -113,7 +113,7 @@ def train(watch, seed, config="full", fault=None):
     if fault == "not-in-optimizer" and config == "lora":
         learn = list(model.head.parameters())
     if config == "sgd-accumulate":
-        optimizer = torch.optim.SGD(learn, wrong_lr(fault, 0.04), momentum=0.9, weight_decay=5e-3)
+        optimizer = torch.optim.SGD(learn, wrong_lr(fault, 0.025), momentum=0.9, weight_decay=1e-2)
     elif config == "frozen-backbone":
         optimizer = torch.optim.Adam(learn, wrong_lr(fault, 3e-2))
     else:

@@ -38,7 +38,6 @@ FAULTS = {
         "decay-strong",
     ],
     "sgd": [
-        "bf16-lost",
         "momentum-0.999",
         "lr-30x",
         "lr-100-low",
@@ -47,7 +46,7 @@ FAULTS = {
         "scheduler-never",
     ],
     "clipped": ["clip-always"],
-    "long": ["vanishing", "exploding"],
+    "long": ["exploding"],
     "dropout": ["eval-in-training", "train-in-eval"],
 }
 
@@ -56,10 +55,7 @@ class Reader(nn.Module):
     def __init__(self, inputs, config, fault):
         super().__init__()
         self.fault = fault
-        if fault == "vanishing":
-            self.rnn = nn.RNN(inputs, 40, batch_first=True)
-            nn.init.normal_(self.rnn.weight_hh_l0, std=0.005)
-        elif fault == "exploding":
+        if fault == "exploding":
             self.rnn = nn.RNN(inputs, 40, nonlinearity="relu", batch_first=True)
             nn.init.normal_(self.rnn.weight_hh_l0, std=0.4)
         else:
@@ -160,8 +156,6 @@ def train(watch, seed, config="adam", fault=None):
         cfg["clip"] = 0.002 if fault == "clip-always" else 3.0
     x, y, vx, vy = prepare(config, fault)
     model = Reader(x.shape[2], config, fault)
-    if fault == "bf16-lost":
-        model, x, vx = model.bfloat16(), x.bfloat16(), vx.bfloat16()
     if fault == "frozen":
         model.rnn.requires_grad_(False)
     weights = model.head.parameters() if fault == "not-in-optimizer" else model.parameters()

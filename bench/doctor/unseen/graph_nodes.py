@@ -29,7 +29,7 @@ FAULTS = {
         "nan-in-data",
         "softmax-before-ce",
     ],
-    "sgd": ["lr-100-low", "clip-always", "optimizer-remade", "exploding", "vanishing", "momentum-0.999", "bf16-lost"],
+    "sgd": ["lr-100-low", "clip-always", "optimizer-remade", "exploding", "vanishing", "momentum-0.999"],
 }
 NODES, GROUPS = 300, 4
 
@@ -92,8 +92,6 @@ def train(watch, seed, config="adam", fault=None):
     if fault == "frozen":
         net.w1.requires_grad_(False)
     loss_of = nn.CrossEntropyLoss()
-    if fault == "bf16-lost":
-        net, x, a = net.bfloat16(), x.bfloat16(), a.bfloat16()
 
     def make():
         if config == "sgd":

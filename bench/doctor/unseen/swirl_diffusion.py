@@ -32,7 +32,7 @@ FAULTS = {
         "batch-too-small",
         "leak",
     ],
-    "onecycle": ["scheduler-never", "no-zero-grad"],
+    "onecycle": ["no-zero-grad"],
 }
 
 
@@ -126,7 +126,7 @@ def train(watch, seed, config="adam", fault=None):
             optimizer.zero_grad()
         optimizer.step()
         losses.append(loss.item())
-        if scheduler is not None and fault != "scheduler-never":
+        if scheduler is not None:
             scheduler.step()
         if config == "average":
             with torch.no_grad():

@@ -9,7 +9,7 @@ from bench.doctor.data import outcome, wine
 from torch import nn
 
 NAME, STEPS = "wine-rows", 100
-HEALTHY = ("adamw", "nesterov", "sharpness", "weighted", "smooth")
+HEALTHY = ("adamw", "nesterov", "sharpness", "weighted", "smooth", "calm")
 FAULTS = {
     "adamw": [
         "no-zero-grad",
@@ -37,9 +37,9 @@ FAULTS = {
         "lr-100-low",
         "detached-loss",
         "scheduler-never",
-        "bf16-lost",
     ],
     "smooth": ["train-in-eval"],
+    "calm": ["bf16-lost"],
 }
 
 
@@ -119,7 +119,9 @@ def train(watch, seed, config="adamw", fault=None):
             momentum = 0.999 if fault == "momentum-0.999" else 0.9
             return torch.optim.SGD(net.parameters(), wrong_lr(fault, 0.02), momentum=momentum, nesterov=True)
         decay = 60.0 if fault == "decay-strong" else 0.0 if fault == "overfit" else 0.1
-        return torch.optim.AdamW(net.parameters(), wrong_lr(fault, 2e-3), weight_decay=decay)
+        return torch.optim.AdamW(
+            net.parameters(), wrong_lr(fault, 4e-4 if config == "calm" else 2e-3), weight_decay=decay
+        )
 
     state = {"optimizer": make()}
     warmup = torch.optim.lr_scheduler.LambdaLR(state["optimizer"], lambda i: min(1.0, (i + 1) / 60)) if slow else None
@@ -133,7 +135,7 @@ def train(watch, seed, config="adamw", fault=None):
 
     def batches():
         order = torch.arange(len(x))
-        for _ in range(STEPS * 3 if fault == "overfit" else STEPS):
+        for _ in range(STEPS * 3 if fault == "overfit" or config == "calm" else STEPS):
             if len(order) < 20:
                 order = torch.arange(len(x)) if fault == "no-shuffling" else torch.randperm(len(x))
             rows, order = order[:20], order[20:]
