@@ -35,7 +35,7 @@ FAULTS = {
         "overfit",
     ],
     "sgd": ["lr-1000-low", "lr-100-low", "optimizer-remade", "clip-always", "detached-loss"],
-    "momentum": ["momentum-0.999", "lr-300x", "accumulation-sum", "no-zero-grad"],
+    "momentum": ["lr-300x", "no-zero-grad"],
     "deep": ["vanishing", "exploding", "init-zero", "dead-relu"],
 }
 
@@ -106,8 +106,7 @@ class Experiment:
         if self.config == "sgd":
             return torch.optim.SGD(part.parameters(), lr=wrong_lr(self.fault, 0.05), momentum=0.5)
         if self.config == "momentum":
-            momentum = 0.999 if self.fault == "momentum-0.999" else 0.9
-            return torch.optim.SGD(part.parameters(), wrong_lr(self.fault, 0.07), momentum, weight_decay=4e-2)
+            return torch.optim.SGD(part.parameters(), wrong_lr(self.fault, 0.1), 0.9, weight_decay=1e-2)
         decay = 100.0 if self.fault == "decay-strong" else 0.1
         return torch.optim.AdamW(
             part.parameters(), wrong_lr(self.fault, 1e-3 if self.config == "deep" else 2e-3), weight_decay=decay
@@ -142,6 +141,7 @@ class Experiment:
         before, losses = self.validation(), []
         doctor = watch(self.model, self.optimizer)
         parts = 8 if self.config == "momentum" else 1
+        falls = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, 60) if parts > 1 else None
         size = 40 if self.fault != "overfit" else 20
         epochs = 9 if self.fault != "overfit" else 150
         for _ in range(epochs):
@@ -151,16 +151,17 @@ class Experiment:
                     self.optimizer = self.make()
                 for rows in chosen.chunk(parts):
                     loss = self.loss(self.model(x[rows]), y[rows])
-                    if self.fault != "accumulation-sum":
-                        loss = loss / parts
+                    loss = loss / parts
                     doctor.loss(loss)
                     (loss if self.fault != "detached-loss" else loss.detach().requires_grad_()).backward()
-                losses.append(loss.item() * (1 if self.fault == "accumulation-sum" else parts))
+                losses.append(loss.item() * parts)
                 if self.fault == "zero-between":
                     self.model.zero_grad()
                 if self.fault == "clip-always":
                     nn.utils.clip_grad_norm_(self.model.parameters(), 2e-3)
                 self.optimizer.step()
+                if falls is not None:
+                    falls.step()
                 if self.fault != "no-zero-grad":
                     self.optimizer.zero_grad()
             doctor.val(self.validation())

@@ -113,7 +113,7 @@ def train(watch, seed, config="full", fault=None):
     if fault == "not-in-optimizer" and config == "lora":
         learn = list(model.head.parameters())
     if config == "sgd-accumulate":
-        optimizer = torch.optim.SGD(learn, wrong_lr(fault, 0.025), momentum=0.9, weight_decay=1e-2)
+        optimizer = torch.optim.SGD(learn, wrong_lr(fault, 0.04), momentum=0.9, weight_decay=5e-3)
     elif config == "frozen-backbone":
         optimizer = torch.optim.Adam(learn, wrong_lr(fault, 3e-2))
     else:
@@ -144,6 +144,7 @@ def train(watch, seed, config="full", fault=None):
         return loss
 
     before, losses, micro = evaluate(), [], 8 if config == "sgd-accumulate" else 1
+    falls = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS) if micro > 1 else None
     doctor = watch(model, optimizer)
     for step in range(STEPS):
         if config == "staged" and step == 50:
@@ -160,6 +161,8 @@ def train(watch, seed, config="full", fault=None):
         if fault == "clip-always":
             nn.utils.clip_grad_norm_(learn, 3e-3)
         optimizer.step()
+        if falls is not None:
+            falls.step()
         if fault != "no-zero-grad":
             optimizer.zero_grad()
         if teacher is not None:
