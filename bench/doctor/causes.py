@@ -1,0 +1,140 @@
+"""The names of the faults that the tasks can plant, the cause behind each fault, and why a fault is one.
+
+A fault is what somebody did (`lr-30x`); a cause is what a good diagnosis would say (`lr-too-high`).
+"""
+
+from __future__ import annotations
+
+CAUSES: dict[str, str] = {
+    "stale-gradients": "gradients are not reset between steps",
+    "gradients-cleared": "gradients are reset after backward and before the step",
+    "parameter-never-updated": "a trainable parameter is in the optimizer, but nothing in the forward pass uses it",
+    "frozen": "a part that should learn has requires_grad=False",
+    "graph-cut": "detach or no_grad inside the model keeps gradients from a part of it",
+    "detached-loss": "the loss was re-made as a leaf: backward runs, and no weight receives a gradient",
+    "not-in-optimizer": "a part that should learn is in no optimizer",
+    "optimizer-remade": "the optimizer is made anew inside the loop, which throws its state away",
+    "schedule-not-stepped": "a scheduler exists and is never stepped: the rate stays at its first value",
+    "schedule-too-fast": "a scheduler that counts epochs is stepped at every batch",
+    "schedule-order": "the scheduler is stepped before the optimizer: the first value is skipped",
+    "lr-too-high": "the learning rate is far too high",
+    "lr-too-low": "the learning rate is far too low",
+    "no-warmup": "the rate is right later, and too high for the first steps",
+    "momentum-too-high": "momentum (or beta1) is too close to 1 for the length of the run",
+    "accumulation-not-divided": "gradients of several micro-batches are summed and not averaged",
+    "exploding-gradients": "gradients grow from layer to layer or from time step to time step",
+    "vanishing-gradients": "gradients shrink towards the first layers until these do not learn",
+    "bad-initialisation": "the scale of the first weights is wrong, or all units start alike",
+    "bad-values-in-data": "NaN or infinity in the data",
+    "nan-from-loss": "log(0), sqrt at 0 or a division by 0 in the loss or its gradient",
+    "fp16-overflow": "a half-precision value overflows, no loss scaling",
+    "lost-updates": "low-precision weights round the updates away",
+    "clipping-always": "the clipping threshold is far below all gradients, so every step is clipped",
+    "dead-units": "most rectified units are zero for all inputs",
+    "eval-mode-in-training": "dropout or batch norm is in eval mode while training",
+    "train-mode-in-evaluation": "dropout or batch norm is in training mode while evaluating",
+    "labels-constant": "all labels are the same",
+    "labels-unrelated": "labels do not belong to their inputs (shuffled, or shifted by a row or a position)",
+    "target-leak": "the target is visible in the input",
+    "unscaled-inputs": "inputs (or targets) have raw units, far from 0 and 1",
+    "no-shuffling": "the data are sorted and not shuffled",
+    "overfitting": "training improves and validation gets worse",
+    "batch-too-small": "the gradient of so small a batch is mostly noise",
+    "weight-decay-too-strong": "weight decay pulls the weights to zero",
+    "betas-swapped": "Adam's betas in the wrong order",
+    "double-softmax": "softmax before a loss that applies softmax itself",
+    "nll-without-log-softmax": "negative log-likelihood of values that are not log-probabilities",
+    "bce-without-sigmoid": "binary cross entropy of values that went through no sigmoid",
+    "mse-on-logits": "squared error between logits and classes",
+    "broadcast-shapes": "(n, 1) against (n,) in the loss becomes (n, n)",
+}
+
+CAUSE_OF: dict[str, str] = {
+    "no-zero-grad": "stale-gradients",
+    "zero-between": "gradients-cleared",
+    "unused-layer": "parameter-never-updated",
+    "frozen": "frozen",
+    "cut-by-detach": "graph-cut",
+    "cut-by-no-grad": "graph-cut",
+    "detached-loss": "detached-loss",
+    "not-in-optimizer": "not-in-optimizer",
+    "optimizer-remade": "optimizer-remade",
+    "scheduler-never": "schedule-not-stepped",
+    "scheduler-per-batch": "schedule-too-fast",
+    "scheduler-first": "schedule-order",
+    "lr-30x": "lr-too-high",
+    "lr-300x": "lr-too-high",
+    "lr-100-low": "lr-too-low",
+    "lr-1000-low": "lr-too-low",
+    "no-warmup": "no-warmup",
+    "momentum-0.999": "momentum-too-high",
+    "accumulation-sum": "accumulation-not-divided",
+    "exploding": "exploding-gradients",
+    "vanishing": "vanishing-gradients",
+    "init-large": "bad-initialisation",
+    "init-zero": "bad-initialisation",
+    "nan-in-data": "bad-values-in-data",
+    "inf-in-data": "bad-values-in-data",
+    "log-zero": "nan-from-loss",
+    "sqrt-zero": "nan-from-loss",
+    "fp16-overflow": "fp16-overflow",
+    "bf16-lost": "lost-updates",
+    "clip-always": "clipping-always",
+    "dead-relu": "dead-units",
+    "eval-in-training": "eval-mode-in-training",
+    "train-in-eval": "train-mode-in-evaluation",
+    "labels-constant": "labels-constant",
+    "labels-shuffled": "labels-unrelated",
+    "labels-shifted": "labels-unrelated",
+    "leak": "target-leak",
+    "unscaled-inputs": "unscaled-inputs",
+    "unscaled-targets": "unscaled-inputs",
+    "no-shuffling": "no-shuffling",
+    "overfit": "overfitting",
+    "batch-too-small": "batch-too-small",
+    "decay-strong": "weight-decay-too-strong",
+    "betas-swapped": "betas-swapped",
+    "softmax-before-ce": "double-softmax",
+    "nll-without-log": "nll-without-log-softmax",
+    "bce-without-sigmoid": "bce-without-sigmoid",
+    "mse-on-logits": "mse-on-logits",
+    "broadcast": "broadcast-shapes",
+}
+
+# Wrong whatever the figures say: a check of the code shows the fault, and a short run may hide the harm.
+BY_CONSTRUCTION: dict[str, str] = {
+    "unused-layer": "a layer never learns",
+    "frozen": "a part never learns",
+    "cut-by-detach": "a part never learns",
+    "cut-by-no-grad": "a part never learns",
+    "not-in-optimizer": "a part never learns",
+    "eval-in-training": "dropout and batch norm do nothing",
+    "train-in-eval": "the metric is not that of the model",
+    "no-zero-grad": "steps follow sums of old gradients",
+    "optimizer-remade": "the optimizer has no memory",
+}
+
+# The loss of the faulty run is another quantity than that of the healthy run: only validation is compared.
+OTHER_LOSS = {
+    "softmax-before-ce",
+    "nll-without-log",
+    "bce-without-sigmoid",
+    "mse-on-logits",
+    "broadcast",
+    "leak",
+    "labels-constant",
+    "sqrt-zero",
+    "log-zero",
+    "unscaled-targets",
+    "fp16-overflow",
+    "eval-in-training",
+    "overfit",
+    "no-shuffling",
+}
+
+LR_FACTORS = {"lr-30x": 30.0, "lr-300x": 300.0, "lr-100-low": 0.01, "lr-1000-low": 0.001}
+
+
+def wrong_lr(fault: str | None, lr: float) -> float:
+    """The learning rate as it was typed: `lr`, or far from it for the four faults of its size."""
+    return lr * LR_FACTORS.get(fault or "", 1.0)

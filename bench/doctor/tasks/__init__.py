@@ -1,0 +1,1 @@
+"""The tasks for tuning a watcher."""
