@@ -1,0 +1,38 @@
+"""Several backward passes are summed for one update, and their losses are not divided by their number."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R06",
+    name="accumulation-not-divided",
+    severity="warning",
+    certainty="certain",
+    looks_for="several backward passes are summed for one update, and their losses are not divided by their number",
+    why="the gradient is n times that of one large batch: SGD makes steps that are n times too long, and "
+    "clipping and decay get another meaning",
+    instead="divide each loss by the number of micro-batches before backward()",
+    silent_when="the optimizer does not mind the scale (Adam without decay or clipping), or the loss is a sum",
+    example_bad="for micro in batches: criterion(model(x), y).backward(); optimizer.step()",
+    example_good="for micro in batches: (criterion(model(x), y) / n).backward(); optimizer.step()",
+    reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
+)
+TIER = 0
+EARLIEST = 4
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    counts = record.backwards[1:12]
+    if len(counts) < 3 or len(record.optimizers) != 1 or len(record.series) != 1:
+        return None
+    number = max(set(counts), key=counts.count)
+    facts = record.series[0].facts
+    if number < 2 or facts is None or facts.divided or not record.seeds:
+        return None
+    if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or len(record.series[0].values) < number * len(counts):
+        return None
+    return said(CHECK, record, f"{number} backward passes are summed for each update, each with the gradient of a whole loss: the sum is {number} times the mean")

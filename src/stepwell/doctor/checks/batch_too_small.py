@@ -1,0 +1,36 @@
+"""Batches of a few examples, whose gradients point in unrelated directions."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import median
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R18",
+    name="batch-too-small",
+    severity="warning",
+    certainty="certain",
+    looks_for="batches of a few examples, whose gradients point in unrelated directions",
+    why="the gradient is mostly noise: training wanders, and batch norm has no statistics to work with",
+    instead="use batches of 16 and more, or accumulate gradients; or lower the learning rate by the square root "
+    "of the ratio",
+    silent_when="batches have more than 4 examples, or gradients agree",
+    example_bad="DataLoader(dataset, batch_size=1)",
+    example_good="DataLoader(dataset, batch_size=64)",
+    reference="https://arxiv.org/abs/1812.06162",
+)
+TIER = 4
+EARLIEST = 20
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    sizes = [float(one.size) for one in record.batches if one.size]
+    if len(sizes) < 10 or median(sizes) > 4 or record.series and record.backwards and median([float(b) for b in record.backwards]) > 2:
+        return None
+    cosines = [one.cosine for one in record.samples if one.cosine is not None and one.previous == one.step - 1]
+    if len(cosines) < 8 or median(cosines) > 0.5:
+        return None
+    return said(CHECK, record, f"a batch has {median(sizes):.0f} examples, and the gradients of two batches that follow one another have a cosine of {median(cosines):.2f}")

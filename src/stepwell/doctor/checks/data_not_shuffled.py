@@ -1,0 +1,56 @@
+"""The data come in an order that follows the labels."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import median
+from stepwell.doctor.trends import entropy
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R20",
+    name="data-not-shuffled",
+    severity="warning",
+    certainty="certain",
+    looks_for="the data come in an order that follows the labels",
+    why="each batch pulls all weights toward its own class: the model forgets what it has just learned, and "
+    "batch norm sees one class at a time",
+    instead="shuffle the training data: DataLoader(..., shuffle=True)",
+    silent_when="every batch has labels as mixed as the data as a whole, or the order is that of time by design",
+    example_bad="DataLoader(sorted_dataset, shuffle=False)",
+    example_good="DataLoader(dataset, shuffle=True)",
+    reference="",
+)
+TIER = 1
+EARLIEST = 10
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    seen = [one for one in record.batches if one.target_size >= 8]
+    if len(seen) < 10:
+        return None
+    labeled = [one for one in seen if one.labels is not None and len(one.labels) > 0]
+    if len(labeled) == len(seen):
+        whole: dict[int, int] = {}
+        for one in labeled:
+            for label, count in (one.labels or {}).items():
+                whole[label] = whole.get(label, 0) + count
+        if not 2 <= len(whole) <= 64:
+            return None
+        inside = median([entropy(one.labels or {}) for one in labeled])
+        if inside < 0.6 * entropy(whole):
+            kinds = median([float(len(one.labels or {})) for one in labeled])
+            return said(CHECK, record, f"a batch has {kinds:.0f} of the {len(whole)} labels (entropy {inside:.2f} of {entropy(whole):.2f}): the data are sorted")
+        return None
+    means = [one.target_mean for one in seen if one.target_mean is not None and one.target_std is not None]
+    stds = [one.target_std for one in seen if one.target_std is not None]
+    if len(means) != len(seen) or any(one.copied == -1 for one in seen):
+        return None
+    middle = sum(means) / len(means)
+    between = (sum((one - middle) ** 2 for one in means) / len(means)) ** 0.5
+    within = median(stds)
+    if within > 0 and between > 1.2 * within and all(one.size == seen[0].size for one in seen[:-1]):
+        return said(CHECK, record, f"the means of the targets differ by {between:.3g} between batches, and targets by {within:.3g} within one: the data are sorted")
+    return None

@@ -1,0 +1,35 @@
+"""Most rectified units are 0 for every input."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import median
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R24",
+    name="dead-units",
+    severity="warning",
+    certainty="certain",
+    looks_for="most rectified units are 0 for every input",
+    why="a unit that is never active gets no gradient: it is lost for good",
+    instead="lower the learning rate, check the biases and the initialization, or use a leaky rectifier or GELU",
+    silent_when="units are inactive by design (gates, sparse codes), or only some layers are affected",
+    example_bad="biases at -5 before ReLU",
+    example_good="biases at 0",
+    reference="https://arxiv.org/abs/1903.06733",
+)
+TIER = 3
+EARLIEST = 5
+HOLDS = 2
+
+
+def find(record: Record) -> Finding | None:
+    seen = record.dead[-5:]
+    if len(seen) < 4:
+        return None
+    share, worst = median([one[1] for one in seen]), median([one[2] for one in seen])
+    if share > 0.7 or worst > 0.95:
+        return said(CHECK, record, f"{100 * share:.0f} % of the rectified units are 0 for a whole batch ({100 * worst:.0f} % in the worst layer)")
+    return None

@@ -1,0 +1,32 @@
+"""Gradients grow without bound, or differ by orders of magnitude between layers, the first ones largest."""
+
+from __future__ import annotations
+
+from stepwell.doctor.trends import exploding
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R21",
+    name="exploding-gradients",
+    severity="error",
+    certainty="certain",
+    looks_for="gradients grow without bound, or differ by orders of magnitude between layers, the first ones "
+    "largest",
+    why="one such gradient throws the weights far away, and the loss becomes NaN",
+    instead="clip the gradient norm near its usual value, and look at the initialization, normalization layers "
+    "and residual connections",
+    silent_when="the learning rate explains it (R08), or the growth is below tenfold",
+    example_bad="a recurrent network whose recurrent weights have a spectral norm of 2",
+    example_good="clip_grad_norm_(parameters, 1.0), orthogonal recurrent weights",
+    reference="https://arxiv.org/abs/1211.5063",
+)
+TIER = 3
+EARLIEST = 3
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    seen = exploding(record)
+    return said(CHECK, record, seen) if seen else None

@@ -1,0 +1,39 @@
+"""Parameters with fresh random values are frozen (requires_grad=False)."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R28",
+    name="frozen-at-random",
+    severity="warning",
+    certainty="certain",
+    looks_for="parameters with fresh random values are frozen (requires_grad=False)",
+    why="a random layer that never learns distorts what the others see; pretrained layers are frozen, new "
+    "ones are not",
+    instead="set requires_grad=True for these parameters, unless random features are meant",
+    silent_when="the values do not look like those of an initialization (pretrained, loaded), or the frozen "
+    "parameters are in no optimizer",
+    example_bad="for p in model.conv2.parameters(): p.requires_grad = False  # and the model is new",
+    example_good="for p in model.backbone.parameters(): p.requires_grad = False  # pretrained",
+    reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#setting-requires-grad",
+)
+TIER = 0
+EARLIEST = 1
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    parameters = record.parameters
+    frozen = [n for n, one in enumerate(parameters) if not one.trainable and one.fresh and one.optimizer is not None]
+    trained = [n for n, one in enumerate(parameters) if one.trainable]
+    if not frozen or not trained:
+        return None
+    return said(
+        CHECK, record, f"{record.names(frozen)} {'is' if len(frozen) == 1 else 'are'} frozen at random values "
+        "(those of torch's initialization), and in the optimizer",
+        frozen,
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""Values in fp16 overflow, or their gradients vanish, and no scaler is used."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R44",
+    name="half-precision-overflow",
+    severity="error",
+    certainty="certain",
+    looks_for="values in fp16 overflow, or their gradients vanish, and no scaler is used",
+    why="fp16 ends at 65,504 and loses gradients below 6e-8: losses become inf or nan, and small gradients 0",
+    instead="use bfloat16, or torch.amp.GradScaler with autocast and fp32 weights",
+    silent_when="a scaler scales the loss, or nothing is in fp16",
+    example_bad="model.half(); loss.backward(); optimizer.step()",
+    example_good="with torch.autocast('cuda', dtype=torch.bfloat16): loss = ...",
+    reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html",
+)
+TIER = 1
+EARLIEST = 0
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    if not record.half or record.scaled:
+        return None
+    if record.not_finite is not None and record.not_finite.origin != "input":
+        return said(CHECK, record, f"values are computed in fp16 without a scaler, and at update {record.not_finite.step} the first one is not finite ({record.not_finite.origin} {record.not_finite.where})")
+    zero = [one for one in record.samples if (some := [g for g in one.grad if g is not None]) and sum(g == 0.0 for g in some) > 0.5 * len(some)]
+    if len(zero) >= 5:
+        return said(CHECK, record, "values are computed in fp16 without a scaler, and most gradients are exactly 0")
+    return None

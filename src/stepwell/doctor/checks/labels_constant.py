@@ -1,0 +1,39 @@
+"""All labels are the same."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R46",
+    name="labels-constant",
+    severity="error",
+    certainty="certain",
+    looks_for="all labels are the same",
+    why="the model learns to answer one class, the loss falls to 0 and nothing is learned",
+    instead="look at the labels that the loss gets: an index, a column or a default value takes their place",
+    silent_when="labels differ in some batch, or batches are too small to tell",
+    example_bad="y = torch.full((n,), 3)",
+    example_good="labels of all classes in every few batches",
+    reference="",
+)
+TIER = 1
+EARLIEST = 4
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    seen = [one for one in record.batches if one.target_size and (one.labels is not None or one.target_std is not None)]
+    if len(seen) < 4 or any(one.copied == -1 for one in seen):
+        return None
+    if sum(one.target_size for one in seen) < 40:
+        return None
+    kinds = {label for one in seen if one.labels is not None for label in one.labels}
+    if all(one.labels is not None for one in seen) and len(kinds) == 1 and len(record.series) == 1:
+        return said(CHECK, record, f"all {sum(one.target_size for one in seen)} labels of {len(seen)} batches are {next(iter(kinds))}")
+    means = [one.target_mean for one in seen if one.target_mean is not None]
+    if len(means) == len(seen) and all((one.target_std or 0) < 1e-7 for one in seen) and max(means) - min(means) < 1e-7 and len(record.series) == 1:
+        return said(CHECK, record, f"all targets of {len(seen)} batches are {means[0]:.6g}")
+    return None

@@ -1,0 +1,43 @@
+"""The loss or its gradient is not finite at weights that are."""
+
+from __future__ import annotations
+
+from stepwell.doctor.trends import grown
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R43",
+    name="loss-not-finite",
+    severity="error",
+    certainty="certain",
+    looks_for="the loss or its gradient is not finite at weights that are",
+    why="log(0), sqrt at 0 (whose slope is infinite), a division by 0 or an overflow of exp in the loss: one "
+    "batch makes all weights NaN",
+    instead="compute in a stable form: cross_entropy or logsigmoid for log(softmax) and log(sigmoid), sqrt(x + "
+    "1e-12), clamp before log and division",
+    silent_when="the input is not finite (R13), or weights had grown without bound before (R08, R21)",
+    example_bad="torch.log(torch.sigmoid(x)).mean(); (a - b).pow(2).sum(1).sqrt()",
+    example_good="F.logsigmoid(x).mean(); ((a - b).pow(2).sum(1) + 1e-12).sqrt()",
+    reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#gradients-for-non-differentiable-functions",
+)
+TIER = 1
+EARLIEST = 0
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    bad = record.not_finite
+    if bad is None or bad.origin == "input" or grown(record):
+        return None
+    operations = f" The graph of the loss contains {', '.join(bad.hard)}." if bad.hard else ""
+    if bad.origin == "gradient":
+        return said(CHECK, record, f"at update {bad.step} the loss is finite and its gradient is not (first in {bad.where}).{operations}")
+    if bad.origin == "loss":
+        return said(CHECK, record, f"at update {bad.step} inputs, weights and outputs are finite and the loss is not: the loss function makes it so.{operations}")
+    if bad.origin == "weight" and bad.hard:
+        return said(CHECK, record, f"at update {bad.step} the weight {bad.where} is not finite, after finite losses: a gradient was not.{operations}")
+    if bad.origin == "module":
+        return said(CHECK, record, f"at update {bad.step} the first output that is not finite is that of {bad.where}.{operations}")
+    return None

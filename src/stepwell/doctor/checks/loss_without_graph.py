@@ -1,0 +1,37 @@
+"""The loss depends on no parameter of the model."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R30",
+    name="loss-without-graph",
+    severity="error",
+    certainty="certain",
+    looks_for="the loss depends on no parameter of the model",
+    why="backward() computes nothing for the model: the weights do not move",
+    instead="call backward() on the loss itself: not on loss.item(), loss.detach(), or a new tensor made from the "
+    "loss",
+    silent_when="the graph was freed before the doctor saw the loss",
+    example_bad="loss = torch.tensor(loss.item(), requires_grad=True); loss.backward()",
+    example_good="loss = criterion(model(x), y); loss.backward()",
+    reference="https://docs.pytorch.org/docs/stable/notes/autograd.html",
+)
+TIER = 0
+EARLIEST = 0
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    if record.detached >= 2:
+        return said(CHECK, record, f"{record.detached} losses in a row depend on no parameter of the model: their graph is cut")
+    empty = [one for one in record.samples if all(value is None for value in one.grad)]
+    if record.step >= 3 and len(empty) >= 3 and len(empty) == len(record.samples) and record.cleared == 0:
+        return said(
+            CHECK, record, f"no parameter of the model had a gradient in any of the first {len(empty)} updates: what "
+            "backward() is called on has lost its graph",
+        )  # fmt: skip
+    return None

@@ -1,0 +1,44 @@
+"""The metric of the validation gets worse while the training loss falls."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R26",
+    name="overfitting",
+    severity="warning",
+    certainty="certain",
+    looks_for="the metric of the validation gets worse while the training loss falls",
+    why="the model learns the training data by heart",
+    instead="stop at the best validation, use more data, augmentation, dropout or weight decay, or a smaller "
+    "model",
+    silent_when="the validation is within its noise of the best value",
+    example_bad="validation 0.40, 0.35, 0.38, 0.45, 0.52 while the training loss falls to 0.01",
+    example_good="validation 0.40, 0.35, 0.33, 0.33, 0.34",
+    reference="https://arxiv.org/abs/1912.02292",
+)
+TIER = 5
+EARLIEST = 20
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    vals = [value for _, value in record.vals]
+    main = record.main
+    if len(vals) < 5 or main is None or len(record.series) > 1:
+        return None
+    best = min(vals)
+    at = vals.index(best)
+    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.08 * best:
+        return None
+    rising = sum(b > a for a, b in pairwise(vals[at:])) / (len(vals) - at - 1)
+    smooth = main.smooth(max(len(main.values) // 20, 1))
+    half = smooth[len(smooth) * at // len(vals)] if smooth else 0.0
+    if rising < 0.6 or not smooth or smooth[-1] > 0.95 * half:
+        return None
+    return said(CHECK, record, f"the validation was best ({best:.4g}) at evaluation {at + 1} and is {vals[-1]:.4g} now, while the training loss fell from {half:.3g} to {smooth[-1]:.3g}")

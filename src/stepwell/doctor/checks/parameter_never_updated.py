@@ -1,0 +1,54 @@
+"""Parameters are in the optimizer, and no loss ever depends on them."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R02",
+    name="parameter-never-updated",
+    severity="warning",
+    certainty="certain",
+    looks_for="parameters are in the optimizer, and no loss ever depends on them",
+    why="a layer that is made and not called, or whose output is not used, does not learn: often a line of "
+    "forward() is missing",
+    instead="use the module in forward(), or remove it",
+    silent_when="the module runs (R29), is one of several experts or branches of which each batch uses some, or is "
+    "frozen",
+    example_bad="self.conv3 = nn.Conv2d(...)  # and forward() never calls it",
+    example_good="every module that __init__ makes is called in forward()",
+    reference="https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html",
+)
+TIER = 0
+EARLIEST = 5
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    if record.graphs < 5:
+        return None
+    unused = [
+        n for n, one in enumerate(record.parameters)
+        if one.trainable and one.optimizer is not None and record.reached[n] == 0
+        and all(sample.grad[n] in (None, 0.0) for sample in record.samples if sample.optimizer == one.optimizer)
+    ]  # fmt: skip
+    if not unused or len(unused) == len(record.parameters):
+        return None
+    if record.step < 60 and not record.ended and any(_has_sisters(record, n) for n in unused):
+        return None  # experts and branches have their turn later
+    return said(CHECK, record, f"no loss of {record.graphs} depends on {record.names(unused)}: the forward pass does not use {'it' if len(unused) == 1 else 'them'}", unused)
+
+
+def _has_sisters(record: Record, number: int) -> bool:
+    """Whether the module is one of a numbered list, of which others are used."""
+    parts = record.parameters[number].module.split(".")
+    digits = [place for place, part in enumerate(parts) if part.isdigit() and place > 0]
+    for place in digits:
+        stem = parts[:place]
+        for other, one in enumerate(record.parameters):
+            theirs = one.module.split(".")
+            if theirs[:place] == stem and len(theirs) > place and theirs[place] != parts[place] and record.reached[other]:
+                return True
+    return False

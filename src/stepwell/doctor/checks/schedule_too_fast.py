@@ -1,0 +1,40 @@
+"""A schedule that counts epochs is stepped at every update."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R32",
+    name="schedule-too-fast",
+    severity="error",
+    certainty="certain",
+    looks_for="a schedule that counts epochs is stepped at every update",
+    why="the learning rate runs through the whole schedule within the first epoch, and training stands still, "
+    "or swings, from then on",
+    instead="call scheduler.step() once for each epoch, or give the schedule its horizon in updates",
+    silent_when="the horizon is that of the updates, or the schedule repeats by design (warm restarts, cycles)",
+    example_bad="scheduler = StepLR(optimizer, 5)  # of epochs; and scheduler.step() in the loop over batches",
+    example_good="for epoch in range(90): train_epoch(); scheduler.step()",
+    reference="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
+)
+TIER = 0
+EARLIEST = 20
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    for one in record.schedules:
+        updates = record.updates[one.optimizer]
+        if one.calls < 0.8 * updates or updates < 20 or one.kind in ("CyclicLR", "CosineAnnealingWarmRestarts", "ReduceLROnPlateau", "LambdaLR"):
+            continue
+        rates = [max(row) for row in record.lr[one.optimizer]]
+        top, now = max(rates), rates[-1]
+        if one.kind == "CosineAnnealingLR" and one.horizon and one.calls > 1.5 * one.horizon and updates > one.horizon + 10:
+            return said(CHECK, record, f"CosineAnnealingLR has T_max={one.horizon} and was stepped {one.calls} times in {updates} updates: the rate goes up again")
+        idle = sum(rate < 1e-4 * top for rate in rates[-30:])
+        if now < 1e-4 * top and idle >= 20:
+            return said(CHECK, record, f"{one.kind} was stepped at each of {updates} updates, and the rate has fallen from {top:.3g} to {now:.3g}: training stands still")
+    return None

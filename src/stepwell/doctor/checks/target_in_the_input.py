@@ -1,0 +1,34 @@
+"""The input contains the target."""
+
+from __future__ import annotations
+
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R42",
+    name="target-in-the-input",
+    severity="error",
+    certainty="certain",
+    looks_for="the input contains the target",
+    why="the model copies instead of learning, and knows nothing once the target is missing",
+    instead="remove the target from the input: shift the targets of a language model by one, drop the column",
+    silent_when="the input itself is the target by design (autoencoders), or agrees with it in some batches only",
+    example_bad="loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())",
+    example_good="loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())",
+    reference="",
+)
+TIER = 0
+EARLIEST = 4
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    recent = [one for one in record.batches if one.target_size][-6:]
+    columns = [one.copied for one in recent]
+    if len(columns) < 4 or None in columns[-4:] or len(set(columns[-4:])) != 1:
+        return None
+    column = columns[-1]
+    where = "the whole input is the target, position by position" if column == -1 else f"column {column} of the input is the target, in all of the last {len(columns)} batches looked at"
+    return said(CHECK, record, where)

@@ -1,0 +1,31 @@
+"""Gradients of the first layers are thousands of times smaller than those of the last."""
+
+from __future__ import annotations
+
+from stepwell.doctor.trends import vanishing
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R22",
+    name="vanishing-gradients",
+    severity="warning",
+    certainty="certain",
+    looks_for="gradients of the first layers are thousands of times smaller than those of the last",
+    why="the first layers do not learn: the network behaves like a shallow one behind random features",
+    instead="use normalization layers and residual connections, ReLU-type units instead of sigmoid, and He "
+    "initialization",
+    silent_when="the optimizer makes up for it (the update is as large relative to the weights in all layers)",
+    example_bad="twenty layers of sigmoid",
+    example_good="the same with ReLU, He initialization and residual connections",
+    reference="https://proceedings.mlr.press/v9/glorot10a.html",
+)
+TIER = 3
+EARLIEST = 8
+HOLDS = 2
+
+
+def find(record: Record) -> Finding | None:
+    seen = vanishing(record)
+    return said(CHECK, record, seen) if seen else None

@@ -1,0 +1,35 @@
+"""The first updates are too long, and later ones of the same learning rate are not."""
+
+from __future__ import annotations
+
+from stepwell.doctor.trends import overshoots, warms_up
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R11",
+    name="warmup-needed",
+    severity="warning",
+    certainty="certain",
+    looks_for="the first updates are too long, and later ones of the same learning rate are not",
+    why="the second moments of Adam know nothing yet and the first steps have full size: transformers are "
+    "thrown far from their start and take long to come back",
+    instead="raise the learning rate from 0 over the first 2 to 10 % of the updates",
+    silent_when="the learning rate rises at the start, or updates stay too long later (R08)",
+    example_bad="AdamW(params, lr=3e-3)  # at once, for a transformer",
+    example_good="LinearLR(optimizer, 0.01, total_iters=200), then a decay",
+    reference="https://arxiv.org/abs/2002.04745",
+)
+TIER = 2
+EARLIEST = 12
+HOLDS = 1
+
+
+def find(record: Record) -> Finding | None:
+    if not record.attention or "Adam" not in record.optimizers[0] or warms_up(record):
+        return None
+    early = [one for one in record.probes_of() if one.step <= 12]
+    if len(early) < 2 or not overshoots(early):
+        return None
+    return said(CHECK, record, f"the update raises the loss of its own batch in {sum(one.rises for one in early)} of the first {len(early)} probes, at the full learning rate {record.lr[0][0][0]:.3g} from the first update on")

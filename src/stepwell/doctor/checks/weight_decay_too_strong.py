@@ -1,0 +1,35 @@
+"""Weight decay makes most of the update."""
+
+from __future__ import annotations
+
+from stepwell.doctor.trends import decay_share
+from stepwell.doctor.record import Record
+from stepwell.doctor.said import said
+from stepwell.findings import Check, Finding
+
+CHECK = Check(
+    code="R48",
+    name="weight-decay-too-strong",
+    severity="error",
+    certainty="certain",
+    looks_for="weight decay makes most of the update",
+    why="the weights are pulled to 0 faster than the loss can push them out: the model forgets, and ends at "
+    "predicting the mean",
+    instead="use a weight decay of 1e-4 (SGD), 0.01 to 0.1 (AdamW); the product lr * weight_decay * updates "
+    "should stay near 1",
+    silent_when="the loss falls all the same, or decay is off",
+    example_bad="SGD(params, lr=0.1, weight_decay=0.5)",
+    example_good="SGD(params, lr=0.1, weight_decay=5e-4)",
+    reference="https://arxiv.org/abs/1711.05101",
+)
+TIER = 2
+EARLIEST = 30
+HOLDS = 2
+
+
+def find(record: Record) -> Finding | None:
+    found = decay_share(record)
+    if found is None or found[0] < 0.5:
+        return None
+    share, shrunk, decay, rate = found
+    return said(CHECK, record, f"weight decay {decay:g} at lr {rate:.3g} makes {100 * share:.0f} % of the update of the median matrix, whose weights have shrunk to {100 * shrunk:.0f} %")

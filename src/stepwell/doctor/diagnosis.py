@@ -1,0 +1,52 @@
+"""Which of the suspicions is said: the highest cause first, and nothing that it explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.doctor.record import Record
+from stepwell.findings import Finding
+
+
+class Diagnosis:
+    """Asks the checks about a record. `findings` is what was said so far."""
+
+    def __init__(self, record: Record) -> None:
+        from stepwell.doctor.checks import load
+
+        self.record = record
+        self.checks = load()
+        self.findings: list[Finding] = []
+        self._held: dict[str, int] = {}
+
+    def look(self) -> list[Finding]:
+        """New findings, the highest cause first."""
+        suspected: list[tuple[int, int, Any, Finding]] = []
+        for order, module in enumerate(self.checks):
+            if any(one.code == module.CHECK.code for one in self.findings):
+                continue
+            if self.record.step < module.EARLIEST and not self.record.ended and module.EARLIEST > 0:
+                continue
+            finding = module.find(self.record)
+            held = self._held.get(module.CHECK.code, 0)
+            self._held[module.CHECK.code] = held + 1 if finding is not None else 0
+            if finding is not None and (held + 1 >= module.HOLDS or self.record.ended):
+                suspected.append((module.TIER, order, module, finding))
+        suspected.sort(key=lambda one: one[:2])
+        new: list[Finding] = []
+        for tier, _, module, finding in suspected:
+            if self._is_explained(module, tier):
+                continue
+            new.append(finding)
+            self.findings.append(finding)
+        return new
+
+    def _is_explained(self, module: Any, tier: int) -> bool:
+        """Whether what was said before is the cause of this, too: any fault of a higher tier, but for those beside."""
+        for said in self.findings:
+            other = next(one for one in self.checks if one.CHECK.code == said.code)
+            if other.CHECK.severity == "note":
+                continue
+            if other.TIER < tier or (other.TIER == tier and other is not module):
+                return module.CHECK.severity != "error" or other.TIER < tier
+        return False

@@ -1,0 +1,156 @@
+"""`Doctor`: watches a training run and says what is wrong with it, first things first."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from stepwell.doctor.diagnosis import Diagnosis
+from stepwell.doctor.watch import Watch
+from stepwell.errors import UsageError, shown
+from stepwell.findings import Finding, text
+
+
+class Doctor:
+    """Watches one run.
+
+        doctor = Doctor(model, optimizer)
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            doctor.loss(loss)
+            loss.backward()
+            optimizer.step()
+
+    `doctor.loss` belongs after each loss, before or after its backward pass, and once for each micro-batch. Findings are
+    printed as they become certain, the gravest cause first and one at a time: what a higher cause explains is not said.
+    The weights of the run are the same, bit for bit, with and without a doctor.
+
+    Args:
+        model: the model, or several.
+        optimizer: its optimizer, or several: any of torch's, or one of this library.
+        journal: a file of JSON lines that everything is written to, for `stepwell doctor FILE`; None for none.
+        live: print findings to standard error.
+        probes: run a batch again, a few times in a run, to see whether the update lowers the loss of this batch.
+
+    Raises UsageError for what is no model and no optimizer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Iterable[nn.Module],
+        optimizer: Any,
+        *,
+        journal: str | Path | None = None,
+        live: bool = True,
+        probes: bool = True,
+        stream: TextIO | None = None,
+    ) -> None:
+        models = [model] if isinstance(model, nn.Module) else list(model)
+        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        for one in models:
+            if not isinstance(one, nn.Module):
+                raise UsageError(f"Doctor: model={shown(one)}; it must be a torch.nn.Module, or a list of them")
+        optimizers = [getattr(one, "optimizer", one) if not hasattr(one, "param_groups") else one for one in optimizers]
+        for one in optimizers:
+            if not hasattr(one, "param_groups"):
+                raise UsageError(
+                    f"Doctor: optimizer={shown(one)}; it must be a torch.optim.Optimizer, or a list of them"
+                )
+        self._watch = Watch(models, optimizers, probes)
+        self._diagnosis = Diagnosis(self._watch.record)
+        self._live, self._stream = live, stream
+        self._closed = False
+        self._looked = 0
+        self._journal = None
+        if journal is not None:
+            from stepwell.doctor.chronicle import Chronicle
+
+            self._journal = Chronicle(journal, self._watch.record, models, optimizers)
+        atexit.register(_close, weakref.ref(self))
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far, in the order in which it was said."""
+        return list(self._diagnosis.findings)
+
+    @property
+    def record(self) -> Any:
+        """All that was measured, for checks of one's own."""
+        return self._watch.record
+
+    def loss(self, loss: torch.Tensor | float) -> None:
+        """Tells the loss of a batch, as the tensor on which backward() is called."""
+        if self._closed:
+            return
+        frame = sys._getframe(1)
+        self._watch.loss(loss, f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        self._look()
+
+    def val(self, metric: torch.Tensor | float) -> None:
+        """Tells a metric of a validation; lower is better."""
+        if not self._closed:
+            self._watch.val(float(metric))
+            self._look(again=True)
+
+    def batch(self, x: Any, y: Any = None) -> None:
+        """Shows a batch, where the doctor cannot see it: the input is no argument of the model, or the target is of no
+        known loss function."""
+        if not self._closed:
+            from stepwell.doctor import batches
+
+            x = batches.first_tensor((x,)) if not isinstance(x, torch.Tensor) else x
+            self._watch.given = (x, y if isinstance(y, torch.Tensor) else None)
+
+    def close(self) -> None:
+        """Ends the watch: every hook is taken off, and what only the end of a run shows is said."""
+        if self._closed:
+            return
+        self._watch.close()
+        self._watch.record.ended = True
+        self._look(again=True)
+        self._closed = True
+        if self._journal is not None:
+            self._journal.end()
+
+    def report(self, path: str | Path) -> None:
+        """Writes a page: curves, layers, and the findings. Needs a journal of this run, or makes one beside the page."""
+        from stepwell.doctor.chronicle import report
+
+        report(self, Path(path))
+
+    def __enter__(self) -> Doctor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _look(self, again: bool = False) -> None:
+        """Asks the checks, after each of the first updates and then after every tenth."""
+        record = self._watch.record
+        step = record.step
+        due = step != self._looked and (step <= 20 or step % 10 == 0)
+        if self._journal is not None and step != self._looked:
+            self._journal.steps()
+        if not (again or due or record.not_finite is not None and not self._diagnosis.findings):
+            return
+        self._looked = step
+        for finding in self._diagnosis.look():
+            if self._live:
+                print(text(finding), file=self._stream or sys.stderr)
+            if self._journal is not None:
+                self._journal.finding(finding)
+
+
+def _close(doctor: weakref.ref[Doctor]) -> None:
+    one = doctor()
+    if one is not None:
+        one.close()

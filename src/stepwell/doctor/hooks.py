@@ -1,0 +1,100 @@
+"""The hooks by which a doctor sees a run, and how all of them are taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+FIRST = 3  # updates during which every module is watched, to see which of them run
+
+
+class Hooks:
+    """Handles, all removed by `remove()`."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self._passing: list[Any] = []
+
+    def around_steps(self, before: Callable[..., None], after: Callable[..., None]) -> None:
+        """Of every optimizer of the process: those that are made later, too."""
+        self._handles += [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+
+    def around_forward(self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:
+        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+
+    def while_first(self, module: nn.Module, before: Callable[..., None]) -> None:
+        """Until `end_first()`."""
+        self._passing.append(module.register_forward_pre_hook(before))
+
+    def on_gradient(self, tensor: torch.Tensor, before: Callable[..., None], after: Callable[..., None]) -> None:
+        if tensor.requires_grad and tensor.is_leaf:
+            self._handles.append(tensor.register_hook(before))
+            self._handles.append(tensor.register_post_accumulate_grad_hook(after))
+
+    def end_first(self) -> None:
+        for handle in self._passing:
+            handle.remove()
+        self._passing = []
+
+    def remove(self) -> None:
+        self.end_first()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+class Staleness:
+    """Whether an update uses gradients that the update before has used already: nobody has reset them.
+
+    Read from one or two tensors of an optimizer, without looking at values: a gradient that is neither gone nor written
+    to since the update, when the next backward pass comes to it, is added to.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = list(tensors)
+        self._used: list[tuple[int, int] | None] = [None] * len(self.tensors)
+        self._last: list[tuple[int, int] | None] = [None] * len(self.tensors)
+        self.flags = [False] * len(self.tensors)
+        self.passes = 0  # backward passes that came to the first tensor since the last update
+
+    def hook(self, hooks: Hooks) -> None:
+        for number, tensor in enumerate(self.tensors):
+            hooks.on_gradient(tensor, self._before(number), self._after(number))
+
+    def _before(self, number: int) -> Callable[[torch.Tensor], None]:
+        def before(_: torch.Tensor) -> None:
+            now = _state(self.tensors[number])
+            if now is None:
+                self.flags[number] = False
+            elif now == self._used[number]:
+                self.flags[number] = True
+            elif now != self._last[number]:
+                self.flags[number] = False
+
+        return before
+
+    def _after(self, number: int) -> Callable[[torch.Tensor], None]:
+        def after(_: torch.Tensor) -> None:
+            self._last[number] = _state(self.tensors[number])
+            if number == 0:
+                self.passes += 1
+
+        return after
+
+    def updated(self) -> bool:
+        """After an update: whether it used old gradients. The next ones are counted from here."""
+        stale = any(self.flags)
+        self.flags = [False] * len(self.tensors)
+        self._used = [_state(tensor) for tensor in self.tensors]
+        self.passes = 0
+        return stale
+
+
+def _state(tensor: torch.Tensor) -> tuple[int, int] | None:
+    grad = tensor.grad
+    return None if grad is None else (id(grad), grad._version)

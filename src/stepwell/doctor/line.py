@@ -1,0 +1,70 @@
+"""The loss of one batch along the update of this batch: does the step lower it, and how much longer could the step be?
+
+Everything is put back afterwards, bit for bit: weights, buffers, gradients, modes and random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from stepwell.doctor.program import Program, _device_rng, _set_device_rng
+from stepwell.doctor.record import Probe
+
+SHORTER = (0.3, 0.1, 0.03, 0.01, 0.001)
+LONGER = (3.0, 10.0, 30.0, 100.0)
+MOST_BYTES = 2**31  # of weights: two copies are held meanwhile
+_SAME = 1e-3  # a loss that comes out otherwise at unchanged weights was not computed from them alone
+
+
+def probe(
+    program: Program, loss: torch.Tensor, seen: float, before: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor], models: Sequence[nn.Module], step: int, optimizer: int,
+) -> Probe | None:  # fmt: skip
+    """The losses at multiples of the update from `before` to the weights of now; None where they cannot be computed."""
+    after = [weight.detach().clone() for weight in weights]
+    rng, device_rng = torch.get_rng_state(), _device_rng()
+    buffers = [(buffer, buffer.detach().clone()) for model in models for buffer in model.buffers()]
+    losses: dict[float, float] = {}
+
+    def at(multiple: float) -> float:
+        with torch.no_grad():
+            for weight, start, end in zip(weights, before, after, strict=True):
+                weight.copy_(start if multiple == 0 else torch.lerp(start, end, multiple) if multiple != 1 else end)
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        losses[multiple] = program.again(loss)
+        return losses[multiple]
+
+    try:
+        start = at(0.0)
+        if not math.isfinite(start) or abs(start - seen) > _SAME * max(abs(seen), 1e-6):
+            return None
+        end = at(1.0)
+        if end == start:
+            return None
+        if not end < start:
+            for multiple in SHORTER:
+                if at(multiple) < start:
+                    break
+        else:
+            lowest = end
+            for multiple in LONGER:
+                value = at(multiple)
+                if not value < lowest:
+                    break
+                lowest = value
+    except Exception:  # whatever the user's code raises when it is called again: then there is no probe
+        return None
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, after, strict=True):
+                weight.copy_(value)
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        torch.set_rng_state(rng)
+        _set_device_rng(device_rng)
+    return Probe(step, optimizer, losses)

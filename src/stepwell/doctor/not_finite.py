@@ -1,0 +1,70 @@
+"""Where the first value that is not finite comes from: the input, a weight, a module, or the loss itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from stepwell.doctor.record import Parameter
+
+
+def hunt(
+    x: torch.Tensor | None, call: Any, tensors: Sequence[torch.Tensor], parameters: Sequence[Parameter]
+) -> tuple[str, str]:
+    """(origin, name). The model is called once more, with the same input, and put back."""
+    if x is not None and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        return "input", ""
+    for tensor, parameter in zip(tensors, parameters, strict=True):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
+            return "weight", parameter.name
+    if call is None:
+        return "loss", ""
+    module, args, kwargs = call
+    found = _first_module(module, args, kwargs)
+    return ("module", found) if found else ("loss", "")
+
+
+def _first_module(root: nn.Module, args: Any, kwargs: Any) -> str:
+    """The first module whose output is not finite while its inputs are."""
+    first: list[str] = []
+    handles = []
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            if not first and not _finite(output) and _finite(given):
+                first.append(f"{name} ({type(module).__name__})" if name else type(module).__name__)
+
+        return hook
+
+    for name, module in root.named_modules():
+        if not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(look(name)))
+    rng = torch.get_rng_state()
+    buffers = [(buffer, buffer.detach().clone()) for buffer in root.buffers()]
+    try:
+        with torch.no_grad():
+            output = root(*args, **kwargs)
+        if not first and not _finite(output):
+            first.append(type(root).__name__)
+    except Exception:  # whatever the user's code raises when it is called again
+        return ""
+    finally:
+        for handle in handles:
+            handle.remove()
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        torch.set_rng_state(rng)
+    return first[0] if first else ""
+
+
+def _finite(values: Any) -> bool:
+    return all(
+        bool(torch.isfinite(one).all())
+        for one in pytree.tree_leaves(values)
+        if isinstance(one, torch.Tensor) and one.is_floating_point()
+    )

@@ -1,0 +1,267 @@
+"""What the series of a record say together. The thresholds were calibrated on `bench/doctor/tasks`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from stepwell.doctor.record import Probe, Record, Sample, median
+
+ADAPTIVE = frozenset(
+    ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Lion", "LAMB", "LARS", "Adafactor",
+     "AdaBelief", "AdamAtan2", "Adan", "AdEMAMix", "ADOPT", "LaProp", "Muon", "NovoGrad", "Prodigy", "SOAP", "Shampoo",
+     "ScheduleFreeAdamW", "Sophia", "StableAdamW", "Rprop", "Signum", "SparseAdam", "DAdaptAdam"]
+)  # fmt: skip
+
+
+def entropy(counts: Mapping[int, int]) -> float:
+    """In nats."""
+    total = sum(counts.values())
+    return -sum(count / total * math.log(count / total) for count in counts.values() if count)
+
+
+def ratios(record: Record, sample: Sample) -> list[float]:
+    """The change over the weight, of each matrix."""
+    found = []
+    for n, one in enumerate(record.parameters):
+        weight, update = sample.weight[n], sample.update[n]
+        if len(one.shape) > 1 and weight and update is not None:
+            found.append(update / weight)
+    return found
+
+
+def ratio(record: Record, number: int = 0, first: int = 0, last: int = 10**9) -> float:
+    """The median, over samples and matrices, of change over weight."""
+    return median([median(ratios(record, one)) for one in record.samples_of(number) if first <= one.step <= last])
+
+
+def start_of(record: Record) -> float:
+    """The loss at the start: the median of the first values."""
+    main = record.main
+    return median(main.values[:3]) if main is not None else math.nan
+
+
+def now_of(record: Record, size: int = 10) -> float:
+    """The loss now: the median of the last values; infinite where these are not finite."""
+    main = record.main
+    if main is None or not main.values:
+        return math.nan
+    last = main.values[-size:]
+    finite = [value for value in last if math.isfinite(value)]
+    return median(finite) if len(finite) > len(last) // 2 else math.inf
+
+
+def grown(record: Record) -> bool:
+    """Whether a loss or weight that is not finite was the end of a growth, and not a single event."""
+    samples = [one for one in record.samples if any(value is not None for value in one.weight)]
+    if any(one.rises for one in record.probes[-2:]):
+        return True
+    for sample in samples[-4:]:
+        found = ratios(record, sample)
+        if found and max(value for value in found if not math.isnan(value)) > 0.5:
+            return True
+    norms = [norm for rows in record.norms for _, norm in rows if norm > 0 and math.isfinite(norm)]
+    if len(norms) >= 2 and norms[-1] > 100 * min(norms[:3]):
+        return True
+    main = record.main
+    finite = [value for value in main.values if math.isfinite(value)] if main is not None else []
+    return len(finite) >= 2 and max(finite[-3:]) > 5 * abs(finite[0]) + 1e-12
+
+
+def overshoots(probes: Sequence[Probe]) -> bool:
+    """Whether most updates raise the loss of their own batch, and shorter ones would lower it."""
+    rising = [one for one in probes if one.rises]
+    return len(rising) >= 2 and len(rising) >= 0.6 * len(probes)
+
+
+def warms_up(record: Record) -> bool:
+    """Whether the learning rate began below its highest value."""
+    rates = [max(row) for row in record.lr[0]] if record.lr else []
+    return bool(rates) and rates[0] < 0.7 * max(rates)
+
+
+def too_high(record: Record, number: int) -> str:
+    """What says that the updates are too long, or ""."""
+    probes = [one for one in record.probes_of(number) if one.step > 2 or len(record.probes_of(number)) < 3]
+    size = ratio(record, number)
+    recent = probes[-6:]
+    if overshoots(recent) and not math.isnan(size):
+        rising = [one for one in recent if one.rises]
+        one = rising[-1]
+        return (
+            f"the update raises the loss of its own batch in {len(rising)} of {len(recent)} probes (from "
+            f"{one.losses[0.0]:.3g} to {one.losses[1.0]:.3g} at update {one.step}); {100 * size:.2g} % of a weight "
+            "changes in one update"
+        )
+    if record.not_finite is not None and record.not_finite.origin in ("weight", "loss", "module", "gradient") and grown(record):
+        return (
+            f"the weights grew until they were not finite, at update {record.not_finite.step}; {100 * size:.2g} % of a "
+            "weight changed in one update"
+        )
+    main = record.main
+    if main is None or len(record.series) > 1 or number:
+        return ""
+    start, now = start_of(record), now_of(record)
+    if size > 0.3 and record.step >= 10 and not now < 0.8 * start:
+        return f"{100 * size:.2g} % of a weight changes in one update, and the loss went from {start:.3g} to {now:.3g}"
+    return ""
+
+
+def too_low(record: Record, number: int) -> str:
+    """What says that the updates are too short, or ""."""
+    rates = [max(row) for row in record.lr[number]]
+    if not rates or rates[-1] < 0.5 * max(rates):
+        return ""  # at the end of a decay
+    rising = len(rates) > 3 and rates[-1] > 1.02 * rates[-3]
+    probes = [one for one in record.probes_of(number) if one.step >= 4][-4:]
+    if len(probes) < 3 or rising:
+        return ""
+    if all(one.best >= 30 for one in probes) and sum(one.best >= 100 for one in probes) >= len(probes) - 1:
+        one = probes[-1]
+        return (
+            f"the loss of a batch falls on and on along its update: from {one.losses[0.0]:.4g} to {one.losses[1.0]:.4g} "
+            f"at the update that was made, and to {one.losses[one.best]:.4g} at {one.best:.0f} times its length"
+        )
+    return ""
+
+
+def decay_share(record: Record) -> tuple[float, float, float, float] | None:
+    """(share of the decay in the update, weight now over weight at the start, decay, rate) of the median matrix."""
+    if not record.groups or not record.groups[0]:
+        return None
+    name, group = record.optimizers[0], record.groups[0][0]
+    decay = group.get("weight_decay", 0)
+    if not decay or not record.lr[0]:
+        return None
+    samples = [one for one in record.samples_of(0) if any(w is not None for w in one.weight)]
+    if len(samples) < 8:
+        return None
+    rate = max(record.lr[0][-1])
+    shares, shrunk = [], []
+    first, recent = samples[0], samples[-6:]
+    coupled = name in ("SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
+    for n, one in enumerate(record.parameters):
+        if len(one.shape) < 2 or not first.weight[n]:
+            continue
+        parts = []
+        for sample in recent:
+            weight, grad, update = sample.weight[n], sample.grad[n], sample.update[n]
+            if weight and update:
+                part = decay * weight / (decay * weight + (grad or 0.0)) if coupled else min(rate * decay * weight / update, 1.0)
+                parts.append(part)
+        if parts:
+            shares.append(median(parts))
+            shrunk.append((recent[-1].weight[n] or 0.0) / first.weight[n])
+    if not shares:
+        return None
+    start, now = start_of(record), now_of(record)
+    falls = now < 0.5 * start
+    if falls and median(shrunk) > 0.3:
+        return None
+    return median(shares), median(shrunk), float(decay), rate
+
+
+def exploding(record: Record) -> str:
+    """What says that gradients explode, or ""."""
+    for rows in record.norms:
+        norms = [norm for _, norm in rows if norm > 0]
+        finite = [norm for norm in norms if math.isfinite(norm)]
+        if len(finite) < 3:
+            continue
+        base = median(finite[:5])
+        if finite[-1] > 1e3 * base and median(finite[-3:]) > 100 * base:
+            return f"the gradient norm went from {base:.3g} to {finite[-1]:.3g}"
+        if median(finite[:8]) > 1e3 and ratio_of_layers(record) > 30:
+            return f"the gradient norm is {median(finite[:8]):.3g}, and {ratio_of_layers(record):.0f} times larger in the first layers than in the last"
+    return ""
+
+
+def ratio_of_layers(record: Record) -> float:
+    """RMS of the gradients of the first third of the matrices over that of the last third."""
+    matrices = [n for n, one in enumerate(record.parameters) if len(one.shape) > 1]
+    if len(matrices) < 3:
+        return 1.0
+    third = max(len(matrices) // 3, 1)
+    found = []
+    for sample in record.samples[-10:]:
+        first = [sample.grad[n] for n in matrices[:third] if sample.grad[n]]
+        last = [sample.grad[n] for n in matrices[-third:] if sample.grad[n]]
+        if first and last:
+            found.append(median([g for g in first if g]) / median([g for g in last if g]))
+    return median(found) if found else 1.0
+
+
+def vanishing(record: Record) -> str:
+    """What says that gradients vanish toward the first layers, or ""."""
+    matrices = [n for n, one in enumerate(record.parameters)
+                if len(one.shape) > 1 and one.trainable and one.kind not in ("Embedding", "EmbeddingBag")]  # fmt: skip
+    if len(matrices) < 3:
+        return ""
+    third = max(len(matrices) // 3, 1)
+    found = []
+    for sample in record.samples[-8:]:
+        rows = [(sample.grad[n] or 0.0) / max(sample.weight[n] or 0.0, 1e-12) for n in matrices
+                if sample.grad[n] is not None and sample.weight[n]]  # fmt: skip
+        if len(rows) >= 3:
+            first, last = median(rows[:third]), median(rows[-third:])
+            if last > 0:
+                found.append(first / last)
+    if len(found) >= 4 and median(found) < 1e-4:
+        return (
+            f"relative to the weights the gradients of the first matrices are {median(found):.2g} times those of the last"
+        )
+    return ""
+
+
+def unrelated(record: Record) -> str:
+    """What says that labels do not belong to their inputs, or ""."""
+    main = record.main
+    if main is None or len(record.series) > 1 or main.facts is None:
+        return ""
+    values = [value for value in main.values if math.isfinite(value)]
+    if len(values) < 60:
+        return ""
+    floor = _marginal(record, main.facts.function)
+    if floor is None or floor <= 0:
+        return ""
+    now = median(values[-20:])
+    probes = record.probes_of()[-4:]
+    falling = not probes or sum(not one.rises for one in probes) >= 0.5 * len(probes)
+    val = min((value for _, value in record.vals), default=None)
+    if now > 0.93 * floor and now < 1.6 * floor and falling:
+        return f"the loss is {now:.3g} after {len(values)} batches, and predicting the frequencies of the labels gives {floor:.3g}"
+    if val is not None and len(record.vals) >= 3 and val > 0.97 * floor and now < 0.9 * floor:
+        return f"the best validation is {val:.3g}, and predicting the frequencies of the labels gives {floor:.3g}"
+    return ""
+
+
+def _marginal(record: Record, function: str) -> float | None:
+    """The loss of the best constant answer."""
+    if function in ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        whole: dict[int, int] = {}
+        for one in record.batches:
+            for label, count in (one.labels or {}).items():
+                whole[label] = whole.get(label, 0) + count
+        return entropy(whole) if len(whole) >= 2 else None
+    if function == "mse_loss":
+        means = [one.target_mean for one in record.batches if one.target_mean is not None]
+        stds = [one.target_std for one in record.batches if one.target_std is not None]
+        if len(means) < 5 or len(stds) != len(means):
+            return None
+        middle = sum(means) / len(means)
+        return sum((m - middle) ** 2 for m in means) / len(means) + sum(s * s for s in stds) / len(stds)
+    return None
+
+
+def diverged(record: Record) -> str:
+    """What says that the run diverges, or ""."""
+    main = record.main
+    if main is None or len(record.series) > 1:
+        return ""
+    values = [value for value in main.values if math.isfinite(value)]
+    if len(values) < 40:
+        return ""
+    start, now = median(values[:10]), median(values[-15:])
+    if start > 0 and now > 3 * start:
+        return f"the loss went from {start:.3g} to {now:.3g}"
+    return ""

@@ -1,0 +1,379 @@
+"""The recorder: fills the record from hooks, losses and updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from stepwell.doctor import batches, losses, schedulers
+from stepwell.doctor.first import parameters, sensitive
+from stepwell.doctor.graph import Graph, dead_share
+from stepwell.doctor.hooks import FIRST, Hooks, Staleness
+from stepwell.doctor.line import MOST_BYTES, probe
+from stepwell.doctor.measure import Around, Coordinates
+from stepwell.doctor.not_finite import hunt
+from stepwell.doctor.record import NotFinite, Record, Series
+
+EARLY = 20  # updates that are all sampled
+PROBES = (2, 4, 7, 12, 20, 35, 60, 100, 160, 250, 400, 700, 1200, 2000, 4000, 8000, 16000, 32000)
+
+
+class Watch:
+    """Watches models and optimizers from now on. `record` is what was seen."""
+
+    def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Any], probes: bool = True) -> None:
+        self.models, self.optimizers, self.probes = list(models), list(optimizers), probes
+        self.record = Record()
+        found, self.tensors = parameters(self.models, self.optimizers)
+        self.record.parameters = found
+        self.record.reached = [0] * len(found)
+        self.numbers = {id(tensor): number for number, tensor in enumerate(self.tensors)}
+        self.sensitive = sensitive(self.models)
+        self.record.sensitive = tuple(name for name, _ in self.sensitive)
+        names = [type(module).__name__ for model in self.models for module in model.modules()]
+        self.record.attention = any("Attention" in name or "Transformer" in name for name in names)
+        self.record.recurrent = any(name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell") for name in names)
+        self.coordinates = Coordinates(self.tensors)
+        self.hooks = Hooks()
+        self.busy = False  # while the doctor runs the model itself
+        self.depth = 0
+        self.program: Any = None
+        self.told: list[tuple[torch.Tensor, float, Any, frozenset[int]]] = []  # losses since the last update
+        self.around: dict[int, Around] = {}
+        self.before: dict[int, list[torch.Tensor]] = {}
+        self.last_grads: dict[int, tuple[int, dict[int, torch.Tensor]]] = {}
+        self.last_input: Any = None
+        self.last_call: Any = None
+        self.last_target: torch.Tensor | None = None
+        self.given: tuple[Any, Any] | None = None
+        self.forward_mode: bool | None = None  # of the last forward pass with gradients
+        self.blind = 0  # forward passes without gradients, in training mode, since the last update
+        self.blind_eval = 0
+        self.schedulers: list[tuple[Any, int]] = []
+        self.compiled = any(hasattr(module, "_orig_mod") for model in self.models for module in model.modules())
+        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+        self.outermost: set[int] = set()
+        for optimizer in self.optimizers:
+            self._adopt(optimizer)
+        self._hook()
+
+    # Hooks
+
+    def _hook(self) -> None:
+        self.hooks.around_steps(self.before_step, self.after_step)
+        for model in self.models:
+            self.hooks.around_forward(model, self.before_forward, self.after_forward)
+            for name, module in model.named_modules():
+                if any(True for _ in module.parameters(recurse=False)):
+                    self.hooks.while_first(module, self._ran(name))
+
+    def _ran(self, name: str) -> Any:
+        def ran(module: nn.Module, args: Any) -> None:
+            if not self.busy and self.record.ran.get(name) != "grad":
+                self.record.ran[name] = "grad" if torch.is_grad_enabled() else "no_grad"
+
+        return ran
+
+    def _adopt(self, optimizer: Any) -> int:
+        """A number for an optimizer."""
+        number = len(self.record.optimizers)
+        if number >= len(self.optimizers):
+            self.optimizers.append(optimizer)
+        record = self.record
+        record.optimizers.append(type(optimizer).__name__)
+        record.groups.append(_groups(optimizer))
+        record.first_groups.append(_groups(optimizer))
+        record.updates.append(0)
+        record.lr.append([])
+        record.norms.append([])
+        own = [tensor for group in optimizer.param_groups for tensor in group["params"] if id(tensor) in self.numbers]
+        own = [tensor for tensor in own if tensor.requires_grad]
+        staleness = Staleness([own[0], own[-1]] if len(own) > 1 else own)
+        staleness.hook(self.hooks)
+        if not hasattr(self, "staleness"):
+            self.staleness: list[Staleness] = []
+        self.staleness.append(staleness)
+        return number
+
+    # Forward passes
+
+    @property
+    def _samples(self) -> bool:
+        step = self.record.step + 1
+        return step <= EARLY or (step <= 200 and step % 4 == 0) or step % 10 == 0 or step in PROBES
+
+    def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self.busy:
+            return
+        self.depth += 1
+        if self.depth > 1:
+            return
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            self.forward_mode = module.training
+            self.eval_parts = self._in_eval() if self._samples or not module.training else False
+            self.last_input = batches.first_tensor(args, kwargs)
+            self.last_call = (module, args, kwargs)
+            if self.program is not None:
+                self.program.pause()
+            elif self._samples and not self.compiled:
+                from stepwell.doctor.program import Program
+
+                self.program = Program()
+        else:
+            if self.program is not None:
+                self.program.pause()
+            if module.training and self.sensitive:
+                self.blind += 1
+            elif self.sensitive:
+                self.blind_eval += 1
+
+    def after_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.busy:
+            return
+        self.depth = max(self.depth - 1, 0)
+        if self.depth or self.program is None:
+            return
+        if torch.is_grad_enabled() and output is not None:
+            self.program.add(module, args, kwargs, output)
+        self.program.resume()
+
+    def _in_eval(self) -> bool:
+        """Whether all that act differently in training are in eval mode."""
+        return bool(self.sensitive) and not any(module.training for _, module in self.sensitive)
+
+    # Losses
+
+    def loss(self, loss: Any, place: str) -> None:
+        if self.program is not None:
+            self.program.close()
+        series = next((one for one in self.record.series if one.place == place), None)
+        if series is None:
+            series = Series(place)
+            self.record.series.append(series)
+        if not isinstance(loss, torch.Tensor):
+            series.steps.append(self.record.step + 1)
+            series.values.append(float(loss))
+            return
+        value = float(loss.detach().float().mean()) if loss.numel() != 1 else float(loss.detach())
+        series.steps.append(self.record.step + 1)
+        series.values.append(value)
+        self._modes()
+        reached: frozenset[int] = frozenset()
+        if loss.requires_grad and loss.grad_fn is not None:
+            if self._samples:
+                reached = self._graph(loss, series)
+            if self.record.step < EARLY and not (loss.grad_fn is None):
+                loss.register_hook(self._root)
+        if not loss.requires_grad or (self._samples and not reached):
+            self.record.detached += 1
+        elif self._samples:
+            self.record.detached = 0
+        self.told.append((loss, value, self.program, reached))
+        if not math.isfinite(value) and self.record.not_finite is None:
+            self._hunt(series)
+        self.program = None
+        if len(self.told) > 64:
+            self.told = self.told[-64:]
+
+    def _root(self, grad: torch.Tensor) -> None:
+        self.record.seeds.append(float(grad.detach().float().mean()))
+
+    def _graph(self, loss: torch.Tensor, series: Series) -> frozenset[int]:
+        graph = Graph(loss)
+        reached = frozenset(self.numbers[key] for key in graph.leaves if key in self.numbers)
+        self.record.graphs += 1
+        for number in reached:
+            self.record.reached[number] += 1
+        facts, target = losses.facts(loss, self.program, graph)
+        facts.reached = reached
+        if series.facts is None or facts.function:
+            series.facts = facts
+        if target is None and self.given is not None:
+            target = self.given[1]
+        x = self.last_input
+        self.last_target = target
+        if x is not None or target is not None:
+            self.record.batches.append(batches.facts(self.record.step + 1, x, target))
+        dead = dead_share(graph.relus)
+        if dead is not None:
+            self.record.dead.append((self.record.step + 1, *dead))
+        if not self.record.half:
+            output = loss.dtype is torch.float16 or any(
+                isinstance(one, torch.Tensor) and one.dtype is torch.float16
+                for call in (self.program.calls if self.program is not None else ())
+                for one in (call.result if isinstance(call.result, (tuple, list)) else (call.result,))
+            )
+            self.record.half = output or any(tensor.dtype is torch.float16 for tensor in self.tensors)
+        return reached
+
+    def _modes(self) -> None:
+        if self.forward_mode is None:
+            return
+        if self.forward_mode is False and self.sensitive and self.eval_parts:
+            self.record.eval_in_training += 1
+        else:
+            self.record.eval_in_training = 0
+        self.forward_mode = None
+
+    def _hunt(self, series: Series) -> None:
+        hard = series.facts.hard if series.facts is not None else ()
+        self.record.not_finite = NotFinite(self.record.step + 1, *self._origin(), hard=hard)
+
+    def _origin(self) -> tuple[str, str]:
+        self.busy = True
+        try:
+            return hunt(self.last_input, self.last_call, self.tensors, self.record.parameters)
+        finally:
+            self.busy = False
+
+    def val(self, value: float) -> None:
+        self.record.vals.append((self.record.step, float(value)))
+        self.record.evaluations += 1
+        if self.blind and not self.blind_eval:
+            self.record.training_in_evaluation += 1
+        self.blind = self.blind_eval = 0
+
+    # Updates
+
+    def _number(self, optimizer: Any) -> int | None:
+        for number, one in enumerate(self.optimizers):
+            if one is optimizer:
+                return number
+        own = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]} & self.numbers.keys()
+        if not own:
+            return None
+        for number, one in enumerate(self.optimizers):
+            theirs = {id(tensor) for group in one.param_groups for tensor in group["params"]}
+            if own <= theirs and type(one) is type(optimizer):
+                self.optimizers[number] = optimizer
+                self.record.remade += 1
+                return number
+        inner = [getattr(one, "base_optimizer", None) or getattr(one, "optimizer", None) for one in self.optimizers]
+        if any(one is optimizer for one in inner):
+            return None
+        for tensor in own:
+            self.record.parameters[self.numbers[tensor]].optimizer = len(self.record.optimizers)
+        return self._adopt(optimizer)
+
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self.busy:
+            return
+        number = self._number(optimizer)
+        if number is None:
+            return
+        if self.program is not None:
+            self.program.close()
+            self.program = None
+        if number == 0 and self.record.updates[0] in (0, 20, 60, 150):
+            self.schedulers = schedulers.find(self.optimizers)
+            if self.record.updates[0] == 0:
+                self.early = {id(one) for one, _ in self.schedulers if schedulers.calls(one) > 0}
+        record = self.record
+        own = [self.numbers[id(t)] for g in optimizer.param_groups for t in g["params"] if id(t) in self.numbers]
+        step = record.updates[number] + 1
+        if self._samples:
+            sampled = Around(step, number, own, self.tensors, self.coordinates, self.last_grads.get(number))
+            self.around[number] = sampled
+            self._is_cleared(number, own, sampled)
+        if self.probes and step in PROBES and self.bytes <= MOST_BYTES and self._told_for(own) is not None:
+            self.before[number] = [self.tensors[n].detach().clone() for n in own]
+        if step == FIRST + 1 and number == 0:
+            self.hooks.end_first()
+
+    def _is_cleared(self, number: int, own: list[int], sampled: Around) -> None:
+        """Whether backward passes came, and their gradients are gone."""
+        gone = all(value is None or value == 0.0 for value in (sampled.sample.grad[n] for n in own))
+        some = self.staleness[number].passes > 0
+        if number == 0:
+            self.record.cleared = self.record.cleared + 1 if gone and some else 0
+
+    def _told_for(self, own: list[int]) -> tuple[torch.Tensor, float, Any] | None:
+        """The loss that this update is for: one, with its calls."""
+        found = [one for one in self.told if one[3] & set(own)]
+        if len(found) != 1 or found[0][2] is None or not math.isfinite(found[0][1]):
+            return None
+        loss, value, program, _ = found[0]
+        return (loss, value, program) if program.computes(loss) else None
+
+    def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self.busy:
+            return
+        number = self._number(optimizer)
+        if number is None:
+            return
+        record = self.record
+        record.updates[number] += 1
+        record.groups[number] = _groups(optimizer)
+        record.lr[number].append(tuple(_number_of(group["lr"]) for group in optimizer.param_groups))
+        if number == 0:
+            record.backwards.append(self.staleness[0].passes)
+        stale = self.staleness[number].updated()
+        if number == 0 or stale:
+            record.stale = record.stale + 1 if stale else 0
+        sampled = self.around.pop(number, None)
+        if sampled is not None:
+            sample = sampled.end()
+            record.samples.append(sample)
+            record.norms[number].append((sample.step, sample.norm))
+            self.last_grads[number] = (sample.step, sampled.grads)
+            if not math.isfinite(sample.norm) and record.not_finite is None and not record.scaled:
+                hard = record.main.facts.hard if record.main is not None and record.main.facts is not None else ()
+                record.not_finite = NotFinite(record.updates[number], "gradient", self._first_bad(sample), hard)
+            if len(record.samples) > 4000:
+                del record.samples[:1000]
+        before = self.before.pop(number, None)
+        if before is not None:
+            self._probe(number, optimizer, before)
+        self.told = []
+        self.blind = self.blind_eval = 0
+        if number == 0 and (record.updates[0] in (1, 2, 5) or record.updates[0] % 10 == 0):
+            record.schedules = [schedulers.facts(one, n) for one, n in self.schedulers]
+            for facts, (one, _) in zip(record.schedules, self.schedulers, strict=True):
+                facts.before_first_step = id(one) in getattr(self, "early", ())
+
+    def _first_bad(self, sample: Any) -> str:
+        for number, value in enumerate(sample.grad):
+            if value is not None and not math.isfinite(value):
+                return self.record.parameters[number].name
+        return ""
+
+    def _probe(self, number: int, optimizer: Any, before: list[torch.Tensor]) -> None:
+        own = [self.numbers[id(t)] for g in optimizer.param_groups for t in g["params"] if id(t) in self.numbers]
+        told = self._told_for(own)
+        if told is None:
+            return
+        loss, value, program = told
+        self.busy = True
+        try:
+            one = probe(program, loss, value, before, [self.tensors[n] for n in own], self.models,
+                        self.record.updates[number], number)  # fmt: skip
+        finally:
+            self.busy = False
+        if one is not None:
+            self.record.probes.append(one)
+
+    def close(self) -> None:
+        if self.program is not None:
+            self.program.close()
+            self.program = None
+        self.record.schedules = [schedulers.facts(one, n) for one, n in self.schedulers] or self.record.schedules
+        for facts, (one, _) in zip(self.record.schedules, self.schedulers, strict=False):
+            facts.before_first_step = id(one) in getattr(self, "early", ())
+        self.schedulers = []
+        self.hooks.remove()
+        self.told, self.last_input, self.last_call, self.last_target = [], None, None, None
+
+
+def _groups(optimizer: Any) -> list[dict[str, Any]]:
+    """The hyperparameters of the groups, without their tensors."""
+    kept = (int, float, bool, str, tuple, type(None))
+    return [{key: value for key, value in group.items() if key != "params" and isinstance(value, kept)}
+            for group in optimizer.param_groups]  # fmt: skip
+
+
+def _number_of(value: Any) -> float:
+    return float(value)
