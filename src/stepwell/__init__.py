@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stepwell import compare as compare
     from stepwell import curves as curves
+    from stepwell import doctor as doctor
     from stepwell import engine as engine
     from stepwell import errors as errors
     from stepwell import finder as finder
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stepwell import step as step
     from stepwell import tasks as tasks
     from stepwell.anatomy.batch_norm import recalibrate as recalibrate
+    from stepwell.doctor import Doctor as Doctor
     from stepwell.engine import Optimizer as Optimizer
     from stepwell.engine import Slot as Slot
     from stepwell.errors import UsageError as UsageError
@@ -119,13 +121,14 @@ _DOOR = {
     "Done": "stepwell.step",
     "GaussNewtonBartlett": "stepwell.step",
     "Hutchinson": "stepwell.step",
+    "Doctor": "stepwell.doctor",
     "find_lr": "stepwell.finder",
     "recalibrate": "stepwell.anatomy.batch_norm",
     "switch": "stepwell.switching",
     "Swats": "stepwell.wrappers.swats",
 }
 _ROOMS = (
-    "compare", "curves", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers", "report",
+    "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers", "report",
     "schedules", "step", "tasks",
 )  # fmt: skip
 

@@ -94,7 +94,8 @@ def train(watch, seed, config="adam", fault=None):
         betas = (0.999, 0.9) if fault == "betas-swapped" else (0.9, 0.999)
         decay = 1.0 if fault == "decay-strong" else 0.0
         opt = torch.optim.Adam(weights, lr=wrong_lr(fault, 1e-2), betas=betas, weight_decay=decay)
-    sched = torch.optim.lr_scheduler.StepLR(opt, 4, gamma=0.5)
+    if fault == "scheduler-per-batch":
+        sched = torch.optim.lr_scheduler.StepLR(opt, 4, gamma=0.5)
 
     first = evaluate(net, held, config, None)
     doctor = watch(net, opt)

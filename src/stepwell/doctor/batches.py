@@ -83,7 +83,8 @@ def _target(one: BatchFacts, y: torch.Tensor) -> None:
 def _copied(x: torch.Tensor, y: torch.Tensor) -> int | None:
     """The column of the input that says the target, -1 for all of it, None for none."""
     if not x.is_floating_point():
-        if x.shape == y.shape and not y.is_floating_point() and x.dim() >= 2:
+        if x.numel() == y.numel() and x.dim() >= 2 and not y.is_floating_point():
+            y = y.reshape(x.shape)
             asked = y != -100
             same = (x == y) & asked
             some = int(asked.sum())

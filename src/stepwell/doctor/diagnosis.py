@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from stepwell.doctor.record import Record
@@ -18,6 +19,7 @@ class Diagnosis:
         self.checks = load()
         self.findings: list[Finding] = []
         self._held: dict[str, int] = {}
+        self._broken: set[str] = set()
 
     def look(self) -> list[Finding]:
         """New findings, the highest cause first."""
@@ -27,7 +29,13 @@ class Diagnosis:
                 continue
             if self.record.step < module.EARLIEST and not self.record.ended and module.EARLIEST > 0:
                 continue
-            finding = module.find(self.record)
+            try:
+                finding = module.find(self.record)
+            except Exception as error:  # a fault of a check must not end the run that it looks at
+                if module.CHECK.code not in self._broken:
+                    self._broken.add(module.CHECK.code)
+                    warnings.warn(f"Doctor: the check {module.CHECK.code} failed and is left out: {error!r}", stacklevel=4)
+                continue
             held = self._held.get(module.CHECK.code, 0)
             self._held[module.CHECK.code] = held + 1 if finding is not None else 0
             if finding is not None and (held + 1 >= module.HOLDS or self.record.ended):

@@ -13,8 +13,10 @@ from typing import Any, TextIO
 import torch
 from torch import nn
 
+from stepwell.doctor.chronicle import Chronicle, report
 from stepwell.doctor.diagnosis import Diagnosis
 from stepwell.doctor.watch import Watch
+from stepwell.doctor.writers import writer
 from stepwell.errors import UsageError, shown
 from stepwell.findings import Finding, text
 
@@ -39,6 +41,9 @@ class Doctor:
         optimizer: its optimizer, or several: any of torch's, or one of this library.
         journal: a file of JSON lines that everything is written to, for `stepwell doctor FILE`; None for none.
         live: print findings to standard error.
+        writers: "tensorboard", "wandb", "trackio", "mlflow", or objects of these tools: numbers and findings go there,
+            under `doctor/`, with the count of updates as the step.
+        stream: where findings are printed to, instead of standard error.
         probes: run a batch again, a few times in a run, to see whether the update lowers the loss of this batch.
 
     Raises UsageError for what is no model and no optimizer.
@@ -52,6 +57,7 @@ class Doctor:
         journal: str | Path | None = None,
         live: bool = True,
         probes: bool = True,
+        writers: Iterable[Any] = (),
         stream: TextIO | None = None,
     ) -> None:
         models = [model] if isinstance(model, nn.Module) else list(model)
@@ -70,11 +76,7 @@ class Doctor:
         self._live, self._stream = live, stream
         self._closed = False
         self._looked = 0
-        self._journal = None
-        if journal is not None:
-            from stepwell.doctor.chronicle import Chronicle
-
-            self._journal = Chronicle(journal, self._watch.record, models, optimizers)
+        self._chronicle = Chronicle(journal, self._watch.record, models, optimizers, [writer(one) for one in writers])
         atexit.register(_close, weakref.ref(self))
 
     @property
@@ -118,14 +120,11 @@ class Doctor:
         self._watch.record.ended = True
         self._look(again=True)
         self._closed = True
-        if self._journal is not None:
-            self._journal.end()
+        self._chronicle.end()
 
-    def report(self, path: str | Path) -> None:
-        """Writes a page: curves, layers, and the findings. Needs a journal of this run, or makes one beside the page."""
-        from stepwell.doctor.chronicle import report
-
-        report(self, Path(path))
+    def report(self, path: str | Path) -> Path:
+        """Writes a page of the run so far: the findings, curves and layers. Returns its path."""
+        return report(self, Path(path))
 
     def __enter__(self) -> Doctor:
         return self
@@ -138,16 +137,14 @@ class Doctor:
         record = self._watch.record
         step = record.step
         due = step != self._looked and (step <= 20 or step % 10 == 0)
-        if self._journal is not None and step != self._looked:
-            self._journal.steps()
+        self._chronicle.steps()
         if not (again or due or record.not_finite is not None and not self._diagnosis.findings):
             return
         self._looked = step
         for finding in self._diagnosis.look():
             if self._live:
                 print(text(finding), file=self._stream or sys.stderr)
-            if self._journal is not None:
-                self._journal.finding(finding)
+            self._chronicle.finding(finding)
 
 
 def _close(doctor: weakref.ref[Doctor]) -> None:

@@ -21,7 +21,7 @@ _SAME = 1e-3  # a loss that comes out otherwise at unchanged weights was not com
 
 
 def probe(
-    program: Program, loss: torch.Tensor, seen: float, before: Sequence[torch.Tensor],
+    told: Sequence[tuple[torch.Tensor, float, Program]], before: Sequence[torch.Tensor],
     weights: Sequence[torch.Tensor], models: Sequence[nn.Module], step: int, optimizer: int,
 ) -> Probe | None:  # fmt: skip
     """The losses at multiples of the update from `before` to the weights of now; None where they cannot be computed."""
@@ -29,6 +29,7 @@ def probe(
     rng, device_rng = torch.get_rng_state(), _device_rng()
     buffers = [(buffer, buffer.detach().clone()) for model in models for buffer in model.buffers()]
     losses: dict[float, float] = {}
+    seen = sum(value for _, value, _ in told)
 
     def at(multiple: float) -> float:
         with torch.no_grad():
@@ -36,7 +37,7 @@ def probe(
                 weight.copy_(start if multiple == 0 else torch.lerp(start, end, multiple) if multiple != 1 else end)
             for buffer, value in buffers:
                 buffer.copy_(value)
-        losses[multiple] = program.again(loss)
+        losses[multiple] = sum(program.again(loss) for loss, _, program in told)
         return losses[multiple]
 
     try:

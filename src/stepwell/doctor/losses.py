@@ -65,9 +65,11 @@ def _values(one: LossFacts, given: torch.Tensor, target: torch.Tensor | None) ->
     if one.function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
         one.broadcast = (tuple(given.shape), tuple(target.shape))
     if target.is_floating_point() and target.dim() >= 1 and target.numel() > 1 and target.shape == given.shape:
-        binary = bool(((target == 0) | (target == 1)).all())
+        low, high = target.min(), target.max()
+        two = bool(((target == low) | (target == high)).all()) and bool(low < high)
         rows = target.dim() == 2 and target.shape[1] > 1
-        one.one_hot = binary and (not rows or bool((target.sum(dim=1) == 1).all())) and target.dim() <= 2
+        alone = not rows or (bool((low == 0) & (high == 1)) and bool((target.sum(dim=1) == 1).all()))
+        one.one_hot = two and alone and target.dim() <= 2 and target.numel() >= 8
 
 
 def _expanded(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -80,7 +82,7 @@ def _expanded(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]] | Non
             continue
         shapes = {tuple(a.shape), tuple(b.shape)}
         n = max(a.shape[0] if a.dim() else 0, b.shape[0] if b.dim() else 0)
-        if n > 1 and shapes == {(n, 1), (n,)} and tuple(call.result.shape) == (n, n) and call.name.strip("_") != "mul":
+        if n > 1 and shapes == {(n, 1), (n,)} and tuple(call.result.shape) == (n, n):
             return tuple(a.shape), tuple(b.shape)
     return None
 

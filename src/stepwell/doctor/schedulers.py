@@ -33,8 +33,8 @@ def facts(scheduler: Any, optimizer: int) -> ScheduleFacts:
 
 def calls(scheduler: Any) -> int:
     """How often step() was called since it was made, which is itself a first call."""
-    count = getattr(scheduler, "_step_count", None)
-    return max(int(count) - 1, 0) if isinstance(count, int) else 0
+    count, epoch = getattr(scheduler, "_step_count", 1), getattr(scheduler, "last_epoch", 0)
+    return max(int(count) - 1, int(epoch), 0)  # warm restarts that are given an epoch do not count
 
 
 def _horizon(scheduler: Any) -> int | None:

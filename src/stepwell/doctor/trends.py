@@ -14,6 +14,10 @@ ADAPTIVE = frozenset(
 )  # fmt: skip
 
 
+ENORMOUS = 0.4  # of a weight, changed in one of the first updates: healthy runs change at most a fifth
+SMALL_GAIN = 0.012  # of the loss of a batch, by one update
+
+
 def entropy(counts: Mapping[int, int]) -> float:
     """In nats."""
     total = sum(counts.values())
@@ -21,13 +25,21 @@ def entropy(counts: Mapping[int, int]) -> float:
 
 
 def ratios(record: Record, sample: Sample) -> list[float]:
-    """The change over the weight, of each matrix."""
+    """The change over the weight, of each matrix; a weight that begins at or near 0 counts as one of a fifth of the
+    usual size, so that a matrix that grows out of nothing is no alarm."""
     found = []
     for n, one in enumerate(record.parameters):
         weight, update = sample.weight[n], sample.update[n]
-        if len(one.shape) > 1 and weight and update is not None:
-            found.append(update / weight)
+        if len(one.shape) > 1 and weight is not None and update is not None:
+            usual = 0.2 / math.sqrt(max(one.numel / one.shape[0], 1)) if one.scale is not None else 0.02
+            found.append(update / max(weight, usual))
     return found
+
+
+def early_ratio(record: Record, number: int = 0) -> float:
+    """The change over the weight of the median matrix, in the largest of the first three updates."""
+    found = [median(ratios(record, one)) for one in record.samples_of(number) if one.step <= 3]
+    return max((one for one in found if not math.isnan(one)), default=math.nan)
 
 
 def ratio(record: Record, number: int = 0, first: int = 0, last: int = 10**9) -> float:
@@ -38,7 +50,7 @@ def ratio(record: Record, number: int = 0, first: int = 0, last: int = 10**9) ->
 def start_of(record: Record) -> float:
     """The loss at the start: the median of the first values."""
     main = record.main
-    return median(main.values[:3]) if main is not None else math.nan
+    return main.values[0] if main is not None and main.values else math.nan
 
 
 def now_of(record: Record, size: int = 10) -> float:
@@ -58,7 +70,7 @@ def grown(record: Record) -> bool:
         return True
     for sample in samples[-4:]:
         found = ratios(record, sample)
-        if found and max(value for value in found if not math.isnan(value)) > 0.5:
+        if max((value for value in found if not math.isnan(value)), default=0.0) > 0.5:
             return True
     norms = [norm for rows in record.norms for _, norm in rows if norm > 0 and math.isfinite(norm)]
     if len(norms) >= 2 and norms[-1] > 100 * min(norms[:3]):
@@ -82,10 +94,13 @@ def warms_up(record: Record) -> bool:
 
 def too_high(record: Record, number: int) -> str:
     """What says that the updates are too long, or ""."""
+    early, size = early_ratio(record, number), ratio(record, number)
+    main, start, now = record.main, start_of(record), now_of(record)
+    if early > ENORMOUS and record.updates[number] >= 4 and not now < 0.3 * start:
+        return f"{100 * early:.3g} % of a weight changed in each of the first updates, and the loss went from {start:.3g} to {now:.3g}"
     probes = [one for one in record.probes_of(number) if one.step > 2 or len(record.probes_of(number)) < 3]
-    size = ratio(record, number)
     recent = probes[-6:]
-    if overshoots(recent) and not math.isnan(size):
+    if overshoots(recent) and not math.isnan(size) and not now < 0.3 * start:
         rising = [one for one in recent if one.rises]
         one = rising[-1]
         return (
@@ -93,15 +108,11 @@ def too_high(record: Record, number: int) -> str:
             f"{one.losses[0.0]:.3g} to {one.losses[1.0]:.3g} at update {one.step}); {100 * size:.2g} % of a weight "
             "changes in one update"
         )
-    if record.not_finite is not None and record.not_finite.origin in ("weight", "loss", "module", "gradient") and grown(record):
-        return (
-            f"the weights grew until they were not finite, at update {record.not_finite.step}; {100 * size:.2g} % of a "
-            "weight changed in one update"
-        )
-    main = record.main
+    bad = record.not_finite
+    if bad is not None and bad.origin != "input" and grown(record):
+        return f"the weights grew until they were not finite, at update {bad.step}; {100 * size:.2g} % of a weight changed in one update"
     if main is None or len(record.series) > 1 or number:
         return ""
-    start, now = start_of(record), now_of(record)
     if size > 0.3 and record.step >= 10 and not now < 0.8 * start:
         return f"{100 * size:.2g} % of a weight changes in one update, and the loss went from {start:.3g} to {now:.3g}"
     return ""
@@ -110,19 +121,34 @@ def too_high(record: Record, number: int) -> str:
 def too_low(record: Record, number: int) -> str:
     """What says that the updates are too short, or ""."""
     rates = [max(row) for row in record.lr[number]]
-    if not rates or rates[-1] < 0.5 * max(rates):
-        return ""  # at the end of a decay
+    if not rates or any(one.calls == 0 and one.optimizer == number for one in record.schedules):
+        return ""  # a schedule that nobody steps is the reason
     rising = len(rates) > 3 and rates[-1] > 1.02 * rates[-3]
-    probes = [one for one in record.probes_of(number) if one.step >= 4][-4:]
+    probes = [one for one in record.probes_of(number) if one.step >= 4 and rates[one.step - 1] > 0.3 * max(rates)][-4:]
     if len(probes) < 3 or rising:
         return ""
-    if all(one.best >= 30 for one in probes) and sum(one.best >= 100 for one in probes) >= len(probes) - 1:
-        one = probes[-1]
-        return (
-            f"the loss of a batch falls on and on along its update: from {one.losses[0.0]:.4g} to {one.losses[1.0]:.4g} "
-            f"at the update that was made, and to {one.losses[one.best]:.4g} at {one.best:.0f} times its length"
-        )
-    return ""
+    gains = [(one.losses[0.0] - one.losses[1.0]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
+    far = sum(one.best >= 30 for one in probes)
+    if not gains or median(gains) > SMALL_GAIN or far < len(probes) - 1 or now_of(record) < 0.6 * start_of(record):
+        return ""
+    one = next(one for one in reversed(probes) if one.best >= 30)
+    return (
+        f"the loss of a batch falls on and on along its update: from {one.losses[0.0]:.4g} to {one.losses[1.0]:.4g} "
+        f"at the update that was made, and to {one.losses[one.best]:.4g} at {one.best:.0f} times its length"
+    )
+
+
+def needs_warmup(record: Record) -> str:
+    """What says that the first updates are too long and later ones are not, or ""."""
+    if not record.attention or "Adam" not in record.optimizers[0] or warms_up(record):
+        return ""
+    early = [one for one in record.probes_of() if 4 <= one.step <= 20]
+    if len(early) < 4 or not all(one.best <= 3 for one in early) or sum(one.best <= 1 for one in early) < len(early) - 1:
+        return ""
+    return (
+        f"in {sum(one.best <= 1 for one in early)} of the first {len(early)} probes a longer update would not lower the "
+        f"loss of its own batch any more, at the full rate {record.lr[0][0][0]:.3g} from the first update on"
+    )
 
 
 def decay_share(record: Record) -> tuple[float, float, float, float] | None:
@@ -155,24 +181,25 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
     if not shares:
         return None
     start, now = start_of(record), now_of(record)
-    falls = now < 0.5 * start
-    if falls and median(shrunk) > 0.3:
+    if median(shrunk) > 0.8 or (now < 0.5 * start and median(shrunk) > 0.3):
         return None
     return median(shares), median(shrunk), float(decay), rate
 
 
 def exploding(record: Record) -> str:
     """What says that gradients explode, or ""."""
-    for rows in record.norms:
-        norms = [norm for _, norm in rows if norm > 0]
+    for number, rows in enumerate(record.norms):
+        if early_ratio(record, number) > 0.15:
+            continue  # the updates are large, whatever the gradients
+        norms = [norm for _, norm in rows if norm > 0 or math.isnan(norm)]
         finite = [norm for norm in norms if math.isfinite(norm)]
-        if len(finite) < 3:
+        if not finite:
             continue
-        base = median(finite[:5])
-        if finite[-1] > 1e3 * base and median(finite[-3:]) > 100 * base:
-            return f"the gradient norm went from {base:.3g} to {finite[-1]:.3g}"
-        if median(finite[:8]) > 1e3 and ratio_of_layers(record) > 30:
-            return f"the gradient norm is {median(finite[:8]):.3g}, and {ratio_of_layers(record):.0f} times larger in the first layers than in the last"
+        base = median(finite[:2])
+        top = max(finite[:30])
+        if base > 1e3 or (top > 1e3 * base and top > 10):
+            then = " and was not finite then" if len(finite) < len(norms) else ""
+            return f"the gradient norm was {base:.3g} at first, and up to {top:.3g} later{then}"
     return ""
 
 
@@ -227,11 +254,14 @@ def unrelated(record: Record) -> str:
     now = median(values[-20:])
     probes = record.probes_of()[-4:]
     falling = not probes or sum(not one.rises for one in probes) >= 0.5 * len(probes)
-    val = min((value for _, value in record.vals), default=None)
+    vals = [value for _, value in record.vals]
     if now > 0.93 * floor and now < 1.6 * floor and falling:
         return f"the loss is {now:.3g} after {len(values)} batches, and predicting the frequencies of the labels gives {floor:.3g}"
-    if val is not None and len(record.vals) >= 3 and val > 0.97 * floor and now < 0.9 * floor:
-        return f"the best validation is {val:.3g}, and predicting the frequencies of the labels gives {floor:.3g}"
+    if len(vals) >= 3 and min(vals) > 0.97 * floor and vals[-1] > 1.02 * vals[0] and now < 0.9 * floor:
+        return (
+            f"the best validation is {min(vals):.3g}, and predicting the frequencies of the labels gives {floor:.3g}: "
+            "what the training learns by heart does not hold for other data"
+        )
     return ""
 
 

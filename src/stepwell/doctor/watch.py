@@ -279,7 +279,7 @@ class Watch:
             sampled = Around(step, number, own, self.tensors, self.coordinates, self.last_grads.get(number))
             self.around[number] = sampled
             self._is_cleared(number, own, sampled)
-        if self.probes and step in PROBES and self.bytes <= MOST_BYTES and self._told_for(own) is not None:
+        if self.probes and step in PROBES and self.bytes <= MOST_BYTES and self._told_for(own):
             self.before[number] = [self.tensors[n].detach().clone() for n in own]
         if step == FIRST + 1 and number == 0:
             self.hooks.end_first()
@@ -291,13 +291,13 @@ class Watch:
         if number == 0:
             self.record.cleared = self.record.cleared + 1 if gone and some else 0
 
-    def _told_for(self, own: list[int]) -> tuple[torch.Tensor, float, Any] | None:
-        """The loss that this update is for: one, with its calls."""
-        found = [one for one in self.told if one[3] & set(own)]
-        if len(found) != 1 or found[0][2] is None or not math.isfinite(found[0][1]):
-            return None
-        loss, value, program, _ = found[0]
-        return (loss, value, program) if program.computes(loss) else None
+    def _told_for(self, own: list[int]) -> list[tuple[torch.Tensor, float, Any]]:
+        """The losses that this update is for, with their calls: one, or those of some micro-batches."""
+        found = [one for one in self.told if one[3] & set(own)][:4]
+        if any(program is None or not math.isfinite(value) or not program.computes(loss)
+               for loss, value, program, _ in found):  # fmt: skip
+            return []
+        return [(loss, value, program) for loss, value, program, _ in found]
 
     def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.busy:
@@ -344,13 +344,11 @@ class Watch:
     def _probe(self, number: int, optimizer: Any, before: list[torch.Tensor]) -> None:
         own = [self.numbers[id(t)] for g in optimizer.param_groups for t in g["params"] if id(t) in self.numbers]
         told = self._told_for(own)
-        if told is None:
+        if not told:
             return
-        loss, value, program = told
         self.busy = True
         try:
-            one = probe(program, loss, value, before, [self.tensors[n] for n in own], self.models,
-                        self.record.updates[number], number)  # fmt: skip
+            one = probe(told, before, [self.tensors[n] for n in own], self.models, self.record.updates[number], number)
         finally:
             self.busy = False
         if one is not None:

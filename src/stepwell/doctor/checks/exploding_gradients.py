@@ -22,8 +22,8 @@ CHECK = Check(
     example_good="clip_grad_norm_(parameters, 1.0), orthogonal recurrent weights",
     reference="https://arxiv.org/abs/1211.5063",
 )
-TIER = 3
-EARLIEST = 3
+TIER = 2
+EARLIEST = 2
 HOLDS = 1
 
 

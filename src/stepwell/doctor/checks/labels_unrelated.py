@@ -23,7 +23,7 @@ CHECK = Check(
     reference="https://arxiv.org/abs/1611.03530",
 )
 TIER = 4
-EARLIEST = 60
+EARLIEST = 100
 HOLDS = 2
 
 

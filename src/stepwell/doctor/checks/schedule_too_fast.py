@@ -34,6 +34,10 @@ def find(record: Record) -> Finding | None:
         top, now = max(rates), rates[-1]
         if one.kind == "CosineAnnealingLR" and one.horizon and one.calls > 1.5 * one.horizon and updates > one.horizon + 10:
             return said(CHECK, record, f"CosineAnnealingLR has T_max={one.horizon} and was stepped {one.calls} times in {updates} updates: the rate goes up again")
+        small = one.horizon is not None and one.horizon <= 30 and one.kind in ("StepLR", "MultiStepLR") or one.kind == "ExponentialLR"
+        if small and now < 0.02 * top and one.calls > 2 * (one.horizon or 1):
+            horizon = f" (a step for every {one.horizon})" if one.horizon else ""
+            return said(CHECK, record, f"{one.kind}{horizon} was stepped at each of {updates} updates, and the rate has fallen from {top:.3g} to {now:.3g}")
         idle = sum(rate < 1e-4 * top for rate in rates[-30:])
         if now < 1e-4 * top and idle >= 20:
             return said(CHECK, record, f"{one.kind} was stepped at each of {updates} updates, and the rate has fallen from {top:.3g} to {now:.3g}: training stands still")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import overshoots, warms_up
+from stepwell.doctor.trends import needs_warmup
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
 from stepwell.findings import Check, Finding
@@ -22,14 +22,10 @@ CHECK = Check(
     reference="https://arxiv.org/abs/2002.04745",
 )
 TIER = 2
-EARLIEST = 12
+EARLIEST = 20
 HOLDS = 1
 
 
 def find(record: Record) -> Finding | None:
-    if not record.attention or "Adam" not in record.optimizers[0] or warms_up(record):
-        return None
-    early = [one for one in record.probes_of() if one.step <= 12]
-    if len(early) < 2 or not overshoots(early):
-        return None
-    return said(CHECK, record, f"the update raises the loss of its own batch in {sum(one.rises for one in early)} of the first {len(early)} probes, at the full learning rate {record.lr[0][0][0]:.3g} from the first update on")
+    seen = needs_warmup(record)
+    return said(CHECK, record, seen) if seen else None

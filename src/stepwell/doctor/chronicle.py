@@ -1,0 +1,101 @@
+"""Hands on what the doctor measures: to the journal, and to the trackers of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from stepwell.doctor.journal import Journal
+from stepwell.doctor.record import Record, Sample
+from stepwell.findings import Finding, text
+
+if TYPE_CHECKING:
+    from stepwell.doctor.doctor import Doctor
+
+
+class Chronicle:
+    """Writes each update once. `journal` keeps what it wrote, for the page."""
+
+    def __init__(
+        self, path: str | Path | None, record: Record, models: Sequence[nn.Module], optimizers: Sequence[Any],
+        writers: Sequence[Any] = (),
+    ) -> None:  # fmt: skip
+        self.record, self.writers = record, list(writers)
+        self.journal = Journal(path)
+        self._step = self._samples = self._vals = 0
+        device = next((parameter.device for model in models for parameter in model.parameters()), "cpu")
+        self.journal.start(
+            {
+                "models": [type(model).__name__ for model in models],
+                "optimizers": [
+                    {"name": name, "groups": groups}
+                    for name, groups in zip(record.optimizers, record.first_groups, strict=True)
+                ],
+                "parameters": [one.name for one in record.parameters],
+                "shapes": [list(one.shape) for one in record.parameters],
+                "torch": torch.__version__,
+                "device": str(device),
+            }
+        )
+
+    def steps(self) -> None:
+        """Writes the updates since the last call."""
+        record = self.record
+        while self._step < record.step:
+            self._step += 1
+            values = self._values(self._step)
+            self.journal.step(values)
+            numbers = {key: value for key, value in values.items() if isinstance(value, float)}
+            for index, rate in enumerate(values.get("lr", ())):
+                numbers["lr" if index == 0 else f"lr.{index}"] = rate
+            for writer in self.writers:
+                writer.step(self._step, numbers)
+        while self._vals < len(record.vals):
+            step, value = record.vals[self._vals]
+            self._vals += 1
+            self.journal.val(step, value)
+            for writer in self.writers:
+                writer.step(step, {"val": value})
+
+    def finding(self, finding: Finding) -> None:
+        self.steps()
+        self.journal.finding(self.record.step, finding)
+        for writer in self.writers:
+            writer.finding(self.record.step, text(finding), finding.severity)
+
+    def end(self) -> None:
+        self.steps()
+        self.journal.end(self.record.step)
+        for writer in self.writers:
+            writer.close()
+
+    def _values(self, step: int) -> dict[str, Any]:
+        record = self.record
+        values: dict[str, Any] = {"step": step}
+        main = record.main
+        if main is not None:
+            losses = [v for s, v in zip(main.steps[-64:], main.values[-64:], strict=True) if s == step]
+            if losses:
+                values["loss"] = sum(losses) / len(losses)
+        if record.lr and len(record.lr[0]) >= step:
+            values["lr"] = list(record.lr[0][step - 1])
+        sample = self._sample(step)
+        if sample is not None:
+            values["grad_norm"] = float(sample.norm)
+            values |= {"grad": sample.grad, "weight": sample.weight, "update": sample.update}
+        return values
+
+    def _sample(self, step: int) -> Sample | None:
+        return next((one for one in reversed(self.record.samples[-16:]) if one.step == step and one.optimizer == 0), None)
+
+
+def report(doctor: Doctor, path: Path) -> Path:
+    """The page of a doctor's run so far."""
+    from stepwell.doctor.page import write
+
+    doctor._chronicle.steps()
+    return write(doctor._chronicle.journal.run(), path)
