@@ -38,7 +38,8 @@ class Doctor:
 
     Args:
         model: the model, or several.
-        optimizer: its optimizer, or several: any of torch's, or one of this library.
+        optimizer: its optimizer, or several: any of torch's, or one of this library. Or a `stepwell.Step`: the doctor
+            hears the losses that it is given, and `doctor.loss` is not needed.
         journal: a file of JSON lines that everything is written to, for `stepwell doctor FILE`; None for none.
         live: print findings to standard error.
         writers: "tensorboard", "wandb", "trackio", "mlflow", or objects of these tools: numbers and findings go there,
@@ -65,7 +66,8 @@ class Doctor:
         for one in models:
             if not isinstance(one, nn.Module):
                 raise UsageError(f"Doctor: model={shown(one)}; it must be a torch.nn.Module, or a list of them")
-        optimizers = [getattr(one, "optimizer", one) if not hasattr(one, "param_groups") else one for one in optimizers]
+        steps = [one for one in optimizers if hasattr(one, "on_loss")]
+        optimizers = [one.optimizer if hasattr(one, "on_loss") else one for one in optimizers]
         for one in optimizers:
             if not hasattr(one, "param_groups"):
                 raise UsageError(
@@ -77,6 +79,7 @@ class Doctor:
         self._closed = False
         self._looked = 0
         self._chronicle = Chronicle(journal, self._watch.record, models, optimizers, [writer(one) for one in writers])
+        self._ends = [one.on_loss(self._of_step) for one in steps]
         atexit.register(_close, weakref.ref(self))
 
     @property
@@ -91,11 +94,16 @@ class Doctor:
 
     def loss(self, loss: torch.Tensor | float) -> None:
         """Tells the loss of a batch, as the tensor on which backward() is called."""
-        if self._closed:
-            return
         frame = sys._getframe(1)
-        self._watch.loss(loss, f"{frame.f_code.co_filename}:{frame.f_lineno}")
-        self._look()
+        self._tell(loss, f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+    def _of_step(self, loss: torch.Tensor) -> None:
+        self._tell(loss, "Step")
+
+    def _tell(self, loss: torch.Tensor | float, place: str) -> None:
+        if not self._closed:
+            self._watch.loss(loss, place)
+            self._look()
 
     def val(self, metric: torch.Tensor | float) -> None:
         """Tells a metric of a validation; lower is better."""
@@ -116,6 +124,8 @@ class Doctor:
         """Ends the watch: every hook is taken off, and what only the end of a run shows is said."""
         if self._closed:
             return
+        for end in self._ends:
+            end()
         self._watch.close()
         self._watch.record.ended = True
         self._look(again=True)

@@ -19,6 +19,7 @@ from stepwell.doctor.not_finite import hunt
 from stepwell.doctor.record import NotFinite, Record, Series
 
 EARLY = 20  # updates that are all sampled
+SCALED = 128.0  # the gradient of a loss at itself, above which a scaler has multiplied it
 PROBES = (2, 4, 7, 12, 20, 35, 60, 100, 160, 250, 400, 700, 1200, 2000, 4000, 8000, 16000, 32000)
 
 
@@ -180,7 +181,10 @@ class Watch:
             self.told = self.told[-64:]
 
     def _root(self, grad: torch.Tensor) -> None:
-        self.record.seeds.append(float(grad.detach().float().mean()))
+        seed = float(grad.detach().float().mean())
+        self.record.seeds.append(seed)
+        if seed >= SCALED:
+            self.record.scaled = True
 
     def _graph(self, loss: torch.Tensor, series: Series) -> frozenset[int]:
         graph = Graph(loss)

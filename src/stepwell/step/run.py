@@ -100,6 +100,7 @@ class Run:
         self._backward = Backward(trained, self._scaler, self._sync)
         self._estimating = Estimating(self._sync.group)
         self._places, self._files = Places(self._progress, self._generators), Files()
+        self._listeners: list[Any] = []  # functions that are told each loss
         self._busy = False  # a call has begun; where it is still set at the next one, an interrupt ended the call
         self._inside = False  # a call is running
         with put_back_if_refused(trained.optimizer.param_groups):

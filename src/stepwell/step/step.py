@@ -137,6 +137,8 @@ class Step(Run):
         weight = checked_weight(weight)
         retain_graph = flag("Step", "retain_graph", retain_graph)
         self._estimating.check(logits)
+        for listener in self._listeners:
+            listener(loss)
         with self._whole():
             changed = None
             if self._shares.number == 0:
@@ -147,6 +149,14 @@ class Step(Run):
             done = self._micro_batch(loss, weight, retain_graph, logits)
             self._left.warn(changed)
             return done
+
+    def on_loss(self, listener: Callable[[Tensor], None]) -> Callable[[], None]:
+        """Call a function with every loss that this Step is given, before its backward pass. `Doctor` listens so.
+
+        Returns a function that ends this.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def _micro_batch(self, loss: Tensor, weight: Weight, retain_graph: bool, logits: Logits | None) -> Done:
         """Lines 1 and 2; on the last micro-batch, the others."""
