@@ -20,7 +20,8 @@ from stepwell.errors import UsageError, shown, unknown
 from stepwell.optimizers import TABLE
 
 MOST = 8  # causes of an answer
-LEAST = 0.12  # a cause that is less likely is not listed
+LEAST = 0.15  # a cause that is less likely is not listed; the choice of the optimizer is, from 0.1
+LONGEST = 4000  # characters of a description; more is a log file, whose words mean other things
 CAUSES: tuple[Record, ...] = tuple(
     cause
     for room in (wiring, learning_rate, stability, data, gradients, progress, optimizer)
@@ -66,6 +67,11 @@ def ask(
     if not isinstance(symptom, str) or not symptom.strip():
         raise UsageError(
             f"symptom={shown(symptom)}; it must describe what happens in words, as 'loss is nan after 2000 steps'"
+        )
+    if len(symptom) > LONGEST:
+        raise UsageError(
+            f"symptom has {len(symptom):,} characters; it must be a description of at most {LONGEST:,}, not a log; say "
+            "what happens in a few sentences"
         )
     facts = _with_keywords(read(symptom), optimizer, lr, batch_size, precision, task, steps)
     if not facts.symptoms:
@@ -161,7 +167,7 @@ def chance_of(record: Record, facts: Facts) -> float:
 def ranked(facts: Facts) -> list[tuple[Record, float]]:
     """At most MOST causes, in order, each with its likelihood."""
     fitting = [(record, chance_of(record, facts)) for record in CAUSES]
-    fitting = [(record, chance) for record, chance in fitting if chance >= LEAST]
+    fitting = [(record, chance) for record, chance in fitting if chance >= (0.1 if record.tier == _LAST else LEAST)]
     weights = {record.name: record.weigh(facts) for record, _ in fitting}
 
     def spoken(record: Record) -> bool:

@@ -90,6 +90,8 @@ def times(ratio: float) -> str:
     """
     if ratio == float("inf"):
         return "infinitely many"
+    if ratio >= 1e6:
+        return rate(float(f"{ratio:.2g}"))
     return f"{float(f'{ratio:.2g}'):,.0f}" if ratio >= 9.95 else f"{ratio:.2g}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 
 LOSS = r"(?:(?:train(?:ing)? )?loss(?:es)?|it|model|training|perplexity|error|cost)"
 ALSO = r"(?:\W+\w+){0,3}?\W+"
@@ -18,6 +20,10 @@ class Symptom:
     title: str
     words: tuple[str, ...]
     special: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<!\w)(?:{'|'.join(self.words)})")
 
 
 SYMPTOMS: dict[str, Symptom] = {
@@ -41,7 +47,7 @@ SYMPTOMS: dict[str, Symptom] = {
     "stuck": Symptom(
         "loss does not decrease",
         (rf"(?:{NOT} |does not )(?:really |even )?(?:decreas\w*|go(?:es|ing)? down|drop\w*|improv\w*|reduc\w*|fall\w*"
-         r"|move|change much)", r"stuck", rf"{NOT} (?:learn|train|converge|fit|optimi)\w*", r"no (?:progress|learning)",
+         r"|move|change much)", r"stuck", rf"{NOT} (?:learn|train|converge|fit|optimi)\w*", r"no (?:progress|learning|improvement|convergence)",
          r"learns? nothing", r"without (?:progress|improvement)", r"not (?:converging|learning|training)"),
     ),
     "constant": Symptom(
@@ -74,7 +80,7 @@ SYMPTOMS: dict[str, Symptom] = {
          rf"{VAL}(?: \w+)? (?:is |are |gets? |much |far |way |a lot |goes |keeps? |starts? |to )*"
          r"(?:worse|lower|bad|poor|increas\w+|ris\w+|up|higher|diverg\w+)",
          rf"(?:train\w*)(?: \w+)? (?:is |goes |keeps? |much )*(?:down|good|fine|high|low|decreas\w+|better|perfect|falling)"
-         rf"(?:\W+\w+){{0,3}}?\W+{VAL}(?!\w* better)", rf"worse than (?:the )?train\w*"),
+         rf"(?:\W+\w+){{0,3}}?\W+{VAL}(?!\w* better)", rf"train\w*[^.%]{{0,25}}\d ?%[^.%]{{0,25}}{VAL}", r"worse than (?:the )?train\w*"),
     ),
     "val_noisy": Symptom(
         "validation is noisy",
@@ -92,7 +98,7 @@ SYMPTOMS: dict[str, Symptom] = {
         "accuracy is at chance level",
         (r"(?:at|near|around|like|to) (?:chance|random)", r"chance level", r"random(?:ly)? guess\w*", r"no better than random",
          r"accuracy (?:is |stays |stuck |remains |at |around |only )+(?:0?\.1|0?\.5|0?\.01|10 ?%|50 ?%|1 ?%|10 percent)",
-         r"(?:log|ln) ?\(?(?:num )?(?:classes|10|1000)", r"loss (?:is |stays |stuck |at |around )+(?:2\.30?\d*|0?\.693\d*|6\.9\d*)"),
+         r"(?:log|ln) ?\(?(?:num )?(?:classes|10|1000)", r"(?:loss|stuck|stays|remains|plateaus?) (?:is |stays |stuck |at |around |= ?)+(?:2\.30?\d*|0?\.69\d*|6\.9\d*)"),
     ),
     "one_class": Symptom(
         "the model predicts one class only",
@@ -125,7 +131,7 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "vanish": Symptom(
         "gradients vanish",
-        (r"vanish\w+", r"grad(?:ient)?s?(?: norms?)? (?:is |are |all |very |become |becomes |go to |goes to |nearly |almost )+"
+        (r"vanish\w*", r"grad(?:ient)?s?(?: norms?)? (?:is |are |all |very |become |becomes |go to |goes to |nearly |almost )+"
          r"(?:zero|0\b|none|small|tiny)", r"(?:no|zero|tiny) grad(?:ient)?s?\b(?! scal| clip| accum)", r"dead (?:relu|unit|neuron)s?", r"grad is none"),
     ),
     "explode_grad": Symptom(

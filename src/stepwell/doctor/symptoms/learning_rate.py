@@ -166,8 +166,8 @@ CAUSES = (
         fits={"oscillates": 0.55, "diverges": 0.55, "nan": 0.45, "spikes": 0.4, "stuck": 0.3, "chance": 0.3, "plateau": 0.25,
               "explode_grad": 0.4, "drop_then_rise": 0.35, "gan_collapse": 0.35, "val_noisy": 0.35, "one_class": 0.25,
               "not_working": 0.35, "constant": 0.2, "reward_flat": 0.3, "clips_always": 0.45,
-              "forgets": 0.3, "resume": 0.12, "multi_gpu": 0.2, "overfits": 0.12, "slow": 0.12, "high_start": 0.15,
-              "vanish": 0.15, "after_switch": 0.4, "periodic": 0.12, "train_eval": 0.12, "zero": 0.12},
+              "forgets": 0.3, "multi_gpu": 0.2, "overfits": 0.12, "slow": 0.12, "high_start": 0.15,
+              "vanish": 0.15, "after_switch": 0.4, "periodic": 0.12},
         why=_why_high,
         test="take 10 steps on one fixed batch: if its loss rises after more than half of them, the rate is too high; or "
         "run the range test:\n    stepwell find-lr my_task.py:task --optimizer adamw",

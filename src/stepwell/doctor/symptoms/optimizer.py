@@ -87,7 +87,7 @@ CAUSES = (
         title="Another optimizer may suit better: the last thing to change",
         fits={"oscillates": 0.15, "diverges": 0.12, "slow": 0.2, "plateau": 0.2, "stuck": 0.15, "overfits": 0.12, "nan": 0.1,
               "spikes": 0.12, "chance": 0.1, "not_working": 0.12, "drop_then_rise": 0.1, "reward_flat": 0.1,
-              "gan_collapse": 0.1, "vanish": 0.1, "explode_grad": 0.1, "after_switch": 0.15, "oom": 0.12, "forgets": 0.1,
+              "gan_collapse": 0.1, "vanish": 0.1, "explode_grad": 0.1, "after_switch": 0.15, "forgets": 0.1,
               "high_start": 0.1, "one_class": 0.1, "clips_always": 0.1, "constant": 0.1, "multi_gpu": 0.1,
               "precision_only": 0.1, "val_noisy": 0.1, "periodic": 0.1},
         why=lambda facts: (f"{facts.optimizer} is seldom the cause: " if facts.optimizer else "")

@@ -11,12 +11,13 @@ from stepwell.doctor.symptoms.rates import usual
 from stepwell.doctor.symptoms.record import Record
 
 MOST = 6
-_LEAST = 0.1  # change of likelihood, summed over all causes, below which an answer decides nothing
+_LEAST = 0.1  # mean over the answers of the change of likelihood, summed over all causes, below which an answer decides nothing
 
 
 def _rates(facts: Facts) -> list[dict[str, Any]]:
     low, high = usual(facts.optimizer or "AdamW", facts.kind)
-    return [{"lr": low / 100}, {"lr": (low * high) ** 0.5}, {"lr": high * 30}]
+    name = facts.optimizer or "AdamW"
+    return [{"optimizer": name, "lr": value} for value in (low / 100, (low * high) ** 0.5, high * 30)]
 
 
 def _said(topic: str) -> Callable[[Facts], list[dict[str, Any]]]:
@@ -44,7 +45,7 @@ _QUESTIONS: tuple[tuple[str, str, Callable[[Facts], list[dict[str, Any]]]], ...]
     (
         "kind",
         "What is trained: a CNN, a transformer, an RNN, a GAN, an RL agent, or a pretrained model?",
-        lambda facts: [{"kind": name} for name in ("cnn", "transformer", "rnn", "gan", "rl", "fine-tuning")],
+        lambda facts: [{"kind": name} for name in ("cnn", "transformer", "rnn", "fine-tuning")],
     ),
     (
         "moment",
@@ -72,8 +73,9 @@ def open_questions(
         if name in facts.said or getattr(facts, name, None) is not None:
             continue
         variants = [replace(facts, **answer) for answer in answers(facts)]
-        chances = [[chance_of(cause, variant) for variant in variants] for cause in causes]
-        change = sum(max(one) - min(one) for one in chances)
+        now = [chance_of(cause, facts) for cause in causes]
+        changes = [abs(chance_of(cause, one) - was) for one in variants for cause, was in zip(causes, now, strict=True)]
+        change = sum(changes) / len(variants)
         if change >= _LEAST:
             decisive.append((change, question))
     decisive.sort(key=lambda one: -one[0])

@@ -6,14 +6,17 @@ import re
 from typing import Any
 
 from stepwell.doctor.symptoms.facts import Facts
-from stepwell.doctor.symptoms.known import SYMPTOMS
+from stepwell.doctor.symptoms.known import SYMPTOMS, VAL
 from stepwell.doctor.symptoms.spelling import corrected
 from stepwell.doctor.symptoms.words import GOALS, KINDS, OPTIMIZER_WORDS, PRECISIONS, TOPICS
 from stepwell.optimizers import TABLE
 
-LONGEST = 4000  # characters that are read: a description, and not a log file
-_NUMBER = r"(?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+| ?(?:\*|x|·|×) ?10\^?\(?-\d+\)?)?|10\^-\d+)(?P<kilo>k\b)?"
-_IS = r"\s*(?:_?size)?\s*(?:is |was |of |to |at |equals |=+|:|\()?\s*(?:only |about |around |set to |set at )?"
+# a number, with "k" for thousand; not one that continues as "2m tokens" or "16gb"
+_NUMBER = (
+    r"(?P<number>10\^-\d+|(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+| ?(?:\*|x|·|×) ?10\^?\(?-\d+\)?)?)(?P<kilo>k)?"
+    r"(?!\w|\.\d| ?(?:million|tokens))"
+)
+_IS = r"(?:[\s=:(~]|size\b|is |was |of |to |at |equals |only |about |around |set )*"
 _NOT_BEFORE = re.compile(
     r"\b(?:no|not|without|never|neither|nor|cannot|forgot(?: to call| the)?|missing|lacks?|lacking|skip(?:ped)?|disabled)"
     r"(?: (?:a|an|any|get|become|becomes|go|goes|to|show|the|have|see|use|used|using|call|called|calling|do|lr|learning "
@@ -23,17 +26,19 @@ _NOT_AFTER = re.compile(r"^(?:\(\))? (?:is |was |are )?(?:missing|not (?:used|ca
 _WORKS = r"(?:work|fine|ok|okay|stable|train|converg|good|well)\w*(?: \w+){0,2} (?:in|with|on|under|using) (?:pure )?"
 _OPTIMIZERS = {name.lower(): name for name in TABLE}
 _ORDINAL = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "tenth": 10}
+_LARGEST = 1e15  # a number that is read; a larger one is no setting
 _START, _EARLY = 20, 1000  # steps: of the start, and of the time of a usual warmup
 
 
 def tidy(text: str) -> str:
     """The text in lower case, with typing errors corrected and "doesn't" as "does not"."""
-    low = text[:LONGEST].lower().replace("’", "'").replace("−", "-")
+    low = text.lower().replace("’", "'").replace("−", "-")
     low = re.sub(r"(?<=\d),(?=\d{3}\b)", "", low)
     for short, full in (("won't", "will not"), ("can't", "cannot"), ("n't", " not"), ("'s", ""), ("'", "")):
         low = low.replace(short, full)
     low = re.sub(r"\b(does|do|did|is|are|was|wo|ca|has|have)nt\b", r"\1 not", low)
-    low = re.sub(r"(?<=[a-z])[-_](?=[a-z0-9])|(?<=[0-9])-(?=[a-z])", " ", low)  # "batch_size", "8-bit", not "1e-3"
+    low = re.sub(r"(?<=[a-z])(?<!\de)[-_](?=[a-z0-9])|(?<=[0-9])-(?=[a-z])", " ", low)  # "batch_size", "8-bit", not "1e-3"
+    low = re.sub(r"\b(?:optimizer|optim|opt|torch|nn|scaler|scheduler|loader)\.(?=[a-z])", "", low)
     return " ".join(corrected(low).split())
 
 
@@ -74,11 +79,19 @@ def _negated(text: str, start: int, end: int) -> bool:
 def _symptoms(text: str) -> tuple[str, ...]:
     found = []
     for name, symptom in SYMPTOMS.items():
-        matches = (match for words in symptom.words for match in re.finditer(rf"(?<![\w]){'(?:' + words + ')'}", text))
-        if any(not _negated(text, *match.span()) for match in matches):
+        matches = [match for match in symptom.pattern.finditer(text) if not _negated(text, *match.span())]
+        if name in _OF_TRAINING and any(_VALIDATION.search(text[: match.end()]) for match in matches):
+            matches = [match for match in matches if not _VALIDATION.search(text[: match.end()])]
+            if "overfits" not in found and not SYMPTOMS["val_noisy"].pattern.search(text):
+                found.append("overfits")
+        if matches and name not in found:
             found.append(name)
     return tuple(name for name in found if not any(_explains(other, name, text) for other in found))
 
+
+# symptoms of the training loss, and the words before them that make them symptoms of validation
+_OF_TRAINING = ("diverges", "stuck", "plateau", "spikes")
+_VALIDATION = re.compile(rf"\b{VAL}(?: (?!train|and |but |while )\w+){{0,6}}$")
 
 # a symptom -> those whose words it contains, though it says more
 _SAYS_MORE = {
@@ -109,11 +122,13 @@ def _explains(other: str, name: str, text: str) -> bool:
     return name in _SAYS_MORE.get(other, ()) and other != name
 
 
-def _value(match: re.Match[str]) -> float:
+def _value(match: re.Match[str]) -> float | None:
+    """The number of a match; None for one that is too large to be a setting."""
     number = match["number"].replace(" ", "")
     scaled = re.fullmatch(r"(?:([\d.]+)(?:\*|x|·|×))?10\^?\(?(-\d+)\)?", number)
     value = float(f"{scaled[1] or 1}e{scaled[2]}") if scaled and not re.fullmatch(r"[\d.]+", number) else float(number)
-    return value * (1000 if match["kilo"] else 1)
+    value *= 1000 if match["kilo"] else 1
+    return value if value <= _LARGEST else None
 
 
 def _number(text: str, name: str) -> float | None:
@@ -169,15 +184,15 @@ def _optimizer(description: str, text: str) -> tuple[str | None, str]:
 
 def _moment(text: str) -> tuple[int | None, str | None]:
     step = re.search(
-        rf"(?:after|at|around|by|until|past|about|from|till)\s+(?:about |around |roughly |the first |~)?(?:(?:step|iteration|"
+        rf"(?:after|at|around|by|until|past|about|from|till|nan|in)\s+(?:about |around |roughly |the first |~)?(?:(?:step|iteration|"
         rf"iter|update|batch)s?\s+{_NUMBER}|{_NUMBER.replace('number', 'other').replace('kilo', 'thousand')}\s*(?:steps?|"
         r"iterations?|iters?|updates?|batches))",
         text,
     )
     if step:
-        text_of = step["number"] or step["other"]
-        count = int(float(text_of) * (1000 if step["kilo"] or step["thousand"] else 1))
-        return count, moment_of(count)
+        count = float(step["number"] or step["other"]) * (1000 if step["kilo"] or step["thousand"] else 1)
+        if count <= _LARGEST:
+            return int(count), moment_of(int(count))
     ordinal = re.search(rf"\b({'|'.join(_ORDINAL)}) (?:step|iteration|update|batch)\b", text)
     if ordinal:
         return _ORDINAL[ordinal[1]], "start"
@@ -190,8 +205,8 @@ def _moment(text: str) -> tuple[int | None, str | None]:
         return None, "start"
     if re.search(r"early in|first epoch|in the first|during warmup", text):
         return None, "early"
-    if re.search(r"(?:after|for) (?:a |some )?(?:while|hours?|days?|long time|\d+ (?:hours?|days?|epochs?))|suddenly|late in|near the end|"
-                 r"toward the end|mid training|many steps|\d+ epochs|epoch \d\d+", text):  # fmt: skip
+    if re.search(r"after (?:a |some |few |many )*(?:while|hours?|days?|long time|epochs|\d+ (?:hours?|days?|epochs?))|suddenly|late in|near the end|"
+                 r"toward the end|mid training|many steps|epoch \d\d+", text):  # fmt: skip
         return None, "late"
     return None, None
 

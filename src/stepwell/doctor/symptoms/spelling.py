@@ -41,7 +41,7 @@ def corrected(text: str) -> str:
 
 @cache
 def _matches_a_pattern(word: str) -> bool:
-    return any(re.fullmatch(pattern, word) for symptom in SYMPTOMS.values() for pattern in symptom.words)
+    return any(symptom.pattern.fullmatch(word) for symptom in SYMPTOMS.values())
 
 
 def _word(word: str) -> str:

@@ -12,7 +12,7 @@ TIER = "numerical stability"
 def _half(facts: Facts) -> float:
     if facts.precision in HALF:
         return SPEAKS
-    return AGAINST if facts.precision is None else EXCLUDED
+    return 0.7 if facts.precision is None else EXCLUDED
 
 
 def _half_precision_only(facts: Facts) -> float:

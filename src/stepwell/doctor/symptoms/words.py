@@ -36,7 +36,7 @@ PRECISIONS: dict[str, str] = {  # where several are named, the first of these is
 TOPICS: dict[str, str] = {
     "zero_grad": r"zero ?_?grad\w*",
     "warmup": r"warm ?up|warming up",
-    "schedule": r"schedul\w+|cosine|one ?cycle\w*|step ?lr|lr decay|learning rate decay|annealing|decay(?=[,.;]|$)",
+    "schedule": r"schedul\w+|cosine|one ?cycle\w*|step ?lr|lr decay|learning rate decay|annealing|(?<!weight )decay(?=[,.;]|$)",
     "clip": r"(?:grad(?:ient)?s? (?:norm )?)?clip\w*",
     "scaler": r"(?:grad ?scaler|loss scal\w+)",
     "accumulation": r"(?:grad(?:ient)? )?accum\w+|micro ?batch\w*",
