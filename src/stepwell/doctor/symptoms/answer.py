@@ -48,8 +48,8 @@ class Answer:
     unknown: tuple[str, ...]
 
     def text(self) -> str:
-        """The answer for a terminal, in lines of at most 100 characters (a line of code is not broken)."""
-        lines = [*_filled("Understood: ", "; ".join(self.understood)), "", "Check in this order, one at a time:"]
+        """The answer for a terminal, in lines of at most 100 characters."""
+        lines = [*_filled("Understood: ", "; ".join(self.understood)), "", "Check in this order, one at a time (bugs first, the choice of the optimizer last):"]
         for number, cause in enumerate(self.causes, 1):
             lines += ["", *_filled(f"{number}. ", f"{cause.title} ({cause.tier}; {cause.likely_words})")]
             for label, said in (("why", cause.why), ("test", cause.test), ("fix", cause.fix)):
@@ -76,7 +76,7 @@ def _filled(label: str, text: str) -> list[str]:
     for part in text.split("\n"):
         start = indent if lines else label
         if part.startswith("    "):
-            lines.append(f"{start}{part}")
+            lines.append(f"{start}{part if lines else part[4:]}")
         else:
             lines += textwrap.wrap(
                 part, WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False,

@@ -60,7 +60,7 @@ CAUSES = (
             + (", which a lower rate or accumulation averages" if facts.batch <= _SMALL else " on some tasks")
         ),
         test="accumulate 8 micro-batches per step at the same rate: if the curve is smooth, it was noise",
-        fix="    (loss / 8).backward()  # step and zero_grad() every 8th micro-batch; or divide lr by 3",
+        fix="step and zero_grad() at every 8th micro-batch, or divide lr by 3:\n    (loss / 8).backward()",
         weigh=_small_batch,
     ),
     Record(
@@ -87,7 +87,8 @@ CAUSES = (
             + "small or unusual batches give running averages that differ from those of evaluation"
         ),
         test="evaluate the training data in train() and in eval() mode: a gap is the statistics (or dropout)",
-        fix="    torch.optim.swa_utils.update_bn(train_loader, model)  # computes the averages again; or use GroupNorm",
+        fix="compute the averages again before the evaluation, or use GroupNorm:\n"
+        "    torch.optim.swa_utils.update_bn(train_loader, model)",
         weigh=_batch_norm,
     ),
     Record(
@@ -110,7 +111,8 @@ CAUSES = (
         why="values of 0 to 255, or features whose sizes differ a thousand times, make the best step size differ as much",
         test="print mean, standard deviation, smallest and largest value of one batch: |mean| above 3 standard deviations or "
         "a range above 1,000 is too much",
-        fix="    x = (x - mean) / std  # of the training data, also in evaluation; the same for targets of a regression",
+        fix="with statistics of the training data, also in evaluation; the same for targets of a regression:\n"
+        "    x = (x - mean) / std",
         weigh=_inputs,
     ),
     Record(
@@ -154,7 +156,8 @@ CAUSES = (
         fits={"one_class": 0.55, "too_good": 0.25, "plateau": 0.12, "chance": 0.15},
         why="predicting the frequent class is a strong minimum; accuracy is then its share and looks good",
         test="count the labels, and print the confusion matrix",
-        fix="    loss_fn = torch.nn.CrossEntropyLoss(weight=counts.sum() / (len(counts) * counts))  # report the F1 score, too",
+        fix="report the F1 score too, and weight the classes:\n"
+        "    loss_fn = torch.nn.CrossEntropyLoss(weight=counts.sum() / (len(counts) * counts))",
         weigh=lambda facts: EXCLUDED if facts.goal == "regression" else NEUTRAL,
     ),
     Record(

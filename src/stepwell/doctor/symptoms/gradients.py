@@ -49,7 +49,8 @@ CAUSES = (
             else "a few large gradients, or a depth over which they multiply, throw the weights far off"
         ),
         test="log the norm that the function returns: 10 times the median twice in 10 steps is an explosion",
-        fix="    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)  # near the 90th percentile of norms",
+        fix="set max_norm near the 90th percentile of the norms:\n"
+        "    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)",
         weigh=_no_clipping,
     ),
     Record(
@@ -91,7 +92,8 @@ CAUSES = (
         why="outputs that grow or shrink from layer to layer at the first step make training depend on luck; equal weights "
         "never become different",
         test="print the standard deviation of each layer's output before the first step: it should stay between 0.1 and 10",
-        fix="    torch.nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')  # residual branches start at 0",
+        fix="residual branches start at 0, other layers:\n"
+        "    torch.nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')",
         weigh=lambda facts: EXCLUDED if facts.kind in ("fine-tuning", "lora") or facts.moment in ("late", "resume")
         else SPEAKS if facts.moment == "start" and facts.has("high_start", "explode_grad") else NEUTRAL,
     ),

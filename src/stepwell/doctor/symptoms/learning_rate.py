@@ -97,6 +97,10 @@ def _middle(facts: Facts) -> float:
     return float(f"{(3 if 0.25 <= exponent - whole < 0.75 else 10 if exponent - whole >= 0.75 else 1)}e{whole}")
 
 
+def _range_test(facts: Facts) -> str:
+    return f"stepwell find-lr my_task.py:task --optimizer {(facts.optimizer or 'AdamW').lower()}"
+
+
 def _fix_high(facts: Facts) -> str:
     if facts.lr_above > 1:
         return f"    lr = {rate(_middle(facts))}  # a usual value{_which(facts)}; then search around it"
@@ -169,8 +173,8 @@ CAUSES = (
               "forgets": 0.3, "multi_gpu": 0.2, "overfits": 0.12, "slow": 0.12, "high_start": 0.15,
               "vanish": 0.15, "after_switch": 0.4, "periodic": 0.12},
         why=_why_high,
-        test="take 10 steps on one fixed batch: if its loss rises after more than half of them, the rate is too high; or "
-        "run the range test:\n    stepwell find-lr my_task.py:task --optimizer adamw",
+        test=lambda facts: "take 10 steps on one fixed batch: if its loss rises after more than half of them, the rate is "
+        f"too high; or run the range test:\n    {_range_test(facts)}",
         fix=_fix_high,
         weigh=_too_high,
     ),
@@ -194,8 +198,8 @@ CAUSES = (
         why="usual rates differ 10 to 100 times: SGD "
         f"{span_text(usual('SGD'))}, Adam {span_text(usual('Adam'))}, Lion 3 to 10 times below AdamW, Prodigy 1.0",
         test="train 200 steps of the new optimizer at rates 10 and 100 times lower and higher",
-        fix="from SGD to Adam divide by 10 to 100, from Adam to SGD multiply; then search:\n"
-        "    stepwell find-lr my_task.py:task --optimizer adamw",
+        fix=lambda facts: "from SGD to Adam divide by 10 to 100, from Adam to SGD multiply; then search:\n"
+        f"    {_range_test(facts)}",
         weigh=lambda facts: SPEAKS if facts.has("after_switch") else EXCLUDED,
     ),
     Record(
@@ -209,8 +213,8 @@ CAUSES = (
         ) + "in the first steps the averages of Adam hold few gradients, and large batches and transformers then take steps "
         "that are too large",
         test="run 200 steps at a tenth of the rate: if they are stable, a warmup helps",
-        fix="    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=2000)"
-        "  # 2/(1 - beta2) steps, at most 10% of the run",
+        fix="2/(1 - beta2) steps, at most 10% of the run:\n"
+        "    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=2000)",
         weigh=_warmup,
     ),
     Record(
@@ -231,7 +235,7 @@ CAUSES = (
         fits={"multi_gpu": 0.4, "slow": 0.25, "overfits": 0.1, "plateau": 0.12},
         why=_grew_why,
         test="run with the old total batch on the new setup: if the curves agree, only the rate is left",
-        fix="    lr = old_lr * (batch / old_batch) ** 0.5  # Adam-type; without the root for SGD, with a warmup",
+        fix="with a warmup; for SGD without the root:\n    lr = old_lr * (batch / old_batch) ** 0.5",
         weigh=_grew,
     ),
     Record(
@@ -260,7 +264,8 @@ CAUSES = (
             f"{span_text(usual('AdamW', 'lora'))}"
         ),
         test="evaluate before the first step, then every 50 steps: the score soon falls below the first one",
-        fix="    torch.optim.AdamW([{'params': backbone, 'lr': 2e-5}, {'params': head, 'lr': 1e-3}])  # with a warmup",
+        fix="a low rate for the pretrained part, with a warmup:\n"
+        "    torch.optim.AdamW([{'params': backbone, 'lr': 2e-5}, {'params': head, 'lr': 1e-3}])",
         weigh=_pretrained,
     ),
 )  # fmt: skip

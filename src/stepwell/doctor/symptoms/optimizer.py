@@ -29,10 +29,13 @@ def _gan_momentum(facts: Facts) -> float:
 
 def _instead(facts: Facts) -> str:
     if facts.optimizer in GRADIENT_TYPE:
-        return f"    stepwell.create('adamw', model, lr=3e-4)  # usual {span_text(usual('AdamW', facts.kind))}"
+        return f"usual lr {span_text(usual('AdamW', facts.kind))}:\n    stepwell.create('adamw', model, lr=3e-4)"
     if facts.optimizer in ("Adam", "AdamW", None):
         return "only with its own tuned rate, on equal terms:\n    stepwell compare my_task.py:task --help"
-    return f"    stepwell.create('adamw', model, lr=3e-4)  # as a reference; usual {span_text(usual('AdamW', facts.kind))}"
+    return (
+        f"AdamW as a reference, usual lr {span_text(usual('AdamW', facts.kind))}:\n"
+        "    stepwell.create('adamw', model, lr=3e-4)"
+    )
 
 
 CAUSES = (

@@ -90,9 +90,10 @@ CAUSES = (
         title="The loss or the model computes log(0), 0/0, sqrt(0) or exp of a large number",
         fits={"nan": 0.4, "precision_only": 0.15, "spikes": 0.1, "explode_grad": 0.15},
         why="the gradient of sqrt and norm at 0 is inf, and a where() around a bad value still passes nan backward",
-        test="    torch.autograd.set_detect_anomaly(True)  # names the function that gave the first nan; slow",
-        fix="use the safe forms, and clamp before the function:\n    F.log_softmax(x, -1); F.softplus(x); "
-        "torch.log(x.clamp(min=1e-6)); torch.sqrt(x + 1e-8)",
+        test="this mode is slow and names the function that gave the first nan:\n"
+        "    torch.autograd.set_detect_anomaly(True)",
+        fix="use the safe forms, and clamp before the function:\n    F.log_softmax(x, -1); F.softplus(x)\n"
+        "    torch.log(x.clamp(min=1e-6)); torch.sqrt(x + 1e-8)",
         weigh=lambda facts: NEUTRAL,
     ),
     Record(
@@ -114,7 +115,8 @@ CAUSES = (
         why="Adam's second average with beta2 0.999 remembers 1,000 steps: a sudden large gradient is divided by old, small "
         "ones",
         test="log the largest attention logit and the update / weight size per layer before the spike",
-        fix="    betas = (0.9, 0.95)  # with clipping at 1.0; then query-key norms, a z-loss of 1e-4, or skipping the batch",
+        fix="clip at 1.0 and shorten the memory; then query-key norms, a z-loss of 1e-4, or skip the batch:\n"
+        "    betas = (0.9, 0.95)",
         weigh=_late_spikes,
     ),
     Record(

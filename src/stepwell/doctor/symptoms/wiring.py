@@ -164,8 +164,8 @@ CAUSES = (
         fits={"overfits": 0.4, "val_noisy": 0.4, "train_eval": 0.5, "slow": 0.2, "resume": 0.3, "not_working": 0.3},
         why=lambda facts: f"{facts.optimizer} keeps two sets of weights: training and evaluation need different ones",
         test="evaluate once after optimizer.eval(): the loss is lower",
-        fix="    optimizer.train(); model.train()  # before training\n    optimizer.eval(); model.eval()    # before evaluation "
-        "and saving",
+        fix="before training, and before evaluation and saving:\n    optimizer.train(); model.train()\n"
+        "    optimizer.eval(); model.eval()",
         weigh=_optimizer_mode,
     ),
     Record(
