@@ -49,7 +49,11 @@ class Answer:
 
     def text(self) -> str:
         """The answer for a terminal, in lines of at most 100 characters."""
-        lines = [*_filled("Understood: ", "; ".join(self.understood)), "", "Check in this order, one at a time (bugs first, the choice of the optimizer last):"]
+        lines = [
+            *_filled("Understood: ", "; ".join(self.understood)),
+            "",
+            "Check in this order, one at a time (bugs first, the choice of the optimizer last):",
+        ]
         for number, cause in enumerate(self.causes, 1):
             lines += ["", *_filled(f"{number}. ", f"{cause.title} ({cause.tier}; {cause.likely_words})")]
             for label, said in (("why", cause.why), ("test", cause.test), ("fix", cause.fix)):

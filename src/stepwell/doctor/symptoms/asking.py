@@ -23,9 +23,7 @@ MOST = 8  # causes of an answer
 LEAST = 0.15  # a cause that is less likely is not listed; the choice of the optimizer is, from 0.1
 LONGEST = 4000  # characters of a description; more is a log file, whose words mean other things
 CAUSES: tuple[Record, ...] = tuple(
-    cause
-    for room in (wiring, learning_rate, stability, data, gradients, progress, optimizer)
-    for cause in room.CAUSES
+    cause for room in (wiring, learning_rate, stability, data, gradients, progress, optimizer) for cause in room.CAUSES
 )
 _LAST = TIERS[-1]
 
@@ -173,7 +171,9 @@ def ranked(facts: Facts) -> list[tuple[Record, float]]:
     def spoken(record: Record) -> bool:
         return weights[record.name] >= SPEAKS
 
-    choices = sorted((one for one in fitting if one[0].tier == _LAST), key=lambda one: (not spoken(one[0]), -one[1]))[:2]
+    choices = sorted((one for one in fitting if one[0].tier == _LAST), key=lambda one: (not spoken(one[0]), -one[1]))[
+        :2
+    ]
     others = sorted((one for one in fitting if one[0].tier != _LAST), key=lambda one: (not spoken(one[0]), -one[1]))
     kept = others[: MOST - len(choices)]
     far = any(weights[record.name] >= FAR for record, _ in kept)

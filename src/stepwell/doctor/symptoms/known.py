@@ -181,7 +181,9 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "after_switch": Symptom(
         "fails after the optimizer was changed",
-        (r"(?:switch|chang|swap|replac|mov)\w* (?:from |the )?(?:\w+ )?(?:optimizer|to|with|by|for)\b", r"work\w* (?:fine |well )?with (?:\w+ )?@",
+        (r"(?:switch|chang|swap|replac|mov)\w*(?: the)?(?: optimizer)?(?: from)?(?: @)?,? (?:to|with|by|for) (?:an? )?(?:@|another optimizer)",
+         r"(?:after|since) (?:the |i |we |a )*(?:chang|switch|swap)\w*(?: of)?(?: the)? optimizer", r"optimizer (?:was |is |has been )*(?:chang|switch|swap|replac)\w*",
+         r"@ (?:work|train|converg|is fine|is ok)\w*(?: \w+)*,? (?:but|and|while) (?:with )?@", r"work\w* (?:fine |well )?with (?:\w+ )?@",
          r"instead of @", r"fails? with @", r"new optimizer"),
         special=True,
     ),
@@ -203,7 +205,8 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "irreproducible": Symptom(
         "two equal runs give different results",
-        (r"reproduc\w+", r"non ?deterministic\w*", r"(?:different|vary|varies|varying) (?:results? )?(?:between|across|from|every|each) (?:runs?|seeds?|time)",
+        (r"(?:not|never|cannot|hard to|non) (?:be )?reproduc\w*", r"(?:ir|un)reproducib\w+", r"reproducib\w+ (?:problem|issue)s?",
+         r"(?:equal|same|identical|two) runs?(?: \w+){0,3} (?:different|differ)\w*", r"different results?(?: \w+)? (?:each|every) (?:run|time)", r"non ?deterministic\w*", r"(?:different|vary|varies|varying) (?:results? )?(?:between|across|from|every|each) (?:runs?|seeds?|time)",
          r"(?:runs?|seeds?) differ", r"depends? on the seed"),
         special=True,
     ),

@@ -41,7 +41,7 @@ def _too_low(facts: Facts) -> float:
 
 def _which(facts: Facts) -> str:
     """The optimizer, and the kind of training where the range is that of the kind."""
-    name = facts.optimizer or ""
+    name = facts.optimizer or "AdamW"
     return f" of {name}" + (f" ({facts.kind})" if usual(name, facts.kind) != usual(name) else "")
 
 
@@ -64,7 +64,9 @@ def _why_high(facts: Facts) -> str:
     if effective != facts.lr:
         rated += f" with momentum {facts.momentum:g} (as lr {rate(effective)} with momentum 0.9)"
     if facts.lr_above > 1:
-        return f"{rated} is {times(effective / span[1])} to {times(effective / span[0])} times the usual {span_text(span)}"
+        return (
+            f"{rated} is {times(effective / span[1])} to {times(effective / span[0])} times the usual {span_text(span)}"
+        )
     return f"{rated} is within the usual {span_text(span)}, which your model may still not bear"
 
 
@@ -84,7 +86,9 @@ def _why_low(facts: Facts) -> str:
             f"{facts.optimizer} at lr {rate(facts.lr)} is {times(facts.lr_below)} to {times(span[1] / facts.lr)} times "
             f"below the usual {span_text(span)}"
         )
-    return f"{facts.optimizer} at lr {rate(facts.lr)} is within the usual {span_text(span)}, which may still be low here"
+    return (
+        f"{facts.optimizer} at lr {rate(facts.lr)} is within the usual {span_text(span)}, which may still be low here"
+    )
 
 
 def _middle(facts: Facts) -> float:

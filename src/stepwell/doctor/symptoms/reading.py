@@ -22,7 +22,9 @@ _NOT_BEFORE = re.compile(
     r"(?: (?:a|an|any|get|become|becomes|go|goes|to|show|the|have|see|use|used|using|call|called|calling|do|lr|learning "
     r"rate|gradient|more|yet|been|being|seem to|training|data|input|is|applied|added|apply|add)){0,3} $"
 )
-_NOT_AFTER = re.compile(r"^(?:\(\))? (?:is |was |are )?(?:missing|not (?:used|called|there|on|applied|set)|off\b|disabled|= ?false|none)")
+_NOT_AFTER = re.compile(
+    r"^(?:\(\))? (?:is |was |are )?(?:missing|not (?:used|called|there|on|applied|set)|off\b|disabled|= ?false|none)"
+)
 _WORKS = r"(?:work|fine|ok|okay|stable|train|converg|good|well)\w*(?: \w+){0,2} (?:in|with|on|under|using) (?:pure )?"
 _OPTIMIZERS = {name.lower(): name for name in TABLE}
 _ORDINAL = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "tenth": 10}
@@ -37,7 +39,9 @@ def tidy(text: str) -> str:
     for short, full in (("won't", "will not"), ("can't", "cannot"), ("n't", " not"), ("'s", ""), ("'", "")):
         low = low.replace(short, full)
     low = re.sub(r"\b(does|do|did|is|are|was|wo|ca|has|have)nt\b", r"\1 not", low)
-    low = re.sub(r"(?<=[a-z])(?<!\de)[-_](?=[a-z0-9])|(?<=[0-9])-(?=[a-z])", " ", low)  # "batch_size", "8-bit", not "1e-3"
+    low = re.sub(
+        r"(?<=[a-z])(?<!\de)[-_](?=[a-z0-9])|(?<=[0-9])-(?=[a-z])", " ", low
+    )  # "batch_size", "8-bit", not "1e-3"
     low = re.sub(r"\b(?:optimizer|optim|opt|torch|nn|scaler|scheduler|loader)\.(?=[a-z])", "", low)
     return " ".join(corrected(low).split())
 
@@ -110,7 +114,7 @@ _SAYS_MORE = {
     "vanish": ("zero",),
     "memory_grows": ("diverges", "too_good"),
     "forgets": ("overfits",),
-    "high_start": (),
+    "high_start": ("diverges",),
 }
 
 
@@ -138,13 +142,17 @@ def _number(text: str, name: str) -> float | None:
 
 def _rate(text: str) -> float | None:
     name = r"\b(?:max |peak |base |initial |init )?(?:lr|learning ?rates?|step ?size|eta)\b"
-    match = re.search(name + _IS + _NUMBER, text) or re.search(_NUMBER + r" (?:as )?(?:the )?(?:lr|learning rate)\b", text)
+    match = re.search(name + _IS + _NUMBER, text) or re.search(
+        _NUMBER + r" (?:as )?(?:the )?(?:lr|learning rate)\b", text
+    )
     return _value(match) if match else None
 
 
 def _batch(text: str) -> int | None:
     name = r"(?<!at )(?<!after )(?<!in )(?<!first )\b(?:mini ?)?(?:batch(?:es)?(?: ?size)?s?|bs|bsz|batchsize)\b"
-    match = re.search(name + _IS + _NUMBER, text) or re.search(_NUMBER + r" (?:samples|images|examples) (?:per|a) (?:batch|step)", text)
+    match = re.search(name + _IS + _NUMBER, text) or re.search(
+        _NUMBER + r" (?:samples|images|examples) (?:per|a) (?:batch|step)", text
+    )
     value = _value(match) if match else None
     return int(value) if value is not None and value >= 1 and value == int(value) else None
 
@@ -198,7 +206,10 @@ def _moment(text: str) -> tuple[int | None, str | None]:
         return _ORDINAL[ordinal[1]], "start"
     if re.search(r"\bresum\w+|from (?:a |the )?checkpoint", text):
         return None, "resume"
-    if re.search(r"\b(?:second|2nd|third|3rd|next|each|every|new) epoch|epoch [2-9]\b|epoch boundar|(?:end|start) of (?:the|an|each|every) ", text):
+    if re.search(
+        r"\b(?:second|2nd|third|3rd|next|each|every|new) epoch|epoch [2-9]\b|epoch boundar|(?:end|start) of (?:the|an|each|every) ",
+        text,
+    ):
         return None, "epoch"
     if re.search(r"from (?:the )?(?:very )?(?:beginning|start|outset|first)|immediately|right away|first (?:few )?(?:steps|iterations|updates|"
                  r"batches)|at the (?:very )?(?:start|beginning)|straight away|instantly", text):  # fmt: skip

@@ -50,7 +50,9 @@ def _word(word: str) -> str:
         return word
     letters = sorted(word)
     for target in targets:
-        if len(target) == len(word) and target[0] == word[0] and sorted(target) == letters:  # "adma", "sgd" is too short
+        if (
+            len(target) == len(word) and target[0] == word[0] and sorted(target) == letters
+        ):  # "adma", "sgd" is too short
             return target
     if len(word) < 5:
         return word
@@ -59,6 +61,6 @@ def _word(word: str) -> str:
 
 
 def _opposite(word: str, other: str) -> bool:
-    """"stable" and "unstable", "finite" and "nonfinite"."""
+    """ "stable" and "unstable", "finite" and "nonfinite"."""
     return any({word, other} == {shorter, prefix + shorter} for prefix in ("un", "in", "non", "ir", "im", "dis")
                for shorter in (word, other))  # fmt: skip

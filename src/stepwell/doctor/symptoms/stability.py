@@ -127,6 +127,7 @@ CAUSES = (
         why="the first cross-entropy should be near ln(classes): 2.30 for 10, 6.91 for 1,000; twice that means large "
         "outputs or wrong labels",
         test="print the first loss and the standard deviation of the outputs, which should be near 1 or below",
-        fix="    torch.nn.init.zeros_(model.head.weight)  # the last layer; normalize targets of a regression",
+        fix="start the last layer at 0, and normalize the targets of a regression:\n"
+        "    torch.nn.init.zeros_(model.head.weight)",
     ),
 )  # fmt: skip

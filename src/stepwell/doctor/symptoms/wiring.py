@@ -57,7 +57,6 @@ def _scaler_protocol(facts: Facts) -> float:
     return SPEAKS if spoken else NEUTRAL
 
 
-
 def _masked_targets(facts: Facts) -> float:
     return SPEAKS if facts.goal == "language" or facts.kind in ("transformer", "fine-tuning", "lora") else NEUTRAL
 
@@ -286,7 +285,9 @@ CAUSES = (
         why="bootstrapping over the end of an episode, advantages with gradients, or a target network that is never or "
         "always copied leaves no signal",
         test="solve a problem whose answer is known (one step, reward equal to the action) with the same code",
-        fix="    target = reward + gamma * (1 - terminated) * target_net(next_state).max(1).values.detach()",
+        fix="no bootstrap over an end, no gradient through the target:\n"
+        "    best = target_net(next_state).max(1).values.detach()\n"
+        "    target = reward + gamma * (1 - terminated) * best",
         weigh=lambda facts: SPEAKS if facts.kind == "rl" else NEUTRAL if facts.has("reward_flat") else EXCLUDED,
     ),
     Record(
@@ -317,6 +318,6 @@ CAUSES = (
         why="initialization, shuffling, augmentation and some CUDA kernels each draw from their own source",
         test="run the same 10 steps twice on the CPU: equal losses leave only CUDA kernels",
         fix="    torch.manual_seed(0); torch.use_deterministic_algorithms(True)\n"
-        "    DataLoader(data, generator=torch.Generator().manual_seed(0), worker_init_fn=seed_worker)",
+        "    DataLoader(data, generator=torch.Generator().manual_seed(0), worker_init_fn=seed)",
     ),
 )  # fmt: skip
