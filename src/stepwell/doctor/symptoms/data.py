@@ -51,7 +51,8 @@ CAUSES = (
         name="batch-too-small",
         tier=TIER,
         title="The batch is too small: the gradient is mostly noise",
-        fits={"oscillates": 0.45, "val_noisy": 0.3, "spikes": 0.25, "diverges": 0.15, "plateau": 0.15, "reward_flat": 0.2,
+        fits={"oscillates": 0.45, "val_noisy": 0.3, "spikes": 0.25, "diverges": 0.15, "plateau": 0.15,
+              "reward_flat": 0.2,
               "slow": 0.12, "not_working": 0.15, "gan_collapse": 0.15, "nan": 0.05, "irreproducible": 0.12},
         why=lambda facts: (
             "the batch size was not given"
@@ -72,7 +73,8 @@ CAUSES = (
             (f"batch {facts.batch:,}: " if facts.batch else "")
             + "beyond the critical batch, samples to a target grow in proportion to the batch"
         ),
-        test="halve the batch (rate times 0.7 for Adam-type, 0.5 for SGD): the same loss after as many samples means no "
+        test="halve the batch (rate times 0.7 for Adam-type, 0.5 for SGD): the same loss after as many samples "
+        "means no "
         "loss of quality, and fewer samples mean that the batch is too large",
         fix="lower the batch, or raise lr by the square root (Adam-type) or linearly (SGD) with a warmup",
         weigh=_large_batch,
@@ -95,7 +97,8 @@ CAUSES = (
         name="data-not-shuffled",
         tier=TIER,
         title="The data is not shuffled, or its order repeats",
-        fits={"periodic": 0.55, "oscillates": 0.2, "overfits": 0.12, "one_class": 0.25, "spikes": 0.15, "multi_gpu": 0.12,
+        fits={"periodic": 0.55, "oscillates": 0.2, "overfits": 0.12, "one_class": 0.25, "spikes": 0.15,
+              "multi_gpu": 0.12,
               "val_noisy": 0.12, "chance": 0.12},
         why="sorted data shows one class for a long time: the loss repeats its curve in every epoch",
         test="print the labels of the first batches, and plot the loss of two epochs one over the other",
@@ -108,8 +111,10 @@ CAUSES = (
         title="Inputs or targets are not normalized",
         fits={"stuck": 0.3, "slow": 0.25, "chance": 0.25, "nan": 0.25, "diverges": 0.25, "high_start": 0.4,
               "explode_grad": 0.25, "oscillates": 0.15, "not_working": 0.2, "plateau": 0.12, "one_class": 0.12},
-        why="values of 0 to 255, or features whose sizes differ a thousand times, make the best step size differ as much",
-        test="print mean, standard deviation, smallest and largest value of one batch: |mean| above 3 standard deviations or "
+        why="values of 0 to 255, or features whose sizes differ a thousand times, make the best step size differ "
+        "as much",
+        test="print mean, standard deviation, smallest and largest value of one batch: |mean| above 3 standard "
+        "deviations or "
         "a range above 1,000 is too much",
         fix="with statistics of the training data, also in evaluation; the same for targets of a regression:\n"
         "    x = (x - mean) / std",
@@ -145,7 +150,8 @@ CAUSES = (
         fits={"chance": 0.4, "stuck": 0.25, "plateau": 0.2, "one_class": 0.25, "high_start": 0.2, "not_working": 0.25,
               "overfits": 0.12},
         why="a shuffle of inputs without their labels, a shifted index, or constant labels leave nothing to learn",
-        test="look at 20 samples with their labels as the model receives them; train on one batch of 8 until the loss is 0",
+        test="look at 20 samples with their labels as the model receives them; train on one batch of 8 until the "
+        "loss is 0",
         fix="keep input and label in one record until the batch is made",
         weigh=lambda facts: AGAINST if facts.moment == "late" else NEUTRAL,
     ),
@@ -166,8 +172,10 @@ CAUSES = (
         title="The answer is part of the input, or validation data is part of the training data",
         fits={"too_good": 0.6, "zero": 0.3, "val_better": 0.2},
         why="a causal mask that is off by one, a target column among the features, or duplicates over the split",
-        test="shuffle the labels: if the validation stays good, there is a leak in the evaluation; drop features one by one",
-        fix="split by source (user, document, time) before any preprocessing, and fit statistics on the training part only",
+        test="shuffle the labels: if the validation stays good, there is a leak in the evaluation; drop features "
+        "one by one",
+        fix="split by source (user, document, time) before any preprocessing, and fit statistics on the training "
+        "part only",
     ),
     Record(
         name="evaluation-data-differs",
@@ -187,7 +195,8 @@ CAUSES = (
             (f"batch {facts.batch:,}; " if facts.batch else "")
             + "activations grow with batch and length; Adam's state takes 8 bytes per parameter in addition"
         ),
-        test="run 3 steps with batch 1: if they fit, the activations are the cause; `stepwell plan` shows the fixed part",
+        test="run 3 steps with batch 1: if they fit, the activations are the cause; `stepwell plan` shows the "
+        "fixed part",
         fix="smaller micro-batches with accumulation, autocast, torch.utils.checkpoint; then an 8-bit optimizer:\n"
         "    optimizer = stepwell.create('adamw8bit', model, lr=1e-4)",
         weigh=lambda facts: SPEAKS if facts.moment == "start" else NEUTRAL,

@@ -69,8 +69,10 @@ CAUSES = (
         title="Gradients vanish toward the first layers",
         fits={"vanish": 0.6, "stuck": 0.2, "slow": 0.2, "plateau": 0.15, "chance": 0.2, "constant": 0.12},
         why="deep stacks without residual connections or norms, sigmoid and tanh, and long sequences shrink gradients",
-        test="print gradient norm / weight norm per layer: below 1e-4 of the last layer's in the first layers is vanishing",
-        fix="residual connections, LayerNorm, ReLU or GELU in place of sigmoid, an LSTM with forget bias 1; then Kaiming "
+        test="print gradient norm / weight norm per layer: below 1e-4 of the last layer's in the first layers is "
+        "vanishing",
+        fix="residual connections, LayerNorm, ReLU or GELU in place of sigmoid, an LSTM with forget bias 1; then "
+        "Kaiming "
         "initialization",
         weigh=_vanishing,
     ),
@@ -89,9 +91,11 @@ CAUSES = (
         title="The initial weights do not fit the model",
         fits={"high_start": 0.4, "vanish": 0.3, "explode_grad": 0.3, "chance": 0.15, "stuck": 0.15, "nan": 0.12,
               "diverges": 0.12, "constant": 0.15, "irreproducible": 0.15},
-        why="outputs that grow or shrink from layer to layer at the first step make training depend on luck; equal weights "
+        why="outputs that grow or shrink from layer to layer at the first step make training depend on luck; equal "
+        "weights "
         "never become different",
-        test="print the standard deviation of each layer's output before the first step: it should stay between 0.1 and 10",
+        test="print the standard deviation of each layer's output before the first step: it should stay between "
+        "0.1 and 10",
         fix="residual branches start at 0, other layers:\n"
         "    torch.nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')",
         weigh=lambda facts: EXCLUDED if facts.kind in ("fine-tuning", "lora") or facts.moment in ("late", "resume")
@@ -101,9 +105,11 @@ CAUSES = (
         name="weight-decay-too-strong",
         tier=TIER,
         title="Weight decay is too strong",
-        fits={"stuck": 0.3, "slow": 0.3, "plateau": 0.35, "chance": 0.3, "constant": 0.2, "one_class": 0.2, "not_working": 0.25,
+        fits={"stuck": 0.3, "slow": 0.3, "plateau": 0.35, "chance": 0.3, "constant": 0.2, "one_class": 0.2,
+              "not_working": 0.25,
               "drop_then_rise": 0.15, "vanish": 0.2},
-        why=lambda facts: f"weight decay {facts.weight_decay:g}; usual are 1e-5 to 5e-4 for SGD and 0.01 to 0.3 for AdamW",
+        why=lambda facts: f"weight decay {facts.weight_decay or 0:g}; usual are 1e-5 to 5e-4 for SGD and 0.01 to "
+        f"0.3 for AdamW",
         test="log the norm of the weights: it falls at every step; run 500 steps without decay",
         fix=lambda facts: f"    weight_decay = {'0.05' if facts.adaptive else '1e-4'}  # none on norms and biases",
         weigh=_decay_strength,

@@ -47,7 +47,8 @@ SYMPTOMS: dict[str, Symptom] = {
     "stuck": Symptom(
         "loss does not decrease",
         (rf"(?:{NOT} |does not )(?:really |even )?(?:decreas\w*|go(?:es|ing)? down|drop\w*|improv\w*|reduc\w*|fall\w*"
-         r"|move|change much)", r"stuck", rf"{NOT} (?:learn|train|converge|fit|optimi)\w*", r"no (?:progress|learning|improvement|convergence)",
+         r"|move|change much)", r"stuck", rf"{NOT} (?:learn|train|converge|fit|optimi)\w*",
+         r"no (?:progress|learning|improvement|convergence)",
          r"learns? nothing", r"without (?:progress|improvement)", r"not (?:converging|learning|training)"),
     ),
     "constant": Symptom(
@@ -65,12 +66,14 @@ SYMPTOMS: dict[str, Symptom] = {
     "slow": Symptom(
         "loss falls too slowly",
         (r"(?:decreas\w+|converg\w+|learn\w*|fall\w*|improv\w+|progress|train\w*|goes down)\W+(?:\w+\W+){0,3}?slow\w*",
-         r"slow(?:ly)? (?:convergence|learning|progress|decreas\w*|converg\w+|learn\w+)", r"takes? (?:forever|too long)",
+         r"slow(?:ly)? (?:convergence|learning|progress|decreas\w*|converg\w+|learn\w+)", r"takes? (?:forever|too "
+         r"long)",
          r"too slow(?:ly)?", r"underfit\w*", r"very slow(?:ly)?"),
     ),
     "drop_then_rise": Symptom(
         "loss falls and then rises",
-        (r"(?:drop|fall|decreas|go(?:es)? down|went down|improv|declin)\w*(?: \w+){0,4}?,? (?:and |but )?(?:then|later|afterwards)"
+        (r"(?:drop|fall|decreas|go(?:es)? down|went down|improv|declin)\w*(?: \w+){0,4}?,? (?:and |but "
+        r")?(?:then|later|afterwards)"
          r"(?:\W+\w+){0,4}?\W+(?:ris|increas|go(?:es)? up|went up|grow|diverg|rose|worse|explod|climb)\w*",
          r"first (?:drops|falls|decreases|goes down)", r"(?:ris|increas|go(?:es)? up)\w* again", r"rebounds?"),
     ),
@@ -79,8 +82,10 @@ SYMPTOMS: dict[str, Symptom] = {
         (r"over ?fit\w*", r"generali[sz]ation gap", r"memori[sz]\w+", r"(?:not|poorly|badly) generali[sz]\w*",
          rf"{VAL}(?: \w+)? (?:is |are |gets? |much |far |way |a lot |goes |keeps? |starts? |to )*"
          r"(?:worse|lower|bad|poor|increas\w+|ris\w+|up|higher|diverg\w+)",
-         rf"(?:train\w*)(?: \w+)? (?:is |goes |keeps? |much )*(?:down|good|fine|high|low|decreas\w+|better|perfect|falling)"
-         rf"(?:\W+\w+){{0,3}}?\W+{VAL}(?!\w* better)", rf"train\w*[^.%]{{0,25}}\d ?%[^.%]{{0,25}}{VAL}", r"worse than (?:the )?train\w*"),
+         rf"(?:train\w*)(?: \w+)? (?:is |goes |keeps? |much "
+         rf")*(?:down|good|fine|high|low|decreas\w+|better|perfect|falling)"
+         rf"(?:\W+\w+){{0,3}}?\W+{VAL}(?!\w* better)", rf"train\w*[^.%]{{0,25}}\d ?%[^.%]{{0,25}}{VAL}",
+         r"worse than (?:the )?train\w*"),
     ),
     "val_noisy": Symptom(
         "validation is noisy",
@@ -89,16 +94,20 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "train_eval": Symptom(
         "results differ between train and eval mode",
-        (r"(?:in |with |after |between |under |calling |model )+(?:train|eval)(?:\(\)|uation|ing)?(?: mode)? (?:and|vs|versus|or"
+        (r"(?:in |with |after |between |under |calling |model )+(?:train|eval)(?:\(\)|uation|ing)?(?: mode)? "
+        r"(?:and|vs|versus|or"
          r"|but not|than) (?:in |with )*(?:eval|train)", r"eval mode", r"model ?\.?eval\b", r"train mode",
          r"(?:differ\w*|worse|bad) in eval\b", r"inference (?:is|gives|results?)(?: \w+)? (?:worse|bad|differ\w*)"),
         special=True,
     ),
     "chance": Symptom(
         "accuracy is at chance level",
-        (r"(?:at|near|around|like|to) (?:chance|random)", r"chance level", r"random(?:ly)? guess\w*", r"no better than random",
-         r"accuracy (?:is |stays |stuck |remains |at |around |only )+(?:0?\.1|0?\.5|0?\.01|10 ?%|50 ?%|1 ?%|10 percent)",
-         r"(?:log|ln) ?\(?(?:num )?(?:classes|10|1000)", r"(?:loss|stuck|stays|remains|plateaus?) (?:is |stays |stuck |at |around |= ?)+(?:2\.30?\d*|0?\.69\d*|6\.9\d*)"),
+        (r"(?:at|near|around|like|to) (?:chance|random)", r"chance level", r"random(?:ly)? guess\w*",
+        r"no better than random",
+         r"accuracy (?:is |stays |stuck |remains |at |around |only )+(?:0?\.1|0?\.5|0?\.01|10 ?%|50 ?%|1 ?%|10 "
+         r"percent)",
+         r"(?:log|ln) ?\(?(?:num )?(?:classes|10|1000)", r"(?:loss|stuck|stays|remains|plateaus?) (?:is |stays "
+         r"|stuck |at |around |= ?)+(?:2\.30?\d*|0?\.69\d*|6\.9\d*)"),
     ),
     "one_class": Symptom(
         "the model predicts one class only",
@@ -107,7 +116,8 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "zero": Symptom(
         "loss is 0",
-        (r"loss (?:is |becomes? |goes to |drops to |equals |of |immediately |always |= ?|stays )+(?:0(?:\.0+)?|zero)(?![.\d%])",
+        (r"loss (?:is |becomes? |goes to |drops to |equals |of |immediately |always |= ?|stays "
+        r")+(?:0(?:\.0+)?|zero)(?![.\d%])",
          r"zero loss"),
         special=True,
     ),
@@ -125,106 +135,135 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "resume": Symptom(
         "loss jumps when the training is resumed",
-        (r"resum\w+", r"restart(?:ing|ed)? (?:from|the training|training)", r"(?:load|loading|loaded)(?: \w+){0,2} checkpoint",
+        (r"resum\w+", r"restart(?:ing|ed)? (?:from|the training|training)", r"(?:load|loading|loaded)(?: \w+){0,2} "
+        r"checkpoint",
          r"(?:after|from|at) (?:a |the )?checkpoint", r"continu\w+ (?:the )?training", r"reload\w*"),
         special=True,
     ),
     "vanish": Symptom(
         "gradients vanish",
-        (r"vanish\w*", r"grad(?:ient)?s?(?: norms?)? (?:is |are |all |very |become |becomes |go to |goes to |nearly |almost )+"
-         r"(?:zero|0\b|none|small|tiny)", r"(?:no|zero|tiny) grad(?:ient)?s?\b(?! scal| clip| accum)", r"dead (?:relu|unit|neuron)s?", r"grad is none"),
+        (r"vanish\w*", r"grad(?:ient)?s?(?: norms?)? (?:is |are |all |very |become |becomes |go to |goes to "
+        r"|nearly |almost )+"
+         r"(?:zero|0\b|none|small|tiny)", r"(?:no|zero|tiny) grad(?:ient)?s?\b(?! scal| clip| accum)",
+         r"dead (?:relu|unit|neuron)s?", r"grad is none"),
     ),
     "explode_grad": Symptom(
         "gradients explode",
-        (r"explod\w+ grad\w*", r"grad(?:ient)?s?(?: norms?)? (?:is |are |suddenly |become |becomes |keeps? )*(?:explod\w+|huge|large|"
-         r"very large|blow\w* up|grow\w*|spik\w+|too (?:large|big|high))", r"gradient explosion", r"(?:huge|large) grad\w*"),
+        (r"explod\w+ grad\w*", r"grad(?:ient)?s?(?: norms?)? (?:is |are |suddenly |become |becomes |keeps? "
+        r")*(?:explod\w+|huge|large|"
+         r"very large|blow\w* up|grow\w*|spik\w+|too (?:large|big|high))", r"gradient explosion", r"(?:huge|large) "
+         r"grad\w*"),
     ),
     "oom": Symptom(
         "out of memory",
-        (r"out of memory", r"\boom\b", r"cuda memory", r"memory (?:error|is full|runs out|overflow)", r"not fit (?:in|into) memory"),
+        (r"out of memory", r"\boom\b", r"cuda memory", r"memory (?:error|is full|runs out|overflow)",
+        r"not fit (?:in|into) memory"),
         special=True,
     ),
     "memory_grows": Symptom(
         "memory grows during the training",
-        (r"memory (?:usage |use |consumption |keeps? |slowly |steadily )*(?:grow|increas|ris|leak|climb|goes up)\w*", r"memory leak",
+        (r"memory (?:usage |use |consumption |keeps? |slowly |steadily )*(?:grow|increas|ris|leak|climb|goes "
+        r"up)\w*", r"memory leak",
          r"(?:growing|increasing|leaking) memory"),
         special=True,
     ),
     "gan_collapse": Symptom(
         "the GAN collapses",
-        (r"mode collapse", r"gan (?:training )?(?:collaps|fail|diverg)\w*", r"generator (?:loss )?(?:\w+ )?(?:collaps|explod|produces|outputs|"
-         r"rises|increas|fail|same)\w*", r"discriminator (?:loss )?(?:\w+ )*?(?:zero|0\b|wins|perfect|too (?:strong|good))", r"(?:same|identical) images?",
+        (r"mode collapse", r"gan (?:training )?(?:collaps|fail|diverg)\w*", r"generator (?:loss )?(?:\w+ "
+        r")?(?:collaps|explod|produces|outputs|"
+         r"rises|increas|fail|same)\w*", r"discriminator (?:loss )?(?:\w+ )*?(?:zero|0\b|wins|perfect|too "
+         r"(?:strong|good))", r"(?:same|identical) images?",
          r"collaps\w*"),
         special=True,
     ),
     "reward_flat": Symptom(
         "the reward does not rise",
-        (r"(?:reward|return|episode score)s?(?: \w+)? (?:is |are |stays? |remains? |does |do )*(?:flat|constant|not (?:ris|increas|improv|grow|chang)\w*"
-         r"|stuck|low|zero|collaps\w*|drop\w*|falls?|decreas\w*|unstable|noisy)", r"flat reward", r"agent (?:does not|is not|never|fails to)? ?learn\w*",
+        (r"(?:reward|return|episode score)s?(?: \w+)? (?:is |are |stays? |remains? |does |do "
+        r")*(?:flat|constant|not (?:ris|increas|improv|grow|chang)\w*"
+         r"|stuck|low|zero|collaps\w*|drop\w*|falls?|decreas\w*|unstable|noisy)", r"flat reward", r"agent (?:does "
+         r"not|is not|never|fails to)? ?learn\w*",
          r"policy collaps\w*", r"no reward"),
         special=True,
     ),
     "precision_only": Symptom(
         "fails in low precision and works in fp32",
-        (r"(?:work|fine|ok|okay|stable|train|converg|good)\w*(?: \w+){0,2} (?:in|with|on|under|using) (?:fp32|full precision)",
+        (r"(?:work|fine|ok|okay|stable|train|converg|good)\w*(?: \w+){0,2} (?:in|with|on|under|using) (?:fp32|full "
+        r"precision)",
          r"(?:only|just) (?:in|with|on|under|when using|for|if using) (?:fp16|bf16|amp|mixed|half|autocast)",
          r"fp32 (?:is |works? |runs? )+(?:fine|ok|stable|well|good)?", r"not (?:in|with|under|on) fp32",
-         r"(?:not|fails?|breaks?|nan|worse|diverges?) (?:in|with|under|on) (?:fp16|bf16|amp|mixed precision|half|autocast)"
-         r"(?=.*\bfp32)", r"(?:since|after) (?:enabling|turning on|switching to|i enabled|adding) (?:fp16|bf16|amp|mixed|autocast|half)"),
+         r"(?:not|fails?|breaks?|nan|worse|diverges?) (?:in|with|under|on) (?:fp16|bf16|amp|mixed "
+         r"precision|half|autocast)"
+         r"(?=.*\bfp32)", r"(?:since|after) (?:enabling|turning on|switching to|i enabled|adding) "
+         r"(?:fp16|bf16|amp|mixed|autocast|half)"),
         special=True,
     ),
     "multi_gpu": Symptom(
         "results differ on several GPUs",
-        (r"(?:several|multiple|multi|two|four|eight|[2-9]|\d\d+)[ -]?(?:gpus?|nodes?|devices|ranks)", r"\bddp\b", r"\bfsdp\b", r"distributed",
-         r"(?:different|differs|worse|bad) (?:on|with|across) (?:\w+ )?(?:gpus|ranks|nodes|devices)", r"data ?parallel"),
+        (r"(?:several|multiple|multi|two|four|eight|[2-9]|\d\d+)[ -]?(?:gpus?|nodes?|devices|ranks)", r"\bddp\b",
+        r"\bfsdp\b", r"distributed",
+         r"(?:different|differs|worse|bad) (?:on|with|across) (?:\w+ )?(?:gpus|ranks|nodes|devices)",
+         r"data ?parallel"),
         special=True,
     ),
     "after_switch": Symptom(
         "fails after the optimizer was changed",
-        (r"(?:switch|chang|swap|replac|mov)\w*(?: the)?(?: optimizer)?(?: from)?(?: @)?,? (?:to|with|by|for) (?:an? )?(?:@|another optimizer)",
-         r"(?:after|since) (?:the |i |we |a )*(?:chang|switch|swap)\w*(?: of)?(?: the)? optimizer", r"optimizer (?:was |is |has been )*(?:chang|switch|swap|replac)\w*",
-         r"@ (?:work|train|converg|is fine|is ok)\w*(?: \w+)*,? (?:but|and|while) (?:with )?@", r"work\w* (?:fine |well )?with (?:\w+ )?@",
+        (r"(?:switch|chang|swap|replac|mov)\w*(?: the)?(?: optimizer)?(?: from)?(?: @)?,? (?:to|with|by|for) "
+        r"(?:an? )?(?:@|another optimizer)",
+         r"(?:after|since) (?:the |i |we |a )*(?:chang|switch|swap)\w*(?: of)?(?: the)? optimizer",
+         r"optimizer (?:was |is |has been )*(?:chang|switch|swap|replac)\w*",
+         r"@ (?:work|train|converg|is fine|is ok)\w*(?: \w+)*,? (?:but|and|while) (?:with )?@", r"work\w* (?:fine "
+         r"|well )?with (?:\w+ )?@",
          r"instead of @", r"fails? with @", r"new optimizer"),
         special=True,
     ),
     "periodic": Symptom(
         "loss jumps or repeats every epoch",
-        (r"(?:each|every|per) epoch", r"(?:start|beginning|boundary|end)s? of (?:an?|each|every|the|a new) (?:new )?epoch", r"epoch boundar\w+", r"periodic\w*",
+        (r"(?:each|every|per) epoch", r"(?:start|beginning|boundary|end)s? of (?:an?|each|every|the|a new) (?:new "
+        r")?epoch", r"epoch boundar\w+", r"periodic\w*",
          r"saw ?tooth\w*", r"(?:steps?|stair\w*) (?:pattern|shape)", r"staircase"),
     ),
     "high_start": Symptom(
         "the first loss is implausibly high",
-        (r"(?:first|initial|starting) loss (?:\w+ )*(?:high|large|huge|big|too)", r"(?:loss )?starts? (?:at |with |off )?(?:a |an )?(?:very |too |really )?"
+        (r"(?:first|initial|starting) loss (?:\w+ )*(?:high|large|huge|big|too)", r"(?:loss )?starts? (?:at |with "
+        r"|off )?(?:a |an )?(?:very |too |really )?"
          r"(?:high|huge|large)", r"(?:high|huge|large) (?:initial|first|starting) loss"),
     ),
     "forgets": Symptom(
         "fine-tuning destroys what the model knew",
-        (r"forget\w*", r"worse than (?:before|the (?:base|pretrained|original))", r"worse after (?:fine ?tuning|finetuning)", r"destroy\w*", r"gibberish",
+        (r"forget\w*", r"worse than (?:before|the (?:base|pretrained|original))", r"worse after (?:fine "
+        r"?tuning|finetuning)", r"destroy\w*", r"gibberish",
          r"loses? (?:its )?(?:abilit|knowledge|skill)\w*"),
         special=True,
     ),
     "irreproducible": Symptom(
         "two equal runs give different results",
-        (r"(?:not|never|cannot|hard to|non) (?:be )?reproduc\w*", r"(?:ir|un)reproducib\w+", r"reproducib\w+ (?:problem|issue)s?",
-         r"(?:equal|same|identical|two) runs?(?: \w+){0,3} (?:different|differ)\w*", r"different results?(?: \w+)? (?:each|every) (?:run|time)", r"non ?deterministic\w*", r"(?:different|vary|varies|varying) (?:results? )?(?:between|across|from|every|each) (?:runs?|seeds?|time)",
+        (r"(?:not|never|cannot|hard to|non) (?:be )?reproduc\w*", r"(?:ir|un)reproducib\w+", r"reproducib\w+ "
+        r"(?:problem|issue)s?",
+         r"(?:equal|same|identical|two) runs?(?: \w+){0,3} (?:different|differ)\w*", r"different results?(?: \w+)? "
+         r"(?:each|every) (?:run|time)", r"non ?deterministic\w*", r"(?:different|vary|varies|varying) (?:results? "
+         r")?(?:between|across|from|every|each) (?:runs?|seeds?|time)",
          r"(?:runs?|seeds?) differ", r"depends? on the seed"),
         special=True,
     ),
     "step_time": Symptom(
         "steps take long",
-        (r"(?:steps?|iterations?|epochs?) (?:is |are |take |takes |very )+(?:slow|long|too long|so long|forever)", r"gpu (?:util\w*|usage|load) (?:is )?(?:low|\d)",
+        (r"(?:steps?|iterations?|epochs?) (?:is |are |take |takes |very )+(?:slow|long|too long|so long|forever)",
+        r"gpu (?:util\w*|usage|load) (?:is )?(?:low|\d)",
          r"low gpu", r"throughput", r"(?:samples|tokens|iterations|steps) per second", r"gpu (?:is )?idle"),
         special=True,
     ),
     "clips_always": Symptom(
         "gradients are clipped at nearly every step",
-        (r"(?:clip\w*)(?: \w+){0,3} (?:always|every step|each step|all the time|constantly|most steps)", r"always clip\w*"),
+        (r"(?:clip\w*)(?: \w+){0,3} (?:always|every step|each step|all the time|constantly|most steps)",
+        r"always clip\w*"),
         special=True,
     ),
-    "negative": Symptom("loss is negative", (r"negative loss", r"loss (?:is |becomes? |goes |turns |below )+(?:negative|zero and below|below (?:0|zero))"), special=True),
+    "negative": Symptom("loss is negative", (r"negative loss", r"loss (?:is |becomes? |goes |turns |below "
+    r")+(?:negative|zero and below|below (?:0|zero))"), special=True),
     "not_working": Symptom(
         "the training does not work",
-        (r"(?:not|never) work\w*", r"bad (?:results?|accuracy)", r"poor (?:results?|accuracy|performance)", r"(?:low|bad) accuracy", r"fails?\b", r"failed", r"broken",
+        (r"(?:not|never) work\w*", r"bad (?:results?|accuracy)", r"poor (?:results?|accuracy|performance)",
+        r"(?:low|bad) accuracy", r"fails?\b", r"failed", r"broken",
          r"accuracy (?:is |too |very )+(?:low|bad)", r"wrong results?"),
     ),
 }  # fmt: skip

@@ -51,7 +51,8 @@ def _why_high(facts: Facts) -> str:
         if facts.lr is None:
             return "too high a learning rate is the most frequent cause; its value and the optimizer were not given"
         return (
-            f"lr {rate(facts.lr)} is within the usual range of SGD ({span_text(usual('SGD'))}) or near it, and above that "
+            f"lr {rate(facts.lr)} is within the usual range of SGD ({span_text(usual('SGD'))}) or near it, and "
+            f"above that "
             f"of Adam and AdamW ({span_text(usual('Adam'))})"
             if 0.03 <= facts.lr < 30
             else f"lr {rate(facts.lr)} without the optimizer says little: usual are {span_text(usual('SGD'))} for SGD, "
@@ -78,7 +79,8 @@ def _why_low(facts: Facts) -> str:
         return "the learning rate was not given" + (f"; usual{_which(facts)}: {span_text(span)}" if span else "")
     if span is None:
         return (
-            f"lr {rate(facts.lr)}; usual are {span_text(usual('SGD'))} for SGD, {span_text(usual('Adam'))} for Adam, and "
+            f"lr {rate(facts.lr)}; usual are {span_text(usual('SGD'))} for SGD, {span_text(usual('Adam'))} for "
+            f"Adam, and "
             f"{span_text(usual('AdamW', 'fine-tuning'))} for fine-tuning"
         )
     if facts.lr_below > 1:
@@ -151,7 +153,7 @@ def _grew_why(facts: Facts) -> str:
         "linearly with the batch for SGD with momentum, with the square root for Adam-type optimizers"
     )  # fmt: skip
     size = f"batch {facts.batch:,}" if facts.batch else "batch per GPU times the number of GPUs"
-    return f"the batch of one step counts ({size}); a rate tuned for another batch scales {rule}, at most over a factor of 8"
+    return f"the batch of one step counts ({size}); a rate tuned for another batch scales {rule}, up to 8 times"
 
 
 def _momentum(facts: Facts) -> float:
@@ -171,13 +173,15 @@ CAUSES = (
         name="lr-too-high",
         tier=TIER,
         title="The learning rate is too high",
-        fits={"oscillates": 0.55, "diverges": 0.55, "nan": 0.45, "spikes": 0.4, "stuck": 0.3, "chance": 0.3, "plateau": 0.25,
+        fits={"oscillates": 0.55, "diverges": 0.55, "nan": 0.45, "spikes": 0.4, "stuck": 0.3, "chance": 0.3,
+              "plateau": 0.25,
               "explode_grad": 0.4, "drop_then_rise": 0.35, "gan_collapse": 0.35, "val_noisy": 0.35, "one_class": 0.25,
               "not_working": 0.35, "constant": 0.2, "reward_flat": 0.3, "clips_always": 0.45,
               "forgets": 0.3, "multi_gpu": 0.2, "overfits": 0.12, "slow": 0.12, "high_start": 0.15,
               "vanish": 0.15, "after_switch": 0.4, "periodic": 0.12},
         why=_why_high,
-        test=lambda facts: "take 10 steps on one fixed batch: if its loss rises after more than half of them, the rate is "
+        test=lambda facts: "take 10 steps on one fixed batch: if its loss rises after more than half of them, the "
+        "rate is "
         f"too high; or run the range test:\n    {_range_test(facts)}",
         fix=_fix_high,
         weigh=_too_high,
@@ -189,7 +193,8 @@ CAUSES = (
         fits={"slow": 0.5, "stuck": 0.3, "constant": 0.25, "chance": 0.2, "plateau": 0.25, "not_working": 0.2,
               "reward_flat": 0.2, "one_class": 0.15, "vanish": 0.12, "after_switch": 0.3},
         why=_why_low,
-        test="take the same step at 3 and 10 times the rate on one fixed batch: the loss falls further at both; the size of "
+        test="take the same step at 3 and 10 times the rate on one fixed batch: the loss falls further at both; "
+        "the size of "
         "update / weight is below 1e-5 (about 1e-3 is usual)",
         fix=_fix_low,
         weigh=_too_low,
@@ -210,11 +215,13 @@ CAUSES = (
         name="warmup-missing",
         tier=TIER,
         title="The learning rate starts at its peak, without a warmup",
-        fits={"nan": 0.2, "spikes": 0.3, "diverges": 0.3, "oscillates": 0.2, "plateau": 0.15, "stuck": 0.2, "chance": 0.15,
+        fits={"nan": 0.2, "spikes": 0.3, "diverges": 0.3, "oscillates": 0.2, "plateau": 0.15, "stuck": 0.2,
+              "chance": 0.15,
               "explode_grad": 0.2, "one_class": 0.12, "after_switch": 0.12, "multi_gpu": 0.12},
         why=lambda facts: (
             "the description says that there is no warmup; " if facts.no("warmup") else ""
-        ) + "in the first steps the averages of Adam hold few gradients, and large batches and transformers then take steps "
+        ) + "in the first steps the averages of Adam hold few gradients, and large batches and transformers then "
+        "take steps "
         "that are too large",
         test="run 200 steps at a tenth of the rate: if they are stable, a warmup helps",
         fix="2/(1 - beta2) steps, at most 10% of the run:\n"
@@ -225,7 +232,8 @@ CAUSES = (
         name="no-decay",
         tier=TIER,
         title="The learning rate is not lowered toward the end",
-        fits={"plateau": 0.4, "val_noisy": 0.3, "oscillates": 0.2, "drop_then_rise": 0.2, "overfits": 0.1, "spikes": 0.12},
+        fits={"plateau": 0.4, "val_noisy": 0.3, "oscillates": 0.2, "drop_then_rise": 0.2, "overfits": 0.1,
+              "spikes": 0.12},
         why="at a constant rate the loss settles at a level that the noise of the gradients sets",
         test="continue from the last checkpoint at a tenth of the rate: if the loss falls within a few hundred steps, "
         "decay is missing",
@@ -246,12 +254,13 @@ CAUSES = (
         name="momentum-too-high",
         tier=TIER,
         title="Momentum multiplies the step",
-        fits={"oscillates": 0.35, "diverges": 0.35, "spikes": 0.2, "nan": 0.25, "drop_then_rise": 0.2, "not_working": 0.2},
+        fits={"oscillates": 0.35, "diverges": 0.35, "spikes": 0.2, "nan": 0.25, "drop_then_rise": 0.2,
+              "not_working": 0.2},
         why=lambda facts: (
-            f"momentum {facts.momentum:g} never forgets: it must be below 1"
+            f"momentum {facts.momentum or 0:g} never forgets: it must be below 1"
             if (facts.momentum or 0) >= 1
-            else f"the effective rate of SGD is lr / (1 - momentum): momentum {facts.momentum:g} multiplies the step by "
-            f"{times(1 / (1 - (facts.momentum or 0)))}, momentum 0.9 by 10"
+            else f"the effective rate of SGD is lr / (1 - momentum): momentum {facts.momentum or 0:g} "
+            f"multiplies the step by {times(1 / (1 - (facts.momentum or 0)))}, momentum 0.9 by 10"
         ),
         test="run 200 steps with momentum 0.9",
         fix="    momentum = 0.9  # or multiply lr by (1 - momentum) / 0.1",
@@ -261,7 +270,8 @@ CAUSES = (
         name="pretrained-overwritten",
         tier=TIER,
         title="The rate is too high for pretrained weights",
-        fits={"forgets": 0.6, "drop_then_rise": 0.25, "overfits": 0.3, "diverges": 0.25, "not_working": 0.25, "chance": 0.2},
+        fits={"forgets": 0.6, "drop_then_rise": 0.25, "overfits": 0.3, "diverges": 0.25, "not_working": 0.25,
+              "chance": 0.2},
         why=lambda facts: (
             (f"lr {rate(facts.lr)}; " if facts.lr is not None else "")
             + f"full fine-tuning usually takes {span_text(usual('AdamW', 'fine-tuning'))} (AdamW), LoRA "

@@ -45,7 +45,8 @@ CAUSES = (
         title="SGD trains attention models slowly",
         fits={"slow": 0.45, "plateau": 0.35, "stuck": 0.35, "chance": 0.25, "not_working": 0.3, "oscillates": 0.2,
               "diverges": 0.15, "after_switch": 0.3, "spikes": 0.15, "overfits": 0.1, "nan": 0.15},
-        why=lambda facts: f"published recipes for transformers use AdamW; {facts.optimizer} lags on rare words and on norms",
+        why=lambda facts: f"published recipes for transformers use AdamW; {facts.optimizer} lags on rare words and "
+        f"on norms",
         test="train 1,000 steps with AdamW at 3e-4 and a warmup",
         fix="    stepwell.create('adamw', model, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)",
         weigh=_gradient_on_transformer,
@@ -55,7 +56,8 @@ CAUSES = (
         tier=TIER,
         title="Adam's weight_decay is an L2 term inside the adaptive step",
         fits={"overfits": 0.3, "plateau": 0.15, "slow": 0.1, "drop_then_rise": 0.15},
-        why=lambda facts: f"{facts.optimizer}(weight_decay=...) decays weights with large gradients less; AdamW decays all "
+        why=lambda facts: f"{facts.optimizer}(weight_decay=...) decays weights with large gradients less; AdamW "
+        f"decays all "
         "alike and usually tunes better",
         test="train the same with AdamW and a decay of 0.01 to 0.1",
         fix="    torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)",
@@ -76,7 +78,8 @@ CAUSES = (
         name="matrix-optimizer-for-all",
         tier=TIER,
         title="Muon is given embeddings, norms, biases or the head",
-        fits={"slow": 0.3, "plateau": 0.35, "diverges": 0.3, "oscillates": 0.3, "not_working": 0.35, "stuck": 0.25, "nan": 0.2,
+        fits={"slow": 0.3, "plateau": 0.35, "diverges": 0.3, "oscillates": 0.3, "not_working": 0.35,
+              "stuck": 0.25, "nan": 0.2,
               "spikes": 0.2},
         why="Muon is made for hidden matrices; it trains other tensors badly and without an error",
         test="run `stepwell plan` to see the optimizer of each tensor",
@@ -88,7 +91,8 @@ CAUSES = (
         name="optimizer-choice",
         tier=TIER,
         title="Another optimizer may suit better: the last thing to change",
-        fits={"oscillates": 0.15, "diverges": 0.12, "slow": 0.2, "plateau": 0.2, "stuck": 0.15, "overfits": 0.12, "nan": 0.1,
+        fits={"oscillates": 0.15, "diverges": 0.12, "slow": 0.2, "plateau": 0.2, "stuck": 0.15, "overfits": 0.12,
+              "nan": 0.1,
               "spikes": 0.12, "chance": 0.1, "not_working": 0.12, "drop_then_rise": 0.1, "reward_flat": 0.1,
               "gan_collapse": 0.1, "vanish": 0.1, "explode_grad": 0.1, "after_switch": 0.15, "forgets": 0.1,
               "high_start": 0.1, "one_class": 0.1, "clips_always": 0.1, "constant": 0.1, "multi_gpu": 0.1,

@@ -18,7 +18,8 @@ CAUSES = (
         tier=TIER,
         title="The model learns the training data by heart",
         fits={"overfits": 0.7, "drop_then_rise": 0.35, "forgets": 0.15, "plateau": 0.05},
-        why="validation loss that rises while training loss falls, over 5 evaluations or more, is overfitting; a gap alone "
+        why="validation loss that rises while training loss falls, over 5 evaluations or more, is overfitting; a "
+        "gap alone "
         "is not",
         test="evaluate with more data: if the gap shrinks with twice the data, it is overfitting",
         fix="more data or augmentation; keep the best checkpoint; then stronger decay:\n"
@@ -31,7 +32,8 @@ CAUSES = (
         title="The training is not finished",
         fits={"slow": 0.3, "plateau": 0.25, "stuck": 0.05, "reward_flat": 0.2, "not_working": 0.12},
         why="a straight line of log loss over log steps still falls; the last part of a decay brings much of the gain",
-        test="fit a line to the log of the loss over the last 20% of steps: a gain below 1% for what remains is a plateau",
+        test="fit a line to the log of the loss over the last 20% of steps: a gain below 1% for what remains is a "
+        "plateau",
         fix="plan a longer run with the schedule stretched over all its steps, and not a constant rate at the end",
         weigh=lambda facts: AGAINST if facts.moment in ("start", "early") else NEUTRAL,
     ),
@@ -69,7 +71,8 @@ CAUSES = (
         tier=TIER,
         title="The curve shows the noise of single batches",
         fits={"oscillates": 0.2, "periodic": 0.05, "gan_collapse": 0.12},
-        why="the loss of one batch varies; only a smoothed curve shows progress, and losses of GANs and of reinforcement "
+        why="the loss of one batch varies; only a smoothed curve shows progress, and losses of GANs and of "
+        "reinforcement "
         "learning need not fall",
         test="plot the median over 100 steps: if it falls, the training works",
         fix="log a moving average, and judge by validation",

@@ -11,7 +11,7 @@ from stepwell.doctor.symptoms.rates import usual
 from stepwell.doctor.symptoms.record import Record
 
 MOST = 6
-_LEAST = 0.1  # mean over the answers of the change of likelihood, summed over all causes, below which an answer decides nothing
+_LEAST = 0.1  # change of likelihood, summed over all causes, below which a question decides nothing
 
 
 def _rates(facts: Facts) -> list[dict[str, Any]]:

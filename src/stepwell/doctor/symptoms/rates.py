@@ -73,11 +73,11 @@ USUAL: Mapping[str, Mapping[str, tuple[float, float]]] = _PUBLISHED | {
 }
 
 # The step of an element is near lr whatever the size of its gradient.
-ADAM_TYPE = frozenset(
-    "AdaBelief Adam AdamAtan2 AdamW AdamW4bit AdamW8bit Adamax Adan AdEMAMix ADOPT LaProp MARS NAdam RAdam SOAP Sophia "
-    "SparseAdam StableAdamW ScheduleFreeAdamW LAMB Adafactor RMSprop".split()
-)
-ADAM_EPS = frozenset("Adam AdamW NAdam RAdam Adamax RMSprop LaProp AdEMAMix Adan AdaBelief".split())
+_ADAM_TYPE = """AdaBelief Adam AdamAtan2 AdamW AdamW4bit AdamW8bit Adamax Adan AdEMAMix ADOPT LaProp MARS NAdam RAdam
+SOAP Sophia SparseAdam StableAdamW ScheduleFreeAdamW LAMB Adafactor RMSprop"""
+_ADAM_EPS = "Adam AdamW NAdam RAdam Adamax RMSprop LaProp AdEMAMix Adan AdaBelief"
+ADAM_TYPE = frozenset(_ADAM_TYPE.split())
+ADAM_EPS = frozenset(_ADAM_EPS.split())  # those whose eps is added to the root of an average of squares
 GRADIENT_TYPE = frozenset(["SGD", "ASGD", "ScheduleFreeSGD", "SAM", "ASAM"])
 
 

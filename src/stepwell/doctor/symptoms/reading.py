@@ -16,11 +16,12 @@ _NUMBER = (
     r"(?P<number>10\^-\d+|(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+| ?(?:\*|x|·|×) ?10\^?\(?-\d+\)?)?)(?P<kilo>k)?"
     r"(?!\w|\.\d| ?(?:million|tokens))"
 )
+_OTHER_NUMBER = _NUMBER.replace("number", "other").replace("kilo", "thousand")  # a second one in an expression
 _IS = r"(?:[\s=:(~]|size\b|is |was |of |to |at |equals |only |about |around |set )*"
 _NOT_BEFORE = re.compile(
-    r"\b(?:no|not|without|never|neither|nor|cannot|forgot(?: to call| the)?|missing|lacks?|lacking|skip(?:ped)?|disabled)"
-    r"(?: (?:a|an|any|get|become|becomes|go|goes|to|show|the|have|see|use|used|using|call|called|calling|do|lr|learning "
-    r"rate|gradient|more|yet|been|being|seem to|training|data|input|is|applied|added|apply|add)){0,3} $"
+    r"\b(?:no|not|without|never|neither|nor|cannot|forgot(?: to call| the)?|missing|lacks?|skip(?:ped)?|disabled)"
+    r"(?: (?:a|an|any|get|become|becomes|go|goes|to|show|the|have|see|use|used|using|call|called|calling|do|lr|rate"
+    r"|learning|gradient|more|yet|been|being|seem|training|data|input|is|applied|added|apply|add)){0,3} $"
 )
 _NOT_AFTER = re.compile(
     r"^(?:\(\))? (?:is |was |are )?(?:missing|not (?:used|called|there|on|applied|set)|off\b|disabled|= ?false|none)"
@@ -192,9 +193,9 @@ def _optimizer(description: str, text: str) -> tuple[str | None, str]:
 
 def _moment(text: str) -> tuple[int | None, str | None]:
     step = re.search(
-        rf"(?:after|at|around|by|until|past|about|from|till|nan|in)\s+(?:about |around |roughly |the first |~)?(?:(?:step|iteration|"
-        rf"iter|update|batch)s?\s+{_NUMBER}|{_NUMBER.replace('number', 'other').replace('kilo', 'thousand')}\s*(?:steps?|"
-        r"iterations?|iters?|updates?|batches))",
+        rf"(?:after|at|around|by|until|past|about|from|till|nan|in)\s+(?:about |around |roughly |the first |~)?"
+        rf"(?:(?:step|iteration|iter|update|batch)s?\s+{_NUMBER}|{_OTHER_NUMBER}\s*"
+        r"(?:steps?|iterations?|iters?|updates?|batches))",
         text,
     )
     if step:
@@ -207,16 +208,19 @@ def _moment(text: str) -> tuple[int | None, str | None]:
     if re.search(r"\bresum\w+|from (?:a |the )?checkpoint", text):
         return None, "resume"
     if re.search(
-        r"\b(?:second|2nd|third|3rd|next|each|every|new) epoch|epoch [2-9]\b|epoch boundar|(?:end|start) of (?:the|an|each|every) ",
+        r"\b(?:second|2nd|third|3rd|next|each|every|new) epoch|epoch [2-9]\b|epoch boundar|(?:end|start) of "
+        r"(?:the|an|each|every) ",
         text,
     ):
         return None, "epoch"
-    if re.search(r"from (?:the )?(?:very )?(?:beginning|start|outset|first)|immediately|right away|first (?:few )?(?:steps|iterations|updates|"
+    if re.search(r"from (?:the )?(?:very )?(?:beginning|start|outset|first)|immediately|right away|first (?:few "
+    r")?(?:steps|iterations|updates|"
                  r"batches)|at the (?:very )?(?:start|beginning)|straight away|instantly", text):  # fmt: skip
         return None, "start"
     if re.search(r"early in|first epoch|in the first|during warmup", text):
         return None, "early"
-    if re.search(r"after (?:a |some |few |many )*(?:while|hours?|days?|long time|epochs|\d+ (?:hours?|days?|epochs?))|suddenly|late in|near the end|"
+    if re.search(r"after (?:a |some |few |many )*(?:while|hours?|days?|long time|epochs|\d+ "
+    r"(?:hours?|days?|epochs?))|suddenly|late in|near the end|"
                  r"toward the end|mid training|many steps|epoch \d\d+", text):  # fmt: skip
         return None, "late"
     return None, None

@@ -11,13 +11,14 @@ from stepwell.doctor.symptoms.known import SYMPTOMS
 from stepwell.optimizers import TABLE
 
 _NEAR = 0.82  # ratio of difflib: "oscilates" to "oscillates" 0.95, "stable" to "unstable" 0.86 (see _opposite)
-_EXTRA = """oscillates oscillating oscillation unstable diverges diverging diverged explodes exploding exploded plateau
-plateaus decrease decreases decreasing increases increasing constant gradients gradient vanish vanishing learning rate
-batch momentum precision mixed overfits overfitting underfitting validation accuracy random chance memory resuming
-resumed resume checkpoint spikes spiking suddenly discriminator generator collapse collapses transformer warmup schedule
-without clipping accumulation shuffle epoch iteration iterations steps training suspiciously negative reward converge
-converging converges improve improving suspicious periodic reproducible generalize optimizer bounces fluctuates stagnates
-finetuning pretrained dropout negative throughput predicts imbalanced slowly leak distributed nonfinite""".split()
+_WORDS = """oscillates oscillating oscillation unstable diverges diverging diverged explodes exploding exploded
+plateau plateaus decrease decreases decreasing increases increasing constant gradients gradient vanish vanishing
+learning rate batch momentum precision mixed overfits overfitting underfitting validation accuracy random chance
+memory resuming resumed resume checkpoint spikes spiking suddenly discriminator generator collapse collapses
+transformer warmup schedule without clipping accumulation shuffle epoch iteration iterations steps training
+suspiciously negative reward converge converging converges improve improving suspicious periodic reproducible
+generalize optimizer bounces fluctuates stagnates finetuning pretrained dropout negative throughput predicts
+imbalanced slowly leak distributed nonfinite"""
 
 
 @cache
@@ -26,7 +27,7 @@ def vocabulary() -> tuple[frozenset[str], tuple[str, ...]]:
     patterns = [pattern for symptom in SYMPTOMS.values() for pattern in symptom.words]
     patterns += [*words.KINDS.values(), *words.GOALS.values(), *words.PRECISIONS.values(), *words.TOPICS.values()]
     pieces = {piece for pattern in patterns for piece in re.findall(r"[a-z]{3,}", pattern)}
-    targets = {*_EXTRA, *(name.lower() for name in TABLE if len(name) > 3)}
+    targets = {*_WORDS.split(), *(name.lower() for name in TABLE if len(name) > 3)}
     return frozenset({*pieces, *targets, *words.ENGLISH}), tuple(sorted(targets))
 
 

@@ -52,9 +52,11 @@ CAUSES = (
         why=lambda facts: (
             ("mixed precision is fp16 unless bf16 is chosen; " if facts.precision == "mixed" else "")
             + ("if the training runs in fp16: " if facts.precision is None else "")
-            + "fp16 ends at 65,504 and loses gradients below 6e-8: losses, logits and squared gradients leave this range"
+            + "fp16 ends at 65,504 and loses gradients below 6e-8: losses, logits and squared gradients leave this "
+            "range"
         ),
-        test="run 200 steps from the same weights and batches in fp32: if the symptom is gone, the precision is the cause "
+        test="run 200 steps from the same weights and batches in fp32: if the symptom is gone, the precision is "
+        "the cause "
         "(it does not cure too high a learning rate)",
         fix="bf16 needs no scaler:\n    with torch.autocast('cuda', dtype=torch.bfloat16):\n"
         "        loss = loss_fn(model(x), y)\n"
@@ -66,9 +68,11 @@ CAUSES = (
         tier=TIER,
         title="GradScaler skips most steps",
         fits={"stuck": 0.25, "slow": 0.2, "constant": 0.3, "precision_only": 0.4, "plateau": 0.12},
-        why="a skipped step changes nothing; a few skips at the start are normal, more than 10% or a scale below 1 are not",
+        why="a skipped step changes nothing; a few skips at the start are normal, more than 10% or a scale below 1 "
+        "are not",
         test="count the skips: scaler.get_scale() falls at each one",
-        fix="find the inf: run the batch in fp32 with torch.autograd.set_detect_anomaly(True); use bf16 where the device "
+        fix="find the inf: run the batch in fp32 with torch.autograd.set_detect_anomaly(True); use bf16 where the "
+        "device "
         "has it",
         weigh=_half_precision_only,
     ),
@@ -81,7 +85,8 @@ CAUSES = (
         why="bf16 has 8 bits: an update below about 0.4% of a weight changes nothing, and usual updates are 0.1%",
         test="count what one step changes; above half unchanged is lost:\n"
         "    before = p.clone(); optimizer.step(); print((p == before).float().mean())",
-        fix="keep the weights in fp32 and use autocast, or an optimizer with fp32 master weights or stochastic rounding",
+        fix="keep the weights in fp32 and use autocast, or an optimizer with fp32 master weights or stochastic "
+        "rounding",
         weigh=_lost_updates,
     ),
     Record(
@@ -112,7 +117,8 @@ CAUSES = (
         tier=TIER,
         title="Attention or output logits grow until single batches throw the model off",
         fits={"spikes": 0.35, "nan": 0.2, "diverges": 0.25},
-        why="Adam's second average with beta2 0.999 remembers 1,000 steps: a sudden large gradient is divided by old, small "
+        why="Adam's second average with beta2 0.999 remembers 1,000 steps: a sudden large gradient is divided by "
+        "old, small "
         "ones",
         test="log the largest attention logit and the update / weight size per layer before the spike",
         fix="clip at 1.0 and shorten the memory; then query-key norms, a z-loss of 1e-4, or skip the batch:\n"

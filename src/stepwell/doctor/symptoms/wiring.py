@@ -86,7 +86,8 @@ CAUSES = (
         fits={"constant": 0.55, "stuck": 0.4, "chance": 0.35, "slow": 0.12, "vanish": 0.25, "not_working": 0.3,
               "plateau": 0.15, "reward_flat": 0.25, "one_class": 0.15},
         why=lambda facts: (
-            "with adapters or frozen layers, parameters with requires_grad=True and those of the optimizer easily differ"
+            "with adapters or frozen layers, parameters with requires_grad=True and those of the optimizer easily "
+            "differ"
             if _not_in_optimizer(facts) == SPEAKS
             else "layers that are replaced or added after the optimizer was built, or frozen, are never updated"
         ),
@@ -151,7 +152,8 @@ CAUSES = (
               "drop_then_rise": 0.12, "irreproducible": 0.2},
         why="validation in training mode uses dropout and batch statistics; training in eval mode after the first "
         "validation never updates the statistics again",
-        test="print model.training at the start of a training step and of a validation step: it must be True, then False",
+        test="print model.training at the start of a training step and of a validation step: it must be True, then "
+        "False",
         fix="set the mode at the head of both loops:\n    model.train()  # before each training epoch\n"
         "    model.eval()   # before each validation",
         weigh=_mode_not_restored,
@@ -174,7 +176,8 @@ CAUSES = (
         fits={"constant": 0.4, "stuck": 0.35, "diverges": 0.25, "nan": 0.2, "not_working": 0.35, "oscillates": 0.2},
         why=lambda facts: f"{facts.optimizer} evaluates the loss several times in one step, on the same batch",
         test="count the calls of the model per optimizer step: more than one is right",
-        fix="    def closure():\n        optimizer.zero_grad()\n        loss = loss_fn(model(x), y)\n        loss.backward()\n"
+        fix="    def closure():\n        optimizer.zero_grad()\n        loss = loss_fn(model(x), y)\n        "
+        "loss.backward()\n"
         "        return loss\n    optimizer.step(closure)",
         weigh=_closure,
     ),
@@ -195,7 +198,8 @@ CAUSES = (
         tier=TIER,
         title="All targets of a batch are ignored or empty",
         fits={"zero": 0.5, "nan": 0.2, "constant": 0.12},
-        why="if every label is ignore_index (-100), or a mask removes all elements, the mean is over nothing: the loss is "
+        why="if every label is ignore_index (-100), or a mask removes all elements, the mean is over nothing: the "
+        "loss is "
         "0 or nan",
         test="count the targets that are used:\n    print((labels != -100).sum())",
         fix="skip batches without targets, or divide by the count:\n    loss = total / count.clamp(min=1)",
@@ -216,7 +220,8 @@ CAUSES = (
         name="scaler-protocol",
         tier=TIER,
         title="GradScaler is missing or called in the wrong order",
-        fits={"precision_only": 0.55, "nan": 0.3, "stuck": 0.2, "vanish": 0.35, "explode_grad": 0.3, "clips_always": 0.5,
+        fits={"precision_only": 0.55, "nan": 0.3, "stuck": 0.2, "vanish": 0.35, "explode_grad": 0.3,
+              "clips_always": 0.5,
               "diverges": 0.15, "constant": 0.2},
         why=lambda facts: (
             "with clipping and fp16, the norm must be taken after scaler.unscale_(): otherwise scaled gradients, up to "
@@ -247,7 +252,8 @@ CAUSES = (
         tier=TIER,
         title="The ranks do not shuffle, or all draw the same samples",
         fits={"multi_gpu": 0.45, "periodic": 0.15},
-        why="DistributedSampler gives the same order in every epoch without set_epoch(); without the sampler each rank sees "
+        why="DistributedSampler gives the same order in every epoch without set_epoch(); without the sampler each "
+        "rank sees "
         "all data",
         test="print the first sample indices on each rank in two epochs: they must differ",
         fix="    for epoch in range(epochs):\n        sampler.set_epoch(epoch)",
@@ -258,7 +264,8 @@ CAUSES = (
         tier=TIER,
         title="The ranks hold different weights or statistics",
         fits={"multi_gpu": 0.45},
-        why="a call of model.module(...) goes around DDP, a step inside no_sync() or a branch on rank 0 leaves gradients "
+        why="a call of model.module(...) goes around DDP, a step inside no_sync() or a branch on rank 0 leaves "
+        "gradients "
         "unshared, and batch norm counts per rank",
         test="compare a checksum on each rank after 10 steps:\n"
         "    print(rank, sum(p.double().sum() for p in model.parameters()))",
@@ -270,11 +277,14 @@ CAUSES = (
         name="gan-update",
         tier=TIER,
         title="The two updates of the GAN disturb one another",
-        fits={"gan_collapse": 0.4, "oscillates": 0.2, "diverges": 0.2, "not_working": 0.25, "nan": 0.12, "constant": 0.15},
-        why="if the fake batch is not detached in the discriminator's step, or zero_grad() clears only one network, each "
+        fits={"gan_collapse": 0.4, "oscillates": 0.2, "diverges": 0.2, "not_working": 0.25, "nan": 0.12,
+              "constant": 0.15},
+        why="if the fake batch is not detached in the discriminator's step, or zero_grad() clears only one "
+        "network, each "
         "network trains on gradients of the other's loss",
         test="after the discriminator's backward(), all gradients of the generator must be None or 0",
-        fix="    d_loss = loss(D(real), 1) + loss(D(fake.detach()), 0)\n    opt_d.zero_grad(); d_loss.backward(); opt_d.step()",
+        fix="    d_loss = loss(D(real), 1) + loss(D(fake.detach()), 0)\n    opt_d.zero_grad(); d_loss.backward(); "
+        "opt_d.step()",
         weigh=lambda facts: SPEAKS if facts.kind == "gan" else EXCLUDED,
     ),
     Record(

@@ -13,7 +13,7 @@ KINDS: dict[str, str] = {
     "vit": r"vits?|swin\w*|deit\w*|vision transformers?|mae",
     "rnn": r"rnns?|lstms?|grus?|recurrent|seq ?2 ?seq",
     "transformer": r"transformers?|gpt\w*|n?llms?|bert|roberta|llama\w*|t5|attention|language models?",
-    "cnn": r"cnns?|convnets?|convolution\w*|res ?nets?\w*|vgg\w*|efficientnets?|mobilenets?|u ?nets?|yolo\w*|densenets?",
+    "cnn": r"cnns?|convnets?|convolution\w*|res ?nets?\w*|vgg\w*|efficientnets?|mobilenets?|u ?nets?|yolo\w*",
     "mlp": r"mlps?|perceptron|dense network|feed ?forward|fully connected|tabular",
 }
 
@@ -36,7 +36,7 @@ PRECISIONS: dict[str, str] = {  # where several are named, the first of these is
 TOPICS: dict[str, str] = {
     "zero_grad": r"zero ?_?grad\w*",
     "warmup": r"warm ?up|warming up",
-    "schedule": r"schedul\w+|cosine|one ?cycle\w*|step ?lr|lr decay|learning rate decay|annealing|(?<!weight )decay(?=[,.;]|$)",
+    "schedule": r"schedul\w+|cosine|one ?cycle\w*|step ?lr|(?:lr|rate) decay|annealing|(?<!weight )decay(?=[,.;]|$)",
     "clip": r"(?:grad(?:ient)?s? (?:norm )?)?clip\w*",
     "scaler": r"(?:grad ?scaler|loss scal\w+)",
     "accumulation": r"(?:grad(?:ient)? )?accum\w+|micro ?batch\w*",
@@ -75,21 +75,19 @@ OPTIMIZER_WORDS: tuple[tuple[str, str], ...] = (
 )
 
 # English words that are near a word of the tables and must not be corrected to that
-ENGLISH = frozenset(
-    """a about above add after again all almost also always an and any are around as at back bad based be because become
-    before begin below better between big but by call can change class clean close code compare compute could data day
-    deep did different do does done down each early else end error even every example expected far fast few final find
-    first fixed for found from full function get gets getting give given go goes going good great had half happen
-    happens has have he help here high how i if image images in increase inputs inside instead into is issue it its just
-    keep know large last late layer layers learn learned learning less like line little long look low lower made make
-    many may me mean means mine minutes model more most much my near need network never new next no node normal not now
-    number of off ok on once one only open optimizer optimiser or other our out over own part per place please point
-    possible problem process python question quite rate really reason rest right run running same sample samples say see
-    seems set setting several should show shows since size slow small so some something sometimes stable start started
-    starts state step steps still such sure take takes task team than that the their them then there these they thing
-    things think this those through time times to too torch train trained training try trying two under until up use
-    used using usually value values very want was way we weights well went were what when where which while who why will
-    with within without work worked working works would wrong year yes you your stays remains mode loads loading larger
-    smaller exploit explore expose decline include includes reached reaches sounds bounds boundary counts fine find
-    """.split()
-)
+_ENGLISH = """a about above add after again all almost also always an and any are around as at back bad based be
+because become before begin below better between big but by call can change class clean close code compare compute
+could data day deep did different do does done down each early else end error even every example expected far fast few
+final find first fixed for found from full function get gets getting give given go goes going good great had half
+happen happens has have he help here high how i if image images in increase inputs inside instead into is issue it its
+just keep know large last late layer layers learn learned learning less like line little long look low lower made make
+many may me mean means mine minutes model more most much my near need network never new next no node normal not now
+number of off ok on once one only open optimizer or other our out over own part per place please point possible
+problem process python question quite rate really reason rest right run running same sample samples say see seems set
+setting several should show shows since size slow small so some something sometimes stable start started starts state
+step steps still such sure take takes task team than that the their them then there these they thing things think this
+those through time times to too torch train trained training try trying two under until up use used using usually
+value values very want was way we weights well went were what when where which while who why will with within without
+work worked working works would wrong year yes you your stays remains mode loads loading larger smaller exploit
+explore expose decline include includes reached reaches sounds bounds boundary counts fine"""
+ENGLISH = frozenset(_ENGLISH.split())
