@@ -8,7 +8,7 @@ from functools import cached_property
 
 LOSS = r"(?:(?:train(?:ing)? )?loss(?:es)?|it|model|training|perplexity|error|cost)"
 ALSO = r"(?:\W+\w+){0,3}?\W+"
-NOT = r"(?:not|never|no longer|hardly|barely|stops?|stopped|refuses? to|fails? to|cannot)"
+NOT = r"(?:not|never|no longer|hardly|barely|stops?|stopped|refuses? to|fails? to|unable to|cannot)"
 VAL = r"(?:val(?:idation)?|test|eval(?:uation)?|held ?out|dev)"
 
 
@@ -56,7 +56,8 @@ SYMPTOMS: dict[str, Symptom] = {
         (r"(?:loss|it|accuracy|value|output)s? (?:is |stays? |remains? |are )*(?:exactly )?(?:constant|the same|flat"
          r"|identical)", r"constant loss", r"flat loss", r"(?:loss|weights?|parameters?|params) (?:do |does )?"
          r"(?:not|never) (?:chang|updat|mov)\w*", r"weights? (?:are|stay) (?:frozen|unchanged|the same)",
-         r"exactly (?:constant|the same)", r"not (?:getting |being )?updated"),
+         r"exactly (?:constant|the same)", r"not (?:getting |being )?updat(?:ed|ing)",
+         r"(?:does|do|did) not change\b"),
     ),
     "plateau": Symptom(
         "loss falls and then stays on a plateau",
@@ -66,9 +67,7 @@ SYMPTOMS: dict[str, Symptom] = {
     "slow": Symptom(
         "loss falls too slowly",
         (r"(?:decreas\w+|converg\w+|learn\w*|fall\w*|improv\w+|progress|train\w*|goes down)\W+(?:\w+\W+){0,3}?slow\w*",
-         r"slow(?:ly)? (?:convergence|learning|progress|decreas\w*|converg\w+|learn\w+)", r"takes? (?:forever|too "
-         r"long)",
-         r"too slow(?:ly)?", r"underfit\w*", r"very slow(?:ly)?"),
+         r"takes? (?:forever|too long)", r"underfit\w*", r"slow(?:ly|er)?\b(?! (?:ris|increas|grow|diverg|leak)\w+)"),
     ),
     "drop_then_rise": Symptom(
         "loss falls and then rises",
@@ -82,8 +81,10 @@ SYMPTOMS: dict[str, Symptom] = {
         (r"over ?fit\w*", r"generali[sz]ation gap", r"memori[sz]\w+", r"(?:not|poorly|badly) generali[sz]\w*",
          rf"{VAL}(?: \w+)? (?:is |are |gets? |much |far |way |a lot |goes |keeps? |starts? |to )*"
          r"(?:worse|lower|bad|poor|increas\w+|ris\w+|up|higher|diverg\w+)",
-         rf"(?:train\w*)(?: \w+)? (?:is |goes |keeps? |much "
-         rf")*(?:down|good|fine|high|low|decreas\w+|better|perfect|falling)"
+         rf"train\w* loss (?:is |much |far )*(?:lower|better|smaller) than (?:the )?{VAL}",
+         rf"train\w* acc\w* (?:is |much |far )*(?:higher|better) than (?:the )?{VAL}",
+         rf"{VAL}(?: \w+)? (?:is |are |looks? )*(?:terrible|awful)",
+         rf"train\w*(?: \w+)? (?:is |goes |keeps? |much )*(?:down|good|fine|high|low|decreas\w+|better|perfect|falling)"
          rf"(?:\W+\w+){{0,3}}?\W+{VAL}(?!\w* better)", rf"train\w*[^.%]{{0,25}}\d ?%[^.%]{{0,25}}{VAL}",
          r"worse than (?:the )?train\w*"),
     ),
@@ -106,6 +107,7 @@ SYMPTOMS: dict[str, Symptom] = {
         r"no better than random",
          r"accuracy (?:is |stays |stuck |remains |at |around |only )+(?:0?\.1|0?\.5|0?\.01|10 ?%|50 ?%|1 ?%|10 "
          r"percent)",
+         r"accuracy(?:\W+\w+){0,5}?\W+(?:around|about|at|always) (?:10|50) ?%",
          r"(?:log|ln) ?\(?(?:num )?(?:classes|10|1000)", r"(?:loss|stuck|stays|remains|plateaus?) (?:is |stays "
          r"|stuck |at |around |= ?)+(?:2\.30?\d*|0?\.69\d*|6\.9\d*)"),
     ),
@@ -129,8 +131,11 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "val_better": Symptom(
         "validation is better than training",
-        (rf"{VAL}(?: \w+)? (?:is |are |much )*(?:better|lower loss|higher acc\w*) than (?:the )?train\w*",
-         r"train\w*(?: \w+)? (?:is |are |much )*(?:worse|higher) than (?:the )?(?:val|test)\w*"),
+        (rf"{VAL}(?: \w+)? (?:is |are |much )*better than (?:the )?train\w*",
+         rf"{VAL} (?:loss|error)(?:es|s)? (?:is |are |much )*(?:lower|smaller) than (?:the |in )?train\w*",
+         rf"{VAL} acc\w* (?:is |are |much )*higher than (?:the |in )?train\w*",
+         rf"train\w*(?: loss| error)? (?:is |are |much )*(?:worse|higher) than (?:the |in )?{VAL}",
+         rf"train\w* acc\w* (?:is |are |much )*(?:lower|worse) than (?:the |in )?{VAL}"),
         special=True,
     ),
     "resume": Symptom(
@@ -194,7 +199,8 @@ SYMPTOMS: dict[str, Symptom] = {
          r"(?:not|fails?|breaks?|nan|worse|diverges?) (?:in|with|under|on) (?:fp16|bf16|amp|mixed "
          r"precision|half|autocast)"
          r"(?=.*\bfp32)", r"(?:since|after) (?:enabling|turning on|switching to|i enabled|adding) "
-         r"(?:fp16|bf16|amp|mixed|autocast|half)"),
+         r"(?:fp16|bf16|amp|mixed|autocast|half)",
+         r"(?:work|fine|ok|okay|stable|train|converg)\w* (?:well )?without (?:fp16|bf16|amp|mixed|half|autocast)"),
         special=True,
     ),
     "multi_gpu": Symptom(
@@ -264,7 +270,9 @@ SYMPTOMS: dict[str, Symptom] = {
         "the training does not work",
         (r"(?:not|never) work\w*", r"bad (?:results?|accuracy)", r"poor (?:results?|accuracy|performance)",
         r"(?:low|bad) accuracy", r"fails?\b", r"failed", r"broken",
-         r"accuracy (?:is |too |very )+(?:low|bad)", r"wrong results?"),
+         r"accuracy (?:is |too |very )+(?:low|bad)", r"wrong results?",
+         r"(?:terrible|awful)", r"loss (?:is |stays |remains )(?:too |very |still |really )*(?:high|large|big|bad)",
+         r"(?:training|model|results?) (?:is |are |looks? |very |really )+(?:bad|poor)"),
     ),
 }  # fmt: skip
 

@@ -108,6 +108,8 @@ _SAYS_MORE = {
     "drop_then_rise": ("diverges", "stuck"),
     "plateau": ("stuck",),
     "constant": ("stuck",),
+    "gan_collapse": ("zero", "diverges"),
+    "chance": ("constant",),
     "reward_flat": ("constant", "stuck", "not_working", "oscillates"),
     "zero": ("constant",),
     "step_time": ("slow",),
@@ -208,8 +210,8 @@ def _moment(text: str) -> tuple[int | None, str | None]:
     if re.search(r"\bresum\w+|from (?:a |the )?checkpoint", text):
         return None, "resume"
     if re.search(
-        r"\b(?:second|2nd|third|3rd|next|each|every|new) epoch|epoch [2-9]\b|epoch boundar|(?:end|start) of "
-        r"(?:the|an|each|every) ",
+        r"\b(?:second|2nd|third|3rd|next|each|every|new) epoch|epoch [2-9]\b|epoch boundar|"
+        r"(?:end|start) of (?:the|an|each|every) epoch",
         text,
     ):
         return None, "epoch"

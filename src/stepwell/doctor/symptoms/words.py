@@ -75,19 +75,19 @@ OPTIMIZER_WORDS: tuple[tuple[str, str], ...] = (
 )
 
 # English words that are near a word of the tables and must not be corrected to that
-_ENGLISH = """a about above add after again all almost also always an and any are around as at back bad based be
-because become before begin below better between big but by call can change class clean close code compare compute
-could data day deep did different do does done down each early else end error even every example expected far fast few
-final find first fixed for found from full function get gets getting give given go goes going good great had half
-happen happens has have he help here high how i if image images in increase inputs inside instead into is issue it its
-just keep know large last late layer layers learn learned learning less like line little long look low lower made make
-many may me mean means mine minutes model more most much my near need network never new next no node normal not now
-number of off ok on once one only open optimizer or other our out over own part per place please point possible
-problem process python question quite rate really reason rest right run running same sample samples say see seems set
-setting several should show shows since size slow small so some something sometimes stable start started starts state
-step steps still such sure take takes task team than that the their them then there these they thing things think this
-those through time times to too torch train trained training try trying two under until up use used using usually
-value values very want was way we weights well went were what when where which while who why will with within without
-work worked working works would wrong year yes you your stays remains mode loads loading larger smaller exploit
-explore expose decline include includes reached reaches sounds bounds boundary counts fine"""
+_ENGLISH = """a able unable about above add after again all almost also always an and any are around as at back bad
+based be because become before begin below better between big but by call can change class clean close code compare
+compute could data day deep did different do does done down each early else end error even every example expected far
+fast few final find first fixed for found from full function get gets getting give given go goes going good great had
+half happen happens has have he help here high how i if image images in increase inputs inside instead into is issue
+it its just keep know large last late layer layers learn learned learning less like line little long look low lower
+made make many may me mean means mine minutes model more most much my near need network never new next no node normal
+not now number of off ok on once one only open optimizer or other our out over own part per place please point
+possible problem process python question quite rate really reason rest right run running same sample samples say see
+seems set setting several should show shows since size slow small so some something sometimes stable start started
+starts state step steps still such sure take takes task team than that the their them then there these they thing
+things think this those through time times to too torch train trained training try trying two under until up use used
+using usually value values very want was way we weights well went were what when where which while who why will with
+within without work worked working works would wrong year yes you your stays remains mode loads loading larger smaller
+exploit explore expose decline include includes reached reaches sounds bounds boundary counts fine"""
 ENGLISH = frozenset(_ENGLISH.split())
