@@ -150,7 +150,7 @@ SYMPTOMS: dict[str, Symptom] = {
         (r"vanish\w*", r"grad(?:ient)?s?(?: norms?)? (?:is |are |all |very |become |becomes |go to |goes to "
         r"|nearly |almost )+"
          r"(?:zero|0\b|none|small|tiny)", r"(?:no|zero|tiny) grad(?:ient)?s?\b(?! scal| clip| accum)",
-         r"dead (?:relu|unit|neuron)s?", r"grad is none"),
+         r"dead (?:relu|unit|neuron)s?", r"grad is (?:none)"),
     ),
     "explode_grad": Symptom(
         "gradients explode",
