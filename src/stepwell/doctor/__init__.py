@@ -1,0 +1,1 @@
+"""The doctor: watches a training run and says what is wrong."""
