@@ -43,8 +43,9 @@ def figure(chart: Chart, colors: Mapping[str, int]) -> dict[str, Any]:
     traces += [trace for pair in bands for trace in pair]  # behind all the lines
     named: set[str] = set()
     for curve in chart.curves:
-        traces.append(_line(curve, colors[curve.name], legend=curve.name not in named))
-        named.add(curve.name)
+        shown = curve.name not in named and curve.style != "faint"
+        traces.append(_line(curve, colors[curve.name], legend=shown))
+        named |= {curve.name} if shown else set()
     return {"data": traces, "layout": _layout(chart, legend=len(named) > 1)}
 
 
@@ -176,22 +177,24 @@ def _axis(label: str, values: Sequence[float | None] | None) -> dict[str, Any]:
 
 
 def decades(values: Sequence[float]) -> list[float]:
-    """Powers of ten around the positive values, reduced to at most nine.
+    """Powers of ten around the positive values, reduced to at most nine; within two decades, also 2 and 5 times these.
 
-    >>> decades([3e-4, 0.2])
-    [0.0001, 0.001, 0.01, 0.1, 1.0]
+    >>> decades([3e-4, 0.2]), decades([0.3, 0.9])
+    ([0.0001, 0.001, 0.01, 0.1, 1.0], [0.1, 0.2, 0.5, 1.0])
     """
     exponents = [math.log10(value) for value in values if value > 0] or [0.0]
     low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    if 0 < high - low <= 2:
+        return [float(f"{first}e{exponent}") for exponent in range(low, high) for first in (1, 2, 5)] + [10.0**high]
     stride = max(1, math.ceil((high - low) / 8))
     return [float(f"1e{exponent}") for exponent in range(low, high + 1, stride)]
 
 
 def said(tick: float) -> str:
-    """A power of ten as usually written.
+    """A power of ten, or a multiple of one, as usually written.
 
-    >>> said(0.001), said(1e-05), said(100.0)
-    ('0.001', '1e-5', '100')
+    >>> said(0.001), said(1e-05), said(100.0), said(2e-05)
+    ('0.001', '1e-5', '100', '2e-5')
     """
-    exponent = round(math.log10(tick))
-    return f"{tick:g}" if -4 < exponent < 4 else f"1e{exponent}"
+    digits, _, exponent = f"{tick:e}".partition("e")
+    return f"{tick:g}" if -4 < int(exponent) < 4 else f"{float(digits):g}e{int(exponent)}"

@@ -65,7 +65,7 @@ def _upright(marks: Sequence[Mark], chart: Chart) -> list[dict[str, Any]]:
         taken += [[]] if row == len(taken) else []
         taken[row].append((begin, end))
         place = {"yref": "paper", "y": 1, "yanchor": "top", "x": at, "xanchor": "right" if is_right else "left"}
-        made.append({**place, **({"yshift": -HIGH * row} if row else {}), **_text(mark)})
+        made.append({**place, **({"yshift": -HIGH * row} if row else {}), **_text(mark), "bgcolor": "var(--card)"})
     return made
 
 
