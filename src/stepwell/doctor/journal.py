@@ -1,4 +1,4 @@
-"""The journal of a run: JSON lines on disk that survive a crash. This file writes them; `stepwell.doctor.run` reads.
+"""The journal of a run: JSON lines on disk that survive a crash. Written here, read by `stepwell.doctor.reading`.
 
 One object per line; every number that JSON cannot represent is written as "nan", "inf" or "-inf":
 
@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from stepwell import arguments
-from stepwell.doctor.run import FORMAT, Run, collected, is_journal, read
+from stepwell.doctor.reading import is_journal, read
+from stepwell.doctor.run import FORMAT, Run, collected
 from stepwell.errors import UsageError, printable
 from stepwell.findings import Finding, as_dict
 
-__all__ = ["Journal", "Run", "line", "read"]
+__all__ = ["Journal", "Run", "line", "read", "strict"]
 
 LINES = 50  # that may wait in memory for the disk
 SECONDS = 1.0  # that a line may wait while the run makes steps
@@ -176,17 +177,21 @@ def line(record: Mapping[str, Any]) -> str:
     try:
         return json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
     except (TypeError, ValueError):  # a number that is not finite, a tensor, an array
-        return json.dumps(_strict(record), allow_nan=False, separators=(",", ":")) + "\n"
+        return json.dumps(strict(record), allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _strict(value: Any) -> Any:
-    """The value in types of JSON; what has no equivalent becomes text."""
+def strict(value: Any) -> Any:
+    """The value in types of strict JSON; what has no equivalent becomes text.
+
+    >>> strict({"lr": (0.1, float("inf"))})
+    {'lr': [0.1, 'inf']}
+    """
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     flag = arguments.plain_flag(value)
     if isinstance(flag, bool):
         return flag
@@ -194,7 +199,7 @@ def _strict(value: Any) -> Any:
     if isinstance(number, float) and not math.isfinite(number):
         return "nan" if math.isnan(number) else "inf" if number > 0 else "-inf"
     if number is None and hasattr(value, "tolist") and hasattr(value, "ndim"):
-        return _strict(value.tolist())
+        return strict(value.tolist())
     return str(value) if number is None else number
 
 

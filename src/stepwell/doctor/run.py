@@ -1,16 +1,13 @@
-"""A recorded run: the journal read back as columns."""
+"""A recorded run: the records of a journal as columns."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from stepwell import arguments
 from stepwell.doctor.recorded import finding_of
 from stepwell.errors import UsageError, printable
 from stepwell.findings import Finding
@@ -80,65 +77,8 @@ class Run:
             return None
 
 
-def read(path: str | os.PathLike[str]) -> Run:
-    """The run of a journal, which may still be written. An unfinished last line is skipped.
-
-    Where a resumed run repeats updates, the last record of an update counts.
-
-    Raises UsageError, one line, for a file that is not a journal, is of a newer format, or cannot be read.
-    """
-    where = arguments.path("doctor", "journal", path)
-    said = printable(str(where))[:200]
-    if not where.exists():
-        raise UsageError(f"{said} does not exist; give the journal of a run, as run.jsonl")
-    if not where.is_file():
-        raise UsageError(f"{said} is not a file; give the journal of a run, as run.jsonl")
-    records: list[dict[str, Any]] = []
-    unreadable = 0
-    try:
-        with where.open("rb") as file:
-            for number, text in enumerate(file):
-                if number == 0 and not is_journal(text):
-                    raise UsageError(_other(said, text))
-                record = _object(text)
-                if record is not None:
-                    records.append(record)
-                elif text.endswith(b"\n") and text.strip():
-                    unreadable += 1
-    except OSError as error:
-        raise UsageError(f"cannot read {said}: {error.strerror or error}") from None
-    if not records:
-        raise UsageError(f"{said} is empty: the run has not started yet, or this is not a journal of the doctor")
-    return collected(where.name, records, unreadable)
-
-
-def is_journal(first: bytes) -> bool:
-    """Whether the first line of a file is that of a journal which this version reads."""
-    record = _object(first)
-    return record is not None and record["kind"] == "start" and record.get("format") == FORMAT
-
-
-def _other(said: str, first: bytes) -> str:
-    record = _object(first)
-    if record is not None and record["kind"] == "start" and "format" in record:
-        return (
-            f"{said} is a journal of format {str(record['format'])[:20]}, and this version reads format {FORMAT}; "
-            "use the version of stepwell that wrote the journal"
-        )
-    return f"{said} is not a journal of the doctor, which begins with a line of kind 'start'; give another file"
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    """One line as a record, or None."""
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):  # bytes that are not UTF-8 are a ValueError, too
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("kind"), str) else None
-
-
-class _Columns:
-    """What the records say, update by update, while they are read."""
+class Records:
+    """What the records of a journal say, while they are read. `add` takes them in the order of writing."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
@@ -200,19 +140,28 @@ class _Columns:
         kept = [(at, found) for at, (one, found) in enumerate(self.findings) if one < step or at in own]
         self.findings = [(self.findings[at][0], found) for at, found in kept]
 
+    def run(self, name: str, unreadable: int = 0) -> Run:
+        """The run so far. Raises UsageError before the first start."""
+        if not self.starts:
+            raise UsageError(f"{printable(name)[:200]} has no record of a start; the doctor writes one when it is made")
+        return _columns(self, name, unreadable)
 
-def collected(name: str, records: Iterable[dict[str, Any]], unreadable: int = 0) -> Run:
+
+def collected(name: str, records: Iterable[dict[str, Any]]) -> Run:
     """The run of records in the order of writing."""
-    columns = _Columns()
+    read = Records()
     for record in records:
-        columns.add(record)
-    if not columns.starts:
-        raise UsageError(f"{printable(name)[:200]} has no record of a start; the doctor writes one when it is made")
+        read.add(record)
+    return read.run(name)
+
+
+def _columns(columns: Records, name: str, unreadable: int) -> Run:
+    bad = columns.bad + unreadable
     findings = []
     for step, plain in columns.findings:
         finding = finding_of(plain)
         if finding is None:
-            columns.bad += 1
+            bad += 1
         else:
             findings.append((step, finding))
     steps = columns.steps
@@ -240,7 +189,7 @@ def collected(name: str, records: Iterable[dict[str, Any]], unreadable: int = 0)
         vals=columns.vals,
         findings=findings,
         ended=columns.ended,
-        unreadable=unreadable + columns.bad,
+        unreadable=bad,
     )
 
 
