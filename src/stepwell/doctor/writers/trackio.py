@@ -27,7 +27,7 @@ class Trackio:
 
     def finding(self, step: int, text: str, level: Level) -> None:
         alert = getattr(self._to, "alert", None)
-        if alert is None:  # before trackio 0.15
+        if alert is None:  # an older trackio
             self._to.log({f"doctor/{level}": text}, step=step)
             return
         title = f"step {step}: {text.splitlines()[0] if text else level}"
