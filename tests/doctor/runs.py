@@ -54,8 +54,13 @@ def record(
     width = len(facts["parameters"])
     for step in range(1, steps + 1):
         is_broken = broken_from is not None and step >= broken_from
-        loss = math.nan if is_broken else 0.2 + 2 * math.exp(-3 * step / steps) + dice.gauss(0, 0.02)
-        row: dict[str, Any] = {"step": step, "loss": loss, "lr": [lr], "grad_norm": math.exp(dice.gauss(0, 1))}
+        loss = 0.2 + 2 * math.exp(-3 * step / steps) + dice.gauss(0, 0.02)
+        row: dict[str, Any] = {
+            "step": step,
+            "loss": math.nan if is_broken else loss,
+            "lr": [lr],
+            "grad_norm": math.exp(dice.gauss(0, 1)),
+        }
         row |= {"clipped": step % 4 == 0, "scale": 65536.0}
         if step % every == 0 or steps < every:
             row |= {"grad": [0.01] * width, "weight": [0.1, 0.0] * (width // 2)}

@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.doctor.runs import FACTS, PARAMETERS, finding, record
 
 from stepwell.doctor import journal as module
 from stepwell.doctor.journal import Journal, line, read
@@ -21,6 +21,7 @@ from stepwell.doctor.reading import Reader
 from stepwell.doctor.recorded import finding_of
 from stepwell.errors import UsageError
 from stepwell.findings import Edit, Finding, Fix, Source, Tensor, Trial, as_dict
+from tests.doctor.runs import FACTS, PARAMETERS, finding, record
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -189,7 +190,7 @@ def test_without_a_file_the_records_stay_in_memory_and_do_not_grow_without_end(
     run = journal.run()
     assert 50 <= len(run.step) <= 100
     assert run.step[0] == 1
-    gaps = {b - a for a, b in zip(run.step[:-1], run.step[1:], strict=True)}
+    gaps = {b - a for a, b in pairwise(run.step)}
     assert len(gaps) == 1
     assert run.step[-1] > 1000 - max(gaps)
     assert len(run.findings) == 1
@@ -270,7 +271,8 @@ def test_a_fork_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     code = (
         "import os\nfrom stepwell.doctor.journal import Journal\n"
-        f"journal = Journal({str(path)!r})\njournal.start({{}})\njournal.step({{'step': 1}})\njournal.step({{'step': 2}})\n"
+        f"journal = Journal({str(path)!r})\njournal.start({{}})\n"
+        "journal.step({'step': 1})\njournal.step({'step': 2})\n"
         "child = os.fork()\nif not child:\n    journal.close()\n    os._exit(0)\nos.waitpid(child, 0)\njournal.end(2)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -33,7 +33,8 @@ class MissingWriter(MissingExtra):
     """The package of a writer is not installed. No extra of stepwell installs such a package."""
 
     def __init__(self, package: str, name: str) -> None:
-        UsageError.__init__(self, f"the doctor's writer '{name}' needs the package '{package}': pip install {package}")
+        said = f"the doctor's writer '{name}' needs the package '{package}', which is not installed"
+        UsageError.__init__(self, f"{said}: pip install {package}")
 
 
 def package(name: str, writer: str, installs: str = "") -> Any:
