@@ -31,7 +31,10 @@ GOOD = {
     "info": ["info"],
     "findings": ["findings"],
     "lint": ["lint", "--no-cache", "module.py"],
+    "doctor": ["doctor", "run.jsonl"],
 }
+JOURNAL = '{"kind": "start", "format": 1}\n{"kind": "step", "step": 1, "loss": 0.5}\n{"kind": "end", "step": 1}\n'
+
 MODULE = """
 from torch import nn
 from stepwell.tasks import Metric, Task, find
@@ -91,6 +94,7 @@ def as_script(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("module.py").write_text(MODULE)
+    Path("run.jsonl").write_text(JOURNAL)
     return tmp_path
 
 

@@ -25,7 +25,8 @@ ROWS = (
     ("wrappers", "switching", "groups"),
     ("step",),
     ("finder", "tasks"),
-    ("compare", "doctor", "advisor", "report"),
+    ("report",),
+    ("compare", "doctor", "advisor"),
     ("commands",),
     ("cli",),
 )

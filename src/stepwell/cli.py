@@ -21,6 +21,7 @@ TRACEBACK = "STEPWELL_TRACEBACK"
 # name: (module, one line of help)
 COMMANDS = {
     "compare": ("stepwell.compare.command", "Compare optimizers fairly on a task."),
+    "doctor": ("stepwell.doctor.command", "Explain what is wrong with a training run, from its journal."),
     "find-lr": ("stepwell.finder.command", "Find the learning rate by a range test."),
     "findings": ("stepwell.findings.command", "List the codes that the tools report, or explain one."),
     "info": ("stepwell.engine.command", "Show versions, devices and available backends."),

@@ -10,7 +10,7 @@ from typing import Literal
 from stepwell.findings import Finding
 
 Cell = str | int | float | None
-Style = Literal["line", "dashed", "line+points", "points", "hollow", "crosses", "star"]
+Style = Literal["line", "faint", "dashed", "line+points", "points", "hollow", "crosses", "star"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Curve:
         x, y: [n] values; a None in y is a gap.
         low, high: [n] edges of the band, or both None.
         x_label, y_label: labels of the axes, with the unit: `"step"`, `"loss, nats per byte"`.
-        style: the line style: `"line"`, `"dashed"`, `"line+points"`; or points without a line: `"points"`,
+        style: the line style: `"line"`, `"faint"`, `"dashed"`, `"line+points"`; or points without a line: `"points"`,
             `"hollow"`, `"crosses"`, `"star"`.
         labels: [n] a label for each point, shown in addition to x and y, or None.
 
@@ -78,6 +78,35 @@ class Heights:
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """Values of named rows over x, drawn as colors. The middle of the scale is neutral.
+
+    Attributes:
+        x: [n] increasing. rows: [m] the names of the rows, the first on top; equal names are numbered.
+        z: [m][n] the values, or None for an empty cell.
+        low, high: the ends of the color scale; values beyond an end have the color of the end.
+        label: what a value is. x_label: the label of the x axis.
+
+    Raises ValueError if the lengths differ.
+    """
+
+    x: Sequence[float] = field(repr=False)
+    rows: Sequence[str] = field(repr=False)
+    z: Sequence[Sequence[float | None]] = field(repr=False)
+    low: float
+    high: float
+    label: str = ""
+    x_label: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.z) != len(self.rows):
+            raise ValueError(f"heat map '{self.label}': z has {len(self.z)} rows, and there are {len(self.rows)} names")
+        for row in self.z:
+            if len(row) != len(self.x):
+                raise ValueError(f"heat map '{self.label}': a row has {len(row)} values, x has {len(self.x)}")
+
+
+@dataclass(frozen=True)
 class Chart:
     """Curves that share one pair of axes.
 
@@ -85,6 +114,7 @@ class Chart:
         title: one short line. note: the conclusion for the reader, or empty.
         curves: the lines, in the order of the legend; the first one names the axes.
         marks: lines across. heights: contours behind the curves, for the path of a point in a plane.
+        heat_map: colors instead of curves.
         log_x, log_y: logarithmic axes.
         y_window: the initially visible part of the y axis, (low, high), or None for the whole axis.
     """
@@ -94,6 +124,7 @@ class Chart:
     note: str = ""
     marks: Sequence[Mark] = ()
     heights: Heights | None = None
+    heat_map: HeatMap | None = None
     log_x: bool = False
     log_y: bool = False
     y_window: tuple[float, float] | None = None

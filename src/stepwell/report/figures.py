@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepwell.curves import Chart, Curve, Mark
+from stepwell.curves import Chart, Curve
+from stepwell.report.heat import heat, heat_layout
+from stepwell.report.marks import labels, lines
 
 SERIES = 8  # colors in the palette; a ninth name starts again with another dash
 DASHES = ("solid", "dash", "dot")
@@ -32,6 +34,8 @@ def slots(charts: Sequence[Chart]) -> dict[str, int]:
 
 def figure(chart: Chart, colors: Mapping[str, int]) -> dict[str, Any]:
     """The chart as plotly's `{"data": [...], "layout": {...}}`, JSON-ready."""
+    if chart.heat_map is not None:
+        return {"data": heat(chart.heat_map), "layout": heat_layout(chart.heat_map)}
     traces: list[dict[str, Any]] = []
     if chart.heights is not None:
         traces += _contours(chart)
@@ -39,8 +43,9 @@ def figure(chart: Chart, colors: Mapping[str, int]) -> dict[str, Any]:
     traces += [trace for pair in bands for trace in pair]  # behind all the lines
     named: set[str] = set()
     for curve in chart.curves:
-        traces.append(_line(curve, colors[curve.name], legend=curve.name not in named))
-        named.add(curve.name)
+        shown = curve.name not in named and curve.style != "faint"
+        traces.append(_line(curve, colors[curve.name], legend=shown))
+        named |= {curve.name} if shown else set()
     return {"data": traces, "layout": _layout(chart, legend=len(named) > 1)}
 
 
@@ -64,6 +69,9 @@ def _line(curve: Curve, slot: int, legend: bool) -> dict[str, Any]:
     }
     if curve.style in ("line", "dashed"):
         trace["mode"] = "lines"
+    elif curve.style == "faint":
+        trace |= {"mode": "lines", "opacity": 0.4}
+        trace["line"]["width"] = 1
     elif curve.style == "line+points":
         trace["mode"] = "lines+markers"
     else:
@@ -150,8 +158,8 @@ def _layout(chart: Chart, legend: bool) -> dict[str, Any]:
         "showlegend": legend,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
         "hovermode": "closest" if chart.heights is not None or chart.log_x else "x unified",
-        "shapes": [_across(mark) for mark in chart.marks],
-        "annotations": [_label(mark, chart) for mark in chart.marks],
+        "shapes": lines(chart.marks),
+        "annotations": labels(chart),
     }
     if chart.heights is not None:
         x |= {"range": [chart.heights.x[0], chart.heights.x[-1]], "autorange": False, "showgrid": False}
@@ -169,48 +177,24 @@ def _axis(label: str, values: Sequence[float | None] | None) -> dict[str, Any]:
 
 
 def decades(values: Sequence[float]) -> list[float]:
-    """Powers of ten around the positive values, reduced to at most nine.
+    """Powers of ten around the positive values, reduced to at most nine; within two decades, also 2 and 5 times these.
 
-    >>> decades([3e-4, 0.2])
-    [0.0001, 0.001, 0.01, 0.1, 1.0]
+    >>> decades([3e-4, 0.2]), decades([0.3, 0.9])
+    ([0.0001, 0.001, 0.01, 0.1, 1.0], [0.1, 0.2, 0.5, 1.0])
     """
     exponents = [math.log10(value) for value in values if value > 0] or [0.0]
     low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    if 0 < high - low <= 2:
+        return [float(f"{first}e{exponent}") for exponent in range(low, high) for first in (1, 2, 5)] + [10.0**high]
     stride = max(1, math.ceil((high - low) / 8))
     return [float(f"1e{exponent}") for exponent in range(low, high + 1, stride)]
 
 
 def said(tick: float) -> str:
-    """A power of ten as usually written.
+    """A power of ten, or a multiple of one, as usually written.
 
-    >>> said(0.001), said(1e-05), said(100.0)
-    ('0.001', '1e-5', '100')
+    >>> said(0.001), said(1e-05), said(100.0), said(2e-05)
+    ('0.001', '1e-5', '100', '2e-5')
     """
-    exponent = round(math.log10(tick))
-    return f"{tick:g}" if -4 < exponent < 4 else f"1e{exponent}"
-
-
-def _across(mark: Mark) -> dict[str, Any]:
-    along, across = ("x", "y") if mark.axis == "y" else ("y", "x")
-    return {
-        "type": "line",
-        f"{along}ref": "paper",
-        f"{along}0": 0,
-        f"{along}1": 1,
-        f"{across}0": mark.value,
-        f"{across}1": mark.value,
-        "line": {"color": "var(--muted)", "width": 1, "dash": "dash"},
-    }
-
-
-def _label(mark: Mark, chart: Chart) -> dict[str, Any]:
-    log = chart.log_y if mark.axis == "y" else chart.log_x
-    value = math.log10(mark.value) if log and mark.value > 0 else mark.value
-    ends = [curve.y[-1] for curve in chart.curves if len(curve.y) and curve.y[-1] is not None]
-    above = 2 * sum(end > mark.value for end in ends if end is not None) > len(ends)
-    place = (
-        {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "top" if above else "bottom"}
-        if mark.axis == "y"
-        else {"yref": "paper", "y": 1, "yanchor": "top", "x": value, "xanchor": "left"}
-    )  # on the side of the line where the curves do not end
-    return {**place, "text": mark.label, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"}}
+    digits, _, exponent = f"{tick:e}".partition("e")
+    return f"{tick:g}" if -4 < int(exponent) < 4 else f"{float(digits):g}e{int(exponent)}"

@@ -42,6 +42,9 @@
     for (const name of ["xaxis", "yaxis"]) {
       const title = { standoff: 8, font: { size: 13, color: "var(--muted)" }, ...layout[name].title };
       whole[name] = { ...axis, ...layout[name], title };
+      if (name === "yaxis") whole[name].exponentformat = "e"; // 8e-4, where plotly writes 800µ
+      // the names of a heat map's rows would take the width of a phone; they are shown under the pointer
+      if (narrow && layout[name].type === "category") whole[name].showticklabels = false;
     }
     Plotly.react(place, colored(traces, style), colored(whole, style), {
       displaylogo: false,
