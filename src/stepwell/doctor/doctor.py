@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -52,7 +52,7 @@ class Doctor:
 
     def __init__(
         self,
-        model: nn.Module | Iterable[nn.Module],
+        model: nn.Module | Sequence[nn.Module],
         optimizer: Any,
         *,
         journal: str | Path | None = None,
@@ -61,7 +61,7 @@ class Doctor:
         writers: Iterable[Any] = (),
         stream: TextIO | None = None,
     ) -> None:
-        models = [model] if isinstance(model, nn.Module) else list(model)
+        models = [model] if not isinstance(model, (list, tuple)) else list(model)
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
         for one in models:
             if not isinstance(one, nn.Module):

@@ -15,7 +15,7 @@ from stepwell.doctor.program import Program, _device_rng, _set_device_rng
 from stepwell.doctor.record import Probe
 
 SHORTER = (0.3, 0.1, 0.03, 0.01, 0.001)
-LONGER = (3.0, 10.0, 30.0, 100.0)
+LONGER = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MOST_BYTES = 2**31  # of weights: two copies are held meanwhile
 _SAME = 1e-3  # a loss that comes out otherwise at unchanged weights was not computed from them alone
 

@@ -15,7 +15,8 @@ ADAPTIVE = frozenset(
 
 
 ENORMOUS = 0.4  # of a weight, changed in one of the first updates: healthy runs change at most a fifth
-SMALL_GAIN = 0.012  # of the loss of a batch, by one update
+FAR_GAIN = 0.03  # of the loss of a batch, by the best multiple of an update
+SMALL_GAIN = 0.007  # of the loss of a batch, by one update
 
 
 def entropy(counts: Mapping[int, int]) -> float:
@@ -37,8 +38,8 @@ def ratios(record: Record, sample: Sample) -> list[float]:
 
 
 def early_ratio(record: Record, number: int = 0) -> float:
-    """The change over the weight of the median matrix, in the largest of the first three updates."""
-    found = [median(ratios(record, one)) for one in record.samples_of(number) if one.step <= 3]
+    """The change over the weight of the median matrix, in the largest of the first forty updates (of a warmup, too)."""
+    found = [median(ratios(record, one)) for one in record.samples_of(number) if one.step <= 40]
     return max((one for one in found if not math.isnan(one)), default=math.nan)
 
 
@@ -127,6 +128,9 @@ def too_low(record: Record, number: int) -> str:
     probes = [one for one in record.probes_of(number) if one.step >= 4 and rates[one.step - 1] > 0.3 * max(rates)][-4:]
     if len(probes) < 3 or rising:
         return ""
+    far_gains = [(one.losses[0.0] - one.losses[one.best]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
+    if len(record.series) > 1 or median(far_gains) < FAR_GAIN:
+        return ""  # two losses that pull against each other, or a batch that no longer update would help
     gains = [(one.losses[0.0] - one.losses[1.0]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
     far = sum(one.best >= 30 for one in probes)
     if not gains or median(gains) > SMALL_GAIN or far < len(probes) - 1 or now_of(record) < 0.6 * start_of(record):
@@ -160,12 +164,14 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
     if not decay or not record.lr[0]:
         return None
     samples = [one for one in record.samples_of(0) if any(w is not None for w in one.weight)]
+    rate = max(record.lr[0][-1])
+    coupled = name in ("SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
+    if rate * decay >= 0.05 and (not coupled or name == "SGD") and len(samples) >= 3:
+        return 1.0, 1.0 - min(rate * decay, 1.0), float(decay), rate  # of every weight, in every update
     if len(samples) < 8:
         return None
-    rate = max(record.lr[0][-1])
     shares, shrunk = [], []
     first, recent = samples[0], samples[-6:]
-    coupled = name in ("SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
     for n, one in enumerate(record.parameters):
         if len(one.shape) < 2 or not first.weight[n]:
             continue
@@ -253,6 +259,8 @@ def unrelated(record: Record) -> str:
         return ""
     now = median(values[-20:])
     probes = record.probes_of()[-4:]
+    if len(probes) > 1 and median([one.best for one in probes]) >= 100:
+        return ""  # the updates are too short to learn anything
     falling = not probes or sum(not one.rises for one in probes) >= 0.5 * len(probes)
     vals = [value for _, value in record.vals]
     if now > 0.93 * floor and now < 1.6 * floor and falling:

@@ -36,7 +36,9 @@ class Watch:
         self.sensitive = sensitive(self.models)
         self.record.sensitive = tuple(name for name, _ in self.sensitive)
         names = [type(module).__name__ for model in self.models for module in model.modules()]
-        self.record.attention = any("Attention" in name or "Transformer" in name for name in names)
+        self.record.attention = any(
+            "Attention" in name or "Transformer" in name for name in names
+        ) or sum("LayerNorm" in name or "RMSNorm" in name for name in names) > 2
         self.record.recurrent = any(name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell") for name in names)
         self.coordinates = Coordinates(self.tensors)
         self.hooks = Hooks()
@@ -140,7 +142,18 @@ class Watch:
             return
         if torch.is_grad_enabled() and output is not None:
             self.program.add(module, args, kwargs, output)
+            self._dead(output)
         self.program.resume()
+
+    def _dead(self, output: Any) -> None:
+        """Units that are 0 for the whole batch; seen before a backward pass frees what the graph has saved."""
+        step = self.record.step + 1
+        first = batches.first_tensor((output,))
+        if first is None or first.grad_fn is None or (self.record.dead and self.record.dead[-1][0] == step):
+            return
+        dead = dead_share(Graph(first).relus)
+        if dead is not None:
+            self.record.dead.append((step, *dead))
 
     def _in_eval(self) -> bool:
         """Whether all that act differently in training are in eval mode."""
@@ -202,9 +215,6 @@ class Watch:
         self.last_target = target
         if x is not None or target is not None:
             self.record.batches.append(batches.facts(self.record.step + 1, x, target))
-        dead = dead_share(graph.relus)
-        if dead is not None:
-            self.record.dead.append((self.record.step + 1, *dead))
         if not self.record.half:
             output = loss.dtype is torch.float16 or any(
                 isinstance(one, torch.Tensor) and one.dtype is torch.float16

@@ -23,7 +23,7 @@ CHECK = Check(
     reference="https://arxiv.org/abs/1711.05101",
 )
 TIER = 2
-EARLIEST = 30
+EARLIEST = 3
 HOLDS = 2
 
 
@@ -32,4 +32,6 @@ def find(record: Record) -> Finding | None:
     if found is None or found[0] < 0.5:
         return None
     share, shrunk, decay, rate = found
+    if share == 1.0:
+        return said(CHECK, record, f"weight decay {decay:g} at lr {rate:.3g} takes {100 * (1 - shrunk):.0f} % off every weight in each update")
     return said(CHECK, record, f"weight decay {decay:g} at lr {rate:.3g} makes {100 * share:.0f} % of the update of the median matrix, whose weights have shrunk to {100 * shrunk:.0f} %")
