@@ -150,7 +150,7 @@ def norm(run: Run) -> Chart | None:
     broken = sum(map(_is_broken, known))
     if broken:
         said.append(f"{broken:,} norm{'s are' if broken > 1 else ' is'} nan or infinite: gaps.")
-    positive = [value if value is not None and value > 0 else None for value in run.grad_norm]
+    positive = [math.nan if value is not None and value <= 0 else value for value in run.grad_norm]
     curve = _curve(
         MEASURED,
         run,
@@ -178,13 +178,18 @@ def scale(run: Run) -> Chart | None:
     if not any(value is not None and value > 0 for value in run.scale):
         return None
     curve = _curve(
-        MEASURED, run, [value if value is None or value > 0 else None for value in run.scale], y_label="factor"
+        MEASURED,
+        run,
+        [math.nan if value is not None and value <= 0 else value for value in run.scale],
+        y_label="factor",
     )
     return Chart("Scale of the loss (float16)", [curve], "It halves where a gradient overflowed.", log_y=True)
 
 
 def _curve(name: str, run: Run, y: Sequence[float | None], y_label: str = "loss", style: str = "line") -> Curve:
-    steps, values = thinned(run.step, y)
+    # a step without a record is left out; a number that is not finite is a gap
+    known = [(step, value) for step, value in zip(run.step, y, strict=True) if value is not None]
+    steps, values = thinned([step for step, _ in known], [value for _, value in known])
     return Curve(name, steps, _rounded(values), x_label="step", y_label=y_label, style=style)  # type: ignore[arg-type]  # a Style
 
 
