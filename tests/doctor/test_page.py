@@ -212,6 +212,18 @@ def test_clipping_is_said_and_drawn(tmp_path: Path) -> None:
     assert norm.note == "No step was clipped. 1 norm is nan or infinite: gaps. No norm is a finite number above zero."
 
 
+def test_a_norm_that_is_recorded_now_and_then_is_one_line_and_a_nan_is_a_gap() -> None:
+    norms = [1.0, None, None, 2.0, None, math.nan, None, 3.0, 0.0, 4.0]
+    run = Run("a", {}, step=list(range(1, 11)), loss=norms, grad_norm=norms, lr=[None] * 10, clipped=[None] * 10)
+    norm = charts.norm(run)
+    assert norm is not None
+    assert (norm.curves[0].x, norm.curves[0].y) == ([1, 4, 6, 8, 9, 10], [1.0, 2.0, None, 3.0, None, 4.0])
+    chart = charts.loss(run)
+    assert chart is not None
+    assert [curve.x for curve in chart.curves[:2]] == [[1, 4, 6, 8, 9, 10]] * 2
+    assert chart.curves[1].y[2] is None
+
+
 def test_text_of_a_user_is_not_markup(tmp_path: Path) -> None:
     nasty = "</script><b>&\"'"
     facts = {**FACTS, "models": [nasty], "parameters": [f"{nasty}.weight"] * 6, "device": nasty}

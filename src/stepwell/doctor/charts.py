@@ -45,7 +45,7 @@ def loss(run: Run) -> Chart | None:
     seen = [value for curve in curves for value in curve.y if value is not None]
     broken = [step for step, value in zip(run.step, run.loss, strict=True) if value is not None and _is_broken(value)]
     if broken:
-        bottom = min(seen, default=1.0)  # the labels of the findings are on top
+        bottom = _below(seen)  # the labels of the findings are on top
         at = [broken[place] for place in evenly(len(broken), 60)]
         curves.append(Curve("nan or infinite", at, [bottom] * len(at), x_label="step", y_label="loss", style="crosses"))
     said = []
@@ -58,7 +58,26 @@ def loss(run: Run) -> Chart | None:
         said.append("Dashed lines: the findings at their steps.")
     if not curves:
         return None
-    return Chart("Loss", curves, " ".join(said), marks(run), log_y=_wide(seen))
+    lines = marks(run)
+    is_log = _wide(seen)
+    return Chart("Loss", curves, " ".join(said), lines, log_y=is_log, y_window=_roomy(curves, lines, is_log))
+
+
+def _roomy(curves: Sequence[Curve], lines: Sequence[Mark], is_log: bool) -> tuple[float, float] | None:
+    """The y axis with room on top for the labels of the findings."""
+    values = [value for curve in curves for value in curve.y if value is not None]
+    if is_log or not lines or not values:
+        return None
+    low, high = min(values), max(values)
+    height = (high - low) or abs(high) or 1.0
+    return low - 0.06 * height, high + 0.16 * height
+
+
+def _below(values: Sequence[float]) -> float:
+    """A place below all values of the axis."""
+    if _wide(values):
+        return min(values) * (min(values) / max(values)) ** 0.08
+    return min(values, default=1.0) - 0.08 * (max(values, default=1.0) - min(values, default=1.0))
 
 
 def marks(run: Run) -> list[Mark]:
@@ -131,7 +150,7 @@ def norm(run: Run) -> Chart | None:
     broken = sum(map(_is_broken, known))
     if broken:
         said.append(f"{broken:,} norm{'s are' if broken > 1 else ' is'} nan or infinite: gaps.")
-    positive = [value if value is not None and value > 0 else None for value in run.grad_norm]
+    positive = [math.nan if value is not None and value <= 0 else value for value in run.grad_norm]
     curve = _curve(
         MEASURED,
         run,
@@ -159,13 +178,18 @@ def scale(run: Run) -> Chart | None:
     if not any(value is not None and value > 0 for value in run.scale):
         return None
     curve = _curve(
-        MEASURED, run, [value if value is None or value > 0 else None for value in run.scale], y_label="factor"
+        MEASURED,
+        run,
+        [math.nan if value is not None and value <= 0 else value for value in run.scale],
+        y_label="factor",
     )
     return Chart("Scale of the loss (float16)", [curve], "It halves where a gradient overflowed.", log_y=True)
 
 
 def _curve(name: str, run: Run, y: Sequence[float | None], y_label: str = "loss", style: str = "line") -> Curve:
-    steps, values = thinned(run.step, y)
+    # a step without a record is left out; a number that is not finite is a gap
+    known = [(step, value) for step, value in zip(run.step, y, strict=True) if value is not None]
+    steps, values = thinned([step for step, _ in known], [value for _, value in known])
     return Curve(name, steps, _rounded(values), x_label="step", y_label=y_label, style=style)  # type: ignore[arg-type]  # a Style
 
 

@@ -43,17 +43,17 @@ def evenly(count: int, most: int) -> list[int]:
 def smoothed(y: Sequence[float | None], span: int) -> list[float | None]:
     """The exponential moving average over about `span` values, unbiased from the first value on.
 
-    Missing values and values that are not finite do not enter; there the average is missing.
+    Missing values and values that are not finite do not enter, and stay in their places.
 
-    >>> smoothed([2.0, None, 4.0], 3)
-    [2.0, None, 3.3333333333333335]
+    >>> smoothed([2.0, None, 4.0, math.inf], 3)
+    [2.0, None, 3.3333333333333335, inf]
     """
     keep = 1 - 2 / (span + 1)
     total = weight = 0.0
     made: list[float | None] = []
     for value in y:
         if value is None or not math.isfinite(value):
-            made.append(None)
+            made.append(value)
             continue
         total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
         made.append(total / weight)

@@ -55,6 +55,7 @@ def heat_layout(heat_map: HeatMap) -> dict[str, Any]:
             "tickvals": rows[::every],
             "ticktext": [short(row) for row in rows[::every]],
         },
+        "margin": {"l": 20, "r": 12, "t": 74, "b": 56},  # room for the scale: plotly makes too little for it
         "showlegend": False,
         "hovermode": "closest",
     }
