@@ -87,7 +87,10 @@ def table(rows: list[dict[str, Any]], show: bool) -> str:
         said = ", ".join(f"{code} {count}" for code, count in others.most_common())
         lines.append(f"| {cause} | {CHECK_OF[cause]} | {len(per[cause])} | {len(good)} | {silent} | {said} |")
     alarms = [row for row in healthy if any(one["severity"] != "note" for one in row["found"])]
-    lines += ["", f"First finding right: {right} of {len(faulty)} faulty runs ({100 * right / max(len(faulty), 1):.1f} %)."]
+    lines += [
+        "",
+        f"First finding right: {right} of {len(faulty)} faulty runs ({100 * right / max(len(faulty), 1):.1f} %).",
+    ]
     lines.append(f"Healthy runs with a finding of severity warning or above: {len(alarms)} of {len(healthy)}.")
     if show:
         for row in (*alarms, *(row for row in faulty if _first(row) != CHECK_OF[row["cause"]])):

@@ -128,8 +128,8 @@ _DOOR = {
     "Swats": "stepwell.wrappers.swats",
 }
 _ROOMS = (
-    "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers", "report",
-    "schedules", "step", "tasks",
+    "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers",
+    "report", "schedules", "step", "tasks",
 )  # fmt: skip
 
 

@@ -67,9 +67,16 @@ def _target(one: BatchFacts, y: torch.Tensor) -> None:
             one.target_mean = float(values.mean())
             one.target_std = float(values.std()) if values.numel() > 1 else 0.0
             one.target_high = float(values.abs().max())
-            if y.dim() == 2 and 1 < y.shape[1] <= 64 and bool(((y == 0) | (y == 1)).all()) and bool((y.sum(1) == 1).all()):
+            if (
+                y.dim() == 2
+                and 1 < y.shape[1] <= 64
+                and bool(((y == 0) | (y == 1)).all())
+                and bool((y.sum(1) == 1).all())
+            ):
                 y = y.argmax(dim=1)
-            elif bool(((values == values.round()) & (values >= 0) & (values < 64)).all()) and values.numel() == y.numel():
+            elif (
+                bool(((values == values.round()) & (values >= 0) & (values < 64)).all()) and values.numel() == y.numel()
+            ):
                 y = values.long()
             else:
                 return
@@ -106,7 +113,7 @@ def _copied(x: torch.Tensor, y: torch.Tensor) -> int | None:
         if not 2 <= labels.numel() <= 64:
             return None
         goals = torch.cat([(y.unsqueeze(1) == labels).float(), y.float().unsqueeze(1)], dim=1)
-    if not bool(torch.isfinite(rows).all()) or rows.shape[1] == goals.shape[1] and bool((rows == goals).all()):
+    if not bool(torch.isfinite(rows).all()) or (rows.shape[1] == goals.shape[1] and bool((rows == goals).all())):
         return None
     enough = (goals != goals.mean(dim=0)).float().sum(dim=0) > 0
     a, b = rows - rows.mean(dim=0), goals - goals.mean(dim=0)

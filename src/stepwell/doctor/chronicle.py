@@ -90,7 +90,9 @@ class Chronicle:
         return values
 
     def _sample(self, step: int) -> Sample | None:
-        return next((one for one in reversed(self.record.samples[-16:]) if one.step == step and one.optimizer == 0), None)
+        return next(
+            (one for one in reversed(self.record.samples[-16:]) if one.step == step and one.optimizer == 0), None
+        )
 
 
 def report(doctor: Doctor, path: Path) -> Path:

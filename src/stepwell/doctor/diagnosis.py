@@ -34,7 +34,9 @@ class Diagnosis:
             except Exception as error:  # a fault of a check must not end the run that it looks at
                 if module.CHECK.code not in self._broken:
                     self._broken.add(module.CHECK.code)
-                    warnings.warn(f"Doctor: the check {module.CHECK.code} failed and is left out: {error!r}", stacklevel=4)
+                    warnings.warn(
+                        f"Doctor: the check {module.CHECK.code} failed and is left out: {error!r}", stacklevel=4
+                    )
                 continue
             held = self._held.get(module.CHECK.code, 0)
             self._held[module.CHECK.code] = held + 1 if finding is not None else 0
@@ -55,6 +57,6 @@ class Diagnosis:
             other = next(one for one in self.checks if one.CHECK.code == said.code)
             if other.CHECK.severity == "note":
                 continue
-            if other.TIER < tier or (other.TIER == tier and other is not module):
-                return module.CHECK.severity != "error" or other.TIER < tier
+            if tier > other.TIER or (tier == other.TIER and other is not module):
+                return module.CHECK.severity != "error" or tier > other.TIER
         return False

@@ -32,7 +32,7 @@ class Doctor:
             loss.backward()
             optimizer.step()
 
-    `doctor.loss` belongs after each loss, before or after its backward pass, and once for each micro-batch. Findings are
+    `doctor.loss` belongs after each loss, before or after its backward pass, once for each micro-batch. Findings are
     printed as they become certain, the gravest cause first and one at a time: what a higher cause explains is not said.
     The weights of the run are the same, bit for bit, with and without a doctor.
 
@@ -61,7 +61,7 @@ class Doctor:
         writers: Iterable[Any] = (),
         stream: TextIO | None = None,
     ) -> None:
-        models = [model] if not isinstance(model, (list, tuple)) else list(model)
+        models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
         for one in models:
             if not isinstance(one, nn.Module):
@@ -148,7 +148,7 @@ class Doctor:
         step = record.step
         due = step != self._looked and (step <= 20 or step % 10 == 0)
         self._chronicle.steps()
-        if not (again or due or record.not_finite is not None and not self._diagnosis.findings):
+        if not (again or due or (record.not_finite is not None and not self._diagnosis.findings)):
             return
         self._looked = step
         for finding in self._diagnosis.look():

@@ -93,7 +93,11 @@ def _is_fresh(module: nn.Module, name: str, tensor: torch.Tensor) -> bool | None
     bound = 1 / math.sqrt(fan_in)
     largest = float(values.abs().max())
     moment = float(values.square().mean()) / bound**2  # 1/3 for a uniform distribution
-    return largest <= bound * (1 + 1e-4) and largest > bound * 0.8 and abs(moment - 1 / 3) < 0.3 / math.sqrt(values.numel()) + 0.02
+    return (
+        largest <= bound * (1 + 1e-4)
+        and largest > bound * 0.8
+        and abs(moment - 1 / 3) < 0.3 / math.sqrt(values.numel()) + 0.02
+    )
 
 
 def sensitive(models: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:

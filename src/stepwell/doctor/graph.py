@@ -44,7 +44,8 @@ class Graph:
         self.sizes: tuple[int, ...] | None = None
         self.expanded: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._root(loss)
-        todo, seen = [loss.grad_fn], set()
+        todo: list[Any] = [loss.grad_fn]
+        seen: set[Any] = set()
         while todo and len(seen) < MOST:
             node: Any = todo.pop(0) if len(todo) < 64 else todo.pop()
             if node is None or node in seen:
@@ -64,9 +65,10 @@ class Graph:
     def _root(self, loss: torch.Tensor) -> None:
         node: Any = loss.grad_fn
         name = type(node).__name__
-        self.divided = name in ("DivBackward0", "MulBackward0") and sum(
-            following is not None for following, _ in node.next_functions
-        ) == 1
+        self.divided = (
+            name in ("DivBackward0", "MulBackward0")
+            and sum(following is not None for following, _ in node.next_functions) == 1
+        )
 
     def _loss(self, node: Any, name: str) -> None:
         self.function = _LOSS[name]
@@ -95,7 +97,7 @@ def _plain(node: Any) -> str:
 
 
 def dead_share(relus: list[Any], most: int = 64) -> tuple[float, float] | None:
-    """(share of units that are 0 for the whole batch, that of the worst layer), where the graph still has its results."""
+    """(share of units that are 0 for the whole batch, that of the worst layer), where the graph still has them."""
     shares, weights = [], []
     for node in relus[:most]:
         try:

@@ -27,9 +27,10 @@ class Hooks:
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
 
-    def while_first(self, module: nn.Module, before: Callable[..., None]) -> None:
-        """Until `end_first()`."""
-        self._passing.append(module.register_forward_pre_hook(before))
+    def while_first(self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:
+        """As `around_forward`, until `end_first()`."""
+        self._passing.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        self._passing.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
 
     def on_gradient(self, tensor: torch.Tensor, before: Callable[..., None], after: Callable[..., None]) -> None:
         if tensor.requires_grad and tensor.is_leaf:

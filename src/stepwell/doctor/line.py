@@ -33,10 +33,10 @@ def probe(
 
     def at(multiple: float) -> float:
         with torch.no_grad():
-            for weight, start, end in zip(weights, before, after, strict=True):
-                weight.copy_(start if multiple == 0 else torch.lerp(start, end, multiple) if multiple != 1 else end)
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            for weight, first, last in zip(weights, before, after, strict=True):
+                weight.copy_(first if multiple == 0 else last if multiple == 1 else torch.lerp(first, last, multiple))
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
         losses[multiple] = sum(program.again(loss) for loss, _, program in told)
         return losses[multiple]
 
@@ -62,10 +62,10 @@ def probe(
         return None
     finally:
         with torch.no_grad():
-            for weight, value in zip(weights, after, strict=True):
-                weight.copy_(value)
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            for weight, last in zip(weights, after, strict=True):
+                weight.copy_(last)
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
         torch.set_rng_state(rng)
         _set_device_rng(device_rng)
     return Probe(step, optimizer, losses)

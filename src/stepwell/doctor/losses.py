@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 
 from stepwell.doctor.graph import Graph
@@ -49,6 +48,28 @@ def _call(program: Program | None) -> tuple[str, torch.Tensor, torch.Tensor | No
         if call.name in FUNCTIONS and call.args and isinstance(call.args[0], torch.Tensor):
             target = call.args[1] if len(call.args) > 1 else call.kwargs.get("target")
             return call.name, call.args[0], target if isinstance(target, torch.Tensor) else None
+    return _difference(program)
+
+
+def _difference(program: Program) -> tuple[str, torch.Tensor, torch.Tensor | None] | None:
+    """An error that is written out: (output - y) ** 2, (y - output).abs()."""
+    for index, call in enumerate(program.calls):
+        if call.name not in ("__sub__", "sub", "__rsub__", "rsub") or len(call.args) < 2:
+            continue
+        a, b = call.args[:2]
+        if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+            continue
+        made = [id(one) in program.derived for one in (a, b)]
+        if made == [True, True] or made == [False, False]:
+            continue
+        output, target = (a, b) if made[0] else (b, a)
+        after = {one.name for one in program.calls[index + 1 : index + 4]}
+        if target.requires_grad or target.numel() < 2 or not target.is_floating_point():
+            continue
+        if after & {"pow", "__pow__", "square", "norm"}:
+            return "mse_loss", output, target
+        if after & {"abs", "__abs__"}:
+            return "l1_loss", output, target
     return None
 
 
@@ -85,5 +106,3 @@ def _expanded(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]] | Non
         if n > 1 and shapes == {(n, 1), (n,)} and tuple(call.result.shape) == (n, n):
             return tuple(a.shape), tuple(b.shape)
     return None
-
-

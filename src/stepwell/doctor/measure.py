@@ -51,8 +51,11 @@ class Around:
         self._gradients(last)
 
     def _gradients(self, last: tuple[int, dict[int, torch.Tensor]] | None) -> None:
-        found = [(n, _dense(self.tensors[n].grad)) for n in self.numbers if self.tensors[n].grad is not None]
-        found = [(n, grad) for n, grad in found if grad is not None]
+        found: list[tuple[int, torch.Tensor]] = []
+        for n in self.numbers:
+            dense = _dense(self.tensors[n].grad)
+            if dense is not None:
+                found.append((n, dense))
         if not found:
             self.sample.norm = 0.0
             return

@@ -1,8 +1,8 @@
 """The calls between the first forward pass of a step and its loss, written down so that they can be made again.
 
 A probe asks what the loss of this batch would be with other weights. Nobody hands the doctor a function for that, so
-the doctor writes the calls down: those of the models as whole calls, and the operations on their outputs one by one. Made
-again with other weights, they give the loss of the same batch, whatever the loss function is.
+the doctor writes the calls down: those of the models as whole calls, and the operations on their outputs one by one.
+Made again with other weights, they give the loss of the same batch, whatever the loss function is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 MOST = 4000  # calls of one step that are written down
-_IN_PLACE = frozenset(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "and", "or"))
+_IN_PLACE = frozenset(
+    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "and", "or")
+)
 _BACKWARD = ("backward", "register_hook", "retain_grad", "zero_grad")
 
 
@@ -42,6 +44,7 @@ class Program(TorchFunctionMode):
         self.is_open = True
         self.entered = False
         self.made: set[int] = set()  # ids of tensors that the calls have computed; the calls keep them alive
+        self.derived: set[int] = set()  # of those, the ids that depend on weights
         self.rng = torch.get_rng_state()
         self.device_rng = _device_rng()
 
@@ -85,7 +88,11 @@ class Program(TorchFunctionMode):
             self.is_whole = self.is_open = False
             return
         self.calls.append(call)
-        self.made.update(id(one) for one in pytree.tree_leaves(call.result) if isinstance(one, torch.Tensor))
+        results = [id(one) for one in pytree.tree_leaves(call.result) if isinstance(one, torch.Tensor)]
+        self.made.update(results)
+        given = (one for one in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(one, torch.Tensor))
+        if isinstance(call.run, nn.Module) or any(id(one) in self.derived or one.requires_grad for one in given):
+            self.derived.update(results)
 
     def computes(self, loss: torch.Tensor) -> bool:
         return self.is_whole and id(loss) in self.made
@@ -115,11 +122,8 @@ class Program(TorchFunctionMode):
 
 
 def _autocast() -> tuple[tuple[str, torch.dtype], ...]:
-    found = []
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            found.append((device, torch.get_autocast_dtype(device)))
-    return tuple(found)
+    devices = (device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
+    return tuple((device, torch.get_autocast_dtype(device)) for device in devices)
 
 
 def _device_rng() -> Any:

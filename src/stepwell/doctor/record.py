@@ -46,7 +46,7 @@ class Sample:
     Attributes:
         step: the number of the update, from 1.
         grad: of the gradient that the optimizer used.
-        weight: before the update. update: of the change. unchanged: the share of elements whose nonzero update was lost.
+        weight: before the update. update: of the change. unchanged: the share of elements whose update was lost.
         zero: which gradients were exactly 0. reached: which parameters the loss depended on, where that is known.
         norm: of all gradients together. cosine: of this gradient and that of the sample before, on fixed coordinates.
     """
@@ -214,7 +214,9 @@ class Record:
     reached: list[int] = field(default_factory=list)  # of each parameter: how often a loss depended on it
     graphs: int = 0  # losses whose graph was looked at
     ran: dict[str, str] = field(default_factory=dict)  # module -> "grad" or "no_grad": how it ran in the first steps
-    dead: list[tuple[int, float, float]] = field(default_factory=list)  # (step, share of dead units, of the worst layer)
+    dead: list[tuple[int, float, float]] = field(
+        default_factory=list
+    )  # (step, share of dead units, of the worst layer)
     saturated: list[tuple[int, float]] = field(default_factory=list)
     not_finite: NotFinite | None = None
     half: bool = False  # activations or weights in fp16 without a scaler

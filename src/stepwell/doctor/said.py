@@ -9,7 +9,12 @@ from stepwell.findings import Check, Evidence, Finding, Run, Tensor
 
 
 def said(
-    check: Check, record: Record, seen: str, tensors: Sequence[int] = (), evidence: Sequence[str] = (), instead: str = ""
+    check: Check,
+    record: Record,
+    seen: str,
+    tensors: Sequence[int] = (),
+    evidence: Sequence[str] = (),
+    instead: str = "",
 ) -> Finding:
     """A finding at this step. `tensors`: numbers of parameters; `evidence`: further observations."""
     here = Run(step=record.step)

@@ -19,7 +19,7 @@ def find(optimizers: Sequence[Any]) -> list[tuple[Any, int]]:
     found = []
     for one in gc.get_objects():
         try:
-            if isinstance(one, LRScheduler) and id(getattr(one, "optimizer", None)) in numbers:
+            if issubclass(type(one), LRScheduler) and id(getattr(one, "optimizer", None)) in numbers:
                 found.append((one, numbers[id(one.optimizer)]))
         except ReferenceError:
             continue  # a weak proxy whose object is gone

@@ -6,25 +6,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from stepwell.doctor.doctor import Doctor
-from stepwell.errors import MissingExtra, UsageError
+from stepwell.errors import UsageError
 
 
 def LightningDoctor(**options: Any) -> Any:
     """A callback for `Trainer(callbacks=[...])`. `options` are those of `Doctor`; `monitor` names the logged metric of
     the validation (lower is better), by default "val_loss"."""
-    try:
-        from lightning.pytorch.callbacks import Callback
-    except ImportError:
-        try:
-            from pytorch_lightning.callbacks import Callback
-        except ImportError:
-            raise MissingExtra("LightningDoctor needs lightning: pip install lightning") from None
+    base: Any = _callback()
     monitor = options.pop("monitor", "val_loss")
 
-    class Watching(Callback):  # type: ignore[misc]  # lightning has no types where it is not installed
+    class Watching(base):  # type: ignore[misc]  # a class that is known at run time only
         doctor: Doctor | None = None
 
         def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -49,8 +44,18 @@ def LightningDoctor(**options: Any) -> Any:
     return Watching()
 
 
+def _callback() -> Any:
+    """The base of callbacks of the Lightning that is installed."""
+    for name in ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks"):
+        try:
+            return import_module(name).Callback
+        except ImportError:
+            continue
+    raise UsageError("LightningDoctor needs the package 'lightning', which is not installed: pip install lightning")
+
+
 def watch_trainer(trainer: Any, **options: Any) -> Any:
-    """Adds a doctor to a `transformers.Trainer` before its train(). Returns the callback; its `doctor` has the findings.
+    """Adds a doctor to a `transformers.Trainer` before its train(). Returns the callback, whose `doctor` has findings.
 
     Raises UsageError for an object without compute_loss and add_callback.
     """

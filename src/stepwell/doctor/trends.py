@@ -15,6 +15,9 @@ ADAPTIVE = frozenset(
 
 
 ENORMOUS = 0.4  # of a weight, changed in one of the first updates: healthy runs change at most a fifth
+LARGE = 0.12
+TINY = 1.2e-3  # of a weight, changed in one update
+AGREE = 0.2  # the cosine of two gradients that follow one another
 FAR_GAIN = 0.03  # of the loss of a batch, by the best multiple of an update
 SMALL_GAIN = 0.007  # of the loss of a batch, by one update
 
@@ -98,7 +101,10 @@ def too_high(record: Record, number: int) -> str:
     early, size = early_ratio(record, number), ratio(record, number)
     main, start, now = record.main, start_of(record), now_of(record)
     if early > ENORMOUS and record.updates[number] >= 4 and not now < 0.3 * start:
-        return f"{100 * early:.3g} % of a weight changed in each of the first updates, and the loss went from {start:.3g} to {now:.3g}"
+        return (
+            f"up to {100 * early:.3g} % of a weight changed in one of the first updates, and the loss went from "
+            f"{start:.3g} to {now:.3g}"
+        )
     probes = [one for one in record.probes_of(number) if one.step > 2 or len(record.probes_of(number)) < 3]
     recent = probes[-6:]
     if overshoots(recent) and not math.isnan(size) and not now < 0.3 * start:
@@ -111,9 +117,18 @@ def too_high(record: Record, number: int) -> str:
         )
     bad = record.not_finite
     if bad is not None and bad.origin != "input" and grown(record):
-        return f"the weights grew until they were not finite, at update {bad.step}; {100 * size:.2g} % of a weight changed in one update"
+        return (
+            f"the weights grew until they were not finite, at update {bad.step}; {100 * size:.2g} % of a weight "
+            "changed in one update"
+        )
     if main is None or len(record.series) > 1 or number:
         return ""
+    floor = _marginal(record, main.facts.function) if main.facts is not None else None
+    if early > LARGE and len(main.values) >= 80 and floor is not None and 0.9 * floor < now < 2 * floor:
+        return (
+            f"up to {100 * early:.2g} % of a weight changed in one of the first updates; the loss is {now:.3g} after "
+            f"{len(main.values)} batches, no better than the frequencies of the labels ({floor:.3g})"
+        )
     if size > 0.3 and record.step >= 10 and not now < 0.8 * start:
         return f"{100 * size:.2g} % of a weight changes in one update, and the loss went from {start:.3g} to {now:.3g}"
     return ""
@@ -129,10 +144,18 @@ def too_low(record: Record, number: int) -> str:
     if len(probes) < 3 or rising:
         return ""
     far_gains = [(one.losses[0.0] - one.losses[one.best]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
-    if len(record.series) > 1 or median(far_gains) < FAR_GAIN:
+    needed = FAR_GAIN if median([one.best for one in probes]) < 300 else 0.3 * FAR_GAIN
+    if len(record.series) > 1 or median(far_gains) < needed:
         return ""  # two losses that pull against each other, or a batch that no longer update would help
+    cosines = [
+        one.cosine for one in record.samples_of(number) if one.cosine is not None and one.previous == one.step - 1
+    ]
+    if cosines and median(cosines) < AGREE:
+        return ""  # a longer step would only learn this batch by heart
     gains = [(one.losses[0.0] - one.losses[1.0]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
     far = sum(one.best >= 30 for one in probes)
+    if not ratio(record, number) < TINY:
+        return ""
     if not gains or median(gains) > SMALL_GAIN or far < len(probes) - 1 or now_of(record) < 0.6 * start_of(record):
         return ""
     one = next(one for one in reversed(probes) if one.best >= 30)
@@ -147,11 +170,15 @@ def needs_warmup(record: Record) -> str:
     if not record.attention or "Adam" not in record.optimizers[0] or warms_up(record):
         return ""
     early = [one for one in record.probes_of() if 4 <= one.step <= 20]
-    if len(early) < 4 or not all(one.best <= 3 for one in early) or sum(one.best <= 1 for one in early) < len(early) - 1:
+    if (
+        len(early) < 4
+        or not all(one.best <= 3 for one in early)
+        or sum(one.best <= 1 for one in early) < len(early) - 1
+    ):
         return ""
     return (
-        f"in {sum(one.best <= 1 for one in early)} of the first {len(early)} probes a longer update would not lower the "
-        f"loss of its own batch any more, at the full rate {record.lr[0][0][0]:.3g} from the first update on"
+        f"in {sum(one.best <= 1 for one in early)} of the first {len(early)} probes a longer update would not lower "
+        f"the loss of its batch any more, at the full rate {record.lr[0][0][0]:.3g} from the first update on"
     )
 
 
@@ -166,24 +193,29 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
     samples = [one for one in record.samples_of(0) if any(w is not None for w in one.weight)]
     rate = max(record.lr[0][-1])
     coupled = name in ("SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
-    if rate * decay >= 0.05 and (not coupled or name == "SGD") and len(samples) >= 3:
+    if rate * decay >= 0.05 and decay >= 0.5 and (not coupled or name == "SGD") and len(samples) >= 3:
         return 1.0, 1.0 - min(rate * decay, 1.0), float(decay), rate  # of every weight, in every update
     if len(samples) < 8:
         return None
     shares, shrunk = [], []
     first, recent = samples[0], samples[-6:]
     for n, one in enumerate(record.parameters):
-        if len(one.shape) < 2 or not first.weight[n]:
+        begun = first.weight[n]
+        if len(one.shape) < 2 or not begun:
             continue
         parts = []
         for sample in recent:
             weight, grad, update = sample.weight[n], sample.grad[n], sample.update[n]
             if weight and update:
-                part = decay * weight / (decay * weight + (grad or 0.0)) if coupled else min(rate * decay * weight / update, 1.0)
+                part = (
+                    decay * weight / (decay * weight + (grad or 0.0))
+                    if coupled
+                    else min(rate * decay * weight / update, 1.0)
+                )
                 parts.append(part)
         if parts:
             shares.append(median(parts))
-            shrunk.append((recent[-1].weight[n] or 0.0) / first.weight[n])
+            shrunk.append((recent[-1].weight[n] or 0.0) / begun)
     if not shares:
         return None
     start, now = start_of(record), now_of(record)
@@ -241,7 +273,8 @@ def vanishing(record: Record) -> str:
                 found.append(first / last)
     if len(found) >= 4 and median(found) < 1e-4:
         return (
-            f"relative to the weights the gradients of the first matrices are {median(found):.2g} times those of the last"
+            "relative to the weights the gradients of the first "
+            f"matrices are {median(found):.2g} times those of the last"
         )
     return ""
 
@@ -261,10 +294,15 @@ def unrelated(record: Record) -> str:
     probes = record.probes_of()[-4:]
     if len(probes) > 1 and median([one.best for one in probes]) >= 100:
         return ""  # the updates are too short to learn anything
+    if early_ratio(record) > LARGE:
+        return ""  # the updates are too long to learn anything
     falling = not probes or sum(not one.rises for one in probes) >= 0.5 * len(probes)
     vals = [value for _, value in record.vals]
     if now > 0.93 * floor and now < 1.6 * floor and falling:
-        return f"the loss is {now:.3g} after {len(values)} batches, and predicting the frequencies of the labels gives {floor:.3g}"
+        return (
+            f"the loss is {now:.3g} after {len(values)} batches, and "
+            f"predicting the frequencies of the labels gives {floor:.3g}"
+        )
     if len(vals) >= 3 and min(vals) > 0.97 * floor and vals[-1] > 1.02 * vals[0] and now < 0.9 * floor:
         return (
             f"the best validation is {min(vals):.3g}, and predicting the frequencies of the labels gives {floor:.3g}: "

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stepwell.doctor import batches, losses, schedulers
-from stepwell.doctor.first import parameters, sensitive
+from stepwell.doctor.first import SENSITIVE, parameters, sensitive
 from stepwell.doctor.graph import Graph, dead_share
 from stepwell.doctor.hooks import FIRST, Hooks, Staleness
 from stepwell.doctor.line import MOST_BYTES, probe
@@ -36,9 +36,10 @@ class Watch:
         self.sensitive = sensitive(self.models)
         self.record.sensitive = tuple(name for name, _ in self.sensitive)
         names = [type(module).__name__ for model in self.models for module in model.modules()]
-        self.record.attention = any(
-            "Attention" in name or "Transformer" in name for name in names
-        ) or sum("LayerNorm" in name or "RMSNorm" in name for name in names) > 2
+        self.record.attention = (
+            any("Attention" in name or "Transformer" in name for name in names)
+            or sum("LayerNorm" in name or "RMSNorm" in name for name in names) > 2
+        )
         self.record.recurrent = any(name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell") for name in names)
         self.coordinates = Coordinates(self.tensors)
         self.hooks = Hooks()
@@ -59,7 +60,9 @@ class Watch:
         self.schedulers: list[tuple[Any, int]] = []
         self.compiled = any(hasattr(module, "_orig_mod") for model in self.models for module in model.modules())
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
-        self.outermost: set[int] = set()
+        self.outermost: set[int] = set()  # ids of modules that are called by no other module
+        self.first = True
+        self.begun = False  # a forward pass has begun a new batch
         for optimizer in self.optimizers:
             self._adopt(optimizer)
         self._hook()
@@ -68,18 +71,17 @@ class Watch:
 
     def _hook(self) -> None:
         self.hooks.around_steps(self.before_step, self.after_step)
-        for model in self.models:
-            self.hooks.around_forward(model, self.before_forward, self.after_forward)
-            for name, module in model.named_modules():
-                if any(True for _ in module.parameters(recurse=False)):
-                    self.hooks.while_first(module, self._ran(name))
+        self.module_names = {id(module): name for model in self.models for name, module in model.named_modules()}
+        for module in {id(m): m for model in self.models for m in model.modules()}.values():
+            self.hooks.while_first(module, self.before_forward, self.after_forward)
 
-    def _ran(self, name: str) -> Any:
-        def ran(module: nn.Module, args: Any) -> None:
-            if not self.busy and self.record.ran.get(name) != "grad":
-                self.record.ran[name] = "grad" if torch.is_grad_enabled() else "no_grad"
-
-        return ran
+    def _end_first(self) -> None:
+        """From now on only the modules that a script calls by itself are watched: the models, or parts of them."""
+        self.hooks.end_first()
+        modules = {id(module): module for model in self.models for module in model.modules()}
+        for key in self.outermost or {id(model) for model in self.models}:
+            self.hooks.around_forward(modules[key], self.before_forward, self.after_forward)
+        self.first = False
 
     def _adopt(self, optimizer: Any) -> int:
         """A number for an optimizer."""
@@ -113,13 +115,20 @@ class Watch:
         if self.busy:
             return
         self.depth += 1
+        if self.first:
+            name = self.module_names.get(id(module), "")
+            if self.record.ran.get(name) != "grad":
+                self.record.ran[name] = "grad" if torch.is_grad_enabled() else "no_grad"
         if self.depth > 1:
             return
+        self.outermost.add(id(module))
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            self.forward_mode = module.training
+            self.forward_mode = module.training or bool(self.forward_mode)
             self.eval_parts = self._in_eval() if self._samples or not module.training else False
-            self.last_input = batches.first_tensor(args, kwargs)
-            self.last_call = (module, args, kwargs)
+            if not self.begun:
+                self.begun = True
+                self.last_input = batches.first_tensor(args, kwargs)
+                self.last_call = (module, args, kwargs)
             if self.program is not None:
                 self.program.pause()
             elif self._samples and not self.compiled:
@@ -129,9 +138,10 @@ class Watch:
         else:
             if self.program is not None:
                 self.program.pause()
-            if module.training and self.sensitive:
+            inside = any(one.training for one in module.modules() if isinstance(one, SENSITIVE))
+            if inside:
                 self.blind += 1
-            elif self.sensitive:
+            elif self.sensitive and not module.training:
                 self.blind_eval += 1
 
     def after_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -180,7 +190,7 @@ class Watch:
         if loss.requires_grad and loss.grad_fn is not None:
             if self._samples:
                 reached = self._graph(loss, series)
-            if self.record.step < EARLY and not (loss.grad_fn is None):
+            if self.record.step < EARLY and loss.grad_fn is not None:
                 loss.register_hook(self._root)
         if not loss.requires_grad or (self._samples and not reached):
             self.record.detached += 1
@@ -189,7 +199,7 @@ class Watch:
         self.told.append((loss, value, self.program, reached))
         if not math.isfinite(value) and self.record.not_finite is None:
             self._hunt(series)
-        self.program = None
+        self.program, self.begun = None, False
         if len(self.told) > 64:
             self.told = self.told[-64:]
 
@@ -295,8 +305,8 @@ class Watch:
             self._is_cleared(number, own, sampled)
         if self.probes and step in PROBES and self.bytes <= MOST_BYTES and self._told_for(own):
             self.before[number] = [self.tensors[n].detach().clone() for n in own]
-        if step == FIRST + 1 and number == 0:
-            self.hooks.end_first()
+        if self.first and step == FIRST + 1 and number == 0 and not self.depth:
+            self._end_first()
 
     def _is_cleared(self, number: int, own: list[int], sampled: Around) -> None:
         """Whether backward passes came, and their gradients are gone."""

@@ -35,4 +35,11 @@ def find(record: Record) -> Finding | None:
         return None
     if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or len(record.series[0].values) < number * len(counts):
         return None
-    return said(CHECK, record, f"{number} backward passes are summed for each update, each with the gradient of a whole loss: the sum is {number} times the mean")
+    return said(
+        CHECK,
+        record,
+        (
+            f"{number} backward passes are summed for each update, each with the "
+            f"gradient of a whole loss: the sum is {number} times the mean"
+        ),
+    )

@@ -31,11 +31,32 @@ def find(record: Record) -> Finding | None:
     large = [n for n in matrices if (record.parameters[n].scale or 0) > 4]
     if large and len(large) >= 0.5 * len(matrices):
         most = max(record.parameters[n].scale or 0 for n in large)
-        return said(CHECK, record, f"{len(large)} of {len(matrices)} weight matrices begin {most:.3g}/sqrt(fan-in) large (usual: 0.5 to 1.5)", large)
+        return said(
+            CHECK,
+            record,
+            f"{len(large)} of {len(matrices)} weight matrices begin {most:.3g}/sqrt(fan-in) large (usual: 0.5 to 1.5)",
+            large,
+        )
     huge = [n for n in matrices if (record.parameters[n].scale or 0) > 15]
     if huge:
-        return said(CHECK, record, f"{record.names(huge)} begins {record.parameters[huge[0]].scale:.3g}/sqrt(fan-in) large (usual: 0.5 to 1.5)", huge)
+        return said(
+            CHECK,
+            record,
+            (
+                f"{record.names(huge)} begins "
+                f"{record.parameters[huge[0]].scale:.3g}/sqrt(fan-in) "
+                "large (usual: 0.5 to 1.5)"
+            ),
+            huge,
+        )
     alike = [n for n in matrices if record.parameters[n].constant]
-    if len(alike) >= 2 and len(alike) >= 0.5 * len(matrices) or len(alike) == len(matrices) == 1 and record.parameters[alike[0]].kind != "Linear":
-        return said(CHECK, record, f"{len(alike)} of {len(matrices)} weight matrices begin with all values alike: their units stay alike", alike)
+    if (len(alike) >= 2 and len(alike) >= 0.5 * len(matrices)) or (
+        len(alike) == len(matrices) == 1 and record.parameters[alike[0]].kind != "Linear"
+    ):
+        return said(
+            CHECK,
+            record,
+            f"{len(alike)} of {len(matrices)} weight matrices begin with all values alike: their units stay alike",
+            alike,
+        )
     return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.record import median
-from stepwell.doctor.record import Record
+from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
 from stepwell.findings import Check, Finding
 
@@ -28,9 +27,20 @@ HOLDS = 1
 
 def find(record: Record) -> Finding | None:
     sizes = [float(one.size) for one in record.batches if one.size]
-    if len(sizes) < 10 or median(sizes) > 4 or record.series and record.backwards and median([float(b) for b in record.backwards]) > 2:
+    if (
+        len(sizes) < 10
+        or median(sizes) > 4
+        or (record.series and record.backwards and median([float(b) for b in record.backwards]) > 2)
+    ):
         return None
     cosines = [one.cosine for one in record.samples if one.cosine is not None and one.previous == one.step - 1]
     if len(cosines) < 8 or median(cosines) > 0.5:
         return None
-    return said(CHECK, record, f"a batch has {median(sizes):.0f} examples, and the gradients of two batches that follow one another have a cosine of {median(cosines):.2f}")
+    return said(
+        CHECK,
+        record,
+        (
+            f"a batch has {median(sizes):.0f} examples, and the gradients of two "
+            f"batches that follow one another have a cosine of {median(cosines):.2f}"
+        ),
+    )

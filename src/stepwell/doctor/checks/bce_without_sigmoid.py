@@ -29,8 +29,27 @@ def find(record: Record) -> Finding | None:
         facts = one.facts
         if facts is None:
             continue
-        if facts.function == "binary_cross_entropy" and facts.before in ("clamp", "relu", "addmm", "linear", "hardtanh", "clamp_min", "abs", "tanh"):
-            return said(CHECK, record, f"the input of binary_cross_entropy comes from {facts.before}, and not from a sigmoid")
+        if facts.function == "binary_cross_entropy" and facts.before in (
+            "clamp",
+            "relu",
+            "addmm",
+            "linear",
+            "hardtanh",
+            "clamp_min",
+            "abs",
+            "tanh",
+        ):
+            return said(
+                CHECK, record, f"the input of binary_cross_entropy comes from {facts.before}, and not from a sigmoid"
+            )
         if facts.function == "binary_cross_entropy_with_logits" and facts.before in ("sigmoid", "softmax"):
-            return said(CHECK, record, f"the input of binary_cross_entropy_with_logits is the output of {facts.before}: sigmoid is applied twice", instead="give the loss the raw output")
+            return said(
+                CHECK,
+                record,
+                (
+                    "the input of binary_cross_entropy_with_logits is the "
+                    f"output of {facts.before}: sigmoid is applied twice"
+                ),
+                instead="give the loss the raw output",
+            )
     return None

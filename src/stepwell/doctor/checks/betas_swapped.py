@@ -29,6 +29,13 @@ def find(record: Record) -> Finding | None:
     for number, groups in enumerate(record.groups):
         betas = groups[0].get("betas") if groups else None
         name = record.optimizers[number]
-        if isinstance(betas, tuple) and len(betas) == 2 and "Adam" in name and betas[0] > betas[1] and betas[0] >= 0.98 and betas[1] < 0.98:
+        if (
+            isinstance(betas, tuple)
+            and len(betas) == 2
+            and "Adam" in name
+            and betas[0] > betas[1]
+            and betas[0] >= 0.98
+            and betas[1] < 0.98
+        ):
             return said(CHECK, record, f"{name} has betas={betas}", instead=f"set betas=({betas[1]}, {betas[0]})")
     return None

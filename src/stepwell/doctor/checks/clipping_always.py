@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import ADAPTIVE
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import ADAPTIVE
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -15,7 +15,7 @@ CHECK = Check(
     looks_for="every gradient is clipped, to a small fraction of its size",
     why="the threshold sets the length of all steps: with SGD the learning rate is multiplied by a number "
     "that nobody chose",
-    instead="set the threshold near the 90th percentile of recent norms, or use clip=\"auto\" of stepwell.Step",
+    instead='set the threshold near the 90th percentile of recent norms, or use clip="auto" of stepwell.Step',
     silent_when="the norms differ, or the optimizer does not mind the scale of gradients and is not slowed",
     example_bad="clip_grad_norm_(parameters, 1e-3)",
     example_good="clip_grad_norm_(parameters, 1.0), where norms are 0.3 to 2",
@@ -34,4 +34,11 @@ def find(record: Record) -> Finding | None:
     clipped = sum(abs(norm - top) < 2e-3 * top for norm in norms) / len(norms)
     if clipped < 0.9:
         return None
-    return said(CHECK, record, f"{100 * clipped:.0f} % of the last {len(norms)} gradients that were looked at have the norm {top:.3g}: each of them is clipped")
+    return said(
+        CHECK,
+        record,
+        (
+            f"{100 * clipped:.0f} % of the last {len(norms)} gradients that were "
+            f"looked at have the norm {top:.3g}: each of them is clipped"
+        ),
+    )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.record import median
-from stepwell.doctor.trends import entropy
-from stepwell.doctor.record import Record
+from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import entropy
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -42,7 +41,14 @@ def find(record: Record) -> Finding | None:
         inside = median([entropy(one.labels or {}) for one in labeled])
         if inside < 0.6 * entropy(whole):
             kinds = median([float(len(one.labels or {})) for one in labeled])
-            return said(CHECK, record, f"a batch has {kinds:.0f} of the {len(whole)} labels (entropy {inside:.2f} of {entropy(whole):.2f}): the data are sorted")
+            return said(
+                CHECK,
+                record,
+                (
+                    f"a batch has {kinds:.0f} of the {len(whole)} labels (entropy "
+                    f"{inside:.2f} of {entropy(whole):.2f}): the data are sorted"
+                ),
+            )
         return None
     means = [one.target_mean for one in seen if one.target_mean is not None and one.target_std is not None]
     stds = [one.target_std for one in seen if one.target_std is not None]
@@ -52,5 +58,12 @@ def find(record: Record) -> Finding | None:
     between = (sum((one - middle) ** 2 for one in means) / len(means)) ** 0.5
     within = median(stds)
     if within > 0 and between > 1.2 * within and all(one.size == seen[0].size for one in seen[:-1]):
-        return said(CHECK, record, f"the means of the targets differ by {between:.3g} between batches, and targets by {within:.3g} within one: the data are sorted")
+        return said(
+            CHECK,
+            record,
+            (
+                f"the means of the targets differ by {between:.3g} between batches, "
+                f"and targets by {within:.3g} within one: the data are sorted"
+            ),
+        )
     return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.record import median
-from stepwell.doctor.record import Record
+from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
 from stepwell.findings import Check, Finding
 
@@ -31,5 +30,12 @@ def find(record: Record) -> Finding | None:
         return None
     share, worst = median([one[1] for one in seen]), median([one[2] for one in seen])
     if share > 0.7 or worst > 0.95:
-        return said(CHECK, record, f"{100 * share:.0f} % of the rectified units are 0 for a whole batch ({100 * worst:.0f} % in the worst layer)")
+        return said(
+            CHECK,
+            record,
+            (
+                f"{100 * share:.0f} % of the rectified units are 0 for a "
+                f"whole batch ({100 * worst:.0f} % in the worst layer)"
+            ),
+        )
     return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import diverged
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import diverged
 from stepwell.findings import Check, Finding
 
 CHECK = Check(

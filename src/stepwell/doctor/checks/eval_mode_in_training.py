@@ -28,4 +28,12 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     if record.eval_in_training < 3:
         return None
-    return said(CHECK, record, f"{record.eval_in_training} losses in a row come from a model in eval mode; {len(record.sensitive)} of its modules act differently in training ({', '.join(record.sensitive[:3])})")
+    return said(
+        CHECK,
+        record,
+        (
+            f"{record.eval_in_training} losses in a row come from a model in eval mode; "
+            f"{len(record.sensitive)} of its modules act differently in training "
+            f"({', '.join(record.sensitive[:3])})"
+        ),
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import exploding
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import exploding
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -12,8 +12,7 @@ CHECK = Check(
     name="exploding-gradients",
     severity="error",
     certainty="certain",
-    looks_for="gradients grow without bound, or differ by orders of magnitude between layers, the first ones "
-    "largest",
+    looks_for="gradients grow without bound, or differ by orders of magnitude between layers, the first ones largest",
     why="one such gradient throws the weights far away, and the loss becomes NaN",
     instead="clip the gradient norm near its usual value, and look at the initialization, normalization layers "
     "and residual connections",
@@ -23,7 +22,7 @@ CHECK = Check(
     reference="https://arxiv.org/abs/1211.5063",
 )
 TIER = 2
-EARLIEST = 2
+EARLIEST = 4
 HOLDS = 1
 
 

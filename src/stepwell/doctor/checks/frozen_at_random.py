@@ -12,8 +12,7 @@ CHECK = Check(
     severity="warning",
     certainty="certain",
     looks_for="parameters with fresh random values are frozen (requires_grad=False)",
-    why="a random layer that never learns distorts what the others see; pretrained layers are frozen, new "
-    "ones are not",
+    why="a random layer that never learns distorts what the others see; pretrained layers are frozen, new ones are not",
     instead="set requires_grad=True for these parameters, unless random features are meant",
     silent_when="the values do not look like those of an initialization (pretrained, loaded), or the frozen "
     "parameters are in no optimizer",

@@ -12,8 +12,7 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="modules run in the forward pass, and the loss does not depend on their parameters",
-    why="detach(), no_grad() or .data inside the model cuts the graph: everything before the cut gets no "
-    "gradient",
+    why="detach(), no_grad() or .data inside the model cuts the graph: everything before the cut gets no gradient",
     instead="remove the detach() or torch.no_grad() between these modules and the loss; freeze modules by "
     "requires_grad_(False) where that is meant",
     silent_when="the parameters are frozen, or another loss depends on them",
@@ -36,7 +35,11 @@ def find(record: Record) -> Finding | None:
     ]  # fmt: skip
     if not cut or len(cut) == len(record.parameters):
         return None
-    how = "under torch.no_grad()" if all(record.ran.get(_module(record.parameters[n].module)) == "no_grad" for n in cut) else "and their output is detached"
+    how = (
+        "under torch.no_grad()"
+        if all(record.ran.get(_module(record.parameters[n].module)) == "no_grad" for n in cut)
+        else "and their output is detached"
+    )
     return said(CHECK, record, f"the modules of {record.names(cut)} run {how}: the loss does not depend on them", cut)
 
 

@@ -28,8 +28,19 @@ def find(record: Record) -> Finding | None:
     if not record.half or record.scaled:
         return None
     if record.not_finite is not None and record.not_finite.origin != "input":
-        return said(CHECK, record, f"values are computed in fp16 without a scaler, and at update {record.not_finite.step} the first one is not finite ({record.not_finite.origin} {record.not_finite.where})")
-    zero = [one for one in record.samples if (some := [g for g in one.grad if g is not None]) and sum(g == 0.0 for g in some) > 0.5 * len(some)]
+        return said(
+            CHECK,
+            record,
+            (
+                f"values are computed in fp16 without a scaler, and at update {record.not_finite.step} "
+                f"the first one is not finite ({record.not_finite.origin} {record.not_finite.where})"
+            ),
+        )
+    zero = [
+        one
+        for one in record.samples
+        if (some := [g for g in one.grad if g is not None]) and sum(g == 0.0 for g in some) > 0.5 * len(some)
+    ]
     if len(zero) >= 5:
         return said(CHECK, record, "values are computed in fp16 without a scaler, and most gradients are exactly 0")
     return None

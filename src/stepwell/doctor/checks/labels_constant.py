@@ -32,8 +32,17 @@ def find(record: Record) -> Finding | None:
         return None
     kinds = {label for one in seen if one.labels is not None for label in one.labels}
     if all(one.labels is not None for one in seen) and len(kinds) == 1 and len(record.series) == 1:
-        return said(CHECK, record, f"all {sum(one.target_size for one in seen)} labels of {len(seen)} batches are {next(iter(kinds))}")
+        return said(
+            CHECK,
+            record,
+            f"all {sum(one.target_size for one in seen)} labels of {len(seen)} batches are {next(iter(kinds))}",
+        )
     means = [one.target_mean for one in seen if one.target_mean is not None]
-    if len(means) == len(seen) and all((one.target_std or 0) < 1e-7 for one in seen) and max(means) - min(means) < 1e-7 and len(record.series) == 1:
+    if (
+        len(means) == len(seen)
+        and all((one.target_std or 0) < 1e-7 for one in seen)
+        and max(means) - min(means) < 1e-7
+        and len(record.series) == 1
+    ):
         return said(CHECK, record, f"all targets of {len(seen)} batches are {means[0]:.6g}")
     return None

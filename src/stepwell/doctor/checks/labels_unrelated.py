@@ -1,10 +1,10 @@
-"""The loss stays at what the frequency of the labels alone allows, although each update lowers the loss of its own batch."""
+"""Labels that do not belong to their inputs: the loss stays at what the frequencies of the labels allow."""
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import unrelated
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import unrelated
 from stepwell.findings import Check, Finding
 
 CHECK = Check(

@@ -30,5 +30,9 @@ def find(record: Record) -> Finding | None:
         for row in rates[:60]:
             still = still + 1 if max(row) == 0 else 0
             if still >= 20:
-                return said(CHECK, record, f"the learning rate of {record.optimizers[number]} was 0 for the first {still} updates and more")
+                return said(
+                    CHECK,
+                    record,
+                    f"the learning rate of {record.optimizers[number]} was 0 for the first {still} updates and more",
+                )
     return None

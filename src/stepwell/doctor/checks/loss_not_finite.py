@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import grown
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import grown
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,11 +33,33 @@ def find(record: Record) -> Finding | None:
         return None
     operations = f" The graph of the loss contains {', '.join(bad.hard)}." if bad.hard else ""
     if bad.origin == "gradient":
-        return said(CHECK, record, f"at update {bad.step} the loss is finite and its gradient is not (first in {bad.where}).{operations}")
+        return said(
+            CHECK,
+            record,
+            f"at update {bad.step} the loss is finite and its gradient is not (first in {bad.where}).{operations}",
+        )
     if bad.origin == "loss":
-        return said(CHECK, record, f"at update {bad.step} inputs, weights and outputs are finite and the loss is not: the loss function makes it so.{operations}")
+        return said(
+            CHECK,
+            record,
+            (
+                f"at update {bad.step} inputs, weights and outputs are finite and "
+                f"the loss is not: the loss function makes it so.{operations}"
+            ),
+        )
     if bad.origin == "weight" and bad.hard:
-        return said(CHECK, record, f"at update {bad.step} the weight {bad.where} is not finite, after finite losses: a gradient was not.{operations}")
+        return said(
+            CHECK,
+            record,
+            (
+                f"at update {bad.step} the weight {bad.where} is not finite, "
+                f"after finite losses: a gradient was not.{operations}"
+            ),
+        )
     if bad.origin == "module":
-        return said(CHECK, record, f"at update {bad.step} the first output that is not finite is that of {bad.where}.{operations}")
+        return said(
+            CHECK,
+            record,
+            f"at update {bad.step} the first output that is not finite is that of {bad.where}.{operations}",
+        )
     return None

@@ -13,8 +13,7 @@ CHECK = Check(
     certainty="certain",
     looks_for="the loss depends on no parameter of the model",
     why="backward() computes nothing for the model: the weights do not move",
-    instead="call backward() on the loss itself: not on loss.item(), loss.detach(), or a new tensor made from the "
-    "loss",
+    instead="call backward() on the loss itself: not on loss.item(), loss.detach(), or a new tensor made from the loss",
     silent_when="the graph was freed before the doctor saw the loss",
     example_bad="loss = torch.tensor(loss.item(), requires_grad=True); loss.backward()",
     example_good="loss = criterion(model(x), y); loss.backward()",
@@ -27,7 +26,9 @@ HOLDS = 1
 
 def find(record: Record) -> Finding | None:
     if record.detached >= 2:
-        return said(CHECK, record, f"{record.detached} losses in a row depend on no parameter of the model: their graph is cut")
+        return said(
+            CHECK, record, f"{record.detached} losses in a row depend on no parameter of the model: their graph is cut"
+        )
     empty = [one for one in record.samples if all(value is None for value in one.grad)]
     if record.step >= 3 and len(empty) >= 3 and len(empty) == len(record.samples) and record.cleared == 0:
         return said(

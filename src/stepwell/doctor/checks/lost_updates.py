@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.record import median
-from stepwell.doctor.record import Record
+from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
 from stepwell.findings import Check, Finding
 
@@ -15,7 +14,7 @@ CHECK = Check(
     looks_for="weights in a narrow format are not changed by most of their updates",
     why="an update below half a unit of the last place is rounded away: bf16 keeps 8 bits, so that updates "
     "below 0.4 % of a weight are lost",
-    instead="keep fp32 weights (autocast computes in bf16 all the same), or use weights=\"split\", stochastic "
+    instead='keep fp32 weights (autocast computes in bf16 all the same), or use weights="split", stochastic '
     "rounding or a higher rate",
     silent_when="weights are fp32, or gradients are 0",
     example_bad="model.bfloat16(); AdamW(model.parameters(), lr=1e-5)",
@@ -28,7 +27,11 @@ HOLDS = 1
 
 
 def find(record: Record) -> Finding | None:
-    narrow = [n for n, one in enumerate(record.parameters) if str(one.dtype) in ("torch.bfloat16", "torch.float16") and one.trainable]
+    narrow = [
+        n
+        for n, one in enumerate(record.parameters)
+        if str(one.dtype) in ("torch.bfloat16", "torch.float16") and one.trainable
+    ]
     recent = [one for one in record.samples if any(one.unchanged[n] is not None for n in narrow)][-10:]
     if not narrow or len(recent) < 8:
         return None
@@ -36,4 +39,11 @@ def find(record: Record) -> Finding | None:
     lost = sum(share > 0.5 for share in shares)
     if not shares or lost < 0.5 * len(shares):
         return None
-    return said(CHECK, record, f"in {lost} of {len(shares)} tensors more than half of the elements ({100 * median(shares):.0f} % in the median) do not change in an update")
+    return said(
+        CHECK,
+        record,
+        (
+            f"in {lost} of {len(shares)} tensors more than half of the elements "
+            f"({100 * median(shares):.0f} % in the median) do not change in an update"
+        ),
+    )

@@ -32,5 +32,13 @@ def find(record: Record) -> Finding | None:
         betas = groups[0].get("betas")
         momentum = groups[0].get("momentum", betas[0] if isinstance(betas, tuple) and betas else 0)
         if isinstance(momentum, float) and momentum >= 0.995:
-            return said(CHECK, record, f"{record.optimizers[number]} averages gradients with {momentum}: over {1 / (1 - min(momentum, 0.99999)):.0f} updates")
+            return said(
+                CHECK,
+                record,
+                (
+                    f"{record.optimizers[number]} averages gradients with "
+                    f"{momentum}: over {1 / (1 - min(momentum, 0.99999)):.0f} "
+                    "updates"
+                ),
+            )
     return None

@@ -12,8 +12,7 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="nll_loss is given values that are not log-probabilities",
-    why="nll_loss only picks a value: without log_softmax it rewards making the right value large without "
-    "bound",
+    why="nll_loss only picks a value: without log_softmax it rewards making the right value large without bound",
     instead="use cross_entropy on logits, or apply log_softmax before nll_loss",
     silent_when="the rows of the input are normalized (their logsumexp is 0)",
     example_bad="F.nll_loss(model(x), y)  # logits",
@@ -31,5 +30,12 @@ def find(record: Record) -> Finding | None:
         if facts is None or facts.function != "nll_loss" or facts.before.startswith("log_softmax"):
             continue
         if facts.logsumexp is not None and facts.logsumexp > 0.02:
-            return said(CHECK, record, f"the input of nll_loss comes from {facts.before or 'elsewhere'}, and its rows have logsumexp up to {facts.logsumexp:.3g} instead of 0")
+            return said(
+                CHECK,
+                record,
+                (
+                    f"the input of nll_loss comes from {facts.before or 'elsewhere'}, and "
+                    f"its rows have logsumexp up to {facts.logsumexp:.3g} instead of 0"
+                ),
+            )
     return None

@@ -27,5 +27,7 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     bad = record.not_finite
     if bad is not None and bad.origin == "input":
-        return said(CHECK, record, f"the input of the batch at update {bad.step} contains NaN or infinity, and so does its loss")
+        return said(
+            CHECK, record, f"the input of the batch at update {bad.step} contains NaN or infinity, and so does its loss"
+        )
     return None

@@ -28,4 +28,8 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     if record.remade < 3:
         return None
-    return said(CHECK, record, f"{record.remade} times in {record.step} updates a new {record.optimizers[0]} took the place of the one before")
+    return said(
+        CHECK,
+        record,
+        f"{record.remade} times in {record.step} updates a new {record.optimizers[0]} took the place of the one before",
+    )

@@ -15,8 +15,7 @@ CHECK = Check(
     certainty="certain",
     looks_for="the metric of the validation gets worse while the training loss falls",
     why="the model learns the training data by heart",
-    instead="stop at the best validation, use more data, augmentation, dropout or weight decay, or a smaller "
-    "model",
+    instead="stop at the best validation, use more data, augmentation, dropout or weight decay, or a smaller model",
     silent_when="the validation is within its noise of the best value",
     example_bad="validation 0.40, 0.35, 0.38, 0.45, 0.52 while the training loss falls to 0.01",
     example_good="validation 0.40, 0.35, 0.33, 0.33, 0.34",
@@ -41,4 +40,12 @@ def find(record: Record) -> Finding | None:
     half = smooth[len(smooth) * at // len(vals)] if smooth else 0.0
     if rising < 0.6 or not smooth or smooth[-1] > 0.95 * half:
         return None
-    return said(CHECK, record, f"the validation was best ({best:.4g}) at evaluation {at + 1} and is {vals[-1]:.4g} now, while the training loss fell from {half:.3g} to {smooth[-1]:.3g}")
+    return said(
+        CHECK,
+        record,
+        (
+            f"the validation was best ({best:.4g}) at evaluation {at + 1} and is "
+            f"{vals[-1]:.4g} now, while the training loss fell from {half:.3g} to "
+            f"{smooth[-1]:.3g}"
+        ),
+    )

@@ -38,7 +38,15 @@ def find(record: Record) -> Finding | None:
         return None
     if record.step < 60 and not record.ended and any(_has_sisters(record, n) for n in unused):
         return None  # experts and branches have their turn later
-    return said(CHECK, record, f"no loss of {record.graphs} depends on {record.names(unused)}: the forward pass does not use {'it' if len(unused) == 1 else 'them'}", unused)
+    return said(
+        CHECK,
+        record,
+        (
+            f"no loss of {record.graphs} depends on {record.names(unused)}: the "
+            f"forward pass does not use {'it' if len(unused) == 1 else 'them'}"
+        ),
+        unused,
+    )
 
 
 def _has_sisters(record: Record, number: int) -> bool:
@@ -49,6 +57,11 @@ def _has_sisters(record: Record, number: int) -> bool:
         stem = parts[:place]
         for other, one in enumerate(record.parameters):
             theirs = one.module.split(".")
-            if theirs[:place] == stem and len(theirs) > place and theirs[place] != parts[place] and record.reached[other]:
+            if (
+                theirs[:place] == stem
+                and len(theirs) > place
+                and theirs[place] != parts[place]
+                and record.reached[other]
+            ):
                 return True
     return False

@@ -28,4 +28,6 @@ def find(record: Record) -> Finding | None:
     early = [one for one in record.schedules if one.before_first_step]
     if not early:
         return None
-    return said(CHECK, record, f"{early[0].kind} was stepped before the first update of {record.optimizers[early[0].optimizer]}")
+    return said(
+        CHECK, record, f"{early[0].kind} was stepped before the first update of {record.optimizers[early[0].optimizer]}"
+    )

@@ -31,6 +31,14 @@ def find(record: Record) -> Finding | None:
     groups = record.groups[still[0].optimizer]
     low = bool(groups) and groups[0].get("lr", 0) < 0.5 * groups[0].get("initial_lr", 0)  # a warmup that stands still
     per_update = still[0].kind in ("OneCycleLR", "CyclicLR") or low
-    if not (record.ended and record.step >= 20 or record.step >= (20 if per_update else 400)):
+    if not ((record.ended and record.step >= 20) or record.step >= (20 if per_update else 400)):
         return None
-    return said(CHECK, record, f"{still[0].kind} is attached to {record.optimizers[still[0].optimizer]}, and was not stepped once in {record.step} updates")
+    return said(
+        CHECK,
+        record,
+        (
+            f"{still[0].kind} is attached to "
+            f"{record.optimizers[still[0].optimizer]}, and was not stepped "
+            f"once in {record.step} updates"
+        ),
+    )

@@ -28,17 +28,57 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     for one in record.schedules:
         updates = record.updates[one.optimizer]
-        if one.calls < 0.8 * updates or updates < 20 or one.kind in ("CyclicLR", "CosineAnnealingWarmRestarts", "ReduceLROnPlateau", "LambdaLR"):
+        if (
+            one.calls < 0.8 * updates
+            or updates < 20
+            or one.kind in ("CyclicLR", "CosineAnnealingWarmRestarts", "ReduceLROnPlateau", "LambdaLR")
+        ):
             continue
         rates = [max(row) for row in record.lr[one.optimizer]]
         top, now = max(rates), rates[-1]
-        if one.kind == "CosineAnnealingLR" and one.horizon and one.calls > 1.5 * one.horizon and updates > one.horizon + 10:
-            return said(CHECK, record, f"CosineAnnealingLR has T_max={one.horizon} and was stepped {one.calls} times in {updates} updates: the rate goes up again")
-        small = one.horizon is not None and one.horizon <= 30 and one.kind in ("StepLR", "MultiStepLR") or one.kind == "ExponentialLR"
+        if (
+            one.kind == "CosineAnnealingLR"
+            and one.horizon
+            and one.calls > 1.5 * one.horizon
+            and updates > one.horizon + 10
+        ):
+            return said(
+                CHECK,
+                record,
+                (
+                    f"CosineAnnealingLR has T_max={one.horizon} and was stepped "
+                    f"{one.calls} times in {updates} updates: the rate goes up again"
+                ),
+            )
+        small = (
+            one.horizon is not None and one.horizon <= 30 and one.kind in ("StepLR", "MultiStepLR")
+        ) or one.kind == "ExponentialLR"
         if small and now < 0.02 * top and one.calls > 2 * (one.horizon or 1):
             horizon = f" (a step for every {one.horizon})" if one.horizon else ""
-            return said(CHECK, record, f"{one.kind}{horizon} was stepped at each of {updates} updates, and the rate has fallen from {top:.3g} to {now:.3g}")
+            return said(
+                CHECK,
+                record,
+                (
+                    f"{one.kind}{horizon} was stepped at each of {updates} "
+                    f"updates, and the rate has fallen from {top:.3g} to {now:.3g}"
+                ),
+            )
+        over = one.kind in ("LinearLR", "PolynomialLR") and one.horizon is not None and one.calls > 2 * one.horizon
+        if over and rates[0] == top and now < 0.6 * top:
+            return said(
+                CHECK,
+                record,
+                f"{one.kind} was stepped at each of {updates} updates and was over after {one.horizon} of them: the rate "
+                f"has fallen from {top:.3g} to {now:.3g}",
+            )
         idle = sum(rate < 1e-4 * top for rate in rates[-30:])
         if now < 1e-4 * top and idle >= 20:
-            return said(CHECK, record, f"{one.kind} was stepped at each of {updates} updates, and the rate has fallen from {top:.3g} to {now:.3g}: training stands still")
+            return said(
+                CHECK,
+                record,
+                (
+                    f"{one.kind} was stepped at each of {updates} updates, and the rate "
+                    f"has fallen from {top:.3g} to {now:.3g}: training stands still"
+                ),
+            )
     return None

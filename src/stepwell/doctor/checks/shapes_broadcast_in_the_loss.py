@@ -29,6 +29,8 @@ def find(record: Record) -> Finding | None:
         facts = one.facts
         if facts is not None and facts.broadcast is not None:
             a, b = facts.broadcast
-            if a != b and len(a) != len(b) or a != b and 1 in (*a, *b):
-                return said(CHECK, record, f"the loss compares the shapes {a} and {b}, which are expanded to one another")
+            if (a != b and len(a) != len(b)) or (a != b and 1 in (*a, *b)):
+                return said(
+                    CHECK, record, f"the loss compares the shapes {a} and {b}, which are expanded to one another"
+                )
     return None

@@ -30,5 +30,9 @@ def find(record: Record) -> Finding | None:
     if len(columns) < 4 or None in columns[-4:] or len(set(columns[-4:])) != 1:
         return None
     column = columns[-1]
-    where = "the whole input is the target, position by position" if column == -1 else f"column {column} of the input is the target, in all of the last {len(columns)} batches looked at"
+    where = (
+        "the whole input is the target, position by position"
+        if column == -1
+        else f"column {column} of the input is the target, in all of the last {len(columns)} batches looked at"
+    )
     return said(CHECK, record, where)

@@ -32,4 +32,9 @@ def find(record: Record) -> Finding | None:
     ]  # fmt: skip
     if not left:
         return None
-    return said(CHECK, record, f"the loss depends on {record.names(left)}, and no optimizer has {'it' if len(left) == 1 else 'them'}", left)
+    return said(
+        CHECK,
+        record,
+        f"the loss depends on {record.names(left)}, and no optimizer has {'it' if len(left) == 1 else 'them'}",
+        left,
+    )

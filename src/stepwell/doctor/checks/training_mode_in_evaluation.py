@@ -15,8 +15,7 @@ CHECK = Check(
     why="dropout still drops and batch norm uses, and updates, the statistics of the validation batches: the "
     "metric is noisy and wrong",
     instead="call model.eval() before the evaluation, and model.train() after it",
-    silent_when="no module acts differently in the two modes, or forward passes without gradients are part of "
-    "training",
+    silent_when="no module acts differently in the two modes, or forward passes without gradients are part of training",
     example_bad="with torch.no_grad(): val = criterion(model(x), y)  # in training mode",
     example_good="model.eval(); with torch.no_grad(): val = criterion(model(x), y); model.train()",
     reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#evaluation-mode-nn-module-eval",
@@ -29,4 +28,12 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     if record.training_in_evaluation < 2 and not (record.ended and record.training_in_evaluation):
         return None
-    return said(CHECK, record, f"{record.training_in_evaluation} of {record.evaluations} evaluations ran the model in training mode; {len(record.sensitive)} of its modules act differently then ({', '.join(record.sensitive[:3])})")
+    return said(
+        CHECK,
+        record,
+        (
+            f"{record.training_in_evaluation} of {record.evaluations} evaluations ran the model in "
+            f"training mode; {len(record.sensitive)} of its modules act differently then "
+            f"({', '.join(record.sensitive[:3])})"
+        ),
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.record import median
-from stepwell.doctor.record import Record
+from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
 from stepwell.findings import Check, Finding
 
@@ -35,7 +34,20 @@ def find(record: Record) -> Finding | None:
     spread = median([one.spread for one in seen])
     goals = [one.target_std for one in record.batches if one.target_std is not None and one.labels is None][:12]
     if std > 12 or mean > 8 * max(std, 1) or top > 60 or (spread > 30 and std > 3):
-        return said(CHECK, record, f"inputs have mean {seen[0].mean:.3g}, standard deviation {seen[0].std:.3g} and values from {seen[0].low:.3g} to {seen[0].high:.3g}")
+        return said(
+            CHECK,
+            record,
+            (
+                f"inputs have mean {seen[0].mean:.3g}, standard deviation "
+                f"{seen[0].std:.3g} and values from {seen[0].low:.3g} to "
+                f"{seen[0].high:.3g}"
+            ),
+        )
     if goals and median([one for one in goals if one is not None]) > 25:
-        return said(CHECK, record, f"targets have standard deviation {goals[0]:.3g}", instead="divide the targets by their standard deviation, and undo it for predictions")
+        return said(
+            CHECK,
+            record,
+            f"targets have standard deviation {goals[0]:.3g}",
+            instead="divide the targets by their standard deviation, and undo it for predictions",
+        )
     return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stepwell.doctor.trends import decay_share
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import decay_share
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,5 +33,16 @@ def find(record: Record) -> Finding | None:
         return None
     share, shrunk, decay, rate = found
     if share == 1.0:
-        return said(CHECK, record, f"weight decay {decay:g} at lr {rate:.3g} takes {100 * (1 - shrunk):.0f} % off every weight in each update")
-    return said(CHECK, record, f"weight decay {decay:g} at lr {rate:.3g} makes {100 * share:.0f} % of the update of the median matrix, whose weights have shrunk to {100 * shrunk:.0f} %")
+        return said(
+            CHECK,
+            record,
+            f"weight decay {decay:g} at lr {rate:.3g} takes {100 * (1 - shrunk):.0f} % off every weight in each update",
+        )
+    return said(
+        CHECK,
+        record,
+        (
+            f"weight decay {decay:g} at lr {rate:.3g} makes {100 * share:.0f} % of the update "
+            f"of the median matrix, whose weights have shrunk to {100 * shrunk:.0f} %"
+        ),
+    )
