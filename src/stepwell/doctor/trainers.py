@@ -19,7 +19,7 @@ def LightningDoctor(**options: Any) -> Any:
     base: Any = _callback()
     monitor = options.pop("monitor", "val_loss")
 
-    class Watching(base):  # type: ignore[misc]  # a class that is known at run time only
+    class Watching(base):
         doctor: Doctor | None = None
 
         def on_train_start(self, trainer: Any, module: Any) -> None:

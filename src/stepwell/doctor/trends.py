@@ -14,7 +14,7 @@ ADAPTIVE = frozenset(
 )  # fmt: skip
 
 
-ENORMOUS = 0.4  # of a weight, changed in one of the first updates: healthy runs change at most a fifth
+ENORMOUS = 0.5  # of a weight, changed in one of the first updates: 0.01 to 0.42 in healthy runs
 LARGE = 0.12
 TINY = 1.2e-3  # of a weight, changed in one update
 AGREE = 0.2  # the cosine of two gradients that follow one another
@@ -100,14 +100,16 @@ def too_high(record: Record, number: int) -> str:
     """What says that the updates are too long, or ""."""
     early, size = early_ratio(record, number), ratio(record, number)
     main, start, now = record.main, start_of(record), now_of(record)
-    if early > ENORMOUS and record.updates[number] >= 4 and not now < 0.3 * start:
+    rose = record.updates[number] >= 4 and not now < 1.2 * abs(start)
+    stays = record.updates[number] >= 40 and not now < 0.25 * start and record.optimizers[number] != "Adagrad"
+    if (early > 0.4 and rose) or (early > ENORMOUS and stays):
         return (
             f"up to {100 * early:.3g} % of a weight changed in one of the first updates, and the loss went from "
             f"{start:.3g} to {now:.3g}"
         )
     probes = [one for one in record.probes_of(number) if one.step > 2 or len(record.probes_of(number)) < 3]
     recent = probes[-6:]
-    if overshoots(recent) and not math.isnan(size) and not now < 0.3 * start:
+    if overshoots(recent) and early > 0.1 and not now < 0.3 * start:
         rising = [one for one in recent if one.rises]
         one = rising[-1]
         return (

@@ -46,6 +46,8 @@ class Watch:
         self.busy = False  # while the doctor runs the model itself
         self.depth = 0
         self.program: Any = None
+        self.past: Any = None  # the program of the last update, where its loss is told after it
+        self.late: tuple[int, list[int], list[torch.Tensor]] | None = None  # an update that could be probed then
         self.told: list[tuple[torch.Tensor, float, Any, frozenset[int]]] = []  # losses since the last update
         self.around: dict[int, Around] = {}
         self.before: dict[int, list[torch.Tensor]] = {}
@@ -131,7 +133,7 @@ class Watch:
                 self.last_call = (module, args, kwargs)
             if self.program is not None:
                 self.program.pause()
-            elif self._samples and not self.compiled:
+            elif self._samples and not self.compiled and not self.busy:
                 from stepwell.doctor.program import Program
 
                 self.program = Program()
@@ -174,6 +176,8 @@ class Watch:
     def loss(self, loss: Any, place: str) -> None:
         if self.program is not None:
             self.program.close()
+        elif self.past is not None and isinstance(loss, torch.Tensor) and self.past.computes(loss):
+            self.program = self.past  # the loss is told after its update
         series = next((one for one in self.record.series if one.place == place), None)
         if series is None:
             series = Series(place)
@@ -199,7 +203,11 @@ class Watch:
         self.told.append((loss, value, self.program, reached))
         if not math.isfinite(value) and self.record.not_finite is None:
             self._hunt(series)
-        self.program, self.begun = None, False
+        if self.program is not None and self.program is self.past:  # of an update that was made already
+            if self.late is not None:
+                self._probe(*self.late)
+            self.told = []
+        self.program, self.past, self.late, self.begun = None, None, None, False
         if len(self.told) > 64:
             self.told = self.told[-64:]
 
@@ -291,7 +299,7 @@ class Watch:
             return
         if self.program is not None:
             self.program.close()
-            self.program = None
+            self.past, self.program = self.program, None
         if number == 0 and self.record.updates[0] in (0, 20, 60, 150):
             self.schedulers = schedulers.find(self.optimizers)
             if self.record.updates[0] == 0:
@@ -303,7 +311,8 @@ class Watch:
             sampled = Around(step, number, own, self.tensors, self.coordinates, self.last_grads.get(number))
             self.around[number] = sampled
             self._is_cleared(number, own, sampled)
-        if self.probes and step in PROBES and self.bytes <= MOST_BYTES and self._told_for(own):
+        late = self.past is not None and not self.told
+        if self.probes and step in PROBES and self.bytes <= MOST_BYTES and (late or self._told_for(own)):
             self.before[number] = [self.tensors[n].detach().clone() for n in own]
         if self.first and step == FIRST + 1 and number == 0 and not self.depth:
             self._end_first()
@@ -350,8 +359,12 @@ class Watch:
             if len(record.samples) > 4000:
                 del record.samples[:1000]
         before = self.before.pop(number, None)
-        if before is not None:
-            self._probe(number, optimizer, before)
+        if before is not None and self.told:
+            self._probe(number, self._own(optimizer), before)
+        elif before is not None:
+            self.late = (number, self._own(optimizer), before)
+        if self.told:
+            self.past = None
         self.told = []
         self.blind = self.blind_eval = 0
         if number == 0 and (record.updates[0] in (1, 2, 5) or record.updates[0] % 10 == 0):
@@ -365,8 +378,10 @@ class Watch:
                 return self.record.parameters[number].name
         return ""
 
-    def _probe(self, number: int, optimizer: Any, before: list[torch.Tensor]) -> None:
-        own = [self.numbers[id(t)] for g in optimizer.param_groups for t in g["params"] if id(t) in self.numbers]
+    def _own(self, optimizer: Any) -> list[int]:
+        return [self.numbers[id(t)] for g in optimizer.param_groups for t in g["params"] if id(t) in self.numbers]
+
+    def _probe(self, number: int, own: list[int], before: list[torch.Tensor]) -> None:
         told = self._told_for(own)
         if not told:
             return
@@ -388,6 +403,7 @@ class Watch:
         self.schedulers = []
         self.hooks.remove()
         self.told, self.last_input, self.last_call, self.last_target = [], None, None, None
+        self.past, self.late, self.before = None, None, {}
 
 
 def _groups(optimizer: Any) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ HOLDS = 1
 
 def find(record: Record) -> Finding | None:
     seen = [one for one in record.batches if one.target_size >= 8]
-    if len(seen) < 10:
+    if len(seen) < 10 or len(record.series) > 1:  # real and fake batches of a GAN are no order
         return None
     labeled = [one for one in seen if one.labels is not None and len(one.labels) > 0]
     if len(labeled) == len(seen):

@@ -28,9 +28,7 @@ def find(record: Record) -> Finding | None:
     still = [one for one in record.schedules if one.calls == 0 and not one.before_first_step]
     if not still:
         return None
-    groups = record.groups[still[0].optimizer]
-    low = bool(groups) and groups[0].get("lr", 0) < 0.5 * groups[0].get("initial_lr", 0)  # a warmup that stands still
-    per_update = still[0].kind in ("OneCycleLR", "CyclicLR") or low
+    per_update = still[0].kind in ("OneCycleLR", "CyclicLR")
     if not ((record.ended and record.step >= 20) or record.step >= (20 if per_update else 400)):
         return None
     return said(

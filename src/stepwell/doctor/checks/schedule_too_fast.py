@@ -68,8 +68,8 @@ def find(record: Record) -> Finding | None:
             return said(
                 CHECK,
                 record,
-                f"{one.kind} was stepped at each of {updates} updates and was over after {one.horizon} of them: the rate "
-                f"has fallen from {top:.3g} to {now:.3g}",
+                f"{one.kind} was stepped at each of {updates} updates and was over after {one.horizon} of them: the "
+                f"rate has fallen from {top:.3g} to {now:.3g}",
             )
         idle = sum(rate < 1e-4 * top for rate in rates[-30:])
         if now < 1e-4 * top and idle >= 20:
