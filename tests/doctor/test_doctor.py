@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import random
 from collections.abc import Callable
 from typing import Any
@@ -207,3 +209,16 @@ def test_every_check_is_documented_and_has_its_place() -> None:
         assert module.__doc__
         assert module.EARLIEST >= 0
         assert module.HOLDS >= 1
+
+
+def test_a_copy_of_the_model_is_not_watched() -> None:
+    model = Net()
+    doctor = quiet(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    teacher = copy.deepcopy(model)
+    again = pickle.loads(pickle.dumps(model))
+    for one in (teacher, again):
+        one(torch.randn(8, 8))
+    assert doctor._watch.outermost == set()
+    model(torch.randn(8, 8))
+    assert doctor._watch.outermost == {id(model)}
+    doctor.close()

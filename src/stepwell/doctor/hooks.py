@@ -12,6 +12,23 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 FIRST = 3  # updates during which every module is watched, to see which of them run
 
 
+class Hook:
+    """A hook that a copy of the model does not take along: copied or pickled, it does nothing."""
+
+    def __init__(self, call: Callable[..., None] | None) -> None:
+        self.call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        if self.call is not None:
+            self.call(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Any) -> Hook:
+        return Hook(None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hook, (None,)
+
+
 class Hooks:
     """Handles, all removed by `remove()`."""
 
@@ -24,13 +41,13 @@ class Hooks:
         self._handles += [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
 
     def around_forward(self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:
-        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+        self._handles.append(module.register_forward_pre_hook(Hook(before), with_kwargs=True))
+        self._handles.append(module.register_forward_hook(Hook(after), with_kwargs=True, always_call=True))
 
     def while_first(self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:
         """As `around_forward`, until `end_first()`."""
-        self._passing.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        self._passing.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+        self._passing.append(module.register_forward_pre_hook(Hook(before), with_kwargs=True))
+        self._passing.append(module.register_forward_hook(Hook(after), with_kwargs=True, always_call=True))
 
     def on_gradient(self, tensor: torch.Tensor, before: Callable[..., None], after: Callable[..., None]) -> None:
         if tensor.requires_grad and tensor.is_leaf:

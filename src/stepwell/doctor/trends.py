@@ -296,6 +296,8 @@ def unrelated(record: Record) -> str:
     probes = record.probes_of()[-4:]
     if len(probes) > 1 and median([one.best for one in probes]) >= 100:
         return ""  # the updates are too short to learn anything
+    if any(one.calls == 0 for one in record.schedules):
+        return ""  # a schedule that nobody steps is the reason
     if early_ratio(record) > LARGE:
         return ""  # the updates are too long to learn anything
     falling = not probes or sum(not one.rises for one in probes) >= 0.5 * len(probes)

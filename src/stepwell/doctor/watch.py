@@ -10,20 +10,19 @@ import torch
 from torch import nn
 
 from stepwell.doctor import batches, losses, schedulers
-from stepwell.doctor.first import SENSITIVE, parameters, sensitive
-from stepwell.doctor.graph import Graph, dead_share
+from stepwell.doctor.first import parameters, sensitive
+from stepwell.doctor.forwards import EARLY, PROBES, Forwards
+from stepwell.doctor.graph import Graph
 from stepwell.doctor.hooks import FIRST, Hooks, Staleness
 from stepwell.doctor.line import MOST_BYTES, probe
 from stepwell.doctor.measure import Around, Coordinates
 from stepwell.doctor.not_finite import hunt
 from stepwell.doctor.record import NotFinite, Record, Series
 
-EARLY = 20  # updates that are all sampled
 SCALED = 128.0  # the gradient of a loss at itself, above which a scaler has multiplied it
-PROBES = (2, 4, 7, 12, 20, 35, 60, 100, 160, 250, 400, 700, 1200, 2000, 4000, 8000, 16000, 32000)
 
 
-class Watch:
+class Watch(Forwards):
     """Watches models and optimizers from now on. `record` is what was seen."""
 
     def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Any], probes: bool = True) -> None:
@@ -77,14 +76,6 @@ class Watch:
         for module in {id(m): m for model in self.models for m in model.modules()}.values():
             self.hooks.while_first(module, self.before_forward, self.after_forward)
 
-    def _end_first(self) -> None:
-        """From now on only the modules that a script calls by itself are watched: the models, or parts of them."""
-        self.hooks.end_first()
-        modules = {id(module): module for model in self.models for module in model.modules()}
-        for key in self.outermost or {id(model) for model in self.models}:
-            self.hooks.around_forward(modules[key], self.before_forward, self.after_forward)
-        self.first = False
-
     def _adopt(self, optimizer: Any) -> int:
         """A number for an optimizer."""
         number = len(self.record.optimizers)
@@ -105,71 +96,6 @@ class Watch:
             self.staleness: list[Staleness] = []
         self.staleness.append(staleness)
         return number
-
-    # Forward passes
-
-    @property
-    def _samples(self) -> bool:
-        step = self.record.step + 1
-        return step <= EARLY or (step <= 200 and step % 4 == 0) or step % 10 == 0 or step in PROBES
-
-    def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self.busy:
-            return
-        self.depth += 1
-        if self.first:
-            name = self.module_names.get(id(module), "")
-            if self.record.ran.get(name) != "grad":
-                self.record.ran[name] = "grad" if torch.is_grad_enabled() else "no_grad"
-        if self.depth > 1:
-            return
-        self.outermost.add(id(module))
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            self.forward_mode = module.training or bool(self.forward_mode)
-            self.eval_parts = self._in_eval() if self._samples or not module.training else False
-            if not self.begun:
-                self.begun = True
-                self.last_input = batches.first_tensor(args, kwargs)
-                self.last_call = (module, args, kwargs)
-            if self.program is not None:
-                self.program.pause()
-            elif self._samples and not self.compiled and not self.busy:
-                from stepwell.doctor.program import Program
-
-                self.program = Program()
-        else:
-            if self.program is not None:
-                self.program.pause()
-            inside = any(one.training for one in module.modules() if isinstance(one, SENSITIVE))
-            if inside:
-                self.blind += 1
-            elif self.sensitive and not module.training:
-                self.blind_eval += 1
-
-    def after_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self.busy:
-            return
-        self.depth = max(self.depth - 1, 0)
-        if self.depth or self.program is None:
-            return
-        if torch.is_grad_enabled() and output is not None:
-            self.program.add(module, args, kwargs, output)
-            self._dead(output)
-        self.program.resume()
-
-    def _dead(self, output: Any) -> None:
-        """Units that are 0 for the whole batch; seen before a backward pass frees what the graph has saved."""
-        step = self.record.step + 1
-        first = batches.first_tensor((output,))
-        if first is None or first.grad_fn is None or (self.record.dead and self.record.dead[-1][0] == step):
-            return
-        dead = dead_share(Graph(first).relus)
-        if dead is not None:
-            self.record.dead.append((step, *dead))
-
-    def _in_eval(self) -> bool:
-        """Whether all that act differently in training are in eval mode."""
-        return bool(self.sensitive) and not any(module.training for _, module in self.sensitive)
 
     # Losses
 
