@@ -143,10 +143,10 @@ class Doctor:
         self.close()
 
     def _look(self, again: bool = False) -> None:
-        """Asks the checks, after each of the first updates and then after every tenth."""
+        """Asks the checks: after each of the first 20 updates, then after every tenth, from 200 on after every 50th."""
         record = self._watch.record
         step = record.step
-        due = step != self._looked and (step <= 20 or step % 10 == 0)
+        due = step != self._looked and (step <= 20 or (step <= 200 and step % 10 == 0) or step % 50 == 0)
         self._chronicle.steps()
         if not (again or due or (record.not_finite is not None and not self._diagnosis.findings)):
             return

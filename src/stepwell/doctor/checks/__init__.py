@@ -26,7 +26,7 @@ TABLE = {
     "R05": "eval_mode_in_training",
     "R34": "training_mode_in_evaluation",
     "R06": "accumulation_not_divided",
-    "R35": "softmax_before_cross_entropy",
+    "R35": "cross_entropy_of_probabilities",
     "R36": "nll_without_log_softmax",
     "R37": "bce_without_sigmoid",
     "R38": "squared_error_on_classes",

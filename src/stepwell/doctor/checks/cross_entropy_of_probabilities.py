@@ -8,7 +8,7 @@ from stepwell.findings import Check, Finding
 
 CHECK = Check(
     code="R35",
-    name="softmax-before-cross-entropy",
+    name="cross-entropy-of-probabilities",
     severity="error",
     certainty="certain",
     looks_for="cross entropy is given probabilities",
