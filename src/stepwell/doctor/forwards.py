@@ -30,7 +30,7 @@ class Forwards:
     program: Program | None
     forward_mode: bool | None
     eval_parts: bool
-    last_input: Any
+    last_inputs: list[torch.Tensor]
     last_call: Any
     busy: bool
     first: bool
@@ -68,9 +68,11 @@ class Forwards:
             self.forward_mode = module.training or bool(self.forward_mode)
             self.eval_parts = self._in_eval() if self._samples or not module.training else False
             if not self.begun:
-                self.begun = True
-                self.last_input = batches.first_tensor(args, kwargs)
+                self.begun, self.last_inputs = True, []
                 self.last_call = (module, args, kwargs)
+            x = batches.first_tensor(args, kwargs)
+            if x is not None and len(self.last_inputs) < 4 and not x.requires_grad:
+                self.last_inputs.append(x)
             if self.program is not None:
                 self.program.pause()
             elif self._samples and not self.compiled and not self.busy:

@@ -104,6 +104,11 @@ class Staleness:
 
         return after
 
+    def cleared(self) -> bool:
+        """Whether backward passes have written gradients, and somebody has touched or dropped all of them since."""
+        now = [_state(tensor) for tensor in self.tensors]
+        return self.passes > 0 and all(one != last or one is None for one, last in zip(now, self._last, strict=True))
+
     def updated(self) -> bool:
         """After an update: whether it used old gradients. The next ones are counted from here."""
         stale = any(self.flags)

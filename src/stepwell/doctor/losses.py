@@ -35,6 +35,8 @@ def facts(loss: torch.Tensor, program: Program | None, graph: Graph | None) -> t
             _values(one, given.detach(), target)
     elif one.function == "nll_loss" and one.before.startswith("log_softmax"):
         one.function, one.before = "cross_entropy", one.before.removeprefix("log_softmax").removeprefix(" of ")
+    if program is not None and program.calls:
+        one.factor = _factor(program)
     if program is not None and one.broadcast is None:
         one.broadcast = _expanded(program)
     return one, target
@@ -71,6 +73,15 @@ def _difference(program: Program) -> tuple[str, torch.Tensor, torch.Tensor | Non
         if after & {"abs", "__abs__"}:
             return "l1_loss", output, target
     return None
+
+
+def _factor(program: Program) -> float | None:
+    """The number that the last call divides or multiplies by, as a divisor."""
+    call = program.calls[-1]
+    if len(call.args) < 2 or not isinstance(call.args[1], (int, float)) or not call.args[1]:
+        return 1.0
+    number = float(call.args[1])
+    return number if "div" in call.name else 1 / number if "mul" in call.name else 1.0
 
 
 def _values(one: LossFacts, given: torch.Tensor, target: torch.Tensor | None) -> None:

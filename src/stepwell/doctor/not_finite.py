@@ -13,10 +13,10 @@ from stepwell.doctor.record import Parameter
 
 
 def hunt(
-    x: torch.Tensor | None, call: Any, tensors: Sequence[torch.Tensor], parameters: Sequence[Parameter]
+    inputs: Sequence[torch.Tensor], call: Any, tensors: Sequence[torch.Tensor], parameters: Sequence[Parameter]
 ) -> tuple[str, str]:
     """(origin, name). The model is called once more, with the same input, and put back."""
-    if x is not None and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+    if any(x.is_floating_point() and not bool(torch.isfinite(x).all()) for x in inputs):
         return "input", ""
     for tensor, parameter in zip(tensors, parameters, strict=True):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):

@@ -96,7 +96,7 @@ class LossFacts:
         function: the loss function: "cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy" ..., "" if unknown.
         before: what computed its input: "softmax", "log_softmax", "sigmoid", "linear" ..., "" if unknown.
         broadcast: the shapes of input and target where these differ and were expanded, or None.
-        divided: whether the last operation divides by a number.
+        divided: whether the last operation multiplies or divides by one value; factor: by which number, if known.
         input_range: lowest and highest value of the input. logsumexp: the largest |logsumexp| of its rows.
         one_hot: whether the target is one-hot or 0 and 1 only.
         roots: names of operations that may have no finite value or slope: "sqrt", "log", "div", "norm".
@@ -106,6 +106,7 @@ class LossFacts:
     before: str = ""
     broadcast: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     divided: bool = False
+    factor: float | None = None
     input_range: tuple[float, float] | None = None
     logsumexp: float | None = None
     one_hot: bool = False
@@ -163,6 +164,7 @@ class Series:
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     facts: LossFacts | None = None
+    detached: int = 0  # losses in a row that depend on no parameter
 
     def smooth(self, size: int = 10) -> list[float]:
         """Means over windows that follow one another, of finite values."""
@@ -203,7 +205,6 @@ class Record:
     stale_at: int = 0
     cleared: int = 0  # updates in a row whose gradients were gone
     backward_seen: bool = False
-    detached: int = 0  # losses in a row without a graph to the models
     remade: int = 0  # optimizers that were made anew for the same parameters
     eval_in_training: int = 0  # losses in a row whose model was in eval mode
     training_in_evaluation: int = 0  # evaluations in training mode

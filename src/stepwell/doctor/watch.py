@@ -51,7 +51,7 @@ class Watch(Forwards):
         self.around: dict[int, Around] = {}
         self.before: dict[int, list[torch.Tensor]] = {}
         self.last_grads: dict[int, tuple[int, dict[int, torch.Tensor]]] = {}
-        self.last_input: Any = None
+        self.last_inputs: list[torch.Tensor] = []  # of the models, since the last loss
         self.last_call: Any = None
         self.last_target: torch.Tensor | None = None
         self.given: tuple[Any, Any] | None = None
@@ -123,9 +123,9 @@ class Watch(Forwards):
             if self.record.step < EARLY and loss.grad_fn is not None:
                 loss.register_hook(self._root)
         if not loss.requires_grad or (self._samples and not reached):
-            self.record.detached += 1
+            series.detached += 1
         elif self._samples:
-            self.record.detached = 0
+            series.detached = 0
         self.told.append((loss, value, self.program, reached))
         if not math.isfinite(value) and self.record.not_finite is None:
             self._hunt(series)
@@ -155,10 +155,13 @@ class Watch(Forwards):
             series.facts = facts
         if target is None and self.given is not None:
             target = self.given[1]
-        x = self.last_input
+        x = self.last_inputs[0] if self.last_inputs else self.given[0] if self.given is not None else None
         self.last_target = target
         if x is not None or target is not None:
             self.record.batches.append(batches.facts(self.record.step + 1, x, target))
+        for other in self.last_inputs[1:]:
+            if other.is_floating_point():
+                self.record.batches.append(batches.facts(self.record.step + 1, other, None))
         if not self.record.half:
             output = loss.dtype is torch.float16 or any(
                 isinstance(one, torch.Tensor) and one.dtype is torch.float16
@@ -184,7 +187,7 @@ class Watch(Forwards):
     def _origin(self) -> tuple[str, str]:
         self.busy = True
         try:
-            return hunt(self.last_input, self.last_call, self.tensors, self.record.parameters)
+            return hunt(self.last_inputs, self.last_call, self.tensors, self.record.parameters)
         finally:
             self.busy = False
 
@@ -246,7 +249,7 @@ class Watch(Forwards):
     def _is_cleared(self, number: int, own: list[int], sampled: Around) -> None:
         """Whether backward passes came, and their gradients are gone."""
         gone = all(value is None or value == 0.0 for value in (sampled.sample.grad[n] for n in own))
-        some = self.staleness[number].passes > 0
+        some = self.staleness[number].cleared()
         if number == 0:
             self.record.cleared = self.record.cleared + 1 if gone and some else 0
 
@@ -281,7 +284,10 @@ class Watch(Forwards):
             self.last_grads[number] = (sample.step, sampled.grads)
             if not math.isfinite(sample.norm) and record.not_finite is None and not record.scaled:
                 hard = record.main.facts.hard if record.main is not None and record.main.facts is not None else ()
-                record.not_finite = NotFinite(record.updates[number], "gradient", self._first_bad(sample), hard)
+                origin = ("gradient", self._first_bad(sample))
+                if self._origin()[0] == "input":
+                    origin = ("input", "")
+                record.not_finite = NotFinite(record.updates[number], *origin, hard=hard)
             if len(record.samples) > 4000:
                 del record.samples[:1000]
         before = self.before.pop(number, None)
@@ -295,6 +301,8 @@ class Watch(Forwards):
         self.blind = self.blind_eval = 0
         if number == 0 and (record.updates[0] in (1, 2, 5) or record.updates[0] % 10 == 0):
             record.schedules = [schedulers.facts(one, n) for one, n in self.schedulers]
+            for parameter, tensor in zip(record.parameters, self.tensors, strict=True):
+                parameter.trainable = tensor.requires_grad
             for facts, (one, _) in zip(record.schedules, self.schedulers, strict=True):
                 facts.before_first_step = id(one) in getattr(self, "early", ())
 
@@ -328,7 +336,7 @@ class Watch(Forwards):
             facts.before_first_step = id(one) in getattr(self, "early", ())
         self.schedulers = []
         self.hooks.remove()
-        self.told, self.last_input, self.last_call, self.last_target = [], None, None, None
+        self.told, self.last_inputs, self.last_call, self.last_target = [], [], None, None
         self.past, self.late, self.before = None, None, {}
 
 

@@ -31,7 +31,12 @@ def find(record: Record) -> Finding | None:
         return None
     number = max(set(counts), key=counts.count)
     facts = record.series[0].facts
-    if number < 2 or facts is None or facts.divided or not record.seeds:
+    if (
+        number < 2
+        or facts is None
+        or (facts.divided if facts.factor is None else abs(facts.factor - number) < 0.01 * number)
+        or not record.seeds
+    ):
         return None
     if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or len(record.series[0].values) < number * len(counts):
         return None

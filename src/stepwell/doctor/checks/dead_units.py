@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.trends import early_ratio
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -26,7 +27,7 @@ HOLDS = 2
 
 def find(record: Record) -> Finding | None:
     seen = record.dead[-5:]
-    if len(seen) < 4:
+    if len(seen) < 4 or early_ratio(record) > 0.2:  # weights that are thrown about: a higher cause, or none yet
         return None
     share, worst = median([one[1] for one in seen]), median([one[2] for one in seen])
     if share > 0.7 or worst > 0.95:

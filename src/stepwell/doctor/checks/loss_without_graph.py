@@ -25,9 +25,10 @@ HOLDS = 1
 
 
 def find(record: Record) -> Finding | None:
-    if record.detached >= 2:
+    detached = max((one.detached for one in record.series), default=0)
+    if detached >= 2:
         return said(
-            CHECK, record, f"{record.detached} losses in a row depend on no parameter of the model: their graph is cut"
+            CHECK, record, f"{detached} losses in a row depend on no parameter of the model: their graph is cut"
         )
     empty = [one for one in record.samples if all(value is None for value in one.grad)]
     if record.step >= 3 and len(empty) >= 3 and len(empty) == len(record.samples) and record.cleared == 0:

@@ -32,8 +32,8 @@ def find(record: Record) -> Finding | None:
     top = median([max(abs(one.low), abs(one.high)) for one in seen])
     std, mean = median([one.std for one in seen]), median([abs(one.mean) for one in seen])
     spread = median([one.spread for one in seen])
-    goals = [one.target_std for one in record.batches if one.target_std is not None and one.labels is None][:12]
-    if std > 12 or mean > 8 * max(std, 1) or top > 60 or (spread > 30 and std > 3):
+    goals = [one.target_std for one in record.batches if one.target_std is not None and one.labels is None][:4]
+    if std > 4 or mean > 8 * max(std, 1) or top > 60 or (spread > 30 and std > 3):
         return said(
             CHECK,
             record,
