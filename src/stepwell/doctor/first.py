@@ -78,6 +78,8 @@ def _fan_in(module: nn.Module, name: str, tensor: torch.Tensor) -> int:
 def _scale(module: nn.Module, name: str, tensor: torch.Tensor) -> float | None:
     """RMS in units of 1/sqrt(fan-in): 0.58 for torch's linear layers."""
     values, fan_in = _values(tensor), _fan_in(module, name, tensor)
+    if values is not None and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        fan_in = 1  # rows are not summed: 1 for torch's embeddings
     if values is None or fan_in == 0:
         return None
     return float(values.square().mean().sqrt()) * math.sqrt(fan_in)

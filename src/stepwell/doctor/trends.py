@@ -70,7 +70,9 @@ def now_of(record: Record, size: int = 10) -> float:
 def grown(record: Record) -> bool:
     """Whether a loss or weight that is not finite was the end of a growth, and not a single event."""
     samples = [one for one in record.samples if any(value is not None for value in one.weight)]
-    if any(one.rises for one in record.probes[-2:]):
+    if any(one.rises for one in record.probes[-2:]) or any(
+        early_ratio(record, number) > ENORMOUS for number in range(len(record.optimizers))
+    ):
         return True
     for sample in samples[-4:]:
         found = ratios(record, sample)
@@ -197,8 +199,10 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
     coupled = name in ("SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
     if rate * decay >= 0.05 and decay >= 0.5 and (not coupled or name == "SGD") and len(samples) >= 3:
         return 1.0, 1.0 - min(rate * decay, 1.0), float(decay), rate  # of every weight, in every update
-    if len(samples) < 8:
-        return None
+    momentum = group.get("momentum", 0.0)
+    pulled = rate * decay * record.updates[0] / (1 - momentum if isinstance(momentum, float) and momentum < 1 else 1.0)
+    if len(samples) < 8 or (pulled < 0.3 and (not coupled or name == "SGD")):
+        return None  # decay alone cannot have changed the weights by much so far
     shares, shrunk = [], []
     first, recent = samples[0], samples[-6:]
     for n, one in enumerate(record.parameters):
@@ -237,7 +241,7 @@ def exploding(record: Record) -> str:
             continue
         base = median(finite[:2])
         top = max(finite[:30])
-        if base > 1e3 or (top > 1e3 * base and top > 10):
+        if (base > 1e3 and ratio_of_layers(record) > 10) or (top > 1e3 * base and top > 10):
             then = " and was not finite then" if len(finite) < len(norms) else ""
             return f"the gradient norm was {base:.3g} at first, and up to {top:.3g} later{then}"
     return ""

@@ -57,7 +57,7 @@ def find(record: Record) -> Finding | None:
     middle = sum(means) / len(means)
     between = (sum((one - middle) ** 2 for one in means) / len(means)) ** 0.5
     within = median(stds)
-    if within > 0 and between > 1.2 * within and all(one.size == seen[0].size for one in seen[:-1]):
+    if within > 0 and between > 2.5 * within and all(one.size == seen[0].size for one in seen[:-1]):
         return said(
             CHECK,
             record,

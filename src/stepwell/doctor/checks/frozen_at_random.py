@@ -21,7 +21,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#setting-requires-grad",
 )
 TIER = 0
-EARLIEST = 1
+EARLIEST = 30
 HOLDS = 1
 
 
