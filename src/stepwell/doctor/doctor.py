@@ -108,7 +108,7 @@ class Doctor:
     def val(self, metric: torch.Tensor | float) -> None:
         """Tells a metric of a validation; lower is better."""
         if not self._closed:
-            self._watch.val(float(metric))
+            self._watch.val(float(metric.detach() if isinstance(metric, torch.Tensor) else metric))
             self._look(again=True)
 
     def batch(self, x: Any, y: Any = None) -> None:

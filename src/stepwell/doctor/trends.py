@@ -106,7 +106,7 @@ def too_high(record: Record, number: int) -> str:
     stays = record.updates[number] >= 40 and not now < 0.25 * start and record.optimizers[number] != "Adagrad"
     if (early > 0.4 and rose) or (early > ENORMOUS and stays):
         return (
-            f"up to {100 * early:.3g} % of a weight changed in one of the first updates, and the loss went from "
+            f"weights changed by up to {early:.2g} of their size in one of the first updates, and the loss went from "
             f"{start:.3g} to {now:.3g}"
         )
     probes = [one for one in record.probes_of(number) if one.step > 2 or len(record.probes_of(number)) < 3]
@@ -116,8 +116,8 @@ def too_high(record: Record, number: int) -> str:
         one = rising[-1]
         return (
             f"the update raises the loss of its own batch in {len(rising)} of {len(recent)} probes (from "
-            f"{one.losses[0.0]:.3g} to {one.losses[1.0]:.3g} at update {one.step}); {100 * size:.2g} % of a weight "
-            "changes in one update"
+            f"{one.losses[0.0]:.3g} to {one.losses[1.0]:.3g} at update {one.step}); weights change by {size:.2g} of "
+            "their size in one update"
         )
     bad = record.not_finite
     if bad is not None and bad.origin != "input" and grown(record):
@@ -130,8 +130,8 @@ def too_high(record: Record, number: int) -> str:
     floor = _marginal(record, main.facts.function) if main.facts is not None else None
     if early > LARGE and len(main.values) >= 80 and floor is not None and 0.9 * floor < now < 2 * floor:
         return (
-            f"up to {100 * early:.2g} % of a weight changed in one of the first updates; the loss is {now:.3g} after "
-            f"{len(main.values)} batches, no better than the frequencies of the labels ({floor:.3g})"
+            f"weights changed by up to {early:.2g} of their size in one of the first updates; the loss is {now:.3g} "
+            f"after {len(main.values)} batches, no better than the frequencies of the labels ({floor:.3g})"
         )
     if size > 0.3 and record.step >= 10 and not now < 0.8 * start:
         return f"{100 * size:.2g} % of a weight changes in one update, and the loss went from {start:.3g} to {now:.3g}"
