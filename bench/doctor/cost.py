@@ -50,8 +50,8 @@ def main(steps: int) -> None:
     medians = [statistics.median(one[steps // 10 :]) for one in times]
     means = [statistics.fmean(one[steps // 10 :]) for one in times]
     print(f"{steps} steps of `bytes`, one thread, torch {torch.__version__}")
-    print(f"median step {1e3 * medians[0]:.2f} ms without, {1e3 * medians[1]:.2f} ms with: {medians[1] / medians[0]:.3f}")
-    print(f"mean step   {1e3 * means[0]:.2f} ms without, {1e3 * means[1]:.2f} ms with: {means[1] / means[0]:.3f}")
+    for name, (alone, watched) in (("median", medians), ("mean", means)):
+        print(f"{name} step {1e3 * alone:.2f} ms without, {1e3 * watched:.2f} ms with: {watched / alone:.3f}")
     print(f"held by Python objects at the start: {held / 2**20:.2f} MiB; weights equal bit for bit: {same}")
     print(f"findings: {[one.code for one in doctor.findings]}; probes: {len(doctor.record.probes)}")
 

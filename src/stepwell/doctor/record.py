@@ -205,7 +205,7 @@ class Record:
     stale_at: int = 0
     cleared: int = 0  # updates in a row whose gradients were gone
     backward_seen: bool = False
-    remade: int = 0  # optimizers that were made anew for the same parameters
+    remade: int = 0  # optimizers that were made again for the same parameters
     eval_in_training: int = 0  # losses in a row whose model was in eval mode
     training_in_evaluation: int = 0  # evaluations in training mode
     evaluations: int = 0

@@ -201,7 +201,7 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
         return 1.0, 1.0 - min(rate * decay, 1.0), float(decay), rate  # of every weight, in every update
     momentum = group.get("momentum", 0.0)
     pulled = rate * decay * record.updates[0] / (1 - momentum if isinstance(momentum, float) and momentum < 1 else 1.0)
-    if len(samples) < 8 or (pulled < 0.3 and (not coupled or name == "SGD")):
+    if len(samples) < 8 or (pulled < 1.0 and (not coupled or name == "SGD")):
         return None  # decay alone cannot have changed the weights by much so far
     shares, shrunk = [], []
     first, recent = samples[0], samples[-6:]

@@ -19,7 +19,7 @@ TABLE = {
     "R03": "trainable_in_no_optimizer",
     "R29": "graph_cut",
     "R02": "parameter_never_updated",
-    "R31": "optimizer_made_anew",
+    "R31": "optimizer_replaced_in_training",
     "R33": "schedule_before_optimizer",
     "R04": "schedule_never_stepped",
     "R32": "schedule_too_fast",

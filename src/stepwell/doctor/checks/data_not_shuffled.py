@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
 from stepwell.doctor.trends import entropy
@@ -54,10 +56,15 @@ def find(record: Record) -> Finding | None:
     stds = [one.target_std for one in seen if one.target_std is not None]
     if len(means) != len(seen) or any(one.copied == -1 for one in seen):
         return None
-    middle = sum(means) / len(means)
-    between = (sum((one - middle) ** 2 for one in means) / len(means)) ** 0.5
-    within = median(stds)
-    if within > 0 and between > 2.5 * within and all(one.size == seen[0].size for one in seen[:-1]):
+    first = [mean for mean, one in zip(means, seen, strict=True) if one.step <= 20]  # looked at in every update
+    if len(first) < 8:
+        return None
+    middle = sum(first) / len(first)
+    between = (sum((one - middle) ** 2 for one in first) / len(first)) ** 0.5
+    within = median(stds[: len(first)])
+    up = sum(b > a for a, b in pairwise(first)) / (len(first) - 1)
+    drifts = up >= 0.9 or up <= 0.1  # from low to high or from high to low: returns of an agent do not
+    if within > 0 and between > 1.2 * within and drifts and all(one.size == seen[0].size for one in seen[:-1]):
         return said(
             CHECK,
             record,

@@ -13,9 +13,9 @@ CHECK = Check(
     severity="warning",
     certainty="likely",
     looks_for="the loss stays at what the frequency of the labels alone allows, although each update lowers the "
-    "loss of its own batch",
+    "loss of the batch that made it",
     why="labels that were shuffled, or shifted against their inputs, can only be learned by heart",
-    instead="print some inputs beside their labels as the loss gets them; look for an index or a shuffle that was "
+    instead="print some inputs next to their labels as the loss gets them; look for an index or a shuffle that was "
     "applied to one of the two",
     silent_when="the loss falls below the entropy of the labels, or the learning rate explains the standstill",
     example_bad="y = y[torch.randperm(n)]",

@@ -16,7 +16,7 @@ CHECK = Check(
     "large, and one learning rate does not fit all columns",
     instead="subtract the mean and divide by the standard deviation, both of the training data",
     silent_when="inputs are integers (tokens), or within the usual range",
-    example_bad="pixels from 0 to 255; a column of incomes beside one of rates",
+    example_bad="pixels from 0 to 255; a column of incomes next to a column of rates",
     example_good="x = (x - mean) / std",
     reference="",
 )

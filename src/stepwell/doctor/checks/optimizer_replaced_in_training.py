@@ -8,14 +8,14 @@ from stepwell.findings import Check, Finding
 
 CHECK = Check(
     code="R31",
-    name="optimizer-made-anew",
+    name="optimizer-replaced-in-training",
     severity="error",
     certainty="certain",
     looks_for="a new optimizer of the same kind steps on the same parameters, again and again",
-    why="momentum, second moments and the counter of steps begin anew each time: Adam makes its first, full- "
+    why="momentum, second moments and the counter of steps start again each time: Adam makes its first, full- "
     "size step every time",
     instead="make the optimizer once, before the loop",
-    silent_when="the optimizer is made anew once or twice in a run (another phase)",
+    silent_when="the optimizer is replaced once or twice in a run (another phase)",
     example_bad="for x, y in loader: optimizer = Adam(model.parameters()); ...",
     example_good="optimizer = Adam(model.parameters()); for x, y in loader: ...",
     reference="https://docs.pytorch.org/docs/stable/optim.html",
