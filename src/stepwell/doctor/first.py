@@ -88,6 +88,9 @@ def _scale(module: nn.Module, name: str, tensor: torch.Tensor) -> float | None:
 def _is_fresh(module: nn.Module, name: str, tensor: torch.Tensor) -> bool | None:
     """Whether the values look drawn by torch's own initialization: uniform within 1/sqrt(fan-in), up to the edge."""
     values, fan_in = _values(tensor), _fan_in(module, name, tensor)
+    if values is not None and isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and values.numel() >= 64:
+        rms, mean = float(values.square().mean().sqrt()), float(values.mean())
+        return abs(rms - 1) < 0.06 and abs(mean) < 0.06  # drawn from a normal distribution, and trained by nobody
     if values is None or fan_in == 0 or values.numel() < 16:
         return None
     if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)):

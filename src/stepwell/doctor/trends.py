@@ -148,6 +148,12 @@ def too_low(record: Record, number: int) -> str:
     if len(probes) < 3 or rising:
         return ""
     far_gains = [(one.losses[0.0] - one.losses[one.best]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
+    if len(record.series) == 1 and ratio(record, number) < 2e-4 and median([one.best for one in probes]) >= 1000:
+        one = probes[-1]
+        return (
+            f"the loss of a batch falls from {one.losses[0.0]:.6g} to {one.losses[1.0]:.6g} by the update that was "
+            f"made, and to {one.losses[one.best]:.6g} by {one.best:.0f} times this update"
+        )
     needed = FAR_GAIN if median([one.best for one in probes]) < 300 else 0.3 * FAR_GAIN
     if len(record.series) > 1 or median(far_gains) < needed:
         return ""  # two losses that pull against each other, or a batch that no longer update would help
@@ -241,7 +247,7 @@ def exploding(record: Record) -> str:
             continue
         base = median(finite[:2])
         top = max(finite[:30])
-        if (base > 1e3 and ratio_of_layers(record) > 10) or (top > 1e3 * base and top > 10):
+        if (base > 100 and ratio_of_layers(record) > 10) or (top > 1e3 * base and top > 10):
             then = " and was not finite then" if len(finite) < len(norms) else ""
             return f"the gradient norm was {base:.3g} at first, and up to {top:.3g} later{then}"
     return ""
@@ -277,7 +283,7 @@ def vanishing(record: Record) -> str:
             first, last = median(rows[:third]), median(rows[-third:])
             if last > 0:
                 found.append(first / last)
-    if len(found) >= 4 and median(found) < 1e-4:
+    if len(found) >= 4 and median(found) < 5e-4 and ratio(record) > 2e-4:  # with updates of a sensible size
         return (
             "relative to the weights the gradients of the first "
             f"matrices are {median(found):.2g} times those of the last"

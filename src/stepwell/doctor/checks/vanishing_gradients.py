@@ -22,7 +22,7 @@ CHECK = Check(
     reference="https://proceedings.mlr.press/v9/glorot10a.html",
 )
 TIER = 3
-EARLIEST = 8
+EARLIEST = 20
 HOLDS = 2
 
 
