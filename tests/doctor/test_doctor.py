@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 import random
@@ -222,3 +223,12 @@ def test_a_copy_of_the_model_is_not_watched() -> None:
     model(torch.randn(8, 8))
     assert doctor._watch.outermost == {id(model)}
     doctor.close()
+
+
+def test_a_doctor_that_nobody_keeps_takes_its_hooks_off() -> None:
+    model = Net()
+    doctor = quiet(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert hooks_of(model) > 0
+    del doctor
+    gc.collect()
+    assert hooks_of(model) == 0

@@ -81,6 +81,7 @@ class Doctor:
         self._chronicle = Chronicle(journal, self._watch.record, models, optimizers, [writer(one) for one in writers])
         self._ends = [one.on_loss(self._of_step) for one in steps]
         atexit.register(_close, weakref.ref(self))
+        self._forgotten = weakref.finalize(self, self._watch.close)  # a doctor that nobody keeps takes its hooks off
 
     @property
     def findings(self) -> list[Finding]:
@@ -130,6 +131,7 @@ class Doctor:
         self._watch.record.ended = True
         self._look(again=True)
         self._closed = True
+        self._forgotten.detach()
         self._chronicle.end()
 
     def report(self, path: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """The doctor inside trainers: callbacks for Lightning and for the Trainer of Hugging Face.
 
->>> # trainer = lightning.Trainer(callbacks=[LightningDoctor()])
->>> # doctor = watch_trainer(trainer)   # a transformers.Trainer, before trainer.train()
+trainer = lightning.Trainer(callbacks=[LightningDoctor()])
+callback = watch_trainer(trainer)  # a transformers.Trainer, before trainer.train()
 """
 
 from __future__ import annotations
