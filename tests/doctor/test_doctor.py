@@ -232,3 +232,28 @@ def test_a_doctor_that_nobody_keeps_takes_its_hooks_off() -> None:
     del doctor
     gc.collect()
     assert hooks_of(model) == 0
+
+
+def test_a_first_pass_that_is_reset_is_no_accumulation() -> None:
+    torch.manual_seed(0)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    doctor = quiet(model, optimizer)
+    x, y = data()
+    for _ in range(12):  # sharpness-aware minimization by hand
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x[:64]), y[:64])
+            doctor.loss(loss)
+            loss.backward()
+        optimizer.step()
+    assert set(doctor.record.backwards) == {1}
+    for _ in range(12):
+        optimizer.zero_grad()
+        for _ in range(3):
+            loss = F.cross_entropy(model(x[:64]), y[:64])
+            doctor.loss(loss)
+            loss.backward()
+        optimizer.step()
+    assert doctor.record.backwards[-10:] == [3] * 10
+    doctor.close()

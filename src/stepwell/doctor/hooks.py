@@ -78,7 +78,7 @@ class Staleness:
         self._used: list[tuple[int, int] | None] = [None] * len(self.tensors)
         self._last: list[tuple[int, int] | None] = [None] * len(self.tensors)
         self.flags = [False] * len(self.tensors)
-        self.passes = 0  # backward passes that came to the first tensor since the last update
+        self.passes = 0  # backward passes that are summed in the gradient of the first tensor, for the next update
 
     def hook(self, hooks: Hooks) -> None:
         for number, tensor in enumerate(self.tensors):
@@ -87,6 +87,8 @@ class Staleness:
     def _before(self, number: int) -> Callable[[torch.Tensor], None]:
         def before(_: torch.Tensor) -> None:
             now = _state(self.tensors[number])
+            if number == 0 and (now is None or now not in (self._used[0], self._last[0])):
+                self.passes = 0  # what came before was reset: the first pass of sharpness-aware minimization
             if now is None:
                 self.flags[number] = False
             elif now == self._used[number]:
