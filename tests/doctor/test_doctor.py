@@ -257,3 +257,24 @@ def test_a_first_pass_that_is_reset_is_no_accumulation() -> None:
         optimizer.step()
     assert doctor.record.backwards[-10:] == [3] * 10
     doctor.close()
+
+
+def test_a_group_that_is_added_later_is_known() -> None:
+    torch.manual_seed(0)
+    model = Net()
+    model.first.requires_grad_(False)
+    late = list(model.first.parameters())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    doctor = quiet(model, optimizer)
+    x, y = data()
+    for step in range(60):
+        if step == 20:
+            model.first.requires_grad_(True)
+            optimizer.add_param_group({"params": late})
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x[:64]), y[:64])
+        doctor.loss(loss)
+        loss.backward()
+        optimizer.step()
+    doctor.close()
+    assert "R03" not in [one.code for one in doctor.findings]

@@ -301,10 +301,20 @@ class Watch(Forwards):
         self.blind = self.blind_eval = 0
         if number == 0 and (record.updates[0] in (1, 2, 5) or record.updates[0] % 10 == 0):
             record.schedules = [schedulers.facts(one, n) for one, n in self.schedulers]
-            for parameter, tensor in zip(record.parameters, self.tensors, strict=True):
-                parameter.trainable = tensor.requires_grad
+            self._follow()
             for facts, (one, _) in zip(record.schedules, self.schedulers, strict=True):
                 facts.before_first_step = id(one) in getattr(self, "early", ())
+
+    def _follow(self) -> None:
+        """Parameters that were thawed or frozen, and groups that were added, since the doctor came."""
+        for parameter, tensor in zip(self.record.parameters, self.tensors, strict=True):
+            parameter.trainable = tensor.requires_grad
+        for number, one in enumerate(self.optimizers):
+            for index, group in enumerate(one.param_groups):
+                for tensor in group["params"]:
+                    place = self.numbers.get(id(tensor))
+                    if place is not None and self.record.parameters[place].optimizer is None:
+                        self.record.parameters[place].optimizer, self.record.parameters[place].group = number, index
 
     def _first_bad(self, sample: Any) -> str:
         for number, value in enumerate(sample.grad):
