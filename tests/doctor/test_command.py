@@ -214,7 +214,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return types.SimpleNamespace(text=lambda: "lower the rate", as_dict=lambda: {"causes": ["lr"]})
 
     room = types.ModuleType("stepwell.doctor.symptoms")
-    room.ask = ask  # type: ignore[attr-defined]
+    room.ask = ask  # type: ignore[attr-defined]  # a stand-in module
     monkeypatch.setitem(sys.modules, "stepwell.doctor.symptoms", room)
     return asked
 

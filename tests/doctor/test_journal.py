@@ -225,7 +225,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is not a file"):
             call(tmp_path)
         with pytest.raises(UsageError, match="must be a path"):
-            call(3)  # type: ignore[operator]
+            call(3)  # type: ignore[operator]  # a union of functions with and without arguments
     with pytest.raises(UsageError, match="does not exist"):
         read(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match="cannot write the journal"):

@@ -57,7 +57,7 @@ def test_the_loss_is_drawn_raw_and_smoothed_with_validation_and_marks(tmp_path: 
     ]  # fmt: skip
     raw, smooth = chart.curves[0].y, chart.curves[1].y
     assert list(raw) == [float(f"{value:.5g}") for value in run.loss if value is not None]
-    rough = [sum(abs(b - a) for a, b in pairwise(y)) for y in (raw, smooth)]  # type: ignore[operator]
+    rough = [sum(abs(b - a) for a, b in pairwise(y)) for y in (raw, smooth)]  # type: ignore[operator]  # no gaps here
     assert rough[1] < rough[0] / 2
     assert [(mark.label, mark.value, mark.axis) for mark in chart.marks] == [
         ("D03, D07", 50, "x"), ("", 52, "x"), ("D09", 190, "x"),

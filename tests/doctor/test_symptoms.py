@@ -266,7 +266,7 @@ def test_keywords_alone_are_settings() -> None:
 )
 def test_a_description_that_is_not_understood_is_refused(symptom: object, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        ask(symptom)  # type: ignore[arg-type]
+        ask(symptom)  # type: ignore[arg-type]  # refused at run time
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -289,7 +289,7 @@ def test_a_description_that_is_not_understood_is_refused(symptom: object, said: 
 )  # fmt: skip
 def test_a_setting_that_is_not_allowed_is_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        ask("loss is nan", **settings)  # type: ignore[arg-type]
+        ask("loss is nan", **settings)  # type: ignore[arg-type]  # refused at run time
     assert said in str(caught.value)
 
 

@@ -40,7 +40,7 @@ def test_a_step_tells_its_losses() -> None:
 def test_lightning(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning.pytorch")
 
-    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]  # imported where installed
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Linear(8, 4)

@@ -127,7 +127,7 @@ def test_wandb_by_name_takes_the_active_run(monkeypatch: pytest.MonkeyPatch) -> 
     use(writer("wandb"))
     use(writer(module))
     assert len(run.named("log")) == 6
-    module.run = None  # type: ignore[attr-defined]
+    module.run = None  # type: ignore[attr-defined]  # a stand-in module
     with pytest.raises(UsageError, match=r"found no active run; call wandb.init\(\) first"):
         writer("wandb")
 
@@ -135,6 +135,7 @@ def test_wandb_by_name_takes_the_active_run(monkeypatch: pytest.MonkeyPatch) -> 
 def test_trackio_gets_the_steps_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     current, own = TrackioRun(), TrackioRun()
     levels = types.SimpleNamespace(ERROR="e", WARN="w", INFO="i")
+    # a stand-in: trackio itself has no types here
     stand_in(monkeypatch, "trackio", log=current.log, alert=current.alert, AlertLevel=levels)  # type: ignore[attr-defined]
     for run, made in ((current, writer("trackio")), (own, writer(own))):
         use(made)
@@ -194,7 +195,7 @@ def test_a_missing_package_is_refused_by_name(name: str, monkeypatch: pytest.Mon
 
 def test_an_object_with_the_three_methods_is_a_writer() -> None:
     own = kind("step", "finding", "close")()
-    assert writer(own) is own  # type: ignore[comparison-overlap]
+    assert writer(own) is own  # type: ignore[comparison-overlap]  # a class of the test
     assert all(isinstance(writer(one()), Writer) for one in (SummaryWriter, WandBRun, TrackioRun))
 
 

@@ -52,11 +52,8 @@ class Diagnosis:
         return new
 
     def _is_explained(self, module: Any, tier: int) -> bool:
-        """Whether what was said before is the cause of this, too: any fault of a higher tier, but for those beside."""
-        for said in self.findings:
-            other = next(one for one in self.checks if one.CHECK.code == said.code)
-            if other.CHECK.severity == "note":
-                continue
-            if tier > other.TIER or (tier == other.TIER and other is not module):
-                return module.CHECK.severity != "error" or tier > other.TIER
-        return False
+        """Whether something that was said is the cause of this: any fault of a higher tier, and for all but errors any
+        fault of the same one."""
+        tiers = {one.CHECK.code: one.TIER for one in self.checks}
+        causes = [tiers[said.code] for said in self.findings if said.severity != "note"]
+        return any(one < tier or (one == tier and module.CHECK.severity != "error") for one in causes)

@@ -32,7 +32,7 @@ class Graph:
         function: the loss function at the root, or "".
         before: the operation that computed its input, views apart.
         hard: operations without a finite value or slope somewhere.
-        relus, gates: saved results of ReLU, and of tanh and sigmoid, where they are still there.
+        relus: the nodes of ReLU, whose saved results say which units are 0.
     """
 
     def __init__(self, loss: torch.Tensor) -> None:
@@ -41,8 +41,6 @@ class Graph:
         self.relus: list[Any] = []
         self.function = self.before = ""
         self.divided = False
-        self.sizes: tuple[int, ...] | None = None
-        self.expanded: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._root(loss)
         todo: list[Any] = [loss.grad_fn]
         seen: set[Any] = set()
@@ -74,7 +72,6 @@ class Graph:
         self.function = _LOSS[name]
         following = node.next_functions[0][0] if node.next_functions else None
         while following is not None and _VIEWS.match(type(following).__name__):
-            self.before_raw = type(following).__name__
             if type(following).__name__.startswith("Clamp"):
                 self.before = "clamp"
                 return

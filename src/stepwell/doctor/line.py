@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from stepwell.doctor.program import Program, _device_rng, _set_device_rng
+from stepwell.doctor.program import Program
 from stepwell.doctor.record import Probe
+from stepwell.doctor.untouched import put_back, untouched
 
 SHORTER = (0.3, 0.1, 0.03, 0.01, 0.001)
 LONGER = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -26,46 +27,42 @@ def probe(
 ) -> Probe | None:  # fmt: skip
     """The losses at multiples of the update from `before` to the weights of now; None where they cannot be computed."""
     after = [weight.detach().clone() for weight in weights]
-    rng, device_rng = torch.get_rng_state(), _device_rng()
-    buffers = [(buffer, buffer.detach().clone()) for model in models for buffer in model.buffers()]
     losses: dict[float, float] = {}
     seen = sum(value for _, value, _ in told)
+    with untouched(models) as buffers:
 
-    def at(multiple: float) -> float:
-        with torch.no_grad():
-            for weight, first, last in zip(weights, before, after, strict=True):
-                weight.copy_(first if multiple == 0 else last if multiple == 1 else torch.lerp(first, last, multiple))
-            for buffer, kept in buffers:
-                buffer.copy_(kept)
-        losses[multiple] = sum(program.again(loss) for loss, _, program in told)
-        return losses[multiple]
+        def at(multiple: float) -> float:
+            with torch.no_grad():
+                for weight, first, last in zip(weights, before, after, strict=True):
+                    weight.copy_(
+                        first if multiple == 0 else last if multiple == 1 else torch.lerp(first, last, multiple)
+                    )
+            put_back(buffers)
+            losses[multiple] = sum(program.again(loss) for loss, _, program in told)
+            return losses[multiple]
 
-    try:
-        start = at(0.0)
-        if not math.isfinite(start) or abs(start - seen) > _SAME * max(abs(seen), 1e-6):
+        try:
+            start = at(0.0)
+            if not math.isfinite(start) or abs(start - seen) > _SAME * max(abs(seen), 1e-6):
+                return None
+            end = at(1.0)
+            if end == start:
+                return None
+            if end < start:
+                lowest = end
+                for multiple in LONGER:
+                    value = at(multiple)
+                    if not value < lowest:
+                        break
+                    lowest = value
+            else:
+                for multiple in SHORTER:
+                    if at(multiple) < start:
+                        break
+        except Exception:  # whatever the user's code raises when it is called again: then there is no probe
             return None
-        end = at(1.0)
-        if end == start:
-            return None
-        if not end < start:
-            for multiple in SHORTER:
-                if at(multiple) < start:
-                    break
-        else:
-            lowest = end
-            for multiple in LONGER:
-                value = at(multiple)
-                if not value < lowest:
-                    break
-                lowest = value
-    except Exception:  # whatever the user's code raises when it is called again: then there is no probe
-        return None
-    finally:
-        with torch.no_grad():
-            for weight, last in zip(weights, after, strict=True):
-                weight.copy_(last)
-            for buffer, kept in buffers:
-                buffer.copy_(kept)
-        torch.set_rng_state(rng)
-        _set_device_rng(device_rng)
+        finally:
+            with torch.no_grad():
+                for weight, last in zip(weights, after, strict=True):
+                    weight.copy_(last)
     return Probe(step, optimizer, losses)

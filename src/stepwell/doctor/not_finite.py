@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from stepwell.doctor.record import Parameter
+from stepwell.doctor.untouched import untouched
 
 
 def hunt(
@@ -43,22 +44,16 @@ def _first_module(root: nn.Module, args: Any, kwargs: Any) -> str:
     for name, module in root.named_modules():
         if not any(True for _ in module.children()):
             handles.append(module.register_forward_hook(look(name)))
-    rng = torch.get_rng_state()
-    buffers = [(buffer, buffer.detach().clone()) for buffer in root.buffers()]
     try:
-        with torch.no_grad():
+        with untouched([root]), torch.no_grad():
             output = root(*args, **kwargs)
         if not first and not _finite(output):
             first.append(type(root).__name__)
-    except Exception:  # whatever the user's code raises when it is called again
+    except Exception:  # whatever the user's code raises when it is called again: then no module is named
         return ""
     finally:
         for handle in handles:
             handle.remove()
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        torch.set_rng_state(rng)
     return first[0] if first else ""
 
 

@@ -17,6 +17,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from stepwell.doctor.untouched import device_rng, set_device_rng
+
 MOST = 4000  # calls of one step that are written down
 _IN_PLACE = frozenset(
     f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "and", "or")
@@ -46,7 +48,7 @@ class Program(TorchFunctionMode):
         self.made: set[int] = set()  # ids of tensors that the calls have computed; the calls keep them alive
         self.derived: set[int] = set()  # of those, the ids that depend on weights
         self.rng = torch.get_rng_state()
-        self.device_rng = _device_rng()
+        self.device_rng = device_rng()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -100,7 +102,7 @@ class Program(TorchFunctionMode):
     def again(self, loss: torch.Tensor) -> float:
         """The loss, computed again with the weights of now, with the same random numbers."""
         torch.set_rng_state(self.rng)
-        _set_device_rng(self.device_rng)
+        set_device_rng(self.device_rng)
         new: dict[int, Any] = {}
 
         def swap(value: Any) -> Any:
@@ -124,12 +126,3 @@ class Program(TorchFunctionMode):
 def _autocast() -> tuple[tuple[str, torch.dtype], ...]:
     devices = (device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
     return tuple((device, torch.get_autocast_dtype(device)) for device in devices)
-
-
-def _device_rng() -> Any:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-
-
-def _set_device_rng(state: Any) -> None:
-    if state is not None:
-        torch.cuda.set_rng_state_all(state)

@@ -47,7 +47,6 @@ class Sample:
         step: the number of the update, from 1.
         grad: of the gradient that the optimizer used.
         weight: before the update. update: of the change. unchanged: the share of elements whose update was lost.
-        zero: which gradients were exactly 0. reached: which parameters the loss depended on, where that is known.
         norm: of all gradients together. cosine: of this gradient and that of the sample before, on fixed coordinates.
     """
 
@@ -202,9 +201,7 @@ class Record:
     backwards: list[int] = field(default_factory=list)  # backward passes before each update of the first optimizer
     seeds: deque[float] = field(default_factory=lambda: deque(maxlen=64))  # the gradient of each loss at its root
     stale: int = 0  # updates in a row that used gradients of the update before
-    stale_at: int = 0
     cleared: int = 0  # updates in a row whose gradients were gone
-    backward_seen: bool = False
     remade: int = 0  # optimizers that were made again for the same parameters
     eval_in_training: int = 0  # losses in a row whose model was in eval mode
     training_in_evaluation: int = 0  # evaluations in training mode
@@ -218,11 +215,9 @@ class Record:
     dead: list[tuple[int, float, float]] = field(
         default_factory=list
     )  # (step, share of dead units, of the worst layer)
-    saturated: list[tuple[int, float]] = field(default_factory=list)
     not_finite: NotFinite | None = None
     half: bool = False  # activations or weights in fp16 without a scaler
     scaled: bool = False  # a scaler multiplies the loss
-    skipped: int = 0
     ended: bool = False
 
     @property

@@ -53,7 +53,6 @@ class Watch(Forwards):
         self.last_grads: dict[int, tuple[int, dict[int, torch.Tensor]]] = {}
         self.last_inputs: list[torch.Tensor] = []  # of the models, since the last loss
         self.last_call: Any = None
-        self.last_target: torch.Tensor | None = None
         self.given: tuple[Any, Any] | None = None
         self.forward_mode: bool | None = None  # of the last forward pass with gradients
         self.blind = 0  # forward passes without gradients, in training mode, since the last update
@@ -156,7 +155,6 @@ class Watch(Forwards):
         if target is None and self.given is not None:
             target = self.given[1]
         x = self.last_inputs[0] if self.last_inputs else self.given[0] if self.given is not None else None
-        self.last_target = target
         if x is not None or target is not None:
             self.record.batches.append(batches.facts(self.record.step + 1, x, target))
         for other in self.last_inputs[1:]:
@@ -346,7 +344,7 @@ class Watch(Forwards):
             facts.before_first_step = id(one) in getattr(self, "early", ())
         self.schedulers = []
         self.hooks.remove()
-        self.told, self.last_inputs, self.last_call, self.last_target = [], [], None, None
+        self.told, self.last_inputs, self.last_call = [], [], None
         self.past, self.late, self.before = None, None, {}
 
 
