@@ -127,7 +127,7 @@ class Names:
                 self.emit(kind, target, model, extra={"known": value.known})
             return
         inside = getattr(self.function, "name", "") == "__init__" and isinstance(target.value, ast.Name)
-        if owner.kind == "model" and not inside:
+        if owner.kind == "model" and not inside and not isinstance(value, Constant):
             self.emit("replace", target, owner, name=target.attr, value=value)
         if isinstance(value, Thing) and owner.kind == "model" and value.kind == "model" and value.parent is None:
             value.parent = owner

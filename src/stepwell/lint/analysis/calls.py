@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.lint.analysis import external, methods
 from stepwell.lint.analysis.given import Given, followed_not, unknown
-from stepwell.lint.analysis.known import LIGHTNING, TRAINER, is_module, is_optimizer, is_scheduler
+from stepwell.lint.analysis.known import LIGHTNING, MAKES, OF_DICTS, TRAINER, is_module, is_optimizer, is_scheduler
 from stepwell.lint.analysis.passes import forward
 from stepwell.lint.analysis.values import (
     Class,
@@ -44,6 +44,8 @@ def call(run: Interpreter, node: ast.Call) -> Value:
             and isinstance(node.func, ast.Attribute)
             and not callee.sure
         ):
+            if callee.parent.local is None and (node.func.attr.startswith(MAKES) or node.func.attr in OF_DICTS):
+                return unknown(run, node, given, callee.parent)
             # A method of a model from elsewhere, or a part of it: both give something with a graph.
             return forward(
                 run, node, callee.parent if callee.parent.kind == "model" else callee, given, name=node.func.attr

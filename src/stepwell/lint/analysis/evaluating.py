@@ -27,6 +27,8 @@ _GRADIENTS = re.compile(
 _PLAIN = re.compile(
     r"\.(Log)?(Softmax|Sigmoid)\w*$|\.\w*(ReLU|ELU|Tanh|Loss|Pool\w*|Flatten|Upsample\w*|Pad\w*|Identity|Similarity)$"
 )
+_HELD_OUT = re.compile(r"(^|[._])(test|val|valid|dev)(_?(x|data|images?|inputs?|set|tensor|features?|samples?))?$|"
+                       r"(^|[._])(x|data|images?|inputs?|features?)_?(test|val|valid|dev)(_\w+)?$", re.I)  # fmt: skip
 _ATTACKS = re.compile(r"attack|adversar|perturb|fgsm|\bpgd|salien|\btta\b|create_graph|_hook\(", re.I)
 
 
@@ -38,6 +40,7 @@ class Evaluation:
         loop: the loop over batches.
         mode: the eval() or train() that the model is in, None where neither was seen or a branch decides.
         named: whether the function or the loader has the name of an evaluation.
+        aside: whether it is one forward pass of held-out data in a loop that trains.
     """
 
     root: Root
@@ -46,6 +49,7 @@ class Evaluation:
     model: Thing
     mode: Event | None
     named: bool
+    aside: bool = False
 
 
 def evaluations(script: Script) -> Iterator[list[Evaluation]]:
@@ -97,7 +101,9 @@ def _evaluation(
     around = inside.events() if inside is not None else (one for one in root.events if one.function is event.function)
     trains = ("backward", "step", "grad", "load_state", "average", *(() if is_evaluation(event.flags) else ("zero",)))
     if any(one.kind in trains for one in around):
-        return None
+        if inside is None or not _is_held_out(event) or any(one.kind in ("eval", "grad") for one in around):
+            return None
+        return Evaluation(root, event, loop, model, _mode(event, model, modes), True, aside=True)
     where = loop.node if inside is not None or event.function is None else event.function
     gradients = _ATTACKS if is_evaluation(event.flags) else _GRADIENTS  # the other phase of the same loop trains
     if gradients.search(text_of(script, where)) or _forward_needs_gradients(script, model):
@@ -109,6 +115,13 @@ def _evaluation(
         or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant(""))))
     )
     return Evaluation(root, event, loop, model, _mode(event, model, modes), named)
+
+
+def _is_held_out(event: Event) -> bool:
+    """Whether a forward pass in a training loop is of held-out data, to look at the score: `net(x_test)`."""
+    given = event.call.args if event.call is not None else []
+    names = [one for one in given if isinstance(one, (ast.Name, ast.Attribute))]
+    return bool(names) and len(names) == len(given) and bool(_HELD_OUT.search(ast.unparse(names[0])))
 
 
 def _has_no_weights(model: Thing) -> bool:

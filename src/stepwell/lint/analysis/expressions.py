@@ -58,7 +58,10 @@ def value(run: Interpreter, node: ast.expr) -> Value:
     """The value of an expression; None where it is not known."""
     visit: Any = _VISIT.get(type(node))
     if visit is not None:
-        return visit(run, node)
+        result: Value = visit(run, node)
+        if run.no_grad is True and isinstance(result, Tensor) and result.node is node and result.attached:
+            result.attached = False  # computed here, of what has a graph
+        return result
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
             value(run, child)

@@ -205,6 +205,13 @@ def full_name(name: str) -> str:
     return name
 
 
+# a module that was imported by its name is taken for a model: these make one
+MAKES = (
+    "get_model", "get_net", "build_", "create_", "make_", "get_optimizer", "get_loss", "get_criterion",
+)  # fmt: skip
+# what a dict of models is asked for, which a name such as `models` is taken for
+OF_DICTS = ("get", "items", "keys", "values", "pop", "copy", "index")
+
 _MODEL_METHODS = frozenset((
     "train", "eval", "parameters", "named_parameters", "zero_grad", "state_dict", "load_state_dict", "to", "cuda",
     "cpu", "half", "float", "double", "bfloat16", "apply", "children", "modules", "named_modules", "named_children",

@@ -14,8 +14,6 @@ from stepwell.lint.analysis.values import Constant, Function, Many, Super, Thing
 if TYPE_CHECKING:
     from stepwell.lint.analysis.interpreter import Interpreter
 
-_MAKES = ("get_model", "get_net", "build_", "create_", "make_", "get_optimizer", "get_loss", "get_criterion")
-
 
 def model_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Given) -> Value:
     if owner.local is not None:
@@ -72,7 +70,7 @@ def model_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, give
             return forward(run, node, owner, given)
         run.emit("other", node, owner, name=name, call=node)
         return None
-    if owner.local is None and name.startswith(_MAKES):
+    if owner.local is None and (name.startswith(known.MAKES) or (name in known.OF_DICTS and not owner.sure)):
         return unknown(run, node, given, owner)  # MODEL.get_model() of a module that was imported by its name
     return forward(run, node, owner, given, name=name)
 

@@ -17,8 +17,8 @@ CHECK = Check(
     name="eval-missing",
     severity="error",
     certainty="certain",
-    looks_for="a validation loop runs a model that has dropout or batch norm, and nothing puts it into eval mode; or a "
-    "function that evaluates calls train()",
+    looks_for="a validation loop runs a model that has dropout or batch norm (or that train() was called on), and "
+    "nothing puts it into eval mode; or a function that evaluates calls train()",
     why="dropout still drops and batch norm uses (and updates) the statistics of the validation batch: the score is "
     "noisy, depends on the batch size, and leaks validation data into the model",
     instead="call model.eval() before the loop, and model.train() before training continues",
@@ -34,6 +34,7 @@ CHECK = Check(
 FIX = ""
 _LAYERS = re.compile(r"^(Alpha|Feature)?Dropout[123]?d?$|^(Sync)?BatchNorm([123]d)?$|^FeatureAlphaDropout$|^InPlaceABN")
 _WANTED = re.compile(r"monte.?carlo|mc_?drop|mcdrop|uncertain|bayes|update_bn|bn_update|recalib|calibrat|ensembl", re.I)
+_SCORES = re.compile(r"_*(eval|evaluate|valid|validate|test)(_(one_)?(epoch|model|net|loop|step))?$", re.I)
 _MODES = re.compile(r"eval|infer|mode|predict|freeze|test|valid", re.I)
 
 
@@ -58,9 +59,13 @@ def find(script: Script) -> Iterator[Finding]:
         yield script.finding(
             CHECK,
             one.forward.node,
-            f"{one.model.name} has {layer[0] if layer else ''} and is evaluated in training mode: nothing calls "
+            f"{one.model.name} {f'has {layer[0]} and ' if layer else ''}is evaluated in training mode: nothing calls "
             "its eval()",
-            [(layer[1], "this layer acts differently in eval mode")] if layer and layer[1] is not None else (),
+            [(layer[1], "this layer acts differently in eval mode")]
+            if layer and layer[1] is not None
+            else [(one.mode.node, "train() is called here")]
+            if one.mode is not None
+            else (),
         )
 
 
@@ -69,13 +74,22 @@ def _is_missing(script: Script, one: Evaluation) -> bool:
         return False
     if one.mode is not None and one.mode.kind == "eval":
         return False
-    if one.forward.no_grad is None or _layer(one.model) is None or _WANTED.search(script.source):
+    if one.forward.no_grad is None or _WANTED.search(script.source):
+        return False
+    if _layer(one.model) is None and not _is_left_in_training(script, one):
         return False
     if one.model.cls.endswith("from_pretrained") and not any(
         event.target is not None and event.target.is_same(one.model) for event in script.of_kind("train")
     ):
         return False  # it comes in eval mode
     return not _may_be_put(script, one)
+
+
+def _is_left_in_training(script: Script, one: Evaluation) -> bool:
+    """Whether the layers of the model are not seen, and its train() says that it has some with a mode."""
+    if one.mode is None or one.mode.kind != "train" or one.model.local is not None or not one.named or one.aside:
+        return False
+    return not one.model.cls.startswith("torch.nn.") and script.complete
 
 
 def _is_wrong(script: Script, one: Evaluation) -> bool:
@@ -87,9 +101,12 @@ def _is_wrong(script: Script, one: Evaluation) -> bool:
         return False
     undone = any(event.kind == "eval" and event.function is function and event.order < mode.order
                  for event in one.root.events)  # fmt: skip
-    if one.forward.no_grad is not True and not undone:
+    name = getattr(function, "name", "")
+    later = any(event.kind == "eval" and event.function is function and event.order > mode.order
+                for event in one.root.events)  # fmt: skip
+    if one.forward.no_grad is not True and not undone and (later or not _SCORES.match(name)):
         return False
-    return bool(NAMED.search(getattr(function, "name", ""))) and mode.order < one.forward.order
+    return bool(NAMED.search(name)) and mode.order < one.forward.order
 
 
 def _scores(script: Script, one: Evaluation) -> bool:

@@ -40,7 +40,7 @@ def unguarded(script: Script) -> Iterator[Evaluation]:
     seen: set[int] = set()
     for places in evaluations(script):
         one = places[0]
-        around = one.loop.node if one.loop.role == "batch" else one.forward.function
+        around = one.loop.node if one.loop.role == "batch" and not one.aside else one.forward.function
         if id(around) not in seen and all(_is_unguarded(script, place) for place in places):
             seen.add(id(around))
             yield one
@@ -51,8 +51,10 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
         return False
     if is_from_outside(one) and _is_called(script, getattr(one.root.function, "name", "")):
         return False  # by a caller that was not followed, which may guard it
+    if one.aside:
+        return True
     if one.mode is None or one.mode.kind == "train":  # nothing calls eval(): the name of the loader has to say it
-        return one.named and one.loop.role == "batch" and _trains(one.root)
+        return one.named and one.loop.role == "batch" and any(_trains(root) for root in script.roots)
     if one.loop.role != "batch" and one.mode.function is not one.forward.function:
         return False
     return one.mode.kind == "eval"
@@ -88,11 +90,13 @@ def finding(script: Script, check: Check, one: Evaluation) -> Finding:
         check,
         one.forward.node,
         f"{one.model.name} goes over the loader of line {line} without torch.no_grad()"
-        if one.loop.role == "batch"
+        if one.loop.role == "batch" and not one.aside
         else f"{one.model.name} is evaluated without torch.no_grad(), in every round of the loop of line {line}",
         evidence,
         instead=_instead(one),
-        fix=None if one.forward.flags else _fix(script, one),  # the other phase of the same lines needs its graph
+        fix=None
+        if one.forward.flags or one.aside
+        else _fix(script, one),  # the other phase of the same lines needs its graph
     )
 
 

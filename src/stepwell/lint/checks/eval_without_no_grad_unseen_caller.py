@@ -12,7 +12,7 @@ CHECK = Check(
     code="SW403",
     name="eval-without-no-grad-unseen-caller",
     severity="warning",
-    certainty="likely",
+    certainty="certain",
     looks_for="a function that nothing in its file calls puts a model into eval mode and goes over a loader without "
     "torch.no_grad()",
     why="unless the caller guards it, every forward pass records a graph that nobody uses",

@@ -72,12 +72,24 @@ def _resumes(script: Script, save: Event) -> Iterator[tuple[Event, Event]]:
     for event in script.of_kind("load"):
         if id(event.node) in seen or not (_is_own_file(save, event) or _is_resumed(script, event)):
             continue
+        if not _is_trained_after(script, event):
+            continue
         seen.add(id(event.node))
         model = next(
             (one for one in script.of_kind("load_state") if _is_near(one, event) and _is_of(script, one, event)), None
         )
         if model is not None:
             yield event, model
+
+
+def _is_trained_after(script: Script, load: Event) -> bool:
+    """Whether training may follow a load: not where a branch that only evaluates has loaded."""
+    root = script.root_of(load)
+    training = [one for one in root.events if one.kind == "backward"]
+    if not training:
+        return True  # in another root
+    taken = {id(branch): index for branch, index in load.branches}
+    return any(all(taken.get(id(branch), index) == index for branch, index in one.branches) for one in training)
 
 
 def _never_saved(script: Script) -> Iterator[Finding]:

@@ -73,13 +73,11 @@ def _is_meant(event: Event) -> bool:
 
 
 def _is_as_torch(event: Event) -> bool:
-    """Whether a scheduler from another file is used as those of torch are: `scheduler.step()`, once for an epoch."""
+    """Whether a scheduler from another file is used as those of torch are: `scheduler.step()`."""
     scheduler, call = event.target, event.call
     if scheduler is None or scheduler.sure or scheduler.local is not None or scheduler.made is not None:
         return False
-    if call is None or call.args or call.keywords or not _LIKE.match(receiver(event)):
-        return False
-    return not any(loop.role in ("batch", "step") for loop in event.loops)
+    return call is not None and not call.args and not call.keywords and bool(_LIKE.match(receiver(event)))
 
 
 def _look(events: list[Event], first: dict[int, Event | None]) -> None:
@@ -131,7 +129,7 @@ def _next(after: list[Event], event: Event) -> Event | None:
         if one.kind == "step" and one.target is not None and drives(scheduler, one.target) is not False:
             if scheduler.of and drives(scheduler, one.target) is None:
                 return None
-            if not of_torch(scheduler) and (one.function is not event.function or len(one.loops) <= len(event.loops)):
+            if not of_torch(scheduler) and one.function is not event.function:
                 return None
             inside = event.loops[len(event.loops) - 1] if event.loops else None
             if inside is not None and inside not in one.loops:
