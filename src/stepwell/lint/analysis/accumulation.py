@@ -15,6 +15,7 @@ from stepwell.lint.analysis.script import Script
 _MICRO = re.compile(
     r"accum|micro|grad_?steps|n_acc|acc_steps|update_(freq|every|interval|steps)|iter_size|virtual", re.I
 )
+INVERTED = "not 0"  # `counter % every` without a comparison: true in every round but each n-th
 
 
 @dataclass(eq=False)
@@ -221,6 +222,8 @@ def _remainder(test: ast.expr) -> tuple[ast.expr, ast.expr, str] | None:
         one = test.left
         if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mod):
             return one.left, one.right, ast.unparse(test.comparators[0])
+    if isinstance(test, ast.BinOp) and isinstance(test.op, ast.Mod) and _MICRO.search(ast.unparse(test.right)):
+        return test.left, test.right, INVERTED
     return None
 
 

@@ -25,6 +25,8 @@ class Names:
 
         def value_quietly(self, node: ast.expr) -> Value: ...
 
+        def kind_of(self, name: str) -> str: ...
+
     def accumulate(self, node: ast.AST, target: ast.expr, result: Tensor, added: Value) -> None:
         """`target` becomes the sum `result`."""
         name = ast.unparse(target)
@@ -56,7 +58,7 @@ class Names:
     def _guessed(self, target: ast.expr, source: ast.Call) -> Value:
         """What an unknown call gives, by the name that its result gets."""
         name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
-        kind = kind_of_name(name)
+        kind = self.kind_of(name)
         given = [one for item in (*source.args, *(k.value for k in source.keywords))
                  for one in things(self.value_quietly(item))]  # fmt: skip
         if (

@@ -52,7 +52,7 @@ def attribute(run: Interpreter, owner: Value, node: ast.Attribute) -> Value:
 def _unknown_attribute(run: Interpreter, node: ast.Attribute) -> Value:
     """`trainer.optimizer` of a trainer from elsewhere: the same thing wherever the text is the same."""
     text = ast.unparse(node)
-    kind = kind_of_name(node.attr)
+    kind = run.kind_of(node.attr)
     if (
         not kind
         or not text.replace(".", "").replace("_", "").isalnum()
@@ -99,7 +99,7 @@ def _attribute_of_thing(run: Interpreter, owner: Thing, node: ast.Attribute) -> 
         return _remember(owner, name, node, parent=True)
     if owner.kind == "optimizer" and name in ("optimizer", "_optimizer", "optim", "base_optimizer"):
         return owner
-    if owner.kind in ("instance", "") and kind_of_name(name):
+    if owner.kind in ("instance", "") and run.kind_of(name):
         return _remember(owner, name, node, parent=False)
     if name in owner.attributes:
         return None  # assigned before our eyes, and unknown
@@ -136,7 +136,7 @@ def assigned(run: Interpreter, owner: Thing, name: str) -> Value:
             bind_parameters(run, Function(method, one.scope, owner), {}, True)
             with run.hushed():
                 result = run.value(source)
-                if result is None and isinstance(source, ast.Call) and kind_of_name(name):
+                if result is None and isinstance(source, ast.Call) and run.kind_of(name):
                     result = run._guessed(ast.Name(name), source)
             run.scope, run.running = saved
             if isinstance(result, Thing) and not result.name:
@@ -176,7 +176,7 @@ def bind_parameters(run: Interpreter, function: Function, given: dict[str | int,
 
 def weak(run: Interpreter, function: Function, name: str) -> Value:
     """What a parameter is by its name; the same each time."""
-    kind = kind_of_name(name)
+    kind = run.kind_of(name)
     if not kind:
         return None
     key = f"{id(function.node)} {name}"

@@ -10,7 +10,6 @@ from stepwell.lint.analysis.attributes import attribute
 from stepwell.lint.analysis.known import (
     GRAD,
     NO_GRAD,
-    kind_of_name,
 )
 from stepwell.lint.analysis.phases import decided
 from stepwell.lint.analysis.scope import BUILTINS
@@ -85,7 +84,7 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
 
 def _guess(run: Interpreter, name: str) -> Value:
     """A name that nothing was seen of: defined elsewhere, or in a way that is not followed."""
-    kind = kind_of_name(name)
+    kind = run.kind_of(name)
     if not kind or name in ("opt", "opts") or (name[0].isupper() and len(name) > 2 and not name.isupper()):
         return None  # Net of `from models import *` is a class
     if name.startswith(("build_", "make_", "create_", "get_", "load_", "init_", "define_")):

@@ -20,18 +20,28 @@ _WORDS = (
 _ALIAS = re.compile(
     r"^[ \t]*(?:from|import)\b[^\n]*\boptim\b[^\n]*\bas\s+(\w+)", re.M
 )  # from torch.optim import Adam as A
+# only modules are asked for these: `rnn.parameters()`, `self.head.eval()`
+_MODEL = re.compile(r"\b(\w+)\.(?:named_parameters|parameters|eval)\(\)")
+_COPIES = re.compile(r"\b(\w+)\.load_state_dict\((?:\w+\.)*(\w+)\.state_dict\(\)")
+_NO_MODELS = frozenset(["self", "cls", "layer", "m", "mod", "module", "child", "block", "trainer", "p", "x", "model_"])
 _YIELD = re.compile(r"\byield\b")
 _NOT_CARRIED = ("__init__", "forward", "__call__", "get", "__enter__", "__exit__")  # calls of these are everywhere
 
 
 class Interest:
-    """Answers for the functions of one file."""
+    """Answers for the functions of one file.
+
+    Attributes:
+        any: whether anything of training is in the file.
+        models: names of variables that the file treats as modules.
+    """
 
     def __init__(self, source: str, tree: ast.Module) -> None:
         functions = [node for node in statements_of(tree) if isinstance(node, FUNCTIONS)]
         starts = _starts(source)
         lines = _lines_of(_words_and_aliases(source), source, starts)
         self.any = bool(lines)
+        self.models = _models(source) if lines else frozenset()
         self._interesting: set[int] = set()
         todo = list(functions)
         while todo and lines:
@@ -56,6 +66,15 @@ class Interest:
 
     def is_generator(self, node: ast.AST) -> bool:
         return id(node) in self._yields
+
+
+def _models(source: str) -> frozenset[str]:
+    """The names that a file treats as modules, and those that take the weights of one."""
+    found = set(_MODEL.findall(source))
+    for pair in _COPIES.findall(source):
+        if found.intersection(pair):
+            found.update(pair)
+    return frozenset(found) - _NO_MODELS
 
 
 def _words_and_aliases(source: str) -> re.Pattern[str]:

@@ -17,6 +17,7 @@ from stepwell.lint.analysis.assignments import Names
 from stepwell.lint.analysis.events import Block, Branch, Event, Jump, Loop
 from stepwell.lint.analysis.following import follow
 from stepwell.lint.analysis.interest import Interest
+from stepwell.lint.analysis.known import kind_of_name
 from stepwell.lint.analysis.phases import decided, deciding, phase_of, phases
 from stepwell.lint.analysis.roles import role_of
 from stepwell.lint.analysis.scope import Scope, class_of, imported
@@ -67,6 +68,10 @@ class Interpreter(Names):
         self.quiet = 0
         self.left = STATEMENTS
         self.number = 0
+
+    def kind_of(self, name: str) -> str:
+        """What a variable of this name is: by what the file does with it, or by what such names usually mean."""
+        return kind_of_name(name) or ("model" if name.rsplit(".", 1)[-1] in self.interest.models else "")
 
     # What happens
 

@@ -25,6 +25,7 @@ TABLE = {
     "SW114": "lbfgs_without_closure",
     "SW115": "sam_without_second_pass",
     "SW116": "call_without_parentheses",
+    "SW117": "step_that_the_loss_misses",
     "SW201": "scheduler_before_optimizer",
     "SW202": "scheduler_never_stepped",
     "SW203": "scheduler_horizon_mismatch",

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Script
-from stepwell.lint.analysis.accumulation import Accumulation, accumulations
+from stepwell.lint.analysis.accumulation import INVERTED, Accumulation, accumulations
 
 CHECK = Check(
     code="SW112",
     name="accumulation-boundary",
     severity="warning",
     certainty="certain",
-    looks_for="a step is made where index % n == 0, and the index counts from 0, after the backward pass of that round",
+    looks_for="a step is made where index % n == 0, and the index counts from 0, after the backward pass of that "
+    "round; or where index % n is not 0",
     why="the first step comes after a single batch, each later one after n, and the rest at the end is longer by n - "
     "1 batches: the first update is made of one noisy batch, and updates do not fall on the ends of groups",
     instead="test (index + 1) % n == 0",
@@ -32,6 +33,16 @@ FIX = "unsafe"
 def find(script: Script) -> Iterator[Finding]:
     for places in accumulations(script):
         one = places[0]
+        if one.rest == INVERTED:
+            text = ast.unparse(one.test)
+            yield script.finding(
+                CHECK,
+                one.test,
+                f"{text} is not 0 in every round but each n-th: the step is made where gradients should be collected",
+                [(one.step.node, "the step"), (one.backward.node, "gradients are added up here")],
+                instead=f"test ({ast.unparse(one.counter)} + 1) % {ast.unparse(one.every)} == 0",
+            )
+            continue
         if all(_is_early(each) for each in places):
             counter, every = ast.unparse(one.counter), ast.unparse(one.every)
             yield script.finding(
@@ -75,6 +86,16 @@ class Trainer:
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
                     self.optimizer.zero_grad()
+""",
+    """
+for epoch in range(opt.epochs):
+    for batch_i, (imgs, targets) in enumerate(dataloader):
+        batches_done = len(dataloader) * epoch + batch_i
+        loss, outputs = model(imgs, targets)
+        loss.backward()
+        if batches_done % opt.gradient_accumulations:  # expect
+            optimizer.step()
+            optimizer.zero_grad()
 """,
     """
 for step in range(1000):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.accumulation import accumulations
+from stepwell.lint.analysis.uses import enclosing
 
 CHECK = Check(
     code="SW304",
@@ -29,6 +31,7 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-clipping",
 )
 FIX = ""
+_MANY = re.compile(r"gradient_accumulation_(steps|plugin)(?!\s*=\s*1\b)")
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -48,9 +51,51 @@ def find(script: Script) -> Iterator[Finding]:
                     f"every {every}",
                     [(one.step.node, "the step"), (one.backward.node, "gradients are added up here")],
                 )
+    for clips in script.places("clip"):
+        around = _accumulates(script, clips[0].node)
+        if around is not None and id(clips[0].node) not in told:
+            yield script.finding(
+                CHECK,
+                clips[0].node,
+                "gradients are clipped after every batch, and accelerator.accumulate() makes the step for every few",
+                [(around, "gradients are added up here")],
+                instead="clip under `if accelerator.sync_gradients:`",
+            )
+
+
+def _accumulates(script: Script, clip: ast.AST) -> ast.AST | None:
+    """The `with accelerator.accumulate(model):` around clipping that does not ask whether this round makes a step."""
+    for node in enclosing(script, clip):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            return None
+        if isinstance(node, ast.If) and "sync_gradients" in ast.unparse(node.test):
+            return None
+        if isinstance(node, ast.With):
+            for item in node.items:
+                call = item.context_expr
+                if (
+                    isinstance(call, ast.Call)
+                    and isinstance(call.func, ast.Attribute)
+                    and call.func.attr == "accumulate"
+                ):
+                    return node if _MANY.search(script.source) or "Accelerator(" not in script.source else None
+    return None
 
 
 BAD = (
+    """
+from accelerate import Accelerator
+accelerator = Accelerator(gradient_accumulation_steps=4)
+model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+for x, y in loader:
+    with accelerator.accumulate(model):
+        loss = loss_fn(model(x), y)
+        accelerator.backward(loss)
+        if max_norm is not None:
+            accelerator.clip_grad_norm_(model.parameters(), max_norm)  # expect
+        optimizer.step()
+        optimizer.zero_grad()
+""",
     CHECK.example_bad.replace("1.0)", "1.0)  # expect"),
     """
 def train(model, loader, optimizer, criterion, accumulation_steps):
@@ -99,6 +144,18 @@ for idx, (x, y) in enumerate(train_loader):
 )
 GOOD = (
     CHECK.example_good,
+    """
+from accelerate import Accelerator
+accelerator = Accelerator(gradient_accumulation_steps=4)
+model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+for x, y in loader:
+    with accelerator.accumulate(model):
+        accelerator.backward(loss_fn(model(x), y))
+        if accelerator.sync_gradients:
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+""",
     """
 for x, y in loader:
     loss_fn(model(x), y).backward()

@@ -18,6 +18,7 @@ from stepwell.lint.analysis.order import (
     ways_to,
 )
 from stepwell.lint.analysis.relations import updates
+from stepwell.lint.analysis.schedules import of_torch
 
 CHECK = Check(
     code="SW104",
@@ -190,6 +191,9 @@ def _steps(script: Script, inside: Loop | Root, optimizer: Thing, back: Event) -
             return True
         if may_step(event, optimizer):
             return True
+        wrapped = event.kind == "schedule" and event.target is not None and not of_torch(event.target)
+        if wrapped and event.target is not None and any(one.is_same(optimizer) for one in event.target.of):
+            return True  # a scheduler from elsewhere that steps the optimizer which it was given
     for event in script.of_kind("step"):  # in a method that somebody else calls
         other = outermost(script, event)
         if _may_be(event.target, optimizer, reset) and not any(one.kind == "backward" for one in happens(other)):

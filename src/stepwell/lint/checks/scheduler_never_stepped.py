@@ -38,7 +38,7 @@ _HARMLESS = frozenset(
 
 
 def find(script: Script) -> Iterator[Finding]:
-    trains = [event for event in script.of_kind("step") if event.loops]
+    trains = [event for event in script.of_kind("step") if event.loops or script.root_of(event).uncalled]
     trains += [event for event in script.of_kind("unknown") if event.loops and _TRAINS.search(event.name)
                and any(one.kind == "optimizer" for one in event.targets)]  # fmt: skip
     seen: set[int] = set()
@@ -52,6 +52,15 @@ def find(script: Script) -> Iterator[Finding]:
             continue
         if any(one.is_same(scheduler) or _made_by(one, scheduler) for one in stepped):
             continue
+        if _is_left_to_nobody(script, call):
+            yield script.finding(
+                CHECK,
+                call,
+                "this scheduler is returned by configure_optimizers() of a module that optimizes by hand, where "
+                "Lightning does not step it",
+                instead="take it by self.lr_schedulers() in training_step() or on_train_epoch_end(), and step it there",
+            )
+            continue
         asked = uses(script, call)
         if asked is None or any(one.attr not in _HARMLESS for one in asked):
             continue
@@ -62,6 +71,19 @@ def find(script: Script) -> Iterator[Finding]:
             f"{name} is made here, and nothing steps it",
             [(trains[0].node, "the optimizer is used here, and the learning rate stays the same")] if trains else [],
         )
+
+
+def _is_left_to_nobody(script: Script, call: ast.Call) -> bool:
+    """Whether a module of Lightning with manual optimization returns this scheduler and never asks for it."""
+    if not _is_configured(script, call):
+        return False
+    cls = next((one for one in enclosing(script, call) if isinstance(one, ast.ClassDef)), None)
+    if cls is None or re.search(r"lr_schedulers|sched\w*\.step\(|\bsch\w*\.step\(", script.source):
+        return False
+    text = ast.unparse(cls)
+    return bool(
+        re.search(r"automatic_optimization = False|def automatic_optimization\(self\)[^\n]*\n\s*return False", text)
+    )
 
 
 def _is_configured(script: Script, call: ast.Call) -> bool:
@@ -80,6 +102,22 @@ import torch
 from torch.optim import lr_scheduler
 """
 BAD = (
+    """
+import lightning as L
+import torch
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+    def training_step(self, batch, i):
+        opt = self.optimizers()
+        opt.zero_grad()
+        self.manual_backward(self(batch).sum())
+        opt.step()
+    def configure_optimizers(self):
+        opt = torch.optim.Adam(self.parameters(), 1e-3)
+        return [opt], [torch.optim.lr_scheduler.CosineAnnealingLR(opt, 10)]  # expect
+""",
     CHECK.example_bad.replace("(optimizer, 30)", "(optimizer, 30)  # expect"),
     _HEAD
     + """
@@ -147,6 +185,23 @@ for epoch in range(10):
 """,
 )
 GOOD = (
+    """
+import lightning as L
+import torch
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+    def training_step(self, batch, i):
+        opt, sch = self.optimizers(), self.lr_schedulers()
+        opt.zero_grad()
+        self.manual_backward(self(batch).sum())
+        opt.step()
+        sch.step()
+    def configure_optimizers(self):
+        opt = torch.optim.Adam(self.parameters(), 1e-3)
+        return [opt], [torch.optim.lr_scheduler.CosineAnnealingLR(opt, 10)]
+""",
     CHECK.example_good,
     _HEAD
     + """

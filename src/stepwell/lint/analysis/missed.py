@@ -1,0 +1,84 @@
+"""Updates of a model that the loss before them does not reach, because its output was detached on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stepwell.lint.analysis.events import Event
+from stepwell.lint.analysis.flow import graph
+from stepwell.lint.analysis.relations import may_reset, may_touch, updates
+from stepwell.lint.analysis.script import Script
+from stepwell.lint.analysis.values import Tensor, Thing
+
+
+@dataclass
+class Missed:
+    """`step` updates `model`, and `backward` is all that came before; `cut` is the detached output of the model."""
+
+    step: Event
+    backward: Event
+    cut: Tensor
+    model: Thing
+
+
+def missed(script: Script) -> Iterator[Missed]:
+    """By the place of the step; only where it is so on every way."""
+    found: dict[int, Missed | None] = {}
+    for _, loop in script.loops:
+        steps = [event for event in loop.events() if event.kind == "step" and event.loops[-1:] == (loop,)]
+        if not steps:
+            continue
+        for way in script.ways(loop) or ():
+            for index, event in enumerate(way):
+                if event in steps and not event.closure and not event.name:
+                    one = _missed(way, index)
+                    known = found.get(id(event.node), one)
+                    found[id(event.node)] = one if known is not None else None
+    yield from (one for one in found.values() if one is not None)
+
+
+def _missed(way: list[Event], index: int) -> Missed | None:
+    step = way[index]
+    optimizer = step.target
+    if optimizer is None or optimizer.kind != "optimizer" or not optimizer.of or not optimizer.whole:
+        return None
+    found: Missed | None = None
+    for event in reversed(way[:index]):
+        if may_touch(event, optimizer) or event.kind == "grad":
+            return None
+        if event.kind == "step" and event.target is not None and event.target.is_same(optimizer):
+            break
+        if may_reset(event, optimizer):
+            break
+        if event.kind == "backward":
+            one = _cut(event, optimizer)
+            if one is None:
+                return None
+            found = Missed(step, event, *one)
+    return found
+
+
+def _cut(backward: Event, optimizer: Thing) -> tuple[Tensor, Thing] | None:
+    """(detached output, its model), where a loss has a graph, none of it in what the optimizer updates."""
+    loss = backward.value
+    if not isinstance(loss, Tensor) or loss.attached is not True:
+        return None
+    reached = [model for part in graph(loss) for model in part.models]
+    if not reached or any(updates(optimizer, model) or not _is_other(optimizer, model) for model in reached):
+        return None
+    for part in loss.history():
+        for model in part.cut_from.models if part.cut_from is not None else ():
+            if updates(optimizer, model):
+                return part, model
+    return None
+
+
+def _is_other(optimizer: Thing, model: Thing) -> bool:
+    """Whether a model is none of those of an optimizer, by their classes or by their names."""
+    if model.kind != "model":
+        return False
+    return updates(optimizer, model) is False or (
+        bool(model.name)
+        and all(one.name and one.name.split(".")[-1] != model.name.split(".")[-1] for one in optimizer.of)
+    )
