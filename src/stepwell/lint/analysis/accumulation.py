@@ -62,8 +62,8 @@ def _index(script: Script, node: ast.For) -> str:
     """The name of the index of a loop that counts from 0, or ""."""
     call: ast.expr = node.iter
     if isinstance(call, ast.Name):  # bar = tqdm(enumerate(loader))
-        found = [one.value for one in script.nodes if isinstance(one, ast.Assign)
-                 and any(isinstance(target, ast.Name) and target.id == call.id for target in one.targets)]  # fmt: skip
+        found = [one.value for one in script.each(ast.Assign)
+                 if any(isinstance(target, ast.Name) and target.id == call.id for target in one.targets)]  # fmt: skip
         call = found[0] if len({ast.unparse(one) for one in found}) == 1 else call
     while (
         isinstance(call, ast.Call)
@@ -202,9 +202,8 @@ def _tests(script: Script, test: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
     elif isinstance(test, ast.Name):
         found = [
             node.value
-            for node in script.nodes
-            if isinstance(node, ast.Assign)
-            and any(isinstance(one, ast.Name) and one.id == test.id for one in node.targets)
+            for node in script.each(ast.Assign)
+            if any(isinstance(one, ast.Name) and one.id == test.id for one in node.targets)
         ]
         if len(found) == 1 and not isinstance(found[0], ast.Name):
             yield from _tests(script, found[0])

@@ -82,7 +82,8 @@ def _loop(event: Event) -> Loop | None:
             (
                 one
                 for one in reversed(event.loops)
-                if one.role in ("epoch", "step") and one.function is not event.function
+                if (one.role in ("epoch", "step") and one.function is not event.function)
+                or (one.function is event.function and not one.role and not one.implicit)
             ),
             None,
         )

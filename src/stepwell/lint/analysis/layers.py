@@ -44,7 +44,7 @@ def makes_module(script: Script, node: ast.AST) -> bool:
 
 def modules(script: Script) -> list[ast.ClassDef]:
     """The classes of a file that are modules of torch."""
-    return [node for node in script.nodes if isinstance(node, ast.ClassDef) and is_module(script, node)]
+    return [node for node in script.each(ast.ClassDef) if is_module(script, node)]
 
 
 def is_module(script: Script, cls: ast.ClassDef, depth: int = 5) -> bool:
@@ -63,4 +63,4 @@ def methods(cls: ast.ClassDef) -> Iterator[ast.FunctionDef]:
 
 
 def _class(script: Script, name: str) -> ast.ClassDef | None:
-    return next((node for node in script.nodes if isinstance(node, ast.ClassDef) and node.name == name), None)
+    return next((node for node in script.each(ast.ClassDef) if node.name == name), None)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Any
 
 from stepwell.lint.analysis.known import full_name
 from stepwell.lint.analysis.scope import imported
 from stepwell.lint.analysis.values import External
 
+BINDING: tuple[type[ast.AST], ...] = (
+    ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign, ast.For, ast.AsyncFor, ast.comprehension, ast.arg,
+    ast.With, ast.AsyncWith,
+)  # fmt: skip
 
-def assignments(nodes: list[ast.AST]) -> dict[str, list[ast.expr | None]]:
+
+def assignments(nodes: Sequence[ast.AST]) -> dict[str, list[ast.expr | None]]:
     """name, or ".attribute" -> all that the file assigns to it; None for what is bound in another way (a parameter, a
     loop, `+=`)."""
     found: dict[str, list[ast.expr | None]] = {}
@@ -90,7 +96,7 @@ def _arithmetic(op: ast.operator, left: float, right: float) -> float | None:
         return None
 
 
-def imports(nodes: list[ast.AST]) -> dict[str, str]:
+def imports(nodes: Sequence[ast.AST]) -> dict[str, str]:
     """name -> the full name of what is imported under it, anywhere in the file. `torch`, `nn`, `F` and `optim` are what
     they usually are also where the import is not seen, as in a cell of a notebook."""
     found = dict(_USUAL)

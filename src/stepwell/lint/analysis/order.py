@@ -136,11 +136,8 @@ def uses_gradients(script: Script, scaling: bool = True) -> bool:
     key = "grad" if scaling else "grad but for factors"
     if key not in script.hidden:
         script.hidden[key] = any(
-            isinstance(node, ast.Attribute)
-            and node.attr == "grad"
-            and _uses(script, node)
-            and (scaling or not _is_scaled(script, node))
-            for node in script.nodes
+            node.attr == "grad" and _uses(script, node) and (scaling or not _is_scaled(script, node))
+            for node in script.each(ast.Attribute)
         )
     return script.hidden[key]
 
@@ -191,17 +188,16 @@ def is_hidden(script: Script, name: str) -> bool:
     """Whether a method ("step" or "backward") is used in a way that the events do not show: given away without a call,
     as in `profile(loss.backward)`, or called on an object that the analysis has lost."""
     if name not in script.hidden:
-        called: dict[int, ast.Call] = {id(node.func): node for node in script.nodes if isinstance(node, ast.Call)}
+        called: dict[int, ast.Call] = {id(node.func): node for node in script.each(ast.Call)}
         shown = {
             id(event.node)
             for event in script.events
             if event.kind in ("step", "backward", "schedule", "unknown", "other")
         }
-        named = {id(node.value) for node in script.nodes if isinstance(node, ast.Expr)}  # which does nothing
+        named = {id(node.value) for node in script.each(ast.Expr)}  # which does nothing
         script.hidden[name] = any(
-            isinstance(node, ast.Attribute)
+            node.attr == name
             and id(node) not in named
-            and node.attr == name
             and isinstance(node.ctx, ast.Load)
             and (
                 id(node) not in called
@@ -210,7 +206,7 @@ def is_hidden(script: Script, name: str) -> bool:
                     and (name == "backward" or kind_of_name(ast.unparse(node.value)) == "optimizer")
                 )
             )
-            for node in script.nodes
+            for node in script.each(ast.Attribute)
         )
     return script.hidden[name]
 

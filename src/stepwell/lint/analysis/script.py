@@ -8,19 +8,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from stepwell.findings import Check, Evidence, Finding, Fix, Source
 from stepwell.lint.analysis.events import Block, Event, Loop, events_of, loops_of
 from stepwell.lint.analysis.interest import Interest
 from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
-from stepwell.lint.analysis.lookup import assignments, full_name_of, imports, literal, resolved
+from stepwell.lint.analysis.lookup import BINDING, assignments, full_name_of, imports, literal, resolved
 from stepwell.lint.analysis.paths import paths, pruned
-from stepwell.lint.analysis.syntax import nodes_of
+from stepwell.lint.analysis.syntax import Survey
 from stepwell.lint.analysis.values import Class, Function, Tensor, Thing, Value
 
 Proof = TypeVar("Proof")
+Node = TypeVar("Node", bound=ast.AST)
 
 
 class Unreadable(Exception):
@@ -131,12 +132,22 @@ class Script:
     @cached_property
     def nodes(self) -> list[ast.AST]:
         """All nodes of the tree, in the order of the text: walked through once for all checks."""
-        return nodes_of(self.tree)
+        return self._survey.nodes
+
+    @cached_property
+    def _survey(self) -> Survey:
+        return Survey(self.tree)
+
+    def each(self, *kinds: type[Node]) -> list[Node]:
+        """The nodes of these types, in the order of the text."""
+        if len(kinds) == 1:
+            return cast("list[Node]", self._survey.of_type.get(kinds[0], []))
+        return [node for node in self.nodes if isinstance(node, kinds)]
 
     @cached_property
     def parents(self) -> dict[int, ast.AST]:
         """id of a node -> the node around it."""
-        return {id(child): node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        return self._survey.parents
 
     def statement(self, node: ast.AST) -> ast.stmt | None:
         """The statement that a node is, or is a part of."""
@@ -157,12 +168,12 @@ class Script:
     @cached_property
     def assignments(self) -> dict[str, list[ast.expr | None]]:
         """name, or ".attribute" -> all that the file assigns to it."""
-        return assignments(self.nodes)
+        return assignments(self.each(*BINDING))
 
     @cached_property
     def imports(self) -> dict[str, str]:
         """name -> the full name of what is imported under it."""
-        return imports(self.nodes)
+        return imports(self.each(ast.Import, ast.ImportFrom))
 
     def full_name(self, node: ast.expr) -> str:
         """The full name of a dotted name that was imported, or ""."""

@@ -45,15 +45,15 @@ def has_hidden(optimizer: Thing) -> bool:
 def attention(script: Script) -> ast.AST | None:
     """A call that makes or computes attention."""
     return next(
-        (node for node in script.nodes if isinstance(node, ast.Call) and _ATTENTION.search(script.name_of(node.func))),
+        (node for node in script.each(ast.Call) if _ATTENTION.search(script.name_of(node.func))),
         None,
     )
 
 
 def layer(script: Script, pattern: str) -> ast.AST | None:
     """A call that makes a layer of torch.nn of this name."""
-    for node in script.nodes:
-        if isinstance(node, ast.Call) and re.fullmatch(rf"torch\.nn\.({pattern})", script.name_of(node.func)):
+    for node in script.each(ast.Call):
+        if re.fullmatch(rf"torch\.nn\.({pattern})", script.name_of(node.func)):
             return node
     return None
 

@@ -48,6 +48,35 @@ def may_guard(node: ast.expr) -> bool:
     return "grad" in text or "eval" in text or "inference" in text
 
 
+class Survey:
+    """All nodes of a tree, walked through once: in the order of the text, by their types, and what is around each."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        self.nodes: list[ast.AST] = []
+        self.parents: dict[int, ast.AST] = {}
+        self.of_type: dict[type, list[ast.AST]] = {}
+        parents, of_type, found = self.parents, self.of_type, self.nodes.append
+        todo: list[ast.AST] = [tree]
+        while todo:
+            node = todo.pop()
+            found(node)
+            kind = type(node)
+            if kind in of_type:
+                of_type[kind].append(node)
+            else:
+                of_type[kind] = [node]
+            inside: list[ast.AST] = []
+            for value in vars(node).values():
+                if type(value) is list:
+                    inside += [one for one in value if isinstance(one, ast.AST)]
+                elif isinstance(value, ast.AST) and not isinstance(value, _PLAIN):
+                    inside.append(value)
+            for one in inside:
+                parents[id(one)] = node
+            inside.reverse()
+            todo += inside
+
+
 def nodes_of(tree: ast.AST) -> list[ast.AST]:
     """A node and all nodes inside it, in the order of the text; without the markers of contexts and operators.
 

@@ -51,7 +51,7 @@ class _Walk:
         self.classes: dict[str, ast.ClassDef] = {}
         self.loads: dict[str, list[ast.expr]] = {}
         self.calls: dict[str, list[ast.Call]] = {}
-        for node in script.nodes:
+        for node in script.each(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Call, ast.Name, ast.Attribute):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 self.functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.ClassDef):

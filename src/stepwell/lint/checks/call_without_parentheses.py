@@ -29,8 +29,8 @@ _OWNERS = ("opt", "optim", "sched", "scaler", "model", "net", "policy", "actor",
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for node in script.nodes:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Attribute) and _is_method(node.value):
+    for node in script.each(ast.Expr):
+        if isinstance(node.value, ast.Attribute) and _is_method(node.value):
             named = node.value
             line, end = (
                 named.end_lineno or named.lineno,

@@ -30,7 +30,7 @@ _COPY = re.compile(
 
 
 def find(script: Script) -> Iterator[Finding]:
-    for node in script.nodes:
+    for node in script.each(ast.Call):
         pair = _pair(node)
         if pair is None:
             continue
@@ -51,9 +51,9 @@ def find(script: Script) -> Iterator[Finding]:
             )
 
 
-def _pair(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+def _pair(node: ast.Call) -> tuple[ast.expr, ast.expr] | None:
     """(copy, source) of `copy.load_state_dict(source.state_dict())`."""
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+    if not (isinstance(node.func, ast.Attribute) and node.args):
         return None
     given = node.args[0]
     if node.func.attr != "load_state_dict" or not isinstance(given, ast.Call) or given.args or given.keywords:
@@ -66,11 +66,7 @@ def _pair(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
 def _alias(script: Script, copy: ast.expr, source: ast.expr) -> ast.AST | None:
     """The assignment that makes the copy a second name of the source."""
     wanted = ast.unparse(copy), ast.unparse(source)
-    made = [
-        node
-        for node in script.nodes
-        if isinstance(node, ast.Assign) and any(ast.unparse(one) == wanted[0] for one in node.targets)
-    ]
+    made = [node for node in script.each(ast.Assign) if any(ast.unparse(one) == wanted[0] for one in node.targets)]
     same = [one for one in made if ast.unparse(one.value) == wanted[1]]
     return same[0] if same and same[-1] is made[-1] else None
 

@@ -61,10 +61,7 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
 
 
 def _is_called(script: Script, name: str) -> bool:
-    return any(
-        isinstance(node, ast.Call) and name == getattr(node.func, "attr", getattr(node.func, "id", None))
-        for node in script.nodes
-    )
+    return any(name == getattr(node.func, "attr", getattr(node.func, "id", None)) for node in script.each(ast.Call))
 
 
 def _is_frozen(script: Script, one: Evaluation) -> bool:

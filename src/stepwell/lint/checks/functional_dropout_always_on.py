@@ -59,9 +59,9 @@ def _calls_in_methods(
     script: Script,
 ) -> Iterator[tuple[ast.Call, ast.FunctionDef | ast.AsyncFunctionDef, ast.ClassDef]]:
     """The calls inside of methods: each with the method and its class."""
-    for cls in script.nodes:
-        for method in cls.body if isinstance(cls, ast.ClassDef) else ():
-            if isinstance(cls, ast.ClassDef) and isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+    for cls in script.each(ast.ClassDef):
+        for method in cls.body:
+            if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield from ((node, method, cls) for node in nodes_of(method) if isinstance(node, ast.Call))
 
 
@@ -104,7 +104,7 @@ def _is_reached(cls: ast.ClassDef, name: str) -> bool:
 
 def _modules(script: Script) -> set[int]:
     """The classes that are modules of torch."""
-    classes = [node for node in script.nodes if isinstance(node, ast.ClassDef)]
+    classes = script.each(ast.ClassDef)
     known: set[str] = set()
     found: set[int] = set()
     grown = True

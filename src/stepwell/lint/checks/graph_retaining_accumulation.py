@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding, Fix
@@ -60,7 +61,20 @@ def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
         return False
     if any(one.kind == "reset" and one.name == event.name for one in event.loops[-1].events()):  # emptied in between
         return False
-    return _backward(event, backwards) is not None
+    return not _is_cut_on_the_way(event) and _backward(event, backwards) is not None
+
+
+def _is_cut_on_the_way(event: Event) -> bool:
+    """Whether some branch of the round adds a detached value: `loss = loss.detach()` where it went backward before."""
+    if not isinstance(event.node, ast.Call) or not event.node.args or not isinstance(event.node.args[0], ast.Name):
+        return False
+    name = event.node.args[0].id
+    return any(
+        isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+        and re.match(rf"{name}\.(detach\(|item\(|data\b)", ast.unparse(node.value))
+        for node in ast.walk(event.loops[-1].node)
+    )
 
 
 def _backward(event: Event, backwards: list[Event]) -> Event | None:
@@ -71,6 +85,8 @@ def _backward(event: Event, backwards: list[Event]) -> Event | None:
     for back in backwards:
         assert isinstance(back.value, Tensor)
         own = id(back.value) in history or _is_moved(event.value, back.value)
+        if "list" in event.extra and event.value.by == "call":
+            own = False  # an object that a call made of the loss
         if not own and any(id(part) in history and part.by in parts for part in back.value.history()):
             own = (
                 event.value.by != "model"

@@ -37,7 +37,7 @@ def find(script: Script) -> Iterator[Finding]:
     if not any(word in words for word in ("clip_grad_norm", ".data[0]", "volatile", "step(", "retain_variables")):
         return
     several = bool(re.search(r"reduction\s*=\s*['\"]none|reduce\s*=\s*False|nn\.DataParallel\(.*loss", words, re.I))
-    for node in script.nodes:
+    for node in script.each(ast.ImportFrom, ast.Call, ast.Attribute, ast.Subscript):
         if isinstance(node, ast.ImportFrom):
             yield from _import(script, node)
         elif isinstance(node, ast.Call):
@@ -79,7 +79,7 @@ def _import(script: Script, node: ast.ImportFrom) -> Iterator[Finding]:
         if one.name == "clip_grad_norm":
             fix = None
             if one.asname is None:
-                uses = [use for use in script.nodes if isinstance(use, ast.Name) and use.id == "clip_grad_norm"]
+                uses = [use for use in script.each(ast.Name) if use.id == "clip_grad_norm"]
                 changes = [edits.replace(script, use, "clip_grad_norm_") for use in uses]
                 changes.append(edits.replace(script, one, "clip_grad_norm_"))
                 fix = Fix("use clip_grad_norm_", tuple(changes), safe=True)

@@ -124,8 +124,8 @@ def _is_kept(script: Script, name: str) -> bool:
     """Whether the list is all that holds the layers: the file goes through it, and nothing asks for the parameters
     of its items or hands it to a call that may register them."""
     used = False
-    for node in script.nodes:
-        if not (isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Load)):
+    for node in script.each(ast.Attribute):
+        if not (node.attr == name and isinstance(node.ctx, ast.Load)):
             continue
         parent = script.parents.get(id(node))
         if isinstance(parent, ast.Starred):

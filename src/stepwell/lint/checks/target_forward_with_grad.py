@@ -35,11 +35,14 @@ CHECK = Check(
 )
 FIX = ""
 _TARGET = re.compile(r"(^|[._])(target|tgt|targ|teacher|ema|momentum)|(target|ema|teacher)($|[._])", re.I)
+_LIKELY = re.compile(r"load_state_dict|deepcopy|zip\(|gamma|discount", re.I)
 _GAMMA = re.compile(r"\b(self\.|args\.|cfg\.|\w+\.)*(gamma|discount(_?factor|_?rate)?)\b", re.I)
 _META = re.compile(r"create_graph|functional_call|fast_weights|inner_loop|\bmaml\b|higher\.", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
+    if not _LIKELY.search(script.source):
+        return
     if "requires_grad" in script.source and re.search(r"requires_grad_?\s*(=\s*|\()\s*False", script.source):
         return  # something is frozen: which of the networks is not always to be seen
     if re.search(r"\.grad\b", script.source.replace("torch.autograd.grad", "")) or _META.search(script.source):
