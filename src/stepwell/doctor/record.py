@@ -156,6 +156,15 @@ class ScheduleFacts:
 
 
 @dataclass(eq=False)
+class SamplerFacts:
+    """The distributed sampler of the training data: its epoch, and how many samples this process gets in one."""
+
+    shuffles: bool
+    epoch: int
+    samples: int
+
+
+@dataclass(eq=False)
 class Series:
     """The values of one loss: `doctor.loss` called at one place of the script."""
 
@@ -197,6 +206,7 @@ class Record:
     probes: list[Probe] = field(default_factory=list)
     batches: list[BatchFacts] = field(default_factory=list)
     schedules: list[ScheduleFacts] = field(default_factory=list)
+    sampler: SamplerFacts | None = None
     norms: list[list[tuple[int, float]]] = field(default_factory=list)  # of each optimizer: (step, norm)
     backwards: list[int] = field(default_factory=list)  # backward passes before each update of the first optimizer
     seeds: deque[float] = field(default_factory=lambda: deque(maxlen=64))  # the gradient of each loss at its root

@@ -231,7 +231,7 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
     if not shares:
         return None
     start, now = start_of(record), now_of(record)
-    if median(shrunk) > 0.8 or (now < 0.5 * start and median(shrunk) > 0.3):
+    if median(shrunk) > 0.6 or (now < 0.5 * start and median(shrunk) > 0.3):
         return None
     return median(shares), median(shrunk), float(decay), rate
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stepwell.doctor import batches, losses, schedulers
+from stepwell.doctor import batches, losses, samplers, schedulers
 from stepwell.doctor.first import parameters, sensitive
 from stepwell.doctor.forwards import EARLY, PROBES, Forwards
 from stepwell.doctor.graph import Graph
@@ -119,7 +119,7 @@ class Watch(Forwards):
         if loss.requires_grad and loss.grad_fn is not None:
             if self._samples:
                 reached = self._graph(loss, series)
-            if self.record.step < EARLY and loss.grad_fn is not None:
+            if (self.record.step < EARLY or self.record.scaled) and loss.grad_fn is not None:
                 loss.register_hook(self._root)
         if not loss.requires_grad or (self._samples and not reached):
             series.detached += 1
@@ -229,6 +229,8 @@ class Watch(Forwards):
             self.past, self.program = self.program, None
         if number == 0 and self.record.updates[0] in (0, 20, 60, 150):
             self.schedulers = schedulers.find(self.optimizers)
+            if self.record.updates[0]:
+                self.record.sampler = samplers.find()
             if self.record.updates[0] == 0:
                 self.early = {id(one) for one, _ in self.schedulers if schedulers.calls(one) > 0}
         record = self.record

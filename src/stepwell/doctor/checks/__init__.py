@@ -23,6 +23,7 @@ TABLE = {
     "R33": "schedule_before_optimizer",
     "R04": "schedule_never_stepped",
     "R32": "schedule_too_fast",
+    "R07": "same_order_in_each_epoch",
     "R05": "eval_mode_in_training",
     "R34": "training_mode_in_evaluation",
     "R06": "accumulation_not_divided",
@@ -35,6 +36,7 @@ TABLE = {
     "R42": "target_in_the_input",
     "R13": "not_finite_input",
     "R44": "half_precision_overflow",
+    "R14": "scaler_in_trouble",
     "R43": "loss_not_finite",
     "R45": "bad_initial_scale",
     "R19": "unscaled_inputs",
@@ -48,13 +50,16 @@ TABLE = {
     "R15": "lost_updates",
     "R12": "learning_rate_zero",
     "R09": "learning_rate_too_low",
+    "R16": "epsilon_rules",
     "R24": "dead_units",
     "R22": "vanishing_gradients",
     "R23": "clipping_always",
     "R18": "batch_too_small",
     "R47": "labels_unrelated",
     "R26": "overfitting",
+    "R17": "initial_loss",
     "R10": "divergence",
+    "R25": "plateau",
 }
 
 
