@@ -67,6 +67,7 @@ def _target(one: BatchFacts, y: torch.Tensor) -> None:
             one.target_mean = float(values.mean())
             one.target_std = float(values.std()) if values.numel() > 1 else 0.0
             one.target_high = float(values.abs().max())
+            one.alike = y.dim() == 2 and min(y.shape) > 1 and bool(torch.allclose(y, y[:1].expand_as(y), 0.0, 1e-6))
             if (
                 y.dim() == 2
                 and 1 < y.shape[1] <= 64

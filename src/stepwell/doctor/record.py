@@ -124,6 +124,7 @@ class BatchFacts:
         mean, std, low, high: of a floating input. finite: whether all inputs are. ratio: the largest over the smallest
             deviation of its columns.
         labels: counts of integer targets. target_mean, target_std: of floating ones. target_size: how many targets.
+        alike: whether all rows of a floating target with several columns are the same.
         copied: the column of the input that is the target, or -1 where the whole input is the target; None if none is.
     """
 
@@ -142,6 +143,7 @@ class BatchFacts:
     target_high: float | None = None
     target_size: int = 0
     copied: int | None = None
+    alike: bool = False
 
 
 @dataclass(eq=False)

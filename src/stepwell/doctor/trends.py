@@ -16,6 +16,7 @@ ADAPTIVE = frozenset(
 
 ENORMOUS = 0.5  # of a weight, changed in one of the first updates: 0.01 to 0.42 in healthy runs
 LARGE = 0.12
+STEEP = 1e5  # of the gradient, in units of the loss over the norm of the weights
 TINY = 1.2e-3  # of a weight, changed in one update
 AGREE = 0.2  # the cosine of two gradients that follow one another
 FAR_GAIN = 0.03  # of the loss of a batch, by the best multiple of an update
@@ -246,11 +247,33 @@ def exploding(record: Record) -> str:
         if not finite:
             continue
         base = median(finite[:2])
+        steep = _steepness(record, number)
+        if steep > STEEP:
+            return (
+                f"the gradient norm is {median(finite[-10:]):.3g}: a change of all weights by 1 % along the gradient "
+                f"would change the loss by {0.01 * steep:.2g} times its size"
+            )
         top = max(finite[:30])
         if (base > 100 and ratio_of_layers(record) > 10) or (top > 1e3 * base and top > 10):
             then = " and was not finite then" if len(finite) < len(norms) else ""
             return f"the gradient norm was {base:.3g} at first, and up to {top:.3g} later{then}"
     return ""
+
+
+def _steepness(record: Record, number: int) -> float:
+    """The norm of the gradient, in units of the loss over the norm of the weights: median over the first samples."""
+    main = record.main
+    if main is None or len(record.series) > 1:
+        return 0.0
+    found = []
+    losses = dict(zip(main.steps, main.values, strict=True))
+    for sample in list(record.samples_of(number))[:10]:
+        loss = abs(losses.get(sample.step, math.nan))
+        weights = math.sqrt(sum((weight or 0.0) ** 2 * one.numel
+                                for weight, one in zip(sample.weight, record.parameters, strict=True)))  # fmt: skip
+        if math.isfinite(loss) and loss > 1e-6 and math.isfinite(sample.norm):
+            found.append(sample.norm * weights / loss)
+    return median(found) if len(found) >= 3 else 0.0
 
 
 def ratio_of_layers(record: Record) -> float:
@@ -275,15 +298,18 @@ def vanishing(record: Record) -> str:
     if len(matrices) < 3:
         return ""
     third = max(len(matrices) // 3, 1)
-    found = []
+    found, moved = [], []
     for sample in record.samples[-8:]:
+        last_ones = [(sample.update[n] or 0.0) / max(sample.weight[n] or 0.0, 1e-12) for n in matrices[-third:]
+                     if sample.update[n] is not None and sample.weight[n]]  # fmt: skip
+        moved += [median(last_ones)] if last_ones else []
         rows = [(sample.grad[n] or 0.0) / max(sample.weight[n] or 0.0, 1e-12) for n in matrices
                 if sample.grad[n] is not None and sample.weight[n]]  # fmt: skip
         if len(rows) >= 3:
             first, last = median(rows[:third]), median(rows[-third:])
             if last > 0:
                 found.append(first / last)
-    if len(found) >= 4 and median(found) < 5e-4 and ratio(record) > 2e-4:  # with updates of a sensible size
+    if len(found) >= 4 and median(found) < 5e-4 and median(moved) > 2e-4:  # with updates of a sensible size
         return (
             "relative to the weights the gradients of the first "
             f"matrices are {median(found):.2g} times those of the last"

@@ -21,14 +21,21 @@ CHECK = Check(
     example_good="clip_grad_norm_(parameters, 1.0), where norms are 0.3 to 2",
     reference="https://arxiv.org/abs/1211.5063",
 )
-TIER = 3
+TIER = 2
 EARLIEST = 20
 HOLDS = 1
 
 
+def _is_below_epsilon(record: Record, norm: float) -> bool:
+    """Whether gradients of this norm are so small that epsilon, and not their own size, divides them."""
+    eps = record.groups[0][0].get("eps", 0.0) if record.groups and record.groups[0] else 0.0
+    elements = sum(one.numel for one in record.parameters if one.optimizer == 0)
+    return bool(elements) and isinstance(eps, float) and norm / elements**0.5 < 0.3 * eps
+
+
 def find(record: Record) -> Finding | None:
     norms = [norm for _, norm in record.norms[0] if norm > 0][-30:] if record.norms else []
-    if len(norms) < 15 or record.optimizers[0] in ADAPTIVE:
+    if len(norms) < 15 or (record.optimizers[0] in ADAPTIVE and not _is_below_epsilon(record, max(norms))):
         return None
     top = max(norms)
     clipped = sum(abs(norm - top) < 2e-3 * top for norm in norms) / len(norms)
