@@ -149,7 +149,10 @@ class Doctor:
         record = self._watch.record
         step = record.step
         due = step != self._looked and (step <= 20 or (step <= 200 and step % 10 == 0) or step % 50 == 0)
-        self._chronicle.steps()
+        if again or due:
+            self._watch.unread.read()
+        if not len(self._watch.unread):
+            self._chronicle.steps()
         if not (again or due or (record.not_finite is not None and not self._diagnosis.findings)):
             return
         self._looked = step

@@ -18,6 +18,7 @@ from stepwell.doctor.line import MOST_BYTES, probe
 from stepwell.doctor.measure import Around, Coordinates
 from stepwell.doctor.not_finite import hunt
 from stepwell.doctor.record import NotFinite, Record, Series
+from stepwell.doctor.unread import AT_ONCE, Unread
 
 SCALED = 128.0  # the gradient of a loss at itself, above which a scaler has multiplied it
 
@@ -42,6 +43,7 @@ class Watch(Forwards):
         self.record.recurrent = any(name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell") for name in names)
         self.coordinates = Coordinates(self.tensors)
         self.hooks = Hooks()
+        self.unread = Unread()
         self.busy = False  # while the doctor runs the model itself
         self.depth = 0
         self.program: Any = None
@@ -111,9 +113,7 @@ class Watch(Forwards):
             series.steps.append(self.record.step + 1)
             series.values.append(float(loss))
             return
-        value = float(loss.detach().float().mean()) if loss.numel() != 1 else float(loss.detach())
-        series.steps.append(self.record.step + 1)
-        series.values.append(value)
+        value = self._value(loss, series)
         self._modes()
         reached: frozenset[int] = frozenset()
         if loss.requires_grad and loss.grad_fn is not None:
@@ -126,7 +126,7 @@ class Watch(Forwards):
         elif self._samples:
             series.detached = 0
         self.told.append((loss, value, self.program, reached))
-        if not math.isfinite(value) and self.record.not_finite is None:
+        if not math.isfinite(value) and self.record.not_finite is None and series.steps[-1] == self.record.step + 1:
             self._hunt(series)
         if self.program is not None and self.program is self.past:  # of an update that was made already
             if self.late is not None:
@@ -136,8 +136,35 @@ class Watch(Forwards):
         if len(self.told) > 64:
             self.told = self.told[-64:]
 
+    def _value(self, loss: torch.Tensor, series: Series) -> float:
+        """The number of a loss. From update 20 on those of a GPU are read many at a time, but for probes: 0.0 then."""
+        scalar = loss.detach() if loss.numel() == 1 else loss.detach().float().mean()
+        step = self.record.step + 1
+
+        late = {"is": False, "sound": True}  # sound: whether the input was finite, which is gone by then
+
+        def told(value: float) -> None:
+            series.steps.append(step)
+            series.values.append(value)
+            if late["is"] and not math.isfinite(value) and self.record.not_finite is None:
+                if late["sound"]:
+                    self._hunt(series)
+                else:
+                    self.record.not_finite = NotFinite(step, "input")
+
+        if step > EARLY and scalar.device.type not in AT_ONCE and self.last_inputs:
+            x = self.last_inputs[0]
+            self.unread.add(torch.isfinite(x).all(), lambda flag: late.update(sound=bool(flag)))
+        self.unread.add(scalar, told)
+        if len(self.unread) and (step <= EARLY or step in PROBES):
+            self.unread.read()
+        late["is"] = bool(len(self.unread))
+        return 0.0 if late["is"] else series.values[-1]
+
     def _root(self, grad: torch.Tensor) -> None:
-        seed = float(grad.detach().float().mean())
+        self.unread.add(grad.float().mean(), self._seed)
+
+    def _seed(self, seed: float) -> None:
         self.record.seeds.append(seed)
         if seed >= SCALED:
             self.record.scaled = True
@@ -282,6 +309,8 @@ class Watch(Forwards):
             record.samples.append(sample)
             record.norms[number].append((sample.step, sample.norm))
             self.last_grads[number] = (sample.step, sampled.grads)
+            if not math.isfinite(sample.norm):
+                self.unread.read()
             if not math.isfinite(sample.norm) and record.not_finite is None and not record.scaled:
                 hard = record.main.facts.hard if record.main is not None and record.main.facts is not None else ()
                 origin = ("gradient", self._first_bad(sample))
