@@ -156,7 +156,9 @@ def _accumulation(script: Script, step: Event, collects: bool = True) -> Accumul
     loop = step.loops[-1]
     inside = [(branch, index) for branch, index in step.branches if _is_in(branch, loop)]
     for branch, index in inside:
-        if not isinstance(branch.node, ast.If) or index != 0:
+        if not isinstance(branch.node, ast.If):
+            continue
+        if index != 0 and not (len(branch.node.orelse) and _is_unequal(branch.node.test)):
             continue
         for test, alone in _tests(script, branch.node.test):
             parts = _remainder(test)
@@ -217,13 +219,18 @@ def _remainder(test: ast.expr) -> tuple[ast.expr, ast.expr, str] | None:
         one = test.operand
         if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mod):
             return one.left, one.right, "0"
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.NotEq)):
         one = test.left
         if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mod):
             return one.left, one.right, ast.unparse(test.comparators[0])
     if isinstance(test, ast.BinOp) and isinstance(test.op, ast.Mod) and _MICRO.search(ast.unparse(test.right)):
         return test.left, test.right, INVERTED
     return None
+
+
+def _is_unequal(test: ast.expr) -> bool:
+    """`counter % every != rest`, whose step stands in the else."""
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.NotEq)
 
 
 def _backward(script: Script, step: Event, loop: Loop, branch: Branch) -> Event | None:

@@ -284,6 +284,15 @@ def _named(run: Interpreter, node: ast.NamedExpr) -> Value:
     return run._NamedExpr(node)
 
 
+def is_autocast(run: Interpreter, decorator: ast.expr) -> bool:
+    """Whether a decorator runs the whole function under autocast."""
+    if not isinstance(decorator, ast.Call) or "autocast" not in ast.unparse(decorator.func):
+        return False
+    with run.hushed():
+        made = value(run, decorator)
+    return isinstance(made, Thing) and made.kind == "autocast" and made.name != "off"
+
+
 def guard_of(run: Interpreter, decorator: ast.expr) -> str:
     """ "no_grad" or "grad" for a decorator that is one, else ""."""
     target = decorator.func if isinstance(decorator, ast.Call) else decorator

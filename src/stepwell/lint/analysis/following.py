@@ -32,7 +32,8 @@ def follow(
         run.emit("unknown", node, name=body.name, targets=targets)
         return None
     saved = (
-        run.scope, run.frames, run.running, run.no_grad, run.function, run.returned, run.block, run.flags
+        run.scope, run.frames, run.running, run.no_grad, run.function, run.returned, run.block, run.flags,
+        run.autocast,
     )  # fmt: skip
     if not run.quiet:
         run.entered[id(body)] = run.entered.get(id(body), 0) + 1
@@ -47,12 +48,15 @@ def follow(
         guard = expressions.guard_of(run, decorator)
         if guard:
             run.no_grad = None if guard == "maybe" else guard == "no_grad"
+        elif expressions.is_autocast(run, decorator):
+            run.autocast = decorator
     run.run(body.body)
     result: Value = None
     for index, value in enumerate(run.returned):
         result = value if index == 0 else joined(result, value)
     (
-        run.scope, run.frames, run.running, run.no_grad, run.function, run.returned, run.block, run.flags
+        run.scope, run.frames, run.running, run.no_grad, run.function, run.returned, run.block, run.flags,
+        run.autocast,
     ) = saved  # fmt: skip
     if run.lasts:
         run.no_grad, run.lasts = run.lasting, bool(run.frames)

@@ -327,6 +327,8 @@ class Interpreter(Names):
         self.run(node.body)
         last = loop.body[-1] if loop.body else None
         loop.once = isinstance(last, Jump) and last.kind in ("break", "return")
+        if not loop.role and isinstance(node, ast.For) and _goes_over_data(loop):
+            loop.role = "epoch"
         self.block, self.loops = around, outside
         for name, value in before.items():  # the body may never have run
             if isinstance(value, Thing) and self.scope.names.get(name) is None:
@@ -361,3 +363,13 @@ class Interpreter(Names):
     def call(self, function: Function, node: ast.AST, given: dict[str | int, Value], hidden: bool = False) -> Value:
         """Follow a call. `given`: position or keyword -> value; `hidden`: more is given by * or **."""
         return follow(self, function, node, given, hidden)
+
+
+def _goes_over_data(loop: Loop) -> bool:
+    """Whether each round trains on all batches, with an optimizer that was made before: an epoch by any name."""
+    inner = [one for one in loop.body if isinstance(one, Loop) and one.role == "batch"]
+    trains = any(event.kind == "backward" for one in inner for event in one.events())
+    return trains and not any(
+        event.kind == "make" and event.target is not None and event.target.kind in ("optimizer", "model")
+        for event in loop.events()
+    )

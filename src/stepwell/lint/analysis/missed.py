@@ -59,11 +59,54 @@ def _missed(way: list[Event], index: int) -> Missed | None:
     return found
 
 
-def _cut(backward: Event, optimizer: Thing) -> tuple[Tensor, Thing] | None:
-    """(detached output, its model), where a loss has a graph, none of it in what the optimizer updates."""
+def missed_terms(script: Script) -> Iterator[Missed]:
+    """Terms of a loss, one for each backward pass: the others reach the model that the next step updates."""
+    for places in script.places("backward"):
+        found = [_term(script, event) for event in places]
+        if found[0] is not None and all(one is not None for one in found):
+            yield found[0]
+
+
+def _term(script: Script, backward: Event) -> Missed | None:
     loss = backward.value
-    if not isinstance(loss, Tensor) or loss.attached is not True:
+    if not isinstance(loss, Tensor) or (not backward.loops and not script.root_of(backward).uncalled):
         return None
+    after = (one for one in script.root_of(backward).events if one.order > backward.order)
+    step = next((one for one in after if one.kind in ("step", "backward", "zero")), None)
+    if step is None or step.kind != "step" or step.function is not backward.function:
+        return None
+    optimizer = step.target
+    if optimizer is None or optimizer.kind != "optimizer" or not optimizer.of or not optimizer.whole:
+        return None
+    terms = list(_terms(loss))
+    if len(terms) < 2:
+        return None
+    cuts = [_cut_of(term, optimizer) for term in terms]
+    first = next((one for one in cuts if one is not None), None)
+    return Missed(step, backward, *first) if first is not None and None in cuts else None
+
+
+def _terms(loss: Tensor) -> Iterator[Tensor]:
+    """What a sum adds, factors left out."""
+    todo, seen = [loss], set()
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one.by in ("+", "-", "*", "/", "scaled", "mean", "sum") and one.parts:
+            todo += one.parts
+        elif one.attached is not False:
+            yield one
+
+
+def _cut(backward: Event, optimizer: Thing) -> tuple[Tensor, Thing] | None:
+    loss = backward.value
+    return _cut_of(loss, optimizer) if isinstance(loss, Tensor) and loss.attached is True else None
+
+
+def _cut_of(loss: Tensor, optimizer: Thing) -> tuple[Tensor, Thing] | None:
+    """(detached output, its model), where a loss has a graph, none of it in what the optimizer updates."""
     reached = [model for part in graph(loss) for model in part.models]
     if not reached or any(updates(optimizer, model) or not _is_other(optimizer, model) for model in reached):
         return None

@@ -24,7 +24,8 @@ _BATCH_TARGET = re.compile(
     re.I,
 )
 _STEP = re.compile(
-    r"(^|_|\W)(step|steps|iter|iters|iteration|iterations|it|n_iter|max_iter|updates?|t|global_step)(_|\d|\W|$)", re.I
+    r"(^|_|\W)(step|steps|iter|iters|itr|itrs|iteration|iterations|it|n_iter|max_iter|updates?|t|global_step)(_|\d|\W|$)",
+    re.I,
 )
 
 

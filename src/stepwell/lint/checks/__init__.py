@@ -69,6 +69,7 @@ TABLE = {
     "SW607": "deprecated_amp",
     "SW608": "layer_made_in_forward",
     "SW609": "modules_in_plain_list",
+    "SW610": "requires_grad_of_a_module",
     "SW901": "adam_with_coupled_decay",
     "SW902": "sgd_momentum_without_nesterov",
     "SW903": "lr_far_from_usual",

@@ -27,6 +27,7 @@ CHECK = Check(
     "    optimizer.step()\n    total += loss.item()",
     reference="https://docs.pytorch.org/docs/stable/notes/faq.html",
 )
+_DETACHES = re.compile(r"detach\w*\(|\bitem\(|to_float|as_float|reduce_\w*loss|gather\w*\(", re.I)
 FIX = "safe"
 
 
@@ -52,6 +53,8 @@ def find(script: Script) -> Iterator[Finding]:
 
 def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
     value, result = event.value, event.result
+    if isinstance(event.node, ast.AugAssign) and _DETACHES.search(ast.unparse(event.node.value)):
+        return False
     if not isinstance(value, Tensor) or result is None or value.attached is False or event.no_grad is not False:
         return False
     if id(result) in used or not event.loops or result.attached is False:

@@ -97,16 +97,14 @@ def _call(script: Script, node: ast.Call) -> Iterator[Finding]:
             name = Fix("call it retain_graph", (edits.replace(script, one, f"retain_graph={ast.unparse(one.value)}"),),
                        safe=True)  # fmt: skip
             yield script.finding(CHECK, node, "backward() takes retain_graph, no longer retain_variables", fix=name)
-        if one.arg == "volatile" and isinstance(one.value, ast.Constant) and one.value.value in (True, False):
-            if ast.unparse(func).rsplit(".", 1)[-1] != "Variable":
-                continue
+        if one.arg == "volatile" and ast.unparse(func).rsplit(".", 1)[-1] == "Variable":
             drop: Fix | None = None
             text = edits.text(script, node)
             if node.keywords == [one] and len(node.args) == 1 and "#" not in text:
                 new = f"{edits.text(script, func)}({edits.text(script, node.args[0])})"
                 drop = Fix("drop volatile", (edits.replace(script, node, new),), safe=True)
             yield script.finding(
-                CHECK, node, f"volatile={one.value.value} has no effect: a graph is recorded", fix=drop
+                CHECK, node, f"volatile={ast.unparse(one.value)} has no effect: a graph is recorded", fix=drop
             )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
-from stepwell.lint.analysis import Event, Loop, Script, Tensor
+from stepwell.lint.analysis import Event, Script, Tensor
+from stepwell.lint.analysis.evaluating import text_of
 from stepwell.lint.analysis.flow import graph
 from stepwell.lint.analysis.order import is_hidden
 
@@ -31,6 +33,11 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html",
 )
 FIX = "unsafe"
+_MAY = re.compile(r"backward|step|train|optimi|learn|fit|grad|backprop|update", re.I)
+_STATES = re.compile(
+    r"hidden|\bstates?_?[tn0-9]*\s*=|memory_?[tn]?\b\s*=|carry|lstm|\brnn|gru|cell|\bh[0-9t]?\s*=|recurrent", re.I
+)
+_LOSS = re.compile(r"loss|cost|acc|metric|log|total|count|step|iter|epoch|best", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
@@ -42,7 +49,7 @@ def find(script: Script) -> Iterator[Finding]:
                 CHECK,
                 event.node,
                 "the graph is kept after the last backward pass through it, in the round in which all of it is made",
-                [(event.loops[-1].node, "the loop")],
+                [(event.loops[-1].node, "the loop")] if event.loops else [],
                 fix=_fix(script, event, keyword),
             )
 
@@ -61,9 +68,11 @@ def _retains(event: Event) -> ast.keyword | None:
 
 
 def _is_needless(script: Script, event: Event) -> bool:
+    root = script.root_of(event)
+    if not event.loops and (not root.uncalled or root.framework or event.function is not root.function):
+        return False
     if (
-        not event.loops
-        or event.call is None
+        event.call is None
         or not isinstance(event.value, Tensor)
         or not event.extra.get("known")
         or is_hidden(script, "backward")
@@ -71,10 +80,11 @@ def _is_needless(script: Script, event: Event) -> bool:
         return False
     if len(event.call.keywords) + len(event.call.args) != 1 and event.by is None:
         return False
-    loop = event.loops[-1]
-    others = [one for one in event.loops[0].events() if one.kind in ("backward", "grad") and one.node is not event.node]
+    loop = event.loops[-1] if event.loops else None
+    around = list(event.loops[0].events()) if event.loops else root.events
+    others = [one for one in around if one.kind in ("backward", "grad") and one.node is not event.node]
     if (
-        loop.implicit
+        (loop is not None and loop.implicit)
         or any(not _is_of_another_graph(one, event) for one in others)
         or ("autograd" in script.source and "grad(" in script.source.replace("_grad(", ""))
     ):
@@ -83,12 +93,17 @@ def _is_needless(script: Script, event: Event) -> bool:
         one.kind == "unknown"
         and one.order > event.order
         and any(tensor.attached is not False for tensor in one.extra.get("tensors", ()))
+        and _MAY.search(one.name.rsplit(".", 1)[-1])
         and not _prints(one)
-        for one in loop.events()
+        for one in (around if loop is None else loop.events())
     ):
         return False
-    alone = event.function is not loop.function
-    return _is_made_inside(event.value, loop, event) and (alone or not _carried(loop, event))
+    round_ = event.function if loop is None or event.function is not loop.function else loop.node
+    if round_ is None or not _is_made_inside(event.value, round_):
+        return False
+    if not _keep_nothing(event.value) and _STATES.search(text_of(script, round_)):
+        return False
+    return not _carried(round_)
 
 
 def _is_of_another_graph(other: Event, event: Event) -> bool:
@@ -107,23 +122,24 @@ def _prints(event: Event) -> bool:
     )
 
 
-def _is_made_inside(loss: Tensor, loop: Loop, event: Event) -> bool:
-    """Whether all of the graph of a loss is made in this round, by models that keep nothing."""
-    around = loop.node if event.function is loop.function else event.function  # a function that the loop calls
+def _is_made_inside(loss: Tensor, around: ast.AST) -> bool:
+    """Whether all of the graph of a loss is made in this round: in the loop, or in the function that it calls."""
     first, last = getattr(around, "lineno", 0), getattr(around, "end_lineno", 0)
-    for part in loss.history():
-        if part.attached is False:
-            continue
-        if part.by in ("call", "list", "") or part.node is None:
-            return False
-        if not first <= getattr(part.node, "lineno", 0) <= last:
-            return False
-        for model in part.models:
-            if model.kind == "model" and not _keeps_nothing(
-                (model.local is not None and model.local.node) or None, model.cls, model.sure
-            ):
-                return False
-    return True
+    parts = [part for part in loss.history() if part.attached is not False]
+    if any(part.node is None or part.by in ("list", "") for part in parts):
+        return False
+    inside = all(first <= getattr(part.node, "lineno", 0) <= last for part in parts)
+    return inside and any(model.kind == "model" for part in parts for model in part.models)
+
+
+def _keep_nothing(loss: Tensor) -> bool:
+    """Whether no model of a loss keeps a part of the graph for the next round, as far as their classes are seen."""
+    return all(
+        _keeps_nothing((model.local is not None and model.local.node) or None, model.cls, model.sure)
+        for part in loss.history()
+        for model in part.models
+        if model.kind == "model"
+    )
 
 
 def _keeps_nothing(node: ast.AST | None, cls: str, sure: bool) -> bool:
@@ -138,9 +154,10 @@ def _keeps_nothing(node: ast.AST | None, cls: str, sure: bool) -> bool:
     return True
 
 
-def _carried(loop: Loop, event: Event) -> bool:
-    """Whether the loop reads a name before it sets it: what the round before has left."""
-    node = loop.node
+def _carried(node: ast.AST) -> bool:
+    """Whether a round reads a name before it sets it: what the round before has left."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return _is_kept(node)
     if not isinstance(node, (ast.For, ast.While)):
         return True
     set_: set[str] = (
@@ -150,14 +167,14 @@ def _carried(loop: Loop, event: Event) -> bool:
     counted = {
         one.target.id for one in ast.walk(node) if isinstance(one, ast.AugAssign) and isinstance(one.target, ast.Name)
     }
+    if _is_kept(node):
+        return True
     for statement in node.body:
         if isinstance(statement, ast.AugAssign):
             if not _is_number(statement.value):
                 return True
             continue
         inner = list(ast.walk(statement))
-        if any(isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) for one in inner):
-            return True
         sums = {id(one.target) for one in inner if isinstance(one, ast.AugAssign) and _is_number(one.value)}
         for one in inner:
             read = isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in later - set_ - counted
@@ -166,6 +183,19 @@ def _carried(loop: Loop, event: Event) -> bool:
             if isinstance(one, ast.AugAssign) and id(one.target) not in sums:
                 return True
         set_ |= {one.id for one in inner if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+    return False
+
+
+def _is_kept(node: ast.AST) -> bool:
+    """Whether an attribute is read in a round and set to something that may have a graph."""
+    read = {
+        ast.unparse(one) for one in ast.walk(node) if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Load)
+    }
+    for one in ast.walk(node):
+        if isinstance(one, ast.Assign) and not _is_number(one.value):
+            for target in one.targets:
+                if isinstance(target, ast.Attribute) and ast.unparse(target) in read and not _LOSS.search(target.attr):
+                    return True
     return False
 
 

@@ -132,7 +132,9 @@ def _depends(script: Script, event: Event, loop: Loop) -> bool:
         for inner in ast.walk(node):
             if isinstance(inner, (ast.Name, ast.Attribute)) and isinstance(inner.ctx, ast.Store):
                 bound.add(ast.unparse(inner))
-    rate = argument(call, 1, "lr") if loop.role in ("epoch", "batch") else None  # a new rate needs no new optimizer
+    rate = (
+        argument(call, 1, "lr") if loop.role in ("epoch", "batch", "step") else None
+    )  # a new rate needs no new optimizer
     given = [one for one in (*call.args, *(word.value for word in call.keywords)) if one is not rate]
     asked = {
         ast.unparse(one) for value in given for one in ast.walk(value) if isinstance(one, (ast.Name, ast.Attribute))

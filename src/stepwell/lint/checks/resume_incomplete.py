@@ -70,7 +70,8 @@ def _resumes(script: Script, save: Event) -> Iterator[tuple[Event, Event]]:
     """(load, what of it goes into a model) where a training goes on."""
     seen: set[int] = set()
     for event in script.of_kind("load"):
-        if id(event.node) in seen or not (_is_own_file(save, event) or _is_resumed(script, event)):
+        known = _is_own_file(save, event) or _is_resumed(script, event) or _is_own_form(script, save, event)
+        if id(event.node) in seen or not known:
             continue
         if not _is_trained_after(script, event):
             continue
@@ -205,6 +206,16 @@ def _loads_optimizer(script: Script) -> bool:
         ):
             return True
     return False
+
+
+def _is_own_form(script: Script, save: Event, load: Event) -> bool:
+    """Whether the averaged weights and more of what the training saves are read from a file before the training."""
+    keys = save.value.keys if isinstance(save.value, Many) else None
+    name = re.escape(_name_of(script, load))
+    if not keys or not name or load.loops or not save.loops:
+        return False
+    read = [str(key) for key in keys if re.search(rf"\b{name}\[['\"]{re.escape(str(key))}['\"]\]", script.source)]
+    return len(read) >= 2 and any(re.search("ema|average|swa", key, re.I) for key in read)
 
 
 def _is_own_file(save: Event, load: Event) -> bool:

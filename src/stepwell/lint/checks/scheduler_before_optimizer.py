@@ -85,9 +85,27 @@ def _look(events: list[Event], first: dict[int, Event | None]) -> None:
     for index, event in enumerate(events):
         if _is_meant(event) and not _is_after(events[:index], event):
             step = _next(events[index + 1 :], event)
-            if step is not None and shared(event, step) < len(event.branches):
+            if step is not None and shared(event, step) < len(event.branches) and not _is_settled(event, step):
                 step = _ONLY_BY_WAYS
             first[id(event)] = step
+
+
+def _is_settled(event: Event, step: Event) -> bool:
+    """Whether the conditions around a scheduler's step hold in all rounds or in none, and the update has fewer."""
+    extra = [branch for branch, _ in event.branches[shared(event, step) :]]
+    if len(step.branches) > shared(event, step) or not event.loops:
+        return False
+    changed = {one.id for one in ast.walk(event.loops[0].node) if isinstance(one, ast.Name)
+               and isinstance(one.ctx, ast.Store)}  # fmt: skip
+    for branch in extra:
+        test = branch.node.test if isinstance(branch.node, ast.If) else None
+        if test is None or any(isinstance(one, (ast.Call, ast.Subscript)) for one in ast.walk(test)):
+            return False
+        if any(isinstance(one, ast.Name) and one.id in changed for one in ast.walk(test)) or "self." in ast.unparse(
+            test
+        ):
+            return False
+    return True
 
 
 def _look_again(way: list[Event], first: dict[int, Event | None]) -> None:

@@ -46,7 +46,7 @@ _LENGTHS: dict[str, tuple[tuple[int, str], ...]] = {
 _PER_EPOCH = re.compile(r"(steps?|iters?|iterations?|batch(es)?|updates?|samples?|it)_?(per|in|an|each)_?epoch|"
                         r"epoch_?(len|size|steps|length|iters)|^len_\w*loader", re.I)  # fmt: skip
 _EPOCHS = re.compile(r"^(n|num|max|total|nb|number_of|train|training|no_of|n_train|num_train)?_?epochs?(_num|"
-                     r"_count|_no|_total)?$", re.I)  # fmt: skip
+                     r"_count|_no|_total)?$|^(\w+_)?epochs(_\w+)?$", re.I)  # fmt: skip
 _BATCHES = re.compile(r"^(n|num|max|total|nb)?_?(train(ing)?_?)?(total_?)?(steps|iters|iterations|"
                       r"updates)(_for_scheduler)?$|^t_total$", re.I)  # fmt: skip
 _PROCESSES = re.compile(

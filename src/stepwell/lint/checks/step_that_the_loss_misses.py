@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script
-from stepwell.lint.analysis.missed import missed
+from stepwell.lint.analysis.missed import missed, missed_terms
 
 CHECK = Check(
     code="SW117",
@@ -26,7 +26,9 @@ FIX = ""
 
 
 def find(script: Script) -> Iterator[Finding]:
+    told: set[int] = set()
     for one in missed(script):
+        told.add(id(one.backward.node))
         yield script.finding(
             CHECK,
             one.step.node,
@@ -34,6 +36,15 @@ def find(script: Script) -> Iterator[Finding]:
             f"{one.model.name}: its output was detached",
             [(one.backward.node, "the loss")] + ([(one.cut.node, "the graph is cut here")] if one.cut.node else []),
         )
+    for one in missed_terms(script):
+        if id(one.backward.node) not in told:
+            yield script.finding(
+                CHECK,
+                one.cut.node or one.backward.node,
+                f"a term of the loss of line {one.backward.line} goes through this detached output, and so does not "
+                f"reach {one.model.name}, which the next step updates",
+                [(one.backward.node, "the loss"), (one.step.node, "the step")],
+            )
 
 
 _HEAD = """
@@ -62,6 +73,25 @@ BAD = (
         "optG.step()", "optG.step()  # expect"
     ),
     _HEAD + _REAL.replace("    optD.step()", "    optG.step()  # expect"),
+    """
+import torch
+class Pix2Pix:
+    def __init__(self, G, D):
+        self.G, self.D = G, D
+        self.optimizerG = torch.optim.Adam(self.G.parameters(), lr=2e-4)
+        self.bce, self.l1 = torch.nn.BCEWithLogitsLoss(), torch.nn.L1Loss()
+    def train(self, loader):
+        for data, label in loader:
+            output = self.G(data)
+            self.optimizerG.zero_grad()
+            fake = torch.cat((output, data), dim=1)
+            pred_fake = self.D(fake.detach())  # expect
+            loss_gan = self.bce(pred_fake, torch.ones_like(pred_fake))
+            loss_l1 = self.l1(output, label)
+            loss = loss_gan + (100 * loss_l1)
+            loss.backward()
+            self.optimizerG.step()
+""",
     """
 import torch
 class Trainer:
@@ -110,6 +140,17 @@ for state in states:
 """,
 )
 GOOD = (
+    """
+import torch
+G, D = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+optimizer = torch.optim.Adam([*G.parameters(), *D.parameters()], lr=2e-4)
+for data, label in loader:
+    output = G(data)
+    loss = D(output.detach()).mean() + (output - label).pow(2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
     _HEAD + _REAL,
     _HEAD
     + _REAL.replace("    optG.zero_grad()\n", "").replace(

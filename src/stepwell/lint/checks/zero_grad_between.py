@@ -37,7 +37,8 @@ def find(script: Script) -> Iterator[Finding]:
     places: list[Loop | Root] = [*inside, *roots]
     for one in places:
         for way in script.ways(one, _matters) or ():
-            for zero, backward, step in _between(way):
+            turned = _next_round(way) if isinstance(one, Loop) else ()
+            for zero, backward, step in (*_between(way), *turned):
                 if id(zero.node) not in seen and step.target is not None:
                     seen.add(id(zero.node))
                     yield script.finding(
@@ -105,6 +106,21 @@ def _between(way: list[Event]) -> Iterator[tuple[Event, Event, Event]]:
                 zero = event
 
 
+def _next_round(way: list[Event]) -> Iterator[tuple[Event, Event, Event]]:
+    """(zero, backward, step) for a step at the head of a round, whose gradients the round before has reset."""
+    step = next((one for one in way if one.kind in ("step", "backward", "zero", "grad")), None)
+    if step is None or step.kind != "step" or step.target is None or step.closure or step.name:
+        return
+    rest = way[way.index(step) + 1 :]
+    if step.target.kind != "optimizer" or any(may_touch(one, step.target) for one in way):
+        return
+    relevant = [one for one in rest if one.kind in ("step", "backward", "zero", "grad")]
+    if [one.kind for one in relevant] == ["backward", "zero"] and _is_for(relevant[0], step):
+        zero = relevant[1]
+        if may_reset(zero, step.target) and _is_of(zero, step):
+            yield zero, relevant[0], step
+
+
 def _is_of(zero: Event, step: Event) -> bool:
     """Whether a reset is of all that the step uses: `p.grad = None` for some parameters keeps the others."""
     if zero.target is None:
@@ -124,6 +140,13 @@ def _may_go_back(event: Event) -> bool:
 
 
 BAD = (
+    """
+for x, y in zip(X, Y):
+    loss = model(x, y)
+    optimizer.step()
+    loss.backward()
+    optimizer.zero_grad()  # expect
+""",
     "for x, y in loader:\n    loss = loss_fn(model(x), y)\n    loss.backward()\n    optimizer.zero_grad()  # expect\n"
     "    optimizer.step()",
     """
