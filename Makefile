@@ -5,7 +5,7 @@ READY := .venv/.ready
 PEERS := .venv/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fuzz lint types bench compatibility clean
+.PHONY: help demo test test-fast optimizer fuzz lint types bench compatibility clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -30,6 +30,13 @@ test: $(READY) lint types ## everything that continuous integration runs
 
 test-fast: $(READY) ## the tests that take a second or less
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+optimizer: $(READY) ## NAME=Yogi: print the pages of a new or changed optimizer, and run all that it can break
+	$(if $(NAME),,$(error say which: make optimizer NAME=Yogi))
+	$(BIN)/python -m tests.contract.matrix $(NAME)
+	$(BIN)/stepwell optimizers --markdown > docs/optimizers.md.new && mv docs/optimizers.md.new docs/optimizers.md
+	$(MAKE) lint types
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --optimizer $(NAME)
 
 fuzz: $(READY) ## 100,000 changed checkpoints and nasty calls, of which `make test` takes a sample
 	STEPWELL_FUZZ=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/engine/test_state_fuzz.py tests/test_nasty_calls.py

@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.of_one_optimizer import concerns
 
 # Before torch is imported: threads that wait for work sleep instead of spinning. Two workers with two threads each on
 # two cores otherwise take the cores from one another: 40 s instead of 4 s for four optimizers of matrices.
@@ -16,3 +19,22 @@ settings.load_profile("suite")
 
 # These need a process that interprets Triton's kernels; tests/engine/test_gpu.py starts it.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--optimizer", metavar="NAME", help="only what a new or changed optimizer NAME can break")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--optimizer"):
+        return
+    from stepwell import UsageError
+    from stepwell.optimizers import find
+
+    try:
+        name = find(config.getoption("--optimizer")).__name__
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    kept = [item for item in items if concerns(name, item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept

@@ -24,24 +24,38 @@ CACHE = HOUSE.parents[1] / ".mypy_cache" / "strict"
 
 
 def typed_names(path: Path) -> dict[str, str]:
-    """The names that a type checker sees, with their modules: `from module import name as name`."""
-    return {
-        alias.name: node.module or ""
-        for block in ast.parse(path.read_text()).body
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.asname == alias.name
-    }
+    """The names that a type checker sees, with their modules: `from module import name as name`, and those that another
+    file of the house has in this form, of `from module import *`."""
+    found = {}
+    for block in ast.parse(path.read_text()).body:
+        if not isinstance(block, ast.If) or ast.unparse(block.test) != "TYPE_CHECKING":
+            continue
+        for node in block.body:
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            for alias in node.names:
+                if alias.name == "*":
+                    found |= typed_names(HOUSE.parent / f"{(node.module or '').replace('.', '/')}.py")
+                elif alias.asname == alias.name:
+                    found[alias.name] = node.module or ""
+    return found
 
 
 def test_checkers_and_python_see_the_same_names() -> None:
     seen = typed_names(HOUSE / "__init__.py")
     assert seen.keys() == {*stepwell._DOOR, *stepwell._ROOMS, *optimizers.TABLE}
     assert {name: seen[name] for name in stepwell._DOOR} == stepwell._DOOR
-    seen = typed_names(HOUSE / "optimizers" / "__init__.py")
-    assert seen == {name: optimizers.module_of(name) for name in optimizers.TABLE}
+    for file in ("__init__.py", "table.py"):
+        seen = typed_names(HOUSE / "optimizers" / file)
+        assert seen == {name: optimizers.module_of(name) for name in optimizers.TABLE}
+
+
+def test_the_table_of_optimizers_gives_a_star_import_nothing_but_classes() -> None:
+    tree = ast.parse((HOUSE / "optimizers" / "table.py").read_text())
+    assigned = {target.id for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets
+                if isinstance(target, ast.Name)}  # fmt: skip
+    assert assigned == {"_TABLE"}
+    assert not [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
 
 
 def test_every_name_is_listed_and_there() -> None:

@@ -32,47 +32,8 @@ if TYPE_CHECKING:
     from stepwell.errors import UsageError as UsageError
     from stepwell.finder import find_lr as find_lr
     from stepwell.findings import Finding as Finding
-    from stepwell.optimizers import ADOPT as ADOPT
-    from stepwell.optimizers import ASAM as ASAM
-    from stepwell.optimizers import ASGD as ASGD
-    from stepwell.optimizers import LAMB as LAMB
-    from stepwell.optimizers import LARS as LARS
-    from stepwell.optimizers import LBFGS as LBFGS
-    from stepwell.optimizers import MARS as MARS
-    from stepwell.optimizers import SAM as SAM
-    from stepwell.optimizers import SGD as SGD
-    from stepwell.optimizers import SOAP as SOAP
-    from stepwell.optimizers import AdaBelief as AdaBelief
-    from stepwell.optimizers import Adadelta as Adadelta
-    from stepwell.optimizers import Adafactor as Adafactor
-    from stepwell.optimizers import Adagrad as Adagrad
-    from stepwell.optimizers import Adam as Adam
-    from stepwell.optimizers import AdamAtan2 as AdamAtan2
-    from stepwell.optimizers import Adamax as Adamax
-    from stepwell.optimizers import AdamW as AdamW
-    from stepwell.optimizers import AdamW4bit as AdamW4bit
-    from stepwell.optimizers import AdamW8bit as AdamW8bit
-    from stepwell.optimizers import Adan as Adan
-    from stepwell.optimizers import AdEMAMix as AdEMAMix
-    from stepwell.optimizers import DAdaptAdam as DAdaptAdam
-    from stepwell.optimizers import LaProp as LaProp
-    from stepwell.optimizers import Lion as Lion
-    from stepwell.optimizers import Lookahead as Lookahead
-    from stepwell.optimizers import Muon as Muon
-    from stepwell.optimizers import NAdam as NAdam
-    from stepwell.optimizers import NovoGrad as NovoGrad
-    from stepwell.optimizers import Prodigy as Prodigy
-    from stepwell.optimizers import RAdam as RAdam
-    from stepwell.optimizers import RMSprop as RMSprop
-    from stepwell.optimizers import Rprop as Rprop
-    from stepwell.optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
-    from stepwell.optimizers import ScheduleFreeSGD as ScheduleFreeSGD
-    from stepwell.optimizers import Shampoo as Shampoo
-    from stepwell.optimizers import Signum as Signum
-    from stepwell.optimizers import Sophia as Sophia
-    from stepwell.optimizers import SparseAdam as SparseAdam
-    from stepwell.optimizers import StableAdamW as StableAdamW
     from stepwell.optimizers import create as create
+    from stepwell.optimizers.table import *  # noqa: F403
     from stepwell.schedules import Plateau as Plateau
     from stepwell.schedules import Schedule as Schedule
     from stepwell.schedules import Scheduler as Scheduler

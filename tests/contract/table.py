@@ -29,6 +29,14 @@ def _rows_of(name: str) -> list[dict[str, Any]]:
 
 ROWS = {name: _rows_of(name) for name in RULES}
 
+# Beside a referee whose rule has a sign, `TIES`: the share of elements, weights and slots, that may differ from the
+# float64 step because 16-bit numbers meet the edge of the sign (0.7 * m + 0.3 * g can be just 0).
+TIES: dict[str, float] = {
+    name: module.TIES
+    for name, module in ((name, import_module(f"tests.papers.{name.lower()}")) for name in RULES)
+    if hasattr(module, "TIES")
+}
+
 # Options of ours that the referee calls otherwise, or whose values it calls otherwise.
 REFEREE_NAMES: dict[str, dict[str, str]] = {
     "RMSprop": {"eps_inside": "eps_inside_sqrt"},

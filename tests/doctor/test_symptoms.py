@@ -16,7 +16,7 @@ from stepwell.doctor.symptoms.answer import WIDTH
 from stepwell.doctor.symptoms.asking import CAUSES, MOST
 from stepwell.doctor.symptoms.facts import Facts, rate, times
 from stepwell.doctor.symptoms.known import SYMPTOMS
-from stepwell.doctor.symptoms.rates import _RECORDED, USUAL, usual
+from stepwell.doctor.symptoms.rates import adam_eps, adam_type, follows_gradient, usual
 from stepwell.doctor.symptoms.reading import read
 from stepwell.doctor.symptoms.record import FAR, TIERS, filled, likely
 from stepwell.errors import UsageError
@@ -347,13 +347,23 @@ def test_facts_weigh_against_a_cause() -> None:
     assert chance("diverges, without warmup", "warmup-missing") > chance("diverges, with warmup", "warmup-missing")
 
 
-def test_each_optimizer_has_a_usual_range() -> None:
-    assert USUAL.keys() == TABLE.keys()
-    for name in TABLE:
-        low, high = usual(name)
-        assert 0 < low < high
-    for name, span in _RECORDED.items():
-        assert find(name).facts.lr["default"] == span
+@pytest.mark.parametrize("name", TABLE)
+def test_each_optimizer_has_a_usual_range(name: str) -> None:
+    facts = find(name).facts
+    spans = facts.published or {"default": facts.lr["default"]}
+    assert {kind: usual(name, kind) for kind in spans} == spans
+    assert usual(name) == usual(name, "another kind") == spans["default"]
+    assert all(0 < low < high for low, high in spans.values())
+
+
+def test_families_are_read_from_the_files() -> None:
+    assert {name for name in TABLE if follows_gradient(name)} == {"SGD", "ASGD", "ScheduleFreeSGD", "SAM", "ASAM"}
+    assert {"Adam", "AdamW4bit", "LAMB", "Sophia", "SOAP"} <= {name for name in TABLE if adam_type(name)}
+    assert not {name for name in ("SGD", "Adagrad", "Prodigy", "Lion", "Muon", "LBFGS", "SAM") if adam_type(name)}
+    assert {"Adam", "AdamW8bit", "RMSprop", "SOAP"} <= {name for name in TABLE if adam_eps(name)}
+    assert not {name for name in ("Adagrad", "AdamAtan2", "Adafactor", "LAMB", "Lion") if adam_eps(name)}
+    assert not adam_type(None)
+    assert not follows_gradient(None)
 
 
 def test_the_kind_of_training_moves_the_range() -> None:

@@ -17,7 +17,8 @@ BUILT = ("optimizers", "wrappers")  # rooms whose files may be built on one anot
 
 # file -> (names, reason)
 ALLOWED = {
-    "optimizers/__init__.py": ("*", "the table"),
+    "optimizers/table.py": ("*", "the table"),
+    "optimizers/__init__.py": ("SAM ASAM Lookahead LBFGS", "what `create` returns, for type checkers"),
     "groups/memory.py": ("*", "sizes of optimizers of torch and other libraries, which declare nothing"),
     "engine/decay.py": ("AdamW Adafactor Muon", "torch's classes, whose groups do not say how they decay"),
     "groups/build.py": ("Muon AdamW", "the public function `groups.muon`, and the labels of its two kinds of groups"),
@@ -33,12 +34,12 @@ ALLOWED = {
     "wrappers/sam.py": ("SGD", "what is inside unless an argument says"),
     "wrappers/asam.py": ("SGD", "what is inside unless an argument says"),
     "wrappers/lookahead.py": ("AdamW", "what is inside unless an argument says"),
-    "doctor/trends.py": ("*", "torch's classes: those that do not mind the scale of gradients, that decay by it"),
+    "doctor/trends.py": ("SGD Adam RMSprop Adagrad NAdam RAdam Adamax", "torch's classes: decay in the gradient"),
     "doctor/checks/momentum_near_one.py": ("AdEMAMix Adan", "several averages by design, also of other libraries"),
     "doctor/checks/betas_swapped.py": ("Adam", "a part of the names of all classes with two betas of this meaning"),
     **{
         f"doctor/symptoms/{name}.py": ("*", "descriptions of training problems in words, which name optimizers")
-        for name in ("gradients", "optimizer", "learning_rate", "rates", "questions", "reading", "wiring", "words")
+        for name in ("gradients", "optimizer", "learning_rate", "questions", "reading", "wiring", "words")
     },
     "step/files.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),
     "step/checkpoint.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),

@@ -51,3 +51,6 @@ ROWS = [
     {"lr": 0.02, "momentum": 0.7, "weight_decay": 0.2},
     {"lr": 0.02, "momentum": 0.0, "weight_decay": 0.2, "decoupled_weight_decay": False},
 ]  # fmt: skip
+
+# The share of elements at which 16-bit numbers may decide the sign otherwise (tests/contract/table.py).
+TIES = 1e-3

@@ -6,13 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from stepwell.doctor.record import Probe, Record, Sample, median
-
-ADAPTIVE = frozenset(
-    ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Lion", "LAMB", "LARS", "Adafactor",
-     "AdaBelief", "AdamAtan2", "Adan", "AdEMAMix", "ADOPT", "LaProp", "Muon", "NovoGrad", "Prodigy", "SOAP", "Shampoo",
-     "ScheduleFreeAdamW", "Sophia", "StableAdamW", "Rprop", "Signum", "SparseAdam", "DAdaptAdam"]
-)  # fmt: skip
-
+from stepwell.optimizers import TABLE
+from stepwell.optimizers.declared import declared
 
 ENORMOUS = 0.5  # of a weight, changed in one of the first updates: 0.01 to 0.42 in healthy runs
 LARGE = 0.12
@@ -21,6 +16,13 @@ TINY = 1.2e-3  # of a weight, changed in one update
 AGREE = 0.2  # the cosine of two gradients that follow one another
 FAR_GAIN = 0.03  # of the loss of a batch, by the best multiple of an update
 SMALL_GAIN = 0.007  # of the loss of a batch, by one update
+
+
+def ignores_scale(optimizer: str) -> bool:
+    """Whether the class of this name, here or in torch, makes the same steps of gradients of any scale."""
+    if optimizer not in TABLE or declared(optimizer).kind in ("closure", "wrapper"):
+        return False  # a wrapper is as what is inside
+    return declared(optimizer).step_length() != "gradient"
 
 
 def entropy(counts: Mapping[int, int]) -> float:

@@ -46,6 +46,8 @@ class Adadelta(Optimizer):
         lr={"default": (3e-2, 1e1), "cnn": (1e-1, 1e1), "transformer": (1e-1, 1e1), "toy": (1e-1, 1e2)},
         source="Zeiler 1212.5701, section 4 (no rate, which is 1), PyTorch's MNIST example (1.0)",
         lr_against_adamw=None,
+        length="own",
+        eps_bounds=False,
     )
 
     def __init__(

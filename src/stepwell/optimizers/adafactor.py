@@ -153,6 +153,7 @@ class Adafactor(Optimizer):
         lr={"default": (1e-3, 1e-1), "cnn": (1e-3, 1e-1), "transformer": (1e-3, 1e-1), "toy": (1e-3, 1.0)},
         lr_against_adamw=10.0,
         source="Shazeer and Stern 1804.04235 (1e-2, relative), Raffel et al. 1910.10683 (1e-3 for fine-tuning)",
+        eps_bounds=False,
     )
 
     def __init__(

@@ -44,6 +44,7 @@ class Adagrad(Optimizer):
         lr={"default": (1e-3, 3e-1), "cnn": (3e-3, 3e-1), "transformer": (3e-3, 3e-1), "toy": (1e-2, 3.0)},
         source="Duchi et al. 2011, Naumov et al. 1906.00091 and the MLPerf DLRM-DCNv2 reference (4e-3)",
         lr_against_adamw=10.0,
+        length="own",
     )
 
     def __init__(

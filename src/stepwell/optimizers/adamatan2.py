@@ -51,6 +51,7 @@ class AdamAtan2(Optimizer):
         lr={"default": (1e-4, 1e-2), "cnn": (3e-4, 3e-2), "transformer": (1e-4, 1e-2), "toy": (1e-3, 1.0)},
         source="Everett et al. 2407.05872 (AdamW's, whose step it approximates)",
         needs_warmup=True,
+        eps_bounds=False,
     )
 
     def __init__(

@@ -54,6 +54,7 @@ class ASGD(Optimizer):
         source="Bottou 2012, section 5; Merity et al. 1708.02182 (30 with clipped gradients); ranges as for SGD",
         method="averaged",
         lr_against_adamw=100.0,
+        length="gradient",
     )
 
     def __init__(

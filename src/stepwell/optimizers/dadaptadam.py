@@ -95,6 +95,7 @@ class DAdaptAdam(Optimizer):
         lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
         lr_against_adamw=None,
         source="Defazio and Mishchenko 2301.07733 (1, everywhere), its code's page (the usual schedule)",
+        length="own",
     )
 
     def __init__(

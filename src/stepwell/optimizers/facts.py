@@ -20,6 +20,20 @@ Kind = Literal["elementwise", "sums", "matrix", "closure", "wrapper"]
 # the decay; or be constant, where the rule chooses its step sizes itself.
 Schedule = Literal["decay", "warmup", "constant"]
 
+# The length of the step of an element: in proportion to its gradient, so that a loss twice as large moves weights twice
+# as far; near lr, whatever the gradient's size; or found by the rule in another way, also whatever the gradient's size.
+Length = Literal["gradient", "lr", "own"]
+_LENGTH: Mapping[Method, Length] = MappingProxyType(
+    {"gradient": "gradient", "perturbed": "gradient", "adaptive": "lr", "sign": "lr"}
+)
+
+# Of Adam and AdamW, from 199 published configurations (the project's recipes.json), rounded. Fine-tuning: the 10th to
+# the 75th percentile of 21 runs of AdamW. The defaults stand in the files of both.
+PUBLISHED_ADAM: Mapping[str, tuple[float, float]] = MappingProxyType({
+    "transformer": (6e-5, 1e-3), "vit": (5e-4, 4e-3), "fine-tuning": (1e-5, 1e-4), "lora": (1e-4, 5e-4),
+    "gan": (1e-4, 4e-4), "rl": (1e-4, 1e-3), "gnn": (1e-3, 1e-2), "diffusion": (1e-4, 3e-4),
+})  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -34,6 +48,12 @@ class Facts:
         schedule: what the learning rate should do over a run.
         lr_against_adamw: the usual learning rate as a multiple of AdamW's on the same model; None where there is no
             usual ratio.
+        length: what the length of an element's step is in proportion to; None: that of the method ("gradient" for
+            gradient and perturbed, "lr" for adaptive and sign, "own" for the others).
+        eps_bounds: eps is added to the running size that divides the gradient (or is the least value of this size), so
+            that steps shrink with gradients below eps; None: for adaptive methods.
+        published: learning rates of published runs, (low, high), by kind of training, "default" among them: where
+            there are enough of them to say more than `lr`.
         needs_closure: the step evaluates the loss itself.
         needs_warmup: starting at the full learning rate usually fails on transformers.
         needs_large_batch: loses more than AdamW does when batches are small.
@@ -48,6 +68,9 @@ class Facts:
     kind: Kind = "elementwise"
     schedule: Schedule = "decay"
     lr_against_adamw: float | None = 1.0
+    length: Length | None = None
+    eps_bounds: bool | None = None
+    published: Mapping[str, tuple[float, float]] | None = None
     needs_closure: bool = False
     needs_warmup: bool = False
     needs_large_batch: bool = False
@@ -57,6 +80,19 @@ class Facts:
     def lr_range(self, family: str | None = None) -> tuple[float, float]:
         """The learning rates worth trying for a model family ("cnn", "transformer", "toy"), (low, high)."""
         return self.lr.get(family or "default", self.lr["default"])
+
+    def usual_lr(self, kind: str | None = None) -> tuple[float, float]:
+        """The learning rates of published runs, (low, high), for a kind of training where it is known; else `lr`."""
+        spans = self.published or {"default": self.lr["default"]}
+        return spans.get(kind or "default", spans["default"])
+
+    def step_length(self) -> Length:
+        """What the length of an element's step is in proportion to: "gradient", "lr" or "own"."""
+        return self.length or _LENGTH.get(self.method, "own")
+
+    def eps_bounds_steps(self) -> bool:
+        """Whether steps shrink with gradients that are below eps."""
+        return self.method == "adaptive" if self.eps_bounds is None else self.eps_bounds
 
     def needs(self) -> list[str]:
         """What the optimizer needs in addition to gradients: closure, warmup, large_batch, matrices, modes."""

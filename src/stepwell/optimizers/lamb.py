@@ -81,6 +81,8 @@ class LAMB(LayerWise):
         source="You et al. 1904.00962, Wightman et al. 2110.00476 (5e-3 and 8e-3 at 2048), MLPerf BERT (3.5e-4 at 256 "
         "to 3.5e-3 at 4608, where RoBERTa has 1e-4 at 256 and 7e-4 at 8192)",
         kind="sums",
+        length="lr",
+        published={"default": (3.5e-4, 8e-3)},
     )
 
     def __init__(

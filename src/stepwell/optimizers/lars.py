@@ -84,6 +84,7 @@ class LARS(LayerWise):
         source="You et al. 1708.03888, Chen et al. 2002.05709 (4.8 at 4096), MLPerf (7.4 at 1632 to 25 at 65536)",
         compare_options=MappingProxyType({"momentum": 0.9}),
         kind="sums",
+        published={"default": (0.2, 25.0)},
     )
 
     def __init__(

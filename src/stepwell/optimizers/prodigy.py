@@ -117,6 +117,7 @@ class Prodigy(Optimizer):
         lr={"default": (0.1, 10.0), "cnn": (0.1, 10.0), "transformer": (0.1, 10.0), "toy": (0.1, 10.0)},
         lr_against_adamw=None,
         source="Mishchenko and Defazio 2306.06101 (1, everywhere), its code's page (cosine or constant)",
+        length="own",
     )
 
     def __init__(

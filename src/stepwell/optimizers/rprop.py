@@ -60,6 +60,7 @@ class Rprop(Optimizer):
         schedule="constant",
         lr_against_adamw=None,
         needs_large_batch=True,
+        length="own",
     )
 
     def __init__(

@@ -58,6 +58,8 @@ class ScheduleFreeAdamW(ScheduleFree):
         lr_against_adamw=3.0,
         needs_warmup=True,
         needs_modes=True,
+        length="lr",
+        eps_bounds=True,
     )
 
     def __init__(

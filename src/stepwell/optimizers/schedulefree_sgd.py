@@ -50,6 +50,7 @@ class ScheduleFreeSGD(ScheduleFree):
         lr_against_adamw=1000.0,
         needs_warmup=True,
         needs_modes=True,
+        length="gradient",
     )
 
     def __init__(

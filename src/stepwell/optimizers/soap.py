@@ -147,6 +147,8 @@ class SOAP(Optimizer):
         needs_warmup=True,
         source="Vyas et al. 2409.11321 (3e-3 at batches of 2M tokens), Wen et al. 2509.02046 (8e-3 to 1.6e-2 where "
         "AdamW has 8e-3)",
+        length="lr",
+        eps_bounds=True,
     )
 
     def __init__(

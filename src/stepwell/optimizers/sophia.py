@@ -71,6 +71,7 @@ class Sophia(Optimizer):
         method="curvature",
         lr_against_adamw=0.8,
         needs_warmup=True,
+        length="lr",
     )
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
-from stepwell.doctor.trends import ADAPTIVE
+from stepwell.doctor.trends import ignores_scale
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -35,7 +35,7 @@ def _is_below_epsilon(record: Record, norm: float) -> bool:
 
 def find(record: Record) -> Finding | None:
     norms = [norm for _, norm in record.norms[0] if norm > 0][-30:] if record.norms else []
-    if len(norms) < 15 or (record.optimizers[0] in ADAPTIVE and not _is_below_epsilon(record, max(norms))):
+    if len(norms) < 15 or (ignores_scale(record.optimizers[0]) and not _is_below_epsilon(record, max(norms))):
         return None
     top = max(norms)
     clipped = sum(abs(norm - top) < 2e-3 * top for norm in norms) / len(norms)

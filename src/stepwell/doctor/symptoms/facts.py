@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from stepwell.doctor.symptoms.rates import ADAM_TYPE, GRADIENT_TYPE, usual
+from stepwell.doctor.symptoms.rates import adam_type, follows_gradient, usual
 
 HALF = ("fp16", "mixed")  # "mixed" does not say which half precision; autocast's default on CUDA is fp16
 LOW = ("fp16", "bf16", "mixed")
@@ -48,7 +48,7 @@ class Facts:
     @property
     def effective_lr(self) -> float | None:
         """The learning rate as if momentum were 0.9, with which the usual ranges were found."""
-        if self.lr is None or self.momentum is None or self.optimizer not in GRADIENT_TYPE or self.momentum >= 1:
+        if self.lr is None or self.momentum is None or not follows_gradient(self.optimizer) or self.momentum >= 1:
             return self.lr
         return self.lr * max(1.0, 0.1 / (1 - self.momentum))  # a lower momentum is no reason to call an lr unusual
 
@@ -68,7 +68,7 @@ class Facts:
 
     @property
     def adaptive(self) -> bool:
-        return self.optimizer in ADAM_TYPE
+        return adam_type(self.optimizer)
 
     def yes(self, topic: str) -> bool:
         """The description says that the training has it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepwell.doctor.symptoms.facts import Facts, rate, span_text, times
-from stepwell.doctor.symptoms.rates import GRADIENT_TYPE, usual
+from stepwell.doctor.symptoms.rates import follows_gradient, usual
 from stepwell.doctor.symptoms.record import AGAINST, EXCLUDED, FAR, NEUTRAL, SPEAKS, Record
 
 TIER = "learning rate"
@@ -148,7 +148,7 @@ def _grew(facts: Facts) -> float:
 
 
 def _grew_why(facts: Facts) -> str:
-    rule = "linearly with the batch for SGD with momentum" if facts.optimizer in GRADIENT_TYPE else (
+    rule = "linearly with the batch for SGD with momentum" if follows_gradient(facts.optimizer) else (
         "with the square root of the batch for Adam-type optimizers" if facts.adaptive else
         "linearly with the batch for SGD with momentum, with the square root for Adam-type optimizers"
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepwell.doctor.symptoms.facts import Facts, span_text
-from stepwell.doctor.symptoms.rates import GRADIENT_TYPE, usual
+from stepwell.doctor.symptoms.rates import follows_gradient, usual
 from stepwell.doctor.symptoms.record import EXCLUDED, NEUTRAL, SPEAKS, Record
 
 TIER = "optimizer choice"
@@ -18,7 +18,7 @@ def _coupled(facts: Facts) -> float:
 
 def _gradient_on_transformer(facts: Facts) -> float:
     attention = facts.kind in ("transformer", "vit", "lora") or facts.goal == "language"
-    return SPEAKS if facts.optimizer in GRADIENT_TYPE and attention else EXCLUDED
+    return SPEAKS if follows_gradient(facts.optimizer) and attention else EXCLUDED
 
 
 def _gan_momentum(facts: Facts) -> float:
@@ -28,7 +28,7 @@ def _gan_momentum(facts: Facts) -> float:
 
 
 def _instead(facts: Facts) -> str:
-    if facts.optimizer in GRADIENT_TYPE:
+    if follows_gradient(facts.optimizer):
         return f"usual lr {span_text(usual('AdamW', facts.kind))}:\n    stepwell.create('adamw', model, lr=3e-4)"
     if facts.optimizer in ("Adam", "AdamW", None):
         return "only with its own tuned rate, on equal terms:\n    stepwell compare my_task.py:task --help"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepwell.doctor.symptoms.facts import HALF, LOW, Facts
-from stepwell.doctor.symptoms.rates import ADAM_EPS
+from stepwell.doctor.symptoms.rates import adam_eps
 from stepwell.doctor.symptoms.record import AGAINST, EXCLUDED, NEUTRAL, SPEAKS, Record
 
 TIER = "numerical stability"
@@ -29,7 +29,7 @@ def _lost_updates(facts: Facts) -> float:
 
 
 def _eps(facts: Facts) -> float:
-    if facts.optimizer is not None and facts.optimizer not in ADAM_EPS:
+    if facts.optimizer is not None and not adam_eps(facts.optimizer):
         return EXCLUDED
     return NEUTRAL if facts.adaptive or facts.precision in LOW else AGAINST
 
