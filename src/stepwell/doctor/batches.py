@@ -38,6 +38,19 @@ def facts(step: int, x: torch.Tensor | None, y: torch.Tensor | None) -> BatchFac
     return one
 
 
+def repeated(one: BatchFacts, args: Any) -> None:
+    """A model that computes its own loss, and is given one tensor of tokens as input and as target: `model(x, x)`. By
+    name, as in `model(x, labels=x)`, the model shifts the target itself."""
+    given = [arg for arg in args if isinstance(arg, torch.Tensor)]
+    if len(given) < 2 or any(arg.is_floating_point() or arg.dim() < 2 for arg in given[:2]):
+        return
+    x, y = given[:2]
+    if x.shape != y.shape or x.dtype != y.dtype or x.numel() < 8 or not bool((x == y).all()):
+        return
+    if int(x.reshape(-1)[:LABELS].unique().numel()) > 2:
+        one.copied, one.target_size = -1, y.numel()
+
+
 def _input(one: BatchFacts, x: torch.Tensor) -> None:
     one.size = x.shape[0] if x.dim() else 1
     if x.is_complex() or x.is_quantized:

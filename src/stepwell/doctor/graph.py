@@ -31,6 +31,7 @@ class Graph:
         leaves: the tensors that gradients would be accumulated into, by id.
         function: the loss function at the root, or "".
         before: the operation that computed its input, views apart.
+        alone: whether the loss is one term, and not a sum of several.
         hard: operations without a finite value or slope somewhere.
         relus: the nodes of ReLU, whose saved results say which units are 0.
     """
@@ -41,6 +42,7 @@ class Graph:
         self.relus: list[Any] = []
         self.function = self.before = ""
         self.divided = False
+        self.alone = False
         self._root(loss)
         todo: list[Any] = [loss.grad_fn]
         seen: set[Any] = set()
@@ -67,6 +69,12 @@ class Graph:
             name in ("DivBackward0", "MulBackward0")
             and sum(following is not None for following, _ in node.next_functions) == 1
         )
+        while re.match(r"^(Div|Mul|Mean|Sum|ToCopy|Squeeze|View|Clone)Backward\d+$", type(node).__name__):
+            following = [one for one, _ in node.next_functions if one is not None]
+            if len(following) != 1:
+                break
+            node = following[0]
+        self.alone = not type(node).__name__.startswith(("Add", "Sub", "Mul", "Stack", "Sum"))
 
     def _loss(self, node: Any, name: str) -> None:
         self.function = _LOSS[name]

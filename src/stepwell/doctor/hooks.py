@@ -78,6 +78,8 @@ class Staleness:
         self._used: list[tuple[int, int] | None] = [None] * len(self.tensors)
         self._last: list[tuple[int, int] | None] = [None] * len(self.tensors)
         self.flags = [False] * len(self.tensors)
+        self.measures = False  # whether sizes are taken, for the next update
+        self.sizes: list[torch.Tensor | None] = [None] * len(self.tensors)  # of the gradients as they were computed
         self.passes = 0  # backward passes that are summed in the gradient of the first tensor, for the next update
 
     def hook(self, hooks: Hooks) -> None:
@@ -103,6 +105,8 @@ class Staleness:
             self._last[number] = _state(self.tensors[number])
             if number == 0:
                 self.passes += 1
+            if self.measures:
+                self.sizes[number] = _size(self.tensors[number])
 
         return after
 
@@ -111,6 +115,15 @@ class Staleness:
         now = [_state(tensor) for tensor in self.tensors]
         return self.passes > 0 and all(one != last or one is None for one, last in zip(now, self._last, strict=True))
 
+    def shrunk(self) -> float | None:
+        """By which factor gradients are shorter than the backward pass has made them: what clipping has left."""
+        sizes, self.sizes = self.sizes, [None] * len(self.tensors)
+        found = [(was, _size(tensor)) for was, tensor in zip(sizes, self.tensors, strict=True) if was is not None]
+        pairs = [torch.stack([was, now]) for was, now in found if now is not None and now.device == was.device]
+        numbers = [pair.tolist() for pair in pairs]
+        factors = [now / was for was, now in numbers if was > 0]
+        return max(factors) if factors else None
+
     def updated(self) -> bool:
         """After an update: whether it used old gradients. The next ones are counted from here."""
         stale = any(self.flags)
@@ -118,6 +131,13 @@ class Staleness:
         self._used = [_state(tensor) for tensor in self.tensors]
         self.passes = 0
         return stale
+
+
+def _size(tensor: torch.Tensor) -> torch.Tensor | None:
+    grad = tensor.grad
+    if grad is None or grad.layout != torch.strided:
+        return None
+    return grad.detach().norm().float()
 
 
 def _state(tensor: torch.Tensor) -> tuple[int, int] | None:

@@ -38,7 +38,8 @@ def facts(loss: torch.Tensor, program: Program | None, graph: Graph | None) -> t
     if program is not None and program.calls:
         one.factor = _factor(program)
     if program is not None and one.broadcast is None:
-        one.broadcast = _expanded(program)
+        one.broadcast = _expanded(program) or _unlike(program)
+    one.whole = graph is not None and graph.alone
     return one, target
 
 
@@ -102,6 +103,17 @@ def _values(one: LossFacts, given: torch.Tensor, target: torch.Tensor | None) ->
         rows = target.dim() == 2 and target.shape[1] > 1
         alone = not rows or (bool((low == 0) & (high == 1)) and bool((target.sum(dim=1) == 1).all()))
         one.one_hot = two and alone and target.dim() <= 2 and target.numel() >= 8
+
+
+def _unlike(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shapes (n, 1) and (n,) of any error in a sum of losses."""
+    for call in program.calls:
+        if call.name not in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") or len(call.args) < 2:
+            continue
+        a, b = call.args[:2]
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape != b.shape:
+            return tuple(a.shape), tuple(b.shape)
+    return None
 
 
 def _expanded(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -17,7 +17,10 @@ def hunt(
     inputs: Sequence[torch.Tensor], call: Any, tensors: Sequence[torch.Tensor], parameters: Sequence[Parameter]
 ) -> tuple[str, str]:
     """(origin, name). The model is called once more, with the same input, and put back."""
-    if any(x.is_floating_point() and not bool(torch.isfinite(x).all()) for x in inputs):
+    given = (
+        [*inputs, *(one for one in pytree.tree_leaves(call[1:]) if isinstance(one, torch.Tensor))] if call else inputs
+    )
+    if any(x.is_floating_point() and not x.requires_grad and not bool(torch.isfinite(x).all()) for x in given):
         return "input", ""
     for tensor, parameter in zip(tensors, parameters, strict=True):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):

@@ -58,6 +58,7 @@ class Sample:
     unchanged: list[float | None] = field(default_factory=list)
     norm: float = math.nan
     cosine: float | None = None
+    shrunk: float | None = None  # gradients at the update over gradients as they were computed: what clipping has left
     previous: int | None = None  # the step of the gradient that the cosine compares with
 
 
@@ -98,6 +99,7 @@ class LossFacts:
         divided: whether the last operation multiplies or divides by one value; factor: by which number, if known.
         input_range: lowest and highest value of the input. logsumexp: the largest |logsumexp| of its rows.
         one_hot: whether the target is one-hot or 0 and 1 only.
+        whole: whether the loss is this function alone, and not a sum of several terms.
         roots: names of operations that may have no finite value or slope: "sqrt", "log", "div", "norm".
     """
 
@@ -113,6 +115,7 @@ class LossFacts:
     requires_grad: bool = True
     reached: frozenset[int] = frozenset()
     classes: int = 0
+    whole: bool = True
 
 
 @dataclass(eq=False)

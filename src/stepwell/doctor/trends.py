@@ -234,7 +234,7 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
     if not shares:
         return None
     start, now = start_of(record), now_of(record)
-    if median(shrunk) > 0.6 or (now < 0.5 * start and median(shrunk) > 0.3):
+    if median(shrunk) > 0.6 or (now < 0.85 * start and median(shrunk) > 0.3):
         return None
     return median(shares), median(shrunk), float(decay), rate
 
@@ -295,10 +295,21 @@ def ratio_of_layers(record: Record) -> float:
 
 def vanishing(record: Record) -> str:
     """What says that gradients vanish toward the first layers, or ""."""
+    share = _shrinks(record, 5e-4)
+    return (
+        f"relative to the weights the gradients of the first matrices are {share:.2g} times those of the last"
+        if share
+        else ""
+    )
+
+
+def _shrinks(record: Record, least: float) -> float:
+    """The gradients of the first matrices over those of the last, relative to the weights, where that is below `least`
+    and the last matrices learn; 0.0 else."""
     matrices = [n for n, one in enumerate(record.parameters)
                 if len(one.shape) > 1 and one.trainable and one.kind not in ("Embedding", "EmbeddingBag")]  # fmt: skip
     if len(matrices) < 3:
-        return ""
+        return 0.0
     third = max(len(matrices) // 3, 1)
     found, moved = [], []
     for sample in record.samples[-8:]:
@@ -311,21 +322,17 @@ def vanishing(record: Record) -> str:
             first, last = median(rows[:third]), median(rows[-third:])
             if last > 0:
                 found.append(first / last)
-    if len(found) >= 4 and median(found) < 5e-4 and median(moved) > 2e-4:  # with updates of a sensible size
-        return (
-            "relative to the weights the gradients of the first "
-            f"matrices are {median(found):.2g} times those of the last"
-        )
-    return ""
+    learns = median(moved) > 2e-4  # with updates of a sensible size
+    return max(median(found), 1e-12) if len(found) >= 4 and median(found) < least and learns else 0.0
 
 
 def unrelated(record: Record) -> str:
     """What says that labels do not belong to their inputs, or ""."""
     main = record.main
-    if main is None or len(record.series) > 1 or main.facts is None:
+    if main is None or len(record.series) > 1 or main.facts is None or not main.facts.whole:
         return ""
     values = [value for value in main.values if math.isfinite(value)]
-    if len(values) < 60:
+    if len(values) < 60 or _shrinks(record, 5e-3):
         return ""
     floor = _marginal(record, main.facts.function)
     if floor is None or floor <= 0:

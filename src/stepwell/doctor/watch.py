@@ -114,6 +114,8 @@ class Watch(Forwards):
             series.values.append(float(loss))
             return
         value = self._value(loss, series)
+        for one in self.staleness:
+            one.measures = self._samples and not self.record.scaled
         self._modes()
         reached: frozenset[int] = frozenset()
         if loss.requires_grad and loss.grad_fn is not None:
@@ -184,6 +186,8 @@ class Watch(Forwards):
         x = self.last_inputs[0] if self.last_inputs else self.given[0] if self.given is not None else None
         if x is not None or target is not None:
             self.record.batches.append(batches.facts(self.record.step + 1, x, target))
+            if target is None and self.last_call is not None:
+                batches.repeated(self.record.batches[-1], self.last_call[1])
         for other in self.last_inputs[1:]:
             if other.is_floating_point():
                 self.record.batches.append(batches.facts(self.record.step + 1, other, None))
@@ -266,6 +270,7 @@ class Watch(Forwards):
         if self._samples:
             sampled = Around(step, number, own, self.tensors, self.coordinates, self.last_grads.get(number))
             self.around[number] = sampled
+            sampled.sample.shrunk = self.staleness[number].shrunk()
             self._is_cleared(number, own, sampled)
         late = self.past is not None and not self.told
         if self.probes and step in PROBES and self.bytes <= MOST_BYTES and (late or self._told_for(own)):
