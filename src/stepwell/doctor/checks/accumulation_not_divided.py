@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -48,3 +49,19 @@ def find(record: Record) -> Finding | None:
             f"gradient of a whole loss: the sum is {number} times the mean"
         ),
     )
+
+
+BAD = (
+    Trace(backwards=4, optimizer="SGD"),
+    Trace(backwards=2, facts={"factor": 1.0}),  # the last operation is no division
+    Trace(backwards=4, facts={"divided": True, "factor": 2.0}),  # a division by another number
+)
+GOOD = (
+    Trace(backwards=4, facts={"divided": True}),
+    Trace(backwards=4, facts={"factor": 4.0}),
+    Trace(backwards=4, seed=0.25),  # told before the division
+    Trace(backwards=2, losses=2),  # two losses of one update are no micro-batches
+    Trace(backwards=1),
+    Trace(backwards=4, steps=3),
+    Trace(backwards=2, facts={"factor": 1.99}),
+)

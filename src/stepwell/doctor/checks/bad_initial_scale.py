@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -60,3 +61,19 @@ def find(record: Record) -> Finding | None:
             alike,
         )
     return None
+
+
+BAD = (
+    Trace(tensors={"*.weight": {"scale": 4.1}}),
+    Trace(tensors={"first.weight": {"scale": 5.0}, "last.weight": {"scale": 9.0}}),  # two of three
+    Trace(tensors={"first.weight": {"scale": 15.1}}),
+    Trace(tensors={"first.weight": {"constant": True}, "last.weight": {"constant": True}}),
+    Trace(tensors={"first.*": {"kind": "Conv2d", "constant": True}, "middle.*": None, "last.*": None}),
+)
+GOOD = (
+    Trace(tensors={"*.weight": {"scale": 4.0}}),
+    Trace(tensors={"first.weight": {"scale": 15.0}}),
+    Trace(tensors={"*.weight": {"scale": 30.0, "trainable": False}}),
+    Trace(tensors={"last.weight": {"constant": True, "scale": 0.0}}),  # a last layer that begins at 0
+    Trace(tensors={"first.*": {"constant": True}, "middle.*": None, "last.*": None}),  # a regression without a network
+)

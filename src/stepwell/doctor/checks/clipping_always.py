@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import ADAPTIVE
 from stepwell.findings import Check, Finding
 
@@ -42,3 +43,17 @@ def find(record: Record) -> Finding | None:
             f"looked at have the norm {top:.3g}: each of them is clipped"
         ),
     )
+
+
+BAD = (
+    Trace(optimizer="SGD", norm=1e-3),
+    Trace(optimizer="SGD", norm=lambda step: 0.5 if step % 50 == 0 else 1.0),  # two of thirty are shorter
+    Trace(optimizer="SGD", norm=lambda step: 1.0 + 1e-3 * (step % 2)),
+)
+GOOD = (
+    Trace(optimizer="SGD"),
+    Trace(optimizer="SGD", norm=lambda step: 0.5 if step % 20 == 0 else 1.0),  # five of thirty
+    Trace(optimizer="SGD", norm=lambda step: 1.0 + 0.003 * (step % 2)),
+    Trace(optimizer="AdamW", norm=1e-3),
+    Trace(optimizer="SGD", norm=lambda step: 1.0 if step <= 14 else 0.0),  # too few to tell
+)

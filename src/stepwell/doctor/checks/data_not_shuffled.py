@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import entropy
 from stepwell.findings import Check, Finding
 
@@ -74,3 +75,25 @@ def find(record: Record) -> Finding | None:
             ),
         )
     return None
+
+
+BAD = (
+    Trace(batch={"labels": lambda step: {step % 4: 64}}),
+    Trace(batch={"labels": lambda step: {step % 10: 32, (step + 1) % 10: 32}}),
+    Trace(batch={"target_mean": lambda step: 0.13 * step, "target_std": 0.5}),
+    Trace(batch={"target_mean": lambda step: -0.5 * step, "target_std": 0.5}),
+)
+GOOD = (
+    Trace(batch={"labels": lambda step: {step % 4: 40, (step + 1) % 4: 19, (step + 2) % 4: 5}}),  # entropy 0.62 of all
+    Trace(
+        batch={"labels": lambda step: {step: 64}}, steps=200
+    ),  # as many labels as batches: numbers of rows, not classes
+    Trace(batch={"labels": {2: 64}}),
+    Trace(batch={"labels": lambda step: {step % 4: 64}}, losses=2),  # real and generated batches
+    Trace(batch={"labels": lambda step: {step % 4: 7}, "size": 7}),  # too small to be mixed
+    Trace(batch={"target_mean": lambda step: 0.1 * step, "target_std": 0.5}),
+    Trace(batch={"target_mean": lambda step: 0.9 * (step % 7), "target_std": 0.5}),  # returns that go up and down
+    Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": 0.5, "copied": -1}),  # an autoencoder
+    Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": 0.5, "size": lambda step: 32 + step}),
+    Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": lambda step: None if step == 30 else 0.5}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import early_ratio
 from stepwell.findings import Check, Finding
 
@@ -40,3 +41,17 @@ def find(record: Record) -> Finding | None:
             ),
         )
     return None
+
+
+BAD = (
+    Trace(dead=(0.71, 0.9)),
+    Trace(dead=(0.1, 0.96)),
+    Trace(dead=lambda step: (0.0, 0.0) if step <= 80 else (0.9, 1.0)),
+)
+GOOD = (
+    Trace(dead=(0.7, 0.95)),
+    Trace(dead=(0.9, 1.0), steps=3),  # too few to tell
+    Trace(dead=(0.9, 1.0), tensors={"*": {"update": 0.05}}),  # a fourth of the weights: the learning rate is the cause
+    Trace(dead=lambda step: (0.9, 1.0) if step <= 80 else (0.3, 0.9)),
+    Trace(dead=None),
+)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import diverged
 from stepwell.findings import Check, Finding
 
@@ -28,3 +31,17 @@ HOLDS = 3
 def find(record: Record) -> Finding | None:
     seen = diverged(record)
     return said(CHECK, record, seen) if seen else None
+
+
+BAD = (
+    Trace(loss=lambda step: 2.3 * 1.03**step),
+    Trace(loss=lambda step: 1.0 if step <= 85 else 3.1),
+)
+GOOD = (
+    Trace(loss=lambda step: 1.0 if step <= 85 else 3.0),
+    Trace(loss=lambda step: 1.0 if step <= 95 else 90.0),  # five high values of a hundred
+    Trace(loss=lambda step: 2.3 * 1.03**step, losses=2),  # a GAN
+    Trace(loss=lambda step: 1.3**step, steps=39),
+    Trace(loss=lambda step: -1.0 / step),  # a loss below 0, as those of policies
+    Trace(loss=lambda step: 1.0 if step <= 60 else math.inf),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -37,3 +38,13 @@ def find(record: Record) -> Finding | None:
             f"({', '.join(record.sensitive[:3])})"
         ),
     )
+
+
+BAD = (
+    Trace(eval_in_training=3, sensitive=("norm", "drop")),
+    Trace(eval_in_training=100, sensitive=("1", "4", "7", "10")),
+)
+GOOD = (
+    Trace(eval_in_training=2, sensitive=("norm", "drop")),
+    Trace(eval_in_training=0, sensitive=("norm", "drop")),
+)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import exploding
 from stepwell.findings import Check, Finding
 
@@ -29,3 +32,18 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     seen = exploding(record)
     return said(CHECK, record, seen) if seen else None
+
+
+BAD = (
+    Trace(norm=101.0, tensors={"first.weight": {"grad": 2.0}, "last.weight": {"grad": 0.19}}),
+    Trace(norm=lambda step: 0.02 if step < 9 else 21.0),
+    Trace(norm=lambda step: 0.1 * 3.0**step if step < 12 else math.nan),
+)
+GOOD = (
+    Trace(norm=100.0, tensors={"first.weight": {"grad": 2.0}, "last.weight": {"grad": 0.1}}),
+    Trace(norm=500.0, tensors={"first.weight": {"grad": 2.0}, "last.weight": {"grad": 0.21}}),
+    Trace(norm=lambda step: 0.02 if step < 9 else 19.9),
+    Trace(norm=lambda step: 0.009 if step < 9 else 9.9),
+    Trace(norm=lambda step: 0.02 if step < 9 else 21.0, tensors={"*": {"update": 0.04}}),  # the updates are too long
+    Trace(norm=lambda step: 0.02 if step < 90 else 21.0),  # late in the run
+)

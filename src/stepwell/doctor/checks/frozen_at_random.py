@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -36,3 +37,15 @@ def find(record: Record) -> Finding | None:
         "(those of torch's initialization), and in the optimizer",
         frozen,
     )  # fmt: skip
+
+
+BAD = (
+    Trace(tensors={"first.*": {"trainable": False, "fresh": True}}),
+    Trace(tensors={"middle.weight": {"trainable": False}}),
+)
+GOOD = (
+    Trace(tensors={"first.*": {"trainable": False, "fresh": False}}),  # trained before
+    Trace(tensors={"first.*": {"trainable": False, "fresh": None}}),
+    Trace(tensors={"first.*": {"trainable": False, "optimizer": None}}),
+    Trace(tensors={"*": {"trainable": False}}),
+)

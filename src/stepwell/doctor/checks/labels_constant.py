@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -46,3 +47,19 @@ def find(record: Record) -> Finding | None:
     ):
         return said(CHECK, record, f"all targets of {len(seen)} batches are {means[0]:.6g}")
     return None
+
+
+BAD = (
+    Trace(batch={"labels": {3: 64}}),
+    Trace(batch={"labels": {0: 1}, "size": 1}, steps=88),  # forty batches of one
+    Trace(batch={"target_mean": 0.25, "target_std": 0.0}),
+)
+GOOD = (
+    Trace(batch={"labels": lambda step: {3: 64} if step != 9 else {3: 63, 1: 1}}),
+    Trace(batch={"labels": {0: 1}, "size": 1}, steps=87),
+    Trace(batch={"labels": {3: 64}}, steps=3),
+    Trace(batch={"labels": {1: 64}}, losses=2),  # the real batches of a GAN
+    Trace(batch={"target_mean": 0.25, "target_std": 1e-6}),
+    Trace(batch={"target_mean": lambda step: 0.1 * step, "target_std": 0.0}),
+    Trace(batch={"target_mean": 0.0, "target_std": 0.0, "copied": -1}),
+)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -49,3 +50,20 @@ def find(record: Record) -> Finding | None:
             f"{smooth[-1]:.3g}"
         ),
     )
+
+
+BAD = (
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52)),
+    Trace(vals=(0.40, 0.35, 0.36, 0.355, 0.365, 0.379)),
+    Trace(vals=(0.40, 0.42, 0.44, 0.46, 0.48)),  # best at the start
+)
+GOOD = (
+    Trace(vals=(0.40, 0.35, 0.33, 0.33, 0.34)),
+    Trace(vals=(0.40, 0.35, 0.36, 0.37, 0.377)),  # 7.7 % above the best
+    Trace(vals=(0.40, 0.41, 0.35, 0.45, 0.52)),  # best two evaluations ago
+    Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.40, 0.39)),  # comes down again
+    Trace(vals=(0.35, 0.38, 0.45, 0.52)),
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=1.0),  # the training loss does not fall
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), losses=2),
+    Trace(vals=(0.0, 0.38, 0.45, 0.52, 0.60)),
+)

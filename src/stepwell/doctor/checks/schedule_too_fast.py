@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -82,3 +83,27 @@ def find(record: Record) -> Finding | None:
                 ),
             )
     return None
+
+
+BAD = (
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 60}),
+    Trace(schedule={"kind": "StepLR", "horizon": 5}, lr=lambda step: 0.1 * 0.5 ** (step // 5)),
+    Trace(schedule={"kind": "ExponentialLR"}, lr=lambda step: 0.1 * 0.9**step),
+    Trace(schedule={"kind": "LinearLR", "horizon": 40}, lr=lambda step: 0.1 * max(0.5, 1 - step / 80)),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 80}, lr=lambda step: 0.1 if step <= 80 else 1e-6),
+    Trace(schedule={"kind": "StepLR", "horizon": 5, "calls": 80}, lr=lambda step: 0.1 * 0.5 ** (step // 6)),
+)
+GOOD = (
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 67}),
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 100}),
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 10}, steps=20),
+    Trace(schedule={"kind": "CosineAnnealingWarmRestarts", "horizon": 10}),
+    Trace(schedule={"kind": "StepLR", "horizon": 31}, lr=lambda step: 0.1 if step <= 31 else 1e-3),
+    Trace(schedule={"kind": "StepLR", "horizon": 25}, lr=lambda step: 0.1 * 0.4 ** (step // 25)),
+    Trace(schedule={"kind": "StepLR", "horizon": 5, "calls": 79}, lr=lambda step: 0.1 * 0.5 ** (step // 6)),
+    Trace(schedule={"kind": "ExponentialLR"}, lr=lambda step: 0.1 * 0.97**step),
+    Trace(schedule={"kind": "LinearLR", "horizon": 40}, lr=lambda step: 0.1 * min(1.0, step / 40)),  # a warmup
+    Trace(schedule={"kind": "LinearLR", "horizon": 50}, lr=lambda step: 0.1 * max(0.5, 1 - step / 100)),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 81}, lr=lambda step: 0.1 if step <= 81 else 1e-6),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 19}, steps=19, lr=lambda step: 0.1 if step <= 1 else 1e-6),
+)

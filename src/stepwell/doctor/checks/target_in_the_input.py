@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -36,3 +37,16 @@ def find(record: Record) -> Finding | None:
         else f"column {column} of the input is the target, in all of the last {len(columns)} batches looked at"
     )
     return said(CHECK, record, where)
+
+
+BAD = (
+    Trace(batch={"copied": 3}),
+    Trace(batch={"copied": -1, "kind": "integer"}),
+    Trace(batch={"copied": lambda step: None if step <= 80 else 0}),
+)
+GOOD = (
+    Trace(batch={"copied": None}),
+    Trace(batch={"copied": lambda step: None if step == 92 else 3}),  # in one of the last batches not
+    Trace(batch={"copied": lambda step: step % 8}),  # another column each time
+    Trace(batch={"copied": 3}, steps=3),
+)

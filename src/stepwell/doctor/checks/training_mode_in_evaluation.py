@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -37,3 +38,13 @@ def find(record: Record) -> Finding | None:
             f"({', '.join(record.sensitive[:3])})"
         ),
     )
+
+
+BAD = (
+    Trace(training_in_evaluation=2, evaluations=2, sensitive=("drop",)),
+    Trace(training_in_evaluation=1, evaluations=1, sensitive=("norm", "drop"), ended=True),
+)
+GOOD = (
+    Trace(training_in_evaluation=1, evaluations=9, sensitive=("drop",)),  # one forward pass without gradients
+    Trace(training_in_evaluation=0, evaluations=9, sensitive=("drop",), ended=True),
+)

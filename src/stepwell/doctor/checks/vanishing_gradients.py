@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import vanishing
 from stepwell.findings import Check, Finding
 
@@ -29,3 +30,17 @@ HOLDS = 2
 def find(record: Record) -> Finding | None:
     seen = vanishing(record)
     return said(CHECK, record, seen) if seen else None
+
+
+BAD = (
+    Trace(tensors={"first.weight": {"grad": 1e-6}, "*.bias": {"grad": 1e-6}}),
+    Trace(tensors={"first.weight": {"grad": 0.0}}),
+    Trace(tensors={"embedding.weight": {"kind": "Embedding"}, "first.weight": {"grad": 1e-6}}),
+)
+GOOD = (
+    Trace(tensors={"first.weight": {"grad": 2e-5}}),
+    Trace(tensors={"first.weight": {"grad": 1e-6}, "*": {"update": 1e-5}}),  # updates that are tiny everywhere
+    Trace(tensors={"first.*": {"grad": 1e-6, "kind": "Embedding"}}),
+    Trace(tensors={"first.weight": {"grad": 1e-6}, "middle.*": None}),  # two matrices
+    Trace(tensors={"first.weight": {"grad": 1e-6}}, steps=3),
+)

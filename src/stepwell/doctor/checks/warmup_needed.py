@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import ALONG, Trace
 from stepwell.doctor.trends import needs_warmup
 from stepwell.findings import Check, Finding
 
@@ -29,3 +30,19 @@ HOLDS = 1
 def find(record: Record) -> Finding | None:
     seen = needs_warmup(record)
     return said(CHECK, record, seen) if seen else None
+
+
+_SHORT = {0.0: 1.0, 0.3: 0.99, 1.0: 0.97, 3.0: 1.2}
+BAD = (
+    Trace(attention=True, along=_SHORT),
+    Trace(attention=True, along=lambda step: ALONG if step == 12 else _SHORT, optimizer="NAdam"),
+)
+GOOD = (
+    Trace(attention=True),
+    Trace(attention=True, along=_SHORT, lr=lambda step: 1e-3 * min(1.0, step / 40)),
+    Trace(attention=True, along=_SHORT, optimizer="SGD"),
+    Trace(attention=True, along=_SHORT, steps=19),
+    Trace(attention=True, along=lambda step: ALONG if step in (7, 12) else _SHORT),
+    Trace(attention=True, along=lambda step: {0.0: 1.0, 1.0: 0.9, 10.0: 0.8} if step == 12 else _SHORT),
+    Trace(attention=False, along=_SHORT),
+)

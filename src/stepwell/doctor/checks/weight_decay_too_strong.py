@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import decay_share
 from stepwell.findings import Check, Finding
 
@@ -46,3 +47,23 @@ def find(record: Record) -> Finding | None:
             f"of the median matrix, whose weights have shrunk to {100 * shrunk:.0f} %"
         ),
     )
+
+
+_SHRINKS = {"*.weight": {"weight": lambda step: 0.1 * 0.99**step, "grad": 0.001, "update": 0.001}}
+BAD = (
+    Trace(optimizer="SGD", lr=0.1, options={"weight_decay": 0.5}, loss=1.4),  # 5 % off in each update
+    Trace(optimizer="AdamW", lr=0.05, options={"weight_decay": 1.0}, loss=1.4, steps=3),
+    Trace(optimizer="Adam", lr=1e-3, options={"weight_decay": 0.1}, loss=1.4, tensors=_SHRINKS),
+    Trace(optimizer="SGD", lr=0.1, options={"weight_decay": 0.1}, loss=1.4, tensors=_SHRINKS),
+    Trace(optimizer="AdamW", lr=0.05, options={"weight_decay": 0.5}, loss=1.4, tensors=_SHRINKS),
+)
+GOOD = (
+    Trace(optimizer="SGD", lr=0.1, options={"weight_decay": 0.49}, loss=1.4),
+    Trace(optimizer="AdamW", lr=0.049, options={"weight_decay": 1.0}, loss=1.4),
+    Trace(optimizer="Adam", options={"weight_decay": 0.0}, loss=1.4, tensors=_SHRINKS),
+    Trace(optimizer="Adam", options={"weight_decay": 0.02}, loss=1.4, tensors=_SHRINKS),  # less than the gradient
+    Trace(optimizer="Adam", options={"weight_decay": 0.1}, loss=lambda step: 1.4 * 0.98**step,
+          tensors={"*.weight": {"weight": lambda step: 0.1 * 0.992**step, "grad": 0.001}}),  # the loss falls
+    Trace(optimizer="Adam", options={"weight_decay": 0.1}, loss=1.4,
+          tensors={"*.weight": {"weight": lambda step: 0.1 * 0.995**step, "grad": 0.001}}),  # 0.61 are left
+)  # fmt: skip
