@@ -55,7 +55,8 @@ class Trace:
             batches. With a "target_mean" the targets are numbers, and no labels.
         along: the loss along an update, in units of the loss before it, by the multiple of the update.
         norm: the norm of the gradients; by default that of "grad". cosine: of two gradients that follow one another.
-        backwards: backward passes for each update, each with its loss. seed: the gradient of a loss at itself.
+        backwards: backward passes for each update. told: losses that are told for it; by default one for each pass.
+        seed: the gradient of a loss at itself.
         dead: (share of dead units, of the worst layer), or None.
         vals: the values of the validations, at even distances.
         schedule, sampler, not_finite: attributes of `ScheduleFacts`, `SamplerFacts`, `NotFinite`.
@@ -83,6 +84,7 @@ class Trace:
         norm: Given = None,
         cosine: Given = 0.6,
         backwards: int = 1,
+        told: int | None = None,
         seed: Given = 1.0,
         dead: Given = (0.1, 0.2),
         vals: Sequence[float] = (),
@@ -94,6 +96,7 @@ class Trace:
         if unknown := sorted(rest.keys() - _REST):
             raise TypeError(f"Trace: {', '.join(unknown)}; it must be one of its arguments or an attribute of Record")
         self.steps, self.loss, self.losses, self.detached, self.backwards = steps, loss, losses, detached, backwards
+        self.told = backwards if told is None else told
         self.optimizers = (optimizer,) if isinstance(optimizer, str) else optimizer
         self.lr, self.options, self.tensors = lr, options or {}, tensors or {}
         self.facts, self.batch, self.along, self.norm, self.cosine = facts or {}, batch, along, norm, cosine
@@ -111,7 +114,7 @@ class Trace:
         record.groups = [[self._group(name, self.steps)] for name in self.optimizers]
         record.lr = [[(at(self.lr, step),) for step in steps] for _ in self.optimizers]
         record.backwards = [self.backwards] * self.steps
-        told = [step for step in steps for _ in range(self.backwards)]
+        told = [step for step in steps for _ in range(self.told)]
         record.series = [self._series(f"train.py:{line}", told) for line in range(10, 10 + self.losses)]
 
         sampled = [step for step in steps if step <= EARLY or (step <= 200 and step % 4 == 0) or step % 10 == 0]
@@ -183,9 +186,7 @@ class Trace:
         for one in record.parameters:
             known = one.optimizer == number and one.trainable
             given = (self._of(one.name) or {}) if known else dict.fromkeys(MEASURED)
-            weight = at(
-                given.get("weight", one.scale / math.sqrt(one.numel / one.shape[0]) if one.scale else 0.1), step
-            )
+            weight = at(given.get("weight", 0.1), step)
             sample.grad.append(at(given.get("grad", 0.01 * wave), step))
             sample.weight.append(weight)
             sample.update.append(at(given.get("update", 2e-3 * (weight or 0.0)), step))

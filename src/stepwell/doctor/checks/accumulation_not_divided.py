@@ -39,7 +39,8 @@ def find(record: Record) -> Finding | None:
         or not record.seeds
     ):
         return None
-    if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or len(record.series[0].values) < number * len(counts):
+    told = sum(1 < step <= 1 + len(counts) for step in record.series[0].steps)
+    if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or told < sum(counts):
         return None
     return said(
         CHECK,
@@ -55,6 +56,7 @@ BAD = (
     Trace(backwards=4, optimizer="SGD"),
     Trace(backwards=2, facts={"factor": 1.0}),  # the last operation is no division
     Trace(backwards=4, facts={"divided": True, "factor": 2.0}),  # a division by another number
+    Trace(backwards=2, steps=4),
 )
 GOOD = (
     Trace(backwards=4, facts={"divided": True}),
@@ -64,4 +66,7 @@ GOOD = (
     Trace(backwards=1),
     Trace(backwards=4, steps=3),
     Trace(backwards=2, facts={"factor": 1.99}),
+    Trace(backwards=4, told=1),  # the sum of the losses is told
+    Trace(backwards=4, seed=1.002),
+    Trace(backwards=2, optimizer=("SGD", "SGD")),
 )

@@ -76,4 +76,7 @@ GOOD = (
     Trace(tensors={"*.weight": {"scale": 30.0, "trainable": False}}),
     Trace(tensors={"last.weight": {"constant": True, "scale": 0.0}}),  # a last layer that begins at 0
     Trace(tensors={"first.*": {"constant": True}, "middle.*": None, "last.*": None}),  # a regression without a network
+    Trace(
+        tensors={"first.weight": {"constant": True}, "last.weight": {"constant": True}, "a.weight": {}, "b.weight": {}}
+    ),
 )

@@ -58,4 +58,5 @@ GOOD = (
     Trace(batch={"size": 1}, cosine=0.0, backwards=3),  # accumulation makes a larger batch of them
     Trace(batch={"size": 1}, cosine=lambda step: None if step > 8 else 0.0),  # too few to tell
     Trace(batch=None, cosine=0.0),
+    Trace(batch={"size": 1}, cosine=lambda step: 0.9 if step <= 20 else 0.0),  # later samples are not neighbors
 )

@@ -48,12 +48,13 @@ def find(record: Record) -> Finding | None:
 BAD = (
     Trace(optimizer="SGD", norm=1e-3),
     Trace(optimizer="SGD", norm=lambda step: 0.5 if step % 50 == 0 else 1.0),  # two of thirty are shorter
-    Trace(optimizer="SGD", norm=lambda step: 1.0 + 1e-3 * (step % 2)),
+    Trace(optimizer="SGD", norm=lambda step: 1.0 - 1e-3 * (step % 2)),
+    Trace(optimizer="SGD", norm=lambda step: 1.0 + 0.0018 * (step % 2)),
 )
 GOOD = (
     Trace(optimizer="SGD"),
     Trace(optimizer="SGD", norm=lambda step: 0.5 if step % 20 == 0 else 1.0),  # five of thirty
-    Trace(optimizer="SGD", norm=lambda step: 1.0 + 0.003 * (step % 2)),
+    Trace(optimizer="SGD", norm=lambda step: 1.0 + 0.0022 * (step % 2)),
     Trace(optimizer="AdamW", norm=1e-3),
     Trace(optimizer="SGD", norm=lambda step: 1.0 if step <= 14 else 0.0),  # too few to tell
 )

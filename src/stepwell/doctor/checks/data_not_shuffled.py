@@ -82,6 +82,8 @@ BAD = (
     Trace(batch={"labels": lambda step: {step % 10: 32, (step + 1) % 10: 32}}),
     Trace(batch={"target_mean": lambda step: 0.13 * step, "target_std": 0.5}),
     Trace(batch={"target_mean": lambda step: -0.5 * step, "target_std": 0.5}),
+    Trace(batch={"labels": lambda step: {step % 4: 45, (step + 1) % 4: 16, (step + 2) % 4: 3}}),  # 0.53 of all
+    Trace(batch={"labels": lambda step: {step % 2: 64}}, steps=10),
 )
 GOOD = (
     Trace(batch={"labels": lambda step: {step % 4: 40, (step + 1) % 4: 19, (step + 2) % 4: 5}}),  # entropy 0.62 of all
@@ -96,4 +98,8 @@ GOOD = (
     Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": 0.5, "copied": -1}),  # an autoencoder
     Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": 0.5, "size": lambda step: 32 + step}),
     Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": lambda step: None if step == 30 else 0.5}),
+    Trace(batch={"labels": lambda step: {step % 2: 64}}, steps=9),
+    Trace(
+        batch={"target_mean": lambda step: 0.5 * step if step % 5 else 0.0, "target_std": 0.5}
+    ),  # falls back now and then
 )

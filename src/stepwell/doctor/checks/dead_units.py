@@ -47,11 +47,12 @@ BAD = (
     Trace(dead=(0.71, 0.9)),
     Trace(dead=(0.1, 0.96)),
     Trace(dead=lambda step: (0.0, 0.0) if step <= 80 else (0.9, 1.0)),
+    Trace(dead=(0.8, 0.9), tensors={"*": {"update": 0.02}}, steps=5),
 )
 GOOD = (
     Trace(dead=(0.7, 0.95)),
     Trace(dead=(0.9, 1.0), steps=3),  # too few to tell
-    Trace(dead=(0.9, 1.0), tensors={"*": {"update": 0.05}}),  # a fourth of the weights: the learning rate is the cause
+    Trace(dead=(0.9, 1.0), tensors={"*": {"update": 0.021}}),  # 0.21 of the weights: the learning rate is the cause
     Trace(dead=lambda step: (0.9, 1.0) if step <= 80 else (0.3, 0.9)),
     Trace(dead=None),
 )

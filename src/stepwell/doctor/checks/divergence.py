@@ -36,6 +36,7 @@ def find(record: Record) -> Finding | None:
 BAD = (
     Trace(loss=lambda step: 2.3 * 1.03**step),
     Trace(loss=lambda step: 1.0 if step <= 85 else 3.1),
+    Trace(loss=lambda step: 1.0 if step <= 20 else 3.1, steps=40),
 )
 GOOD = (
     Trace(loss=lambda step: 1.0 if step <= 85 else 3.0),

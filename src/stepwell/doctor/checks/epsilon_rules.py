@@ -50,6 +50,7 @@ BAD = (
     Trace(options={"eps": 1e-3}, tensors={"*": {"grad": 1e-5}}),
     Trace(options={"eps": 1e-6}, tensors={"*.bias": {"grad": 2.9e-7}}),  # half of the tensors
     Trace(options={"eps": 1}, lr=1.0),
+    Trace(options={"eps": 1.1e-7}, tensors={"*": {"grad": 0.0}}),
 )
 GOOD = (
     Trace(options={"eps": 1e-8}, tensors={"*": {"grad": 1e-12}}),  # the default, at a loss of nearly 0
@@ -58,4 +59,6 @@ GOOD = (
     Trace(options={"eps": 1e-3}, tensors={"*": {"grad": lambda step: 1e-5 if step % 40 else 1.0}}),
     Trace(options={"eps": 1e-3}, tensors={"first.*": {"grad": 1e-5}}),  # a third of the tensors
     Trace(optimizer="SGD", tensors={"*": {"grad": 1e-12}}),
+    Trace(options={"eps": 1e-6}, tensors={"first.*": {"trainable": False}, "last.*": {"trainable": False}}),
+    Trace(options={"eps": 1e-6}, optimizer=("Adam", "Adam"), tensors={"[fl]*": {"optimizer": 1, "grad": 0.0}}),
 )

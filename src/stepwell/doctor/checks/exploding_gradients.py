@@ -38,12 +38,13 @@ BAD = (
     Trace(norm=101.0, tensors={"first.weight": {"grad": 2.0}, "last.weight": {"grad": 0.19}}),
     Trace(norm=lambda step: 0.02 if step < 9 else 21.0),
     Trace(norm=lambda step: 0.1 * 3.0**step if step < 12 else math.nan),
+    Trace(norm=lambda step: 0.009 if step < 9 else 10.1, tensors={"*": {"update": 0.015}}),
 )
 GOOD = (
     Trace(norm=100.0, tensors={"first.weight": {"grad": 2.0}, "last.weight": {"grad": 0.1}}),
     Trace(norm=500.0, tensors={"first.weight": {"grad": 2.0}, "last.weight": {"grad": 0.21}}),
     Trace(norm=lambda step: 0.02 if step < 9 else 19.9),
     Trace(norm=lambda step: 0.009 if step < 9 else 9.9),
-    Trace(norm=lambda step: 0.02 if step < 9 else 21.0, tensors={"*": {"update": 0.04}}),  # the updates are too long
+    Trace(norm=lambda step: 0.02 if step < 9 else 21.0, tensors={"*": {"update": 0.016}}),  # the updates are too long
     Trace(norm=lambda step: 0.02 if step < 90 else 21.0),  # late in the run
 )

@@ -59,7 +59,7 @@ def _has_gradient(record: Record, number: int) -> bool:
 
 
 BAD = (
-    Trace(tensors={"first.*": {"reached": 0, "grad": None, "ran": "no_grad"}}),
+    Trace(tensors={"first.*": {"reached": 0, "grad": None, "ran": "no_grad"}}, steps=3),
     Trace(tensors={"first.weight": {"reached": 0, "grad": 0.0}, "first.bias": {"reached": 0, "grad": None}}),
     Trace(tensors={"0.encoder.weight": {"reached": 0, "grad": None, "ran": None}}, ran={"encoder": "no_grad"}),
 )

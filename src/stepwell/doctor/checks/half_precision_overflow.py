@@ -51,6 +51,7 @@ BAD = (
     Trace(half=True, not_finite={"step": 3, "origin": "gradient", "where": "last.weight"}),
     Trace(half=True, not_finite={"step": 12, "origin": "loss"}),
     Trace(half=True, tensors={"first.*": {"grad": 0.0}, "middle.*": {"grad": 0.0}}),
+    Trace(half=True, tensors={"*": {"grad": lambda step: 0.0 if step <= 5 else 0.01}}),
 )
 GOOD = (
     Trace(half=True, scaled=True, not_finite={"step": 3, "origin": "loss"}),

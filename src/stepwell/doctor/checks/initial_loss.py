@@ -53,13 +53,16 @@ BAD = (
     Trace(loss=lambda step: 14.0 * 0.9**step),
     Trace(loss=lambda step: 2.78, facts={"function": "nll_loss", "before": "log_softmax"}),
     Trace(loss=lambda step: 0.69 / step),
+    Trace(loss=1.4, facts={"classes": 2}),
+    Trace(loss=0.1, tensors={"*.bias": {"trainable": False}}),
 )
 GOOD = (
     Trace(loss=lambda step: 2.77 / step),  # twice log(4)
     Trace(loss=lambda step: 0.7 / step),
     Trace(loss=lambda step: 0.1 / step, tensors={"first.weight": {"fresh": False}}),  # trained before
     Trace(loss=lambda step: 0.1 / step, tensors={"first.weight": {"trainable": False}}),
-    Trace(loss=lambda step: 14.0 / step, facts={"function": "mse_loss", "classes": 0}),
-    Trace(loss=lambda step: 14.0 / step, facts={"classes": 0}),
+    Trace(loss=lambda step: 14.0 / step, facts={"function": "mse_loss"}),
+    Trace(loss=lambda step: 14.0 / step, facts={"classes": 1}),
     Trace(loss=lambda step: math.inf),
+    Trace(loss=14.0, losses=2),
 )

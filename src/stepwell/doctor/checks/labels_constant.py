@@ -53,6 +53,8 @@ BAD = (
     Trace(batch={"labels": {3: 64}}),
     Trace(batch={"labels": {0: 1}, "size": 1}, steps=88),  # forty batches of one
     Trace(batch={"target_mean": 0.25, "target_std": 0.0}),
+    Trace(batch={"labels": {0: 64}}, steps=4),
+    Trace(batch={"target_mean": lambda step: 0.5 + 5e-8 * (step % 2), "target_std": 5e-8}),
 )
 GOOD = (
     Trace(batch={"labels": lambda step: {3: 64} if step != 9 else {3: 63, 1: 1}}),
@@ -62,4 +64,6 @@ GOOD = (
     Trace(batch={"target_mean": 0.25, "target_std": 1e-6}),
     Trace(batch={"target_mean": lambda step: 0.1 * step, "target_std": 0.0}),
     Trace(batch={"target_mean": 0.0, "target_std": 0.0, "copied": -1}),
+    Trace(batch={"target_mean": 0.25, "target_std": 0.0}, losses=2),
+    Trace(batch={"target_mean": lambda step: 0.5 + 2e-7 * (step % 2), "target_std": 0.0}),
 )

@@ -46,11 +46,13 @@ def find(record: Record) -> Finding | None:
 BAD = (
     Trace(lr=0.0),
     Trace(lr=lambda step: 0.0 if step <= 20 else 1e-3),
-    Trace(lr=lambda step: 1e-3 if step <= 5 else 0.0),  # a factor that LambdaLR rounds to 0
+    Trace(lr=lambda step: 1e-3 if step <= 40 else 0.0),  # a factor that LambdaLR rounds to 0
+    Trace(lr=lambda step: 1e-3 if step == 1 else 5.1e-4 if step == 2 else 0.0),
 )
 GOOD = (
     Trace(lr=lambda step: 0.0 if step <= 19 else 1e-3),
     Trace(lr=lambda step: 0.0 if step <= 15 or 20 < step <= 35 else 1e-3),  # restarts
     Trace(lr=lambda step: max(0.0, 1e-3 * (1 - step / 40)), steps=60),  # a decay that is over
-    Trace(lr=lambda step: 1e-3 if step <= 60 else 0.0),
+    Trace(lr=lambda step: 1e-3 if step <= 41 else 0.0),
+    Trace(lr=lambda step: 1e-3 if step == 1 else 5e-4 if step == 2 else 0.0),
 )

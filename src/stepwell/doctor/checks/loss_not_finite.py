@@ -76,13 +76,17 @@ BAD = (
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "loss", "hard": ("log", "div")}),
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "weight", "where": "last.bias", "hard": ("sqrt",)}),
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "module", "where": "act (Softplus)"}),
+    Trace(loss=lambda step: 1.4 if step < 49 else 6.9 if step < 50 else math.nan, not_finite={"origin": "loss"}),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, norm=lambda step: 0.1 if step <= 3 else 9.9),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": 0.049}}),
 )
 GOOD = (
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "input"}),
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "weight", "where": "last.bias"}),
     Trace(loss=lambda step: 1.4 if step < 49 else 7.1 if step < 50 else math.nan, not_finite={"origin": "loss"}),
     Trace(loss=_LATE, not_finite={"origin": "loss"}, along={0.0: 1.0, 1.0: 1.1}),  # the updates overshoot
-    Trace(loss=_LATE, not_finite={"origin": "loss"}, norm=lambda step: 0.1 * 1.1**step),
-    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": lambda step: 0.2 * (step > 90)}}),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, norm=lambda step: 0.1 if step <= 3 else 10.1),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": lambda step: 0.051 * (step > 98)}}),
     Trace(loss=1.4),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": lambda step: 0.051 * (step < 5)}}),
 )

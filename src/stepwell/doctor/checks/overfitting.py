@@ -56,6 +56,8 @@ BAD = (
     Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52)),
     Trace(vals=(0.40, 0.35, 0.36, 0.355, 0.365, 0.379)),
     Trace(vals=(0.40, 0.42, 0.44, 0.46, 0.48)),  # best at the start
+    Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.47, 0.44, 0.50)),
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=lambda step: 1.0 - 0.0007 * step),
 )
 GOOD = (
     Trace(vals=(0.40, 0.35, 0.33, 0.33, 0.34)),
@@ -66,4 +68,6 @@ GOOD = (
     Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=1.0),  # the training loss does not fall
     Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), losses=2),
     Trace(vals=(0.0, 0.38, 0.45, 0.52, 0.60)),
+    Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.47, 0.44)),  # as often down as up
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=lambda step: 1.0 - 0.0006 * step),  # falls by less than 5 %
 )

@@ -76,6 +76,9 @@ BAD = (
     Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=60),
     Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=20, ended=True),
     Trace(tensors={"block.0.weight": _UNUSED, "block.1.weight": _UNUSED}, steps=20),  # none of the list has a turn
+    Trace(tensors={"blocks.0.weight": {}, "experts.1.weight": _UNUSED}, steps=5),
+    Trace(tensors={"0.weight": {}, "1.weight": _UNUSED}, steps=20),  # the layers of a Sequential are no experts
+    Trace(tensors={"heads.left.weight": {}, "heads.right.weight": _UNUSED}, steps=20),
 )
 GOOD = (
     Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=59),  # has its turn later

@@ -47,7 +47,7 @@ BAD = (
 )
 GOOD = (
     Trace(facts={"function": "mse_loss", "broadcast": None}),
-    Trace(facts={"function": "mse_loss", "broadcast": ((64,), (64,))}),
+    Trace(facts={"function": "mse_loss", "broadcast": ((64, 1), (64, 1))}),
     Trace(facts={"function": "mse_loss", "broadcast": ((64, 1), ())}),  # every output is compared with one number
     Trace(facts={"function": "mse_loss", "broadcast": ((64,), (1,))}),
 )

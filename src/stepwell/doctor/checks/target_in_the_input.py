@@ -43,10 +43,12 @@ BAD = (
     Trace(batch={"copied": 3}),
     Trace(batch={"copied": -1, "kind": "integer"}),
     Trace(batch={"copied": lambda step: None if step <= 80 else 0}),
+    Trace(batch={"copied": lambda step: None if step == 88 else 3}),
+    Trace(batch={"copied": 0}, steps=4),
 )
 GOOD = (
     Trace(batch={"copied": None}),
-    Trace(batch={"copied": lambda step: None if step == 92 else 3}),  # in one of the last batches not
+    Trace(batch={"copied": lambda step: None if step == 90 else 3}),  # in one of the last batches not
     Trace(batch={"copied": lambda step: step % 8}),  # another column each time
     Trace(batch={"copied": 3}, steps=3),
 )

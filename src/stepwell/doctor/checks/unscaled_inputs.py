@@ -61,6 +61,8 @@ BAD = (
     Trace(batch={"high": 61.0}),
     Trace(batch={"std": 3.1, "spread": 31.0}),
     Trace(batch={"target_mean": 900.0, "target_std": 26.0}),
+    Trace(batch={"std": 90.0}, steps=3),
+    Trace(batch={"mean": 34.0, "std": 4.0}),
 )
 GOOD = (
     Trace(batch={"std": 4.0, "mean": 32.0, "low": -60.0, "high": 60.0, "spread": 30.0}),

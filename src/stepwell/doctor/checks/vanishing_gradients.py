@@ -36,10 +36,11 @@ BAD = (
     Trace(tensors={"first.weight": {"grad": 1e-6}, "*.bias": {"grad": 1e-6}}),
     Trace(tensors={"first.weight": {"grad": 0.0}}),
     Trace(tensors={"embedding.weight": {"kind": "Embedding"}, "first.weight": {"grad": 1e-6}}),
+    Trace(tensors={"first.weight": {"grad": 4e-6}, "*": {"update": 2.1e-5}}, steps=20),
 )
 GOOD = (
-    Trace(tensors={"first.weight": {"grad": 2e-5}}),
-    Trace(tensors={"first.weight": {"grad": 1e-6}, "*": {"update": 1e-5}}),  # updates that are tiny everywhere
+    Trace(tensors={"first.weight": {"grad": 6e-6}}),
+    Trace(tensors={"first.weight": {"grad": 1e-6}, "*": {"update": 1.9e-5}}),  # updates that are tiny everywhere
     Trace(tensors={"first.*": {"grad": 1e-6, "kind": "Embedding"}}),
     Trace(tensors={"first.weight": {"grad": 1e-6}, "middle.*": None}),  # two matrices
     Trace(tensors={"first.weight": {"grad": 1e-6}}, steps=3),

@@ -36,6 +36,7 @@ _SHORT = {0.0: 1.0, 0.3: 0.99, 1.0: 0.97, 3.0: 1.2}
 BAD = (
     Trace(attention=True, along=_SHORT),
     Trace(attention=True, along=lambda step: ALONG if step == 12 else _SHORT, optimizer="NAdam"),
+    Trace(attention=True, along=_SHORT, lr=lambda step: 1e-3 if step > 20 else 7.1e-4),
 )
 GOOD = (
     Trace(attention=True),
@@ -45,4 +46,5 @@ GOOD = (
     Trace(attention=True, along=lambda step: ALONG if step in (7, 12) else _SHORT),
     Trace(attention=True, along=lambda step: {0.0: 1.0, 1.0: 0.9, 10.0: 0.8} if step == 12 else _SHORT),
     Trace(attention=False, along=_SHORT),
+    Trace(attention=True, along=_SHORT, lr=lambda step: 1e-3 if step > 20 else 6.9e-4),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
 from stepwell.doctor.traces import Trace
@@ -49,21 +51,28 @@ def find(record: Record) -> Finding | None:
     )
 
 
-_SHRINKS = {"*.weight": {"weight": lambda step: 0.1 * 0.99**step, "grad": 0.001, "update": 0.001}}
+def _shrinks(by: float, decay: float, optimizer: str = "Adam", lr: float = 1e-3, loss: Any = 1.4) -> Trace:
+    """A run whose weights are multiplied by a number in each update."""
+    weight = {"weight": lambda step: 0.1 * by**step, "grad": 0.001, "update": 0.001}
+    return Trace(optimizer=optimizer, lr=lr, options={"weight_decay": decay}, loss=loss, tensors={"*.weight": weight})
+
+
 BAD = (
     Trace(optimizer="SGD", lr=0.1, options={"weight_decay": 0.5}, loss=1.4),  # 5 % off in each update
     Trace(optimizer="AdamW", lr=0.05, options={"weight_decay": 1.0}, loss=1.4, steps=3),
-    Trace(optimizer="Adam", lr=1e-3, options={"weight_decay": 0.1}, loss=1.4, tensors=_SHRINKS),
-    Trace(optimizer="SGD", lr=0.1, options={"weight_decay": 0.1}, loss=1.4, tensors=_SHRINKS),
-    Trace(optimizer="AdamW", lr=0.05, options={"weight_decay": 0.5}, loss=1.4, tensors=_SHRINKS),
+    _shrinks(0.99, 0.028),  # 0.52 of the update
+    _shrinks(0.9948, 0.1),  # 0.59 of the weights are left
+    _shrinks(0.99, 0.1, "SGD", 0.1),
+    _shrinks(0.99, 0.5, "AdamW", 0.05),
+    _shrinks(0.987, 0.1, loss=lambda step: 1.4 * 0.98**step),  # the loss falls, and 0.27 of the weights are left
 )
 GOOD = (
     Trace(optimizer="SGD", lr=0.1, options={"weight_decay": 0.49}, loss=1.4),
+    Trace(optimizer="SGD", lr=0.2, options={"weight_decay": 0.4}, loss=1.4),
     Trace(optimizer="AdamW", lr=0.049, options={"weight_decay": 1.0}, loss=1.4),
-    Trace(optimizer="Adam", options={"weight_decay": 0.0}, loss=1.4, tensors=_SHRINKS),
-    Trace(optimizer="Adam", options={"weight_decay": 0.02}, loss=1.4, tensors=_SHRINKS),  # less than the gradient
-    Trace(optimizer="Adam", options={"weight_decay": 0.1}, loss=lambda step: 1.4 * 0.98**step,
-          tensors={"*.weight": {"weight": lambda step: 0.1 * 0.992**step, "grad": 0.001}}),  # the loss falls
-    Trace(optimizer="Adam", options={"weight_decay": 0.1}, loss=1.4,
-          tensors={"*.weight": {"weight": lambda step: 0.1 * 0.995**step, "grad": 0.001}}),  # 0.61 are left
-)  # fmt: skip
+    _shrinks(0.99, 0.0),
+    _shrinks(0.99, 0.024),  # 0.49 of the update
+    _shrinks(0.995, 0.1),  # 0.61 of the weights are left
+    _shrinks(0.99, 0.5, "AdamW", 0.001),  # decay alone has not done that
+    _shrinks(0.989, 0.1, loss=lambda step: 1.4 * 0.98**step),  # the loss falls all the same
+)
