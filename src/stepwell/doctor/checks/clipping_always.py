@@ -17,7 +17,7 @@ CHECK = Check(
     why="the threshold sets the length of all steps: with SGD the learning rate is multiplied by a number "
     "that nobody chose",
     instead='set the threshold near the 90th percentile of recent norms, or use clip="auto" of stepwell.Step',
-    silent_when="the norms differ, or the optimizer does not mind the scale of gradients and is not slowed",
+    silent_when="the norms differ, or the optimizer does not mind the scale of gradients",
     example_bad="clip_grad_norm_(parameters, 1e-3)",
     example_good="clip_grad_norm_(parameters, 1.0), where norms are 0.3 to 2",
     reference="https://arxiv.org/abs/1211.5063",

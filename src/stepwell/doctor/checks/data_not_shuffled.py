@@ -19,7 +19,7 @@ CHECK = Check(
     why="each batch pulls all weights toward its own class: the model forgets what it has just learned, and "
     "batch norm sees one class at a time",
     instead="shuffle the training data: DataLoader(..., shuffle=True)",
-    silent_when="every batch has labels as mixed as the data as a whole, or the order is that of time by design",
+    silent_when="a batch is as mixed as the data as a whole, there are several losses (GANs), or the input is the target",
     example_bad="DataLoader(sorted_dataset, shuffle=False)",
     example_good="DataLoader(dataset, shuffle=True)",
     reference="",

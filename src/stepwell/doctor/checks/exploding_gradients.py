@@ -19,7 +19,7 @@ CHECK = Check(
     why="one such gradient throws the weights far away, and the loss becomes NaN",
     instead="clip the gradient norm near its usual value, and look at the initialization, normalization layers "
     "and residual connections",
-    silent_when="the learning rate explains it (R08), or the growth is below tenfold",
+    silent_when="the learning rate explains it (R08), or the norm stays within a thousand times its first values",
     example_bad="a recurrent network whose recurrent weights have a spectral norm of 2",
     example_good="clip_grad_norm_(parameters, 1.0), orthogonal recurrent weights",
     reference="https://arxiv.org/abs/1211.5063",

@@ -17,7 +17,7 @@ CHECK = Check(
     why="the first layers do not learn: the network behaves like a shallow one behind random features",
     instead="use normalization layers and residual connections, ReLU-type units instead of sigmoid, and He "
     "initialization",
-    silent_when="the optimizer makes up for it (the update is as large relative to the weights in all layers)",
+    silent_when="there are fewer than three matrices, or the updates of all layers are tiny (R09)",
     example_bad="twenty layers of sigmoid",
     example_good="the same with ReLU, He initialization and residual connections",
     reference="https://proceedings.mlr.press/v9/glorot10a.html",

@@ -17,7 +17,7 @@ CHECK = Check(
     why="the second moments of Adam know nothing yet and the first steps have full size: transformers are "
     "thrown far from their start and take long to come back",
     instead="raise the learning rate from 0 over the first 2 to 10 % of the updates",
-    silent_when="the learning rate rises at the start, or updates stay too long later (R08)",
+    silent_when="the learning rate rises at the start, or a longer update would lower the loss in the first probes",
     example_bad="AdamW(params, lr=3e-3)  # from the first step, for a transformer",
     example_good="LinearLR(optimizer, 0.01, total_iters=200), then a decay",
     reference="https://arxiv.org/abs/2002.04745",

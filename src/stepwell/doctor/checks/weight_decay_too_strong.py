@@ -20,7 +20,7 @@ CHECK = Check(
     "predicting the mean",
     instead="use a weight decay of 1e-4 (SGD), 0.01 to 0.1 (AdamW); the product lr * weight_decay * updates "
     "should stay near 1",
-    silent_when="the loss falls all the same, or decay is off",
+    silent_when="decay is off, or takes less than 5 % off a weight in an update while the loss falls all the same",
     example_bad="SGD(params, lr=0.1, weight_decay=0.5)",
     example_good="SGD(params, lr=0.1, weight_decay=5e-4)",
     reference="https://arxiv.org/abs/1711.05101",
