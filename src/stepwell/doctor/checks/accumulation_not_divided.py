@@ -16,7 +16,7 @@ CHECK = Check(
     why="the gradient is n times that of one large batch: SGD makes steps that are n times too long, and "
     "clipping and decay get another meaning",
     instead="divide each loss by the number of micro-batches before backward()",
-    silent_when="each loss is divided, in the loss function or before backward(), or not every backward pass has its own loss",
+    silent_when="each loss is divided before backward(), or a backward pass has a loss that the doctor was not told",
     example_bad="for micro in batches: criterion(model(x), y).backward(); optimizer.step()",
     example_good="for micro in batches: (criterion(model(x), y) / n).backward(); optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",

@@ -17,7 +17,8 @@ CHECK = Check(
     "that begin alike stay alike",
     instead="use torch's initialization, or kaiming_normal_ / xavier_uniform_ for the nonlinearity; random "
     "weights, not zeros, in all but a last layer",
-    silent_when="fewer than half of the matrices are affected, none of them fifteenfold (a zero-initialized last layer is common)",
+    silent_when="fewer than half of the matrices are affected (a zero-initialized last layer is common), and none by a "
+    "factor of 15",
     example_bad="nn.init.normal_(p, std=3.0); nn.init.zeros_(p)",
     example_good="nn.init.kaiming_normal_(p)",
     reference="https://arxiv.org/abs/1502.01852",

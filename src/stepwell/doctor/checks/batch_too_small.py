@@ -41,7 +41,7 @@ def find(record: Record) -> Finding | None:
         CHECK,
         record,
         (
-            f"a batch has {median(sizes):.0f} examples, and the gradients of two "
+            f"a batch has {median(sizes):.0f} example{'s' if median(sizes) > 1 else ''}, and the gradients of two "
             f"batches that follow one another have a cosine of {median(cosines):.2f}"
         ),
     )

@@ -19,7 +19,7 @@ CHECK = Check(
     why="each batch pulls all weights toward its own class: the model forgets what it has just learned, and "
     "batch norm sees one class at a time",
     instead="shuffle the training data: DataLoader(..., shuffle=True)",
-    silent_when="a batch is as mixed as the data as a whole, there are several losses (GANs), or the input is the target",
+    silent_when="batches are as mixed as all of the data, there are several losses (GANs), or the input is the target",
     example_bad="DataLoader(sorted_dataset, shuffle=False)",
     example_good="DataLoader(dataset, shuffle=True)",
     reference="",
@@ -49,7 +49,7 @@ def find(record: Record) -> Finding | None:
                 record,
                 (
                     f"a batch has {kinds:.0f} of the {len(whole)} labels (entropy "
-                    f"{inside:.2f} of {entropy(whole):.2f}): the data are sorted"
+                    f"{abs(inside):.2f} of {entropy(whole):.2f}): the data are sorted"
                 ),
             )
         return None

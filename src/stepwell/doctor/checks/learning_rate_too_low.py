@@ -46,9 +46,10 @@ BAD = (
     Trace(lr=1e-6, loss=1.4, tensors=_TINY, along={0.0: 1.0, 1.0: 0.9999, 300.0: 0.99}),
     Trace(lr=1e-6, loss=1.4, tensors=_TINY, along=lambda step: ALONG if step == 60 else _FAR),
     Trace(lr=1e-7, loss=1.4, tensors={"*": {"update": 1.9e-5}}, along=_FARTHEST, cosine=0.0),
+    Trace(lr=1e-6, loss=1.4, tensors=_TINY, along=_FAR, schedule={"kind": "StepLR", "calls": 1}),
 )
 GOOD = (
-    Trace(lr=lambda step: 1e-8 * step, loss=1.4, tensors=_TINY, along=_FAR, steps=80),  # a warmup
+    Trace(lr=lambda step: 1e-6 * 1.0105**step, loss=1.4, tensors=_TINY, along=_FAR),  # a warmup
     Trace(lr=lambda step: 1e-3 if step < 12 else 2.9e-4, loss=1.4, tensors=_TINY, along=_FAR),  # the end of a decay
     Trace(lr=1e-6, loss=1.4, tensors=_TINY, along={0.0: 1.0, 1.0: 0.9999, 30.0: 0.971, 100.0: 2.0}),  # gains too little
     Trace(lr=1e-6, loss=1.4, tensors=_TINY, along={0.0: 1.0, 1.0: 0.9999, 300.0: 0.992}),

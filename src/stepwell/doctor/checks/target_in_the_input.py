@@ -26,9 +26,8 @@ HOLDS = 1
 
 
 def find(record: Record) -> Finding | None:
-    recent = [one for one in record.batches if one.target_size][-6:]
-    columns = [one.copied for one in recent]
-    if len(columns) < 4 or None in columns[-4:] or len(set(columns[-4:])) != 1:
+    columns = [one.copied for one in record.batches if one.target_size][-4:]
+    if len(columns) < 4 or None in columns or len(set(columns)) != 1:
         return None
     column = columns[-1]
     where = (

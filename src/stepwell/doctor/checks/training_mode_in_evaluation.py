@@ -34,8 +34,8 @@ def find(record: Record) -> Finding | None:
         record,
         (
             f"{record.training_in_evaluation} of {record.evaluations} evaluations ran the model in "
-            f"training mode; {len(record.sensitive)} of its modules act differently then "
-            f"({', '.join(record.sensitive[:3])})"
+            f"training mode; {len(record.sensitive)} of its modules "
+            f"act{'s' if len(record.sensitive) == 1 else ''} differently then ({', '.join(record.sensitive[:3])})"
         ),
     )
 
