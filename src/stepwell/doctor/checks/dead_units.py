@@ -1,4 +1,4 @@
-"""Most rectified units are 0 for every input."""
+"""Most rectified units are 0 for all inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHECK = Check(
     name="dead-units",
     severity="warning",
     certainty="certain",
-    looks_for="most rectified units are 0 for every input",
+    looks_for="most rectified units are 0 for all inputs",
     why="a unit that is never active gets no gradient: it is lost for good",
     instead="lower the learning rate, check the biases and the initialization, or use a leaky rectifier or GELU",
     silent_when="at most 70 % of all units and 95 % of each layer are dead, or the updates are too long (R08)",
