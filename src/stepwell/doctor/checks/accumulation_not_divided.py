@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -15,7 +16,7 @@ CHECK = Check(
     why="the gradient is n times that of one large batch: SGD makes steps that are n times too long, and "
     "clipping and decay get another meaning",
     instead="divide each loss by the number of micro-batches before backward()",
-    silent_when="the optimizer does not mind the scale (Adam without decay or clipping), or the loss is a sum",
+    silent_when="each loss is divided before backward(), or a backward pass has a loss that the doctor was not told",
     example_bad="for micro in batches: criterion(model(x), y).backward(); optimizer.step()",
     example_good="for micro in batches: (criterion(model(x), y) / n).backward(); optimizer.step()",
     reference="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
@@ -38,7 +39,8 @@ def find(record: Record) -> Finding | None:
         or not record.seeds
     ):
         return None
-    if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or len(record.series[0].values) < number * len(counts):
+    told = sum(1 < step <= 1 + len(counts) for step in record.series[0].steps)
+    if any(abs(seed - 1.0) > 1e-3 for seed in record.seeds) or told < sum(counts):
         return None
     return said(
         CHECK,
@@ -48,3 +50,23 @@ def find(record: Record) -> Finding | None:
             f"gradient of a whole loss: the sum is {number} times the mean"
         ),
     )
+
+
+BAD = (
+    Trace(backwards=4, optimizer="SGD"),
+    Trace(backwards=2, facts={"factor": 1.0}),  # the last operation is no division
+    Trace(backwards=4, facts={"divided": True, "factor": 2.0}),  # a division by another number
+    Trace(backwards=2, steps=4),
+)
+GOOD = (
+    Trace(backwards=4, facts={"divided": True}),
+    Trace(backwards=4, facts={"factor": 4.0}),
+    Trace(backwards=4, seed=0.25),  # told before the division
+    Trace(backwards=2, losses=2),  # two losses of one update are no micro-batches
+    Trace(backwards=1),
+    Trace(backwards=4, steps=3),
+    Trace(backwards=2, facts={"factor": 1.99}),
+    Trace(backwards=4, told=1),  # the sum of the losses is told
+    Trace(backwards=4, seed=1.002),
+    Trace(backwards=2, optimizer=("SGD", "SGD")),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -16,7 +17,8 @@ CHECK = Check(
     "that begin alike stay alike",
     instead="use torch's initialization, or kaiming_normal_ / xavier_uniform_ for the nonlinearity; random "
     "weights, not zeros, in all but a last layer",
-    silent_when="only one tensor is affected (a zero-initialized last layer is common), or the model was loaded",
+    silent_when="fewer than half of the matrices are affected (a zero-initialized last layer is common), and none by a "
+    "factor of 15",
     example_bad="nn.init.normal_(p, std=3.0); nn.init.zeros_(p)",
     example_good="nn.init.kaiming_normal_(p)",
     reference="https://arxiv.org/abs/1502.01852",
@@ -27,7 +29,11 @@ HOLDS = 1
 
 
 def find(record: Record) -> Finding | None:
-    matrices = [n for n, one in enumerate(record.parameters) if one.scale is not None and one.trainable]
+    matrices = [
+        n
+        for n, one in enumerate(record.parameters)
+        if one.scale is not None and one.trainable and min(one.shape) > 1  # a column of biases may begin at 0
+    ]
     large = [n for n in matrices if (record.parameters[n].scale or 0) > 4]
     if large and len(large) >= 0.5 * len(matrices):
         most = max(record.parameters[n].scale or 0 for n in large)
@@ -60,3 +66,22 @@ def find(record: Record) -> Finding | None:
             alike,
         )
     return None
+
+
+BAD = (
+    Trace(tensors={"*.weight": {"scale": 4.1}}),
+    Trace(tensors={"first.weight": {"scale": 5.0}, "last.weight": {"scale": 9.0}}),  # two of three
+    Trace(tensors={"first.weight": {"scale": 15.1}}),
+    Trace(tensors={"first.weight": {"constant": True}, "last.weight": {"constant": True}}),
+    Trace(tensors={"first.*": {"kind": "Conv2d", "constant": True}, "middle.*": None, "last.*": None}),
+)
+GOOD = (
+    Trace(tensors={"*.weight": {"scale": 4.0}}),
+    Trace(tensors={"first.weight": {"scale": 15.0}}),
+    Trace(tensors={"*.weight": {"scale": 30.0, "trainable": False}}),
+    Trace(tensors={"last.weight": {"constant": True, "scale": 0.0}}),  # a last layer that begins at 0
+    Trace(tensors={"first.*": {"constant": True}, "middle.*": None, "last.*": None}),  # a regression without a network
+    Trace(
+        tensors={"first.weight": {"constant": True}, "last.weight": {"constant": True}, "a.weight": {}, "b.weight": {}}
+    ),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -40,7 +41,22 @@ def find(record: Record) -> Finding | None:
         CHECK,
         record,
         (
-            f"a batch has {median(sizes):.0f} examples, and the gradients of two "
+            f"a batch has {median(sizes):.0f} example{'s' if median(sizes) > 1 else ''}, and the gradients of two "
             f"batches that follow one another have a cosine of {median(cosines):.2f}"
         ),
     )
+
+
+BAD = (
+    Trace(batch={"size": 1}, cosine=0.0),
+    Trace(batch={"size": 4}, cosine=0.5),
+    Trace(batch={"size": 2}, cosine=lambda step: 0.9 if step % 3 == 0 else -0.1, backwards=2),
+)
+GOOD = (
+    Trace(batch={"size": 5}, cosine=0.0),
+    Trace(batch={"size": 1}, cosine=0.51),
+    Trace(batch={"size": 1}, cosine=0.0, backwards=3),  # accumulation makes a larger batch of them
+    Trace(batch={"size": 1}, cosine=lambda step: None if step > 8 else 0.0),  # too few to tell
+    Trace(batch=None, cosine=0.0),
+    Trace(batch={"size": 1}, cosine=lambda step: 0.9 if step <= 20 else 0.0),  # later samples are not neighbors
+)

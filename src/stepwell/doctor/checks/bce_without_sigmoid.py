@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -53,3 +54,18 @@ def find(record: Record) -> Finding | None:
                 instead="give the loss the raw output",
             )
     return None
+
+
+BAD = (
+    Trace(facts={"function": "binary_cross_entropy", "before": "clamp"}),
+    Trace(facts={"function": "binary_cross_entropy", "before": "linear"}),
+    Trace(facts={"function": "binary_cross_entropy_with_logits", "before": "sigmoid"}),
+    Trace(facts={"function": "binary_cross_entropy_with_logits", "before": "softmax"}, losses=2),
+)
+GOOD = (
+    Trace(facts={"function": "binary_cross_entropy", "before": "sigmoid"}),
+    Trace(facts={"function": "binary_cross_entropy", "before": "mul"}),  # of two probabilities
+    Trace(facts={"function": "binary_cross_entropy", "before": ""}),
+    Trace(facts={"function": "binary_cross_entropy_with_logits", "before": "linear"}),
+    Trace(facts={"function": "mse_loss", "before": "sigmoid"}),
+)

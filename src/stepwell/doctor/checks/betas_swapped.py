@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -39,3 +40,18 @@ def find(record: Record) -> Finding | None:
         ):
             return said(CHECK, record, f"{name} has betas={betas}", instead=f"set betas=({betas[1]}, {betas[0]})")
     return None
+
+
+BAD = (
+    Trace(optimizer="Adam", options={"betas": (0.999, 0.9)}),
+    Trace(optimizer="NAdam", options={"betas": (0.98, 0.979)}),
+    Trace(optimizer=("SGD", "AdamW"), options={"betas": (0.99, 0.95)}),
+)
+GOOD = (
+    Trace(optimizer="Adam", options={"betas": (0.979, 0.9)}),
+    Trace(optimizer="Adam", options={"betas": (0.99, 0.98)}),
+    Trace(optimizer="Adam", options={"betas": (0.98, 0.99)}),
+    Trace(optimizer="Lion", options={"betas": (0.99, 0.9)}),
+    Trace(optimizer="Adan", options={"betas": (0.98, 0.92, 0.99)}),
+    Trace(optimizer="SGD"),
+)

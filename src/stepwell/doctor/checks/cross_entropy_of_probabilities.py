@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -31,3 +32,15 @@ def find(record: Record) -> Finding | None:
         if facts is not None and facts.function == "cross_entropy" and facts.before in ("softmax", "sigmoid"):
             return said(CHECK, record, f"the input of cross_entropy is the output of {facts.before}")
     return None
+
+
+BAD = (
+    Trace(facts={"before": "softmax"}),
+    Trace(facts={"before": "sigmoid"}, losses=2),
+)
+GOOD = (
+    Trace(facts={"before": "linear"}),
+    Trace(facts={"before": ""}),
+    Trace(facts={"function": "mse_loss", "before": "softmax"}),
+    Trace(facts={"function": "nll_loss", "before": "log_softmax"}),
+)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import entropy
 from stepwell.findings import Check, Finding
 
@@ -18,7 +19,7 @@ CHECK = Check(
     why="each batch pulls all weights toward its own class: the model forgets what it has just learned, and "
     "batch norm sees one class at a time",
     instead="shuffle the training data: DataLoader(..., shuffle=True)",
-    silent_when="every batch has labels as mixed as the data as a whole, or the order is that of time by design",
+    silent_when="batches are as mixed as all of the data, there are several losses (GANs), or the input is the target",
     example_bad="DataLoader(sorted_dataset, shuffle=False)",
     example_good="DataLoader(dataset, shuffle=True)",
     reference="",
@@ -48,7 +49,7 @@ def find(record: Record) -> Finding | None:
                 record,
                 (
                     f"a batch has {kinds:.0f} of the {len(whole)} labels (entropy "
-                    f"{inside:.2f} of {entropy(whole):.2f}): the data are sorted"
+                    f"{abs(inside):.2f} of {entropy(whole):.2f}): the data are sorted"
                 ),
             )
         return None
@@ -74,3 +75,31 @@ def find(record: Record) -> Finding | None:
             ),
         )
     return None
+
+
+BAD = (
+    Trace(batch={"labels": lambda step: {step % 4: 64}}),
+    Trace(batch={"labels": lambda step: {step % 10: 32, (step + 1) % 10: 32}}),
+    Trace(batch={"target_mean": lambda step: 0.13 * step, "target_std": 0.5}),
+    Trace(batch={"target_mean": lambda step: -0.5 * step, "target_std": 0.5}),
+    Trace(batch={"labels": lambda step: {step % 4: 45, (step + 1) % 4: 16, (step + 2) % 4: 3}}),  # 0.53 of all
+    Trace(batch={"labels": lambda step: {step % 2: 64}}, steps=10),
+)
+GOOD = (
+    Trace(batch={"labels": lambda step: {step % 4: 40, (step + 1) % 4: 19, (step + 2) % 4: 5}}),  # entropy 0.62 of all
+    Trace(
+        batch={"labels": lambda step: {step: 64}}, steps=200
+    ),  # as many labels as batches: numbers of rows, not classes
+    Trace(batch={"labels": {2: 64}}),
+    Trace(batch={"labels": lambda step: {step % 4: 64}}, losses=2),  # real and generated batches
+    Trace(batch={"labels": lambda step: {step % 4: 7}, "size": 7}),  # too small to be mixed
+    Trace(batch={"target_mean": lambda step: 0.1 * step, "target_std": 0.5}),
+    Trace(batch={"target_mean": lambda step: 0.9 * (step % 7), "target_std": 0.5}),  # returns that go up and down
+    Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": 0.5, "copied": -1}),  # an autoencoder
+    Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": 0.5, "size": lambda step: 32 + step}),
+    Trace(batch={"target_mean": lambda step: 0.5 * step, "target_std": lambda step: None if step == 30 else 0.5}),
+    Trace(batch={"labels": lambda step: {step % 2: 64}}, steps=9),
+    Trace(
+        batch={"target_mean": lambda step: 0.5 * step if step % 5 else 0.0, "target_std": 0.5}
+    ),  # falls back now and then
+)

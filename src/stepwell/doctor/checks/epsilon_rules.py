@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -43,3 +44,21 @@ def find(record: Record) -> Finding | None:
         f"eps is {eps:g}, and the gradients of {len(ruled)} of {total} tensors have an RMS of at most {largest:.2g}",
         ruled,
     )
+
+
+BAD = (
+    Trace(options={"eps": 1e-3}, tensors={"*": {"grad": 1e-5}}),
+    Trace(options={"eps": 1e-6}, tensors={"*.bias": {"grad": 2.9e-7}}),  # half of the tensors
+    Trace(options={"eps": 1}, lr=1.0),
+    Trace(options={"eps": 1.1e-7}, tensors={"*": {"grad": 0.0}}),
+)
+GOOD = (
+    Trace(options={"eps": 1e-8}, tensors={"*": {"grad": 1e-12}}),  # the default, at a loss of nearly 0
+    Trace(options={"eps": 1e-7}, tensors={"*": {"grad": 0.0}}),
+    Trace(options={"eps": 1e-6}, tensors={"*": {"grad": 3.1e-7}}),
+    Trace(options={"eps": 1e-3}, tensors={"*": {"grad": lambda step: 1e-5 if step % 40 else 1.0}}),
+    Trace(options={"eps": 1e-3}, tensors={"first.*": {"grad": 1e-5}}),  # a third of the tensors
+    Trace(optimizer="SGD", tensors={"*": {"grad": 1e-12}}),
+    Trace(options={"eps": 1e-6}, tensors={"first.*": {"trainable": False}, "last.*": {"trainable": False}}),
+    Trace(options={"eps": 1e-6}, optimizer=("Adam", "Adam"), tensors={"[fl]*": {"optimizer": 1, "grad": 0.0}}),
+)

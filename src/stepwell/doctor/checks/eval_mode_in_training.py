@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,7 +34,17 @@ def find(record: Record) -> Finding | None:
         record,
         (
             f"{record.eval_in_training} losses in a row come from a model in eval mode; "
-            f"{len(record.sensitive)} of its modules act differently in training "
-            f"({', '.join(record.sensitive[:3])})"
+            f"{len(record.sensitive)} of its modules act{'s' if len(record.sensitive) == 1 else ''} differently "
+            f"in training ({', '.join(record.sensitive[:3])})"
         ),
     )
+
+
+BAD = (
+    Trace(eval_in_training=3, sensitive=("norm", "drop")),
+    Trace(eval_in_training=100, sensitive=("1",)),
+)
+GOOD = (
+    Trace(eval_in_training=2, sensitive=("norm", "drop")),
+    Trace(eval_in_training=0, sensitive=("norm", "drop")),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -27,12 +28,30 @@ HOLDS = 1
 
 def find(record: Record) -> Finding | None:
     parameters = record.parameters
-    frozen = [n for n, one in enumerate(parameters) if not one.trainable and one.fresh and one.optimizer is not None]
+    moved = {n for sample in record.samples for n, update in enumerate(sample.update) if update}
+    beside = {one.module for one in parameters if one.trainable}  # a bias that learns beside a frozen weight
+    frozen = [
+        n
+        for n, one in enumerate(parameters)
+        if not one.trainable and one.fresh and n not in moved and (one.optimizer is not None or one.module in beside)
+    ]
     trained = [n for n, one in enumerate(parameters) if one.trainable]
     if not frozen or not trained:
         return None
     return said(
         CHECK, record, f"{record.names(frozen)} {'is' if len(frozen) == 1 else 'are'} frozen at random values "
-        "(those of torch's initialization), and in the optimizer",
+        "(those of torch's initialization)",
         frozen,
     )  # fmt: skip
+
+
+BAD = (
+    Trace(tensors={"first.*": {"trainable": False, "fresh": True}}),
+    Trace(tensors={"middle.weight": {"trainable": False}}),
+)
+GOOD = (
+    Trace(tensors={"first.*": {"trainable": False, "fresh": False}}),  # trained before
+    Trace(tensors={"first.*": {"trainable": False, "fresh": None}}),
+    Trace(tensors={"first.*": {"trainable": False, "optimizer": None}}),
+    Trace(tensors={"*": {"trainable": False}}),
+)

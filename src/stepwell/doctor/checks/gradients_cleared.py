@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -31,3 +32,7 @@ def find(record: Record) -> Finding | None:
         CHECK, record, f"in {record.cleared} updates in a row a backward pass came to the parameters, and their "
         "gradients were gone, or all 0, when the optimizer stepped",
     )  # fmt: skip
+
+
+BAD = (Trace(cleared=2, tensors={"*": {"grad": None}}), Trace(cleared=20, tensors={"*": {"grad": 0.0}}))
+GOOD = (Trace(cleared=1), Trace(cleared=0, tensors={"*": {"grad": None}}))

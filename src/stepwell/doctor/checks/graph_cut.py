@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -30,7 +31,7 @@ def find(record: Record) -> Finding | None:
         return None
     cut = [
         n for n, one in enumerate(record.parameters)
-        if one.trainable and one.optimizer is not None and record.reached[n] == 0 and _ran(record, one.module)
+        if one.trainable and one.optimizer is not None and record.reached[n] == 0 and ran(record, one.module)
         and not _has_gradient(record, n)
     ]  # fmt: skip
     if not cut or len(cut) == len(record.parameters):
@@ -48,9 +49,26 @@ def _module(name: str) -> str:
     return rest if first.isdigit() and rest else name
 
 
-def _ran(record: Record, module: str) -> bool:
+def ran(record: Record, module: str) -> bool:
+    """Whether a module was called in the first steps."""
     return module in record.ran or _module(module) in record.ran
 
 
 def _has_gradient(record: Record, number: int) -> bool:
     return any(one.grad[number] not in (None, 0.0) for one in record.samples)
+
+
+BAD = (
+    Trace(tensors={"first.*": {"reached": 0, "grad": None, "ran": "no_grad"}}, steps=3),
+    Trace(tensors={"first.weight": {"reached": 0, "grad": 0.0}, "first.bias": {"reached": 0, "grad": None}}),
+    Trace(tensors={"0.encoder.weight": {"reached": 0, "grad": None, "ran": None}}, ran={"encoder": "no_grad"}),
+)
+GOOD = (
+    Trace(tensors={"first.*": {"reached": 0, "grad": None, "ran": None}}),  # never called: R02
+    Trace(tensors={"first.*": {"reached": 0, "grad": None, "trainable": False}}),
+    Trace(tensors={"first.*": {"reached": 0, "grad": None, "optimizer": None}}),
+    Trace(tensors={"first.*": {"reached": 1, "grad": None}}),
+    Trace(tensors={"first.*": {"reached": 0, "grad": lambda step: 0.1 if step == 9 else None}}),  # a loss not told
+    Trace(tensors={"*": {"reached": 0, "grad": None}}),  # all of them: R30
+    Trace(tensors={"first.*": {"reached": 0, "grad": None}}, steps=2),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,7 +34,7 @@ def find(record: Record) -> Finding | None:
             record,
             (
                 f"values are computed in fp16 without a scaler, and at update {record.not_finite.step} "
-                f"the first one is not finite ({record.not_finite.origin} {record.not_finite.where})"
+                f"the first one is not finite ({f'{record.not_finite.origin} {record.not_finite.where}'.strip()})"
             ),
         )
     zero = [
@@ -44,3 +45,18 @@ def find(record: Record) -> Finding | None:
     if len(zero) >= 5:
         return said(CHECK, record, "values are computed in fp16 without a scaler, and most gradients are exactly 0")
     return None
+
+
+BAD = (
+    Trace(half=True, not_finite={"step": 3, "origin": "gradient", "where": "last.weight"}),
+    Trace(half=True, not_finite={"step": 12, "origin": "loss"}),
+    Trace(half=True, tensors={"first.*": {"grad": 0.0}, "middle.*": {"grad": 0.0}}),
+    Trace(half=True, tensors={"*": {"grad": lambda step: 0.0 if step <= 5 else 0.01}}),
+)
+GOOD = (
+    Trace(half=True, scaled=True, not_finite={"step": 3, "origin": "loss"}),
+    Trace(half=False, not_finite={"step": 3, "origin": "loss"}),
+    Trace(half=True, not_finite={"step": 3, "origin": "input"}),
+    Trace(half=True, tensors={"*": {"grad": lambda step: 0.0 if step <= 4 else 0.01}}),
+    Trace(half=True, tensors={"*.bias": {"grad": 0.0}}),  # half of the gradients
+)

@@ -6,6 +6,7 @@ import math
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -46,3 +47,22 @@ def find(record: Record) -> Finding | None:
         f"the first loss is {first:.3g}; a model that knows nothing about {classes} classes has log({classes}) = "
         f"{usual:.3g}",
     )
+
+
+BAD = (
+    Trace(loss=lambda step: 14.0 * 0.9**step),
+    Trace(loss=lambda step: 2.78, facts={"function": "nll_loss", "before": "log_softmax"}),
+    Trace(loss=lambda step: 0.69 / step),
+    Trace(loss=1.4, facts={"classes": 2}),
+    Trace(loss=0.1, tensors={"*.bias": {"trainable": False}}),
+)
+GOOD = (
+    Trace(loss=lambda step: 2.77 / step),  # twice log(4)
+    Trace(loss=lambda step: 0.7 / step),
+    Trace(loss=lambda step: 0.1 / step, tensors={"first.weight": {"fresh": False}}),  # trained before
+    Trace(loss=lambda step: 0.1 / step, tensors={"first.weight": {"trainable": False}}),
+    Trace(loss=lambda step: 14.0 / step, facts={"function": "mse_loss"}),
+    Trace(loss=lambda step: 14.0 / step, facts={"classes": 1}),
+    Trace(loss=lambda step: math.inf),
+    Trace(loss=14.0, losses=2),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -30,6 +31,9 @@ def find(record: Record) -> Finding | None:
         return None
     if sum(one.target_size for one in seen) < 40:
         return None
+    classes = record.main.facts.classes if record.main is not None and record.main.facts is not None else 0
+    if record.step < 40 and classes > 1 and not record.ended:
+        return None  # sorted data begin so, too
     kinds = {label for one in seen if one.labels is not None for label in one.labels}
     if all(one.labels is not None for one in seen) and len(kinds) == 1 and len(record.series) == 1:
         return said(
@@ -49,3 +53,23 @@ def find(record: Record) -> Finding | None:
     ):
         return said(CHECK, record, f"all targets of {len(seen)} batches are {means[0]:.6g}")
     return None
+
+
+BAD = (
+    Trace(batch={"labels": {3: 64}}),
+    Trace(batch={"labels": {0: 1}, "size": 1}, steps=88),  # forty batches of one
+    Trace(batch={"target_mean": 0.25, "target_std": 0.0}),
+    Trace(batch={"labels": {0: 64}}, steps=4),
+    Trace(batch={"target_mean": lambda step: 0.5 + 5e-8 * (step % 2), "target_std": 5e-8}),
+)
+GOOD = (
+    Trace(batch={"labels": lambda step: {3: 64} if step != 9 else {3: 63, 1: 1}}),
+    Trace(batch={"labels": {0: 1}, "size": 1}, steps=87),
+    Trace(batch={"labels": {3: 64}}, steps=3),
+    Trace(batch={"labels": {1: 64}}, losses=2),  # the real batches of a GAN
+    Trace(batch={"target_mean": 0.25, "target_std": 1e-6}),
+    Trace(batch={"target_mean": lambda step: 0.1 * step, "target_std": 0.0}),
+    Trace(batch={"target_mean": 0.0, "target_std": 0.0, "copied": -1}),
+    Trace(batch={"target_mean": 0.25, "target_std": 0.0}, losses=2),
+    Trace(batch={"target_mean": lambda step: 0.5 + 2e-7 * (step % 2), "target_std": 0.0}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import ALONG, Trace
 from stepwell.doctor.trends import unrelated
 from stepwell.findings import Check, Finding
 
@@ -30,3 +31,29 @@ HOLDS = 2
 def find(record: Record) -> Finding | None:
     seen = unrelated(record)
     return said(CHECK, record, seen) if seen else None
+
+
+BAD = (
+    Trace(loss=1.39),  # log(4) = 1.386
+    Trace(loss=lambda step: 1.9 if step < 50 else 1.3),
+    Trace(loss=1.0, facts={"function": "mse_loss"}, batch={"target_mean": 0.0, "target_std": 1.0}),
+    Trace(loss=0.7, facts={"function": "binary_cross_entropy"}, batch={"labels": {0: 32, 1: 32}}),
+    Trace(loss=lambda step: 1.4 * 0.98**step, vals=(1.4, 1.39, 1.5, 1.9)),  # learned by heart
+    Trace(loss=2.21),
+    Trace(loss=1.39, tensors={"*": {"update": 0.012}}),
+    Trace(loss=lambda step: 1.4 * 0.98**step, vals=(1.4, 1.35, 1.43)),
+    Trace(loss=1.39, along=lambda step: ALONG if step in (20, 100) else {0.0: 1.0, 1.0: 1.1}),
+)
+GOOD = (
+    Trace(loss=1.28),  # 0.92 log(4)
+    Trace(loss=2.23),  # 1.61 log(4): another fault
+    Trace(loss=1.39, steps=59),
+    Trace(loss=1.39, losses=2),
+    Trace(loss=1.39, along={0.0: 1.0, 1.0: 0.9999, 100.0: 0.9}),  # the learning rate is too low
+    Trace(loss=1.39, along={0.0: 1.0, 0.1: 0.9, 1.0: 1.1}),  # the updates overshoot
+    Trace(loss=1.39, tensors={"*": {"update": 0.0121}}),
+    Trace(loss=1.39, schedule={"kind": "OneCycleLR", "calls": 0}),
+    Trace(loss=1.39, facts={"function": "l1_loss"}),
+    Trace(loss=lambda step: 1.4 * 0.98**step, vals=(1.4, 1.33, 1.5, 1.9)),
+    Trace(loss=lambda step: 1.4 * 0.98**step, vals=(1.4, 1.39, 1.42)),
+)

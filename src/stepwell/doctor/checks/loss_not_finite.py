@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.doctor.trends import grown
 from stepwell.findings import Check, Finding
 
@@ -31,12 +34,13 @@ def find(record: Record) -> Finding | None:
     bad = record.not_finite
     if bad is None or bad.origin == "input" or grown(record):
         return None
-    operations = f" The graph of the loss contains {', '.join(bad.hard)}." if bad.hard else ""
+    operations = f"; the graph of the loss contains {', '.join(bad.hard)}" if bad.hard else ""
+    first = f" (first in {bad.where})" if bad.where else ""
     if bad.origin == "gradient":
         return said(
             CHECK,
             record,
-            f"at update {bad.step} the loss is finite and its gradient is not (first in {bad.where}).{operations}",
+            f"at update {bad.step} the loss is finite and its gradient is not{first}{operations}",
         )
     if bad.origin == "loss":
         return said(
@@ -44,7 +48,7 @@ def find(record: Record) -> Finding | None:
             record,
             (
                 f"at update {bad.step} inputs, weights and outputs are finite and "
-                f"the loss is not: the loss function makes it so.{operations}"
+                f"the loss is not: the loss function makes it so{operations}"
             ),
         )
     if bad.origin == "weight" and bad.hard:
@@ -53,13 +57,36 @@ def find(record: Record) -> Finding | None:
             record,
             (
                 f"at update {bad.step} the weight {bad.where} is not finite, "
-                f"after finite losses: a gradient was not.{operations}"
+                f"after finite losses: a gradient was not{operations}"
             ),
         )
     if bad.origin == "module":
         return said(
             CHECK,
             record,
-            f"at update {bad.step} the first output that is not finite is that of {bad.where}.{operations}",
+            f"at update {bad.step} the first output that is not finite is that of {bad.where}{operations}",
         )
     return None
+
+
+_LATE = lambda step: 1.4 if step < 50 else math.nan  # noqa: E731  # data, written as the traces are
+BAD = (
+    Trace(not_finite={"step": 3, "origin": "gradient", "where": "first.weight", "hard": ("sqrt",)}),
+    Trace(not_finite={"step": 3, "origin": "gradient"}),  # each part is finite, and their norm overflows
+    Trace(loss=_LATE, not_finite={"step": 50, "origin": "loss", "hard": ("log", "div")}),
+    Trace(loss=_LATE, not_finite={"step": 50, "origin": "weight", "where": "last.bias", "hard": ("sqrt",)}),
+    Trace(loss=_LATE, not_finite={"step": 50, "origin": "module", "where": "act (Softplus)"}),
+    Trace(loss=lambda step: 1.4 if step < 49 else 6.9 if step < 50 else math.nan, not_finite={"origin": "loss"}),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, norm=lambda step: 0.1 if step <= 3 else 9.9),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": 0.049}}),
+)
+GOOD = (
+    Trace(loss=_LATE, not_finite={"step": 50, "origin": "input"}),
+    Trace(loss=_LATE, not_finite={"step": 50, "origin": "weight", "where": "last.bias"}),
+    Trace(loss=lambda step: 1.4 if step < 49 else 7.1 if step < 50 else math.nan, not_finite={"origin": "loss"}),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, along={0.0: 1.0, 1.0: 1.1}),  # the updates overshoot
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, norm=lambda step: 0.1 if step <= 3 else 10.1),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": lambda step: 0.051 * (step > 98)}}),
+    Trace(loss=1.4),
+    Trace(loss=_LATE, not_finite={"origin": "loss"}, tensors={"*": {"update": lambda step: 0.051 * (step < 5)}}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -26,7 +27,7 @@ HOLDS = 1
 
 def find(record: Record) -> Finding | None:
     detached = max((one.detached for one in record.series), default=0)
-    if detached >= 2:
+    if detached >= 2 and record.step and not any(record.backwards[-2:]):  # else a copy of the loss was told
         return said(
             CHECK, record, f"{detached} losses in a row depend on no parameter of the model: their graph is cut"
         )
@@ -37,3 +38,17 @@ def find(record: Record) -> Finding | None:
             "backward() is called on has lost its graph",
         )  # fmt: skip
     return None
+
+
+BAD = (
+    Trace(detached=2),
+    Trace(tensors={"*": {"grad": None}}),
+    Trace(tensors={"*": {"grad": None}}, steps=3),
+)
+GOOD = (
+    Trace(detached=1),
+    Trace(tensors={"*": {"grad": None}}, steps=2),
+    Trace(tensors={"*": {"grad": None}}, cleared=3),  # the gradients were there: R27
+    Trace(tensors={"*": {"grad": lambda step: 0.01 if step > 4 else None}}),
+    Trace(tensors={"*.weight": {"grad": None}}),
+)

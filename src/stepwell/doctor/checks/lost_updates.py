@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -47,3 +48,16 @@ def find(record: Record) -> Finding | None:
             f"({100 * median(shares):.0f} % in the median) do not change in an update"
         ),
     )
+
+
+BAD = (
+    Trace(tensors={"*": {"dtype": "bfloat16", "unchanged": 0.9}}),
+    Trace(tensors={"*": {"dtype": "float16"}, "*.weight": {"unchanged": 0.51}}, steps=8),  # half of the tensors
+)
+GOOD = (
+    Trace(tensors={"*": {"dtype": "bfloat16", "unchanged": 0.5}}),
+    Trace(tensors={"*": {"dtype": "bfloat16", "unchanged": 0.9}}, steps=7),
+    Trace(tensors={"*": {"unchanged": 0.9}}),  # fp32
+    Trace(tensors={"*": {"dtype": "bfloat16"}, "first.*": {"unchanged": 0.9}}),  # two of five that are large enough
+    Trace(tensors={"*": {"dtype": "bfloat16", "unchanged": lambda step: 0.9 if step <= 60 else 0.2}}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -15,7 +16,7 @@ CHECK = Check(
     "gradients",
     why="an average over 1,000 steps turns a thousand steps too late: the weights overshoot and swing",
     instead="use momentum 0.9 (up to 0.95 for large batches)",
-    silent_when="the value is at most 0.99, or the optimizer is one of several averages (AdEMAMix, Adan)",
+    silent_when="the value is below 0.995, or the optimizer is one of several averages (AdEMAMix, Adan)",
     example_bad="SGD(params, lr=0.1, momentum=0.999)",
     example_good="SGD(params, lr=0.1, momentum=0.9)",
     reference="https://distill.pub/2017/momentum/",
@@ -31,7 +32,7 @@ def find(record: Record) -> Finding | None:
             continue
         betas = groups[0].get("betas")
         momentum = groups[0].get("momentum", betas[0] if isinstance(betas, tuple) and betas else 0)
-        if isinstance(momentum, float) and momentum >= 0.995:
+        if isinstance(momentum, (int, float)) and momentum >= 0.995:
             return said(
                 CHECK,
                 record,
@@ -42,3 +43,16 @@ def find(record: Record) -> Finding | None:
                 ),
             )
     return None
+
+
+BAD = (
+    Trace(optimizer="SGD", options={"momentum": 0.995}),
+    Trace(optimizer="SGD", options={"momentum": 1}),
+    Trace(optimizer="Adam", options={"betas": (0.999, 0.9)}),
+)
+GOOD = (
+    Trace(optimizer="SGD", options={"momentum": 0.994}),
+    Trace(optimizer="Adam", options={"betas": (0.994, 0.999)}),
+    Trace(optimizer="AdEMAMix", options={"betas": (0.999, 0.9, 0.9999)}),
+    Trace(optimizer="SGD", options={"momentum": 0}),
+)

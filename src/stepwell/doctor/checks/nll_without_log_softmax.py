@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -39,3 +40,17 @@ def find(record: Record) -> Finding | None:
                 ),
             )
     return None
+
+
+BAD = (
+    Trace(facts={"function": "nll_loss", "before": "linear", "logsumexp": 0.03}),
+    Trace(facts={"function": "nll_loss", "before": "", "logsumexp": 7.0}, losses=2),
+    Trace(facts={"function": "nll_loss", "before": "softmax", "logsumexp": 1.6}),
+)
+GOOD = (
+    Trace(facts={"function": "nll_loss", "before": "log_softmax", "logsumexp": 0.0}),
+    Trace(facts={"function": "nll_loss", "before": "log_softmax of linear", "logsumexp": 0.1}),  # fp16
+    Trace(facts={"function": "nll_loss", "before": "log", "logsumexp": 0.02}),
+    Trace(facts={"function": "nll_loss", "before": "linear", "logsumexp": None}),
+    Trace(facts={"function": "cross_entropy", "before": "linear", "logsumexp": 7.0}),
+)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -31,3 +34,14 @@ def find(record: Record) -> Finding | None:
             CHECK, record, f"the input of the batch at update {bad.step} contains NaN or infinity, and so does its loss"
         )
     return None
+
+
+BAD = (
+    Trace(not_finite={"step": 1, "origin": "input"}),
+    Trace(not_finite={"step": 57, "origin": "input"}, loss=lambda step: 1.0 if step < 57 else math.nan),
+)
+GOOD = (
+    Trace(not_finite={"step": 1, "origin": "loss"}),
+    Trace(not_finite={"step": 57, "origin": "weight", "where": "first.weight"}),
+    Trace(batch={"low": -1e6}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,3 +34,7 @@ def find(record: Record) -> Finding | None:
         record,
         f"{record.remade} times in {record.step} updates a new {record.optimizers[0]} took the place of the one before",
     )
+
+
+BAD = (Trace(remade=3, steps=4), Trace(remade=99, optimizer="Adam"))
+GOOD = (Trace(remade=2), Trace(remade=0))

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,7 +34,7 @@ def find(record: Record) -> Finding | None:
         return None
     best = min(vals)
     at = vals.index(best)
-    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.08 * best:
+    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.08 * best or vals[-1] - best < 0.1 * (max(vals[:3]) - best):
         return None
     rising = sum(b > a for a, b in pairwise(vals[at:])) / (len(vals) - at - 1)
     smooth = main.smooth(max(len(main.values) // 20, 1))
@@ -49,3 +50,24 @@ def find(record: Record) -> Finding | None:
             f"{smooth[-1]:.3g}"
         ),
     )
+
+
+BAD = (
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52)),
+    Trace(vals=(0.40, 0.35, 0.36, 0.355, 0.365, 0.379)),
+    Trace(vals=(0.40, 0.42, 0.44, 0.46, 0.48)),  # best at the start
+    Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.47, 0.44, 0.50)),
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=lambda step: 1.0 - 0.0007 * step),
+)
+GOOD = (
+    Trace(vals=(0.40, 0.35, 0.33, 0.33, 0.34)),
+    Trace(vals=(0.40, 0.35, 0.36, 0.37, 0.377)),  # 7.7 % above the best
+    Trace(vals=(0.40, 0.41, 0.35, 0.45, 0.52)),  # best two evaluations ago
+    Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.40, 0.39)),  # comes down again
+    Trace(vals=(0.35, 0.38, 0.45, 0.52)),
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=1.0),  # the training loss does not fall
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), losses=2),
+    Trace(vals=(0.0, 0.38, 0.45, 0.52, 0.60)),
+    Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.47, 0.44)),  # as often down as up
+    Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=lambda step: 1.0 - 0.0006 * step),  # falls by less than 5 %
+)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stepwell.doctor.checks.graph_cut import ran
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -31,7 +33,7 @@ def find(record: Record) -> Finding | None:
         return None
     unused = [
         n for n, one in enumerate(record.parameters)
-        if one.trainable and one.optimizer is not None and record.reached[n] == 0
+        if one.trainable and one.optimizer is not None and record.reached[n] == 0 and not ran(record, one.module)
         and all(sample.grad[n] in (None, 0.0) for sample in record.samples if sample.optimizer == one.optimizer)
     ]  # fmt: skip
     if not unused or len(unused) == len(record.parameters):
@@ -65,3 +67,26 @@ def _has_sisters(record: Record, number: int) -> bool:
             ):
                 return True
     return False
+
+
+_UNUSED = {"reached": 0, "grad": None, "ran": None}
+BAD = (
+    Trace(tensors={"middle.*": _UNUSED}),
+    Trace(tensors={"extra": {**_UNUSED, "grad": 0.0}}),
+    Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=60),
+    Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=20, ended=True),
+    Trace(tensors={"block.0.weight": _UNUSED, "block.1.weight": _UNUSED}, steps=20),  # none of the list has a turn
+    Trace(tensors={"blocks.0.weight": {}, "experts.1.weight": _UNUSED}, steps=5),
+    Trace(tensors={"0.weight": {}, "1.weight": _UNUSED}, steps=20),  # the layers of a Sequential are no experts
+    Trace(tensors={"heads.left.weight": {}, "heads.right.weight": _UNUSED}, steps=20),
+)
+GOOD = (
+    Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=59),  # has its turn later
+    Trace(tensors={"middle.*": {**_UNUSED, "trainable": False}}),
+    Trace(tensors={"middle.*": {**_UNUSED, "optimizer": None}}),
+    Trace(tensors={"middle.*": {**_UNUSED, "reached": 1}}),
+    Trace(tensors={"middle.*": {**_UNUSED, "grad": lambda step: 0.1 if step == 9 else None}}),  # of a loss not told
+    Trace(tensors={"middle.*": {**_UNUSED, "ran": "grad"}}),  # the module runs: R29
+    Trace(tensors={"*": _UNUSED}),
+    Trace(tensors={"middle.*": _UNUSED}, steps=4),
+)

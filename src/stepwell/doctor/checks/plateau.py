@@ -6,6 +6,7 @@ import math
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -50,3 +51,25 @@ def find(record: Record) -> Finding | None:
         f"the median loss was {median(before):.4g} in the fifth before, and is {median(last):.4g} in the last {fifth} "
         f"updates, at lr {rates[-1]:.3g}",
     )
+
+
+BAD = (
+    Trace(steps=400, loss=lambda step: max(1.3, 2.3 - 0.01 * step)),
+    Trace(steps=300, loss=lambda step: 1.3 + 0.1 * math.sin(2.4 * step)),
+    Trace(steps=500, loss=lambda step: max(1.3, 2.3 - 0.01 * step), lr=lambda step: 1e-3 if step < 300 else 3.1e-4),
+    Trace(steps=400, loss=lambda step: 0.14 if step > 40 else 1.3),
+)
+GOOD = (
+    Trace(steps=500, loss=lambda step: 1.58 - 0.0007 * step),  # 1.30 at update 400, 1.23 at update 500
+    Trace(steps=299, loss=1.3),
+    Trace(steps=400, loss=1.3, lr=lambda step: 1e-3 * (1 - step / 401)),  # the rate falls to 0
+    Trace(steps=400, loss=lambda step: 0.12 if step > 40 else 1.3),  # close to 0
+    Trace(steps=400, loss=1.3, losses=2),
+    Trace(steps=400, loss=lambda step: -1.3),
+    Trace(steps=400, loss=lambda step: 1.3 if step < 320 else 1.6),  # rises: another fault
+    Trace(
+        steps=400, loss=lambda step: 1.6 - 4e-4 * step + 0.4 * (step * 37 % 101 / 101)
+    ),  # 2 % in a fifth, below the noise
+    Trace(steps=400, loss=lambda step: 1.3 if step != 200 else math.nan),
+    Trace(steps=500, loss=1.3, lr=lambda step: 1e-3 if step < 300 else 2.9e-4),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -38,3 +39,16 @@ def find(record: Record) -> Finding | None:
         f"after {record.step} updates of {size} samples ({epochs:.1f} times the {sampler.samples} of this process) the "
         "epoch of the sampler is 0",
     )
+
+
+BAD = (
+    Trace(sampler={"samples": 2133}),
+    Trace(sampler={"samples": 64}, batch={"size": 16}),
+)
+GOOD = (
+    Trace(sampler={"samples": 2134}),  # 2.999 epochs
+    Trace(sampler={"samples": 64, "epoch": 1}),
+    Trace(sampler={"samples": 64, "shuffles": False}),
+    Trace(sampler={"samples": 64}, batch=None),
+    Trace(sampler=None),
+)

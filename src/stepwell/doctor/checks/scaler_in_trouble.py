@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -44,3 +45,19 @@ def find(record: Record) -> Finding | None:
         f"the factor of the scaler fell {sum(falls)} times in the last {len(factors)} losses, from {max(factors):g} to "
         f"{factors[-1]:g}",
     )
+
+
+BAD = (
+    Trace(scaled=True, seed=lambda step: 128.0 / 2 ** (step // 6), steps=60),  # below 1, slowly
+    Trace(scaled=True, seed=lambda step: 65536.0 / 2 ** max(step - 5, 0), steps=16),  # eleven in a row
+    Trace(scaled=True, seed=lambda step: 1024.0 if step % 4 else 512.0),  # seven in thirty
+)
+GOOD = (
+    Trace(scaled=True, seed=lambda step: 65536.0 / 2 ** min(step, 8)),
+    Trace(scaled=True, seed=lambda step: 65536.0 / 2 ** max(step - 5, 0), steps=15),
+    Trace(scaled=True, seed=lambda step: 1024.0 if step % 5 else 512.0),  # six in thirty
+    Trace(scaled=True, seed=lambda step: 128.0 / 2 ** (step // 6), steps=47),  # 1 at last
+    Trace(scaled=True, seed=0.5),  # a loss that is divided, and no scaler
+    Trace(scaled=True, seed=lambda step: 128.0 / 2**step, steps=12),
+    Trace(scaled=False, seed=lambda step: 128.0 / 2**step),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -31,3 +32,13 @@ def find(record: Record) -> Finding | None:
     return said(
         CHECK, record, f"{early[0].kind} was stepped before the first update of {record.optimizers[early[0].optimizer]}"
     )
+
+
+BAD = (
+    Trace(schedule={"kind": "StepLR", "calls": 1, "horizon": 30, "before_first_step": True}),
+    Trace(schedule={"kind": "LambdaLR", "optimizer": 1, "before_first_step": True}, optimizer=("SGD", "Adam")),
+)
+GOOD = (
+    Trace(schedule={"kind": "StepLR", "calls": 1, "horizon": 30}),
+    Trace(schedule=None),
+)

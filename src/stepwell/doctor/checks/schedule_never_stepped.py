@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -40,3 +41,18 @@ def find(record: Record) -> Finding | None:
             f"once in {record.step} updates"
         ),
     )
+
+
+BAD = (
+    Trace(schedule={"kind": "OneCycleLR", "calls": 0, "horizon": 1000}, steps=20),
+    Trace(schedule={"kind": "CyclicLR", "calls": 0, "optimizer": 1}, optimizer=("SGD", "SGD")),
+    Trace(schedule={"kind": "StepLR", "calls": 0, "horizon": 30}, steps=400),
+    Trace(schedule={"kind": "StepLR", "calls": 0, "horizon": 30}, steps=20, ended=True),
+)
+GOOD = (
+    Trace(schedule={"kind": "OneCycleLR", "calls": 1, "horizon": 1000}, steps=20),
+    Trace(schedule={"kind": "OneCycleLR", "calls": 0, "horizon": 1000}, steps=19),
+    Trace(schedule={"kind": "StepLR", "calls": 0, "horizon": 30}, steps=399),  # the first epoch may be long
+    Trace(schedule={"kind": "StepLR", "calls": 0, "horizon": 30}, steps=19, ended=True),
+    Trace(schedule={"kind": "StepLR", "calls": 0, "before_first_step": True}, steps=400),  # R33
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -82,3 +83,37 @@ def find(record: Record) -> Finding | None:
                 ),
             )
     return None
+
+
+BAD = (
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 60}),
+    Trace(schedule={"kind": "StepLR", "horizon": 5}, lr=lambda step: 0.1 * 0.5 ** (step // 5)),
+    Trace(schedule={"kind": "ExponentialLR"}, lr=lambda step: 0.1 * 0.961**step),
+    Trace(schedule={"kind": "LinearLR", "horizon": 40}, lr=lambda step: 0.1 * max(0.5, 1 - step / 80)),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 80}, lr=lambda step: 0.1 if step <= 80 else 9e-6),
+    Trace(schedule={"kind": "StepLR", "horizon": 5, "calls": 80}, lr=lambda step: 0.1 * 0.5 ** (step // 6)),
+    Trace(schedule={"kind": "MultiStepLR", "horizon": 30}, lr=lambda step: 0.1 * 0.1 ** (step // 30), steps=61),
+    Trace(schedule={"kind": "PolynomialLR", "horizon": 49}, lr=lambda step: 0.1 if step < 49 else 0.059),
+)
+GOOD = (
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 67}),
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 100}),
+    Trace(schedule={"kind": "CosineAnnealingLR", "horizon": 10}, steps=20),
+    Trace(schedule={"kind": "CosineAnnealingWarmRestarts", "horizon": 10}),
+    Trace(schedule={"kind": "StepLR", "horizon": 31}, lr=lambda step: 0.1 if step <= 31 else 1e-3),
+    Trace(schedule={"kind": "StepLR", "horizon": 25}, lr=lambda step: 0.1 * 0.4 ** (step // 25)),
+    Trace(schedule={"kind": "StepLR", "horizon": 5, "calls": 79}, lr=lambda step: 0.1 * 0.5 ** (step // 6)),
+    Trace(schedule={"kind": "ExponentialLR"}, lr=lambda step: 0.1 * 0.962**step),
+    Trace(schedule={"kind": "LinearLR", "horizon": 40}, lr=lambda step: 0.1 * min(1.0, step / 40)),  # a warmup
+    Trace(schedule={"kind": "LinearLR", "horizon": 50}, lr=lambda step: 0.1 * max(0.5, 1 - step / 100)),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 81}, lr=lambda step: 0.1 if step <= 81 else 1e-6),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 19}, steps=19, lr=lambda step: 0.1 if step <= 1 else 1e-6),
+    Trace(schedule={"kind": "StepLR", "horizon": 30}, lr=lambda step: 0.1 * 0.1 ** (step // 30), steps=60),
+    Trace(schedule={"kind": "StepLR", "horizon": 5}, lr=lambda step: 0.1 * 0.2 ** (step // 5), steps=19),
+    Trace(schedule={"kind": "OneCycleLR", "horizon": 20}, lr=lambda step: 0.1 if step <= 20 else 1.1e-5),
+    Trace(schedule={"kind": "LambdaLR"}, lr=lambda step: 0.1 if step <= 20 else 1e-9),
+    Trace(schedule={"kind": "LinearLR", "horizon": 40}, lr=lambda step: 0.1 if step < 40 else 0.061),
+    Trace(
+        schedule={"kind": "LinearLR", "horizon": 40}, lr=lambda step: 0.1 * min(step / 40, 20 / step)
+    ),  # another one lowers it
+)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -29,8 +32,22 @@ def find(record: Record) -> Finding | None:
         facts = one.facts
         if facts is not None and facts.broadcast is not None:
             a, b = facts.broadcast
+            if 1 in (math.prod(a), math.prod(b)):
+                continue  # one number is compared with all
             if (a != b and len(a) != len(b)) or (a != b and 1 in (*a, *b)):
                 return said(
                     CHECK, record, f"the loss compares the shapes {a} and {b}, which are expanded to one another"
                 )
     return None
+
+
+BAD = (
+    Trace(facts={"function": "mse_loss", "broadcast": ((64, 1), (64,))}),
+    Trace(facts={"broadcast": ((64, 1), (64, 10))}, losses=2),
+)
+GOOD = (
+    Trace(facts={"function": "mse_loss", "broadcast": None}),
+    Trace(facts={"function": "mse_loss", "broadcast": ((64, 1), (64, 1))}),
+    Trace(facts={"function": "mse_loss", "broadcast": ((64, 1), ())}),  # every output is compared with one number
+    Trace(facts={"function": "mse_loss", "broadcast": ((64,), (1,))}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,3 +34,16 @@ def find(record: Record) -> Finding | None:
         if facts.before not in ("softmax", "sigmoid", "tanh", "hardsigmoid"):
             return said(CHECK, record, f"{facts.function} compares raw outputs with targets that are 0 and 1 only")
     return None
+
+
+BAD = (
+    Trace(facts={"function": "mse_loss", "before": "linear", "one_hot": True}),
+    Trace(facts={"function": "smooth_l1_loss", "before": "", "one_hot": True}, losses=2),
+    Trace(facts={"function": "l1_loss", "before": "relu", "one_hot": True}),
+)
+GOOD = (
+    Trace(facts={"function": "mse_loss", "before": "softmax", "one_hot": True}),  # the Brier score
+    Trace(facts={"function": "mse_loss", "before": "hardsigmoid", "one_hot": True}),
+    Trace(facts={"function": "mse_loss", "before": "linear", "one_hot": False}),
+    Trace(facts={"function": "binary_cross_entropy_with_logits", "before": "linear", "one_hot": True}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,3 +34,7 @@ def find(record: Record) -> Finding | None:
         CHECK, record, f"{record.stale} updates in a row used gradients that the update before had used already: "
         "nothing resets them",
     )  # fmt: skip
+
+
+BAD = (Trace(stale=2, steps=3), Trace(stale=99, norm=lambda step: 0.1 * step))
+GOOD = (Trace(stale=1), Trace(stale=0, backwards=4, facts={"factor": 4.0}))

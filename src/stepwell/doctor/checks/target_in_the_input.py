@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -14,7 +15,7 @@ CHECK = Check(
     looks_for="the input contains the target",
     why="the model copies instead of learning, and knows nothing once the target is missing",
     instead="remove the target from the input: shift the targets of a language model by one, drop the column",
-    silent_when="the input itself is the target by design (autoencoders), or agrees with it in some batches only",
+    silent_when="floating-point inputs are the target as a whole (autoencoders), or the two agree in some batches only",
     example_bad="loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())",
     example_good="loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())",
     reference="",
@@ -25,9 +26,8 @@ HOLDS = 1
 
 
 def find(record: Record) -> Finding | None:
-    recent = [one for one in record.batches if one.target_size][-6:]
-    columns = [one.copied for one in recent]
-    if len(columns) < 4 or None in columns[-4:] or len(set(columns[-4:])) != 1:
+    columns = [one.copied for one in record.batches if one.target_size][-4:]
+    if len(columns) < 4 or None in columns or len(set(columns)) != 1:
         return None
     column = columns[-1]
     where = (
@@ -36,3 +36,18 @@ def find(record: Record) -> Finding | None:
         else f"column {column} of the input is the target, in all of the last {len(columns)} batches looked at"
     )
     return said(CHECK, record, where)
+
+
+BAD = (
+    Trace(batch={"copied": 3}),
+    Trace(batch={"copied": -1, "kind": "integer"}),
+    Trace(batch={"copied": lambda step: None if step <= 80 else 0}),
+    Trace(batch={"copied": lambda step: None if step == 88 else 3}),
+    Trace(batch={"copied": 0}, steps=4),
+)
+GOOD = (
+    Trace(batch={"copied": None}),
+    Trace(batch={"copied": lambda step: None if step == 90 else 3}),  # in one of the last batches not
+    Trace(batch={"copied": lambda step: step % 8}),  # another column each time
+    Trace(batch={"copied": 3}, steps=3),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -38,3 +39,14 @@ def find(record: Record) -> Finding | None:
         f"the loss depends on {record.names(left)}, and no optimizer has {'it' if len(left) == 1 else 'them'}",
         left,
     )
+
+
+BAD = (
+    Trace(tensors={"first.*": {"optimizer": None, "reached": 2}}),
+    Trace(tensors={"scale": {"optimizer": None, "reached": 40, "shape": (1,)}}),
+)
+GOOD = (
+    Trace(tensors={"first.*": {"optimizer": None, "reached": 40, "trainable": False}}),
+    Trace(tensors={"first.*": {"optimizer": None, "reached": 1}}),  # an optimizer may still come
+    Trace(tensors={"first.*": {"optimizer": None, "reached": 0}}),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -33,7 +34,17 @@ def find(record: Record) -> Finding | None:
         record,
         (
             f"{record.training_in_evaluation} of {record.evaluations} evaluations ran the model in "
-            f"training mode; {len(record.sensitive)} of its modules act differently then "
-            f"({', '.join(record.sensitive[:3])})"
+            f"training mode; {len(record.sensitive)} of its modules "
+            f"act{'s' if len(record.sensitive) == 1 else ''} differently then ({', '.join(record.sensitive[:3])})"
         ),
     )
+
+
+BAD = (
+    Trace(training_in_evaluation=2, evaluations=2, sensitive=("drop",)),
+    Trace(training_in_evaluation=1, evaluations=1, sensitive=("norm", "drop"), ended=True),
+)
+GOOD = (
+    Trace(training_in_evaluation=1, evaluations=9, sensitive=("drop",)),  # one forward pass without gradients
+    Trace(training_in_evaluation=0, evaluations=9, sensitive=("drop",), ended=True),
+)

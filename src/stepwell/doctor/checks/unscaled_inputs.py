@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.doctor.record import Record, median
 from stepwell.doctor.said import said
+from stepwell.doctor.traces import Trace
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -51,3 +52,25 @@ def find(record: Record) -> Finding | None:
             instead="divide the targets by their standard deviation, and undo it for predictions",
         )
     return None
+
+
+BAD = (
+    Trace(batch={"mean": 120.0, "std": 70.0, "low": 0.0, "high": 255.0}),
+    Trace(batch={"std": 4.1}),
+    Trace(batch={"mean": -8.2}),
+    Trace(batch={"high": 61.0}),
+    Trace(batch={"std": 3.1, "spread": 31.0}),
+    Trace(batch={"target_mean": 900.0, "target_std": 26.0}),
+    Trace(batch={"std": 90.0}, steps=3),
+    Trace(batch={"mean": 34.0, "std": 4.0}),
+)
+GOOD = (
+    Trace(batch={"std": 4.0, "mean": 32.0, "low": -60.0, "high": 60.0, "spread": 30.0}),
+    Trace(batch={"std": 3.0, "spread": 90.0}),  # one column is larger, and not very large
+    Trace(batch={"kind": "integer", "std": 1e4, "high": 5e4}),  # tokens
+    Trace(batch={"std": 1e4, "high": 5e4}, steps=2),
+    Trace(batch={"std": 1e4, "finite": False}),  # R13
+    Trace(batch={"std": 0.0, "mean": 100.0}),
+    Trace(batch={"target_mean": 900.0, "target_std": 25.0}),
+    Trace(batch={"target_mean": 9.0, "target_std": 90.0, "labels": {0: 32, 200: 32}}),  # numbers of classes
+)
