@@ -54,7 +54,8 @@ class Trace:
         facts: attributes of `LossFacts`. batch: attributes of `BatchFacts`, each may change in the run; None for no
             batches. With a "target_mean" the targets are numbers, and no labels.
         along: the loss along an update, in units of the loss before it, by the multiple of the update.
-        norm: the norm of the gradients; by default that of "grad". cosine: of two gradients that follow one another.
+        norm: the norm of the gradients; by default that of "grad". shrunk: what
+            clipping has left of them. cosine: of two gradients that follow one another.
         backwards: backward passes for each update. told: losses that are told for it; by default one for each pass.
         seed: the gradient of a loss at itself.
         dead: (share of dead units, of the worst layer), or None.
@@ -82,6 +83,7 @@ class Trace:
         batch: Mapping[str, Given] | None = {},  # None says that there is no batch; nobody changes it
         along: Given = ALONG,
         norm: Given = None,
+        shrunk: Given = None,
         cosine: Given = 0.6,
         backwards: int = 1,
         told: int | None = None,
@@ -99,7 +101,8 @@ class Trace:
         self.told = backwards if told is None else told
         self.optimizers = (optimizer,) if isinstance(optimizer, str) else optimizer
         self.lr, self.options, self.tensors = lr, options or {}, tensors or {}
-        self.facts, self.batch, self.along, self.norm, self.cosine = facts or {}, batch, along, norm, cosine
+        self.facts, self.batch, self.along = facts or {}, batch, along
+        self.norm, self.shrunk, self.cosine = norm, shrunk, cosine
         self.seed, self.dead, self.vals = seed, dead, vals
         self.schedule, self.sampler, self.not_finite, self.rest = schedule, sampler, not_finite, rest
 
@@ -182,6 +185,7 @@ class Trace:
     def _sample(self, record: Record, number: int, before: int | None, step: int) -> Sample:
         sample = Sample(step, number, previous=before)
         sample.cosine = None if before is None else at(self.cosine, step)
+        sample.shrunk = at(self.shrunk, step)
         wave = 1 + 0.2 * math.sin(2.4 * step)  # no two gradients have the same size
         for one in record.parameters:
             known = one.optimizer == number and one.trainable

@@ -42,6 +42,8 @@ def _left(record: Record) -> float:
 
 
 def find(record: Record) -> Finding | None:
+    if not record.optimizers:
+        return None
     left = _left(record)
     if left < (1e-4 if ignores_scale(record.optimizers[0]) else 0.02):
         return said(CHECK, record, f"clipping leaves {left:.1g} of the gradients, in nine of ten updates or more")
@@ -63,12 +65,18 @@ def find(record: Record) -> Finding | None:
 
 
 BAD = (
+    Trace(optimizer="SGD", shrunk=0.019),
+    Trace(optimizer="AdamW", shrunk=9e-5),
+    Trace(optimizer="AdamW", norm=1e-9, options={"eps": 1e-8}),
     Trace(optimizer="SGD", norm=1e-3),
     Trace(optimizer="SGD", norm=lambda step: 0.5 if step % 50 == 0 else 1.0),  # two of thirty are shorter
     Trace(optimizer="SGD", norm=lambda step: 1.0 - 1e-3 * (step % 2)),
     Trace(optimizer="SGD", norm=lambda step: 1.0 + 0.0018 * (step % 2)),
 )
 GOOD = (
+    Trace(optimizer="SGD", shrunk=0.021),
+    Trace(optimizer="SGD", shrunk=lambda step: 0.01 if step % 5 else 1.0),
+    Trace(optimizer="AdamW", shrunk=0.001),
     Trace(optimizer="SGD"),
     Trace(optimizer="SGD", norm=lambda step: 0.5 if step % 20 == 0 else 1.0),  # five of thirty
     Trace(optimizer="SGD", norm=lambda step: 1.0 + 0.0022 * (step % 2)),

@@ -48,6 +48,7 @@ def find(record: Record) -> Finding | None:
 BAD = (
     Trace(tensors={"first.*": {"trainable": False, "fresh": True}}),
     Trace(tensors={"middle.weight": {"trainable": False}}),
+    Trace(tensors={"middle.weight": {"trainable": False, "optimizer": None}}),  # its bias learns
 )
 GOOD = (
     Trace(tensors={"first.*": {"trainable": False, "fresh": False}}),  # trained before

@@ -59,10 +59,13 @@ BAD = (
     Trace(batch={"labels": {3: 64}}),
     Trace(batch={"labels": {0: 1}, "size": 1}, steps=88),  # forty batches of one
     Trace(batch={"target_mean": 0.25, "target_std": 0.0}),
-    Trace(batch={"labels": {0: 64}}, steps=4),
+    Trace(batch={"labels": {0: 64}}, steps=40),
+    Trace(batch={"target_mean": 0.25, "target_std": 0.1, "alike": True}),
     Trace(batch={"target_mean": lambda step: 0.5 + 5e-8 * (step % 2), "target_std": 5e-8}),
 )
 GOOD = (
+    Trace(batch={"labels": {0: 64}}, steps=39),  # sorted data begin so
+    Trace(batch={"target_mean": lambda step: 0.01 * step, "target_std": 0.1, "alike": True}),
     Trace(batch={"labels": lambda step: {3: 64} if step != 9 else {3: 63, 1: 1}}),
     Trace(batch={"labels": {0: 1}, "size": 1}, steps=87),
     Trace(batch={"labels": {3: 64}}, steps=3),

@@ -41,12 +41,13 @@ def find(record: Record) -> Finding | None:
 
 
 BAD = (
-    Trace(detached=2),
+    Trace(detached=2, backwards=0, told=1),
     Trace(tensors={"*": {"grad": None}}),
     Trace(tensors={"*": {"grad": None}}, steps=3),
 )
 GOOD = (
-    Trace(detached=1),
+    Trace(detached=1, backwards=0, told=1),
+    Trace(detached=9),  # a copy of the loss is told: gradients come
     Trace(tensors={"*": {"grad": None}}, steps=2),
     Trace(tensors={"*": {"grad": None}}, cleared=3),  # the gradients were there: R27
     Trace(tensors={"*": {"grad": lambda step: 0.01 if step > 4 else None}}),

@@ -16,8 +16,8 @@ CHECK = Check(
     certainty="certain",
     looks_for="a target network or another copy loads its own state_dict(), or is a second name of the network that it "
     "should copy",
-    why="the copy keeps its first weights for ever; a second name changes with every update, so that there is no copy",
-    instead="load the state_dict() of the network that learns, into a network of its own (copy.deepcopy)",
+    why="the copy never gets new weights; a second name changes with every update, so that there is no copy",
+    instead="load the state_dict() of the network that learns, into another network (copy.deepcopy)",
     silent_when="the two networks are different objects",
     example_bad="target_net.load_state_dict(target_net.state_dict())",
     example_good="target_net.load_state_dict(policy_net.state_dict())",

@@ -14,7 +14,7 @@ CHECK = Check(
     name="layer-made-in-forward",
     severity="error",
     certainty="certain",
-    looks_for="forward() of a module makes a layer with parameters, such as nn.Linear, and uses it at once",
+    looks_for="forward() of a module makes a layer with parameters, such as nn.Linear, and calls it there",
     why="the layer has new random weights in every forward pass; no optimizer has them, no checkpoint keeps them, and "
     "they stay on the CPU",
     instead="make the layer in __init__, keep it as self.layer, and call self.layer in forward()",
