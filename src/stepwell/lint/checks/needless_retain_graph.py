@@ -128,6 +128,9 @@ def _is_made_inside(loss: Tensor, around: ast.AST) -> bool:
     parts = [part for part in loss.history() if part.attached is not False]
     if any(part.node is None or part.by in ("list", "") for part in parts):
         return False
+    if any(isinstance(one, ast.Call) and not one.args and not one.keywords and part.models
+           for part in parts for one in (part.node,) if part.by in ("model", "call")):  # fmt: skip
+        return False  # what a model gives without an input is of a graph that it keeps
     inside = all(first <= getattr(part.node, "lineno", 0) <= last for part in parts)
     return inside and any(model.kind == "model" for part in parts for model in part.models)
 

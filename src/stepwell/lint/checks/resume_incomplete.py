@@ -212,7 +212,8 @@ def _is_own_form(script: Script, save: Event, load: Event) -> bool:
     """Whether the averaged weights and more of what the training saves are read from a file before the training."""
     keys = save.value.keys if isinstance(save.value, Many) else None
     name = re.escape(_name_of(script, load))
-    if not keys or not name or load.loops or not save.loops:
+    trained = [one for one in script.root_of(load).events if one.kind == "backward" and one.order > load.order]
+    if not keys or not name or load.loops or not save.loops or not trained:
         return False
     read = [str(key) for key in keys if re.search(rf"\b{name}\[['\"]{re.escape(str(key))}['\"]\]", script.source)]
     return len(read) >= 2 and any(re.search("ema|average|swa", key, re.I) for key in read)
