@@ -24,7 +24,7 @@ def options(recipe: Recipe) -> dict[str, Any]:
     names = {
         "SGD": ("momentum", "nesterov"), "LARS": ("momentum",), "RMSprop": ("momentum", "alpha", "eps"),
         "Muon": ("momentum",), "Adan": (), "Shampoo": (), "LBFGS": (), "Adafactor": (), "Adagrad": (), "ASGD": (),
-        "SparseAdam": ("betas", "eps"),
+        "SparseAdam": ("betas", "eps"), "ScheduleFreeSGD": ("momentum",),
     }.get(recipe.optimizer, ("betas", "eps"))  # fmt: skip
     for name in names:
         value = recipe.value(name)
@@ -82,14 +82,15 @@ def built(recipe: Recipe, model: Any, steps: Any, lr: Any) -> tuple[torch.optim.
 
         extra["estimator"] = GaussNewtonBartlett()
     ema = recipe.value("ema")
+    rule = schedule(recipe, length)
     step = Step(
         made,
-        schedule(recipe, length),
+        rule,
         recipe.value("clip_norm"),
         int(recipe.value("accumulate") or 1),
         ema=ema,
         plateau=plateau(recipe),
-        total_steps=None if total is None else length,
+        total_steps=None if total is None or rule is None else length,
         model=model,
         **extra,
     )

@@ -101,7 +101,7 @@ def _converted(basis: Ground, chosen: Choice, rule: Conversion, asked: Asked) ->
         start, low, high = float(base.value), base.low or 0.0, base.high or 0.0  # type: ignore[arg-type]
         value = float(f"{start * rule.lr:.3g}")
         rate = Choice(value, f"{said}; AdamW here {start:.3g}", (rule.source, *base.sources), "low",
-                      "a search: stepwell.find_lr", low * rule.low, high * rule.high)  # fmt: skip
+                      "a search: stepwell.find_lr", float(f"{low * rule.low:.3g}"), float(f"{high * rule.high:.3g}"))  # fmt: skip
     choices["lr"] = rate
     choices |= momentum.choose(basis, rule.to)
     if rule.to == "Lion" and basis.situation.family in ("lm_pretraining", "new_optimizer"):

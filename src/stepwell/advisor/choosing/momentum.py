@@ -10,6 +10,9 @@ from stepwell.advisor.published import Published, kind_of
 BETAS = ("adam", "lamb", "lion", "sophia", "prodigy", "schedule-free", "shampoo")
 
 
+_README = "facebookresearch/schedule_free, README"
+
+
 def choose(ground: Ground, optimizer: str) -> dict[str, Choice]:
     """momentum and nesterov, or betas, and eps: what the optimizer has."""
     kind = kind_of(optimizer)
@@ -19,12 +22,14 @@ def choose(ground: Ground, optimizer: str) -> dict[str, Choice]:
         found["momentum"] = _value(ground, kind, lambda row: row.momentum, lambda line: None, usual)
         if optimizer == "SGD->ASGD" or (kind == "rmsprop" and ground.situation.family in ("gan", "rl")):
             found["momentum"] = Choice(0.0, "published without momentum", (ground.nearest.row.id,), "medium")
+    if optimizer == "ScheduleFreeSGD":
+        found["momentum"] = Choice(0.9, "published: 0.9, and 0.95 to 0.98 for very long runs", (_README,), "medium")
     if kind == "sgd":
         nesterov = _value(ground, kind, _nesterov, lambda line: line.nesterov, False)
         if float(found["momentum"].value or 0) == 0:  # type: ignore[arg-type]
             nesterov = Choice(False, "there is no momentum", (), "high")
         found["nesterov"] = nesterov
-    if kind in BETAS and optimizer not in ("Adan", "Shampoo"):
+    if kind in BETAS and optimizer not in ("Adan", "Shampoo", "ScheduleFreeSGD"):
         found["betas"] = _betas(ground, kind, optimizer)
     if kind in ("adam", "lamb", "rmsprop"):
         eps = _value(ground, kind, lambda row: row.eps, lambda line: line.eps, 1e-6 if kind == "lamb" else 1e-8)

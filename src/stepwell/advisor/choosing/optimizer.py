@@ -94,17 +94,16 @@ def choose(ground: Ground, asked: str | None = None, priority: str = "") -> Choi
 
 def _asked(ground: Ground, asked: str) -> Choice:
     name = named(asked)
-    kind = kind_of(name)
-    mine = ground.among(kind)
-    if kind_of(name) == "sgd" and name == "ASGD":
-        mine = [(n, w) for n, w in mine if "ASGD" in n.row.optimizer]
-    if mine and mine[0][0].distance <= NEAR:
-        return Choice(name, "asked for; published near this", tuple(n.row.id for n, _ in mine[:3]), "medium")
+    mine = [n for n in ground.neighbors if stepwell_name(n.row.optimizer) == stepwell_name(name)]
+    if name == "ASGD":
+        mine = [n for n in ground.neighbors if "ASGD" in n.row.optimizer]
+    if mine and mine[0].distance <= NEAR:
+        return Choice(name, f"asked for; published near this: {mine[0]}", tuple(n.row.id for n in mine[:3]), "medium")
     if mine:
-        said = f"asked for. No published setting near this; nearest is {mine[0][0]}"
-        return Choice(name, said, (mine[0][0].row.id,), "low", "a published configuration of this optimizer nearby")
+        said = f"asked for. No published setting near this; nearest is {mine[0]}"
+        return Choice(name, said, (mine[0].row.id,), "low", "a published configuration of this optimizer nearby")
     said = (
-        f"asked for. No published setting of {name} is known here; "
+        f"asked for. No published setting of {name} near this or anywhere in the collection; "
         f"nearest is {ground.nearest} with {ground.nearest.row.optimizer}"
     )
     return Choice(name, said, (ground.nearest.row.id,), "low", "a published configuration of this optimizer")
