@@ -24,9 +24,13 @@ def as_published(base: Recipe, row: Published) -> Recipe:
         said = f"stated by the source{': ' + also if also else ''}"
         choices[name] = Choice(value, said, (row.source,), "high" if row.verified == "primary" else "medium")
 
-    stated("optimizer", row.optimizer)
-    if row.lr is not None:
-        stated("lr", row.lr, "" if row.lr_is_peak else "a base or a factor, which the source's code multiplies")
+    stated("optimizer", _asked(row), "" if _asked(row) == row.optimizer else f"as {row.optimizer}, with decoupled decay")
+    if row.lr is not None and row.lr_is_peak:
+        stated("lr", row.lr)
+    elif row.lr is not None:
+        old_lr = choices["lr"]
+        said = f"the source states {row.lr:g}, a base or a factor that its code multiplies; the peak rate is an estimate. "
+        choices["lr"] = replace(old_lr, reason=said + old_lr.reason, sure="low")
     for name in ("momentum", "nesterov", "eps"):
         if getattr(row, name) is not None and (name in choices or row.kind in ("sgd", "lars", "rmsprop")):
             stated(name, getattr(row, name))
@@ -69,7 +73,7 @@ def as_published(base: Recipe, row: Published) -> Recipe:
     notes += [f"the source's notes: {row.notes}"] if row.notes else []
     notes += [f"the source's result: {row.result}"] if row.result else []
     return replace(
-        filled, choices=choices, published_optimizer=row.optimizer, notes=(*notes, *base.notes), objections=()
+        filled, choices=choices, published_optimizer=_asked(row), notes=(*notes, *base.notes), objections=()
     )
 
 

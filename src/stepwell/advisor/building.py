@@ -40,7 +40,7 @@ def options(recipe: Recipe) -> dict[str, Any]:
     if recipe.optimizer == "NAdam" and recipe.decay_form == "decoupled":
         found["decoupled_weight_decay"] = True
     if recipe.optimizer == "RMSprop" and recipe.published_optimizer == "RMSpropTF":
-        found["variant"] = "tf"
+        found["variant"] = "tensorflow"
     return found
 
 

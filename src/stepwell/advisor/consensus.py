@@ -20,7 +20,7 @@ class Line:
     Args:
         name: the situation in words.
         family, task, regime, architecture: allowed values, divided by spaces; for tasks, any of these words occurs.
-        words: a regular expression on the name of the model.
+        words: a regular expression on the name of the model and its architecture.
         data: a regular expression on the name of the data.
         batch: at least this many samples per update, if above 0; at most, if below.
         params: at least this many parameters.
@@ -71,7 +71,7 @@ class Line:
             return False
         if self.backbone and one.backbone != self.backbone:
             return False
-        if self.words and not re.search(self.words, one.model.lower()):
+        if self.words and not re.search(self.words, f"{one.model} {one.architecture}".lower()):
             return False
         if self.data and not re.search(self.data, one.dataset.lower()):
             return False

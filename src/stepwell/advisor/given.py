@@ -37,7 +37,7 @@ def situation(model: Any, given: Mapping[str, Any]) -> tuple[Situation, list[str
     values: dict[str, Any] = {}
     if isinstance(model, str):
         values["model"] = text(OWNER, "model", model, "a module or its name, as 'ViT-B/16'")
-    elif model is not None and not hasattr(model, "named_parameters"):
+    elif model is not None and not hasattr(model, "named_parameters") and not _is_list(model):
         raise refusal(OWNER, "model", model, "a torch.nn.Module, or the name of a model, as 'ViT-B/16'")
     values |= _words(given, values.get("model", ""), model is not None and not isinstance(model, str), notes)
     values |= _numbers(given)
@@ -46,10 +46,15 @@ def situation(model: Any, given: Mapping[str, Any]) -> tuple[Situation, list[str
         from stepwell.advisor.looking import looked
 
         seen, said = looked(model, one)
-        one = one.with_("seen", **{name: value for name, value in seen.items() if name != "traits"})
+        fields = {name: value for name, value in seen.items() if name != "traits"}
+        one = one.with_("seen", **fields)
         one = replace(one, traits=frozenset(seen.get("traits", ())))
         notes += said
     return completed(one), notes
+
+
+def _is_list(model: Any) -> bool:
+    return isinstance(model, list | tuple) and bool(model) and all(hasattr(part, "named_parameters") for part in model)
 
 
 def _words(given: Mapping[str, Any], model: str, is_module: bool, notes: list[str]) -> dict[str, Any]:

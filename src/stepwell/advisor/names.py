@@ -302,6 +302,8 @@ def family_of(architecture: str, task: str, regime: str) -> str:
     mine, other = _FAMILY.get(architecture, ""), _FAMILY_OF_TASK.get(task, "")
     if regime == "rl" or mine == "rl":
         return "rl"
+    if regime == "linear_probe" and mine in ("cnn_classification", "vit_supervised", "ssl_vision", ""):
+        return "ssl_vision"
     if regime == "fine_tune" and (mine in ("lm_pretraining", "translation", "rnn_lm", "") and other in (
         "", "lm_pretraining", "fine_tuning", "translation", "rnn_lm")) and task != "mid-training":  # fmt: skip
         return "fine_tuning"

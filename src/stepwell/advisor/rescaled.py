@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.advisor import scaling
 from stepwell.advisor.choice import Choice
-from stepwell.advisor.published import find, kind_of
+from stepwell.advisor.published import kind_of
 from stepwell.arguments import number, whole
 from stepwell.errors import UsageError
 
@@ -52,12 +52,6 @@ def _batch(recipe: Recipe) -> float:
 
 def _at(recipe: Recipe, new: float, steps: Any, notes: list[str]) -> Recipe:
     old = _batch(recipe)
-    source = recipe["lr"].sources[0] if recipe["lr"].reason.startswith("stated") else ""
-    if source and not find(recipe.name).lr_is_peak:
-        raise UsageError(
-            f"scaled: the lr {recipe.lr:g} of {recipe.name} is a base or a factor, which its source's code multiplies; "
-            "give lr=, the peak rate, to advise()"
-        )
     kind, ratio = kind_of(recipe.published_optimizer), new / old
     rate = scaling.lr(recipe.lr, kind, old, new)
     choices = dict(recipe.choices)

@@ -27,6 +27,9 @@ def expression(recipe: Recipe, steps: int) -> str:
     rise = warmup_steps(recipe, steps)
     rest, kind, end = steps - rise, recipe.schedule, recipe.value("lr_end") or 0.0
     to = f", to={end:g}" if end else ""
+    if kind == "hold" and not rise:
+        fall = max(1, round(0.2 * steps))
+        return f"constant({steps - fall}).then(cooldown({fall}{to}))"
     if kind == "hold":
         return f"trapezoid({steps}, warmup={rise}, cooldown=0.2{to})"
     if kind == "one_cycle":

@@ -21,7 +21,9 @@ def choose(ground: Ground, optimizer: str) -> dict[str, Choice]:
     else:
         votes = ground.votes(lambda row: schedule_kind(row.schedule), lambda line: line.schedule)
         best = votes[0]
-        sure = surety(best.share, ground.nearest.distance)
+        near = [n.distance for n in ground.neighbors if schedule_kind(n.row.schedule) == best.value]
+        agreed = ground.line is not None and ground.line.schedule == best.value
+        sure = surety(best.share, 1.5 if agreed else near[0])
         others = ", ".join(f"{vote.value} {vote.share:.0%}" for vote in votes[1:3])
         schedule = Choice(
             str(best.value),

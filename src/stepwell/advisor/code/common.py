@@ -67,3 +67,12 @@ def precision(recipe: Recipe) -> bool:
 
 def parts(stand_in: StandIn) -> str:
     return f"{stand_in.model}\n\n\n{stand_in.batches}\n\n\n{stand_in.loss}"
+
+
+def remark(recipe: Recipe) -> str:
+    """The comment behind the optimizer where `stepwell lint` would ask: the recipe means it."""
+    if recipe.optimizer == "Adam" and recipe.weight_decay and recipe.decay_form == "l2":
+        return "  # noqa: SW901  L2 is meant: see recipe.explain()"
+    if recipe.optimizer == "SGD" and recipe.lr > 10:
+        return "  # noqa: SW604  such a rate is published for this training"
+    return ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.advisor.building import options
 from stepwell.advisor.code.classes import CLASSES
-from stepwell.advisor.code.common import arguments, head, parts, precision, sizes, text
+from stepwell.advisor.code.common import arguments, head, parts, precision, remark, sizes, text
 from stepwell.advisor.code.factors import factor
 from stepwell.advisor.code.stand_ins import StandIn
 from stepwell.errors import UsageError
@@ -136,7 +136,7 @@ def _made(recipe: Recipe, model: str) -> str:
 def _optimizers(recipe: Recipe, model: str, suffix: str = "") -> list[str]:
     """The lines that make the optimizers over a model."""
     if recipe.optimizer != "Muon":
-        return [f"    optimizer{suffix} = {_made(recipe, model)}"]
+        return [f"    optimizer{suffix} = {_made(recipe, model)}{remark(recipe)}"]
     given = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, **options(recipe)}
     inner = min(recipe.lr, 3e-4) if given["adjust_lr_fn"] is None else recipe.lr
     return [

@@ -25,8 +25,10 @@ class StandIn:
     pair: bool = False
 
 
-def stand_in(one: Situation) -> StandIn:
-    """The stand-in that fits a situation."""
+def stand_in(one: Situation, optimizer: str = "") -> StandIn:
+    """The stand-in that fits a situation, and an optimizer that takes sparse gradients only."""
+    if optimizer == "SparseAdam":
+        return _SPARSE
     task = one.task.lower()
     if one.family == "gan" and "resolution" not in task:
         return _GAN
@@ -197,6 +199,28 @@ def build() -> nn.Module:
     '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     users, items, clicks = batch
     return functional.binary_cross_entropy_with_logits(model(users, items), clicks)''',
+)
+_SPARSE = StandIn(
+    '''class Pairs(nn.Module):
+    """Embeddings with sparse gradients: how well two nodes fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes = nn.Embedding(200, 16, sparse=True)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return (self.nodes(one) * self.nodes(other)).sum(1)
+
+
+def build() -> nn.Module:
+    return Pairs()''',
+    '''def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Pairs of nodes, and whether they are linked."""
+    for _ in range(BATCHES):
+        yield torch.randint(200, (BATCH,)), torch.randint(200, (BATCH,)), torch.randint(2, (BATCH,)).float()''',
+    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    one, other, linked = batch
+    return functional.binary_cross_entropy_with_logits(model(one, other), linked)''',
 )
 _AUDIO = StandIn(
     '''def build() -> nn.Module:

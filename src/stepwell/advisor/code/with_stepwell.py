@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from stepwell.advisor.building import options
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
     """The program as text."""
     schedule = expression(recipe, total)
-    names = sorted(word for word in _SCHEDULES if f"{word}(" in schedule) if schedule != "constant()" else []
+    names = sorted(word for word in _SCHEDULES if re.search(rf"\b{word}\(", schedule)) if schedule != "constant()" else []
     grouped = recipe.optimizer not in ("LBFGS", "SparseAdam", "Muon")
     imports = [
         "from __future__ import annotations",
@@ -39,7 +40,7 @@ def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
 
 
 _SCHEDULES = (
-    "warmup", "cosine", "linear", "multi_step", "polynomial", "constant", "exponential_to", "trapezoid", "one_cycle",
+    "warmup", "cosine", "linear", "multi_step", "polynomial", "constant", "exponential_to", "trapezoid", "one_cycle", "cooldown",
     "inverse_square_root",
 )  # fmt: skip
 
