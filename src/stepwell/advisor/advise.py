@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stepwell.advisor.asked import Asked
-from stepwell.advisor.decide import decide
+from stepwell.advisor.decide import Decided, decide
 from stepwell.advisor.given import OWNER, situation
 from stepwell.advisor.published import Published, find
 from stepwell.advisor.recipe import Recipe
@@ -137,7 +137,7 @@ def made(
         decided.published,
         near,
         (),
-        (*notes, *_assumed(one)),
+        (*notes, *_assumed(one), *_cautions(decided)),
         asked,
     )
     return replace(recipe, objections=objections(recipe, decided.ground)) if rows is None else recipe
@@ -152,6 +152,15 @@ def _assumed(one: Situation) -> list[str]:
     if one.updates is None:
         said.append("the number of updates is not known: give steps to build()")
     return said
+
+
+def _cautions(decided: Decided) -> list[str]:
+    line = decided.ground.line
+    found = [f"caution: {line.caution}"] if line is not None and line.caution else []
+    bases = [n.row.id for n in decided.ground.neighbors[:4] if n.row.lr is not None and not n.row.lr_is_peak]
+    if bases:
+        found.append(f"the rate of {', '.join(bases)} is a base or a factor: it is not used and never scaled")
+    return found
 
 
 def again(recipe: Recipe, asked: Asked) -> Recipe:

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from stepwell.step import Step
 
 
+# Optimizers without weight decay, which take one group of all parameters.
+PLAIN = ("LBFGS", "SparseAdam", "Rprop")
+
+
 def options(recipe: Recipe) -> dict[str, Any]:
     """The arguments of the optimizer besides lr, weight_decay and state."""
     found: dict[str, Any] = {}
     names = {
         "SGD": ("momentum", "nesterov"), "LARS": ("momentum",), "RMSprop": ("momentum", "alpha", "eps"),
         "Muon": ("momentum",), "Adan": (), "Shampoo": (), "LBFGS": (), "Adafactor": (), "Adagrad": (), "ASGD": (),
-        "SparseAdam": ("betas", "eps"), "ScheduleFreeSGD": ("momentum",),
+        "SparseAdam": ("betas", "eps"), "Rprop": (), "ScheduleFreeSGD": ("momentum",),
     }.get(recipe.optimizer, ("betas", "eps"))  # fmt: skip
     for name in names:
         value = recipe.value(name)
@@ -53,7 +57,7 @@ def optimizer(recipe: Recipe, model: nn.Module, lr: float) -> torch.optim.Optimi
     state = {} if recipe.value("state") in (None, "fp32") else {"state": recipe.value("state")}
     decay = recipe.weight_decay if recipe.decay_form != "none" else 0.0
     exempt = tuple(recipe.value("exempt") or ())
-    if recipe.optimizer in ("LBFGS", "SparseAdam"):
+    if recipe.optimizer in PLAIN:
         return create(recipe.optimizer, model, lr=lr, **given)
     if recipe.optimizer == "Muon":
         inner = min(lr, 3e-4) if given["adjust_lr_fn"] is None else lr
@@ -78,9 +82,9 @@ def built(recipe: Recipe, model: Any, steps: Any, lr: Any) -> tuple[torch.optim.
     length = int(total) if total is not None else 10_000
     extra: dict[str, Any] = {}
     if recipe.optimizer == "Sophia":
-        from stepwell.step import GaussNewtonBartlett
+        from stepwell.step import Hutchinson
 
-        extra["estimator"] = GaussNewtonBartlett()
+        extra["estimator"] = Hutchinson()
     ema = recipe.value("ema")
     rule = schedule(recipe, length)
     step = Step(

@@ -47,6 +47,10 @@ def decide(
     choices |= momentum.choose(basis, name)
     choices |= {"weight_decay": size, "decay_form": form}
     choices |= _rest(basis, name, size, asked)
+    if kind_of(name) == "l-bfgs":
+        said = "the line search needs the loss of one whole batch, again and again"
+        choices["accumulate"] = Choice(1, said, (), "high")
+        choices["warmup"] = Choice(0, said, (), "high")
     return Decided(_fixed(choices, asked), basis, name)
 
 

@@ -99,14 +99,12 @@ def decay_timescale(lr: float, weight_decay: float, batch: float, samples: float
 def brought(row: Published, one: Situation, kind: str) -> tuple[float, str] | None:
     """The log of a published learning rate at the batch size of a situation, and what was done, in words.
 
-    A rate that is a base or a factor, and one whose batch size is per device, is never scaled. The batch size counts as
-    at most 8 times larger or smaller.
+    None for a rate that is a base or a factor: it is no rate that an optimizer gets. A rate whose batch size is per
+    device is never scaled. The batch size counts as at most 8 times larger or smaller.
     """
-    if row.lr is None or row.lr <= 0:
+    if row.lr is None or row.lr <= 0 or not row.lr_is_peak:
         return None
     rate = math.log(row.lr)
-    if not row.lr_is_peak:
-        return rate, "a base or a factor, not scaled"
     if row.batch_size is not None and not row.batch_is_global:
         return rate, "its batch size is per device, not scaled"
     mine, its = one.batch_in_samples, of_published(row).batch_in_samples

@@ -6,9 +6,6 @@ from stepwell.advisor.choice import Choice
 from stepwell.advisor.choosing.ground import Ground, surety
 from stepwell.advisor.published import kind_of
 
-# The form that an optimizer of stepwell has without being told otherwise.
-_FORM = {"sgd": "l2", "lars": "l2", "rmsprop": "l2", "adagrad": "l2", "l-bfgs": "none", "adafactor": "none"}
-
 
 def choose(ground: Ground, optimizer: str) -> tuple[Choice, Choice]:
     """The size and the form ("decoupled", "l2" or "none") of the weight decay."""
@@ -34,10 +31,18 @@ def choose(ground: Ground, optimizer: str) -> tuple[Choice, Choice]:
 
 
 def form_of(optimizer: str) -> str:
-    """The form of weight decay that the optimizer of this published name applies."""
-    if optimizer == "Adam":
+    """The form of weight decay that the optimizer of this published name applies: "decoupled", "l2" or "none"."""
+    from stepwell.advisor.choosing.optimizer import stepwell_name
+    from stepwell.optimizers import find
+
+    name = stepwell_name(optimizer)
+    if optimizer in ("NAdamW", "Prodigy"):  # by an argument, which the recipe gives or which is the default
+        return "decoupled"
+    if name in ("LARS", "ASGD"):
         return "l2"
-    return _FORM.get(kind_of(optimizer), "decoupled")
+    if name in ("Rprop", "SparseAdam", "LBFGS"):
+        return "none"
+    return "l2" if find(name).decay == "coupled" else "decoupled"
 
 
 def _words(form: str) -> str:

@@ -27,7 +27,7 @@ def text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         inside = ", ".join(text(item) for item in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
-    return repr(value)
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def arguments(given: dict[str, Any]) -> str:
@@ -38,11 +38,13 @@ def head(recipe: Recipe, form: str) -> str:
     """The docstring: what the program is, and what to replace."""
     one = recipe.situation
     about = ", ".join(part for part in (one.family, one.task, one.regime) if part)
+    low, high = recipe.lr_range
     title = "".join(c for c in recipe.name if c.isprintable() and c not in '"\\')
     return f'''"""{title[:80]}: a training loop with the advised recipe, in {form}.
 
-{about}. Replace `build` and `batches` with your model and your data: they are small stand-ins,
-so that the program runs as it is. Learning rate {written(recipe.lr)}, expected between {recipe.lr_range[0]:.2g} and {recipe.lr_range[1]:.2g}.
+{about}.
+Replace `build` and `batches` with your model and your data: they are small stand-ins, so that the program runs as it
+is. The best learning rate is expected between {low:.2g} and {high:.2g}.
 """'''
 
 

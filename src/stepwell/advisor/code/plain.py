@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stepwell.advisor.building import options
+from stepwell.advisor.building import PLAIN, options
 from stepwell.advisor.code.classes import CLASSES
 from stepwell.advisor.code.common import arguments, head, parts, precision, remark, sizes, text
 from stepwell.advisor.code.factors import factor
@@ -31,12 +31,14 @@ def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
         raise UsageError(
             f"code: PyTorch has no optimizer with {recipe.value('state')} state; use form='stepwell', or give more memory"
         )
+    if stand_in.pair and name in ("Muon", "LBFGS"):
+        raise UsageError(f"code: there is no program with {name} for two networks in PyTorch; use form='stepwell' or Adam")
     function = factor(recipe, total)
     body = _pair(recipe, function is not None) if stand_in.pair else _single(recipe, function is not None)
     sections = [parts(stand_in)]
     sections += [CLASSES[name]] if name in CLASSES else []
     sections += [function] if function else []
-    sections += [_groups(recipe)] if name not in ("LBFGS", "SparseAdam") else []
+    sections += [_groups(recipe)] if name not in PLAIN else []
     sections += [body]
     imports = ["from __future__ import annotations", ""]
     imports += ["import math"] if function and "math." in function else []
@@ -124,12 +126,12 @@ def _made(recipe: Recipe, model: str) -> str:
     given: dict[str, Any] = {"lr": recipe.lr, **options(recipe)}
     for extra in ("variant", "scale_parameter", "relative_step"):
         given.pop(extra, None)
-    if name not in ("LBFGS", "SparseAdam"):
+    if name not in PLAIN:
         given["weight_decay"] = decay
     if name == "LARS":
         given.pop("eps", None)
     whose = "torch.optim." if name in IN_TORCH else ""
-    params = f"{model}.parameters()" if name in ("LBFGS", "SparseAdam") else f"groups({model})"
+    params = f"{model}.parameters()" if name in PLAIN else f"groups({model})"
     return f"{whose}{name}({params}, {arguments(given)})"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from stepwell.advisor.building import options
+from stepwell.advisor.building import PLAIN, options
 from stepwell.advisor.code.common import arguments, head, parts, precision, sizes, text
 from stepwell.advisor.code.stand_ins import StandIn
 from stepwell.advisor.schedules_of import expression
+from stepwell.errors import UsageError
 
 if TYPE_CHECKING:
     from stepwell.advisor.recipe import Recipe
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
 def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
     """The program as text."""
+    if stand_in.pair and recipe.optimizer == "LBFGS":
+        raise UsageError("code: there is no program with LBFGS for two networks; use with_optimizer('adam')")
     schedule = expression(recipe, total)
     names = sorted(word for word in _SCHEDULES if re.search(rf"\b{word}\(", schedule)) if schedule != "constant()" else []
-    grouped = recipe.optimizer not in ("LBFGS", "SparseAdam", "Muon")
+    grouped = recipe.optimizer not in (*PLAIN, "Muon")
     imports = [
         "from __future__ import annotations",
         "",
@@ -27,6 +30,7 @@ def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
         "import torch",
         "from torch import Tensor, nn",
         "from torch.nn import functional",
+        *(["from torch.nn.attention import SDPBackend, sdpa_kernel"] if recipe.optimizer == "Sophia" else []),
         "",
         "import stepwell as sw",
     ]
@@ -53,7 +57,7 @@ def _made(recipe: Recipe, model: str) -> str:
     if recipe.value("state") not in (None, "fp32"):
         given["state"] = recipe.value("state")
     rest = f", {arguments(given)}" if given else ""
-    if recipe.optimizer in ("LBFGS", "SparseAdam"):
+    if recipe.optimizer in PLAIN:
         return f"sw.{recipe.optimizer}({model}, lr={text(recipe.lr)}{rest})"
     if recipe.optimizer == "Muon":
         inner = min(recipe.lr, 3e-4) if given.get("adjust_lr_fn") is None else recipe.lr
@@ -74,7 +78,7 @@ def _step(recipe: Recipe, optimizer: str, schedule: str, model: str) -> str:
     given += ["accumulate=ACCUMULATE"] if passes > 1 else []
     given += [f"ema={text(ema)}"] if ema and model != "discriminator" else []
     given += ["plateau=sw.Plateau(0.5, patience=10)"] if recipe.schedule == "plateau" else []
-    given += ["estimator=sw.GaussNewtonBartlett()"] if recipe.optimizer == "Sophia" else []
+    given += ["estimator=sw.Hutchinson()"] if recipe.optimizer == "Sophia" else []
     given += ["total_steps=STEPS"] if schedule != "constant()" else []
     given += [f"model={model}"]
     inside = "\n        ".join(f"{item}," for item in given)
@@ -98,14 +102,20 @@ def _single(recipe: Recipe, schedule: str) -> str:
     ]
     if recipe.optimizer == "LBFGS":
         lines += ["        done = step.closure(lambda batch=batch: loss_of(model, batch))"]
+    elif recipe.optimizer == "Sophia":
+        lines += [
+            "        with sdpa_kernel(SDPBackend.MATH):  # the only attention with a second derivative",
+            "            loss = loss_of(model, batch)",
+            "        done = step(loss)",
+        ]
     elif precision(recipe):
         lines += [
             '        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):',
             "            loss = loss_of(model, batch)",
-            f"        done = step({_loss(recipe)})",
+            "        done = step(loss)",
         ]
     else:
-        lines += ["        loss = loss_of(model, batch)", f"        done = step({_loss(recipe)})"]
+        lines += ["        loss = loss_of(model, batch)", "        done = step(loss)"]
     lines += ["        if done.updated:", "            print(f\"update {step.number}: lr {done.lr:.3g}\")"]
     if recipe.schedule == "plateau":
         lines += [
@@ -116,10 +126,6 @@ def _single(recipe: Recipe, schedule: str) -> str:
             "    step.observe(metric)  # once per epoch, the loss on data that are held out",
         ]
     return "\n".join(lines)
-
-
-def _loss(recipe: Recipe) -> str:
-    return "loss"
 
 
 def _pair(recipe: Recipe, schedule: str) -> str:
