@@ -27,10 +27,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stepwell.advisor.advise import made
 from stepwell.advisor.distance import likeness
+from stepwell.advisor.making import made
 from stepwell.advisor.names import read_model
 from stepwell.advisor.published import Published, kind_of, published, schedule_kind
+from stepwell.advisor.recipe import Recipe
 from stepwell.advisor.situation import Situation, completed, of_published
 from stepwell.advisor.tree import SEEDS, walk
 
@@ -80,7 +81,7 @@ LEAVE: dict[str, Callable[[Published, tuple[Published, ...]], tuple[Published, .
 
 
 def advised(one: Situation, rows: tuple[Published, ...], strict: bool) -> Answer:
-    recipe = made(one, rows=rows, strict=strict)
+    recipe = made(Recipe, one, rows=rows, strict=strict)
     low, high = recipe.lr_range
     return Answer(
         recipe.published_optimizer, recipe.lr, (recipe.decay_form, recipe.weight_decay), recipe.schedule, low, high

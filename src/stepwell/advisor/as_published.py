@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from stepwell.advisor.asked import Asked
 from stepwell.advisor.choice import Choice, Value
 from stepwell.advisor.choosing import decay as decays
 from stepwell.advisor.choosing.layers import _roles
+from stepwell.advisor.making import made
 from stepwell.advisor.published import Published, schedule_kind
-from stepwell.advisor.recipe import Recipe
+
+if TYPE_CHECKING:
+    from stepwell.advisor.recipe import Recipe
 
 
 def as_published(base: Recipe, row: Published) -> Recipe:
     """The recipe `base` with the values that the row states. Values that the row does not state keep their doubt."""
-    from stepwell.advisor.advise import made
-    from stepwell.advisor.asked import Asked
-
-    filled = made(base.situation, Asked(optimizer=_asked(row)), base.notes, name=row.id)
+    filled = made(type(base), base.situation, Asked(optimizer=_asked(row)), base.notes, name=row.id)
     choices = dict(filled.choices)
 
     def stated(name: str, value: Value, also: str = "") -> None:

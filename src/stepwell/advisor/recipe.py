@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stepwell.advisor.asked import Asked
@@ -170,9 +170,9 @@ class Recipe:
 
     def with_optimizer(self, name: str) -> Recipe:
         """The recipe for the same training with another optimizer, by published configurations or conversions."""
-        from stepwell.advisor.advise import again
+        from stepwell.advisor.making import again
 
-        return again(self, replace(self.asked, optimizer=name, lr=None, weight_decay=None))
+        return again(self, name)
 
     def to_record(self) -> dict[str, Any]:
         """The recipe as plain values."""
@@ -195,4 +195,4 @@ class Recipe:
         """The recipe that `to_toml` wrote. Raises UsageError for text of another form."""
         from stepwell.advisor.stored import from_toml
 
-        return from_toml(text)
+        return from_toml(cls, text)

@@ -7,14 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.advisor.asked import Asked
 from stepwell.advisor.choice import Choice
 from stepwell.advisor.objections.objection import Objection
-from stepwell.advisor.recipe import Recipe
 from stepwell.advisor.situation import Situation
 from stepwell.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from stepwell.advisor.recipe import Recipe
 
 FORMAT = 1
 _OWNER = "Recipe.from_toml"
@@ -72,8 +74,8 @@ def _value(value: Any) -> str:
     return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def from_toml(text: str) -> Recipe:
-    """The recipe that `to_toml` wrote. Raises UsageError for text of another form."""
+def from_toml(cls: type[Recipe], text: str) -> Recipe:
+    """The recipe, an instance of `cls`, that `to_toml` wrote. Raises UsageError for text of another form."""
     if not isinstance(text, str):
         raise UsageError(f"{_OWNER}: text={shown(text)}; it must be the text that Recipe.to_toml wrote")
     read = _read(text)
@@ -83,7 +85,7 @@ def from_toml(text: str) -> Recipe:
         situation = dict(read["situation"])
         origin, traits = situation.pop("origin"), situation.pop("traits")
         asked = {name: tuple(value) if name == "betas" else value for name, value in read["asked"].items()}
-        return Recipe(
+        return cls(
             read["name"],
             Situation(**situation, origin=origin, traits=frozenset(traits)),
             {name: Choice.of({"value": None, **choice}) for name, choice in read["choices"].items()},

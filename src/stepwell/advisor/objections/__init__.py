@@ -7,23 +7,16 @@ The recipe stays the best one within the constraint.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from stepwell.advisor.objections.asked import ROWS
 from stepwell.advisor.objections.context import Context
 from stepwell.advisor.objections.objection import Objection
 from stepwell.advisor.objections.sayings import answered
 
-if TYPE_CHECKING:
-    from stepwell.advisor.choosing.ground import Ground
-    from stepwell.advisor.recipe import Recipe
-
-__all__ = ["Objection", "objections"]
+__all__ = ["Context", "Objection", "objections"]
 
 
-def objections(recipe: Recipe, ground: Ground) -> tuple[Objection, ...]:
+def objections(context: Context) -> tuple[Objection, ...]:
     """All objections against what was asked for, the gravest first."""
-    context = Context(recipe, ground)
     found = [objection for row in ROWS for objection in [row(context)] if objection is not None]
     found += answered(context)
     order = {"wrong": 0, "costly": 1, "answer": 2}

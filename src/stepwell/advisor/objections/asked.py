@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepwell.advisor.choosing.lr import choose
 from stepwell.advisor.objections.context import Context
 from stepwell.advisor.objections.objection import Objection
 from stepwell.advisor.published import kind_of
@@ -104,8 +105,6 @@ def rate_too_low(c: Context) -> Objection | None:
 
 
 def _rate(c: Context) -> float:
-    from stepwell.advisor.choosing.lr import choose
-
     found = choose(c.ground, c.recipe.published_optimizer)
     return float(found.value) if found is not None else c.free.lr  # type: ignore[arg-type]
 

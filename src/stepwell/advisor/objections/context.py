@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from stepwell.advisor.choosing.lr import choose
 from stepwell.advisor.published import kind_of
 
 if TYPE_CHECKING:
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """The recipe with its basis; `free` is the recipe for the same training with nothing fixed."""
+    """The recipe with its basis; `free` is the recipe for the same training with nothing fixed, which `unfixed` makes."""
 
     recipe: Recipe
     ground: Ground
+    unfixed: Callable[[], Recipe]
 
     @property
     def asked(self) -> Asked:
@@ -27,10 +30,7 @@ class Context:
 
     @cached_property
     def free(self) -> Recipe:
-        from stepwell.advisor.advise import made
-        from stepwell.advisor.asked import Asked
-
-        return made(self.recipe.situation, Asked(micro_batch=self.asked.micro_batch), name=self.recipe.name)
+        return self.unfixed()
 
     @property
     def kind(self) -> str:
@@ -39,8 +39,6 @@ class Context:
     @property
     def published(self) -> tuple[float, float]:
         """The range of published learning rates for the optimizer of the recipe."""
-        from stepwell.advisor.choosing.lr import choose
-
         found = choose(self.ground, self.recipe.published_optimizer)
         if found is None or found.low is None or found.high is None:
             return self.recipe.lr_range

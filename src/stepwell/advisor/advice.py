@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+from stepwell.advisor.as_published import as_published
 from stepwell.advisor.asked import Asked
-from stepwell.advisor.decide import Decided, decide
+from stepwell.advisor.choosing.optimizer import named
+from stepwell.advisor.classics import CLASSICS
 from stepwell.advisor.given import OWNER, situation
-from stepwell.advisor.published import Published, find
+from stepwell.advisor.making import made
+from stepwell.advisor.published import find
 from stepwell.advisor.recipe import Recipe
-from stepwell.advisor.situation import Situation, of_published
-from stepwell.arguments import flag, number, sequence, whole
+from stepwell.advisor.situation import of_published
+from stepwell.arguments import flag, number, refusal, sequence, text, whole
 
 
 def advise(
@@ -84,17 +86,13 @@ def advise(
         clip_norm=clip_norm, micro_batch=micro_batch, saying=saying,
     )  # fmt: skip
     one, notes = situation(model, given)
-    return made(one, asked, tuple(notes))
+    return made(Recipe, one, asked, tuple(notes))
 
 
 def _asked(**given: Any) -> Asked:
     """What the user fixes, checked."""
-    from stepwell.advisor.choosing.optimizer import named
-
     found: dict[str, Any] = {}
     if given["optimizer"] is not None:
-        from stepwell.arguments import text
-
         found["optimizer"] = named(text(OWNER, "optimizer", given["optimizer"], "the name of an optimizer, as 'adamw'"))
     for name in ("lr", "weight_decay", "eps", "clip_norm"):
         if given[name] is not None:
@@ -109,69 +107,8 @@ def _asked(**given: Any) -> Asked:
         found["micro_batch"] = whole(OWNER, "micro_batch", given["micro_batch"], least=1)
     saying = given["saying"]
     if not isinstance(saying, str):
-        from stepwell.arguments import refusal
-
         raise refusal(OWNER, "saying", saying, "a remark in words, or ''")
     return Asked(**found, saying=saying)
-
-
-def made(
-    one: Situation,
-    asked: Asked | None = None,
-    notes: tuple[str, ...] = (),
-    *,
-    rows: tuple[Published, ...] | None = None,
-    strict: bool = False,
-    name: str = "",
-) -> Recipe:
-    """The recipe for a situation. `rows` and `strict` are for judging the method (`choosing.ground`)."""
-    from stepwell.advisor.objections import objections
-
-    asked = Asked() if asked is None else asked
-    decided = decide(one, asked, rows, strict=strict)
-    near = tuple((n.row.id, round(n.distance, 2), n.words) for n in decided.ground.neighbors[:5])
-    recipe = Recipe(
-        name or one.model or f"{one.family}: {one.task or 'any task'}",
-        one,
-        decided.choices,
-        decided.published,
-        near,
-        (),
-        (*notes, *_assumed(one), *_cautions(decided)),
-        asked,
-    )
-    return replace(recipe, objections=objections(recipe, decided.ground)) if rows is None else recipe
-
-
-def _assumed(one: Situation) -> list[str]:
-    said = [f"{name} is assumed: {getattr(one, name)}" for name, origin in one.origin.items() if origin == "assumed"]
-    if one.batch_size is None:
-        said.append("the batch size is not known: rates are as published, not scaled")
-    elif one.batch_in_samples is None:
-        said.append(f"the batch size in {one.batch_unit!r} cannot be compared: rates are as published, not scaled")
-    if one.updates is None:
-        said.append("the number of updates is not known: give steps to build()")
-    return said
-
-
-def _cautions(decided: Decided) -> list[str]:
-    line = decided.ground.line
-    found = [f"caution: {line.caution}"] if line is not None and line.caution else []
-    bases = [n.row.id for n in decided.ground.neighbors[:4] if n.row.lr is not None and not n.row.lr_is_peak]
-    if bases:
-        found.append(f"the rate of {', '.join(bases)} is a base or a factor: it is not used and never scaled")
-    return found
-
-
-def again(recipe: Recipe, asked: Asked) -> Recipe:
-    """The recipe for the same training with something else fixed."""
-    from stepwell.advisor.choosing.optimizer import named
-
-    if asked.optimizer is not None:
-        from stepwell.arguments import text
-
-        asked = replace(asked, optimizer=named(text("with_optimizer", "name", asked.optimizer, "the name of an optimizer")))
-    return made(recipe.situation, asked, recipe.notes[:0], name=recipe.name)
 
 
 def recipe(name: str) -> Recipe:
@@ -182,9 +119,6 @@ def recipe(name: str) -> Recipe:
 
     Raises UsageError for a name without a match.
     """
-    from stepwell.advisor.as_published import as_published
-    from stepwell.advisor.classics import CLASSICS
-
     row = find(CLASSICS.get(name, name) if isinstance(name, str) else name)
-    base = made(of_published(row), name=row.id)
+    base = made(Recipe, of_published(row), name=row.id)
     return as_published(base, row)
