@@ -27,7 +27,10 @@ def as_published(base: Recipe, row: Published) -> Recipe:
 
     stated("optimizer", _asked(row), "" if _asked(row) == row.optimizer else f"as {row.optimizer}, with decoupled decay")
     if row.lr is not None and row.lr_is_peak:
+        old_lr = choices["lr"]
         stated("lr", row.lr)
+        low, high = min(row.lr, old_lr.low or row.lr), max(row.lr, old_lr.high or row.lr)
+        choices["lr"] = replace(choices["lr"], low=low, high=high)
     elif row.lr is not None:
         old_lr = choices["lr"]
         said = f"the source states {row.lr:g}, a base or a factor that its code multiplies; the peak rate is an estimate. "

@@ -63,7 +63,11 @@ def _words(given: Mapping[str, Any], model: str, is_module: bool, notes: list[st
         found["family"] = family(given["family"])
     if given.get("regime") is not None:
         found["regime"] = regime(given["regime"])
-    if given.get("task") is not None:
+    said = given.get("task")
+    if isinstance(said, str) and not _task_of(said) and read_model(said).family and not found.get("family"):
+        notes.append(f"the task {said!r} names a kind of model: {read_model(said).family}")
+        found["family"] = read_model(said).family
+    elif said is not None:
         found["task"] = _task(given["task"], bool(found.get("family")) or bool(read_model(model).family) or is_module, notes)
     if given.get("dataset") is not None:
         found["dataset"] = text(OWNER, "dataset", given["dataset"], "the name of the data, as 'ImageNet-1k'")
@@ -107,9 +111,7 @@ def regime(said: Any) -> str:
 def _task(said: Any, is_known: bool, notes: list[str]) -> str:
     """The task; a text that means none is kept where the family or the model is known, and noted."""
     stated = text(OWNER, "task", said, "what is learned, as 'image_classification' or 'causal_lm'")
-    if any(row.task == stated for row in published()):
-        return stated
-    read = read_task(stated)
+    read = _task_of(stated)
     if read:
         return read
     known = [name for name, _ in TASKS]
@@ -117,6 +119,11 @@ def _task(said: Any, is_known: bool, notes: list[str]) -> str:
         notes.append(f"the task {stated!r} is not known; only the family and the model count")
         return stated
     raise UsageError(f"{OWNER}: unknown task {shown(said)}: {nearest(said, known)}; or give family")
+
+
+def _task_of(said: str) -> str:
+    """The task in the words of the configurations; empty if the text means none."""
+    return said if any(row.task == said for row in published()) else read_task(said)
 
 
 def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,19 +102,10 @@ def completed(one: Situation) -> Situation:
 @lru_cache(maxsize=1024)
 def of_published(row: Published) -> Situation:
     """The situation that a published configuration was made for, without what it answers."""
-    return completed(
-        Situation(
-            model=row.model,
-            family=row.family,
-            task=row.task,
-            dataset=row.dataset or "",
-            regime=row.regime,
-            params=row.params,
-            batch_size=row.batch_size,
-            batch_unit=row.batch_unit,
-            seq_len=row.seq_len,
-            total_steps=row.total_steps,
-            total_epochs=row.total_epochs,
-            total_tokens=row.total_tokens,
-        )
-    )
+    names = (
+        "model", "family", "task", "dataset", "regime", "params", "batch_size", "batch_unit", "seq_len", "total_steps",
+        "total_epochs", "total_tokens",
+    )  # fmt: skip
+    given = {name: getattr(row, name) for name in names if getattr(row, name) is not None}
+    unit = {"batch_unit": None} if row.batch_unit is None else {}
+    return completed(Situation(**given, **unit, origin=dict.fromkeys(given, "given")))
