@@ -7,7 +7,8 @@ batch, length) and none of its answers. Left out of the published configurations
 
 - `member`: the configuration itself
 - `copies`: also every configuration of the same model, or of the same source line with the same learning rate
-- `paper`: also every configuration from the same source file or paper, and every one whose model has the same words
+- `paper`: also every configuration from the same paper or the same folder of a repository, and every one whose model
+  has the same words in its name
 - `paper, strict`: as `paper`, and the consensus of a situation counts only where a configuration that is left supports it
 
 Two baselines stand below: always AdamW at 1e-3 (torch's defaults), and the decision tree of the seeds.
@@ -68,8 +69,14 @@ def paper(row: Published, rows: tuple[Published, ...]) -> tuple[Published, ...]:
     return tuple(
         other
         for other in copies(row, rows)
-        if row.source.split(" (")[0] != other.source.split(" (")[0] and likeness(row.model, other.model) < 1
+        if origin(row) != origin(other) and likeness(row.model, other.model) < 1
     )
+
+
+def origin(row: Published) -> str:
+    """Where a configuration comes from: the folder of a file in a repository, else the whole source."""
+    source = row.source.split(" (")[0].split(" + ")[0]
+    return source.rpartition("/")[0] if ":" in source and "/" in source.partition(":")[2] else source
 
 
 LEAVE: dict[str, Callable[[Published, tuple[Published, ...]], tuple[Published, ...]]] = {

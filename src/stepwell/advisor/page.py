@@ -18,7 +18,7 @@ from stepwell.files import write_whole
 if TYPE_CHECKING:
     from stepwell.advisor.recipe import Recipe
 
-_ROW, _COLUMN, _WIDTH = 58, 250, 1180
+_COLUMN, _WIDTH = 270, 1180
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --paper: #fff; --line: #9aa5b5; --mine: #1668b8; --soft: #eef2f7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14181f; --line: #5c6778; --mine: #6cb4ff;
@@ -138,9 +138,10 @@ def _draw(tree: Question | Leaf, depth: int, top: int, leaf: Leaf, shapes: list[
         way = ' class="mine"' if _holds(leads, leaf) else ""
         nested = isinstance(leads, Question)
         shapes.append(f'<path{way} d="M{left + 8} {start}V{top + 16}H{left + 20}"/>')
-        shapes.append(f'<text x="{left + 24}" y="{top + 20}">{_e(answer)}</text>')
-        if not nested:
-            shapes.append(f'<path{way} d="M{left + 30 + 6.6 * len(answer):.0f} {top + 16}H{left + _COLUMN}"/>')
+        shapes.append(f'<text x="{left + 24}" y="{top + 21}">{_e(answer)}</text>')
+        end = left + 32 + 6.9 * len(answer)  # of the text, about
+        if not nested and end < left + _COLUMN:
+            shapes.append(f'<path{way} d="M{end:.0f} {top + 16}H{left + _COLUMN}"/>')
         top = _draw(leads, depth + 1, top + (30 if nested else 0), leaf, shapes)
     return top
 
