@@ -55,7 +55,7 @@ def test_programs_run_and_are_clean(given: dict[str, Any], form: str) -> None:
     assert form == "stepwell" or "stepwell" not in program
 
 
-@pytest.mark.parametrize("name", ["lion", "lamb", "muon", "adafactor", "sophia", "lbfgs", "schedulefreeadamw", "shampoo"])
+@pytest.mark.parametrize("name", ["lion", "lamb", "muon", "adafactor", "sophia", "schedulefreeadamw", "shampoo"])
 def test_programs_of_other_optimizers(name: str) -> None:
     recipe = sw.advise("GPT-2 124M", batch_size=8, steps=30).with_optimizer(name)
     for form in ("stepwell", "torch"):
@@ -82,16 +82,17 @@ def test_programs_of_every_published_configuration(part: int) -> None:
 
 
 def test_both_forms_have_the_same_rates() -> None:
-    for given in SOME[:4]:
+    for given in (SOME[0], SOME[1], SOME[3]):
         recipe = sw.advise(**given)
         ours, plain = (run(recipe.code(form)).splitlines() for form in ("stepwell", "torch"))
         # stepwell prints the rate of the update, torch's loop that of the next one
         mine = [float(line.rsplit(" ", 1)[1]) for line in ours]
         other = [float(line.rsplit(" ", 1)[1]) for line in plain]
         for here, there in zip(mine[1:], other, strict=False):
-            assert there == pytest.approx(here, rel=0.15, abs=1e-9) or "layer" in str(recipe["layer_decay"].reason)
+            assert there == pytest.approx(here, rel=0.15, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_program_is_a_file_that_runs(tmp_path: Path) -> None:
     file = tmp_path / "train.py"
     file.write_text(sw.advise("ResNet-50", dataset="CIFAR-10", batch_size=128).code("torch"))

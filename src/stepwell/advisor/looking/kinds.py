@@ -111,7 +111,7 @@ def _is_gan(facts: Facts) -> bool:
     if any(one in facts.names and other in facts.names and one in facts.top for one, other in pairs):
         return True
     layers = facts.layers
-    alone = any(word in facts.root.split() for word in ("generator", "discriminator", "gan", "critic"))
+    alone = any(word in facts.root.split() for word in ("generator", "discriminator", "gan"))
     made = bool(layers["transposed"]) and bool(layers["tanh"]) and not layers["conv2d"]  # from noise to an image
     pair = bool(layers["transposed"]) and bool(layers["leaky"]) and facts.root == "module list"
     return (alone and bool(layers["conv2d"] + layers["transposed"] + layers["linear"])) or made or pair
