@@ -9,7 +9,7 @@ batch, length) and none of its answers. Left out of the published configurations
 - `copies`: also every configuration of the same model, or of the same source line with the same learning rate
 - `paper`: also every configuration from the same paper or the same folder of a repository, and every one whose model
   has the same words in its name
-- `paper, strict`: as `paper`, and the consensus of a situation counts only where a configuration that is left supports it
+- `paper, strict`: as `paper`, and a consensus counts only where a configuration that is left supports it
 
 Two baselines stand below: always AdamW at 1e-3 (torch's defaults), and the decision tree of the seeds.
 
@@ -67,9 +67,7 @@ def is_copy(row: Published, other: Published) -> bool:
 
 def paper(row: Published, rows: tuple[Published, ...]) -> tuple[Published, ...]:
     return tuple(
-        other
-        for other in copies(row, rows)
-        if origin(row) != origin(other) and likeness(row.model, other.model) < 1
+        other for other in copies(row, rows) if origin(row) != origin(other) and likeness(row.model, other.model) < 1
     )
 
 

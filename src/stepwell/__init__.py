@@ -135,8 +135,8 @@ _DOOR = {
     "Recipe": "stepwell.advisor.recipe",
 }
 _ROOMS = (
-    "advisor", "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers",
-    "report", "schedules", "step", "tasks",
+    "advisor", "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops",
+    "optimizers", "report", "schedules", "step", "tasks",
 )  # fmt: skip
 
 

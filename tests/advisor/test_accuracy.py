@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from advisor import GOALS, LEAVE, advised, always_adamw, measured, seeds
 
+from advisor import GOALS, LEAVE, advised, always_adamw, measured, seeds
 from stepwell.advisor.published import published
 from stepwell.advisor.situation import of_published
 

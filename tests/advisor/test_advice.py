@@ -12,12 +12,34 @@ from stepwell.advisor.published import published
 from stepwell.errors import UsageError
 
 COMMON: list[tuple[dict[str, Any], str, float, str, str]] = [
-    ({"model": "ResNet-101", "dataset": "ImageNet-1k", "batch_size": 256, "epochs": 90}, "SGD", 0.1, "l2", "stairs cosine"),
-    ({"model": "ViT-L/16", "task": "image_classification", "batch_size": 4096, "epochs": 300}, "AdamW", 2e-3, "decoupled",
-     "cosine"),
-    ({"model": "GPT-2 774M", "batch_size": 512, "seq_len": 1024, "steps": 100_000}, "AdamW", 4e-4, "decoupled", "cosine"),
-    ({"model": "bert-base", "regime": "fine-tuning", "dataset": "GLUE", "batch_size": 32, "epochs": 3}, "AdamW", 2e-5,
-     "decoupled", "linear"),
+    (
+        {"model": "ResNet-101", "dataset": "ImageNet-1k", "batch_size": 256, "epochs": 90},
+        "SGD",
+        0.1,
+        "l2",
+        "stairs cosine",
+    ),
+    (
+        {"model": "ViT-L/16", "task": "image_classification", "batch_size": 4096, "epochs": 300},
+        "AdamW",
+        2e-3,
+        "decoupled",
+        "cosine",
+    ),
+    (
+        {"model": "GPT-2 774M", "batch_size": 512, "seq_len": 1024, "steps": 100_000},
+        "AdamW",
+        4e-4,
+        "decoupled",
+        "cosine",
+    ),
+    (
+        {"model": "bert-base", "regime": "fine-tuning", "dataset": "GLUE", "batch_size": 32, "epochs": 3},
+        "AdamW",
+        2e-5,
+        "decoupled",
+        "linear",
+    ),
     ({"model": "StyleGAN2", "dataset": "FFHQ 256", "batch_size": 32}, "Adam", 2e-3, "none", "constant"),
     ({"model": "ppo on atari"}, "Adam", 3e-4, "none", "constant linear"),
     ({"family": "gnn", "task": "node_classification", "model": "GCNII"}, "Adam", 0.01, "l2", "constant"),
@@ -25,11 +47,19 @@ COMMON: list[tuple[dict[str, Any], str, float, str, str]] = [
     ({"model": "LoRA Llama 7B", "task": "instruction tuning", "batch_size": 16}, "AdamW", 2e-4, "none", "constant"),
     ({"model": "YOLOX", "dataset": "COCO", "batch_size": 64}, "SGD", 0.04, "l2", "stairs"),
     ({"model": "SegFormer", "dataset": "ADE20K", "batch_size": 16}, "AdamW", 1e-4, "decoupled", "stairs poly"),
-    ({"model": "U-Net DDPM", "dataset": "CIFAR-10", "batch_size": 128, "family": "diffusion"}, "Adam", 2e-4, "none", "constant"),
-]  # fmt: skip
+    (
+        {"model": "U-Net DDPM", "dataset": "CIFAR-10", "batch_size": 128, "family": "diffusion"},
+        "Adam",
+        2e-4,
+        "none",
+        "constant",
+    ),
+]
 
 
-@pytest.mark.parametrize(("given", "optimizer", "lr", "form", "schedules"), COMMON, ids=[row[0].get("model") for row in COMMON])
+@pytest.mark.parametrize(
+    ("given", "optimizer", "lr", "form", "schedules"), COMMON, ids=[row[0].get("model") for row in COMMON]
+)
 def test_common_trainings(given: dict[str, Any], optimizer: str, lr: float, form: str, schedules: str) -> None:
     recipe = sw.advise(**given)
     assert recipe.optimizer == optimizer

@@ -22,22 +22,38 @@ EVERYTHING = Settings(select=("ALL",), preview=True)
 SOME: list[dict[str, Any]] = [
     {"model": "ResNet-50", "dataset": "CIFAR-10", "batch_size": 128, "steps": 50},
     {"model": "ViT-B/16", "task": "image_classification", "batch_size": 1024, "steps": 100, "micro_batch": 256},
-    {"model": "BEiT-B", "family": "ssl_vision", "task": "image_classification", "regime": "fine_tune", "batch_size": 512,
-     "steps": 100},
+    {
+        "model": "BEiT-B",
+        "family": "ssl_vision",
+        "task": "image_classification",
+        "regime": "fine_tune",
+        "batch_size": 512,
+        "steps": 100,
+    },
     {"model": "EfficientNet-B0", "dataset": "ImageNet-1k", "batch_size": 256, "steps": 40},
     {"model": "GPT-2 124M", "batch_size": 512, "steps": 30},
     {"model": "bert-base", "regime": "fine-tuning", "task": "text classification", "batch_size": 32, "steps": 20},
     {"model": "transformer", "family": "translation", "steps": 20},
     {"model": "DCGAN", "batch_size": 64, "steps": 20},
     {"model": "DDPM", "batch_size": 128, "steps": 20},
-    {"model": "PPO"}, {"model": "GCN", "dataset": "Cora"}, {"model": "DeepFM", "task": "ctr", "batch_size": 1024},
+    {"model": "PPO"},
+    {"model": "GCN", "dataset": "Cora"},
+    {"model": "DeepFM", "task": "ctr", "batch_size": 1024},
     {"model": "wav2vec2", "family": "speech_audio", "task": "asr", "steps": 100},
-    {"model": "MDX23C", "task": "music source separation"}, {"model": "PatchTST", "task": "forecasting", "steps": 20},
-    {"model": "LSTM", "family": "rnn_lm", "steps": 10}, {"model": "NeRF", "steps": 100},
+    {"model": "MDX23C", "task": "music source separation"},
+    {"model": "PatchTST", "task": "forecasting", "steps": 20},
+    {"model": "LSTM", "family": "rnn_lm", "steps": 10},
+    {"model": "NeRF", "steps": 100},
     {"model": "modded nanogpt Muon", "family": "new_optimizer", "task": "causal_lm", "steps": 40},
-    {"model": "ResNet-50 LARS", "family": "large_batch", "task": "image_classification", "batch_size": 8192, "steps": 40},
+    {
+        "model": "ResNet-50 LARS",
+        "family": "large_batch",
+        "task": "image_classification",
+        "batch_size": 8192,
+        "steps": 40,
+    },
     {"model": "BERT LAMB", "family": "large_batch", "task": "masked_lm", "batch_size": 4096, "steps": 40},
-]  # fmt: skip
+]
 
 
 def run(program: str) -> str:

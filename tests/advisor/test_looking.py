@@ -38,7 +38,9 @@ KINDS: list[tuple[Callable[[], Any], str, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "architecture", "family", "optimizer"), KINDS, ids=[f"{row[1]}-{i}" for i, row in enumerate(KINDS)])
+@pytest.mark.parametrize(
+    ("make", "architecture", "family", "optimizer"), KINDS, ids=[f"{row[1]}-{i}" for i, row in enumerate(KINDS)]
+)
 def test_kinds(make: Callable[[], Any], architecture: str, family: str, optimizer: str) -> None:
     recipe = sw.advise(make(), batch_size=64, steps=1000)
     one = recipe.situation
@@ -92,7 +94,13 @@ def test_heavy_tails_without_norm_layers_are_a_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    "initialize", [nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.orthogonal_, lambda w: nn.init.trunc_normal_(w, std=0.02)]
+    "initialize",
+    [
+        nn.init.kaiming_normal_,
+        nn.init.xavier_uniform_,
+        nn.init.orthogonal_,
+        lambda w: nn.init.trunc_normal_(w, std=0.02),
+    ],
 )
 def test_no_initialization_looks_trained(initialize: Any) -> None:
     torch.manual_seed(0)
@@ -128,7 +136,7 @@ def test_what_is_given_beats_what_is_seen() -> None:
 def test_a_model_without_parameters_is_refused() -> None:
     with pytest.raises(UsageError, match="no parameters"):
         sw.advise(nn.ReLU())
-    with pytest.raises(UsageError, match="it must be a torch.nn.Module"):
+    with pytest.raises(UsageError, match=r"it must be a torch\.nn\.Module"):
         sw.advise([nn.ReLU(), 3])
 
 

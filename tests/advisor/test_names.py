@@ -9,14 +9,38 @@ from stepwell.advisor.names import FAMILIES, REGIMES, read_dataset, read_model, 
 from stepwell.advisor.published import published
 
 MODELS = {
-    "ViT-B/16": "vit", "resnet50": "cnn", "ResNeXt-101": "cnn", "efficientnet_b3": "mobile", "ConvNeXt-XL": "modern_cnn",
-    "bert-base-uncased": "masked_lm", "DeBERTa-v3": "masked_lm", "Mistral 7B": "causal_lm", "gpt2": "causal_lm",
-    "T5-small": "seq2seq", "StyleGAN2": "gan", "CycleGAN": "gan", "Stable Diffusion XL": "diffusion", "ppo on atari": "policy",
-    "GraphSAGE": "graph", "Faster R-CNN": "detector", "SegFormer-B2": "segmenter", "wav2vec2": "speech", "HTDemucs": "separation",
-    "DLRM": "recommender", "SASRec": "recommender", "MAE ViT-L": "masked_image", "SimCLR": "contrastive_image",
-    "CLIP ViT-B/32": "contrastive", "Informer": "time_series", "TabNet": "tabular", "NeRF": "radiance", "PINN": "pinn",
-    "LSTM": "recurrent", "QLoRA Llama": "lora", "EDSR": "restorer",
-}  # fmt: skip
+    "ViT-B/16": "vit",
+    "resnet50": "cnn",
+    "ResNeXt-101": "cnn",
+    "efficientnet_b3": "mobile",
+    "ConvNeXt-XL": "modern_cnn",
+    "bert-base-uncased": "masked_lm",
+    "DeBERTa-v3": "masked_lm",
+    "Mistral 7B": "causal_lm",
+    "gpt2": "causal_lm",
+    "T5-small": "seq2seq",
+    "StyleGAN2": "gan",
+    "CycleGAN": "gan",
+    "Stable Diffusion XL": "diffusion",
+    "ppo on atari": "policy",
+    "GraphSAGE": "graph",
+    "Faster R-CNN": "detector",
+    "SegFormer-B2": "segmenter",
+    "wav2vec2": "speech",
+    "HTDemucs": "separation",
+    "DLRM": "recommender",
+    "SASRec": "recommender",
+    "MAE ViT-L": "masked_image",
+    "SimCLR": "contrastive_image",
+    "CLIP ViT-B/32": "contrastive",
+    "Informer": "time_series",
+    "TabNet": "tabular",
+    "NeRF": "radiance",
+    "PINN": "pinn",
+    "LSTM": "recurrent",
+    "QLoRA Llama": "lora",
+    "EDSR": "restorer",
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -37,12 +61,20 @@ def test_sizes_norms_and_optimizers_in_names() -> None:
 @pytest.mark.parametrize(
     ("text", "task"),
     [
-        ("object detection", "detection"), ("image classification", "image_classification"), ("Language modeling", "causal_lm"),
-        ("semantic_segmentation", "semantic segmentation"), ("machine translation", "translation"),
-        ("speech recognition", "asr"), ("click-through", "ctr"), ("node classification", "node_classification"),
-        ("mlm", "masked_lm"), ("SFT", "instruction tuning"), ("DPO", "preference optimization"), ("blah", ""),
+        ("object detection", "detection"),
+        ("image classification", "image_classification"),
+        ("Language modeling", "causal_lm"),
+        ("semantic_segmentation", "semantic segmentation"),
+        ("machine translation", "translation"),
+        ("speech recognition", "asr"),
+        ("click-through", "ctr"),
+        ("node classification", "node_classification"),
+        ("mlm", "masked_lm"),
+        ("SFT", "instruction tuning"),
+        ("DPO", "preference optimization"),
+        ("blah", ""),
     ],
-)  # fmt: skip
+)
 def test_tasks(text: str, task: str) -> None:
     assert read_task(text) == task
 
@@ -64,8 +96,15 @@ def test_every_word_of_the_data_is_understood() -> None:
     assert {row.regime for row in published()} == set(REGIMES)
 
 
-@pytest.mark.parametrize(("text", "meant"), [("GAN", "gan"), ("CNN classification", "cnn_classification"),
-                                             ("resnet", "cnn_classification"), ("diffusion model", "diffusion"),
-                                             ("reinforcement learning", "rl")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("GAN", "gan"),
+        ("CNN classification", "cnn_classification"),
+        ("resnet", "cnn_classification"),
+        ("diffusion model", "diffusion"),
+        ("reinforcement learning", "rl"),
+    ],
+)
 def test_families_in_free_text(text: str, meant: str) -> None:
     assert family(text) == meant

@@ -47,7 +47,9 @@ RATIONALIZATIONS: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("saying", "given", "name", "words"), RATIONALIZATIONS, ids=[row[0] for row in RATIONALIZATIONS])
+@pytest.mark.parametrize(
+    ("saying", "given", "name", "words"), RATIONALIZATIONS, ids=[row[0] for row in RATIONALIZATIONS]
+)
 def test_rationalizations(saying: str, given: dict[str, Any], name: str, words: str) -> None:
     recipe = sw.advise(**given, saying=saying)
     found = {objection.name: objection for objection in recipe.objections}
@@ -115,7 +117,10 @@ def test_sgd_without_nesterov() -> None:  # critical 4; pitfall 3: the seeds say
 def test_one_optimizer_for_all_tasks() -> None:  # major 1; pitfall 6
     objection = by_name(sw.advise(**CNN, saying="I always use AdamW for everything"))["one-for-all"]
     assert "no optimizer is published for all families" in objection.cost
-    kinds = {sw.advise(**row).optimizer for row in (CNN, BERT, {"family": "gan"}, {"model": "EfficientNet", "batch_size": 256})}
+    kinds = {
+        sw.advise(**row).optimizer
+        for row in (CNN, BERT, {"family": "gan"}, {"model": "EfficientNet", "batch_size": 256})
+    }
     assert len(kinds) == 4
 
 
@@ -182,7 +187,9 @@ def test_bias_correction_in_an_own_adam() -> None:  # pitfall 5
 
 
 def test_more_devices() -> None:  # pitfall 7, without its mistake: AdamW's rate is not scaled in proportion
-    recipe = sw.advise("ViT-B/16", task="image_classification", batch_size=2048, devices=64, optimizer="adamw", lr=0.064)
+    recipe = sw.advise(
+        "ViT-B/16", task="image_classification", batch_size=2048, devices=64, optimizer="adamw", lr=0.064
+    )
     objection = by_name(recipe)["linear-scaling-for-adam"]
     assert objection.severity == "wrong"
     assert "square root" in objection.fix
@@ -190,7 +197,9 @@ def test_more_devices() -> None:  # pitfall 7, without its mistake: AdamW's rate
 
 
 def test_optimizer_state_when_fine_tuning() -> None:  # pitfall 8
-    objection = by_name(sw.advise(**BERT, saying="do I load the optimizer state from the checkpoint?"))["optimizer-state"]
+    objection = by_name(sw.advise(**BERT, saying="do I load the optimizer state from the checkpoint?"))[
+        "optimizer-state"
+    ]
     assert "fresh optimizer" in objection.fix
     assert "resume: load it" in objection.fix
 
@@ -249,7 +258,12 @@ def test_nothing_asked_nothing_objected() -> None:
 
 
 def test_what_is_advised_is_not_objected_to() -> None:
-    for given in (CNN, BERT, {"model": "LSTM", "family": "rnn_lm"}, {"model": "DLRM", "task": "ctr", "batch_size": 32768}):
+    for given in (
+        CNN,
+        BERT,
+        {"model": "LSTM", "family": "rnn_lm"},
+        {"model": "DLRM", "task": "ctr", "batch_size": 32768},
+    ):
         free = sw.advise(**given)
         same = sw.advise(**given, optimizer=free.optimizer, lr=free.lr, weight_decay=free.weight_decay)
         assert [objection.name for objection in same.objections if objection.severity != "answer"] == []

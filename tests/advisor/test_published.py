@@ -21,7 +21,7 @@ def test_every_row_of_the_data_is_read_with_all_keys() -> None:
 
 
 def test_a_row_without_a_key_is_refused_by_name() -> None:
-    row = {name: None for name in NAMES} | {"id": "mine"}
+    row = dict.fromkeys(NAMES) | {"id": "mine"}
     lacking = {key: value for key, value in row.items() if key != "lr"}
     with pytest.raises(UsageError, match=r"mine: the key 'lr' is missing"):
         read([lacking])

@@ -108,7 +108,7 @@ def test_build_needs_the_length_and_a_module(recipe: sw.Recipe) -> None:
     with pytest.raises(UsageError, match="give steps"):
         unknown.build(Net())
     assert unknown.build(Net(), steps=100, lr=0.5)[0].param_groups[0]["lr"] > 0
-    with pytest.raises(UsageError, match="it must be a torch.nn.Module"):
+    with pytest.raises(UsageError, match=r"it must be a torch\.nn\.Module"):
         recipe.build([])  # type: ignore[arg-type]
 
 
@@ -119,7 +119,7 @@ def test_forecast_of_memory(recipe: sw.Recipe) -> None:
 
 
 def test_an_unknown_value_is_named(recipe: sw.Recipe) -> None:
-    with pytest.raises(UsageError, match="did you mean 'lr'|known:"):
+    with pytest.raises(UsageError, match=r"did you mean 'lr'|known:"):
         recipe["lrr"]
 
 

@@ -86,8 +86,6 @@ def test_refusals(sgd: sw.Recipe) -> None:
         sw.recipe("detr").scaled(batch_size=16)
     with pytest.raises(UsageError, match="unknown unit"):
         sw.recipe("wav2vec2").scaled(batch_size=16)
-    with pytest.raises(UsageError, match="not known"):
-        sw.advise(family="lm_pretraining", task="mid-training").scaled(batch_size=16)
 
 
 def test_a_base_rate_is_never_scaled() -> None:

@@ -25,7 +25,9 @@ def as_published(base: Recipe, row: Published) -> Recipe:
         said = f"stated by the source{': ' + also if also else ''}"
         choices[name] = Choice(value, said, (row.source,), "high" if row.verified == "primary" else "medium")
 
-    stated("optimizer", _asked(row), "" if _asked(row) == row.optimizer else f"as {row.optimizer}, with decoupled decay")
+    stated(
+        "optimizer", _asked(row), "" if _asked(row) == row.optimizer else f"as {row.optimizer}, with decoupled decay"
+    )
     if row.lr is not None and row.lr_is_peak:
         old_lr = choices["lr"]
         stated("lr", row.lr)
@@ -33,7 +35,9 @@ def as_published(base: Recipe, row: Published) -> Recipe:
         choices["lr"] = replace(choices["lr"], low=low, high=high)
     elif row.lr is not None:
         old_lr = choices["lr"]
-        said = f"the source states {row.lr:g}, a base or a factor that its code multiplies; the peak rate is an estimate. "
+        said = (
+            f"the source states {row.lr:g}, a base or a factor that its code multiplies; the peak rate is an estimate. "
+        )
         choices["lr"] = replace(old_lr, reason=said + old_lr.reason, sure="low")
     for name in ("momentum", "nesterov", "eps"):
         if getattr(row, name) is not None and (name in choices or row.kind in ("sgd", "lars", "rmsprop")):
@@ -76,9 +80,7 @@ def as_published(base: Recipe, row: Published) -> Recipe:
     notes = [f"published: {row.source} ({row.verified})"]
     notes += [f"the source's notes: {row.notes}"] if row.notes else []
     notes += [f"the source's result: {row.result}"] if row.result else []
-    return replace(
-        filled, choices=choices, published_optimizer=_asked(row), notes=(*notes, *base.notes), objections=()
-    )
+    return replace(filled, choices=choices, published_optimizer=_asked(row), notes=(*notes, *base.notes), objections=())
 
 
 def _asked(row: Published) -> str:

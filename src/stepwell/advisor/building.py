@@ -76,7 +76,9 @@ def built(recipe: Recipe, model: Any, steps: Any, lr: Any) -> tuple[torch.optim.
         raise UsageError(f"build: model={shown(model)}; it must be a torch.nn.Module")
     total = recipe.value("steps") if steps is None else whole("build", "steps", steps, least=1)
     if total is None and recipe.schedule not in ("constant", "plateau", "inverse_sqrt"):
-        raise UsageError(f"build: the schedule {recipe.schedule} needs the updates of the run; give steps, as steps=10_000")
+        raise UsageError(
+            f"build: the schedule {recipe.schedule} needs the updates of the run; give steps, as steps=10_000"
+        )
     rate = recipe.lr if lr is None else float(number("build", "lr", lr, least=0))
     made = optimizer(recipe, model, rate)
     length = int(total) if total is not None else 10_000

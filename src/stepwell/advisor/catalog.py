@@ -42,7 +42,9 @@ def table(rows: Sequence[Published]) -> str:
         for row in rows
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def _cell(value: float | None) -> str:
@@ -62,11 +64,12 @@ def page() -> str:
     lines = [
         "# Published configurations",
         "",
-        f"Written by `stepwell recipes --markdown` from the {len(rows)} configurations that the advisor stands on. A dash",
-        "is a value that the source does not state; it is neither zero nor a default. `stepwell.recipe(\"<id>\")` makes a",
+        f"Written by `stepwell recipes --markdown` from the {len(rows)} configurations behind the advice. A dash is",
+        "a value that the source does not state; it is neither zero nor a default. `stepwell.recipe(<id>)` makes a",
         "recipe of each, and `stepwell recipes <id> --show` explains it.",
         "",
-        "Verified: *primary* is the author's or the framework's own file, *primary_copy* the right file in a fork or an",
+        "Verified: *primary* is the author's or the framework's own file, *primary_copy* the right file in a fork "
+        "or an",
         "early version, *secondary* a third party that quotes the paper.",
         "",
         "| short name | id |",
@@ -82,7 +85,9 @@ def page() -> str:
             "|---|---|---|---|---|---|---|---|",
         ]
         for row in (row for row in rows if row.family == family):
-            decay = "-" if row.weight_decay is None else f"{written(float(row.weight_decay))} {row.wd_type or ''}".strip()
+            decay = (
+                "-" if row.weight_decay is None else f"{written(float(row.weight_decay))} {row.wd_type or ''}".strip()
+            )
             about = f"{row.task}, {row.dataset}" if row.dataset else row.task
             cells = [f"`{row.id}`", about, _batch(row), row.optimizer, _cell(row.lr), decay, row.schedule or "-"]
             lines.append("| " + " | ".join([*cells, f"{row.source.replace('|', '/')} ({row.verified})"]) + " |")

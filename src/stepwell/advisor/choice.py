@@ -34,7 +34,9 @@ class Choice:
     high: float | None = None
 
     def __str__(self) -> str:
-        return written(self.value) + ("" if self.low is None or self.high is None else f" ({self.low:.2g} to {self.high:.2g})")
+        return written(self.value) + (
+            "" if self.low is None or self.high is None else f" ({self.low:.2g} to {self.high:.2g})"
+        )
 
     def record(self) -> dict[str, Any]:
         """The choice as plain values."""
@@ -46,7 +48,9 @@ class Choice:
         known = set(cls.__dataclass_fields__)
         strange = [key for key in record if key not in known]
         if strange or "value" not in record or "reason" not in record:
-            raise UsageError(f"a choice is {shown(dict(record))}; it must have value and reason, and may have {sorted(known)}")
+            raise UsageError(
+                f"a choice is {shown(dict(record))}; it must have value and reason, and may have {sorted(known)}"
+            )
         return cls(**{**record, "sources": tuple(record.get("sources", ()))})
 
 

@@ -105,7 +105,9 @@ def _said(recipe: Any, explain: bool, code: str | None, toml: bool, as_json: boo
 def recipes(
     query: Annotated[list[str] | None, typer.Argument(help="Words, as vit imagenet; or the id of a recipe.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the best match with all values.")] = False,
-    code: Annotated[str | None, typer.Option(help="Print a training loop of the best match: stepwell or torch.")] = None,
+    code: Annotated[
+        str | None, typer.Option(help="Print a training loop of the best match: stepwell or torch.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/recipes.md.")] = False,
 ) -> None:

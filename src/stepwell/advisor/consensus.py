@@ -6,6 +6,8 @@ A line is blended with the nearest published configurations as if it were one mo
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from dataclasses import dataclass
 
@@ -144,7 +146,8 @@ LINES: tuple[Line, ...] = (
          backbone="vit",
          optimizer="AdamW", lr=2.4e-3, per=4096, span=(8e-4, 4e-3), decay=("decoupled", 0.05), schedule="cosine",
          warmup="40 epochs", betas=(0.9, 0.95), no_decay=_NORMS, source=f"{_SECTION}: MAE, SimMIM, MoCo v3 ViT",
-         caution="the papers give 1.5e-4 per 256 samples and scale linearly; from 4096 down the square root gives more"),
+         caution="the papers give 1.5e-4 per 256 samples and scale linearly; from 4096 down the square root gives "
+                 "more"),
     Line(name="contrastive training of a ResNet at a large batch", family="ssl_vision", regime="from_scratch",
          batch=1024, optimizer="LARS", lr=0.4, per=256, span=(0.2, 0.6), decay=("l2", 1e-6), schedule="cosine",
          warmup="10 epochs", no_decay=_NORMS, source=f"{_SECTION}: MoCo v3 ResNet-50",
@@ -173,7 +176,8 @@ LINES: tuple[Line, ...] = (
          source=f"{_SECTION}: Mask R-CNN, RetinaNet, Faster R-CNN"),
     # language models
     Line(name="a convolutional or adaptive-input sequence model of fairseq", family="lm_pretraining translation",
-         words=r"conv.?s2s|gated.?conv|fconv|gcnn|adaptive.?input|conv.?seq", optimizer="NAG", lr=0.75, span=(0.25, 1.0),
+         words=r"conv.?s2s|gated.?conv|fconv|gcnn|adaptive.?input"
+               r"|conv.?seq", optimizer="NAG", lr=0.75, span=(0.25, 1.0),
          schedule="plateau", clip=0.1, source=f"{_SECTION}: GCNN, ConvS2S, adaptive input"),
     Line(name="pretraining a masked language model", family="lm_pretraining", task="masked mlm", optimizer="AdamW",
          lr=5e-4, per=2048, span=(2e-4, 7e-4), decay=("decoupled", 0.01), schedule="linear", warmup="10000 steps",
@@ -307,11 +311,9 @@ def lr_of(line: Line, one: Situation) -> float | None:
     """The rate of a line, by size of the model where the line says so; not yet brought to the batch size."""
     if line.lr is None or line.name != "pretraining a language model" or not one.params:
         return line.lr
-    import math
-
     points = [(math.log(size), math.log(rate)) for size, rate in LM_RATES]
     at = min(max(math.log(one.params), points[0][0]), points[-1][0])
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 <= at <= x1:
             return math.exp(y0 + (y1 - y0) * (at - x0) / (x1 - x0))
     return line.lr

@@ -35,7 +35,8 @@ class Conversion:
 CONVERSIONS: dict[str, Conversion] = {
     conversion.to: conversion
     for conversion in (
-        Conversion("Lion", 0.2, 0.1, 1 / 3, "lr of AdamW divided by 3 to 10, weight decay times 3 to 10; betas 0.9, 0.99 "
+        Conversion("Lion", 0.2, 0.1, 1 / 3, "lr of AdamW divided by 3 to 10, weight decay times 3 to 10; betas 0.9, "
+                                            "0.99 "
                    "(language models 0.95, 0.98); prefers large batches", "google/automl, README of Lion", decay=5.0),
         Conversion("Muon", 1.0, 0.5, 2.0, "AdamW's lr and weight decay with updates scaled by 0.2 * sqrt(max(rows, "
                    "columns)); with the original scale an own lr of about 0.02", "2502.16982; torch.optim.Muon",
@@ -47,14 +48,17 @@ CONVERSIONS: dict[str, Conversion] = {
                    options=(("grafting", "adam"), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-12))),
         Conversion("Adan", 7.0, 5.0, 10.0, "lr 5 to 10 times AdamW's, weight decay 0.02",
                    "optimi's documentation, which quotes the paper", decay_fixed=0.02),
-        Conversion("Sophia", 1.0, 0.5, 1.0, "choose rho so that rho * lr * batch size is about half of AdamW's lr; tune "
+        Conversion("Sophia", 1.0, 0.5, 1.0, "choose rho so that rho * lr * batch size is about half of AdamW's lr; "
+                                            "tune "
                    "rho until 10 to 50 % of the elements are not clipped", "Liuhong99/Sophia, README"),
-        Conversion("ScheduleFreeAdamW", 3.0, 1.0, 10.0, "lr 1 to 10 times AdamW's, without a schedule after the warmup; "
+        Conversion("ScheduleFreeAdamW", 3.0, 1.0, 10.0, "lr 1 to 10 times AdamW's, without a schedule after the "
+                                                        "warmup; "
                    "optimizer.train() and .eval() are needed", "facebookresearch/schedule_free, README",
                    schedule="constant"),
         Conversion("ScheduleFreeSGD", 1.0, 1.0, 1.0, "lr 10 to 50 times that of SGD with a schedule",
                    "facebookresearch/schedule_free, README", schedule="constant"),
-        Conversion("AdamW8bit", 1.0, 1.0, 1.0, "the same hyperparameters; embeddings keep 32 bits; about 75 % less state",
+        Conversion("AdamW8bit", 1.0, 1.0, 1.0, "the same hyperparameters; embeddings keep 32 bits; about 75 % less "
+                                               "state",
                    "bitsandbytes documentation"),
         Conversion("AdamW4bit", 1.0, 1.0, 1.0, "the same hyperparameters as AdamW",
                    "bitsandbytes documentation, for 8 bits"),

@@ -25,9 +25,7 @@ class Decided:
     published: str
 
 
-def decide(
-    one: Situation, asked: Asked, rows: tuple[Published, ...] | None = None, *, strict: bool = False
-) -> Decided:
+def decide(one: Situation, asked: Asked, rows: tuple[Published, ...] | None = None, *, strict: bool = False) -> Decided:
     """The choices for a situation. `rows` and `strict` are as for `ground`."""
     basis = ground(one, rows, strict=strict)
     chosen = optimizer.choose(basis, asked.optimizer, one.priority)
@@ -105,7 +103,8 @@ def _converted(basis: Ground, chosen: Choice, rule: Conversion, asked: Asked) ->
         start, low, high = float(base.value), base.low or 0.0, base.high or 0.0  # type: ignore[arg-type]
         value = float(f"{start * rule.lr:.3g}")
         rate = Choice(value, f"{said}; AdamW here {start:.3g}", (rule.source, *base.sources), "low",
-                      "a search: stepwell.find_lr", float(f"{low * rule.low:.3g}"), float(f"{high * rule.high:.3g}"))  # fmt: skip
+                      "a search: "
+                      "stepwell.find_lr", float(f"{low * rule.low:.3g}"), float(f"{high * rule.high:.3g}"))  # fmt: skip
     choices["lr"] = rate
     choices |= momentum.choose(basis, rule.to)
     if rule.to == "Lion" and basis.situation.family in ("lm_pretraining", "new_optimizer"):

@@ -80,7 +80,9 @@ def _kind(one: Situation, other: Situation) -> list[tuple[float, str]]:
         parts.append((REGIME, f"{other.regime} instead of {one.regime}"))
     if one.architecture and other.architecture:
         same = one.architecture == other.architecture
-        parts.append((0.0 if same else ARCHITECTURE, "" if same else f"{other.architecture} instead of {one.architecture}"))
+        parts.append(
+            (0.0 if same else ARCHITECTURE, "" if same else f"{other.architecture} instead of {one.architecture}")
+        )
     elif one.architecture or other.architecture:
         parts.append((ARCHITECTURE / 2, ""))
     if one.backbone and other.backbone and one.backbone != other.backbone:
@@ -133,8 +135,8 @@ def _task(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _stems(model: str) -> frozenset[str]:
-    noise = {"base", "small", "large", "big", "tiny", "default", "style", "the", "net", "batch", "b", "m", "s", "l", "t",
-             "xl", "x", "d", "v", "k", "ft", "scratch", "and", "with"}  # fmt: skip
+    noise = {"base", "small", "large", "big", "tiny", "default", "style", "the", "net", "batch", "b", "m", "s", "l",
+             "t", "xl", "x", "d", "v", "k", "ft", "scratch", "and", "with"}  # fmt: skip
     return frozenset(word for word in words_of(model) if word.isalpha() and word not in noise)
 
 

@@ -37,9 +37,11 @@ DISPUTES: tuple[Dispute, ...] = (
     Dispute(
         "sgd-for-cnns",
         "SGD beats Adam on convolutional networks.",
-        "torchvision's SGD recipe gives 80.86 on ResNet-50 (76.1 before, the optimizer unchanged); AlgoPerf's target for "
+        "torchvision's SGD recipe gives 80.86 on ResNet-50 (76.1 before, the optimizer unchanged); AlgoPerf's "
+        "target for "
         "ResNet-50 came from heavy-ball, and the 5-point NAdamW baseline missed it.",
-        "With tuned search spaces adaptive methods never underperform momentum (1910.05446); LAMB gives 80.1 to 80.4 on "
+        "With tuned search spaces adaptive methods never underperform momentum (1910.05446); LAMB gives 80.1 to "
+        "80.4 on "
         "ResNet-50 (2110.00476), AdamW 82.1 on ConvNeXt.",
         lambda recipe: recipe.situation.family in _CNN and recipe.situation.architecture != "mobile",
     ),
@@ -47,15 +49,17 @@ DISPUTES: tuple[Dispute, ...] = (
         "nesterov",
         "Use Nesterov momentum always.",
         "Tuned searches choose it for fastMRI and OGBG.",
-        "The same search chooses heavy-ball for ResNet-50, and small changes of the network flip the winner (AlgoPerf).",
+        "The same search chooses heavy-ball for ResNet-50, and small changes of the network flip the winner "
+        "(AlgoPerf).",
         lambda recipe: recipe.optimizer == "SGD",
     ),
     Dispute(
         "adam-decay",
         "The weight decay of Adam is broken.",
         "It is L2: the gradient's scale divides it, and lr and decay cannot be tuned apart (1711.05101).",
-        "Published graph networks use Adam with L2 5e-4 and work; fairseq's and DeepSpeed's 'Adam' decays as AdamW does.",
-        lambda recipe: recipe.decay_form == "l2" and recipe.optimizer == "Adam" or recipe.situation.family == "gnn",
+        "Published graph networks use Adam with L2 5e-4 and work; fairseq's and DeepSpeed's 'Adam' decays as AdamW "
+        "does.",
+        lambda recipe: (recipe.decay_form == "l2" and recipe.optimizer == "Adam") or recipe.situation.family == "gnn",
     ),
     Dispute(
         "optimizer-matters",
@@ -76,7 +80,8 @@ DISPUTES: tuple[Dispute, ...] = (
         "clipping",
         "Clip the gradient's norm at 1.",
         "GPT-3, LLaMA and OLMo clip at 1.",
-        "nanochat measured no effect from 0.25 to 2 and removed the clip; RoBERTa and translation train without; MaskFeat "
+        "nanochat measured no effect from 0.25 to 2 and removed the clip; RoBERTa and translation train without; "
+        "MaskFeat "
         "clips at 0.02, nearly every step.",
         lambda recipe: recipe.value("clip_norm") is not None,
     ),

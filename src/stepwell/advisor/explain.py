@@ -24,7 +24,11 @@ WIDTH = 100
 
 def table(recipe: Recipe) -> str:
     """One line per value: value, range, doubt."""
-    rows = [(title, str(recipe[name]) or "nothing", recipe[name].sure) for name, title in TITLES.items() if name in recipe.choices]
+    rows = [
+        (title, str(recipe[name]) or "nothing", recipe[name].sure)
+        for name, title in TITLES.items()
+        if name in recipe.choices
+    ]
     first, second = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     lines = [recipe.name, ""]
     lines += [f"{title:{first}}  {value:{second}}  sure: {sure}" for title, value, sure in rows]
@@ -34,7 +38,9 @@ def table(recipe: Recipe) -> str:
 def explained(recipe: Recipe) -> str:
     """The long form."""
     one = recipe.situation
-    known = [f"{name} {_shown(getattr(one, name))} ({origin})" for name, origin in one.origin.items() if name != "model"]
+    known = [
+        f"{name} {_shown(getattr(one, name))} ({origin})" for name, origin in one.origin.items() if name != "model"
+    ]
     parts = [recipe.name, "=" * len(recipe.name), "", _filled("Known: ", ", ".join(known) or "nothing")]
     if one.traits:
         parts.append(_filled("Seen in the model: ", ", ".join(sorted(one.traits))))

@@ -14,8 +14,8 @@ from stepwell.arguments import number, refusal, text, whole
 from stepwell.errors import UsageError, nearest, shown
 
 OWNER = "advise"
-PRIORITIES = {"fast": "fast", "fast start": "fast", "speed": "fast", "quick": "fast", "best": "best", "best end": "best",
-              "final": "best", "quality": "best", "balanced": "", "": ""}  # fmt: skip
+PRIORITIES = {"fast": "fast", "fast start": "fast", "speed": "fast", "quick": "fast", "best": "best",
+              "best end": "best", "final": "best", "quality": "best", "balanced": "", "": ""}  # fmt: skip
 INPUTS = (
     "model", "family", "task", "dataset", "regime", "params", "batch_size", "batch_unit", "seq_len", "total_steps",
     "total_epochs", "total_tokens",
@@ -27,7 +27,9 @@ def situation(model: Any, given: Mapping[str, Any]) -> tuple[Situation, list[str
     notes: list[str] = []
     if isinstance(model, Mapping):  # a row of the published configurations
         row = model
-        mixed = [name for name in INPUTS if given.get(name) is not None and row.get(name) is not None and name != "model"]
+        mixed = [
+            name for name in INPUTS if given.get(name) is not None and row.get(name) is not None and name != "model"
+        ]
         if mixed:
             raise UsageError(f"{OWNER}: {mixed[0]} is given twice, in the row and as an argument; give it once")
         given = {**given, **{name: row[name] for name in INPUTS if row.get(name) is not None}}
@@ -68,7 +70,9 @@ def _words(given: Mapping[str, Any], model: str, is_module: bool, notes: list[st
         notes.append(f"the task {said!r} names a kind of model: {read_model(said).family}")
         found["family"] = read_model(said).family
     elif said is not None:
-        found["task"] = _task(given["task"], bool(found.get("family")) or bool(read_model(model).family) or is_module, notes)
+        found["task"] = _task(
+            given["task"], bool(found.get("family")) or bool(read_model(model).family) or is_module, notes
+        )
     if given.get("dataset") is not None:
         found["dataset"] = text(OWNER, "dataset", given["dataset"], "the name of the data, as 'ImageNet-1k'")
     if given.get("batch_unit") is not None:

@@ -27,7 +27,8 @@ def made(
     strict: bool = False,
     name: str = "",
 ) -> Recipe:
-    """The recipe, an instance of `cls`, for a situation. `rows` and `strict` are for judging the method (`choosing.ground`)."""
+    """The recipe, an instance of `cls`, for a situation. `rows` and `strict` are for judging the method "
+    "(`choosing.ground`)."""
     asked = Asked() if asked is None else asked
     decided = decide(one, asked, rows, strict=strict)
     near = tuple((n.row.id, round(n.distance, 2), n.words) for n in decided.ground.neighbors[:5])
@@ -44,7 +45,9 @@ def made(
     if rows is not None:
         return recipe
     free = Asked(micro_batch=asked.micro_batch)
-    context = Context(recipe, decided.ground, lambda: made(cls, one, free, name=recipe.name) if asked != free else recipe)
+    context = Context(
+        recipe, decided.ground, lambda: made(cls, one, free, name=recipe.name) if asked != free else recipe
+    )
     return replace(recipe, objections=objections(context))
 
 

@@ -49,7 +49,8 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
                     r"|deepar|timemixer|crossformer|chronos|moirai|timesfm|tcn|pyraformer|tsmixer|lstnet|etsformer"),
     ("tabular", r"ft.?transformer|tabnet|tabpfn|saint|node|rtdl|tabtransformer|tabr|mlp.?plr|tabm|gandalf|realmlp"),
     ("masked_lm", r"\w*bert\w*|electra|deberta\w*|xlnet|data2vec.text|ernie|longformer|bigbird|megatron.?bert|esm\w*"),
-    ("seq2seq", r"m?t5\w*|flan|ul2|m?bart|pegasus|marian|nllb|m2m\w*|transformer.(base|big|iwslt|wmt|vaswani|ott)|convs2s"
+    ("seq2seq", r"m?t5\w*|flan|ul2|m?bart|pegasus|marian|nllb|m2m\w*|transformer.(base|big|iwslt|wmt|vaswani|ott)"
+                r"|convs2s"
                 r"|fconv|levenshtein\w*|dynamic.?conv|light.?conv|gnmt|seq2seq|nmt|lightconv|cmlm|nat|switch"
                 r"|evolved|vaswani|prophetnet|madlad|mass"),
     ("recurrent", r"\w*lstm\w*|gru|rnn\w*|awd|ulmfit|elmo|qrnn|sru|mogrifier|mos"),
@@ -57,7 +58,8 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
                      r"|itpn|beitv2|videomae|peco|mvp|mfm"),
     ("contrastive_image", r"moco|simclr|byol|simsiam|swav|barlow\w*|vicreg|dino|dinov\d|densecl|nnclr|deepcluster|odc"
                           r"|relative.?loc|rotation.?pred|npid|pirl|msn|jigsaw|esvit|ressl"),
-    ("causal_lm", r"\w*gpt\w*|\w*llama|olmo\w*|mistral|mixtral|pythia|bloom\w*|opt|falcon|gemma|qwen\w*|phi|mpt|deepseek"
+    ("causal_lm", r"\w*gpt\w*|\w*llama|olmo\w*|mistral|mixtral|pythia|bloom\w*|opt|falcon|gemma|qwen\w*|phi|mpt"
+                  r"|deepseek"
                   r"|palm|stablelm|rwkv|mamba\w*|gopher|chinchilla|alpaca|vicuna|zephyr|lm|causal.?lm|moonlight|smollm\d?"
                   r"|baichuan|internlm|minicpm|yi|grok|kimi|nemotron|jamba|retnet|hyena|transformer.xl|megatron|jurassic"
                   r"|galactica|starcoder|code.?llama|santacoder|tulu|redpajama|openelm|amber|dclm|chatglm|glm|gptj|neox"
@@ -127,7 +129,8 @@ TASKS: tuple[tuple[str, str], ...] = (
     ("seq2seq", r"seq.?(to|2).?seq|text.?generation|text2text.*"),
     ("self_supervised_pretraining", r"(self.?supervised|ssl|masked.?image|contrastive|unsupervised).*|pre.?train\w*"),
     ("noisy classifier", r"noisy.?classif\w*"),
-    ("causal_lm", r"(causal|autoregressive|decoder).?(lm|language\w*)|language.?model\w*|lm|next.?token.*|pretrain\w*.?lm"),
+    ("causal_lm", r"(causal|autoregressive|decoder).?(lm|language\w*)|language.?model\w*|lm|next.?token.*"
+                  r"|pretrain\w*.?lm"),
     ("image_classification", r"(image.?|video.?)?(classification|recognition)"),
 )  # fmt: skip
 _TASK = [(name, re.compile(rf"(?<![a-z])(?:{words})(?![a-z])")) for name, words in TASKS]
@@ -169,12 +172,14 @@ DATA: tuple[tuple[str, str, float | None], ...] = (
     (r"imagenet.?(1k|2012)?$|in1k|ilsvrc\w*", "image_classification", 1_281_167),
     (r"imagenet.?(21|22)k|in2[12]k", "image_classification", 14_197_122),
     (r"cifar.?\d*|svhn|mnist|fashion.?mnist|stl.?10|tiny.?imagenet", "image_classification", 50_000),
-    (r"cub.?200.*|stanford.?(cars|dogs)|flowers.*|food.?101|aircraft|pets|inat\w*", "fine-grained classification", 6_000),
+    (r"cub.?200.*|stanford.?(cars|dogs)|flowers.*|food.?101|aircraft|pets|inat\w*", "fine-grained "
+                                                                                    "classification", 6_000),
     (r"(ms)?coco.*", "detection", 118_287),
     (r"pascal.*|voc.*", "semantic segmentation", 10_582),
     (r"cityscapes|ade.?20k", "semantic segmentation", 20_000),
     (r"kits\w*|brats\w*|btcv|acdc", "3D segmentation", None),
-    (r"c4|the.?pile|openwebtext|fineweb\w*|slimpajama.*|dolma|redpajama|common.?crawl.*|olmo.?mix|climbmix", "causal_lm", None),
+    (r"c4|the.?pile|openwebtext|fineweb\w*|slimpajama.*|dolma|redpajama|common.?crawl.*|olmo.?mix"
+     r"|climbmix", "causal_lm", None),
     (r"wikitext.*|ptb|penn.?treebank|enwik8|text8|tiny.?shakespeare", "word LM", None),
     (r"wikipedia.*|bookcorpus", "masked_lm", None),
     (r"wmt.*|iwslt.*", "translation", 4_500_000),
@@ -206,7 +211,8 @@ _REGIME = {
     "linear_probe": r"linear.?prob\w*|frozen.?(backbone|features)",
     "fine_tune": r"fine.?tun\w*|ft|transfer\w*|pre.?trained|sft|lora|qlora|dpo|adapt\w*|dreambooth|instruct\w*",
     "rl": r"reinforcement\w*|rl|ppo\d?|dqn|sac|td3|a2c|grpo",
-    "per_instance_fit": r"per.?instance.*|single.?(scene|image)|nerf|pinn|splat\w*|test.?time.?optimi[sz]\w*|overfit one",
+    "per_instance_fit": r"per.?instance.*|single.?(scene|image)|nerf|pinn|splat\w*|test.?time.?optimi[sz]\w*"
+    r"|overfit one",
     "from_scratch": r"(from.?)?scratch|pre.?train\w*|random.?init\w*",
 }
 _REGIMES = {name: re.compile(rf"(?<![a-z])(?:{words})(?![a-z])") for name, words in _REGIME.items()}
@@ -254,7 +260,8 @@ def read_model(text: str) -> Read:
 # the network inside a method that is named first, as the ViT of "MoCo v3 ViT-B"
 _BACKBONES = (
     ("vit", re.compile(r"(?<![a-z])(vit\w*|swin\w*|deit\w*|transformer\w*|\w*former)(?![a-z])")),
-    ("cnn", re.compile(r"(?<![a-z])(\w*resnet\w*|resnext\w*|r50|r101|r18|vgg\w*|convnext\w*|mobilenet\w*|darknet\w*)(?![a-z])")),
+    ("cnn", re.compile(r"(?<![a-z])(\w*resnet\w*|resnext\w*|r50|r101|r18|vgg\w*|convnext\w*|mobilenet\w*"
+                       r"|darknet\w*)(?![a-z])")),
 )  # fmt: skip
 _OWN_BACKBONE = {
     "masked_image": "vit", "vit": "vit", "cnn": "cnn", "mobile": "cnn", "modern_cnn": "cnn", "contrastive_image": "",

@@ -45,7 +45,9 @@ def write(target: Any, recipe: Recipe) -> Path:
 def page(recipe: Recipe) -> str:
     """The page as HTML, without scripts and without anything from a network."""
     rows = "".join(_row(recipe, name, title) for name, title in TITLES.items() if name in recipe.choices)
-    near = "".join(f"<tr><td>{d:.1f}</td><td>{_e(name)}</td><td>{_e(words)}</td></tr>" for name, d, words in recipe.near)
+    near = "".join(
+        f"<tr><td>{d:.1f}</td><td>{_e(name)}</td><td>{_e(words)}</td></tr>" for name, d, words in recipe.near
+    )
     both = "".join(
         f"<p><b>{_e(one.advice)}</b></p><blockquote>For: {_e(one.supports)}<br>Against: {_e(one.against)}</blockquote>"
         for one in disputes(recipe)

@@ -108,7 +108,14 @@ class Published:
     def lr_is_peak(self) -> bool:
         """Whether lr is the rate that the optimizer gets, and not a factor or a base that the code multiplies."""
         said = f"{self.notes or ''} {self.schedule_detail or ''}".lower()
-        factor = ("noam factor", "multiplied by", "multiplication by batch", "lr is per", "lr and wd are per", "base lr")
+        factor = (
+            "noam factor",
+            "multiplied by",
+            "multiplication by batch",
+            "lr is per",
+            "lr and wd are per",
+            "base lr",
+        )
         return not any(words in said for words in factor)
 
     @property
@@ -158,7 +165,9 @@ def read(rows: Iterable[Mapping[str, Any]]) -> tuple[Published, ...]:
         name = row.get("id", f"row {number}")
         lacking = [key for key in NAMES if key not in row]
         if lacking:
-            raise UsageError(f"published configuration {name}: the key {lacking[0]!r} is missing; write null if unknown")
+            raise UsageError(
+                f"published configuration {name}: the key {lacking[0]!r} is missing; write null if unknown"
+            )
         strange = [key for key in row if key not in NAMES]
         if strange:
             raise UsageError(f"published configuration {name}: the key {strange[0]!r} is not one of the schema")
@@ -212,4 +221,6 @@ def find(query: str) -> Published:
     found = search(query)
     if found:
         return found[0]
-    raise UsageError(f"unknown recipe {shown(query)}: {nearest(query, [])}".replace(" known: ", " see stepwell recipes"))
+    raise UsageError(
+        f"unknown recipe {shown(query)}: {nearest(query, [])}".replace(" known: ", " see stepwell recipes")
+    )

@@ -26,7 +26,9 @@ def _count(said: str) -> float:
     try:
         value = float(said.replace(",", "").replace("_", ""))
     except ValueError:
-        raise UsageError(f"{printable(said)!r} is no number; give one as 256, or press Enter if it is not known") from None
+        raise UsageError(
+            f"{printable(said)!r} is no number; give one as 256, or press Enter if it is not known"
+        ) from None
     if not 0 < value < float("inf"):
         raise UsageError(f"{printable(said)!r} is out of range; give a number above 0, or press Enter")
     return value
@@ -65,7 +67,8 @@ QUESTIONS = (
     Question("priority", "What matters more?", (
         ("a fast start", {"priority": "fast"}), ("the best end", {"priority": "best"}), ("both", {}),
     )),
-    Question("weight_decay", "Is regularization by weight decay wanted?", (("yes, as published", {}), ("no", {"weight_decay": 0.0}))),
+    Question("weight_decay", "Is regularization by weight decay "
+                             "wanted?", (("yes, as published", {}), ("no", {"weight_decay": 0.0}))),
     Question("tuning", "How much time is there to tune?", (
         ("none", {"tuning": "none"}), ("little", {"tuning": "little"}), ("much", {"tuning": "much"}),
     )),
@@ -86,7 +89,8 @@ def open_questions(given: Mapping[str, Any]) -> list[Question]:
 
 
 def ask(given: dict[str, Any], read: Callable[[str], str], write: Callable[[str], None]) -> dict[str, Any]:
-    """The arguments with the answers. `read` takes a prompt and returns a line; an empty line leaves a question open."""
+    """The arguments with the answers. `read` takes a prompt and returns a line; an empty line leaves a question "
+    "open."""
     found = dict(given)
     for question in QUESTIONS:
         if question not in open_questions(found):
@@ -109,6 +113,6 @@ def _answer(question: Question, said: str) -> dict[str, Any]:
     if not question.choices:
         return {question.name: question.read(said)}
     for number, (text, values) in enumerate(question.choices, start=1):
-        if said == str(number) or text.startswith(said.lower()) and len(said) > 1:
+        if said == str(number) or (text.startswith(said.lower()) and len(said) > 1):
             return values
     raise UsageError(f"{printable(said)!r} is none of the choices; give a number from 1 to {len(question.choices)}")

@@ -78,9 +78,9 @@ def _at(recipe: Recipe, new: float, steps: Any, notes: list[str]) -> Recipe:
         )
     warmup = recipe.value("warmup")
     if isinstance(warmup, int) and warmup:
-        value = scaling.warmup(warmup, old, new)
+        rise = scaling.warmup(warmup, old, new)
         said = f"as many samples as {warmup} steps of batch {old:g}; LAMB and LARS keep epochs growing instead"
-        choices["warmup"] = replace(choices["warmup"], value=value, reason=said, sources=(_LLAMA,))
+        choices["warmup"] = replace(choices["warmup"], value=rise, reason=said, sources=(_LLAMA,))
     betas = recipe.value("betas")
     if betas is not None and kind in ("adam", "lamb"):
         value = float(f"{min(max(scaling.beta2(betas[1], old, new), 0.5), 0.99999):.6g}")
@@ -95,14 +95,13 @@ def _at(recipe: Recipe, new: float, steps: Any, notes: list[str]) -> Recipe:
     total = recipe.value("steps")
     given = whole("scaled", "steps", steps, least=1) if steps is not None else None
     if given is not None or total is not None:
-        value = given if given is not None else max(1, round(float(total or 1) * old / new))
+        length = given if given is not None else max(1, round(float(total or 1) * old / new))
         said = "given" if given is not None else f"as many samples as {total} updates of batch {old:g}"
-        choices["steps"] = Choice(value, said, (), "high")
+        choices["steps"] = Choice(length, said, (), "high")
     choices["batch_size"] = Choice(new, f"scaled from {old:g}", (), "high")
     one = recipe.situation
-    situation = replace(
-        one, batch_size=new, total_steps=choices["steps"].value, origin={**one.origin, "batch_size": "given"}
-    )
+    length_of_run: Any = choices["steps"].value
+    situation = replace(one, batch_size=new, total_steps=length_of_run, origin={**one.origin, "batch_size": "given"})
     return replace(recipe, situation=situation, choices=choices)
 
 
@@ -111,7 +110,7 @@ def _decay(recipe: Recipe, choice: Choice, lr: float, old: float, new: float) ->
     value = float(f"{recipe.weight_decay * (new / old) * (recipe.lr / lr):.3g}")
     before = scaling.decay_timescale(recipe.lr, recipe.weight_decay, old, None)
     after = scaling.decay_timescale(lr, value, new, None)
-    said = f"the timescale 1 / (lr * weight_decay) stays the same number of samples: {before} of {old:g}, {after} of {new:g}"
+    said = f"the timescale 1 / (lr * weight_decay) keeps its samples: {before} of {old:g}, {after} of {new:g}"
     return replace(choice, value=value, reason=said, sources=("2405.13698",), sure="medium")
 
 
@@ -119,11 +118,14 @@ def _wider(recipe: Recipe, width: float, notes: list[str]) -> Recipe:
     """muP for Adam-type optimizers: the rate of the hidden matrices falls with the width."""
     kind = kind_of(recipe.published_optimizer)
     if kind == "muon":
-        notes.append("Muon's rate of matrices is constant in width (nanochat); that of AdamW's groups falls with width^-0.5")
+        notes.append(
+            "Muon's rate of matrices is constant in width (nanochat); that of AdamW's groups falls with width^-0.5"
+        )
         return recipe
     if kind != "adam":
         raise UsageError(
-            f"scaled: no published rule for the width with {recipe.optimizer}; there is one for Adam-type optimizers (muP)"
+            f"scaled: no published rule for the width with {recipe.optimizer}; there is one for Adam-type "
+            f"optimizers (muP)"
         )
     lr = recipe["lr"]
     choices = dict(recipe.choices)

@@ -3,12 +3,12 @@
 | setting | rule | source |
 |---|---|---|
 | lr of SGD with momentum, RMSprop | in proportion to the batch size | Goyal et al., 1706.02677; timm |
-| lr of Adam-type optimizers, LAMB, LARS | with the square root of the batch size | Malladi et al., 2205.10287; LAMB, 1904.00962 |
+| lr of Adam-type optimizers, LAMB, LARS | with the square root of the batch size | 2205.10287; 1904.00962 |
 | warmup | the same number of samples | reference points of Llama 3.1 405B in MLPerf |
 | beta2 | the same half-life in samples: beta2 ^ (new / old) | 2507.07101 |
 | weight decay | the timescale 1 / (lr * weight_decay) in epochs stays | 2405.13698 |
 | width | lr of matrices of Adam-type optimizers with 1 / width | muP, 2203.03466 |
-| lr, tuned in MLPerf | exponents from 0 to 1, median 0.44 over 10 benchmarks of adaptive optimizers | MLPerf's reference points |
+| lr, tuned in MLPerf | exponents from 0 to 1, median 0.44 over 10 benchmarks | MLPerf's reference points |
 """
 
 from __future__ import annotations

@@ -107,5 +107,6 @@ def of_published(row: Published) -> Situation:
         "total_epochs", "total_tokens",
     )  # fmt: skip
     given = {name: getattr(row, name) for name in names if getattr(row, name) is not None}
-    unit = {"batch_unit": None} if row.batch_unit is None else {}
-    return completed(Situation(**given, **unit, origin=dict.fromkeys(given, "given")))
+    known: dict[str, From] = dict.fromkeys(given, "given")
+    unit = given.pop("batch_unit", None)
+    return completed(Situation(**given, batch_unit=unit, origin=known))

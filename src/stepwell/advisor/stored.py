@@ -84,7 +84,9 @@ def from_toml(cls: type[Recipe], text: str) -> Recipe:
     try:
         situation = dict(read["situation"])
         origin, traits = situation.pop("origin"), situation.pop("traits")
-        asked = {name: tuple(value) if name == "betas" else value for name, value in read["asked"].items()}
+        asked: dict[str, Any] = {
+            name: tuple(value) if name == "betas" else value for name, value in read["asked"].items()
+        }
         return cls(
             read["name"],
             Situation(**situation, origin=origin, traits=frozenset(traits)),

@@ -124,13 +124,16 @@ GUIDE = Question(
     (
         ("a baseline for deep learning", _is("tabular_timeseries"), Leaf("AdamW", 1e-3, ("decoupled", 0.01))),
         ("vision at a large scale (ResNet, ViT)", _is("cnn_classification", "vit_supervised", "large_batch"),
-         Leaf("SGD", 0.1, ("l2", 1e-4), "cosine", "with momentum; or AdamW 1e-3", "the recipe around the optimizer decides")),
+         Leaf("SGD", 0.1, ("l2", 1e-4), "cosine", "with momentum; or AdamW 1e-3", "the recipe around the optimizer "
+                                                                                  "decides")),
         ("transformers, language models", _transformer,
          Leaf("AdamW", 5e-4, ("decoupled", 0.1), "cosine", "with warmup")),
         ("sparse embeddings", _is("recsys"),
-         Leaf("SparseAdam", 1e-3, schedule="constant", doubt="DLRM is published with SGD 18 to 26, DCNv2 with Adagrad 0.004")),
+         Leaf("SparseAdam", 1e-3, schedule="constant", doubt="DLRM is published with SGD 18 to 26, DCNv2 with "
+                                                             "Adagrad 0.004")),
         ("a small model with a full batch", _is("scientific_inverse"),
-         Leaf("LBFGS", 1.0, schedule="constant", said="with a closure", doubt="after Adam: 15,000 steps first for a PINN")),
+         Leaf("LBFGS", 1.0, schedule="constant", said="with a closure", doubt="after Adam: 15,000 steps first for a "
+                                                                              "PINN")),
         ("a convex problem, averaging needed", lambda one: one.family == "rnn_lm",
          Leaf("ASGD", 0.01, schedule="constant", doubt="published for LSTM language models after SGD, on a plateau")),
         ("no tuning of the learning rate wanted", lambda one: one.tuning == "none",

@@ -21,6 +21,8 @@ def choose(ground: Ground) -> Choice:
         updates = ground.situation.updates
         if updates and 1 / (1 - value) > updates / 5:
             shorter = round(1 - 5 / max(updates, 10), 5)
-            return Choice(shorter, f"published {value:g} is too long for {updates:g} updates", votes[0].sources, "low", change)
+            return Choice(
+                shorter, f"published {value:g} is too long for {updates:g} updates", votes[0].sources, "low", change
+            )
         return Choice(value, "published near this", votes[0].sources, "medium", change)
     return Choice(None, "near configurations state no average", (), "medium", change)

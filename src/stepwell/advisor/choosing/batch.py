@@ -24,7 +24,7 @@ def choose(ground: Ground, micro_batch: int | None = None) -> dict[str, Choice]:
             batch = Choice(None, "not given, and near configurations disagree", (), "low")
     size = one.batch_in_samples
     if micro_batch is None or size is None:
-        said = "the whole batch in one pass: accumulation costs nothing but time, and a small batch needs none (2507.07101)"
+        said = "the whole batch in one pass; a small batch needs no accumulation (2507.07101)"
         return {"batch_size": batch, "accumulate": Choice(1, said, (), "medium", "memory: give micro_batch")}
     passes = max(1, math.ceil(size / (micro_batch * one.devices)))
     said = f"{size:g} samples as {passes} micro-batches of at most {micro_batch} on {one.devices} device(s)"

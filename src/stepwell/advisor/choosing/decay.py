@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from stepwell.advisor.choice import Choice
 from stepwell.advisor.choosing.ground import Ground, surety
 from stepwell.advisor.published import kind_of
@@ -18,7 +20,7 @@ def choose(ground: Ground, optimizer: str) -> tuple[Choice, Choice]:
             Choice("none", "no weight decay", (), "low"),
         )
     best = votes[0]
-    form, size = best.value  # type: ignore[misc]
+    form, size = cast("tuple[str, float]", best.value)
     sure = surety(best.share, ground.nearest.distance)
     said = f"published with this kind of optimizer near this ({best.share:.0%} of the vote)"
     if asked and form not in asked:

@@ -11,7 +11,11 @@ _DISAGREE = "there is no single convention, and the effect is small next to that
 
 def choose(ground: Ground, weight_decay: float, optimizer: str) -> dict[str, Choice]:
     """exempt (roles without decay), layer_decay (factor per layer) and groups (in words)."""
-    return {"exempt": _exempt(ground, weight_decay), "layer_decay": _layer_decay(ground), "groups": _groups(ground, optimizer)}
+    return {
+        "exempt": _exempt(ground, weight_decay),
+        "layer_decay": _layer_decay(ground),
+        "groups": _groups(ground, optimizer),
+    }
 
 
 def _exempt(ground: Ground, weight_decay: float) -> Choice:
@@ -25,7 +29,9 @@ def _exempt(ground: Ground, weight_decay: float) -> Choice:
         roles = sorted(votes[0].value)  # type: ignore[call-overload]
         return Choice(list(roles), f"published near this; {_DISAGREE}", votes[0].sources, "medium")
     if transformer:
-        return Choice(["bias", "norm", "scalar"], f"usual for transformers; {_DISAGREE}", ("nanoGPT: dim < 2",), "medium")
+        return Choice(
+            ["bias", "norm", "scalar"], f"usual for transformers; {_DISAGREE}", ("nanoGPT: dim < 2",), "medium"
+        )
     return Choice([], f"near configurations decay every tensor; {_DISAGREE}", (), "low")
 
 
@@ -52,7 +58,9 @@ def _layer_decay(ground: Ground) -> Choice:
     if votes and stated > 0.5 * (sum(ground.weights) + ground.weight) and ground.situation.regime == "fine_tune":
         value = float(votes[0].value)  # type: ignore[arg-type]
         said = "published near this; 0.65 for base, 0.75 for large models, 0.9 for Swin"
-        return Choice(round(value, 4), said, votes[0].sources, "medium", "without it, use at most a quarter of the rate")
+        return Choice(
+            round(value, 4), said, votes[0].sources, "medium", "without it, use at most a quarter of the rate"
+        )
     return Choice(None, "one rate for all layers", (), "medium")
 
 
@@ -63,7 +71,9 @@ def _groups(ground: Ground, optimizer: str) -> Choice:
             return Choice(neighbor.row.lr_groups, "published near this", (neighbor.row.id,), "low")
     if optimizer.startswith("Muon") or optimizer == "Dion":
         said = "hidden matrices to Muon; embeddings, head, norms and biases to AdamW"
-        return Choice(said, "two dimensions are not enough to tell: head and embeddings look the same", ("Muon README",), "high")
+        return Choice(
+            said, "two dimensions are not enough to tell: head and embeddings look the same", ("Muon README",), "high"
+        )
     if "pretrained" in one.traits and one.family in ("cnn_classification", "vit_supervised", "detection_segmentation"):
         return Choice("a new head may have 10 times the rate", "common for pretrained backbones", ("FCN, DETR",), "low")
     return Choice(None, "one group for all tensors but the exempt ones", (), "medium")

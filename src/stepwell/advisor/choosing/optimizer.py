@@ -123,7 +123,9 @@ def _words(ground: Ground) -> str:
 
 def _reason(ground: Ground, name: str, share: float) -> str:
     near = ground.nearest
-    said = f"the nearest published configurations and the consensus for {_words(ground)} use it ({share:.0%} of the vote)"
+    said = (
+        f"the nearest published configurations and the consensus for {_words(ground)} use it ({share:.0%} of the vote)"
+    )
     if near.distance > NEAR:
         said += f"; none is near: the nearest is {near}"
     return said

@@ -15,7 +15,9 @@ def choose(ground: Ground, optimizer: str) -> dict[str, Choice]:
     """precision ("bf16" or "fp32") and state ("fp32" or "int8")."""
     one, kind = ground.situation, kind_of(optimizer)
     if one.family in _FULL:
-        precision = Choice("fp32", "small models, and sums over large ranges: mixed precision saves little", (), "medium")
+        precision = Choice(
+            "fp32", "small models, and sums over large ranges: mixed precision saves little", (), "medium"
+        )
     else:
         precision = Choice(
             "bf16",
@@ -37,7 +39,8 @@ def _state(memory: float | None, params: float | None, devices: int, kind: str) 
     smaller = params * (8 + _BYTES.get(kind, 8) / 4) / _GIB
     return Choice(
         "int8",
-        f"weights, gradients and fp32 state take {need:.3g} GiB of {memory * devices:g}; with int8 state {smaller:.3g} GiB. "
+        f"weights, gradients and fp32 state take {need:.3g} GiB of {memory * devices:g}; with int8 state "
+        f"{smaller:.3g} GiB. "
         "Hyperparameters stay the same",
         ("bitsandbytes documentation: same hyperparameters, embeddings in 32 bits, small tensors in 32 bits",),
         "medium",

@@ -17,7 +17,9 @@ def choose(ground: Ground, optimizer: str) -> dict[str, Choice]:
     kind = kind_of(optimizer)
     if kind in _OWN:
         said = "the averages of this optimizer replace a decay" if kind == "schedule-free" else "line search"
-        schedule = Choice(_OWN[kind], said, ("facebookresearch/schedule_free",) if kind == "schedule-free" else (), "high")
+        schedule = Choice(
+            _OWN[kind], said, ("facebookresearch/schedule_free",) if kind == "schedule-free" else (), "high"
+        )
     else:
         votes = ground.votes(lambda row: schedule_kind(row.schedule), lambda line: line.schedule)
         best = votes[0]

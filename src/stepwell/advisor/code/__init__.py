@@ -22,6 +22,8 @@ def program(recipe: Recipe, form: Any = "stepwell", steps: Any = None) -> str:
     total = whole("code", "steps", steps, least=1) if steps is not None else int(known or UNKNOWN)
     made = stand_in(recipe.situation, recipe.optimizer)
     if recipe.optimizer == "Adam" and not recipe.weight_decay and "Transformer" in made.model:
-        recipe = replace(recipe, published_optimizer="AdamW")  # the same arithmetic without decay, and no riddle for lint
+        recipe = replace(
+            recipe, published_optimizer="AdamW"
+        )  # the same arithmetic without decay, and no riddle for lint
     writer = with_stepwell if form == "stepwell" else plain
     return writer.program(recipe, made, total)

@@ -43,5 +43,7 @@ def factor(recipe: Recipe, total: int) -> str | None:
     if rise and kind != "one_cycle":
         lines += [f"    if step < {rise}:", f"        return (step + 1) / {rise}"]
     if any("done" in line for line in body):
-        lines += [f"    done = min(1.0, (step - {rise}) / (STEPS - {rise}))" if rise else "    done = min(1.0, step / STEPS)"]
+        lines += [
+            f"    done = min(1.0, (step - {rise}) / (STEPS - {rise}))" if rise else "    done = min(1.0, step / STEPS)"
+        ]
     return "\n".join([*lines, *body])

@@ -24,15 +24,16 @@ def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
     """The program as text. Raises UsageError for an optimizer that PyTorch does not have."""
     name = recipe.optimizer
     if name not in IN_TORCH and name not in CLASSES:
-        raise UsageError(
-            f"code: PyTorch has no {name}; use form='stepwell', or with_optimizer('adamw').code('torch')"
-        )
+        raise UsageError(f"code: PyTorch has no {name}; use form='stepwell', or with_optimizer('adamw').code('torch')")
     if recipe.value("state") not in (None, "fp32"):
         raise UsageError(
-            f"code: PyTorch has no optimizer with {recipe.value('state')} state; use form='stepwell', or give more memory"
+            f"code: PyTorch has no optimizer with {recipe.value('state')} state; use form='stepwell', or give more "
+            f"memory"
         )
     if stand_in.pair and name in ("Muon", "LBFGS"):
-        raise UsageError(f"code: there is no program with {name} for two networks in PyTorch; use form='stepwell' or Adam")
+        raise UsageError(
+            f"code: there is no program with {name} for two networks in PyTorch; use form='stepwell' or Adam"
+        )
     function = factor(recipe, total)
     body = _pair(recipe, function is not None) if stand_in.pair else _single(recipe, function is not None)
     sections = [parts(stand_in)]
@@ -102,7 +103,7 @@ def _groups(recipe: Recipe) -> str:
             "                seen.add(id(tensor))",
             f"                exempt = {rule}",
             "                (exempted if exempt else decayed).append(tensor)",
-            f'    named = [(decayed, {text(decay)}), (exempted, 0.0)]',
+            f"    named = [(decayed, {text(decay)}), (exempted, 0.0)]",
             '    return [{"params": tensors, "weight_decay": decay} for tensors, decay in named if tensors]',
         ]
     return "\n".join(line for line in lines)
@@ -200,14 +201,15 @@ def _single(recipe: Recipe, scheduled: bool) -> str:
         lines += ["        scheduler.step()  # once per update"] + (["        scheduler_adamw.step()"] if muon else [])
     lines += ["        optimizer.zero_grad()"] + (["        adamw.zero_grad()"] if muon else [])
     lines += ["        averaged.update_parameters(model)"] if ema else []
-    lines += ['        print(f"update {number}: lr {optimizer.param_groups[0][\'lr\']:.3g}")']
+    lines += ["        print(f\"update {number}: lr {optimizer.param_groups[0]['lr']:.3g}\")"]
     if recipe.schedule == "plateau":
         at = lines.index("    for number, batch in enumerate(batches(), start=1):  # one pass over the data; an epoch")
         lines.insert(at, "    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=10)")
         lines += [
             "    model.eval()",
             "    with torch.no_grad():",
-            "        metric = sum(loss_of(model, tuple(part.to(device) for part in batch)).item() for batch in batches())",
+            "        metric = sum(loss_of(model, tuple(part.to(device) for part in batch)).item() for batch in "
+            "batches())",
             "    model.train()",
             "    plateau.step(metric)  # once per epoch, the loss on data that are held out",
         ]
@@ -247,5 +249,5 @@ def _pair(recipe: Recipe, scheduled: bool) -> str:
         lines += [f"        optimizer_{letter}.step()"]
     if scheduled:
         lines += ["        scheduler_g.step()  # once per update", "        scheduler_d.step()"]
-    lines += ['        print(f"update {number}: lr {optimizer_g.param_groups[0][\'lr\']:.3g}")']
+    lines += ["        print(f\"update {number}: lr {optimizer_g.param_groups[0]['lr']:.3g}\")"]
     return "\n".join(lines)

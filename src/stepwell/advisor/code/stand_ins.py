@@ -71,9 +71,9 @@ _IMAGES = StandIn(
     """Images and classes."""
     for _ in range(BATCHES):
         yield torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     images, classes = batch
-    return functional.cross_entropy(model(images), classes)''',
+    return functional.cross_entropy(model(images), classes)""",
 )
 _PIXELS = StandIn(
     '''def build() -> nn.Module:
@@ -83,9 +83,9 @@ _PIXELS = StandIn(
     """Images and what the network has to predict for each pixel."""
     for _ in range(BATCHES):
         yield torch.randn(BATCH, 3, 32, 32), torch.randn(BATCH, 3, 32, 32)''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     images, targets = batch
-    return functional.mse_loss(model(images), targets)''',
+    return functional.mse_loss(model(images), targets)""",
 )
 _TOKENS = StandIn(
     '''class Transformer(nn.Module):
@@ -110,9 +110,9 @@ def build() -> nn.Module:
     for _ in range(BATCHES):
         tokens = torch.randint(100, (BATCH, 17))
         yield tokens[:, :-1], tokens[:, 1:]''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     tokens, following = batch
-    return functional.cross_entropy(model(tokens).flatten(0, 1), following.flatten())''',
+    return functional.cross_entropy(model(tokens).flatten(0, 1), following.flatten())""",
 )
 _TEXT = StandIn(
     '''class Classifier(nn.Module):
@@ -134,9 +134,9 @@ def build() -> nn.Module:
     """Texts as tokens, and classes."""
     for _ in range(BATCHES):
         yield torch.randint(100, (BATCH, 16)), torch.randint(2, (BATCH,))''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     tokens, classes = batch
-    return functional.cross_entropy(model(tokens), classes)''',
+    return functional.cross_entropy(model(tokens), classes)""",
 )
 _GRAPH = StandIn(
     '''class Graph(nn.Module):
@@ -159,9 +159,9 @@ def build() -> nn.Module:
     features, classes = torch.randn(30, 16), torch.randint(4, (30,))
     for _ in range(BATCHES):
         yield features, links / links.sum(1, keepdim=True), classes''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     features, adjacency, classes = batch
-    return functional.cross_entropy(model(features, adjacency), classes)''',
+    return functional.cross_entropy(model(features, adjacency), classes)""",
 )
 _POLICY = StandIn(
     '''def build() -> nn.Module:
@@ -171,10 +171,10 @@ _POLICY = StandIn(
     """Observations, the actions taken, and their advantages."""
     for _ in range(BATCHES):
         yield torch.randn(BATCH, 8), torch.randint(4, (BATCH,)), torch.randn(BATCH)''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     observations, actions, advantages = batch
     surprise = functional.cross_entropy(model(observations), actions, reduction="none")
-    return (surprise * advantages).mean()''',
+    return (surprise * advantages).mean()""",
 )
 _CLICKS = StandIn(
     '''class Clicks(nn.Module):
@@ -196,9 +196,9 @@ def build() -> nn.Module:
     """Users, items, and clicks."""
     for _ in range(BATCHES):
         yield torch.randint(100, (BATCH,)), torch.randint(200, (BATCH,)), torch.randint(2, (BATCH,)).float()''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     users, items, clicks = batch
-    return functional.binary_cross_entropy_with_logits(model(users, items), clicks)''',
+    return functional.binary_cross_entropy_with_logits(model(users, items), clicks)""",
 )
 _SPARSE = StandIn(
     '''class Pairs(nn.Module):
@@ -218,9 +218,9 @@ def build() -> nn.Module:
     """Pairs of nodes, and whether they are linked."""
     for _ in range(BATCHES):
         yield torch.randint(200, (BATCH,)), torch.randint(200, (BATCH,)), torch.randint(2, (BATCH,)).float()''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     one, other, linked = batch
-    return functional.binary_cross_entropy_with_logits(model(one, other), linked)''',
+    return functional.binary_cross_entropy_with_logits(model(one, other), linked)""",
 )
 _AUDIO = StandIn(
     '''def build() -> nn.Module:
@@ -230,9 +230,9 @@ _AUDIO = StandIn(
     """Frames of sound, and a class for each."""
     for _ in range(BATCHES):
         yield torch.randn(BATCH, 40, 50), torch.randint(30, (BATCH, 50))''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     frames, classes = batch
-    return functional.cross_entropy(model(frames), classes)''',
+    return functional.cross_entropy(model(frames), classes)""",
 )
 _TABLE = StandIn(
     '''def build() -> nn.Module:
@@ -243,9 +243,9 @@ _TABLE = StandIn(
     for _ in range(BATCHES):
         rows = torch.randn(BATCH, 8)
         yield rows, rows.sin().sum(1, keepdim=True)''',
-    '''def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     rows, targets = batch
-    return functional.mse_loss(model(rows), targets)''',
+    return functional.mse_loss(model(rows), targets)""",
 )
 _GAN = StandIn(
     '''def build() -> tuple[nn.Module, nn.Module]:
@@ -257,11 +257,11 @@ _GAN = StandIn(
     """Real images."""
     for _ in range(BATCHES):
         yield torch.randn(BATCH, 3, 8, 8)''',
-    '''def loss_of_discriminator(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
+    """def loss_of_discriminator(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
     return functional.softplus(-discriminator(real)).mean() + functional.softplus(discriminator(made)).mean()
 
 
 def loss_of_generator(discriminator: nn.Module, made: Tensor) -> Tensor:
-    return functional.softplus(-discriminator(made)).mean()''',
+    return functional.softplus(-discriminator(made)).mean()""",
     pair=True,
 )

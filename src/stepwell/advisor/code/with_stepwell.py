@@ -20,7 +20,9 @@ def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
     if stand_in.pair and recipe.optimizer == "LBFGS":
         raise UsageError("code: there is no program with LBFGS for two networks; use with_optimizer('adam')")
     schedule = expression(recipe, total)
-    names = sorted(word for word in _SCHEDULES if re.search(rf"\b{word}\(", schedule)) if schedule != "constant()" else []
+    names = (
+        sorted(word for word in _SCHEDULES if re.search(rf"\b{word}\(", schedule)) if schedule != "constant()" else []
+    )
     grouped = recipe.optimizer not in (*PLAIN, "Muon")
     imports = [
         "from __future__ import annotations",
@@ -39,13 +41,13 @@ def program(recipe: Recipe, stand_in: StandIn, total: int) -> str:
     body = _pair(recipe, schedule) if stand_in.pair else _single(recipe, schedule)
     return (
         "\n\n".join([head(recipe, "stepwell"), "\n".join(imports), sizes(recipe, total)])
-        + f"\n\n\n{parts(stand_in)}\n\n\n{body}\n\n\nif __name__ == \"__main__\":\n    main()\n"
+        + f'\n\n\n{parts(stand_in)}\n\n\n{body}\n\n\nif __name__ == "__main__":\n    main()\n'
     )
 
 
 _SCHEDULES = (
-    "warmup", "cosine", "linear", "multi_step", "polynomial", "constant", "exponential_to", "trapezoid", "one_cycle", "cooldown",
-    "inverse_square_root",
+    "warmup", "cosine", "linear", "multi_step", "polynomial", "constant", "exponential_to", "trapezoid", "one_cycle",
+    "cooldown", "inverse_square_root",
 )  # fmt: skip
 
 
@@ -61,13 +63,12 @@ def _made(recipe: Recipe, model: str) -> str:
         return f"sw.{recipe.optimizer}({model}, lr={text(recipe.lr)}{rest})"
     if recipe.optimizer == "Muon":
         inner = min(recipe.lr, 3e-4) if given.get("adjust_lr_fn") is None else recipe.lr
-        return (
-            f"sw.Muon({model}, lr={text(recipe.lr)}, weight_decay={text(decay)}, adamw_lr={text(inner)}{rest})"
-        )
+        return f"sw.Muon({model}, lr={text(recipe.lr)}, weight_decay={text(decay)}, adamw_lr={text(inner)}{rest})"
     layer = recipe.value("layer_decay")
     groups = f"by_role({model}, lr={text(recipe.lr)}, weight_decay={text(decay)}, no_decay={text(exempt)}"
     groups += f", layer_decay={text(layer)})" if layer else ")"
-    return f"sw.{recipe.optimizer}(\n        {groups},\n        lr={text(recipe.lr)}, weight_decay={text(decay)}{rest},\n    )"
+    rates = f"lr={text(recipe.lr)}, weight_decay={text(decay)}{rest}"
+    return f"sw.{recipe.optimizer}(\n        {groups},\n        {rates},\n    )"
 
 
 def _step(recipe: Recipe, optimizer: str, schedule: str, model: str) -> str:
@@ -116,12 +117,13 @@ def _single(recipe: Recipe, schedule: str) -> str:
         ]
     else:
         lines += ["        loss = loss_of(model, batch)", "        done = step(loss)"]
-    lines += ["        if done.updated:", "            print(f\"update {step.number}: lr {done.lr:.3g}\")"]
+    lines += ["        if done.updated:", '            print(f"update {step.number}: lr {done.lr:.3g}")']
     if recipe.schedule == "plateau":
         lines += [
             "    model.eval()",
             "    with torch.no_grad():",
-            "        metric = sum(loss_of(model, tuple(part.to(device) for part in batch)).item() for batch in batches())",
+            "        metric = sum(loss_of(model, tuple(part.to(device) for part in batch)).item() for batch in "
+            "batches())",
             "    model.train()",
             "    step.observe(metric)  # once per epoch, the loss on data that are held out",
         ]
@@ -146,6 +148,6 @@ def _pair(recipe: Recipe, schedule: str) -> str:
             "        made = generator(torch.randn(len(real), 16, device=device))",
             "        done = step_g(loss_of_generator(discriminator, made))",
             "        if done.updated:",
-            "            print(f\"update {step_g.number}: lr {done.lr:.3g}\")",
+            '            print(f"update {step_g.number}: lr {done.lr:.3g}")',
         ]
     )

@@ -49,7 +49,9 @@ def _whole(model: Any) -> nn.Module:
         return model
     if isinstance(model, Sequence) and model and all(isinstance(part, nn.Module) for part in model):
         return nn.ModuleList(model)
-    raise UsageError("advise: the model is neither a torch.nn.Module nor a list of them; give the module that is trained")
+    raise UsageError(
+        "advise: the model is neither a torch.nn.Module nor a list of them; give the module that is trained"
+    )
 
 
 def _regime(facts: Any, is_trained: bool, architecture: str) -> tuple[str, str]:
@@ -60,5 +62,8 @@ def _regime(facts: Any, is_trained: bool, architecture: str) -> tuple[str, str]:
     if facts.frozen:
         return "fine_tune", "a part of the model is frozen: taken for fine-tuning; give regime= if it is not"
     if is_trained:
-        return "fine_tune", "the weights look trained: taken for fine-tuning; this is a hint only, give regime= to be sure"
+        return (
+            "fine_tune",
+            "the weights look trained: taken for fine-tuning; this is a hint only, give regime= to be sure",
+        )
     return "", ""

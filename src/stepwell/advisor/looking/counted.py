@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]+|[a-z]+|\d+")
 
@@ -84,8 +85,8 @@ def count(model: nn.Module) -> Facts:
         names.update(words(name))
         names.update(part.lower() for part in name.split("."))
     tensors = list(model.parameters())
-    lazy = any(isinstance(tensor, nn.parameter.UninitializedTensorMixin) for tensor in tensors)
-    sized = [t for t in tensors if not isinstance(t, nn.parameter.UninitializedTensorMixin)]
+    lazy = any(is_lazy(tensor) for tensor in tensors)
+    sized = [t for t in tensors if not is_lazy(t)]
     return Facts(
         frozenset(names), frozenset(classes), " ".join(words(type(model).__name__)), _inputs(model), layers, kernel,
         vocabulary, first, outputs, last, sum(tensor.numel() for tensor in sized) + (1 if lazy else 0),
@@ -117,7 +118,11 @@ def _layers(module: nn.Module) -> list[str]:
     elif isinstance(module, nn.Linear):
         found.append("linear")
     elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
-        found += ["embedding", *(["sparse"] if module.sparse else []), *(["bag"] if isinstance(module, nn.EmbeddingBag) else [])]
+        found += [
+            "embedding",
+            *(["sparse"] if module.sparse else []),
+            *(["bag"] if isinstance(module, nn.EmbeddingBag) else []),
+        ]
     elif isinstance(module, _NormBase):
         found.append("batch_norm" if "BatchNorm" in type(module).__name__ else "other_norm")
     elif re.search(r"Norm", type(module).__name__):
@@ -133,8 +138,11 @@ def _layers(module: nn.Module) -> list[str]:
     elif isinstance(module, nn.LeakyReLU):
         found.append("leaky")
     own = type(module).__name__.lower()
-    if isinstance(module, nn.MultiheadAttention) or ("attention" in own or own.endswith("attn")):
-        found.append("attention")
-    elif {"q_proj", "k_proj"} <= dict(module.named_children()).keys() or "qkv" in dict(module.named_children()):
+    if (
+        isinstance(module, nn.MultiheadAttention)
+        or ("attention" in own or own.endswith("attn"))
+        or {"q_proj", "k_proj"} <= dict(module.named_children()).keys()
+        or "qkv" in dict(module.named_children())
+    ):
         found.append("attention")
     return found

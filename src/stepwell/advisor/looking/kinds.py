@@ -9,7 +9,8 @@ from stepwell.advisor.names import read_model
 from stepwell.advisor.situation import Situation
 
 _TIME = ("timestep", "timesteps", "temb", "time_embed", "time_mlp", "time_embedding", "t_embedder", "time_proj",
-         "timestepembedder", "time_emb", "sigma", "noise_level", "t_embed", "sinusoidalposemb", "timeembedding")  # fmt: skip
+         "timestepembedder", "time_emb", "sigma", "noise_level", "t_embed", "sinusoidalposemb",
+         "timeembedding")  # fmt: skip
 _GRAPH = ("edge_index", "edge_attr", "adj", "adjacency", "graph", "edges", "edge_weight", "adj_t", "blocks_dgl")
 _SOUND = ("input_values", "waveform", "waveforms", "mel", "mels", "audio", "input_features", "spectrogram", "wav",
           "log_mel", "speech")  # fmt: skip
@@ -61,9 +62,13 @@ def _architecture(facts: Facts, one: Situation) -> tuple[str, str]:
         return "lora", "instruction tuning" if facts.vocabulary else ""
     if _is_gan(facts):
         return "gan", "image_generation"
-    if facts.inputs & set(_GRAPH) or facts.has("messagepassing", "gcnconv", "gatconv", "sageconv", "ginconv", "graphconv"):
+    if facts.inputs & set(_GRAPH) or facts.has(
+        "messagepassing", "gcnconv", "gatconv", "sageconv", "ginconv", "graphconv"
+    ):
         return "graph", "node_classification"
-    if (facts.has("actor") and facts.has("critic")) or facts.has("log_std", "logstd", "policy_net", "q_net", "qnetwork"):
+    if (facts.has("actor") and facts.has("critic")) or facts.has(
+        "log_std", "logstd", "policy_net", "q_net", "qnetwork"
+    ):
         return "policy", "continuous control" if facts.has("log_std", "logstd") else "discrete control"
     if facts.has("policy", "actor", "dqn", "advantage") and not layers["attention"]:
         return "policy", "discrete control"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 _SAMPLE = 20_000  # elements of a tensor that are looked at
 
@@ -18,9 +19,13 @@ def trained(model: nn.Module) -> str:
     norms = spread = matrices = heavy = 0
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if not isinstance(weight, torch.Tensor) or isinstance(weight, nn.parameter.UninitializedTensorMixin):
+        if not isinstance(weight, torch.Tensor) or is_lazy(weight):
             continue
-        if weight.device.type == "meta" or not weight.is_floating_point() or not weight.requires_grad and weight.numel() == 0:
+        if (
+            weight.device.type == "meta"
+            or not weight.is_floating_point()
+            or (not weight.requires_grad and weight.numel() == 0)
+        ):
             continue
         if "Norm" in type(module).__name__ and weight.ndim == 1 and weight.numel() > 4:
             norms += 1

@@ -1,8 +1,8 @@
 """What speaks against something that was asked for: one table, one row per objection.
 
 `asked` has the rows about values (an optimizer, a learning rate, a decay), and `sayings` the rows about remarks
-("urgent", "the paper used it"). Each row says what the choice costs, the smallest fix, and the evidence for and against.
-The recipe stays the best one within the constraint.
+("urgent", "the paper used it"). Each row says what the choice costs, the smallest fix, and the evidence for and
+against. The recipe stays the best one within the constraint.
 """
 
 from __future__ import annotations

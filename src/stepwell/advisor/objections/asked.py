@@ -19,9 +19,11 @@ def adam_with_decay(c: Context) -> Objection | None:
         "adam-with-decay",
         "answer" if usual else "costly",
         f"Adam with weight_decay={decay:g}",
-        "torch's Adam adds weight_decay * p to the gradient, and divides it by the gradient's running size: weights with "
+        "torch's Adam adds weight_decay * p to the gradient, and divides it by the gradient's running size: weights "
+        "with "
         "large gradients are hardly decayed, and lr and decay cannot be tuned apart.",
-        f'one word: Adam -> AdamW, with weight_decay={advised:g}; the two values are not the same thing, so do not copy '
+        f"one word: Adam -> AdamW, with weight_decay={advised:g}; the two values are not the same thing, so do not "
+        f"copy "
         "the number without a look. If it must be Adam: weight_decay=0.",
         "Loshchilov and Hutter, 1711.05101",
         "11 published graph networks use Adam with L2 (7 of them 5e-4) and work; fairseq's and DeepSpeed's 'Adam' "
@@ -50,7 +52,8 @@ def other_optimizer(c: Context) -> Objection | None:
     choice = c.recipe["optimizer"]
     far = "No published setting" in choice.reason
     against = {
-        "sgd": "with tuned search spaces adaptive methods never underperform momentum (1910.05446); the recipe around the "
+        "sgd": "with tuned search spaces adaptive methods never underperform momentum (1910.05446); the recipe "
+               "around the "
         "optimizer moves ResNet-50 by 4.7 points",
     }.get(kind_of(c.free.published_optimizer), "several optimizers at their defaults are about as good as one that is "
           "tuned (2007.01547)")  # fmt: skip
@@ -71,7 +74,8 @@ def rate_too_high(c: Context) -> Objection | None:
         return None
     usual = c.kind == "adam" and lr >= 0.01
     why = (
-        "an Adam-type step moves every weight by about lr, whatever the gradient: rates of SGD are 10 to 100 times too high"
+        "an Adam-type step moves every weight by about lr, whatever the gradient: rates of SGD are 10 to 100 times "
+        "too high"
         if usual
         else "the loss will probably rise or oscillate"
     )
@@ -82,7 +86,8 @@ def rate_too_high(c: Context) -> Objection | None:
         f"published rates near this are {low:.2g} to {high:.2g}: {why}.",
         f"lr={_rate(c):g}.",
         "; ".join(c.free["lr"].sources[:3]),
-        "some trainings need rates above 1: linear probes 30, LSTM language models 30 with clip 0.25, DLRM 18, LARS 7 to 25",
+        "some trainings need rates above 1: linear probes 30, LSTM language models 30 with clip 0.25, DLRM 18, LARS "
+        "7 to 25",
     )
 
 
@@ -118,7 +123,8 @@ def linear_for_adam(c: Context) -> Objection | None:
         "wrong",
         f"lr={c.asked.lr:g} at batch {batch:g}",
         "a rate that was scaled in proportion to the batch diverges with Adam-type optimizers.",
-        f"scale with the square root of the batch, keep the warmup in samples: lr={_rate(c):g}; never more than about 8 "
+        f"scale with the square root of the batch, keep the warmup in samples: lr={_rate(c):g}; never more than "
+        f"about 8 "
         "times without a search.",
         "Malladi et al., 2205.10287; LAMB, 1904.00962",
         "exponents tuned in MLPerf run from 0 to 1 (median 0.44); Llama 3.1 405B and DINO scale AdamW in proportion",
@@ -135,7 +141,8 @@ def heavy_ball(c: Context) -> Objection | None:
         "Nesterov momentum costs nothing and often converges a little faster.",
         "nesterov=True, if it is cheap to try; the rate stays.",
         "tuned searches choose it for fastMRI and OGBG (AlgoPerf)",
-        "the same searches choose heavy-ball for ResNet-50, and small changes of the network flip the winner: it is no rule",
+        "the same searches choose heavy-ball for ResNet-50, and small changes of the network flip the winner: it is "
+        "no rule",
     )
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """The recipe with its basis; `free` is the recipe for the same training with nothing fixed, which `unfixed` makes."""
+    """The recipe with its basis; `free` is the recipe for the same training with nothing fixed, which `unfixed` "
+    "makes."""
 
     recipe: Recipe
     ground: Ground

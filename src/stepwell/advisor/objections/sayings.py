@@ -46,7 +46,8 @@ SAYINGS: tuple[Saying, ...] = (
            "tune lr at least, between {low} and {high}; with more time beta1, then eps, then beta2.",
            "tuning playbook: fewer than 10 trials lr only, 10 to 25 lr and beta1",
            _WASH),
-    Saying("requested", r"(user|boss|team|client|they|he|she) (explicitly )?(request|want|ask|insist|said to use)|insist"
+    Saying("requested", r"(user|boss|team|client|they|he|she) (explicitly )?(request|want|ask|insist|said to use)"
+                        r"|insist"
            r"|explicitly requested|requested x",
            "the request is kept, and its cost is said: {kept}.",
            "{advised} would be advised without the request.", "nearest: {near}", _WASH),
@@ -64,11 +65,14 @@ SAYINGS: tuple[Saying, ...] = (
     Saying("paper", r"paper|published|authors?|arxiv",
            "a paper's settings belong to its batch size, data and length: bring them to yours.",
            "start from the paper, scale the rate to your batch, and search around it: {advised}.",
-           "nearest: {near}", "GPT-3's rates are not the best for small models (NormFormer), and MLPerf's are tuned for speed"),
+           "nearest: {near}", "GPT-3's rates are not the best for small models (NormFormer), and MLPerf's are tuned "
+                              "for speed"),
     Saying("easier", r"easier|easy|forgiving|simple to tune|less tuning|convenient",
-           "easy is worth something when there is no time to tune, and costs nothing to check against the published choice.",
+           "easy is worth something when there is no time to tune, and costs nothing to check against the published "
+           "choice.",
            "{advised}; with a range test (stepwell.find_lr) its rate takes minutes.", "nearest: {near}", _TUNED),
-    Saying("sgd-failed", r"(failed|fails|not work|diverged|bad).*sgd|sgd.*(failed|fails|not work|doesn.?t work|diverged)",
+    Saying("sgd-failed", r"(failed|fails|not work|diverged|bad).*sgd|sgd.*(failed|fails|not work|doesn.?t work"
+                         r"|diverged)",
            "a failure is mostly the rate, not the optimizer.",
            "search the rate with SGD first (stepwell.find_lr), then compare at both best rates.",
            "tuning playbook: find the rate that diverges first",
@@ -105,7 +109,8 @@ SAYINGS: tuple[Saying, ...] = (
     Saying("nobody-cares", r"do ?n.?t care|nobody cares|no one cares|users (won|don)",
            "the result differs where a decay is used, and the fix is one word.", "AdamW instead of Adam: {advised}.",
            "1711.05101", "graph networks are published with Adam and L2"),
-    Saying("urgent", r"urgent|asap|hurry|no time|time pressure|right now|deadline|just tell me|quick answer|immediately",
+    Saying("urgent", r"urgent|asap|hurry|no time|time pressure|right now|deadline|just tell me|quick answer"
+                     r"|immediately",
            "short: {advised}, rate {low} to {high}, schedule {schedule}.",
            "start it as it is; if the loss oscillates divide the rate by 3, if it falls slowly multiply it by 3.",
            "nearest: {near}", "a range test takes minutes and saves a wrong run"),
@@ -115,24 +120,30 @@ SAYINGS: tuple[Saying, ...] = (
            "timm scales lr with the square root for 'ada' and 'lamb' and in proportion else, as here"),
     Saying("works-already", r"(it.?s |already |it )work(s|ing)|do ?n.?t change|never change",
            "then change nothing in a run that converges; compare on a short one.",
-           "keep {kept}; a comparison with {advised} at the same budget decides.", "2509.02046: compare after the decay",
+           "keep {kept}; a comparison with {advised} at the same budget decides.", "2509.02046: compare after the "
+                                                                                   "decay",
            "OLMo extended its schedule in the middle of a run, with success"),
     Saying("too-complicated", r"complicated|complex|simplify|simpler|too much|just one line",
            "three things cannot be left out: the optimizer, its rate, and the form of the decay.",
            "{advised}, schedule {schedule}; everything else may stay at its default.", "nearest: {near}",
            "the exempt tensors and eps have small effects"),
-    Saying("one-for-all", r"(always|only) use|for everything|one optimizer|all tasks|every task|every model|adam for all",
-           "no optimizer is published for all families: RMSprop for EfficientNet, SGD for ResNet and LSTM, Adam for GANs.",
+    Saying("one-for-all", r"(always|only) use|for everything|one optimizer|all tasks|every task|every model"
+                          r"|adam for all",
+           "no optimizer is published for all families: RMSprop for EfficientNet, SGD for ResNet and LSTM, Adam for "
+           "GANs.",
            "{advised} for this training.", "nearest: {near}", _WASH),
-    Saying("does-not-work", r"optimizer.*(doesn.?t|does not|not) work|is (broken|useless|bad)$|not working|does not learn"
+    Saying("does-not-work", r"optimizer.*(doesn.?t|does not|not) work|is (broken|useless|bad)$|not working"
+                            r"|does not learn"
            r"|doesn.?t learn|oscillat\w*|nan\b|diverg\w*",
            "change one thing, in this order: rate, stability, batch size, gradients, optimizer last.",
-           "rate first: {low} to {high}; then clip, then fp32 to rule out precision; keep the optimizer. stepwell doctor "
+           "rate first: {low} to {high}; then clip, then fp32 to rule out precision; keep the optimizer. stepwell "
+           "doctor "
            "looks at a run.", "tuning playbook; the debugging order of the seeds",
            "mixed precision is no cure for a loss that explodes"),
     Saying("unfair-comparison", r"\b(beats?|better than|outperform\w*|wins?|compar\w+)\b",
            "an order of optimizers holds for the searched rates only.",
-           "stepwell compare: the same budget for each, several seeds, judged at the end of the decay.", "1910.05446", _WASH),
+           "stepwell compare: the same budget for each, several seeds, judged at the end of the "
+           "decay.", "1910.05446", _WASH),
     Saying("no-question", r"which optimizer|what optimizer|best optimizer",
            "it depends on the model, the batch and the goal: they are asked by `stepwell advise`.",
            "for what is known: {advised}.", "nearest: {near}", _WASH),
@@ -142,11 +153,13 @@ SAYINGS: tuple[Saying, ...] = (
            "a wide range is near the optimum: tuned points run from 0.06 to 0.9988 (AlgoPerf)"),
     Saying("bias-correction", r"bias.?correct\w*|(own|custom|my) (adam|implementation)|implement\w* adam",
            "without the correction the first steps are 1 / (1 - beta) times wrong: the averages start at zero.",
-           "divide by 1 - beta1^t and 1 - beta2^t, with t from 1; torch and stepwell do it.", "Kingma and Ba, 1412.6980",
+           "divide by 1 - beta1^t and 1 - beta2^t, with t from 1; torch and stepwell do it.", "Kingma and Ba, "
+           "1412.6980",
            "BERT's original Adam has none, and trained with a warmup"),
     Saying("distributed", r"gpus?\b|distributed|nodes|world size|ddp|more devices",
            "the batch of one update grows with the devices: the rate belongs to it.",
-           "recipe.scaled(devices=...): in proportion for SGD with momentum, with the square root for Adam-type; warmup in "
+           "recipe.scaled(devices=...): in proportion for SGD with momentum, with the square root for Adam-type; "
+           "warmup in "
            "samples; not beyond 8 times without a search.", "1706.02677; 2205.10287",
            "tuned exponents run from 0 to 1, median 0.44 (MLPerf)"),
     Saying("optimizer-state", r"optimizer state|checkpoint|resum\w+|load_state|momentum buffers",
@@ -159,7 +172,8 @@ SAYINGS: tuple[Saying, ...] = (
            "there is no single convention: OLMo exempts embeddings only, torchtitan nothing; the effect is small"),
     Saying("gradient-norms", r"grad(ient)?.?norms?|explod\w+|vanish\w+|monitor\w*",
            "without the norms a clip and a rate are guesses.",
-           "done.grad_norm of each step; clip at the 90th percentile; above half of the steps clipped the rate is too high.",
+           "done.grad_norm of each step; clip at the 90th percentile; above half of the steps clipped the rate is "
+           "too high.",
            "tuning playbook", "nanochat's norms never reached 1: the clip did nothing and was removed"),
     Saying("no-range", r"lr range|range of (lr|learning)|what (lr|learning rate)",
            "a rate without a range says nothing about its doubt.", "between {low} and {high}, here {lr}.",
@@ -172,7 +186,8 @@ SAYINGS: tuple[Saying, ...] = (
            "the fast start and the best end can ask for different optimizers.",
            'priority="fast" or priority="best"; here {advised}.', "nearest: {near}", _TUNED),
     Saying("decay-practices", r"weight.?decay|regulari[sz]\w+",
-           "the size depends on the form and the family: 1e-4 (L2) for ResNets, 0.05 for ViT, 0.1 for language models, 0 "
+           "the size depends on the form and the family: 1e-4 (L2) for ResNets, 0.05 for ViT, 0.1 for language "
+           "models, 0 "
            "for GANs, diffusion and reinforcement learning.",
            "{decay} here, as {form}.", "nearest: {near}", "less data and longer runs take more (2405.13698)"),
     Saying("needs-adam", r"\badam\b.*(transformer|bert|gpt|vit)|(transformer|bert|gpt|vit).*\badam\b",
@@ -190,7 +205,8 @@ def answered(c: Context) -> list[Objection]:
     if not found:
         return [
             Objection(
-                "not-understood", "answer", f"the remark {c.asked.saying[:80]!r}", "it was not understood, and changes nothing.",
+                "not-understood", "answer", f"the remark {c.asked.saying[:80]!r}", "it was not understood, and "
+                                                                                   "changes nothing.",
                 f"{c.said(c.free)} is advised.", "-",
             )
         ]  # fmt: skip
