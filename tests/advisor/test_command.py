@@ -144,4 +144,4 @@ def test_answers() -> None:
         "family": "gan", "regime": "from_scratch", "batch_size": 64.0, "devices": 2, "priority": "fast",
         "weight_decay": 0.0, "tuning": "little",
     }  # fmt: skip
-    assert any("none of the choices" in line for line in written)
+    assert any("not one of the choices" in line for line in written)

@@ -134,7 +134,7 @@ NAMES = tuple(field.name for field in fields(Published))
 
 
 def kind_of(optimizer: str) -> str:
-    """The family of an optimizer by its published name; an unknown name is a family of its own.
+    """The family of an optimizer by its published name; an unknown name is its own family.
 
     >>> kind_of("SkipStepAdamW"), kind_of("NAG")
     ('adam', 'sgd')

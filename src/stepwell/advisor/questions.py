@@ -115,4 +115,4 @@ def _answer(question: Question, said: str) -> dict[str, Any]:
     for number, (text, values) in enumerate(question.choices, start=1):
         if said == str(number) or (text.startswith(said.lower()) and len(said) > 1):
             return values
-    raise UsageError(f"{printable(said)!r} is none of the choices; give a number from 1 to {len(question.choices)}")
+    raise UsageError(f"{printable(said)!r} is not one of the choices; give a number from 1 to {len(question.choices)}")
