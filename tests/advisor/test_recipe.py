@@ -50,7 +50,7 @@ def test_it_explains_every_value_with_reason_source_and_doubt(recipe: sw.Recipe)
 def test_toml_and_json_hold_everything(recipe: sw.Recipe) -> None:
     asked = sw.advise("BERT", task="masked_lm", batch_size=256, optimizer="adam", weight_decay=0.01, betas=(0.9, 0.98),
                       saying='urgent "now"\n\\')  # fmt: skip
-    for one in (recipe, asked, sw.recipe("dcgan"), recipe.scaled(batch_size=2048)):
+    for one in (recipe, asked, sw.recipe("dcgan"), sw.recipe("gcn-cora"), recipe.scaled(batch_size=2048)):
         read = sw.Recipe.from_toml(one.to_toml())
         assert read == one
         assert read.explain() == one.explain()

@@ -19,10 +19,12 @@ def advise(
     family: Annotated[str | None, typer.Option(help="Kind of training, as gan or fine_tuning.")] = None,
     task: Annotated[str | None, typer.Option(help="What is learned, as image_classification.")] = None,
     dataset: Annotated[str | None, typer.Option(help="The data, as ImageNet-1k.")] = None,
-    regime: Annotated[str | None, typer.Option(help="from_scratch, fine_tune, linear_probe, rl.")] = None,
+    regime: Annotated[
+        str | None, typer.Option(help="From scratch or not: from_scratch, fine_tune, linear_probe, rl.")
+    ] = None,
     params: Annotated[float | None, typer.Option(help="Number of parameters.")] = None,
     batch_size: Annotated[float | None, typer.Option(help="Of one update, over all devices.")] = None,
-    batch_unit: Annotated[str | None, typer.Option(help="samples or tokens.")] = None,
+    batch_unit: Annotated[str | None, typer.Option(help="Unit of the batch size: samples or tokens.")] = None,
     seq_len: Annotated[int | None, typer.Option(help="Tokens of one sequence.")] = None,
     steps: Annotated[float | None, typer.Option(help="Updates of the run.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of the run.")] = None,
@@ -33,7 +35,9 @@ def advise(
     devices: Annotated[int | None, typer.Option(help="Number of devices.")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Largest batch that one device can hold.")] = None,
     memory: Annotated[float | None, typer.Option(help="GiB per device.")] = None,
-    priority: Annotated[str | None, typer.Option(help="fast (a fast start), best (the best end) or balanced.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="What matters more: fast (a fast start), best (the best end) or balanced.")
+    ] = None,
     tuning: Annotated[str | None, typer.Option(help="Time to tune: none, little or much.")] = None,
     saying: Annotated[str, typer.Option(help='A remark, as "urgent" or "the paper used it".')] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Reasons, sources and both sides.")] = False,

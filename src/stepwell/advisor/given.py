@@ -70,9 +70,7 @@ def _words(given: Mapping[str, Any], model: str, is_module: bool, notes: list[st
         notes.append(f"the task {said!r} names a kind of model: {read_model(said).family}")
         found["family"] = read_model(said).family
     elif said is not None:
-        found["task"] = _task(
-            given["task"], bool(found.get("family")) or bool(read_model(model).family) or is_module, notes
-        )
+        found["task"] = _task(said, bool(found.get("family")), bool(read_model(model).family) or is_module, notes)
     if given.get("dataset") is not None:
         found["dataset"] = text(OWNER, "dataset", given["dataset"], "the name of the data, as 'ImageNet-1k'")
     if given.get("batch_unit") is not None:
@@ -112,15 +110,17 @@ def regime(said: Any) -> str:
     raise UsageError(f"{OWNER}: unknown regime {shown(said)}: {nearest(said, REGIMES)}")
 
 
-def _task(said: Any, is_known: bool, notes: list[str]) -> str:
+def _task(said: Any, has_family: bool, is_known: bool, notes: list[str]) -> str:
     """The task; a text that means none is kept where the family or the model is known, and noted."""
     stated = text(OWNER, "task", said, "what is learned, as 'image_classification' or 'causal_lm'")
     read = _task_of(stated)
     if read:
         return read
     known = [name for name, _ in TASKS]
-    if is_known and not difflib.get_close_matches(stated.lower(), [name.lower() for name in known], 1, 0.85):
-        notes.append(f"the task {stated!r} is not known; only the family and the model count")
+    near = difflib.get_close_matches(stated.lower(), [name.lower() for name in known], 1, 0.85)
+    if has_family or (is_known and not near):
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        notes.append(f"the task {stated!r} is not known; only the family and the model count{hint}")
         return stated
     raise UsageError(f"{OWNER}: unknown task {shown(said)}: {nearest(said, known)}; or give family")
 
@@ -143,7 +143,8 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("params", "batch_size", "memory"):
         if given.get(name) is not None:
             found[name] = float(number(OWNER, name, given[name], above=0))
-    for name in ("seq_len", "devices"):
-        if given.get(name) is not None:
-            found[name] = whole(OWNER, name, given[name], least=1)
+    if given.get("seq_len") is not None:
+        found["seq_len"] = int(number(OWNER, "seq_len", given["seq_len"], least=1))
+    if given.get("devices") is not None:
+        found["devices"] = whole(OWNER, "devices", given["devices"], least=1)
     return found

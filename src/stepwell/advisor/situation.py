@@ -30,7 +30,7 @@ class Situation:
     backbone: str = ""
     params: float | None = None
     batch_size: float | None = None
-    batch_unit: str | None = "samples"
+    batch_unit: str | None = None  # of a known batch size, None is "samples"
     seq_len: int | None = None
     total_steps: float | None = None
     total_epochs: float | None = None
@@ -47,7 +47,7 @@ class Situation:
     @property
     def batch_in_samples(self) -> float | None:
         """The batch size of one update in samples; None if it is in another unit that cannot be converted."""
-        unit = batch_unit(self.batch_unit)
+        unit = batch_unit(self.batch_unit or "samples")
         if self.batch_size is None or unit is None:
             return None
         if unit == "tokens":
@@ -107,6 +107,4 @@ def of_published(row: Published) -> Situation:
         "total_epochs", "total_tokens",
     )  # fmt: skip
     given = {name: getattr(row, name) for name in names if getattr(row, name) is not None}
-    known: dict[str, From] = dict.fromkeys(given, "given")
-    unit = given.pop("batch_unit", None)
-    return completed(Situation(**given, batch_unit=unit, origin=known))
+    return completed(Situation(**given, origin=dict.fromkeys(given, "given")))
