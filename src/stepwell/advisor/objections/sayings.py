@@ -197,7 +197,7 @@ SAYINGS: tuple[Saying, ...] = (
 
 
 def answered(c: Context) -> list[Objection]:
-    """The answers to what the user says, at most the three that fit best (the first in the table)."""
+    """The answers to what the user says, at most five, in the order of the table."""
     text = " ".join(c.asked.saying.lower().split())
     if not text:
         return []
@@ -210,7 +210,7 @@ def answered(c: Context) -> list[Objection]:
                 f"{c.said(c.free)} is advised.", "-",
             )
         ]  # fmt: skip
-    return [_filled(row, c) for row in found[:3]]
+    return [_filled(row, c) for row in found[:5]]
 
 
 def _filled(row: Saying, c: Context) -> Objection:
