@@ -43,6 +43,8 @@ RATIONALIZATIONS: list[tuple[str, dict[str, Any], str, str]] = [
     ("Popular framework does Y, so Y is best", CNN, "framework", "serves all its models"),
     ("Paper did Z, so Z is optimal", CNN, "paper", "belong to its batch size"),
     ("It's working so don't change it", CNN, "works-already", "change nothing"),
+    ("I want to use Adam with weight_decay, can't change to AdamW", BERT, "adam-kept", "Adam -> AdamW"),
+    ("But timm does X differently", CNN, "framework", "SGD(lr=0.1"),
     ("Too complicated, simplify it", CNN, "too-complicated", "three things"),
 ]
 

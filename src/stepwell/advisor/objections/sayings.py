@@ -185,6 +185,15 @@ SAYINGS: tuple[Saying, ...] = (
     Saying("fast-or-best", r"final (performance|accuracy|quality)|best (end|final|accuracy)|generali[sz]\w+|trade.?off",
            "the fast start and the best end can ask for different optimizers.",
            'priority="fast" or priority="best"; here {advised}.', "nearest: {near}", _TUNED),
+    Saying(
+        "adam-kept",
+        r"\badam\b.*weight.?decay|(can.?t|cannot|can not|may not) (change|switch)|must (use|be) adam\b",
+        "Adam with weight_decay adds the decay to the gradient and divides it by the gradient's size: the decay hardly acts "
+        "where gradients are large.",
+        "one word, Adam -> AdamW: {advised}. If it must be Adam: weight_decay=0.",
+        "1711.05101",
+        "graph networks are published with Adam and L2, and fairseq's 'Adam' is AdamW",
+    ),
     Saying("decay-practices", r"weight.?decay|regulari[sz]\w+",
            "the size depends on the form and the family: 1e-4 (L2) for ResNets, 0.05 for ViT, 0.1 for language "
            "models, 0 "
