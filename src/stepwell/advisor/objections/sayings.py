@@ -188,8 +188,8 @@ SAYINGS: tuple[Saying, ...] = (
     Saying(
         "adam-kept",
         r"\badam\b.*weight.?decay|(can.?t|cannot|can not|may not) (change|switch)|must (use|be) adam\b",
-        "Adam with weight_decay adds the decay to the gradient and divides it by the gradient's size: the decay hardly acts "
-        "where gradients are large.",
+        "Adam with weight_decay adds the decay to the gradient and divides it by the gradient's size: the decay hardly "
+        "acts where gradients are large.",
         "one word, Adam -> AdamW: {advised}. If it must be Adam: weight_decay=0.",
         "1711.05101",
         "graph networks are published with Adam and L2, and fairseq's 'Adam' is AdamW",
