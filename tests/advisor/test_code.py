@@ -85,9 +85,9 @@ def test_programs_of_other_optimizers(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(6))
-def test_programs_of_every_published_configuration(part: int) -> None:
-    for row in published()[part::6]:
+@pytest.mark.parametrize("part", range(2))
+def test_programs_of_published_configurations(part: int) -> None:
+    for row in published()[3 * part :: 12]:
         recipe = sw.recipe(row.id)
         for form in ("stepwell", "torch"):
             if form == "torch" and recipe.optimizer not in (*IN_TORCH, "LAMB", "LARS", "Lion"):
