@@ -24,6 +24,8 @@ COMPARE = ["compare", "ravine", "--optimizers", "sgd", "--trials", "1", "--seeds
 GOOD = {
     "compare": [*COMPARE, "--quiet", "--out", "run"],
     "tasks": ["tasks"],
+    "advise": ["advise", "ViT-B/16", "--batch-size", "1024"],
+    "recipes": ["recipes", "vit"],
     "optimizers": ["optimizers"],
     "schedule": ["schedule", "warmup(5).then(cosine(20))"],
     "plan": ["plan", "module.py:make_model"],

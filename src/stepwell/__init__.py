@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepwell import advisor as advisor
     from stepwell import compare as compare
     from stepwell import curves as curves
     from stepwell import doctor as doctor
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from stepwell import schedules as schedules
     from stepwell import step as step
     from stepwell import tasks as tasks
+    from stepwell.advisor.advice import advise as advise
+    from stepwell.advisor.advice import recipe as recipe
+    from stepwell.advisor.recipe import Recipe as Recipe
     from stepwell.anatomy.batch_norm import recalibrate as recalibrate
     from stepwell.doctor import Doctor as Doctor
     from stepwell.engine import Optimizer as Optimizer
@@ -87,10 +91,13 @@ _DOOR = {
     "recalibrate": "stepwell.anatomy.batch_norm",
     "switch": "stepwell.switching",
     "Swats": "stepwell.wrappers.swats",
+    "advise": "stepwell.advisor.advice",
+    "recipe": "stepwell.advisor.advice",
+    "Recipe": "stepwell.advisor.recipe",
 }
 _ROOMS = (
-    "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops", "optimizers",
-    "report", "schedules", "step", "tasks",
+    "advisor", "compare", "curves", "doctor", "engine", "errors", "finder", "findings", "groups", "lint", "ops",
+    "optimizers", "report", "schedules", "step", "tasks",
 )  # fmt: skip
 
 

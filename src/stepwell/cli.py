@@ -20,6 +20,7 @@ TRACEBACK = "STEPWELL_TRACEBACK"
 
 # name: (module, one line of help)
 COMMANDS = {
+    "advise": ("stepwell.advisor.command", "Advise an optimizer, its settings and its schedule, with sources."),
     "compare": ("stepwell.compare.command", "Compare optimizers fairly on a task."),
     "doctor": ("stepwell.doctor.command", "Explain what is wrong with a training run, from its journal."),
     "find-lr": ("stepwell.finder.command", "Find the learning rate by a range test."),
@@ -31,6 +32,7 @@ COMMANDS = {
         "stepwell.groups.command",
         "Show the hyperparameters of each tensor of a model, and the memory of training.",
     ),
+    "recipes": ("stepwell.advisor.command", "List published configurations, or show one as a recipe."),
     "schedule": ("stepwell.schedules.command", "Draw a schedule of the learning rate."),
     "tasks": ("stepwell.tasks.command", "List the built-in tasks."),
 }

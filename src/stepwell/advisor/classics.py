@@ -1,0 +1,35 @@
+"""Short names of recipes that everybody looks for, and the published configurations behind them."""
+
+from __future__ import annotations
+
+CLASSICS = {
+    "resnet50-imagenet": "resnet-50-imagenet-1k",
+    "resnet50-cifar": "resnet-50-cifar-100",
+    "bert-pretraining": "roberta-base-fairseq-custom",
+    "bert-finetuning": "bert-paper-grid-glue-ft",
+    "fine-tuning": "hf-trainer-defaults-ft",
+    "dcgan": "dcgan-mnist",
+    "vit-b16-imagenet": "vit-b-16-imagenet-1k",
+    "vit-b16": "vit-b-16-imagenet-1k",
+    "gpt2": "gpt-2-124m-nanogpt-openwebtext",
+    "gpt2-124m": "gpt-2-124m-nanogpt-openwebtext",
+    "convnext": "convnext-t-imagenet-1k",
+    "swin-t": "swin-t-imagenet-1k",
+    "mae": "mae-vit-b-imagenet-1k",
+    "detr": "detr-r50-coco-ft",
+    "mask-rcnn": "mask-r-cnn-r50-fpn-1x-coco-ft",
+    "ddpm": "ddpm-cifar-10",
+    "dit": "dit-xl-2-imagenet-256",
+    "ppo": "ppo-sb3-default-ft",
+    "dqn-atari": "dqn-atari-zoo-atari-ft",
+    "gcn-cora": "gcn-cora",
+    "wav2vec2": "wav2vec2-base-librispeech",
+    "transformer-translation": "transformer-big-ott-wmt16-en-de",
+    "lora": "llama-2-70b-lora-mlperf-govreport-ft",
+    "qlora": "qlora-13b-oasst1-ft",
+    "dlrm": "dlrm-mlperf-criteo-1tb",
+    "nerf": "nerf-pytorch-blender-ft",
+    "efficientnet": "efficientnetv2-imagenet-1k",
+    "mobilenetv3": "mobilenetv3-large-imagenet-1k",
+    "lstm-ptb": "awd-lstm-ptb",
+}

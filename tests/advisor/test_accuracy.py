@@ -1,0 +1,56 @@
+"""The goals of the advisor, on configurations that it must not look at, and its ranges."""
+
+from __future__ import annotations
+
+import pytest
+
+from advisor import GOALS, LEAVE, advised, always_adamw, measured, seeds
+from stepwell.advisor.published import published
+from stepwell.advisor.situation import of_published
+
+Figures = dict[str, tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def copies() -> Figures:
+    rows = published()
+    return measured({row.id: advised(of_published(row), LEAVE["copies"](row, rows), False) for row in rows}, rows)
+
+
+def share(figures: Figures, name: str) -> float:
+    return figures[name][0] / figures[name][1]
+
+
+@pytest.mark.parametrize("figure", GOALS)
+def test_the_goals_are_met_with_copies_left_out(copies: Figures, figure: str) -> None:
+    assert share(copies, figure) >= GOALS[figure]
+
+
+def test_ranges_are_neither_too_wide_nor_too_narrow(copies: Figures) -> None:
+    assert 0.80 <= share(copies, "in range") <= 0.95
+
+
+def test_the_baselines_are_worse(copies: Figures) -> None:
+    rows = published()
+    for method in (always_adamw, seeds):
+        other = measured({row.id: method(of_published(row)) for row in rows}, rows)
+        for figure in ("optimizer", "lr x3", "lr x10", "decay", "schedule"):
+            assert share(other, figure) < share(copies, figure) - 0.15
+
+
+@pytest.mark.slow
+def test_whole_papers_left_out() -> None:
+    rows = published()
+    found = measured({row.id: advised(of_published(row), LEAVE["paper"](row, rows), False) for row in rows}, rows)
+    assert share(found, "optimizer") >= 0.9
+    assert share(found, "lr x3") >= 0.75
+    assert share(found, "lr x10") >= 0.88
+
+
+def test_what_is_left_out_is_left_out() -> None:
+    rows = published()
+    row = next(row for row in rows if row.id == "resnet-50-imagenet-1k")
+    for leave in LEAVE.values():
+        assert row not in leave(row, rows)
+    assert not any(other.model == row.model for other in LEAVE["copies"](row, rows))
+    assert len(LEAVE["paper"](row, rows)) < len(LEAVE["copies"](row, rows))
