@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from stepwell.doctor import Doctor, unread, watch
 from torch import nn
+
+from stepwell.doctor import Doctor, unread, watch
 
 
 def _run(bad_at: int = -1, rate: float = 0.1) -> tuple[Doctor, list[int]]:
