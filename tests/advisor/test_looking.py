@@ -66,7 +66,11 @@ def test_parameters_and_tied_weights() -> None:
 
 
 def test_frozen_parts_and_linear_probes() -> None:
-    assert sw.advise(models.probe()).situation.regime == "linear_probe"
+    head = sw.advise(models.probe())
+    assert head.situation.regime == "fine_tune"
+    assert head.lr < 0.2
+    assert any("linear_probe" in note for note in head.notes)
+    assert sw.advise(models.probe(), regime="linear_probe").lr > 1
     half = models.Residual()
     half.stem.weight.requires_grad = False
     recipe = sw.advise(half)

@@ -58,7 +58,12 @@ def _regime(facts: Any, is_trained: bool, architecture: str) -> tuple[str, str]:
     if architecture == "lora":
         return "fine_tune", ""
     if facts.frozen and facts.trained_layers == 1:
-        return "linear_probe", "only one layer is trained: taken for a linear probe; give regime= if it is not"
+        # published rates of probes on self-supervised features (SGD 30, LARS 6) would ruin an ordinary head
+        return (
+            "fine_tune",
+            'only one layer is trained: taken for fine-tuning; give regime="linear_probe" for a probe of '
+            "self-supervised features, whose published rates are far higher",
+        )
     if facts.frozen:
         return "fine_tune", "a part of the model is frozen: taken for fine-tuning; give regime= if it is not"
     if is_trained:
