@@ -34,9 +34,7 @@ CHECK = Check(
 )
 FIX = "unsafe"
 _MAY = re.compile(r"backward|step|train|optimi|learn|fit|grad|backprop|update", re.I)
-_STATES = re.compile(
-    r"hidden|\bstates?_?[tn0-9]*\s*=|memory_?[tn]?\b\s*=|carry|lstm|\brnn|gru|cell|\bh[0-9t]?\s*=|recurrent", re.I
-)
+_STATES = re.compile(r"hidden|memory_?[tn]?\b\s*=|carry|lstm|\brnn|\bgru|\bcells?\b|\bh[0-9t]?\s*=|recurrent", re.I)
 _LOSS = re.compile(r"loss|cost|acc|metric|log|total|count|step|iter|epoch|best", re.I)
 
 
@@ -103,7 +101,7 @@ def _is_needless(script: Script, event: Event) -> bool:
         return False
     if not _keep_nothing(event.value) and _STATES.search(text_of(script, round_)):
         return False
-    return not _carried(round_)
+    return not _carried(round_, _names(event.value))
 
 
 def _is_of_another_graph(other: Event, event: Event) -> bool:
@@ -157,7 +155,13 @@ def _keeps_nothing(node: ast.AST | None, cls: str, sure: bool) -> bool:
     return True
 
 
-def _carried(node: ast.AST) -> bool:
+def _names(loss: Tensor) -> set[str]:
+    """The variables that the graph of a loss is computed from."""
+    nodes = [part.node for part in loss.history() if part.attached is not False and part.node is not None]
+    return {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
+
+
+def _carried(node: ast.AST, names: set[str]) -> bool:
     """Whether a round reads a name before it sets it: what the round before has left."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return _is_kept(node)
@@ -180,7 +184,8 @@ def _carried(node: ast.AST) -> bool:
         inner = list(ast.walk(statement))
         sums = {id(one.target) for one in inner if isinstance(one, ast.AugAssign) and _is_number(one.value)}
         for one in inner:
-            read = isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in later - set_ - counted
+            asked = names & later - set_ - counted
+            read = isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in asked
             if read:
                 return True
             if isinstance(one, ast.AugAssign) and id(one.target) not in sums:
