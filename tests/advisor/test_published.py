@@ -7,17 +7,18 @@ from importlib import resources
 
 import pytest
 
-from stepwell.advisor.published import NAMES, batch_unit, find, kind_of, published, read, schedule_kind, search
+from stepwell.advisor.published import FILES, NAMES, batch_unit, find, kind_of, published, read, schedule_kind, search
 from stepwell.errors import UsageError
 
 
 def test_every_row_of_the_data_is_read_with_all_keys() -> None:
-    rows = json.loads(resources.files("stepwell.advisor").joinpath("data/recipes.json").read_text())
-    assert len(published()) == len(rows) == 199
+    folder = resources.files("stepwell.advisor").joinpath("data")
+    rows = [row for name in FILES for row in json.loads(folder.joinpath(name).read_text())]
+    assert len(published()) == len(rows) == 284
     assert len(NAMES) == 39
     for row, one in zip(rows, published(), strict=True):
         assert {name: getattr(one, name) for name in NAMES} == row
-    assert len({row.id for row in published()}) == 199
+    assert len({row.id for row in published()}) == 284
 
 
 def test_a_row_without_a_key_is_refused_by_name() -> None:

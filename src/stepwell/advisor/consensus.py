@@ -273,7 +273,7 @@ LINES: tuple[Line, ...] = (
          source=f"{_SECTION}: DLRM", caution="sparse embeddings: SparseAdam or Adagrad"),
     Line(name="recommendation", family="recsys", optimizer="Adam", lr=5e-4, span=(1e-4, 1e-3), decay=("none", 0.0),
          source=f"{_SECTION}: LightGCN, NGCF"),
-    Line(name="tables and time series", family="tabular_timeseries", optimizer="Adam", lr=2e-4, span=(1e-4, 1e-3),
+    Line(name="tables and time series", family="tabular_timeseries", optimizer="Adam", lr=4e-4, span=(1e-4, 2e-2),
          source="PatchTST, FT-Transformer"),
     Line(name="style transfer", family="scientific_inverse", task="style", optimizer="L-BFGS", lr=1.0,
          source="neural-style"),

@@ -1,4 +1,4 @@
-"""Published configurations: one frozen record per row of `data/recipes.json`, read once."""
+"""Published configurations: one frozen record per row of the files in `data`, read once."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ class Published:
         return ("none", 0.0) if self.weight_decay == 0 else (self.wd_type or "decoupled", self.weight_decay)
 
 
+FILES = ("recipes.json", "more.json")
 NAMES = tuple(field.name for field in fields(Published))
 
 
@@ -178,8 +179,8 @@ def read(rows: Iterable[Mapping[str, Any]]) -> tuple[Published, ...]:
 @lru_cache(maxsize=1)
 def published() -> tuple[Published, ...]:
     """All published configurations of the package."""
-    text = resources.files("stepwell.advisor").joinpath("data/recipes.json").read_text(encoding="utf-8")
-    return read(json.loads(text))
+    folder = resources.files("stepwell.advisor").joinpath("data")
+    return read(row for name in FILES for row in json.loads(folder.joinpath(name).read_text(encoding="utf-8")))
 
 
 @lru_cache(maxsize=1)

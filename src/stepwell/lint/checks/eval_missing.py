@@ -95,8 +95,11 @@ def _is_left_in_training(script: Script, one: Evaluation) -> bool:
 def _is_wrong(script: Script, one: Evaluation) -> bool:
     """Whether a function that is called an evaluation calls train() where it means eval()."""
     mode, function = one.mode, one.forward.function
-    if mode is None or mode.kind != "train" or mode.function is not function or function is None:
+    if mode is None or mode.kind != "train" or mode.function is not function or one.aside:
         return False
+    if function is None:  # at the end of a script: nothing trains after this train()
+        trains = any(event.kind == "backward" and event.order > mode.order for event in one.root.events)
+        return one.named and one.forward.no_grad is True and not trains and not one.root.framework
     if one.root.framework or _WANTED.search(script.source):
         return False
     undone = any(event.kind == "eval" and event.function is function and event.order < mode.order
@@ -296,6 +299,18 @@ def evaluate(model, loader):
 for epoch in range(10):
     train_epoch(model, train_loader, optimizer)
     print(evaluate(model, val_loader))
+""",
+    _NET
+    + """
+model = Net()
+for x, y in train_loader:
+    optimizer.zero_grad()
+    loss_fn(model(x), y).backward()
+    optimizer.step()
+model.train()  # expect
+with torch.no_grad():
+    for x, y in test_loader:
+        correct += (model(x).argmax(1) == y).sum().item()
 """,
 )
 GOOD = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
@@ -26,16 +27,21 @@ FIX = ""
 _LOSSES = ("NLLLoss", "nll_loss", "BCELoss", "binary_cross_entropy", "NLLLoss2d")
 _RAW = ("Linear", "Conv1d", "Conv2d", "Conv3d", "LazyLinear", "Bilinear", "ConvTranspose2d")
 
+# classifiers that end with a linear layer
+_ZOO = re.compile(r"timm\.(models\.)?create_model$|torchvision\.models\.(resnet|resnext|wide_resnet|vgg|densenet|"
+                  r"mobilenet|efficientnet|convnext|vit_|swin|alexnet|shufflenet|regnet|mnasnet)\w*$")  # fmt: skip
+
 
 def find(script: Script) -> Iterator[Finding]:
     for event, last in script.for_every_caller("loss", lambda event: _raw(event.target, event.extra.get("given"))):
         assert event.target is not None
         name, kind = event.target.cls.rsplit(".", 1)[-1], last.cls.rsplit(".", 1)[-1]
+        kind = f"{kind} layer" if kind in _RAW else f"classifier of {last.cls.split('.')[0]}"
         expects = "log-probabilities" if "nll" in name.lower() else "probabilities"
         yield script.finding(
             CHECK,
             event.node,
-            f"{name} is given the raw output of a {kind} layer, and expects {expects}",
+            f"{name} is given the raw output of a {kind}, and expects {expects}",
             [(last.made, "the last layer")] if last.made is not None else (),
         )
 
@@ -45,6 +51,10 @@ def _raw(loss: Thing | None, given: object) -> Thing | None:
     if loss is None or not loss.cls.startswith("torch.nn.") or loss.cls.rsplit(".", 1)[-1] not in _LOSSES:
         return None
     last = layer(given) if isinstance(given, Tensor) else None
+    if last is None and isinstance(given, Tensor) and given.by == "model" and given.models:
+        zoo = given.models[0]
+        if _ZOO.match(zoo.cls) and not zoo.attributes and zoo.local is None:
+            return zoo
     return last if last is not None and last.cls.rsplit(".", 1)[-1] in _RAW else None
 
 
@@ -106,6 +116,13 @@ for real in loader:
     err.backward()
     optimizer.step()
 """,
+    """
+import torch
+import torchvision
+net = torchvision.models.resnet18()
+loss = torch.nn.NLLLoss()(net(x), y)  # expect
+loss.backward()
+""",
 )
 GOOD = (
     "from torch import nn\nimport torch.nn.functional as F\n" + CHECK.example_good + "\nloss.backward()",
@@ -117,7 +134,8 @@ loss.backward()
 """,
     """
 import torch
-net = torchvision.models.resnet18()
+import networks
+net = networks.resnet18()
 loss = torch.nn.NLLLoss()(net(x), y)
 loss.backward()
 """,
