@@ -24,6 +24,7 @@ def network() -> nn.Module:
 
 
 def norm(weights: list[Tensor]) -> float:
+    """The Euclidean norm of all weights together."""
     return float(torch.stack([w.detach().square().sum() for w in weights]).sum().sqrt())
 
 
@@ -49,9 +50,8 @@ def main() -> None:
     chosen = options(__doc__)
     updates, decays = (150, [0.01, 1.0]) if chosen.quick else (1500, [1e-3, 1e-2, 1.0])
     figure, (norms, losses) = panels(1, 2, (11, 4.4))
-    numbers: dict[str, float] = {
-        "norm at the start": round(norm([p for p in network().parameters() if p.ndim == 2]), 3)
-    }
+    start = [p for p in network().parameters() if p.ndim == 2]
+    numbers: dict[str, float] = {"norm at the start": round(norm(start), 3)}
     for color, decay in zip(COLORS, decays, strict=False):
         for make, style in ((sw.Adam, "--"), (sw.AdamW, "-")):
             log = train(make, decay, updates)

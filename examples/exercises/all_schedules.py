@@ -27,16 +27,18 @@ EXPRESSIONS = (
     "step(300, gamma=0.3)",
     "multi_step([400, 700], gamma=0.3)",
     "one_cycle(1000)",
+    "one_cycle(1000, peak=0.4, three_phase=True)",
     "cyclic(150, mode='triangular2')",
     "cosine_restarts(140, mult=2)",
     "inverse_square_root(100)",
     "trapezoid(1000, warmup=100, cooldown=0.3)",
     "stable(0.7).then(cooldown(0.3, shape='linear'))",
     "cosine(1000) * step(250, gamma=0.6)",
+    "warmup(100).then(cosine(500, to=0.1)).hold()",
 )
 CALLABLES: dict[str, Schedule] = {
     "from_function(lambda k: 1 / (1 + k / 100))": schedules.from_function(lambda k: 1 / (1 + k / 100)),
-    "product_of(lambda k: 0.999 if k < 500 else 0.995)": schedules.product_of(lambda k: 0.999 if k < 500 else 0.995),
+    "product_of(lambda k: 0.998)": schedules.product_of(lambda k: 0.998),
 }
 
 
@@ -60,16 +62,14 @@ def main() -> None:
         schedule = schedule if schedule.resolved else schedule.over(STEPS)
         values = [schedule(k) for k in range(STEPS if schedule.horizon is None else min(STEPS, schedule.horizon))]
         axis.plot(values, color=COLORS[0])
-        axis.set_title(text, fontsize=8, family="monospace")
+        axis.set_title(text, fontsize=7, family="monospace")
         drawn[text] = round(values[-1], 4)
     factors = plateau()
     axes[len(curves)].plot(factors, color=COLORS[1])
-    axes[len(curves)].set_title("Plateau(factor=0.3, patience=100)", fontsize=8, family="monospace")
+    axes[len(curves)].set_title("Plateau(factor=0.3, patience=100)", fontsize=7, family="monospace")
     momentum = schedules.one_cycle(STEPS).with_momentum(0.85, 0.95)["momentum"]
     axes[len(curves) + 1].plot([momentum(k) for k in range(STEPS)], color=COLORS[2])
-    axes[len(curves) + 1].set_title(
-        "one_cycle(1000).with_momentum(0.85, 0.95)['momentum']", fontsize=7, family="monospace"
-    )
+    axes[len(curves) + 1].set_title("one_cycle(1000).with_momentum(0.85, 0.95)", fontsize=7, family="monospace")
     for axis in axes[: len(curves) + 1]:
         axis.set(ylim=(0, 1.08), xlim=(0, STEPS))
     for axis in axes[len(curves) + 2 :]:

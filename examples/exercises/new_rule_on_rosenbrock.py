@@ -23,11 +23,11 @@ GOAL, START = 0.01, (-1.2, 1.0)
 # The optimizer, and the range of its learning rates: six in a full run, evenly spaced in their logarithm.
 CANDIDATES: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, float]] = {
     "SGD": (sw.SGD, 1e-4, 3e-3),
-    "SGD, momentum 0.9": (lambda p, lr: sw.SGD(p, lr=lr, momentum=0.9), 1e-4, 3e-3),
-    "Adam": (sw.Adam, 3e-3, 1.0),
-    "RMSprop": (sw.RMSprop, 3e-4, 1e-1),
-    "RMSprop, momentum 0.9": (lambda p, lr: sw.RMSprop(p, lr=lr, momentum=0.9), 3e-5, 1e-2),
-    "RMSprop, Nesterov": (RMSpropNesterov, 3e-5, 1e-2),
+    "SGD, momentum 0.9": (lambda p, lr: sw.SGD(p, lr=lr, momentum=0.9), 1e-4, 1e-2),
+    "Adam": (sw.Adam, 1e-2, 3.0),
+    "RMSprop": (sw.RMSprop, 1e-3, 1e-1),
+    "RMSprop, momentum 0.9": (lambda p, lr: sw.RMSprop(p, lr=lr, momentum=0.9), 3e-4, 1e-1),
+    "RMSprop, Nesterov": (RMSpropNesterov, 3e-4, 1e-1),
 }
 
 
@@ -79,14 +79,12 @@ def draw(runs: dict[str, Run], options: Options) -> None:
     figure, (plane, curves) = panels(1, 2, (11, 4.6))
     assert task.surface is not None
     x, y = torch.meshgrid(torch.linspace(-1.7, 1.5, 160), torch.linspace(-0.6, 1.8, 120), indexing="xy")
-    plane.contourf(x, y, torch.log10(height(x, y) + 1e-3), levels=14, cmap="Greys", alpha=0.7)
+    plane.contourf(x, y, torch.log10(height(x, y) + 1e-3), levels=14, cmap="Greys", alpha=0.35)
     plane.plot(*task.surface.minima[0], "k*", markersize=12)
     for color, (name, run) in zip(COLORS, runs.items(), strict=False):
         plane.plot(*run.path.T, color=color, linewidth=1.2)
         curves.plot(run.losses, color=color, label=f"{name}: {run.steps or 'not reached'}, lr {run.lr:.2g}")
-    plane.set(
-        xlim=(-1.7, 1.5), ylim=(-0.6, 1.8), title="paths to the star, each at its best lr", xlabel="x", ylabel="y"
-    )
+    plane.set(xlim=(-1.7, 1.5), ylim=(-0.6, 1.8), title="paths to the star, each at its best lr")
     curves.axhline(GOAL, color="0.5", linestyle="--", linewidth=1)
     curves.set(xscale="symlog", yscale="log", xlabel="steps", ylabel="loss", title=f"steps to a loss below {GOAL}")
     curves.set_xlim(left=0)

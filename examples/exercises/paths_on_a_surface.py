@@ -1,7 +1,8 @@
 """The paths of five optimizers on three surfaces: a ravine, a saddle, and many minima.
 
 Each optimizer has the same number of learning rates on each surface, and its best rate is the rate that ends lowest.
-There is no noise. A surface of two parameters shows how a rule moves, and does not show which rule trains networks well.
+There is no noise. A surface of two parameters shows how a rule moves. It does not show which
+rule trains networks well.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main() -> None:
         x, y = torch.meshgrid(torch.linspace(left, right, 150), torch.linspace(low, high, 150), indexing="xy")
         z = height(x, y)
         shown = torch.log10(z + 0.05) if surface == "ravine" else z
-        plane.contourf(x, y, shown, levels=12, cmap="Greys", alpha=0.7)
+        plane.contourf(x, y, shown, levels=12, cmap="Greys", alpha=0.35)
         for color, (name, (make, least, most)) in zip(COLORS, OPTIMIZERS.items(), strict=False):
             paths = {lr: follow(make, lr, height, start, steps) for lr in np.geomspace(least, most, rates).tolist()}
             lr, path = min(paths.items(), key=lambda item: item[1][-1, 2] if len(item[1]) > steps else np.inf)

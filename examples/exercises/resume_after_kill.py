@@ -1,7 +1,7 @@
 """Resume after a kill: a run that was killed in the middle ends with the same bits as a run that was not.
 
-The program starts itself three times as another process: once to the end, once until it is killed without warning
-(SIGKILL, which no program can catch), and once more, to resume. The model has dropout, the loader shuffles, and the
+The program trains to the end. It then starts itself twice as another process: once until that process is killed without
+warning (SIGKILL, which no program can catch), and once more, to resume. The model has dropout, the loader shuffles, and the
 Step has a schedule, an average of the weights and 8-bit state: a checkpoint must hold all of it.
 """
 
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import stepwell as sw
 
-EPOCHS, SAVE_EVERY = 6, 10
+POINTS, BATCH, EPOCHS, SAVE_EVERY = 1024, 32, 5, 12
 
 
 def rings(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def train(folder: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
     shuffle = torch.Generator().manual_seed(0)
-    loader = DataLoader(TensorDataset(*rings(1600, seed=1)), 32, shuffle=True, generator=shuffle)
+    loader = DataLoader(TensorDataset(*rings(POINTS, seed=1)), BATCH, shuffle=True, generator=shuffle)
     step = sw.Step(
         sw.AdamW(model.named_parameters(), lr=3e-3, state="int8"),
         sw.warmup(0.1).then(sw.cosine(to=0.01)),
@@ -49,16 +49,16 @@ def train(folder: Path) -> None:
         model=model,
         generators={"shuffle": shuffle},
     )
-    checkpoint, begin = folder / "checkpoint.pt", 0
+    checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
-        begin = step.load(checkpoint)["epoch"]
+        step.load(checkpoint)
     with (folder / "losses.txt").open("a", buffering=1) as losses:
-        for epoch in range(begin, EPOCHS):
+        while step.passes < EPOCHS:  # counted by the Step: a checkpoint may be that of the last batch of a pass
             for x, y in step.batches(loader):  # after a load, the first pass begins where the checkpoint was saved
                 done = step(functional.cross_entropy(model(x), y))
                 losses.write(f"{step.number} {done.loss!r}\n")
                 if step.number % SAVE_EVERY == 0:
-                    step.save(checkpoint, extra={"epoch": epoch})
+                    step.save(checkpoint)
     with step.averaged():
         averaged = [p.detach().clone() for p in model.parameters()]
     weights = [*model.state_dict().values(), *averaged]
@@ -76,21 +76,20 @@ def main() -> None:
     from exercise import COLORS, finish, options, panels
 
     chosen = options(__doc__)
-    updates = EPOCHS * 50
+    updates = EPOCHS * POINTS // BATCH
     with tempfile.TemporaryDirectory() as name:
         whole, broken = Path(name, "whole"), Path(name, "broken")
         whole.mkdir()
         broken.mkdir()
-        command = [sys.executable, __file__, "--train"]
-        first = subprocess.Popen([*command, str(whole)])
-        second = subprocess.Popen([*command, str(broken)])
-        while len(read(broken)) < updates // 2 + 7 and second.poll() is None:  # in an epoch, between two checkpoints
+        train(whole)
+        command = [sys.executable, __file__, "--train", str(broken)]
+        process = subprocess.Popen(command)
+        while len(read(broken)) < updates // 2 + 8 and process.poll() is None:  # in a pass, between two checkpoints
             time.sleep(0.002)
-        second.kill()
-        second.wait()
+        process.kill()
+        process.wait()
         before = read(broken)
-        subprocess.run([*command, str(broken)], check=True)
-        assert first.wait() == 0
+        subprocess.run(command, check=True)
         after = read(broken)[len(before) :]
         unbroken = read(whole)
         digests = [(folder / "digest.txt").read_text() for folder in (whole, broken)]
