@@ -64,9 +64,9 @@ def finish(figure: Figure, numbers: Mapping[str, Any], options: Options) -> None
     """Write the picture and the numbers, and print the numbers."""
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.picture, dpi=85)
-    # 96 colors: a third of the bytes, without a difference to see.
+    # 255 colors: a third of the bytes, without a difference to see.
     with Image.open(options.picture) as picture:
-        few = picture.convert("RGB").quantize(96, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(options.picture, optimize=True)
     for name, value in numbers.items():
         print(f"{name}: {value}")

@@ -79,7 +79,7 @@ def main() -> None:
     axes[3].plot(at, loss_g, color=COLORS[2], label="loss of the generator")
     axes[3].plot(at, [m / MODES for m in modes], color=COLORS[0], label="share of Gaussians found")
     axes[3].axhline(math.log(4), color="0.5", linestyle="--", linewidth=1, label="critic that cannot tell, log 4")
-    axes[3].set(title="losses, and Gaussians found", xlabel="updates of each", ylim=(0, 4))
+    axes[3].set(title="losses, and Gaussians found", xlabel="updates of each", ylim=(0, 2.4))
     axes[3].legend(fontsize=7)
     numbers = {
         "updates of the generator": step_g.number,

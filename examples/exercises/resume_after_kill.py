@@ -1,8 +1,8 @@
 """Resume after a kill: a run that was killed in the middle ends with the same bits as a run that was not.
 
 The program trains to the end. It then starts itself twice as another process: once until that process is killed without
-warning (SIGKILL, which no program can catch), and once more, to resume. The model has dropout, the loader shuffles, and the
-Step has a schedule, an average of the weights and 8-bit state: a checkpoint must hold all of it.
+warning (SIGKILL, which no program can catch), and once more, to resume. A checkpoint must hold all that the run depends
+on: the model has dropout, the loader shuffles, and the Step has a schedule, an average of the weights and 8-bit state.
 """
 
 from __future__ import annotations
