@@ -7,6 +7,8 @@ so a limit can be judged while the run trains.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from exercise import COLORS, finish, options, panels
@@ -42,10 +44,10 @@ class Adder(nn.Module):
         return self.head(self.recurrent(x)[0][:, -1]).squeeze(1)
 
 
-def train(updates: int, lr: float, **clipping: object) -> dict[str, np.ndarray]:
+def train(updates: int, lr: float, seed: int, **clipping: object) -> dict[str, np.ndarray]:
     """The norm, the loss, and whether it was clipped, of every update; nan from an update that was skipped."""
-    torch.manual_seed(0)
-    model, generator = Adder(), torch.Generator().manual_seed(1)
+    torch.manual_seed(seed)
+    model, generator = Adder(), torch.Generator().manual_seed(100 + seed)
     step = sw.Step(sw.SGD(model.named_parameters(), lr=lr, momentum=0.9), **clipping)
     log = np.full((3, updates), np.nan)
     for number in range(updates):
@@ -59,32 +61,35 @@ def train(updates: int, lr: float, **clipping: object) -> dict[str, np.ndarray]:
 
 def main() -> None:
     chosen = options(__doc__)
-    updates = 60 if chosen.quick else 800
-    ways: dict[str, dict[str, object]] = {
-        "no clipping": {},
-        "clip_norm=1": {"clip_norm": 1.0},
-        "AutoClip(10)": {"clip": sw.AutoClip(10)},  # the limit is the 10th percentile of the norms so far
+    updates, seeds = (60, 1) if chosen.quick else (800, 3)
+    ways: dict[str, Callable[[], dict[str, object]]] = {
+        "no clipping": dict,
+        "clip_norm=1": lambda: {"clip_norm": 1.0},
+        # The limit is the 10th percentile of the norms so far. Each run needs its own: an AutoClip remembers norms.
+        "AutoClip(10)": lambda: {"clip": sw.AutoClip(10)},
     }
     figure, axes = panels(1, 4, (15, 4.0))
     norms, shares, *losses = axes
-    numbers: dict[str, float | None] = {}
+    numbers: dict[str, object] = {}
     window = max(10, updates // 15)
     kernel = np.ones(window) / window
     for color, (name, clipping) in zip(COLORS, ways.items(), strict=False):
         for axis, lr in zip(losses, RATES, strict=True):
-            log = train(updates, lr, **clipping)
-            axis.plot(np.convolve(log["loss"], kernel, "valid"), color=color)
+            logs = [train(updates, lr, seed, **clipping()) for seed in range(seeds)]
+            log = logs[0]
+            for one in logs:
+                axis.plot(np.convolve(one["loss"], kernel, "valid"), color=color, linewidth=1)
             if lr == RATES[0]:
                 norms.plot(log["norm"], ".", markersize=3, alpha=0.6, color=color)
                 shares.plot(np.convolve(log["clipped"], kernel, "valid"), color=color, label=name)
             made = ~np.isnan(log["norm"])
-            end = float(log["loss"][-window:].mean())
+            lost = [int((~np.isnan(one["norm"])).sum()) for one in logs]
             numbers |= {
-                f"{name}, lr {lr}, updates until it was lost": None if made.all() else int(made.sum()),
+                f"{name}, lr {lr}, updates until a run was lost": [number for number in lost if number < updates],
                 f"{name}, lr {lr}, share clipped": round(float(log["clipped"][made].mean()), 3),
                 f"{name}, lr {lr}, median norm": round(float(np.median(log["norm"][made])), 3),
                 f"{name}, lr {lr}, largest norm": float(f"{log['norm'][made].max():.3g}"),
-                f"{name}, lr {lr}, loss at the end": None if np.isnan(end) else round(end, 4),
+                f"{name}, lr {lr}, loss at the end": [float(f"{one['loss'][-window:].mean():.2g}") for one in logs],
             }
     norms.axhline(1.0, color=COLORS[1], linestyle="--", linewidth=1)
     norms.set(title=f"norm before clipping, lr {RATES[0]}", xlabel="updates", yscale="log")
