@@ -66,7 +66,7 @@ def finish(figure: Figure, numbers: Mapping[str, Any], options: Options) -> None
     figure.savefig(options.picture, dpi=85)
     # 255 colors: a third of the bytes, without a difference to see.
     with Image.open(options.picture) as picture:
-        few = picture.convert("RGB").quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(255, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
     few.save(options.picture, optimize=True)
     for name, value in numbers.items():
         print(f"{name}: {value}")
