@@ -46,7 +46,7 @@ def train(way: str, updates: int, at: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     chosen = options(__doc__)
-    updates, seeds = (36, 1) if chosen.quick else (144, 2)
+    updates, seeds = (27, 1) if chosen.quick else (144, 2)
     at = updates // 3
     figure, (losses, after, accuracies) = panels(1, 3, (13, 4.2))
     numbers: dict[str, Any] = {}

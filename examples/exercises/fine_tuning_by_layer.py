@@ -110,7 +110,7 @@ def fine_tune(base: nn.Module, way: str, lr: float, seed: int, epochs: int) -> t
 
 def main() -> None:
     chosen = options(__doc__)
-    epochs, rates, seeds = (2, [3e-3], 1) if chosen.quick else (15, [1e-3, 3e-3, 1e-2, 3e-2], 4)
+    epochs, rates, seeds = (5, [3e-3], 1) if chosen.quick else (15, [1e-3, 3e-3, 1e-2, 3e-2], 4)
     base = pretrained(2 if chosen.quick else 12)
     print(by_layer(base, 1e-3))
     figure, (curves, ends) = panels(1, 2, (11, 4.2))

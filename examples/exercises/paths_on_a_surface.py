@@ -62,7 +62,7 @@ def follow(
 
 def main() -> None:
     chosen = options(__doc__)
-    steps, rates = (40, 2) if chosen.quick else (200, 5)
+    steps, rates = (90, 3) if chosen.quick else (200, 5)
     figure, axes = panels(2, 3, (13, 7.6))
     numbers: dict[str, float | int | None] = {}
     for column, (surface, (height, start, (left, right, low, high), goal)) in enumerate(SURFACES.items()):
