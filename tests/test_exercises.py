@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+import stepwell as sw
 from stepwell import schedules
 from stepwell.schedules import Plateau, Schedule
 
@@ -102,6 +106,43 @@ CLAIMS: dict[str, Callable[[Numbers], None]] = {
     "paths_on_a_surface": momentum_runs_down_the_ravine,
     "all_schedules": all_are_drawn,
 }
+
+
+def rule() -> type[sw.Optimizer]:
+    """The new rule, from its file."""
+    spec = importlib.util.spec_from_file_location("rmsprop_nesterov", FOLDER / "rmsprop_nesterov.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.RMSpropNesterov
+
+
+def test_the_new_rule_is_its_formula_in_the_package_s_own_loop() -> None:
+    point = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+    p, square_avg, buffer = point.detach().numpy().copy(), 0.0, 0.0
+    step = sw.Step(rule()([point], lr=0.1, alpha=0.9, momentum=0.8, weight_decay=0.01))
+    for _ in range(5):
+        step((point**3).sum())
+        g = 3 * p**2 + 0.01 * p
+        square_avg = 0.9 * square_avg + 0.1 * g * g
+        scaled = g / (np.sqrt(square_avg) + 1e-8)
+        buffer = 0.8 * buffer + scaled
+        p = p - 0.1 * (scaled + 0.8 * buffer)
+    assert point.detach().numpy() == pytest.approx(p, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_new_rule_has_the_formats_and_the_switch_of_the_package() -> None:
+    weight = torch.nn.Parameter(torch.randn(64, 64))
+    step = sw.Step(sw.Adam([("weight", weight)], lr=1e-3), clip_norm=1.0)
+    step((weight**2).sum())
+    step.switch(rule(), lr=1e-3, state="int8")
+    before = weight.square().sum().item()
+    for _ in range(3):
+        step((weight**2).sum())
+    assert weight.square().sum().item() < before
+    assert "int8" in str(step.optimizer.explain())
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """All schedules in one picture: the expression above each curve is the code that makes it.
 
 A schedule is a pure function from the number of an update to a factor of the learning rate, so it can be drawn without
-a model. The last one, Plateau, is the exception: its factor depends on a metric, here a loss that stops falling twice.
+a model. The last one, Plateau, is the exception: its factor depends on a metric, here a loss that stops falling.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CALLABLES: dict[str, Schedule] = {
 
 
 def plateau() -> list[float]:
-    """The factors of a Plateau for a loss that falls until update 250, rests, and falls again after a lower rate."""
+    """The factors of a Plateau for a loss that falls to 0.4, rests until the rate falls, and falls to 0.12."""
     watching = Plateau(factor=0.3, patience=100)
     factors, loss = [], 1.0
     for _ in range(STEPS):
