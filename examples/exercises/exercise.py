@@ -1,7 +1,7 @@
 """The parts that all exercises share: the options, the colors, and how a picture and its numbers are written.
 
-    python examples/exercises/all_schedules.py                        # the picture is written next to the program
-    python examples/exercises/all_schedules.py picture.png --quick    # a short run, for a test of the program
+python examples/exercises/all_schedules.py                        # the picture is written next to the program
+python examples/exercises/all_schedules.py picture.png --quick    # a short run, for a test of the program
 """
 
 from __future__ import annotations
