@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "stepwell"
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/findings.md", "docs/glossary.md", "docs/kernel-cache.md")
-PAGES += ("docs/security.md",)
+PAGES += ("docs/security.md", "docs/exercises.md")
 # Their text is part of the digest of every compiled kernel: a changed word would compile all of them again.
 DIGESTED = ("engine/blocks.py", "engine/randomness.py", "engine/kernels/cpu_intrinsics.py")
 # Their text was written before this list; docs/optimizers.md, docs/contract.md and docs/compatibility.md come from it.
@@ -60,7 +60,7 @@ def texts() -> Iterator[tuple[str, int, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
                 yield name, node.lineno, node.value
-    for path in sorted((ROOT / "examples").glob("*.py")):
+    for path in sorted((ROOT / "examples").rglob("*.py")):
         yield path.relative_to(ROOT).as_posix(), 1, path.read_text()
     for page in PAGES:
         yield page, 1, (ROOT / page).read_text()
