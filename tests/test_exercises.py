@@ -93,6 +93,16 @@ def all_are_drawn(n: Numbers) -> None:
     assert n["schedules drawn"] >= len(public) - 2
 
 
+def each_tool_finds_its_share(n: Numbers) -> None:
+    assert len(n["lint, as written"]) == 5
+    assert n["lint, in the end"] == []
+    assert n["after the linter, doctor"][-1].startswith("R19")
+    assert n["inputs scaled, doctor"] == ["R08 learning-rate-too-high"]
+    assert n["rate advised, doctor"] == []
+    assert n["rate advised, accuracy"] > 0.7
+    assert max(n[f"{stage}, accuracy"] for stage in ("as written", "after the linter", "inputs scaled")) < 0.3
+
+
 CLAIMS: dict[str, Callable[[Numbers], None]] = {
     "new_rule_on_rosenbrock": rule_reaches_the_goal,
     "five_schedules": five_schedules_were_trained,
@@ -105,6 +115,7 @@ CLAIMS: dict[str, Callable[[Numbers], None]] = {
     "resume_after_kill": resumed_run_has_the_same_bits,
     "paths_on_a_surface": momentum_runs_down_the_ravine,
     "all_schedules": all_are_drawn,
+    "from_broken_to_cured": each_tool_finds_its_share,
 }
 
 
