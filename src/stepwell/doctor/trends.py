@@ -11,6 +11,7 @@ from stepwell.optimizers.declared import declared
 
 ENORMOUS = 0.5  # of a weight, changed in one of the first updates: 0.01 to 0.42 in healthy runs
 LARGE = 0.12
+_BOUNDED = ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits")  # their slope is at most 1 for an output
 STEEP = 1e5  # of the gradient, in units of the loss over the norm of the weights
 TINY = 1.2e-3  # of a weight, changed in one update
 AGREE = 0.2  # the cosine of two gradients that follow one another
@@ -130,7 +131,7 @@ def too_high(record: Record, number: int) -> str:
         )
     if main is None or len(record.series) > 1 or number:
         return ""
-    floor = _marginal(record, main.facts.function) if main.facts is not None else None
+    floor = marginal(record, main.facts.function) if main.facts is not None else None
     if early > LARGE and len(main.values) >= 80 and floor is not None and 0.9 * floor < now < 2 * floor:
         return (
             f"weights changed by up to {early:.2g} of their size in one of the first updates; the loss is {now:.3g} "
@@ -201,8 +202,8 @@ def decay_share(record: Record) -> tuple[float, float, float, float] | None:
         return None
     name, group = record.optimizers[0], record.groups[0][0]
     decay = group.get("weight_decay", 0)
-    if not decay or not record.lr[0]:
-        return None
+    if not decay or not record.lr[0] or _shrinks(record, 5e-3):
+        return None  # where no gradient comes, the decay is all that is left
     samples = [one for one in record.samples_of(0) if any(w is not None for w in one.weight)]
     rate = max(record.lr[0][-1])
     coupled = name in ("SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
@@ -256,7 +257,8 @@ def exploding(record: Record) -> str:
                 f"would change the loss by {0.01 * steep:.2g} times its size"
             )
         top = max(finite[:30])
-        if (base > 100 and ratio_of_layers(record) > 10) or (top > 1e3 * base and top > 10):
+        bounded = record.main is not None and record.main.facts is not None and record.main.facts.function in _BOUNDED
+        if (base > 100 and ratio_of_layers(record) > 10) or (bounded and base > 3e3) or (top > 1e3 * base and top > 10):
             then = " and was not finite then" if len(finite) < len(norms) else ""
             return f"the gradient norm was {base:.3g} at first, and up to {top:.3g} later{then}"
     return ""
@@ -334,7 +336,7 @@ def unrelated(record: Record) -> str:
     values = [value for value in main.values if math.isfinite(value)]
     if len(values) < 60 or _shrinks(record, 5e-3):
         return ""
-    floor = _marginal(record, main.facts.function)
+    floor = marginal(record, main.facts.function)
     if floor is None or floor <= 0:
         return ""
     now = median(values[-20:])
@@ -360,7 +362,7 @@ def unrelated(record: Record) -> str:
     return ""
 
 
-def _marginal(record: Record, function: str) -> float | None:
+def marginal(record: Record, function: str) -> float | None:
     """The loss of the best constant answer."""
     if function in ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"):
         whole: dict[int, int] = {}
@@ -381,8 +383,8 @@ def _marginal(record: Record, function: str) -> float | None:
 def diverged(record: Record) -> str:
     """What says that the run diverges, or ""."""
     main = record.main
-    if main is None or len(record.series) > 1:
-        return ""
+    if main is None or len(record.series) > 1 or len(record.optimizers) > 1:
+        return ""  # two networks against each other have no loss that must fall
     values = [value for value in main.values if math.isfinite(value)]
     if len(values) < 40:
         return ""

@@ -28,6 +28,9 @@ HOLDS = 1
 
 def find(record: Record) -> Finding | None:
     sizes = [float(one.size) for one in record.batches if one.size]
+    targets = [float(one.target_size) for one in record.batches if one.target_size]
+    if targets and sizes and median(targets) > 16 * median(sizes):
+        return None  # each example is many: the pixels of an image, the tokens of a text
     if (
         len(sizes) < 10
         or median(sizes) > 4
@@ -53,6 +56,7 @@ BAD = (
     Trace(batch={"size": 2}, cosine=lambda step: 0.9 if step % 3 == 0 else -0.1, backwards=2),
 )
 GOOD = (
+    Trace(batch={"size": 1, "target_size": 17}, cosine=0.0),  # the pixels of an image
     Trace(batch={"size": 5}, cosine=0.0),
     Trace(batch={"size": 1}, cosine=0.51),
     Trace(batch={"size": 1}, cosine=0.0, backwards=3),  # accumulation makes a larger batch of them

@@ -7,6 +7,7 @@ from itertools import pairwise
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
 from stepwell.doctor.traces import Trace
+from stepwell.doctor.trends import marginal, start_of
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -34,8 +35,13 @@ def find(record: Record) -> Finding | None:
         return None
     best = min(vals)
     at = vals.index(best)
-    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.08 * best or vals[-1] - best < 0.1 * (max(vals[:3]) - best):
+    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.08 * best:
         return None
+    start = start_of(record)  # of the training; where the metric is no loss of that kind, the first metrics count
+    gained = max([*vals[:3], start] if 0.2 * start < vals[0] < 5 * start else vals[:3]) - best
+    floor = marginal(record, main.facts.function) if main.facts is not None and main.facts.whole else None
+    if vals[-1] - best < 0.06 * gained or (floor is not None and best > 0.93 * floor):
+        return None  # a small part of what was gained; or nothing was learned that holds for other data: R47
     rising = sum(b > a for a, b in pairwise(vals[at:])) / (len(vals) - at - 1)
     smooth = main.smooth(max(len(main.values) // 20, 1))
     half = smooth[len(smooth) * at // len(vals)] if smooth else 0.0
@@ -54,12 +60,14 @@ def find(record: Record) -> Finding | None:
 
 BAD = (
     Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52)),
-    Trace(vals=(0.40, 0.35, 0.36, 0.355, 0.365, 0.379)),
+    Trace(vals=(0.40, 0.35, 0.36, 0.355, 0.38, 0.42)),
     Trace(vals=(0.40, 0.42, 0.44, 0.46, 0.48)),  # best at the start
     Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.47, 0.44, 0.50)),
     Trace(vals=(0.40, 0.35, 0.38, 0.45, 0.52), loss=lambda step: 1.0 - 0.0007 * step),
 )
 GOOD = (
+    Trace(vals=(0.40, 0.35, 0.36, 0.355, 0.365, 0.40)),  # 5 % of what was gained since the start
+    Trace(vals=(1.42, 1.40, 1.50, 1.60, 1.70)),  # never better than the frequencies of the labels
     Trace(vals=(1.40, 0.35, 0.36, 0.37, 0.38, 0.385)),  # a fraction of what was gained
     Trace(vals=(0.40, 0.35, 0.33, 0.33, 0.34)),
     Trace(vals=(0.40, 0.35, 0.36, 0.37, 0.377)),  # 7.7 % above the best

@@ -36,7 +36,9 @@ def find(record: Record) -> Finding | None:
         if one.trainable and one.optimizer is not None and record.reached[n] == 0 and not ran(record, one.module)
         and all(sample.grad[n] in (None, 0.0) for sample in record.samples if sample.optimizer == one.optimizer)
     ]  # fmt: skip
-    if not unused or len(unused) == len(record.parameters):
+    if not unused:
+        return _without_slope(record)
+    if len(unused) == len(record.parameters):
         return None
     if record.step < 60 and not record.ended and any(_has_sisters(record, n) for n in unused):
         return None  # experts and branches have their turn later
@@ -48,6 +50,30 @@ def find(record: Record) -> Finding | None:
             f"forward pass does not use {'it' if len(unused) == 1 else 'them'}"
         ),
         unused,
+    )
+
+
+def _without_slope(record: Record) -> Finding | None:
+    """A part whose gradients are exactly 0 in every update: its output is multiplied by 0 on the way."""
+    samples = list(record.samples_of())
+    if len(samples) < 15 or any(worst > 0.9 for _, _, worst in record.dead):
+        return None  # dead units have no gradients either
+    parts: dict[str, list[int]] = {}
+    for n, one in enumerate(record.parameters):
+        if one.trainable and one.optimizer == 0 and one.kind not in ("Embedding", "EmbeddingBag"):
+            parts.setdefault(one.module, []).append(n)
+    zero = {
+        part for part, numbers in parts.items()
+        if len(numbers) > 1 and all(sample.grad[n] == 0.0 for sample in samples for n in numbers)
+    }  # fmt: skip
+    if not zero or len(zero) == len(parts):
+        return None
+    numbers = [n for part in sorted(zero) for n in parts[part]]
+    return said(
+        CHECK,
+        record,
+        f"the gradients of {record.names(numbers)} are exactly 0 in all {len(samples)} updates that were looked at",
+        numbers,
     )
 
 
@@ -71,6 +97,7 @@ def _has_sisters(record: Record, number: int) -> bool:
 
 _UNUSED = {"reached": 0, "grad": None, "ran": None}
 BAD = (
+    Trace(tensors={"last.*": {"grad": 0.0}}),
     Trace(tensors={"middle.*": _UNUSED}),
     Trace(tensors={"extra": {**_UNUSED, "grad": 0.0}}),
     Trace(tensors={"experts.0.weight": {}, "experts.1.weight": _UNUSED}, steps=60),

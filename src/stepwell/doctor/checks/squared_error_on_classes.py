@@ -22,8 +22,8 @@ CHECK = Check(
     reference="https://arxiv.org/abs/2006.07322",
 )
 TIER = 0
-EARLIEST = 3
-HOLDS = 1
+EARLIEST = 12
+HOLDS = 2
 
 
 def find(record: Record) -> Finding | None:
