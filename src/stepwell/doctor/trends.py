@@ -152,7 +152,8 @@ def too_low(record: Record, number: int) -> str:
     if len(probes) < 3 or rising:
         return ""
     far_gains = [(one.losses[0.0] - one.losses[one.best]) / abs(one.losses[0.0]) for one in probes if one.losses[0.0]]
-    if len(record.series) == 1 and ratio(record, number) < 2e-4 and median([one.best for one in probes]) >= 1000:
+    begun = now_of(record) > 0.3 * start_of(record)  # else it has learned already
+    if len(record.series) == 1 and begun and ratio(record, number) < 2e-4 and median([p.best for p in probes]) >= 1000:
         one = probes[-1]
         return (
             f"the loss of a batch falls from {one.losses[0.0]:.6g} to {one.losses[1.0]:.6g} by the update that was "

@@ -15,8 +15,8 @@ CHECK = Check(
     severity="error",
     certainty="certain",
     looks_for="requires_grad is set on a module, such as `model.encoder.requires_grad = False`",
-    why="only tensors have requires_grad: the assignment makes a new attribute, and every parameter of the module goes "
-    "on learning",
+    why="only tensors have requires_grad: the assignment makes a new attribute, and every parameter of the module "
+    "continues to learn",
     instead="call module.requires_grad_(False), which sets it for all parameters of the module",
     silent_when="the object may be a parameter or a tensor, or its class defines requires_grad",
     example_bad="model.backbone.requires_grad = False",

@@ -1,4 +1,4 @@
-"""A training that goes on at a later epoch with a schedule that begins again."""
+"""A training that continues at a later epoch with a schedule that begins again."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 scheduler.made,
-                f"{scheduler.name or 'the scheduler'} begins at 0 in a training that goes on at {start.group(1)}",
+                f"{scheduler.name or 'the scheduler'} begins at 0 in a training that continues at {start.group(1)}",
                 [(load.node, "the optimizer is loaded here"), (step.node, "the scheduler counts from 0 here")],
             )
             return
