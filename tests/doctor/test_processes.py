@@ -29,8 +29,9 @@ def batch(step: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
 def train(
     model: nn.Module, rank: int, watched: bool, steps: int = STEPS, fault: str = "", lr: float = 0.05, **options: Any
 ) -> tuple[nn.Module, Any, str]:
-    """The model, its doctor, and what was printed."""
+    """The model, its doctor, and what was printed. Every hook of the doctor is off again."""
     torch.manual_seed(7 + rank)
+    hooks = hooks_of(model)  # FSDP has some
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     said = io.StringIO()
     doctor = None
@@ -49,7 +50,9 @@ def train(
             loss.backward()
             optimizer.step()
         if doctor is not None:
+            assert hooks_of(model) > hooks
             doctor.close()
+            assert hooks_of(model) == hooks
     return model, doctor, said.getvalue()
 
 
@@ -116,7 +119,7 @@ def epochs(rank: int, sets: bool) -> list[str]:
 def seen(run: tuple[nn.Module, Any, str]) -> dict[str, Any]:
     model, doctor, said = run
     return {
-        "state": state(model), "said": said, "hooks": hooks_of(model), "probes": len(doctor.record.probes),
+        "state": state(model), "said": said, "probes": len(doctor.record.probes),
         "found": [(one.code, one.seen) for one in doctor.findings], "left out": doctor.record.left_out,
         "norms": [one.norm for one in doctor.record.samples], "shrunk": [one.shrunk for one in doctor.record.samples],
         "grad": [one.grad for one in doctor.record.samples], "update": [one.update for one in doctor.record.samples],
@@ -169,7 +172,6 @@ def test_the_weights_are_those_without_doctors(found: Any, name: str) -> None:
     for rank in range(2):
         assert found[rank][name]["state"] == found[rank]["alone"]
     assert found[0][name]["probes"] >= 4
-    assert found[0][name]["hooks"] == 0
     assert found[0][name]["found"] == []
     assert found[0][name]["left out"] == ()
 
@@ -209,7 +211,7 @@ def test_every_rank_has_a_journal_of_its_own(found: Any) -> None:
 @pytest.mark.parametrize("name", ["nan", "sharded nan"])
 def test_an_input_of_rank_1_that_is_not_finite(found: Any, name: str) -> None:
     code, seen = found[1][name]["found"][0]
-    assert code == "R15", found[1][name]["found"]
+    assert code == "R13", found[1][name]["found"]
     assert found[0][name]["found"], "rank 0 gets the gradients of rank 1"
 
 
@@ -233,7 +235,6 @@ def test_fsdp2_with_and_without_doctors(found: Any, name: str) -> None:
     for rank in range(2):
         assert found[rank][name]["state"] == found[rank]["sharded alone"]
     assert found[0][name]["found"] == []
-    assert found[0][name]["hooks"] == 0
     assert found[0][name]["probes"] == 0
     assert "probes of the loss along an update" in found[0][name]["left out"]
     assert len(found[0][name]["norms"]) >= 20

@@ -179,10 +179,9 @@ class Watch(Forwards):
     def _graph(self, loss: torch.Tensor, series: Series) -> frozenset[int]:
         graph = Graph(loss)
         reached = frozenset(self.numbers[key] for key in graph.leaves if key in self.numbers) | self.shards
-        self.record.graphs += 1
+        self.record.graphs, found = self.record.graphs + 1, self.record.parameters
         for number in reached:
-            known = number not in self.shards or self.record.parameters[number].optimizer is not None
-            self.record.reached[number] += known
+            self.record.reached[number] += number not in self.shards or found[number].optimizer is not None
         facts, target = losses.facts(loss, self.program, graph)
         facts.reached = reached
         if series.facts is None or facts.function:
