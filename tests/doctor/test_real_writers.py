@@ -81,7 +81,9 @@ def test_tensorboard(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names = [name for name in events.Tags()["scalars"] if name.startswith("doctor/")]
     read = {name.removeprefix("doctor/"): {one.step: one.value for one in events.Scalars(name)} for name in names}
     same(read, expected)
-    found = [(one.step, one.tensor_proto.string_val[0].decode()) for one in events.Tensors("doctor/findings/text_summary")]
+    found = [
+        (one.step, one.tensor_proto.string_val[0].decode()) for one in events.Tensors("doctor/findings/text_summary")
+    ]
     assert [step for step, _ in found] == [step for step, _ in said]
     lines = found[0][1].splitlines()
     assert lines[0] == "**error**"

@@ -64,6 +64,8 @@ def kind(module: nn.Module) -> str:
 def left_out(is_sharded: bool, is_compiled: bool) -> tuple[str, ...]:
     """What a doctor does not look at in such a run, by name."""
     found: tuple[str, ...] = ()
+    if rank() is not None:  # the hooks of gradients see them before they are averaged over the processes
+        found += ("how much of the gradients clipping leaves (R23)",)
     if is_sharded or is_compiled:
         found += ("probes of the loss along an update",)
     if is_sharded:

@@ -187,7 +187,10 @@ class Series:
 
 @dataclass(eq=False)
 class NotFinite:
-    """Where the first value that is not finite came from: "input", "module", "loss", "gradient", "weight" or "unknown"."""
+    """Where the first value that is not finite came from.
+
+    `origin`: "input", "module", "loss", "gradient", "weight", or "unknown" for a module or the loss.
+    """
 
     step: int
     origin: str
