@@ -39,6 +39,7 @@ class Chronicle:
                 "shapes": [list(one.shape) for one in record.parameters],
                 "torch": torch.__version__,
                 "device": str(device),
+                **({"left_out": list(record.left_out)} if record.left_out else {}),
             }
         )
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from stepwell.doctor.chronicle import Chronicle, report
 from stepwell.doctor.diagnosis import Diagnosis
+from stepwell.doctor.processes import own_path, speaks
 from stepwell.doctor.watch import Watch
 from stepwell.doctor.writers import writer
 from stepwell.errors import UsageError, shown
@@ -41,9 +42,10 @@ class Doctor:
         optimizer: its optimizer, or several: any of torch's, or one of this library. Or a `stepwell.Step`: the doctor
             hears the losses that it is given, and `doctor.loss` is not needed.
         journal: a file of JSON lines that everything is written to, for `stepwell doctor FILE`; None for none.
-        live: print findings to standard error.
+            Rank 1 writes to `FILE.rank1`.
+        live: print findings to standard error. Of several processes (torch.distributed) only rank 0 prints.
         writers: "tensorboard", "wandb", "trackio", "mlflow", or objects of these tools: numbers and findings go there,
-            under `doctor/`, with the count of updates as the step.
+            under `doctor/`, with the count of updates as the step. A name counts on rank 0 only.
         stream: where findings are printed to, instead of standard error.
         probes: run a batch again, a few times in a run, to see whether the update lowers the loss of this batch.
 
@@ -75,10 +77,12 @@ class Doctor:
                 )
         self._watch = Watch(models, optimizers, probes)
         self._diagnosis = Diagnosis(self._watch.record)
-        self._live, self._stream = live, stream
+        self._live, self._stream = live and speaks(), stream
         self._closed = False
         self._looked = 0
-        self._chronicle = Chronicle(journal, self._watch.record, models, optimizers, [writer(one) for one in writers])
+        named = speaks()  # a name opens a run of the tool: one of all processes is enough
+        made = [writer(one) for one in writers if named or not isinstance(one, str)]
+        self._chronicle = Chronicle(own_path(journal), self._watch.record, models, optimizers, made)
         self._ends = [one.on_loss(self._of_step) for one in steps]
         atexit.register(_close, weakref.ref(self))
         self._forgotten = weakref.finalize(self, self._watch.close)  # a doctor that nobody keeps takes its hooks off

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from stepwell.doctor.processes import kind
 from stepwell.doctor.record import Parameter
+from stepwell.engine.sharding import local
 
 SENSITIVE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
              nn.modules.batchnorm._BatchNorm)  # fmt: skip
@@ -40,7 +42,7 @@ def parameters(models: Sequence[nn.Module], optimizers: Sequence[Any]) -> tuple[
                         numel=tensor.numel(),
                         dtype=tensor.dtype,
                         module=f"{prefix}{path}",
-                        kind=type(module).__name__,
+                        kind=kind(module),
                         trainable=tensor.requires_grad,
                         optimizer=owner[0] if owner else None,
                         group=owner[1] if owner else 0,
@@ -54,9 +56,10 @@ def parameters(models: Sequence[nn.Module], optimizers: Sequence[Any]) -> tuple[
 
 
 def _values(tensor: torch.Tensor) -> torch.Tensor | None:
+    tensor = local(tensor).detach()
     if tensor.is_meta or not tensor.is_floating_point() or tensor.numel() == 0:
         return None
-    flat = tensor.detach().reshape(-1)
+    flat = tensor.reshape(-1)
     return (flat if flat.numel() <= 65536 else flat[:: flat.numel() // 65536]).float()
 
 
@@ -70,9 +73,7 @@ def _fan_in(module: nn.Module, name: str, tensor: torch.Tensor) -> int:
         return 0
     if isinstance(module, nn.RNNBase):
         return module.hidden_size
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return tensor.shape[1] * tensor[0, 0].numel() if tensor.dim() > 2 else tensor.shape[1]
-    return tensor[0].numel()
+    return math.prod(tensor.shape[1:])  # of a sharded tensor, the whole shape
 
 
 def _scale(module: nn.Module, name: str, tensor: torch.Tensor) -> float | None:

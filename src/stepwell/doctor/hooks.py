@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from stepwell.engine.sharding import is_spread, local
+
 FIRST = 3  # updates during which every module is watched, to see which of them run
 
 
@@ -19,7 +21,7 @@ class Hook:
         self.call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        if self.call is not None:
+        if self.call is not None and not torch.compiler.is_compiling():  # a compiled graph has no hooks
             self.call(*args, **kwargs)
 
     def __deepcopy__(self, memo: Any) -> Hook:
@@ -86,6 +88,12 @@ class Staleness:
         for number, tensor in enumerate(self.tensors):
             hooks.on_gradient(tensor, self._before(number), self._after(number))
 
+    def begins(self) -> None:
+        """A backward pass begins. The hooks of tensors that FSDP has sharded never run: these are looked at here."""
+        for number, tensor in enumerate(self.tensors):
+            if is_spread(tensor):
+                self._before(number)(tensor)
+
     def _before(self, number: int) -> Callable[[torch.Tensor], None]:
         def before(_: torch.Tensor) -> None:
             now = _state(self.tensors[number])
@@ -137,9 +145,9 @@ def _size(tensor: torch.Tensor) -> torch.Tensor | None:
     grad = tensor.grad
     if grad is None or grad.layout != torch.strided:
         return None
-    return grad.detach().norm().float()
+    return local(grad).detach().norm().float()
 
 
 def _state(tensor: torch.Tensor) -> tuple[int, int] | None:
-    grad = tensor.grad
+    grad = None if tensor.grad is None else local(tensor.grad)  # FSDP adds to the local part
     return None if grad is None else (id(grad), grad._version)

@@ -1,4 +1,7 @@
-"""What is measured around an update: sizes of gradients, weights and changes, on few coordinates where that will do."""
+"""What is measured around an update: sizes of gradients, weights and changes, on few coordinates where that will do.
+
+Of a tensor that is sharded over processes each process measures its own shard: nothing is sent.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 
 from stepwell.doctor.record import Sample
+from stepwell.engine.sharding import local
 
 COORDINATES = 1 << 16  # that are remembered between two steps, of all tensors together
 
@@ -17,6 +21,7 @@ class Coordinates:
     """A few fixed elements of every tensor: all of them where a tensor is small."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        tensors = [local(tensor) for tensor in tensors]
         total = sum(tensor.numel() for tensor in tensors) or 1
         generator = torch.Generator().manual_seed(0)  # one of its own: the run's random numbers are left alone
         self.places: list[torch.Tensor | None] = []
@@ -33,7 +38,7 @@ class Coordinates:
         place = self.places[number]
         if place is None:
             return None
-        return torch.take(tensor.detach(), place)
+        return torch.take(local(tensor).detach(), place)
 
 
 class Around:
@@ -64,7 +69,7 @@ class Around:
         for (n, grad), norm in zip(found, norms, strict=True):
             self.sample.grad[n] = norm / math.sqrt(max(grad.numel(), 1))
             total += norm * norm
-            if grad.shape == self.tensors[n].shape:
+            if grad.shape == local(self.tensors[n]).shape:
                 part = self.coordinates.of(n, grad)
                 if part is not None:
                     self.grads[n] = part.float()
@@ -103,7 +108,7 @@ def _dense(grad: Any) -> torch.Tensor | None:
     """The values of a gradient, those of the rows where it is sparse."""
     if grad is None:
         return None
-    grad = grad.detach()
+    grad = local(grad).detach()
     return grad.coalesce().values() if grad.is_sparse else grad if grad.layout == torch.strided else None
 
 

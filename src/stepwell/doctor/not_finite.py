@@ -9,31 +9,36 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from stepwell.doctor.processes import plain
 from stepwell.doctor.record import Parameter
 from stepwell.doctor.untouched import untouched
+from stepwell.engine.sharding import local
 
 
 def hunt(
-    inputs: Sequence[torch.Tensor], call: Any, tensors: Sequence[torch.Tensor], parameters: Sequence[Parameter]
-) -> tuple[str, str]:
-    """(origin, name). The model is called once more, with the same input, and put back."""
+    inputs: Sequence[torch.Tensor], call: Any, tensors: Sequence[torch.Tensor], parameters: Sequence[Parameter],
+    calls: bool = True,
+) -> tuple[str, str]:  # fmt: skip
+    """(origin, name). The model is called once more, with the same input, and put back, unless `calls` is False."""
     given = (
         [*inputs, *(one for one in pytree.tree_leaves(call[1:]) if isinstance(one, torch.Tensor))] if call else inputs
     )
     if any(x.is_floating_point() and not x.requires_grad and not bool(torch.isfinite(x).all()) for x in given):
         return "input", ""
     for tensor, parameter in zip(tensors, parameters, strict=True):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(local(tensor).detach()).all()):
             return "weight", parameter.name
     if call is None:
         return "loss", ""
+    if not calls:
+        return "unknown", ""
     module, args, kwargs = call
-    found = _first_module(module, args, kwargs)
-    return ("module", found) if found else ("loss", "")
+    found = _first_module(plain(module), args, kwargs)
+    return ("unknown", "") if found is None else ("module", found) if found else ("loss", "")
 
 
-def _first_module(root: nn.Module, args: Any, kwargs: Any) -> str:
-    """The first module whose output is not finite while its inputs are."""
+def _first_module(root: nn.Module, args: Any, kwargs: Any) -> str | None:
+    """The first module whose output is not finite while its inputs are; "" if all are, None if that is not known."""
     first: list[str] = []
     handles = []
 
@@ -52,8 +57,8 @@ def _first_module(root: nn.Module, args: Any, kwargs: Any) -> str:
             output = root(*args, **kwargs)
         if not first and not _finite(output):
             first.append(type(root).__name__)
-    except Exception:  # whatever the user's code raises when it is called again: then no module is named
-        return ""
+    except Exception:  # whatever the user's code raises when it is called again, and any collective
+        return None
     finally:
         for handle in handles:
             handle.remove()

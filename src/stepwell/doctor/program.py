@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from stepwell.doctor.processes import plain
 from stepwell.doctor.untouched import device_rng, set_device_rng
 
 MOST = 4000  # calls of one step that are written down
@@ -75,7 +76,7 @@ class Program(TorchFunctionMode):
 
     def add(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """A call of a whole model, made while the recording paused."""
-        self._keep(Call(module, args, kwargs, result, type(module).__name__, _autocast()))
+        self._keep(Call(plain(module), args, kwargs, result, type(module).__name__, _autocast()))
 
     def _note(self, func: Any, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         tensors = [one for one in pytree.tree_leaves(result) if isinstance(one, torch.Tensor)]

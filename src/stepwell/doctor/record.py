@@ -187,7 +187,10 @@ class Series:
 
 @dataclass(eq=False)
 class NotFinite:
-    """Where the first value that is not finite came from: "input", "module", "loss", "gradient" or "weight"."""
+    """Where the first value that is not finite came from.
+
+    `origin`: "input", "module", "loss", "gradient", "weight", or "unknown" for a module or the loss.
+    """
 
     step: int
     origin: str
@@ -234,6 +237,7 @@ class Record:
     half: bool = False  # activations or weights in fp16 without a scaler
     scaled: bool = False  # a scaler multiplies the loss
     ended: bool = False
+    left_out: tuple[str, ...] = ()  # what is not looked at in a run of this kind
 
     @property
     def step(self) -> int:

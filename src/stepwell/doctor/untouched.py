@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from stepwell.doctor.processes import alone
+
 
 @contextmanager
 def untouched(models: Sequence[nn.Module]) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -16,7 +18,8 @@ def untouched(models: Sequence[nn.Module]) -> Iterator[list[tuple[torch.Tensor, 
     rng, devices = torch.get_rng_state(), device_rng()
     buffers = [(buffer, buffer.detach().clone()) for model in models for buffer in model.buffers()]
     try:
-        yield buffers
+        with alone():
+            yield buffers
     finally:
         put_back(buffers)
         torch.set_rng_state(rng)

@@ -17,6 +17,7 @@ from stepwell.doctor.hooks import FIRST, Hooks, Staleness
 from stepwell.doctor.line import MOST_BYTES, probe
 from stepwell.doctor.measure import Around, Coordinates
 from stepwell.doctor.not_finite import hunt
+from stepwell.doctor.processes import kind, left_out, rank, sharded
 from stepwell.doctor.record import NotFinite, Record, Series
 from stepwell.doctor.unread import AT_ONCE, Unread
 
@@ -27,15 +28,17 @@ class Watch(Forwards):
     """Watches models and optimizers from now on. `record` is what was seen."""
 
     def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Any], probes: bool = True) -> None:
-        self.models, self.optimizers, self.probes = list(models), list(optimizers), probes
+        self.models, self.optimizers = list(models), list(optimizers)
         self.record = Record()
         found, self.tensors = parameters(self.models, self.optimizers)
         self.record.parameters = found
+        self.shards = sharded(self.models, self.tensors)
+        self.probes, self.averaged = probes and not self.shards, rank() is not None  # averaged: gradients, after hooks
         self.record.reached = [0] * len(found)
         self.numbers = {id(tensor): number for number, tensor in enumerate(self.tensors)}
         self.sensitive = sensitive(self.models)
         self.record.sensitive = tuple(name for name, _ in self.sensitive)
-        names = [type(module).__name__ for model in self.models for module in model.modules()]
+        names = [kind(module) for model in self.models for module in model.modules()]
         self.record.attention = (
             any("Attention" in name or "Transformer" in name for name in names)
             or sum("LayerNorm" in name or "RMSNorm" in name for name in names) > 2
@@ -57,10 +60,10 @@ class Watch(Forwards):
         self.last_call: Any = None
         self.given: tuple[Any, Any] | None = None
         self.forward_mode: bool | None = None  # of the last forward pass with gradients
-        self.blind = 0  # forward passes without gradients, in training mode, since the last update
-        self.blind_eval = 0
+        self.blind = self.blind_eval = 0  # forward passes without gradients, by mode, since the last update
         self.schedulers: list[tuple[Any, int]] = []
         self.compiled = any(hasattr(module, "_orig_mod") for model in self.models for module in model.modules())
+        self.record.left_out = left_out(bool(self.shards), self.compiled)
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
         self.outermost: set[int] = set()  # ids of modules that are called by no other module
         self.first = True
@@ -115,7 +118,7 @@ class Watch(Forwards):
             return
         value = self._value(loss, series)
         for one in self.staleness:
-            one.measures = self._samples and not self.record.scaled
+            one.measures = self._samples and not (self.record.scaled or self.averaged)
         self._modes()
         reached: frozenset[int] = frozenset()
         if loss.requires_grad and loss.grad_fn is not None:
@@ -164,6 +167,8 @@ class Watch(Forwards):
         return 0.0 if late["is"] else series.values[-1]
 
     def _root(self, grad: torch.Tensor) -> None:
+        for one in self.staleness:
+            one.begins()
         self.unread.add(grad.float().mean(), self._seed)
 
     def _seed(self, seed: float) -> None:
@@ -173,10 +178,10 @@ class Watch(Forwards):
 
     def _graph(self, loss: torch.Tensor, series: Series) -> frozenset[int]:
         graph = Graph(loss)
-        reached = frozenset(self.numbers[key] for key in graph.leaves if key in self.numbers)
-        self.record.graphs += 1
+        reached = frozenset(self.numbers[key] for key in graph.leaves if key in self.numbers) | self.shards
+        self.record.graphs, found = self.record.graphs + 1, self.record.parameters
         for number in reached:
-            self.record.reached[number] += 1
+            self.record.reached[number] += number not in self.shards or found[number].optimizer is not None
         facts, target = losses.facts(loss, self.program, graph)
         facts.reached = reached
         if series.facts is None or facts.function:
@@ -216,7 +221,7 @@ class Watch(Forwards):
     def _origin(self) -> tuple[str, str]:
         self.busy = True
         try:
-            return hunt(self.last_inputs, self.last_call, self.tensors, self.record.parameters)
+            return hunt(self.last_inputs, self.last_call, self.tensors, self.record.parameters, not self.shards)
         finally:
             self.busy = False
 

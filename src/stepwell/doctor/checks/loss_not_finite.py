@@ -60,6 +60,12 @@ def find(record: Record) -> Finding | None:
                 f"after finite losses: a gradient was not{operations}"
             ),
         )
+    if bad.origin == "unknown":
+        return said(
+            CHECK,
+            record,
+            f"at update {bad.step} inputs and weights are finite and the loss is not{operations}",
+        )
     if bad.origin == "module":
         return said(
             CHECK,
@@ -73,6 +79,7 @@ _LATE = lambda step: 1.4 if step < 50 else math.nan  # noqa: E731  # data, writt
 BAD = (
     Trace(not_finite={"step": 3, "origin": "gradient", "where": "first.weight", "hard": ("sqrt",)}),
     Trace(not_finite={"step": 3, "origin": "gradient"}),  # each part is finite, and their norm overflows
+    Trace(loss=_LATE, not_finite={"step": 50, "origin": "unknown"}),
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "loss", "hard": ("log", "div")}),
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "weight", "where": "last.bias", "hard": ("sqrt",)}),
     Trace(loss=_LATE, not_finite={"step": 50, "origin": "module", "where": "act (Softplus)"}),

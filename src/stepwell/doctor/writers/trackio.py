@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from stepwell.doctor.writers.writer import Level, package, prefixed
@@ -26,12 +27,18 @@ class Trackio:
         self._to.log(prefixed(values), step=step)
 
     def finding(self, step: int, text: str, level: Level) -> None:
-        alert = getattr(self._to, "alert", None)
+        alert = getattr(self._run(), "alert", None)
         if alert is None:  # an older trackio
             self._to.log({f"doctor/{level}": text}, step=step)
             return
         title = f"step {step}: {text.splitlines()[0] if text else level}"
-        alert(title=title, text=text, level=_level(level))
+        own = {"step": step} if "step" in signature(alert).parameters else {}
+        alert(title=title, text=text, level=_level(level), **own)
+
+    def _run(self) -> Any:
+        """The run. The function `trackio.alert` takes no step and uses the last one that anybody logged."""
+        context = getattr(self._to, "context_vars", None)
+        return self._to if context is None else context.current_run.get() or self._to
 
     def close(self) -> None:
         """Nothing: the run is the user's, and trackio writes in the background."""
