@@ -28,7 +28,7 @@ def test_linear_for_momentum_and_square_root_for_adam(sgd: sw.Recipe, adam: sw.R
 
 def test_warmup_and_length_keep_their_samples(adam: sw.Recipe) -> None:
     new = adam.scaled(batch_size=4096)
-    assert new.value("warmup") == adam.value("warmup") / 4
+    assert abs(new.value("warmup") - adam.value("warmup") / 4) <= 0.5
     assert new.value("steps") == 2500
     assert adam.scaled(batch_size=4096, steps=7).value("steps") == 7
     assert new.value("batch_size") == 4096

@@ -41,6 +41,12 @@ ALLOWED = {
         f"doctor/symptoms/{name}.py": ("*", "descriptions of training problems in words, which name optimizers")
         for name in ("gradients", "optimizer", "learning_rate", "questions", "reading", "wiring", "words")
     },
+    **{
+        path.relative_to(HOUSE).as_posix(): ("*", "what was published with which optimizer, and how one becomes another")
+        for path in (HOUSE / "advisor").rglob("*.py")
+    },
+    "doctor/traces.py": ("SGD AdamW", "the optimizer of a synthetic run unless an argument says"),
+    "doctor/checks/weight_decay_too_strong.py": ("Adam", "what the user is told: torch's Adam has no decoupled decay"),
     "step/files.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),
     "step/checkpoint.py": ("ADOPT", "a verb: to adopt the files of an earlier run"),
 }  # fmt: skip
@@ -57,6 +63,8 @@ def named_in(path: Path) -> set[str]:
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 skipped.add(id(first.value))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("BAD", "GOOD"):
+            skipped |= {id(one) for one in ast.walk(node)}  # examples of a check
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             skipped |= {id(one) for one in ast.walk(node)}
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.optim."):
@@ -100,7 +108,7 @@ def test_every_exception_is_needed_and_has_a_reason() -> None:
         assert len(reason) > 5
         found = named_in(HOUSE / place)
         assert found >= set(names.split()) - {"*"}, f"{place} no longer names {set(names.split()) - found}"
-        assert found
+        assert found or place.startswith("advisor/")
 
 
 def test_the_reader_sees_names_and_texts(tmp_path: Path) -> None:
