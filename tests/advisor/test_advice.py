@@ -45,7 +45,7 @@ COMMON: list[tuple[dict[str, Any], str, float, str, str]] = [
     ({"family": "gnn", "task": "node_classification", "model": "GCNII"}, "Adam", 0.01, "l2", "constant"),
     ({"model": "EfficientNet-B0", "dataset": "ImageNet-1k", "batch_size": 768}, "RMSprop", 0.048, "l2", "stairs"),
     ({"model": "LoRA Llama 7B", "task": "instruction tuning", "batch_size": 16}, "AdamW", 2e-4, "none", "constant"),
-    ({"model": "YOLOX", "dataset": "COCO", "batch_size": 64}, "SGD", 0.01, "l2", "stairs"),
+    ({"model": "YOLOX", "dataset": "COCO", "batch_size": 64}, "SGD", 0.01, "l2", "cosine"),
     ({"model": "SegFormer", "dataset": "ADE20K", "batch_size": 16}, "AdamW", 1e-4, "decoupled", "stairs poly"),
     (
         {"model": "U-Net DDPM", "dataset": "CIFAR-10", "batch_size": 128, "family": "diffusion"},

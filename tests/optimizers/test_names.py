@@ -42,7 +42,7 @@ ALLOWED = {
         for name in ("gradients", "optimizer", "learning_rate", "questions", "reading", "wiring", "words")
     },
     **{
-        path.relative_to(HOUSE).as_posix(): ("*", "what was published with which optimizer, and how one becomes another")
+        path.relative_to(HOUSE).as_posix(): ("*", "what was published with which optimizer")
         for path in (HOUSE / "advisor").rglob("*.py")
     },
     "doctor/traces.py": ("SGD AdamW", "the optimizer of a synthetic run unless an argument says"),

@@ -119,7 +119,8 @@ TASKS: tuple[tuple[str, str], ...] = (
     ("semantic segmentation", r"(semantic.?)?segmentation"),
     ("mri_reconstruction", r"mri.*|fastmri|medical.?reconstruction"),
     ("detection", r"(object.?)?detection|keypoint.*|pose.*"),
-    ("discrete control", r"discrete.*|atari|cartpole|lunarlander|gridworld|board.?game|go|minigrid|procgen|memory.?gym"),
+    ("discrete control", r"discrete.*|atari|cartpole|lunarlander|gridworld|board.?game|go|minigrid|procgen"
+                         r"|memory.?gym"),
     ("continuous control", r"continuous.*|mujoco|locomotion|robot\w*|control|reinforcement.*"),
     ("fine-grained classification", r"fine.?grained.*"),
     ("multilabel classification", r"multi.?label.*"),
