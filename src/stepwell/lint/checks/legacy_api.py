@@ -144,6 +144,7 @@ BAD = (
     + "for x in loader:\n    scaler.step(optimizer, closure)  # expect\n    scaler.update()\n",
     _HEAD + "for x, y in loader:\n    mse = criterion(model(x), y)\n    total += mse.data[0]  # expect\n",
     _HEAD + "for x, y in loader:\n    loss = loss_fn(model(x), y)\n    loss.backward(retain_variables=True)  # expect\n"
+    "    (0.1 * loss).backward()\n"
     "    optimizer.step()\n",
     _HEAD + "for x, y in loader:\n    goal = model(x)\n    goal.volatile = False  # expect\n    optimizer.step()\n",
     _HEAD + "class T:\n    def log(self):\n        print(self.loss_G.data[0])  # expect\noptimizer.step()\n",
