@@ -71,7 +71,7 @@ def advise(
 
     >>> recipe = stepwell.advise("ResNet-50", dataset="ImageNet-1k", batch_size=256, epochs=100)
     >>> recipe.optimizer, recipe.lr, recipe.schedule
-    ('SGD', 0.1, 'cosine')
+    ('SGD', 0.1, 'stairs')
 
     Raises UsageError for an argument that is out of range, and for a word that means nothing here.
     """

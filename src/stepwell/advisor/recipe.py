@@ -32,7 +32,7 @@ class Recipe:
 
     >>> recipe = stepwell.advise("ViT-B/16", task="image_classification", batch_size=1024, epochs=300)
     >>> print(recipe.explain())
-    >>> optimizer, step = recipe.build(model)
+    >>> optimizer, step = recipe.build(model, steps=1_000)
 
     Attributes:
         name: of the recipe.

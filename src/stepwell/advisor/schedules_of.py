@@ -21,8 +21,8 @@ def warmup_steps(recipe: Recipe, steps: int) -> int:
 def expression(recipe: Recipe, steps: int) -> str:
     """The schedule as an expression of `stepwell.schedules`.
 
-    >>> expression(recipe, 1000)
-    'warmup(50).then(cosine(950, to=0.01))'
+    >>> expression(stepwell.advise("ViT-B/16", batch_size=1024, steps=1_000), 1000)
+    'warmup(32).then(cosine(968, to=0.02))'
     """
     rise = warmup_steps(recipe, steps)
     rest, kind, end = steps - rise, recipe.schedule, recipe.value("lr_end") or 0.0
