@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from stepwell.findings import Edit
 from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.syntax import written
 
 Located: TypeAlias = ast.expr | ast.stmt | ast.keyword | ast.alias
 
@@ -52,7 +53,13 @@ def remove(script: Script, node: ast.AST) -> Edit | None:
 
 def text(script: Script, node: ast.AST) -> str:
     """The source of a node as it is written."""
-    return ast.get_source_segment(script.source, node) or ast.unparse(node)
+    first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", None)
+    if not first or last is None:
+        return written(node)
+    lines = [line.encode("utf-8", "surrogatepass") for line in script.lines[first - 1 : last]]
+    lines[-1] = lines[-1][: node.end_col_offset]  # type: ignore[attr-defined]
+    lines[0] = lines[0][node.col_offset :]  # type: ignore[attr-defined]
+    return b"".join(lines).decode("utf-8", "surrogatepass")
 
 
 def indentation(script: Script, statement: ast.stmt) -> str:

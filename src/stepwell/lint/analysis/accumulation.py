@@ -11,6 +11,7 @@ from stepwell.lint.analysis.events import Branch, Event, Loop
 from stepwell.lint.analysis.order import is_training, may_concern, models_of, ways_to
 from stepwell.lint.analysis.relations import may_reset
 from stepwell.lint.analysis.script import Script
+from stepwell.lint.analysis.syntax import written
 
 _MICRO = re.compile(
     r"accum|micro|grad_?steps|n_acc|acc_steps|update_(freq|every|interval|steps)|iter_size|virtual", re.I
@@ -64,25 +65,25 @@ def _index(script: Script, node: ast.For) -> str:
     if isinstance(call, ast.Name):  # bar = tqdm(enumerate(loader))
         found = [one.value for one in script.each(ast.Assign)
                  if any(isinstance(target, ast.Name) and target.id == call.id for target in one.targets)]  # fmt: skip
-        call = found[0] if len({ast.unparse(one) for one in found}) == 1 else call
+        call = found[0] if len({written(one) for one in found}) == 1 else call
     while (
         isinstance(call, ast.Call)
         and call.args
-        and ast.unparse(call.func).split(".")[-1] in ("tqdm", "track", "list", "progress_bar", "trange")
+        and written(call.func).split(".")[-1] in ("tqdm", "track", "list", "progress_bar", "trange")
     ):
-        if ast.unparse(call.func).endswith("trange"):
+        if written(call.func).endswith("trange"):
             break
         call = call.args[0]
     if not isinstance(call, ast.Call):
         return ""
-    name = ast.unparse(call.func).split(".")[-1]
+    name = written(call.func).split(".")[-1]
     if (
         name == "enumerate"
         and isinstance(node.target, (ast.Tuple, ast.List))
         and isinstance(node.target.elts[0], ast.Name)
     ):
         start = call.args[1] if len(call.args) > 1 else next((k.value for k in call.keywords if k.arg == "start"), None)
-        inner = ast.unparse(call.args[0]) if call.args else ""
+        inner = written(call.args[0]) if call.args else ""
         zero = start is None or (isinstance(start, ast.Constant) and start.value == 0)
         return node.target.elts[0].id if zero and "islice" not in inner else ""
     if name in ("range", "trange") and isinstance(node.target, ast.Name):
@@ -116,7 +117,7 @@ def _waste(script: Script, step: Event) -> Waste | None:
     one = _accumulation(script, step, collects=False)
     if one is None or (isinstance(one.every, ast.Constant) and one.every.value == 1):
         return None
-    if not _MICRO.search(ast.unparse(one.every)):
+    if not _MICRO.search(written(one.every)):
         return None  # another rhythm: a generator that steps for every fifth batch
     for event in one.loop.events():
         if (
@@ -222,8 +223,8 @@ def _remainder(test: ast.expr) -> tuple[ast.expr, ast.expr, str] | None:
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.NotEq)):
         one = test.left
         if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mod):
-            return one.left, one.right, ast.unparse(test.comparators[0])
-    if isinstance(test, ast.BinOp) and isinstance(test.op, ast.Mod) and _MICRO.search(ast.unparse(test.right)):
+            return one.left, one.right, written(test.comparators[0])
+    if isinstance(test, ast.BinOp) and isinstance(test.op, ast.Mod) and _MICRO.search(written(test.right)):
         return test.left, test.right, INVERTED
     return None
 

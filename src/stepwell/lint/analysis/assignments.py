@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.lint.analysis.events import Branch, Event, Loop
 from stepwell.lint.analysis.known import kind_of_name
 from stepwell.lint.analysis.scope import Scope
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Constant, Many, Tensor, Thing, Value, joined, things
 
 
@@ -29,7 +30,7 @@ class Names:
 
     def accumulate(self, node: ast.AST, target: ast.expr, result: Tensor, added: Value) -> None:
         """`target` becomes the sum `result`."""
-        name = ast.unparse(target)
+        name = written(target)
         born: tuple[object, ...] = ()
         if isinstance(target, ast.Name):
             holder = self.scope.holder(name)
@@ -52,7 +53,7 @@ class Names:
         if (value is None or lost) and isinstance(source, ast.Call):
             value = self._guessed(target, source) or value
         if isinstance(value, (Thing, Many)) and not value.name:
-            value.name = ast.unparse(target)
+            value.name = written(target)
         self.store(target, value)
 
     def _guessed(self, target: ast.expr, source: ast.Call) -> Value:
@@ -74,7 +75,7 @@ class Names:
             for one in given
             if one.kind in {"optimizer": ("model", "parameters"), "scheduler": ("optimizer",)}.get(kind, ())
         )
-        return Thing(kind, ast.unparse(target), made=source, sure=False, of=of, whole=False)
+        return Thing(kind, written(target), made=source, sure=False, of=of, whole=False)
 
     def _unpack(self, targets: list[ast.expr], value: Value, source: ast.expr | None) -> None:
         items: list[Value] = [None] * len(targets)
@@ -116,7 +117,7 @@ class Names:
                 else:
                     owner.member = joined(owner.member, value)
             elif isinstance(owner, Thing) and owner.kind == "model":
-                self.emit("replace", target, owner, name=ast.unparse(target.slice), value=value)
+                self.emit("replace", target, owner, name=written(target.slice), value=value)
 
     def _store_attribute(self, owner: Thing, target: ast.Attribute, value: Value) -> None:
         if owner.kind == "parameters" and target.attr == "grad":

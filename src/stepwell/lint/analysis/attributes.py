@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.lint.analysis.known import full_name, is_model_method, kind_of_name
 from stepwell.lint.analysis.scope import Scope
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.tensors import computed, detached
 from stepwell.lint.analysis.values import (
     Class,
@@ -51,7 +52,7 @@ def attribute(run: Interpreter, owner: Value, node: ast.Attribute) -> Value:
 
 def _unknown_attribute(run: Interpreter, node: ast.Attribute) -> Value:
     """`trainer.optimizer` of a trainer from elsewhere: the same thing wherever the text is the same."""
-    text = ast.unparse(node)
+    text = written(node)
     kind = run.kind_of(node.attr)
     if (
         not kind
@@ -111,7 +112,7 @@ def _remember(owner: Thing, name: str, node: ast.Attribute, parent: bool) -> Thi
     kind = kind_of_name(name) or "model"
     made = Thing(
         kind,
-        ast.unparse(node),
+        written(node),
         sure=False,
         whole=False,
         parent=owner if parent or (kind == "model" and owner.kind == "model") else None,

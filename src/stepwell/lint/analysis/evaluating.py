@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from stepwell.lint.analysis.events import Event, Loop
 from stepwell.lint.analysis.phases import is_evaluation
 from stepwell.lint.analysis.script import Root, Script
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Class, Many, Tensor, Thing, Value
 
 NAMED = re.compile(
@@ -113,7 +114,7 @@ def _evaluation(
     named = bool(
         NAMED.search(name)
         or is_evaluation(event.flags)
-        or _LOADER.search(ast.unparse(getattr(loop.node, "iter", ast.Constant(""))))
+        or _LOADER.search(written(getattr(loop.node, "iter", ast.Constant(""))))
     )
     return Evaluation(root, event, loop, model, _mode(event, model, modes), named)
 
@@ -122,7 +123,7 @@ def _is_held_out(event: Event) -> bool:
     """Whether a forward pass in a training loop is of held-out data, to look at the score: `net(x_test)`."""
     given = event.call.args if event.call is not None else []
     names = [one for one in given if isinstance(one, (ast.Name, ast.Attribute))]
-    return bool(names) and len(names) == len(given) and bool(_HELD_OUT.search(ast.unparse(names[0])))
+    return bool(names) and len(names) == len(given) and bool(_HELD_OUT.search(written(names[0])))
 
 
 def _has_no_weights(model: Thing) -> bool:

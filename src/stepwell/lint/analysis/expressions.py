@@ -13,6 +13,7 @@ from stepwell.lint.analysis.known import (
 )
 from stepwell.lint.analysis.phases import decided
 from stepwell.lint.analysis.scope import BUILTINS
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.tensors import computed, detached, parameters_of
 from stepwell.lint.analysis.values import (
     Constant,
@@ -127,9 +128,9 @@ def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
     elif isinstance(owner, Thing):
         if owner.kind in ("optimizer", "model", "scheduler", "loader") and not owner.sure:
             phase = isinstance(index, Constant) and index.decides
-            key = f"[{index.value!r}]" if isinstance(index, Constant) and phase else f"[{ast.unparse(node.slice)}]"
+            key = f"[{index.value!r}]" if isinstance(index, Constant) and phase else f"[{written(node.slice)}]"
             if key not in owner.attributes:
-                owner.attributes[key] = Thing(owner.kind, ast.unparse(node), sure=False, whole=False)
+                owner.attributes[key] = Thing(owner.kind, written(node), sure=False, whole=False)
             return owner.attributes[key]
         return owner if owner.kind in ("loader", "model", "parameters") else None
     return None
@@ -286,7 +287,7 @@ def _named(run: Interpreter, node: ast.NamedExpr) -> Value:
 
 def is_autocast(run: Interpreter, decorator: ast.expr) -> bool:
     """Whether a decorator runs the whole function under autocast."""
-    if not isinstance(decorator, ast.Call) or "autocast" not in ast.unparse(decorator.func):
+    if not isinstance(decorator, ast.Call) or "autocast" not in written(decorator.func):
         return False
     with run.hushed():
         made = value(run, decorator)
@@ -308,7 +309,7 @@ def guard_of(run: Interpreter, decorator: ast.expr) -> str:
             return "no_grad" if isinstance(decorator.args[0], ast.Constant) and decorator.args[0].value is False else ""
         if found.name.rsplit(".", 1)[-1] in ("no_grad", "inference_mode"):
             return "no_grad"
-    text = ast.unparse(target)
+    text = written(target)
     return "maybe" if "grad" in text or "eval" in text or "infer" in text else ""
 
 

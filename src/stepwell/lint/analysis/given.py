@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Constant, Function, Many, Tensor, Thing, Value, tensors, things
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Given:
 
 def unknown(run: Interpreter, node: ast.Call, given: Given, owner: Value = None) -> Value:
     """A call of what the file does not show."""
-    name = ast.unparse(node.func)
+    name = written(node.func)
     targets = tuple(dict.fromkeys((*given.things(), *things(owner))))
     for value in given.all():
         if isinstance(value, Function):

@@ -8,24 +8,39 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_right
+from collections.abc import Callable
 
 from stepwell.lint.analysis.scope import FUNCTIONS, statements_of
 
-_WORDS = (
+_TRAINING = re.compile(
     r"backward|step|zero_grad|eval|no_grad|inference_mode|clip_grad_\w+|unscale_|manual_backward|load_state_dict|"
     r"set_epoch|GradScaler|autocast|lr_scheduler|optimizers?|step_update|first_step|optim|CrossEntropyLoss|"
-    r"validation_step|test_step|compute_loss|cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w*Muon\w*|\w+LR|"
-    r"def\s+(?:\w+_)?(?:test|val|valid|validate|validation|evaluate|evaluation|accuracy)(?:_\w+)?"
+    r"validation_step|test_step|compute_loss|cross_entropy|BCE\w*Loss|NLLLoss|deepspeed|training_step|SGD|Adam\w*|RMSprop|LBFGS|Ada\w+|\w*Muon\w*|\w+LR"
 )
+_EVALUATES = re.compile(r"(?:\w+_)?(?:test|val|valid|validate|validation|evaluate|evaluation|accuracy)(?:_\w+)?")
+_WORD = re.compile(r"\w+")
 _ALIAS = re.compile(
     r"^[ \t]*(?:from|import)\b[^\n]*\boptim\b[^\n]*\bas\s+(\w+)", re.M
 )  # from torch.optim import Adam as A
-# only modules are asked for these: `rnn.parameters()`, `self.head.eval()`
-_MODEL = re.compile(r"\b(\w+)\.(?:named_parameters|parameters|eval)\(\)")
+_OF_MODELS = ("named_parameters", "parameters", "eval")  # only modules are asked for these
 _COPIES = re.compile(r"\b(\w+)\.load_state_dict\((?:\w+\.)*(\w+)\.state_dict\(\)")
 _NO_MODELS = frozenset(["self", "cls", "layer", "m", "mod", "module", "child", "block", "trainer", "p", "x", "model_"])
-_YIELD = re.compile(r"\byield\b")
 _NOT_CARRIED = ("__init__", "forward", "__call__", "get", "__enter__", "__exit__")  # calls of these are everywhere
+
+
+class _Remembered(dict[str, bool]):
+    """word -> whether it is one of training. Files use the same words again and again, and a regular expression of many
+    alternatives is slow."""
+
+    def __missing__(self, word: str) -> bool:
+        if len(self) > 100_000:
+            self.clear()
+        self[word] = found = _TRAINING.fullmatch(word) is not None
+        return found
+
+
+_OF_TRAINING = _Remembered()
 
 
 class Interest:
@@ -36,12 +51,14 @@ class Interest:
         models: names of variables that the file treats as modules.
     """
 
-    def __init__(self, source: str, tree: ast.Module) -> None:
+    def __init__(self, source: str, tree: ast.Module, calls: list[ast.Call]) -> None:
         functions = [node for node in statements_of(tree) if isinstance(node, FUNCTIONS)]
         starts = _starts(source)
-        lines = _lines_of(_words_and_aliases(source), source, starts)
+        aliases = set(_ALIAS.findall(source))
+        lines = _lines_of(source, starts, lambda word: _OF_TRAINING[word] or word in aliases)
+        lines.update(node.lineno for node in functions if _EVALUATES.fullmatch(node.name))
         self.any = bool(lines)
-        self.models = _models(source) if lines else frozenset()
+        self.models = _models(source, calls) if lines else frozenset()
         self._interesting: set[int] = set()
         todo = list(functions)
         while todo and lines:
@@ -57,9 +74,9 @@ class Interest:
             if len(rest) == len(todo) or not names:
                 break
             todo = rest
-            pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(names)))})\b")
-            lines = _lines_of(pattern, source, starts)
-        self._yields = _generators(functions, _lines_of(_YIELD, source, starts))
+            lines = _lines_of(source, starts, names.__contains__)
+        yields = _lines_of(source, starts, "yield".__eq__) if "yield" in source else set()
+        self._yields = _generators(functions, yields)
 
     def __contains__(self, node: ast.AST) -> bool:
         return id(node) in self._interesting
@@ -68,33 +85,29 @@ class Interest:
         return id(node) in self._yields
 
 
-def _models(source: str) -> frozenset[str]:
-    """The names that a file treats as modules, and those that take the weights of one."""
-    found = set(_MODEL.findall(source))
-    for pair in _COPIES.findall(source):
+def _models(source: str, calls: list[ast.Call]) -> frozenset[str]:
+    """The names that a file treats as modules, as in `rnn.parameters()` and `self.head.eval()`, and those that take the
+    weights of one."""
+    found: set[str] = set()
+    for call in calls:
+        func = call.func
+        if isinstance(func, ast.Attribute) and func.attr in _OF_MODELS and not call.args and not call.keywords:
+            owner = func.value
+            if isinstance(owner, (ast.Name, ast.Attribute)):
+                found.add(owner.id if isinstance(owner, ast.Name) else owner.attr)
+    for pair in _COPIES.findall(source) if "load_state_dict" in source else ():
         if found.intersection(pair):
             found.update(pair)
     return frozenset(found) - _NO_MODELS
-
-
-def _words_and_aliases(source: str) -> re.Pattern[str]:
-    names = "|".join([_WORDS, *sorted(set(_ALIAS.findall(source)))])
-    return re.compile(rf"\b(?:{names})\b")
 
 
 def _starts(source: str) -> list[int]:
     return [0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", source))]
 
 
-def _lines_of(pattern: re.Pattern[str], source: str, starts: list[int]) -> set[int]:
-    """The numbers of the lines in which a pattern is found."""
-    found: set[int] = set()
-    line = 0
-    for match in pattern.finditer(source):
-        while line < len(starts) and starts[line] <= match.start():
-            line += 1
-        found.add(line)
-    return found
+def _lines_of(source: str, starts: list[int], wanted: Callable[[str], bool]) -> set[int]:
+    """The numbers of the lines in which a word is wanted."""
+    return {bisect_right(starts, match.start()) for match in _WORD.finditer(source) if wanted(match.group())}
 
 
 def _generators(functions: list[ast.FunctionDef | ast.AsyncFunctionDef], lines: set[int]) -> set[int]:

@@ -21,7 +21,7 @@ from stepwell.lint.analysis.known import kind_of_name
 from stepwell.lint.analysis.phases import decided, deciding, phase_of, phases
 from stepwell.lint.analysis.roles import role_of
 from stepwell.lint.analysis.scope import Scope, class_of, imported
-from stepwell.lint.analysis.syntax import added_to, is_main, may_guard, test_of
+from stepwell.lint.analysis.syntax import added_to, is_main, may_guard, test_of, written
 from stepwell.lint.analysis.tensors import computed, parameters_of
 from stepwell.lint.analysis.values import (
     Class,
@@ -293,7 +293,7 @@ class Interpreter(Names):
         role = role_of(node, over)
         if item is None and role == "batch":
             item = Tensor(False, "data", node=node.target)
-        self._loop(node, Loop(node, role, over=over, target=ast.unparse(node.target)), node.target, item)
+        self._loop(node, Loop(node, role, over=over, target=written(node.target)), node.target, item)
 
     _AsyncFor = _For
 
@@ -302,7 +302,7 @@ class Interpreter(Names):
         outside = self.flags
         for item in items:
             word = phase_of(item)
-            self.flags = (*outside, (ast.unparse(node.target), word)) if word else outside
+            self.flags = (*outside, (written(node.target), word)) if word else outside
             self.bind(node.target, deciding(item))
             self.run(node.body)
             if self.block and isinstance(self.block[-1], Jump):

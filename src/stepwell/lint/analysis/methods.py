@@ -9,6 +9,7 @@ from stepwell.lint.analysis import known
 from stepwell.lint.analysis.given import Given, followed_not, number, unknown
 from stepwell.lint.analysis.models import lightning_method, model_method, super_method
 from stepwell.lint.analysis.passes import backward, forward
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.tensors import computed, detached, parameters_of
 from stepwell.lint.analysis.values import Constant, Function, Many, Super, Tensor, Thing, Value, argument, things
 
@@ -29,7 +30,7 @@ def call(run: Interpreter, node: ast.Call, owner: Value, name: str, given: Given
             return super_method(run, node, owner, name, given)
         handler = _METHODS.get(owner.kind)
         return handler(run, node, owner, name, given) if handler is not None else unknown(run, node, given, owner)
-    if name == "zero_" and isinstance(node.func, ast.Attribute) and "grad" in ast.unparse(node.func.value):
+    if name == "zero_" and isinstance(node.func, ast.Attribute) and "grad" in written(node.func.value):
         run.emit("zero", node)
         return None
     if name in known.TO_NUMBER:
@@ -76,7 +77,7 @@ def _tensor(run: Interpreter, node: ast.Call, owner: Tensor, name: str, given: G
         return Constant(known=False, of=detached(node, by="item"))
     if name in known.DETACHING:
         return detached(node, owner, name)
-    if name == "zero_" and owner.by == "detach" and "grad" in ast.unparse(node.func):
+    if name == "zero_" and owner.by == "detach" and "grad" in written(node.func):
         run.emit("zero", node)
         return None
     if name == "requires_grad_":
@@ -100,7 +101,7 @@ def _many(run: Interpreter, node: ast.Call, owner: Many, name: str, given: Given
             if isinstance(target, ast.Name):
                 holder = run.scope.holder(target.id)
                 born = holder.born.get(target.id, ()) if holder is not None else ()
-            run.emit("accumulate", node, name=ast.unparse(target), value=value, result=marker,
+            run.emit("accumulate", node, name=written(target), value=value, result=marker,
                      extra={"born": born, "target": target, "list": owner})  # fmt: skip
             owner.items.append(marker)
         elif name == "extend" and isinstance(value, Many):
@@ -186,7 +187,7 @@ def _scaler(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Gi
         return result
     if name in ("step", "unscale_"):
         if name == "step" and target is None:
-            run.emit("unknown", node, name=ast.unparse(node.func), targets=(owner, *given.things()), call=node)
+            run.emit("unknown", node, name=written(node.func), targets=(owner, *given.things()), call=node)
             return None
         run.emit("step" if name == "step" else "unscale", node, target, by=owner, call=node, closure=len(node.args) > 1)
     elif name == "update":
@@ -235,7 +236,7 @@ def _engine(run: Interpreter, node: ast.Call, owner: Thing, name: str, given: Gi
     if name in ("train", "eval"):
         run.emit(name, node, owner, call=node, extra={"known": True})
         return owner
-    run.emit("unknown", node, name=ast.unparse(node.func), targets=(owner, *given.things()), call=node)
+    run.emit("unknown", node, name=written(node.func), targets=(owner, *given.things()), call=node)
     return None
 
 
@@ -272,7 +273,7 @@ def _parameters(run: Interpreter, node: ast.Call, owner: Thing, name: str, given
         for one in owner.of:
             run.emit(name, node, one, call=node, extra={"known": False})
         return owner
-    if name == "zero_" and "grad" in ast.unparse(node.func):
+    if name == "zero_" and "grad" in written(node.func):
         run.emit("zero", node, targets=owner.of)
         return None
     if name == "zero_grad":

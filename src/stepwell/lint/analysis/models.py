@@ -9,6 +9,7 @@ from stepwell.lint.analysis import known
 from stepwell.lint.analysis.given import Given, followed_not, unknown
 from stepwell.lint.analysis.known import is_model_method
 from stepwell.lint.analysis.passes import backward, forward
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Constant, Function, Many, Super, Thing, Value, argument, things
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def lightning_method(run: Interpreter, node: ast.Call, owner: Thing, name: str, 
             configured = [one for one in things(_configured(run, owner), 4) if one.kind == kind]
             found: Value = Many(list(configured)) if len(configured) > 1 else configured[0] if configured else None
             if found is None:
-                found = Thing(kind, ast.unparse(node), sure=False, whole=False)
+                found = Thing(kind, written(node), sure=False, whole=False)
             owner.attributes[key] = found
         return owner.attributes[key]
     if name == "clip_gradients":

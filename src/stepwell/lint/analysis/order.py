@@ -10,6 +10,7 @@ from stepwell.lint.analysis.events import Event, Loop
 from stepwell.lint.analysis.known import kind_of_name
 from stepwell.lint.analysis.relations import may_touch, updates
 from stepwell.lint.analysis.script import Root, Script
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Tensor, Thing
 
 _TRAINING = frozenset(["zero", "backward", "step", "grad", "clip", "unscale", "update"])
@@ -162,7 +163,7 @@ def _uses(script: Script, node: ast.Attribute) -> bool:
     ):  # p.grad.detach().data.norm(2), torch.isinf(p.grad), hist(p.grad.cpu())
         if isinstance(parent, ast.Attribute) and parent.attr in ("zero_", "detach_"):
             return False
-        if _LOOKS.search(parent.attr if isinstance(parent, ast.Attribute) else ast.unparse(parent.func)):
+        if _LOOKS.search(parent.attr if isinstance(parent, ast.Attribute) else written(parent.func)):
             return False
         if isinstance(parent, ast.Attribute) and parent.attr not in (
             "data",
@@ -203,7 +204,7 @@ def is_hidden(script: Script, name: str) -> bool:
                 id(node) not in called
                 or (
                     id(called[id(node)]) not in shown
-                    and (name == "backward" or kind_of_name(ast.unparse(node.value)) == "optimizer")
+                    and (name == "backward" or kind_of_name(written(node.value)) == "optimizer")
                 )
             )
             for node in script.each(ast.Attribute)

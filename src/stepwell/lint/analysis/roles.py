@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Many, Tensor, Thing, Value
 
 _RUN = re.compile(
@@ -32,9 +33,9 @@ _STEP = re.compile(
 def role_of(node: ast.For | ast.AsyncFor | ast.While, over: Value) -> str:
     """ "batch", "epoch", "run", "step", or "" for a loop."""
     if isinstance(node, ast.While):
-        text = ast.unparse(node.test)
+        text = written(node.test)
         return "epoch" if _EPOCH.search(text) else "step" if _STEP.search(text) or text in ("True", "1") else ""
-    target, text = ast.unparse(node.target), ast.unparse(node.iter)[:300]
+    target, text = written(node.target), written(node.iter)[:300]
     if isinstance(over, Thing) and over.kind == "loader":
         return "batch"
     if isinstance(over, Tensor) and over.by == "data":

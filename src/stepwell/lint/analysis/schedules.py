@@ -7,6 +7,7 @@ import re
 
 from stepwell.lint.analysis.events import Branch, Event
 from stepwell.lint.analysis.known import is_scheduler
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Thing
 
 _COUNTER = re.compile(
@@ -68,5 +69,5 @@ def receiver(event: Event) -> str:
     """The text of what a method is called on."""
     node = event.call or event.node
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return ast.unparse(node.func.value)
+        return written(node.func.value)
     return event.target.name if event.target is not None else "the scheduler"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ from stepwell.lint.analysis.interpreter import Interpreter
 from stepwell.lint.analysis.known import LIGHTNING, TRAINER
 from stepwell.lint.analysis.lookup import BINDING, assignments, full_name_of, imports, literal, resolved
 from stepwell.lint.analysis.paths import paths, pruned
-from stepwell.lint.analysis.syntax import Survey
+from stepwell.lint.analysis.syntax import Survey, written
 from stepwell.lint.analysis.values import Class, Function, Tensor, Thing, Value
 
 Proof = TypeVar("Proof")
@@ -65,10 +64,16 @@ class Script:
     classes: list[Class] = field(default_factory=list)
     complete: bool = True  # whether all calls of functions of the file were followed
     hidden: dict[str, bool] = field(default_factory=dict)  # answers of order.is_hidden, uses_gradients
+    first: dict[str, ast.AST | None] = field(default_factory=dict)  # answers of settings.attention
 
     @cached_property
     def lines(self) -> list[str]:
         return io.StringIO(self.source, newline="").readlines()  # where Python ends lines, and nowhere else
+
+    @cached_property
+    def lowered(self) -> str:
+        """The source in small letters, for quick looks at words."""
+        return self.source.lower()
 
     @cached_property
     def events(self) -> list[Event]:
@@ -76,7 +81,16 @@ class Script:
         return [event for root in self.roots for event in root.events]
 
     def of_kind(self, *kinds: str) -> list[Event]:
+        if len(kinds) == 1:
+            return self._by_kind.get(kinds[0], [])
         return [event for event in self.events if event.kind in kinds]
+
+    @cached_property
+    def _by_kind(self) -> dict[str, list[Event]]:
+        found: dict[str, list[Event]] = {}
+        for event in self.events:
+            found.setdefault(event.kind, []).append(event)
+        return found
 
     def made(self, kind: str) -> Iterator[Thing]:
         """The things of a kind that the script makes, each once."""
@@ -111,6 +125,7 @@ class Script:
 
     _ways: dict[tuple[int, int], list[list[Event]] | None] = field(default_factory=dict)
     _root_of: dict[int, Root] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)  # id of a node of the tree -> its full name
 
     def places(self, *kinds: str) -> list[list[Event]]:
         """The events of these kinds by their place in the source: a function that is called twice has its events twice.
@@ -142,7 +157,11 @@ class Script:
         """The nodes of these types, in the order of the text."""
         if len(kinds) == 1:
             return cast("list[Node]", self._survey.of_type.get(kinds[0], []))
-        return [node for node in self.nodes if isinstance(node, kinds)]
+        together = [node for kind in kinds for node in self._survey.of_type.get(kind, ())]
+        return cast("list[Node]", sorted(together, key=self._position))
+
+    def _position(self, node: ast.AST) -> int:
+        return self._survey.positions[id(node)]
 
     @cached_property
     def parents(self) -> dict[int, ast.AST]:
@@ -177,11 +196,14 @@ class Script:
 
     def full_name(self, node: ast.expr) -> str:
         """The full name of a dotted name that was imported, or ""."""
-        return full_name_of(self.imports, node)
+        key = id(node)
+        if key not in self._names:
+            self._names[key] = full_name_of(self.imports, node)
+        return self._names[key]
 
     def name_of(self, node: ast.expr) -> str:
         """The full name of a dotted name, or its text as written where it was not imported."""
-        return self.full_name(node) or (ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else "")
+        return self.full_name(node) or (written(node) if isinstance(node, (ast.Name, ast.Attribute)) else "")
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
         """What an expression is: for a name with one assignment in the file, what is assigned."""
@@ -190,6 +212,11 @@ class Script:
     def literal(self, node: ast.expr | None) -> Any:
         """The number, text or tuple of literals that an expression is known to be, or None."""
         return literal(self.assignments, node)
+
+    @cached_property
+    def calls(self) -> list[tuple[ast.Call, str]]:
+        """All calls, in the order of the text, with the full name of what is called."""
+        return [(node, self.name_of(node.func)) for node in self.each(ast.Call)]
 
     # Findings
 
@@ -226,7 +253,7 @@ class Script:
 
     def text(self, node: ast.AST) -> str:
         """The source of a node, in one line and not too long."""
-        words = " ".join(ast.unparse(node).split())
+        words = " ".join(written(node).split())
         return words if len(words) <= 60 else words[:57] + "..."
 
 
@@ -256,7 +283,7 @@ def _trains(source: str) -> bool:
 
 
 def _walk(script: Script) -> None:
-    interest = Interest(script.source, script.tree)
+    interest = Interest(script.source, script.tree, script.each(ast.Call))
     if not interest.any:
         return
     run = Interpreter(interest)
@@ -269,7 +296,7 @@ def _walk(script: Script) -> None:
 
 def _uncalled(script: Script, run: Interpreter) -> None:
     """Functions that nothing has called: first those whose name nobody uses, then what is left."""
-    used = set(re.findall(r"(\w+)\s*\(", re.sub(r"\bdef\s+\w+", "", script.source)))
+    used = {written(node.func).rsplit(".", 1)[-1] for node in script.each(ast.Call)}
     todo: list[tuple[Function, Class | None]] = [(function, None) for function in run.functions]
     for known in run.classes:
         todo += [(Function(method, known.scope), known) for method in known.methods.values()]

@@ -44,18 +44,15 @@ def has_hidden(optimizer: Thing) -> bool:
 
 def attention(script: Script) -> ast.AST | None:
     """A call that makes or computes attention."""
-    return next(
-        (node for node in script.each(ast.Call) if _ATTENTION.search(script.name_of(node.func))),
-        None,
-    )
+    if "attention" not in script.first:
+        script.first["attention"] = next((node for node, name in script.calls if _ATTENTION.search(name)), None)
+    return script.first["attention"]
 
 
 def layer(script: Script, pattern: str) -> ast.AST | None:
     """A call that makes a layer of torch.nn of this name."""
-    for node in script.each(ast.Call):
-        if re.fullmatch(rf"torch\.nn\.({pattern})", script.name_of(node.func)):
-            return node
-    return None
+    named = re.compile(rf"torch\.nn\.({pattern})")
+    return next((node for node, name in script.calls if named.fullmatch(name)), None)
 
 
 def trains(script: Script) -> bool:

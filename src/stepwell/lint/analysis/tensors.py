@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Many, Tensor, Thing, Value, things
 
 
@@ -35,7 +36,7 @@ def parameters_of(values: list[Value], node: ast.AST) -> Thing:
                 found.append(thing)
     return Thing(
         "parameters",
-        ast.unparse(node)[:60] if isinstance(node, ast.expr) else "",
+        written(node)[:60] if isinstance(node, ast.expr) else "",
         of=tuple(dict.fromkeys(found)),
         whole=whole,
     )

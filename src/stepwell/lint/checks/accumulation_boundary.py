@@ -9,6 +9,7 @@ from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.accumulation import INVERTED, Accumulation, accumulations
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW112",
@@ -34,17 +35,17 @@ def find(script: Script) -> Iterator[Finding]:
     for places in accumulations(script):
         one = places[0]
         if one.rest == INVERTED:
-            text = ast.unparse(one.test)
+            text = written(one.test)
             yield script.finding(
                 CHECK,
                 one.test,
                 f"{text} is not 0 in every round but each n-th: the step is made where gradients should be collected",
                 [(one.step.node, "the step"), (one.backward.node, "gradients are added up here")],
-                instead=f"test ({ast.unparse(one.counter)} + 1) % {ast.unparse(one.every)} == 0",
+                instead=f"test ({written(one.counter)} + 1) % {written(one.every)} == 0",
             )
             continue
         if all(_is_early(each) for each in places):
-            counter, every = ast.unparse(one.counter), ast.unparse(one.every)
+            counter, every = written(one.counter), written(one.every)
             yield script.finding(
                 CHECK,
                 one.test,

@@ -10,6 +10,7 @@ from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Loop, Script, Tensor
 from stepwell.lint.analysis.accumulation import accumulations
 from stepwell.lint.analysis.order import history, may_concern, models_of, uses_gradients
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW111",
@@ -47,7 +48,7 @@ def find(script: Script) -> Iterator[Finding]:
 
 
 def _finding(script: Script, back: Event, step: Event, every: ast.expr) -> Finding:
-    count = ast.unparse(every)
+    count = written(every)
     return script.finding(
         CHECK,
         back.node,
@@ -72,11 +73,11 @@ def _inner(script: Script) -> Iterator[tuple[Event, Event, ast.expr]]:
         call = loop.node.iter
         if (
             not isinstance(call, ast.Call)
-            or ast.unparse(call.func) not in ("range", "trange", "tqdm.trange")
+            or written(call.func) not in ("range", "trange", "tqdm.trange")
             or len(call.args) != 1
         ):
             continue
-        if not _MICRO.search(f"{ast.unparse(call.args[0])} {loop.target}"):
+        if not _MICRO.search(f"{written(call.args[0])} {loop.target}"):
             continue
         inside = list(loop.events())
         if any(event.kind in ("zero", "step") for event in inside) or not any(
@@ -117,7 +118,7 @@ def _is_sum(script: Script, back: Event, loop: Loop, every: ast.expr) -> bool:
             return False
     if any(event.kind == "unknown" and _SCALES.search(event.name) for event in loop.events()):
         return False
-    return not _divides(script, ast.unparse(every))
+    return not _divides(script, written(every))
 
 
 def _is_mean(loss: Tensor, back: Event) -> bool:
@@ -125,7 +126,7 @@ def _is_mean(loss: Tensor, back: Event) -> bool:
     base = loss
     while base.by == "scaled" and base.parts:
         base = base.parts[0]
-    mean = base.by in ("model", "[]") and "loss" in ast.unparse(back.node)  # logits, loss = model(x, y)
+    mean = base.by in ("model", "[]") and "loss" in written(back.node)  # logits, loss = model(x, y)
     for part in history(loss):
         if part.by in ("/", "div", "sum", "div_", "true_divide", "mul") or (part.by == "call" and part is not loss):
             return False
@@ -133,7 +134,7 @@ def _is_mean(loss: Tensor, back: Event) -> bool:
             return False
         if part.by == "loss":
             made = part.criterion.made if part.criterion is not None else None
-            words = ast.unparse(made) if made is not None else ""
+            words = written(made) if made is not None else ""
             if ("reduction" in words and "mean" not in words) or "size_average" in words:
                 return False
             mean = True
@@ -142,7 +143,7 @@ def _is_mean(loss: Tensor, back: Event) -> bool:
 
 def _is_weight(node: ast.AST | None) -> bool:
     """Whether a factor is the weight of one loss among others, and not 1 / n."""
-    text = ast.unparse(node) if node is not None else ""
+    text = written(node) if node is not None else ""
     return "/" not in text and not any(
         word in text.lower() for word in ("accum", "scale", "norm", "inv", "frac", "size")
     )
@@ -153,7 +154,7 @@ def _divides(script: Script, every: str) -> bool:
     last = every.rsplit(".", 1)[-1]
     for node in script.nodes:
         right: ast.expr | None = None
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and "len(" not in ast.unparse(node.left):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and "len(" not in written(node.left):
             right = node.right
         elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Div):
             right = node.value
@@ -165,7 +166,7 @@ def _divides(script: Script, every: str) -> bool:
         ):
             right = node.args[0]
         if right is not None:
-            text = ast.unparse(right)
+            text = written(right)
             if text == every or (not last.isdigit() and last in text) or "accum" in text:
                 return True
     return False

@@ -11,6 +11,7 @@ from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.accumulation import Accumulation, accumulations
 from stepwell.lint.analysis.order import happens, may_step, outermost
 from stepwell.lint.analysis.relations import is_within, may_reset
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW113",
@@ -40,7 +41,7 @@ def find(script: Script) -> Iterator[Finding]:
     for places in accumulations(script):
         one = places[0]
         if all(_has_tail(script, each) for each in places):
-            every = ast.unparse(one.every)
+            every = written(one.every)
             leaks = not any(
                 may_reset(event, one.step.target) and not is_within(event, one.loop)
                 for event in happens(outermost(script, one.step))
@@ -61,7 +62,7 @@ def _has_tail(script: Script, one: Accumulation) -> bool:
         return False
     names = {node.id for node in ast.walk(one.counter) if isinstance(node, ast.Name)}
     targets = {node.id for node in ast.walk(one.loop.node.target) if isinstance(node, ast.Name)}
-    if not names or not names <= targets or _CUT.search(ast.unparse(one.loop.node.iter)):
+    if not names or not names <= targets or _CUT.search(written(one.loop.node.iter)):
         return False
     for event in happens(outermost(script, one.step)):
         if event.kind == "step" and event.is_on(one.step.target) and event is not one.step:

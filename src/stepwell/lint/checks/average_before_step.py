@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW505",
@@ -58,7 +59,7 @@ def _before(script: Script, step: Event) -> tuple[ast.Call, ast.AST] | None:
         call = one.value if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call) else None
         if call is None:
             continue
-        name = ast.unparse(call.func)
+        name = written(call.func)
         if _UPDATE.search(name):
             update = call
         elif name.endswith("step"):

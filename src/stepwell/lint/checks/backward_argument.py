@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint.analysis import Event, Script, Tensor, Thing
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW106",
@@ -36,7 +37,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 call,
-                f"the gradients are multiplied with {ast.unparse(given)}, which is {_words(event)}",
+                f"the gradients are multiplied with {written(given)}, which is {_words(event)}",
                 fix=_fix(script, call),
             )
 
@@ -60,12 +61,12 @@ def _words(event: Event) -> str:
         return ""
     if event.by is not None and event.by.kind != "scaler":
         return ""
-    text = ast.unparse(given)
+    text = written(given)
     if not event.extra.get("known") or not isinstance(event.value, Tensor):
-        plain = isinstance(given, ast.Name) and "loss" in text.lower() and text == ast.unparse(call.func.value)
+        plain = isinstance(given, ast.Name) and "loss" in text.lower() and text == written(call.func.value)
         return "the loss itself" if plain else ""
     value = event.extra.get("given")
-    if text == ast.unparse(call.func.value) or value is event.value:
+    if text == written(call.func.value) or value is event.value:
         return "the loss itself"
     if (
         isinstance(value, Tensor)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW116",
@@ -47,7 +48,7 @@ def find(script: Script) -> Iterator[Finding]:
 def _is_method(node: ast.Attribute) -> bool:
     if node.attr in _ANY_OWNER:
         return True
-    owner = ast.unparse(node.value).lower().rsplit(".", 1)[-1]
+    owner = written(node.value).lower().rsplit(".", 1)[-1]
     return node.attr in _METHODS and any(word in owner for word in _OWNERS)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.accumulation import accumulations
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.uses import enclosing
 
 CHECK = Check(
@@ -43,7 +44,7 @@ def find(script: Script) -> Iterator[Finding]:
         for clip in one.clips:
             if id(clip.node) not in told and clip.order > one.backward.order:
                 told.add(id(clip.node))
-                every = ast.unparse(one.every)
+                every = written(one.every)
                 yield script.finding(
                     CHECK,
                     clip.node,
@@ -68,7 +69,7 @@ def _accumulates(script: Script, clip: ast.AST) -> ast.AST | None:
     for node in enclosing(script, clip):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             return None
-        if isinstance(node, ast.If) and "sync_gradients" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and "sync_gradients" in written(node.test):
             return None
         if isinstance(node, ast.With):
             for item in node.items:

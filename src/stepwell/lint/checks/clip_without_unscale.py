@@ -10,6 +10,7 @@ from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.order import around, is_off, may_concern, uses_gradients, ways_to
 from stepwell.lint.analysis.relations import may_touch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW302",
@@ -87,7 +88,7 @@ def _fix(script: Script, clip: Event, step: Event) -> Fix | None:
     node = step.node
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or len(node.args) != 1:
         return None
-    call = f"{ast.unparse(node.func.value)}.unscale_({ast.unparse(node.args[0])})"
+    call = f"{written(node.func.value)}.unscale_({written(node.args[0])})"
     edit = edits.insert_before(script, clip.node, call)
     return Fix(f"insert {call} before clipping", (edit,), safe=True) if edit else None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW507",
@@ -35,10 +36,10 @@ def find(script: Script) -> Iterator[Finding]:
         if pair is None:
             continue
         copy, source = pair
-        name = ast.unparse(copy)
+        name = written(copy)
         if not _COPY.search(name.rsplit(".", 1)[-1]):
             continue
-        if name == ast.unparse(source):
+        if name == written(source):
             yield script.finding(CHECK, node, f"{name} loads its own state_dict(), which changes nothing")
             continue
         alias = _alias(script, copy, source)
@@ -46,7 +47,7 @@ def find(script: Script) -> Iterator[Finding]:
             yield script.finding(
                 CHECK,
                 node,
-                f"{name} and {ast.unparse(source)} are one network: loading changes nothing",
+                f"{name} and {written(source)} are one network: loading changes nothing",
                 [(alias, "this makes a second name, and no copy")],
             )
 
@@ -65,9 +66,9 @@ def _pair(node: ast.Call) -> tuple[ast.expr, ast.expr] | None:
 
 def _alias(script: Script, copy: ast.expr, source: ast.expr) -> ast.AST | None:
     """The assignment that makes the copy a second name of the source."""
-    wanted = ast.unparse(copy), ast.unparse(source)
-    made = [node for node in script.each(ast.Assign) if any(ast.unparse(one) == wanted[0] for one in node.targets)]
-    same = [one for one in made if ast.unparse(one.value) == wanted[1]]
+    wanted = written(copy), written(source)
+    made = [node for node in script.each(ast.Assign) if any(written(one) == wanted[0] for one in node.targets)]
+    same = [one for one in made if written(one.value) == wanted[1]]
     return same[0] if same and same[-1] is made[-1] else None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, settings
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW906",
@@ -35,8 +36,8 @@ def find(script: Script) -> Iterator[Finding]:
         decay = optimizer.argument(4, "weight_decay")
         if (
             not isinstance(first, ast.Call)
-            or not ast.unparse(first).endswith(".parameters()")
-            or ast.unparse(decay or ast.Constant(1)) in ("0", "0.0")
+            or not written(first).endswith(".parameters()")
+            or written(decay or ast.Constant(1)) in ("0", "0.0")
         ):
             continue
         layer = settings.layer(

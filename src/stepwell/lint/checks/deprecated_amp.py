@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW607",
@@ -30,7 +31,7 @@ _OLD = tuple(f"torch.cuda.amp.{name}" for name in _NAMES)
 def find(script: Script) -> Iterator[Finding]:
     if "cuda" not in script.source or "amp" not in script.source:
         return
-    for node in script.nodes:
+    for node in script.each(ast.ImportFrom, ast.Call):
         if isinstance(node, ast.ImportFrom) and node.module in ("torch.cuda.amp", "torch.cuda") and not node.level:
             old = [one for one in node.names if node.module == "torch.cuda.amp" and one.name in _NAMES]
             if old:
@@ -60,13 +61,14 @@ def _of_import(script: Script, node: ast.ImportFrom) -> Fix | None:
     """The import and all uses together: the new functions take the device first."""
     if any(one.name not in _NAMES or one.asname for one in node.names) or node.lineno != node.end_lineno:
         return None
-    others = [one for one in script.nodes if isinstance(one, (ast.Import, ast.ImportFrom)) and one is not node]
-    if any((one.asname or one.name) in _NAMES for other in others for one in other.names):
+    others = [one.names for one in script.each(ast.Import)]
+    others += [one.names for one in script.each(ast.ImportFrom) if one is not node]
+    if any((one.asname or one.name) in _NAMES for names in others for one in names):
         return None
     changes: list[Edit] = []
     names = [one.name for one in node.names]
-    for use in script.nodes:
-        if isinstance(use, ast.Name) and use.id in names:
+    for use in script.each(ast.Name):
+        if use.id in names:
             call = script.parents.get(id(use))
             change = _given(script, call) if isinstance(call, ast.Call) and call.func is use else None
             if change is None:
@@ -79,7 +81,7 @@ def _of_import(script: Script, node: ast.ImportFrom) -> Fix | None:
 
 def _given(script: Script, node: ast.Call) -> list[Edit] | None:
     """The device as the first argument; a positional `enabled` of autocast by its name."""
-    name = ast.unparse(node.func).rsplit(".", 1)[-1]
+    name = written(node.func).rsplit(".", 1)[-1]
     end = (node.func.end_lineno or 0, script.column(node.func.end_lineno or 0, node.func.end_col_offset or 0))
     line = script.lines[end[0] - 1]
     if line[end[1] - 1 : end[1]] != "(" or any(isinstance(one, ast.Starred) for one in node.args):

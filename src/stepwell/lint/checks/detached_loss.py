@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script, Tensor
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW109",
@@ -112,15 +113,15 @@ def _cut(event: Event) -> ast.AST | None:
     if todo.attached is False and todo.by in ("detach", "data") and _of_loss(node):
         return node
     if todo.by in ("new", "leaf", "detach") and isinstance(node, ast.Call):
-        name = ast.unparse(node.func).rsplit(".", 1)[-1]
-        if name in _NEW and node.args and _CUT.search(ast.unparse(node.args[0])):
+        name = written(node.func).rsplit(".", 1)[-1]
+        if name in _NEW and node.args and _CUT.search(written(node.args[0])):
             return node
         if name == "requires_grad_" and isinstance(node.func, ast.Attribute):
             inner = node.func.value
-            if re.search(r"\.(item|detach)\(\)|\.data\b", ast.unparse(inner)) or (
+            if re.search(r"\.(item|detach)\(\)|\.data\b", written(inner)) or (
                 isinstance(inner, ast.Call)
-                and ast.unparse(inner.func).rsplit(".", 1)[-1] in _NEW
-                and _CUT.search(ast.unparse(inner))
+                and written(inner.func).rsplit(".", 1)[-1] in _NEW
+                and _CUT.search(written(inner))
             ):
                 return node
     return None
@@ -128,7 +129,7 @@ def _cut(event: Event) -> ast.AST | None:
 
 def _of_loss(node: ast.AST) -> bool:
     """Whether something called a loss, or an expression, was detached: not an input whose gradients are wanted."""
-    text = ast.unparse(node)
+    text = written(node)
     return bool(re.search(r"loss|cost|err|objective|criterion|nll|bce|mse", text, re.I)) or isinstance(
         getattr(getattr(node, "func", node), "value", None), (ast.BinOp, ast.Call)
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script, Tensor
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW108",
@@ -36,7 +37,7 @@ def find(script: Script) -> Iterator[Finding]:
             assert call is not None
             assert isinstance(call.func, ast.Attribute)
             base = call.func.value
-            name = ast.unparse(base)
+            name = written(base)
             fix = None
             if isinstance(base, (ast.Name, ast.Attribute)):
                 fix = Fix(
@@ -110,7 +111,7 @@ def _unpacked(script: Script) -> set[str]:
             target = node.target
             if (
                 isinstance(target, ast.Tuple)
-                and ast.unparse(node.iter).startswith(("enumerate", "tqdm(enumerate"))
+                and written(node.iter).startswith(("enumerate", "tqdm(enumerate"))
                 and len(target.elts) == 2
             ):
                 target = target.elts[1]
@@ -135,7 +136,7 @@ def _is_watched(script: Script, node: ast.AST) -> bool:
     one = script.parents.get(id(node))
     while one is not None:
         if isinstance(one, (ast.With, ast.AsyncWith)) and any(
-            word in ast.unparse(item.context_expr)
+            word in written(item.context_expr)
             for item in one.items
             for word in ("aises", "warns", "profile", "timer", "suppress")
         ):

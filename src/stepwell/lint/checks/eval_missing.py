@@ -10,7 +10,7 @@ from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Class, Script, Thing
 from stepwell.lint.analysis.evaluating import NAMED, Evaluation, evaluations, text_of
 from stepwell.lint.analysis.relations import may_touch
-from stepwell.lint.analysis.syntax import nodes_of
+from stepwell.lint.analysis.syntax import nodes_of, written
 
 CHECK = Check(
     code="SW404",
@@ -130,17 +130,17 @@ def _may_be_put(script: Script, one: Evaluation) -> bool:
             return True
         if event.kind == "make" and event.target is not None and event.target.kind in ("accelerator", "engine"):
             continue
-    for node in script.nodes:
+    for node in script.each(ast.Call, ast.Attribute, ast.With, ast.AsyncWith):
         if isinstance(node, ast.Call) and id(node) not in followed and isinstance(node.func, ast.Attribute):
             if (node.func.attr == "eval" and not node.args) or (
                 node.func.attr == "train" and (node.args or node.keywords)
             ):
                 return True
-            if node.func.attr == "apply" and "eval" in ast.unparse(node):
+            if node.func.attr == "apply" and "eval" in written(node):
                 return True
         if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Store):
             return True
-        if isinstance(node, (ast.With, ast.AsyncWith)) and any("eval" in ast.unparse(item) for item in node.items):
+        if isinstance(node, (ast.With, ast.AsyncWith)) and any("eval" in written(item) for item in node.items):
             return True
     return False
 
@@ -185,7 +185,7 @@ def _in_class(cls: Class, seen: set[int]) -> tuple[str, ast.AST | None] | None:
 
 def _in_tree(tree: ast.AST) -> tuple[str, ast.AST | None] | None:
     for node in nodes_of(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and ast.unparse(node) == "self.training":
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and written(node) == "self.training":
             return "parts that depend on self.training", node
         if isinstance(node, ast.Call):
             name = (

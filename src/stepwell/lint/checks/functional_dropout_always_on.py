@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.evaluating import text_of
-from stepwell.lint.analysis.syntax import nodes_of
+from stepwell.lint.analysis.syntax import nodes_of, written
 
 CHECK = Check(
     code="SW405",
@@ -46,7 +46,7 @@ def find(script: Script) -> Iterator[Finding]:
             continue
         if not method.args.args or _is_wanted(script, call, method, cls):
             continue
-        function = ast.unparse(call.func)
+        function = written(call.func)
         yield script.finding(
             CHECK,
             call,
@@ -73,7 +73,7 @@ def _is_always_on(call: ast.Call) -> bool:
     p = next((one.value for one in call.keywords if one.arg == "p"), call.args[1] if len(call.args) > 1 else None)
     if isinstance(p, ast.Constant) and p.value in (0, 0.0):
         return False
-    return "train" not in ast.unparse(call)
+    return "train" not in written(call)
 
 
 def _is_wanted(script: Script, call: ast.Call, method: ast.AST, cls: ast.ClassDef) -> bool:
@@ -86,7 +86,7 @@ def _is_wanted(script: Script, call: ast.Call, method: ast.AST, cls: ast.ClassDe
         return True
     one: ast.AST | None = call
     while one is not None and one is not method:
-        if isinstance(one, (ast.If, ast.IfExp)) and re.search(r"train|eval|sample|mc", ast.unparse(one.test)):
+        if isinstance(one, (ast.If, ast.IfExp)) and re.search(r"train|eval|sample|mc", written(one.test)):
             return True
         one = script.parents.get(id(one))
     # a return above in `if not self.training: return x`

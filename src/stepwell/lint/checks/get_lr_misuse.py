@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.schedules import is_class, is_general, of_torch, receiver
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW207",
@@ -57,7 +58,7 @@ def _is_misuse(script: Script, event: Event) -> bool:
 
 def _is_class(made: ast.AST | None) -> bool:
     """Whether an object was made by a class of its own, which may mean anything by get_lr()."""
-    return isinstance(made, ast.Call) and ast.unparse(made.func).rsplit(".", 1)[-1][:1].isupper()
+    return isinstance(made, ast.Call) and written(made.func).rsplit(".", 1)[-1][:1].isupper()
 
 
 def _fix(script: Script, event: Event) -> Fix | None:

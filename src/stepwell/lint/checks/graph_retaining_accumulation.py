@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script, Tensor
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW110",
@@ -53,7 +54,7 @@ def find(script: Script) -> Iterator[Finding]:
 
 def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
     value, result = event.value, event.result
-    if isinstance(event.node, ast.AugAssign) and _DETACHES.search(ast.unparse(event.node.value)):
+    if isinstance(event.node, ast.AugAssign) and _DETACHES.search(written(event.node.value)):
         return False
     if not isinstance(value, Tensor) or result is None or value.attached is False or event.no_grad is not False:
         return False
@@ -75,7 +76,7 @@ def _is_cut_on_the_way(event: Event) -> bool:
     return any(
         isinstance(node, ast.Assign)
         and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
-        and re.match(rf"{name}\.(detach\(|item\(|data\b)", ast.unparse(node.value))
+        and re.match(rf"{name}\.(detach\(|item\(|data\b)", written(node.value))
         for node in ast.walk(event.loops[-1].node)
     )
 
@@ -120,7 +121,7 @@ def _words(event: Event) -> str:
         if isinstance(node, ast.Call) and node.args
         else None
     )
-    return ast.unparse(added) if added is not None else "the loss"
+    return written(added) if added is not None else "the loss"
 
 
 def _fix(script: Script, event: Event) -> Fix | None:
@@ -135,7 +136,7 @@ def _fix(script: Script, event: Event) -> Fix | None:
     if not isinstance(added, (ast.Name, ast.Attribute)):
         return None
     return Fix(
-        f"add {ast.unparse(added)}.item()",
+        f"add {written(added)}.item()",
         (edits.replace(script, added, f"{edits.text(script, added)}.item()"),),
         safe=True,
     )

@@ -10,6 +10,7 @@ from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, Thing, argument
 from stepwell.lint.analysis.relations import may_touch
 from stepwell.lint.analysis.schedules import drives, is_class, of_torch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW604",
@@ -116,14 +117,14 @@ def _is_deep(script: Script, optimizer: Thing) -> bool:
         if one.local is not None:
             start = one.local.method("__init__")
             made = [inner for inner in ast.walk(start) if isinstance(inner, ast.Call)] if start is not None else []
-            if sum(bool(_LAYER.search(ast.unparse(inner.func))) for inner in made) < 3:
+            if sum(bool(_LAYER.search(written(inner.func))) for inner in made) < 3:
                 return False
         elif one.made is not None and is_class(one, "Sequential"):
             made = [inner for inner in ast.walk(one.made) if isinstance(inner, ast.Call)]
-            if sum(bool(_LAYER.search(ast.unparse(inner.func))) for inner in made) < 3:
+            if sum(bool(_LAYER.search(written(inner.func))) for inner in made) < 3:
                 return False
         elif re.search(
-            r"toy|linear|regress|simple|dummy|boring", f"{one.name} {ast.unparse(one.made) if one.made else ''}", re.I
+            r"toy|linear|regress|simple|dummy|boring", f"{one.name} {written(one.made) if one.made else ''}", re.I
         ):
             return False
     return True
@@ -149,7 +150,7 @@ def _is_scheduled(script: Script, optimizer: Thing) -> bool:
             and event.call is not None
         ):
             given = [*event.call.args, *(one.value for one in event.call.keywords)]
-            if any(ast.unparse(one) == optimizer.name for one in given):
+            if any(written(one) == optimizer.name for one in given):
                 return True
     return bool(re.search(r"\[['\"]lr['\"]\]\s*[*+-]?=[^=]", script.source))
 

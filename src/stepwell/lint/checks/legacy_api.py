@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Script, Tensor, argument
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW606",
@@ -29,6 +30,7 @@ FIX = "safe"
 
 _CLIP = re.compile(r"torch\.nn\.utils(\.clip_grad)?\.clip_grad_norm$")
 _CRITERION = re.compile(r"^(criterion\w*|\w*criterion|loss_f(n|unc|unction)|\w+_loss)$", re.I)
+_SEVERAL = re.compile(r"reduction\s*=\s*['\"]none|reduce\s*=\s*False|nn\.DataParallel\(.*loss", re.I)
 _LOSS = re.compile(r"(^|_)(loss|err[DG]?|cost)(_?[a-zA-Z0-9]+)?$")
 
 
@@ -36,15 +38,15 @@ def find(script: Script) -> Iterator[Finding]:
     words = script.source
     if not any(word in words for word in ("clip_grad_norm", ".data[0]", "volatile", "step(", "retain_variables")):
         return
-    several = bool(re.search(r"reduction\s*=\s*['\"]none|reduce\s*=\s*False|nn\.DataParallel\(.*loss", words, re.I))
-    for node in script.each(ast.ImportFrom, ast.Call, ast.Attribute, ast.Subscript):
-        if isinstance(node, ast.ImportFrom):
-            yield from _import(script, node)
-        elif isinstance(node, ast.Call):
-            yield from _call(script, node)
-        elif isinstance(node, ast.Attribute) and node.attr == "volatile" and isinstance(node.ctx, ast.Store):
-            yield script.finding(CHECK, node, "the attribute volatile of a tensor has no effect: a graph is recorded")
-        elif isinstance(node, ast.Subscript) and not several and _is_first(script, node):
+    for imported in script.each(ast.ImportFrom):
+        yield from _import(script, imported)
+    for call in script.each(ast.Call):
+        yield from _call(script, call)
+    for owner in script.each(ast.Attribute) if "volatile" in words else ():
+        if owner.attr == "volatile" and isinstance(owner.ctx, ast.Store):
+            yield script.finding(CHECK, owner, "the attribute volatile of a tensor has no effect: a graph is recorded")
+    for node in script.each(ast.Subscript) if ".data[0]" in words and not _SEVERAL.search(words) else ():
+        if _is_first(script, node):
             assert isinstance(node.value, ast.Attribute)
             text = edits.text(script, node.value.value)
             fix = Fix("call item()", (edits.replace(script, node, f"{text}.item()"),), safe=True)
@@ -68,7 +70,7 @@ def _is_loss(script: Script, name: str) -> bool:
     """Whether a name gets nothing but results of loss functions."""
     values = script.assignments.get(name, [])
     return bool(values) and all(
-        isinstance(one, ast.Call) and _CRITERION.search(ast.unparse(one.func).rsplit(".", 1)[-1]) for one in values
+        isinstance(one, ast.Call) and _CRITERION.search(written(one.func).rsplit(".", 1)[-1]) for one in values
     )
 
 
@@ -94,17 +96,17 @@ def _call(script: Script, node: ast.Call) -> Iterator[Finding]:
         yield script.finding(CHECK, node, "clip_grad_norm() is now clip_grad_norm_()", fix=fix)
     for one in node.keywords:
         if one.arg == "retain_variables" and isinstance(func, ast.Attribute) and func.attr == "backward":
-            name = Fix("call it retain_graph", (edits.replace(script, one, f"retain_graph={ast.unparse(one.value)}"),),
+            name = Fix("call it retain_graph", (edits.replace(script, one, f"retain_graph={written(one.value)}"),),
                        safe=True)  # fmt: skip
             yield script.finding(CHECK, node, "backward() takes retain_graph, no longer retain_variables", fix=name)
-        if one.arg == "volatile" and ast.unparse(func).rsplit(".", 1)[-1] == "Variable":
+        if one.arg == "volatile" and written(func).rsplit(".", 1)[-1] == "Variable":
             drop: Fix | None = None
             text = edits.text(script, node)
             if node.keywords == [one] and len(node.args) == 1 and "#" not in text:
                 new = f"{edits.text(script, func)}({edits.text(script, node.args[0])})"
                 drop = Fix("drop volatile", (edits.replace(script, node, new),), safe=True)
             yield script.finding(
-                CHECK, node, f"volatile={ast.unparse(one.value)} has no effect: a graph is recorded", fix=drop
+                CHECK, node, f"volatile={written(one.value)} has no effect: a graph is recorded", fix=drop
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
@@ -28,14 +27,7 @@ _LARGER = ("DistributedDataParallel", "FullyShardedDataParallel", "DistributedSa
 
 
 def find(script: Script) -> Iterator[Finding]:
-    larger = next(
-        (
-            node
-            for node in script.nodes
-            if isinstance(node, ast.Call) and script.name_of(node.func).rsplit(".", 1)[-1] in _LARGER
-        ),
-        None,
-    )
+    larger = next((node for node, name in script.calls if name.rsplit(".", 1)[-1] in _LARGER), None)
     if larger is None or ("accumul" in script.source and "lr *" in script.source):
         return
     for event, optimizer, name in settings.optimizers(script):

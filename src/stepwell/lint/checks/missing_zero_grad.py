@@ -10,6 +10,7 @@ from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.relations import may_reset, may_touch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW101",
@@ -84,7 +85,7 @@ def _fix(script: Script, step: Event, backward: Event) -> Fix | None:
     if step.target is None or step.by is not None or step.function is not backward.function:
         return None
     name = (
-        ast.unparse(step.node.func.value)
+        written(step.node.func.value)
         if isinstance(step.node, ast.Call) and isinstance(step.node.func, ast.Attribute)
         else ""
     )

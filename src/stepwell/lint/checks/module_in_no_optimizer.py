@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script, Tensor, Thing
 from stepwell.lint.analysis.relations import may_touch, updates
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW602",
@@ -80,7 +81,7 @@ def _made_in_place(script: Script) -> Iterator[Finding]:
             made = node.func.value
             if node.func.attr not in ("parameters", "named_parameters") or not isinstance(made, ast.Call):
                 continue
-            name = ast.unparse(made.func).rsplit(".", 1)[-1]
+            name = written(made.func).rsplit(".", 1)[-1]
             if name in local or (name[:1].isupper() and script.full_name(made.func)):
                 yield script.finding(
                     CHECK,
@@ -104,20 +105,18 @@ def _is_left_out(script: Script, model: Thing, optimizers: list[Thing], backward
             return False
         if may_touch(event, model) and event.name.rsplit(".", 1)[-1] not in ("print", "summary", "watch"):
             return False
-    return script.resolved(model.made) is model.made and "pretrained" not in ast.unparse(model.made)
+    return script.resolved(model.made) is model.made and "pretrained" not in written(model.made)
 
 
 def _has_parameters(model: Thing) -> bool:
     if model.local is None:
         if model.cls.rsplit(".", 1)[-1] == "Sequential" and model.made is not None:
-            return any(
-                _LAYER.search(ast.unparse(one.func)) for one in ast.walk(model.made) if isinstance(one, ast.Call)
-            )
+            return any(_LAYER.search(written(one.func)) for one in ast.walk(model.made) if isinstance(one, ast.Call))
         return model.cls.startswith("torch.nn.") and bool(_LAYER.search(model.cls))
     start = model.local.method("__init__")
     return start is not None and any(
-        _LAYER.search(ast.unparse(one.func)) for one in ast.walk(start) if isinstance(one, ast.Call)
-    ) and "requires_grad" not in ast.unparse(start) and "no_grad" not in ast.unparse(model.local.node)  # fmt: skip
+        _LAYER.search(written(one.func)) for one in ast.walk(start) if isinstance(one, ast.Call)
+    ) and "requires_grad" not in written(start) and "no_grad" not in written(model.local.node)  # fmt: skip
 
 
 _HEAD = "\nimport torch\nfrom torch import nn, optim\n"

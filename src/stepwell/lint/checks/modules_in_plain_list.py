@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script
 from stepwell.lint.analysis.layers import makes_module, methods, modules
+from stepwell.lint.analysis.syntax import nodes_of
 
 CHECK = Check(
     code="SW609",
@@ -54,7 +55,7 @@ def _assigned(cls: ast.ClassDef) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
     """attribute of self -> what the methods of a class assign to it."""
     found: dict[str, list[tuple[ast.expr, ast.AST]]] = {}
     for method in methods(cls):
-        for node in ast.walk(method):
+        for node in nodes_of(method):
             for one in node.targets if isinstance(node, ast.Assign) else ():
                 if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == "self":
                     assert isinstance(node, ast.Assign)
@@ -67,7 +68,7 @@ def _made(script: Script, value: ast.expr, method: ast.AST) -> ast.AST | None:
     if isinstance(value, ast.Name):
         made = [
             node.value
-            for node in ast.walk(method)
+            for node in nodes_of(method)
             if isinstance(node, ast.Assign)
             and any(isinstance(one, ast.Name) and one.id == value.id for one in node.targets)
         ]
@@ -99,7 +100,7 @@ def _holds(script: Script, value: ast.AST, method: ast.AST, name: str) -> bool:
             and node.func.value.id == name
             and len(node.args) == 1
             and makes_module(script, node.args[0])
-            for node in ast.walk(method)
+            for node in nodes_of(method)
         )
     return False
 
@@ -111,7 +112,7 @@ def _is_plain(script: Script, node: ast.AST) -> bool:
 
 def _is_wrapped(method: ast.AST, name: str) -> bool:
     """Whether the list is handed to a call, as `nn.Sequential(*layers)` does."""
-    for node in ast.walk(method):
+    for node in nodes_of(method):
         if isinstance(node, ast.Call):
             for one in (*node.args, *(word.value for word in node.keywords)):
                 inner = one.value if isinstance(one, ast.Starred) else one

@@ -11,6 +11,7 @@ from stepwell.lint.analysis import Event, Script, Tensor
 from stepwell.lint.analysis.evaluating import text_of
 from stepwell.lint.analysis.flow import graph
 from stepwell.lint.analysis.order import is_hidden
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW107",
@@ -196,19 +197,17 @@ def _carried(node: ast.AST, names: set[str]) -> bool:
 
 def _is_kept(node: ast.AST) -> bool:
     """Whether an attribute is read in a round and set to something that may have a graph."""
-    read = {
-        ast.unparse(one) for one in ast.walk(node) if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Load)
-    }
+    read = {written(one) for one in ast.walk(node) if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Load)}
     for one in ast.walk(node):
         if isinstance(one, ast.Assign) and not _is_number(one.value):
             for target in one.targets:
-                if isinstance(target, ast.Attribute) and ast.unparse(target) in read and not _LOSS.search(target.attr):
+                if isinstance(target, ast.Attribute) and written(target) in read and not _LOSS.search(target.attr):
                     return True
     return False
 
 
 def _is_number(node: ast.expr) -> bool:
-    text = ast.unparse(node)
+    text = written(node)
     return isinstance(node, ast.Constant) or any(
         word in text for word in (".item()", "len(", ".size(", ".detach()", "float(", ".sum()")
     )

@@ -27,16 +27,15 @@ CHECK = Check(
     reference="https://arxiv.org/abs/1910.04209",
 )
 FIX = ""
+_SCHEDULES = re.compile(r"warm_?up|sched|anneal|lr_lambda|\[.lr.\]|decay_lr|adjust_l|get_lr", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if re.search(
-        r"warm_?up|sched|anneal|lr_lambda|\[.lr.\]|decay_lr|adjust_l|get_lr", script.source, re.I
-    ) or not settings.trains(script):
+    place = settings.attention(script) if settings.trains(script) else None
+    if place is None or _SCHEDULES.search(script.source):
         return
-    place = settings.attention(script)
     made = next(((event, name) for event, _, name in settings.optimizers(script) if "Adam" in name), None)
-    if place is None or made is None:
+    if made is None:
         return
     yield script.finding(
         CHECK,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script, Thing
 from stepwell.lint.analysis.relations import may_touch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW603",
@@ -60,7 +61,7 @@ def _in_init(script: Script) -> Iterator[Finding]:
     """A module that builds its optimizer in __init__ and adds parts after that."""
     for optimizer in script.made("optimizer"):
         call = optimizer.made
-        given = ast.unparse(call.args[0]) if call is not None and call.args else ""
+        given = written(call.args[0]) if call is not None and call.args else ""
         statement = script.statement(call) if call is not None else None
         if call is None or statement is None or given != "self.parameters()" or not isinstance(statement, ast.Assign):
             continue
@@ -75,12 +76,12 @@ def _in_init(script: Script) -> Iterator[Finding]:
             if (
                 plain
                 and not any(word in name for word in (*_WITHOUT, "Loss"))
-                and ast.unparse(one.targets[0]).startswith("self.")
+                and written(one.targets[0]).startswith("self.")
             ):
                 yield script.finding(
                     CHECK,
                     one,
-                    f"{ast.unparse(one.targets[0])} is made after the optimizer of line {call.lineno} was built over "
+                    f"{written(one.targets[0])} is made after the optimizer of line {call.lineno} was built over "
                     "self.parameters()",
                     [(call, "this optimizer holds the parameters of before")],
                 )
@@ -137,7 +138,7 @@ def _changes(event: Event, optimizer: Thing) -> bool:
     call = event.call
     if call is None:
         return False
-    name = ast.unparse(call.func).rsplit(".", 1)[-1]
+    name = written(call.func).rsplit(".", 1)[-1]
     if name == "get_peft_model" and event.kind == "unknown":
         return any(one.is_same(model) for one in event.targets for model in optimizer.of)
     if name == "resize_token_embeddings" and event.target is not None:
@@ -148,10 +149,8 @@ def _changes(event: Event, optimizer: Thing) -> bool:
 def _what(change: Event) -> str:
     node = change.node
     if isinstance(node, (ast.Attribute, ast.Subscript)):
-        return f"{ast.unparse(node)} is replaced"
-    return (
-        f"{ast.unparse(change.call.func)}() makes new parameters" if change.call is not None else "the model is changed"
-    )
+        return f"{written(node)} is replaced"
+    return f"{written(change.call.func)}() makes new parameters" if change.call is not None else "the model is changed"
 
 
 _HEAD = "\nimport torch\nimport torch.nn as nn\nfrom torchvision import models\n"

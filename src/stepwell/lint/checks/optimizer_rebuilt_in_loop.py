@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Loop, Script, Thing, argument
 from stepwell.lint.analysis.relations import is_within, may_touch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW208",
@@ -131,14 +132,12 @@ def _depends(script: Script, event: Event, loop: Loop) -> bool:
     for node in outer:
         for inner in ast.walk(node):
             if isinstance(inner, (ast.Name, ast.Attribute)) and isinstance(inner.ctx, ast.Store):
-                bound.add(ast.unparse(inner))
+                bound.add(written(inner))
     rate = (
         argument(call, 1, "lr") if loop.role in ("epoch", "batch", "step") else None
     )  # a new rate needs no new optimizer
     given = [one for one in (*call.args, *(word.value for word in call.keywords)) if one is not rate]
-    asked = {
-        ast.unparse(one) for value in given for one in ast.walk(value) if isinstance(one, (ast.Name, ast.Attribute))
-    }
+    asked = {written(one) for value in given for one in ast.walk(value) if isinstance(one, (ast.Name, ast.Attribute))}
     return bool(asked & bound)
 
 

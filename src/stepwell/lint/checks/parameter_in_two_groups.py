@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, argument
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW601",
@@ -58,7 +59,7 @@ def _doubled(script: Script, given: list[ast.Call]) -> Iterator[Finding]:
 
 def _owner(call: ast.Call) -> str:
     assert isinstance(call.func, ast.Attribute)
-    return ast.unparse(call.func.value)
+    return written(call.func.value)
 
 
 def _sources(script: Script, node: ast.expr | None, depth: int) -> Iterator[ast.Call]:
@@ -83,13 +84,13 @@ def _sources(script: Script, node: ast.expr | None, depth: int) -> Iterator[ast.
             and not node.args
             and not node.keywords
         ):
-            owner = ast.unparse(node.func.value)
+            owner = written(node.func.value)
             if owner.replace(".", "").replace("_", "").isalnum():
                 yield node
-        elif ast.unparse(node.func) in _SAME:
+        elif written(node.func) in _SAME:
             for one in node.args:
                 yield from _sources(script, one, depth - 1)
-        elif ast.unparse(node.func) == "dict":
+        elif written(node.func) == "dict":
             for keyword in node.keywords:
                 if keyword.arg == "params":
                     yield from _sources(script, keyword.value, depth - 1)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint.analysis import Script
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW610",
@@ -45,12 +46,12 @@ def find(script: Script) -> Iterator[Finding]:
         name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
         if not _MODULE.match(name) or not _is_flag(node.value) or _is_tensor(script, owner, name):
             continue
-        text = ast.unparse(owner)
+        text = written(owner)
         yield script.finding(
             CHECK,
             node,
             f"{text} is a module: this makes a new attribute, and changes no parameter",
-            instead=f"call {text}.requires_grad_({ast.unparse(node.value)})",
+            instead=f"call {text}.requires_grad_({written(node.value)})",
             fix=_fix(script, node, text),
         )
 
@@ -66,7 +67,7 @@ def _is_tensor(script: Script, owner: ast.expr, name: str) -> bool:
             if any(isinstance(one, ast.Name) and one.id == name for one in ast.walk(loop.target)):
                 return True
     made = script.assignments.get(name if isinstance(owner, ast.Name) else f".{name}", [])
-    return any(one is not None and _TENSOR.search(ast.unparse(one)) for one in made)
+    return any(one is not None and _TENSOR.search(written(one)) for one in made)
 
 
 def _fix(script: Script, node: ast.Assign, text: str) -> Fix | None:
@@ -74,7 +75,7 @@ def _fix(script: Script, node: ast.Assign, text: str) -> Fix | None:
         return None
     start = (node.lineno, script.column(node.lineno, node.col_offset))
     end = (node.lineno, script.column(node.lineno, node.end_col_offset or 0))
-    return Fix("call requires_grad_()", (Edit(start, end, f"{text}.requires_grad_({ast.unparse(node.value)})"),))
+    return Fix("call requires_grad_()", (Edit(start, end, f"{text}.requires_grad_({written(node.value)})"),))
 
 
 BAD = (

@@ -10,6 +10,7 @@ from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Many, Script, Thing, argument
 from stepwell.lint.analysis.evaluating import text_of
 from stepwell.lint.analysis.relations import may_touch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW501",
@@ -140,9 +141,9 @@ def _saved(script: Script) -> tuple[Event, str] | None:
             isinstance(first, ast.Call)
             and isinstance(first.func, ast.Attribute)
             and first.func.attr == "state_dict"
-            and (_OPTIMIZER.search(ast.unparse(first.func.value)))
+            and (_OPTIMIZER.search(written(first.func.value)))
         ):
-            return event, ast.unparse(first.func.value)
+            return event, written(first.func.value)
     return None
 
 
@@ -167,7 +168,7 @@ def _loads_optimizer(script: Script) -> bool:
             and (_LOADS.search(event.name))
         ):
             return True
-    for node in script.nodes:
+    for node in script.each(ast.Call, ast.Subscript):
         if not isinstance(node, ast.Call):
             if (
                 isinstance(node, ast.Subscript)
@@ -178,21 +179,21 @@ def _loads_optimizer(script: Script) -> bool:
                 and _OPTIMIZER.search(node.slice.value)
                 and re.search(
                     r"ck?pt|check|state|saved|loaded|load|resume|snap|dict|^[a-z]{1,4}$",
-                    ast.unparse(node.value),
+                    written(node.value),
                     re.I,
                 )
             ):
                 return True
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-        if name.startswith(("load", "restore", "resume", "_load")) and _OPTIMIZER.search(ast.unparse(node)):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else written(node.func)
+        if name.startswith(("load", "restore", "resume", "_load")) and _OPTIMIZER.search(written(node)):
             return True
         if (
             name in ("load_state_dict", "load_state", "restore")
             and isinstance(node.func, ast.Attribute)
             and not re.search(
                 r"model|net|module|self|encoder|decoder|sched|scaler|ema|head|criterion",
-                ast.unparse(node.func.value),
+                written(node.func.value),
                 re.I,
             )
         ):
@@ -222,7 +223,7 @@ def _is_own_form(script: Script, save: Event, load: Event) -> bool:
 def _is_own_file(save: Event, load: Event) -> bool:
     """Whether a load before the training reads the very file that the training saves."""
     given = [argument(one.call, place, "f") for one, place in ((save, 1), (load, 0)) if one.call is not None]
-    paths = [ast.unparse(one) for one in given if one is not None]
+    paths = [written(one) for one in given if one is not None]
     return len(paths) == 2 and paths[0] == paths[1] and load.order < save.order and len(load.loops) < len(save.loops)
 
 
@@ -235,7 +236,7 @@ def _is_resumed(script: Script, load: Event) -> bool:
         return True
     around = [getattr(load.function, "name", "")]
     around += [branch.test or "" for branch, index in load.branches if index == int(branch.negated)]
-    around += [ast.unparse(argument) for argument in getattr(load.node, "args", ())[:1]]
+    around += [written(argument) for argument in getattr(load.node, "args", ())[:1]]
     return any(_RESUME.search(text) for text in around) and not re.search(
         r"test|eval|infer|finetune|pretrain", around[0]
     )
@@ -251,9 +252,7 @@ def _reads_epoch(line: str, name: str) -> bool:
 
 def _name_of(script: Script, load: Event) -> str:
     statement = script.statement(load.node)
-    return (
-        ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else ""
-    )
+    return written(statement.targets[0]) if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else ""
 
 
 def _is_near(loaded: Event, load: Event) -> bool:
@@ -265,7 +264,7 @@ def _is_near(loaded: Event, load: Event) -> bool:
 def _is_of(script: Script, loaded: Event, load: Event) -> bool:
     """Whether a state comes from this checkpoint."""
     name = _name_of(script, load)
-    text = ast.unparse(loaded.node)
+    text = written(loaded.node)
     inside = list(ast.walk(loaded.node))
     if load.node in inside or any(frame in inside for frame in load.frames):
         return True

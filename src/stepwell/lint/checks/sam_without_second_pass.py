@@ -31,13 +31,15 @@ CHECK = Check(
     reference="https://arxiv.org/abs/2010.01412",
 )
 FIX = ""
+_SAM = re.compile(r"SAM\b|sam(?=[\W_])")  # begins with letters, so that `re` skips quickly to them
+_BEFORE = re.compile(r"(^|[\W_]|(^|\W)A)$")
 _ASKS = re.compile(r"sam|__class__|isinstance|type\(|first_step", re.I)  # whether this optimizer is SAM
 
 
 def find(script: Script) -> Iterator[Finding]:
     steps = script.of_kind("step")
     names = {event.name for event in steps}
-    if not re.search(r"\bA?SAM\b|(^|\W|_)sam(\W|_)", script.source):  # others have steps of this name, too
+    if not steps or not _has_sam(script.source):  # others have steps of this name, too
         return
     if "first_step" in names and "second_step" not in names and ".second_step" not in script.source:
         event = next(one for one in steps if one.name == "first_step")
@@ -49,6 +51,11 @@ def find(script: Script) -> Iterator[Finding]:
         event = places[0]
         if all(_is_bare(one) for one in places) and event.target is not None and event.loops:
             yield script.finding(CHECK, event.node, f"{event.target.name}.step() of SAM is called without a closure")
+
+
+def _has_sam(source: str) -> bool:
+    """Whether SAM, ASAM or sam stands in a source, as a word or as a part of a name such as `sam_optimizer`."""
+    return any(_BEFORE.search(source, max(match.start() - 2, 0), match.start()) for match in _SAM.finditer(source))
 
 
 def _is_bare(event: Event) -> bool:

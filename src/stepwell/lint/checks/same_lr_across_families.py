@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, settings
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW904",
@@ -32,7 +33,7 @@ def find(script: Script) -> Iterator[Finding]:
     made = list(settings.optimizers(script))
     for event, optimizer, name in made:
         if name == "SGD" and (rate := optimizer.argument(1, "lr")) is not None:
-            plain += [(ast.unparse(rate), event.node, one) for one in (optimizer.made,) if one is not None]
+            plain += [(written(rate), event.node, one) for one in (optimizer.made,) if one is not None]
     for event, optimizer, name in made:
         rate = optimizer.argument(1, "lr")
         if "Adam" not in name or rate is None or optimizer.made is None or not optimizer.made.args:
@@ -41,9 +42,9 @@ def find(script: Script) -> Iterator[Finding]:
             same = (
                 isinstance(call, ast.Call)
                 and bool(call.args)
-                and ast.unparse(call.args[0]) == ast.unparse(optimizer.made.args[0])
+                and written(call.args[0]) == written(optimizer.made.args[0])
             )
-            if text == ast.unparse(rate) and same:
+            if text == written(rate) and same:
                 yield script.finding(
                     CHECK, event.node, f"{name} has the learning rate of SGD, {text}", [(node, "SGD has it here")]
                 )

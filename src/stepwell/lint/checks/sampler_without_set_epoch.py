@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Loop, Script, Thing
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW503",
@@ -61,8 +62,8 @@ def _shuffles(script: Script, sampler: Thing, made: Event) -> bool:
         return False
     data = sampler.argument(0, "dataset")
     statement = script.statement(made.node)
-    target = ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
-    if _OTHER.search(target) or (data is not None and _OTHER.search(ast.unparse(data))) or _OTHER.search(sampler.name):
+    target = written(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
+    if _OTHER.search(target) or (data is not None and _OTHER.search(written(data))) or _OTHER.search(sampler.name):
         return False
     return not _OTHER.search(getattr(made.function, "name", ""))
 
@@ -76,7 +77,7 @@ def _epochs(script: Script) -> Loop | None:
             for event in loop.events()
             if loop in event.loops
         ):  # fmt: skip
-            iterated = ast.unparse(loop.node.iter)
+            iterated = written(loop.node.iter)
             return loop if iterated not in ("range(1)", "range(0, 1)") else None
     return None
 
@@ -90,7 +91,7 @@ def _fix(script: Script, sampler: Thing, made: Event, epochs: Loop) -> Fix | Non
     if not isinstance(statement, ast.Assign) or statement.value is not made.node or len(statement.targets) != 1:
         return None
     target = statement.targets[0]
-    name = ast.unparse(target)
+    name = written(target)
     same = made.function is epochs.function or made.function is None
     if not (
         (isinstance(target, ast.Name) and same)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, Tensor
 from stepwell.lint.analysis.order import is_off
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW309",
@@ -60,16 +61,16 @@ def _type(script: Script, guard: ast.AST) -> ast.AST | None:
     for item in getattr(guard, "items", ()):
         call: ast.expr | None = item.context_expr
         if isinstance(call, (ast.Name, ast.Attribute)):
-            text = ast.unparse(call)
+            text = written(call)
             found = [
                 one.value
                 for one in script.nodes
-                if isinstance(one, ast.Assign) and any(ast.unparse(target) == text for target in one.targets)
+                if isinstance(one, ast.Assign) and any(written(target) == text for target in one.targets)
             ]
             call = found[0] if len(found) == 1 else None
-        if isinstance(call, ast.Call) and "autocast" in ast.unparse(call.func):
+        if isinstance(call, ast.Call) and "autocast" in written(call.func):
             for one in (*(k.value for k in call.keywords if k.arg == "dtype"), *call.args[1:2]):
-                if ast.unparse(one) in ("torch.bfloat16", "bfloat16"):
+                if written(one) in ("torch.bfloat16", "bfloat16"):
                     return one
     return None
 

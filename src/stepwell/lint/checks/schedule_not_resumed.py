@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script, Thing
 from stepwell.lint.analysis.schedules import is_class, of_torch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW508",
@@ -93,10 +94,7 @@ def _drives(scheduler: Thing, optimizer: Thing | None) -> bool:
 
 def _is_caught_up(script: Script, start: str) -> bool:
     """Whether a loop up to the first epoch steps something: `for _ in range(start_epoch): scheduler.step()`."""
-    return any(
-        isinstance(node, ast.For) and re.fullmatch(rf"range\((0, )?{re.escape(start)}\)", ast.unparse(node.iter))
-        for node in script.nodes
-    )
+    return any(re.fullmatch(rf"range\((0, )?{re.escape(start)}\)", written(node.iter)) for node in script.each(ast.For))
 
 
 def _is_hidden(script: Script, scheduler: Thing) -> bool:

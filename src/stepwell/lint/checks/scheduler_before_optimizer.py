@@ -11,6 +11,7 @@ from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.relations import may_touch
 from stepwell.lint.analysis.schedules import counts, drives, is_class, of_torch, receiver, shared
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW201",
@@ -101,9 +102,7 @@ def _is_settled(event: Event, step: Event) -> bool:
         test = branch.node.test if isinstance(branch.node, ast.If) else None
         if test is None or any(isinstance(one, (ast.Call, ast.Subscript)) for one in ast.walk(test)):
             return False
-        if any(isinstance(one, ast.Name) and one.id in changed for one in ast.walk(test)) or "self." in ast.unparse(
-            test
-        ):
+        if any(isinstance(one, ast.Name) and one.id in changed for one in ast.walk(test)) or "self." in written(test):
             return False
     return True
 

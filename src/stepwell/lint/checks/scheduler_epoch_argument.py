@@ -9,6 +9,7 @@ from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.schedules import is_class, is_general, of_torch, receiver
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW206",
@@ -57,7 +58,7 @@ def _is_told(event: Event) -> bool:
         return False
     given = [*call.args, *(one.value for one in call.keywords if one.arg in ("epoch", "metrics"))]
     if scheduler.cls.startswith("transformers") and is_class(scheduler, "get_scheduler"):  # it may make a plateau
-        return len(given) == 1 and "epoch" in ast.unparse(given[0])
+        return len(given) == 1 and "epoch" in written(given[0])
     return len(given) == 1 and not (isinstance(given[0], ast.Constant) and given[0].value is None)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Block, Branch, Call, Event, Loop, Script, argument
 from stepwell.lint.analysis.schedules import of_torch, receiver
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW203",
@@ -93,10 +94,10 @@ def _configured(script: Script) -> Iterator[Finding]:
             continue
         inside = {id(node) for node in ast.walk(function)}
         made = [one for one in script.made("scheduler") if one.made is not None and id(one.made) in inside]
-        text = ast.unparse(script.parents.get(id(function)) or function)
+        text = written(script.parents.get(id(function)) or function)
         if len(made) != 1 or not of_torch(made[0]) or "lr_scheduler_step" in text or "lr_schedulers()" in text:
             continue
-        call, own = made[0].made, ast.unparse(function)
+        call, own = made[0].made, written(function)
         found = re.findall(r"'?interval'?\s*[:=]\s*'(\w+)'", own)
         if call is None or ("interval" in own and found not in (["step"], ["epoch"])):
             continue
@@ -180,11 +181,11 @@ def _loop_length(script: Script, event: Event) -> object:
         node = loop.node
         if loop.role == "epoch" and isinstance(node, ast.For):
             over = node.iter
-            while isinstance(over, ast.Call) and over.args and ast.unparse(over.func) not in ("range", "trange"):
+            while isinstance(over, ast.Call) and over.args and written(over.func) not in ("range", "trange"):
                 over = over.args[0]
             if isinstance(over, ast.Call) and 1 <= len(over.args) <= 2:
                 start, end = over.args[0] if len(over.args) == 2 else None, over.args[-1]
-                if start is not None and isinstance(end, ast.BinOp) and ast.unparse(end.left) == ast.unparse(start):
+                if start is not None and isinstance(end, ast.BinOp) and written(end.left) == written(start):
                     start, end = None, end.right  # range(start_epoch, start_epoch + 200)
                 value, first = script.literal(end), script.literal(start)
                 if not isinstance(value, int):
@@ -221,8 +222,8 @@ def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
             return "epochs"
         return "batches" if _BATCHES.match(name) or name == "estimated_stepping_batches" else ""
     if isinstance(node, ast.Call):
-        name = ast.unparse(node.func)
-        if name == "len" and len(node.args) == 1 and _LOADER.search(ast.unparse(node.args[0])):
+        name = written(node.func)
+        if name == "len" and len(node.args) == 1 and _LOADER.search(written(node.args[0])):
             return "batches per epoch"
         if name in ("int", "round", "math.ceil", "math.floor", "max", "float") and node.args:
             units = {_unit(script, one, depth - 1) for one in node.args} - {"number", "1"}
@@ -238,7 +239,7 @@ def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
         if left in plain and right in plain:
             return "number"
         if isinstance(node.op, (ast.Div, ast.FloorDiv)):
-            if right in plain or (left in ("batches", "batches per epoch") and "accum" in ast.unparse(node.right)):
+            if right in plain or (left in ("batches", "batches per epoch") and "accum" in written(node.right)):
                 return left
             return ""
         return left if right == left or right in plain else ""

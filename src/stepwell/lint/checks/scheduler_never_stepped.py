@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, Thing
 from stepwell.lint.analysis.schedules import of_torch
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.uses import enclosing, uses
 
 CHECK = Check(
@@ -80,7 +81,7 @@ def _is_left_to_nobody(script: Script, call: ast.Call) -> bool:
     cls = next((one for one in enclosing(script, call) if isinstance(one, ast.ClassDef)), None)
     if cls is None or re.search(r"lr_schedulers|sched\w*\.step\(|\bsch\w*\.step\(", script.source):
         return False
-    text = ast.unparse(cls)
+    text = written(cls)
     return bool(
         re.search(r"automatic_optimization = False|def automatic_optimization\(self\)[^\n]*\n\s*return False", text)
     )

@@ -10,6 +10,7 @@ from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Script
 from stepwell.lint.analysis.order import around, is_off, may_concern, models_of, uses_gradients, ways_to
 from stepwell.lint.analysis.relations import may_touch
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW306",
@@ -91,7 +92,7 @@ def _fix(script: Script, step: Event, back: Event) -> Fix | None:
     ]
     if len(scalers) != 1 or not script.of_kind("update"):
         return None
-    call = f"{ast.unparse(scalers[0])}.step({ast.unparse(node.func.value)})"
+    call = f"{written(scalers[0])}.step({written(node.func.value)})"
     return Fix(f"call {call}", (edits.replace(script, node, call),))
 
 

@@ -11,6 +11,7 @@ from stepwell.lint.analysis import Event, Script, Tensor, Thing
 from stepwell.lint.analysis.copies import copied, is_averaged
 from stepwell.lint.analysis.flow import graph
 from stepwell.lint.analysis.relations import updates
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW506",
@@ -35,17 +36,18 @@ CHECK = Check(
 )
 FIX = ""
 _TARGET = re.compile(r"(^|[._])(target|tgt|targ|teacher|ema|momentum)|(target|ema|teacher)($|[._])", re.I)
-_LIKELY = re.compile(r"load_state_dict|deepcopy|zip\(|gamma|discount", re.I)
+_LIKELY = ("load_state_dict", "deepcopy", "zip(", "gamma", "discount")
 _GAMMA = re.compile(r"\b(self\.|args\.|cfg\.|\w+\.)*(gamma|discount(_?factor|_?rate)?)\b", re.I)
+_GRAD = re.compile(r"\.grad\b")
 _META = re.compile(r"create_graph|functional_call|fast_weights|inner_loop|\bmaml\b|higher\.", re.I)
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if not _LIKELY.search(script.source):
+    if not script.of_kind("backward", "loss") or not any(word in script.lowered for word in _LIKELY):
         return
     if "requires_grad" in script.source and re.search(r"requires_grad_?\s*(=\s*|\()\s*False", script.source):
         return  # something is frozen: which of the networks is not always to be seen
-    if re.search(r"\.grad\b", script.source.replace("torch.autograd.grad", "")) or _META.search(script.source):
+    if _GRAD.search(script.source.replace("torch.autograd.grad", "")) or _META.search(script.source):
         return
     for event, given in _bootstraps(script):
         yield script.finding(
@@ -102,12 +104,12 @@ def _bootstraps(script: Script) -> Iterator[tuple[Event, ast.AST]]:
             continue
         sides = [(one, script.resolved(one)) for one in event.call.args[:2]]
         for index, (given, assigned) in enumerate(sides):
-            if assigned is None or not _GAMMA.search(ast.unparse(assigned)):
+            if assigned is None or not _GAMMA.search(written(assigned)):
                 continue
             other = sides[1 - index][1]
             if (
                 other is not None
-                and not _GAMMA.search(ast.unparse(other))
+                and not _GAMMA.search(written(other))
                 and all(_is_bootstrap(one, assigned) for one in places)
             ):
                 yield event, given

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script, Thing, argument
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW502",
@@ -33,7 +33,7 @@ def find(script: Script) -> Iterator[Finding]:
             model = event.value
             assert isinstance(model, Thing)
             target = argument(event.call, 1, "f") if event.call is not None else None
-            if target is not None and re.search(r"buf|bytes|stream|\bio\b", ast.unparse(target), re.I):
+            if target is not None and re.search(r"buf|bytes|stream|\bio\b", written(target), re.I):
                 continue  # a copy in memory
             if not model.sure and any(
                 word in model.name.lower() for word in ("state", "dict", "weight", "param", "label")

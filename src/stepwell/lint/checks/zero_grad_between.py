@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from stepwell.findings import Check, Finding, Fix
@@ -11,6 +10,7 @@ from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Loop, Root, Script
 from stepwell.lint.analysis.accumulation import wasted
 from stepwell.lint.analysis.relations import may_reset, may_touch, updates
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW103",
@@ -32,8 +32,8 @@ FIX = "safe"
 
 def find(script: Script) -> Iterator[Finding]:
     seen: set[int] = set()
-    inside = [loop for _, loop in script.loops if any(event.kind == "zero" for event in loop.events())]
-    roots = [root for root in script.roots if any(event.kind == "zero" for event in root.events)]
+    inside = [loop for _, loop in script.loops if _has_all(loop.events())]
+    roots = [root for root in script.roots if _has_all(root.events)]
     places: list[Loop | Root] = [*inside, *roots]
     for one in places:
         for way in script.ways(one, _matters) or ():
@@ -59,7 +59,7 @@ def _of_accumulation(script: Script, seen: set[int]) -> Iterator[Finding]:
         one = places[0]
         if id(one.zero.node) not in seen:
             seen.add(id(one.zero.node))
-            every = ast.unparse(one.every)
+            every = written(one.every)
             yield script.finding(
                 CHECK,
                 one.zero.node,
@@ -68,6 +68,11 @@ def _of_accumulation(script: Script, seen: set[int]) -> Iterator[Finding]:
                 [(one.backward.node, "gradients are computed in every round"), (one.step.node, f"one step in {every}")],
                 instead="call zero_grad() right after the step, in the same branch",
             )
+
+
+def _has_all(events: Iterable[Event]) -> bool:
+    kinds = {event.kind for event in events}
+    return {"zero", "backward", "step"} <= kinds
 
 
 def _matters(event: Event) -> bool:
