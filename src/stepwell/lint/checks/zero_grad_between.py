@@ -9,6 +9,7 @@ from stepwell.findings import Check, Finding, Fix
 from stepwell.lint import edits
 from stepwell.lint.analysis import Event, Loop, Root, Script
 from stepwell.lint.analysis.accumulation import wasted
+from stepwell.lint.analysis.order import is_training
 from stepwell.lint.analysis.relations import may_reset, may_touch, updates
 from stepwell.lint.analysis.syntax import written
 
@@ -36,7 +37,7 @@ def find(script: Script) -> Iterator[Finding]:
     roots = [root for root in script.roots if _has_all(root.events)]
     places: list[Loop | Root] = [*inside, *roots]
     for one in places:
-        for way in script.ways(one, _matters) or ():
+        for way in script.ways(one, is_training) or ():
             turned = _next_round(way) if isinstance(one, Loop) else ()
             for zero, backward, step in (*_between(way), *turned):
                 if id(zero.node) not in seen and step.target is not None:
@@ -73,10 +74,6 @@ def _of_accumulation(script: Script, seen: set[int]) -> Iterator[Finding]:
 def _has_all(events: Iterable[Event]) -> bool:
     kinds = {event.kind for event in events}
     return {"zero", "backward", "step"} <= kinds
-
-
-def _matters(event: Event) -> bool:
-    return event.kind in ("zero", "backward", "step", "grad", "unknown")
 
 
 def _fix(script: Script, zero: Event, backward: Event) -> Fix | None:
