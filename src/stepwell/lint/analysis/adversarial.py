@@ -16,8 +16,8 @@ from stepwell.lint.analysis.values import Tensor, Thing, tensors
 @dataclass
 class Leak:
     """`backward` is of the discriminator's loss, `step` of its optimizer; `forward` is the generator's; `update` is
-    the step
-    of the generator's optimizer that uses what leaked, or None where `reset` comes first."""
+    the step of the generator's optimizer that uses what leaked, or None where `reset` comes first; `again` is a later
+    backward pass through the same output of the generator, whose graph `backward` has freed."""
 
     backward: Event
     step: Event
@@ -25,6 +25,7 @@ class Leak:
     generator: Thing
     update: Event | None
     reset: Event | None
+    again: Event | None = None
 
 
 def leaks(script: Script) -> Iterator[list[Leak]]:
@@ -97,7 +98,19 @@ def _leak(way: list[Event], index: int, steps: list[Event]) -> Leak | None:
         update, reset = _what_next(after[own - index :], optimizer)
         if update is None and reset is None:
             return None
-        return Leak(backward, step, forward, found.models[-1], update, reset)
+        return Leak(backward, step, forward, found.models[-1], update, reset, _again(way[index:], found))
+    return None
+
+
+def _again(after: list[Event], output: Tensor) -> Event | None:
+    """The next backward pass through an output, where the first of these frees its graph."""
+    call = after[0].call
+    if call is None or call.args or call.keywords:  # retain_graph
+        return None
+    for one in after[1:]:
+        value = one.value if one.kind == "backward" else None
+        if isinstance(value, Tensor) and any(part is output for part in graph(value)):
+            return one
     return None
 
 

@@ -62,7 +62,7 @@ def evaluations(script: Script) -> Iterator[list[Evaluation]]:
         for event in root.events:
             if event.kind in ("eval", "train"):
                 modes.append(event)
-            loop = _loop(event) if event.kind == "forward" else None
+            loop = _loop(event, modes) if event.kind == "forward" else None
             if loop is not None:
                 key = id(event.node), id(loop.node), event.flags
                 one = _evaluation(script, root, event, loop, modes, used)
@@ -74,20 +74,18 @@ def evaluations(script: Script) -> Iterator[list[Evaluation]]:
     yield from (places for places in found.values() if places)
 
 
-def _loop(event: Event) -> Loop | None:
+def _loop(event: Event, modes: list[Event]) -> Loop | None:
     """The loop over batches around a forward pass, or that over epochs around a function that evaluates all data at
-    once."""
+    once: it has the name of an evaluation, or begins with eval()."""
     loop = next((one for one in reversed(event.loops) if one.role == "batch" and not one.implicit), None)
-    if loop is None and NAMED.search(getattr(event.function, "name", "")):
-        loop = next(
-            (
-                one
-                for one in reversed(event.loops)
-                if (one.role in ("epoch", "step") and one.function is not event.function)
-                or (one.function is event.function and not one.role and not one.implicit)
-            ),
-            None,
-        )
+    named = bool(NAMED.search(getattr(event.function, "name", "")))
+    begins = bool(modes) and modes[-1].kind == "eval" and modes[-1].function is event.function is not None
+    if loop is None and (named or begins):
+        for one in reversed(event.loops):
+            if one.function is event.function and not one.role and not one.implicit:
+                return one
+            if named and one.role in ("epoch", "step") and one.function is not event.function:
+                return one
     return loop
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
 from stepwell.lint import edits
-from stepwell.lint.analysis import Event, Root, Script
+from stepwell.lint.analysis import Event, Root, Script, Thing
 from stepwell.lint.analysis.evaluating import Evaluation, evaluations, text_of
+from stepwell.lint.analysis.syntax import written
 
 CHECK = Check(
     code="SW401",
@@ -66,9 +67,21 @@ def _is_called(script: Script, name: str) -> bool:
 
 def _is_frozen(script: Script, one: Evaluation) -> bool:
     """Whether nothing of the model has gradients: frozen, and no part of it released again."""
-    if any(event.target is not None and event.target.is_inside(one.model) for event in script.of_kind("unfreeze")):
+    if any(_is_part_of(script, event, one.model) for event in script.of_kind("unfreeze")):
         return False
     return any(event.target is not None and event.target.is_same(one.model) for event in script.of_kind("freeze"))
+
+
+def _is_part_of(script: Script, event: Event, model: Thing) -> bool:
+    """Whether what is released is a part of a model: by what the analysis knows, or by its name, as in
+    `for p in model.get_classifier().parameters(): p.requires_grad = True`."""
+    if event.target is not None:
+        return event.target.is_inside(model)
+    around: ast.AST | None = event.node
+    while around is not None and not isinstance(around, (ast.For, ast.FunctionDef)):
+        around = script.parents.get(id(around))
+    source = written(around.iter if isinstance(around, ast.For) else event.node)
+    return bool(model.name) and f"{model.name}." in source
 
 
 def is_from_outside(one: Evaluation) -> bool:
@@ -167,6 +180,50 @@ def _spans_lines(statement: ast.stmt) -> bool:
 
 
 BAD = (
+    """
+import timm
+import torch
+model = timm.create_model("resnet50d", pretrained=True)
+for param in model.parameters():
+    param.requires_grad = False
+for param in model.get_classifier().parameters():
+    param.requires_grad = True
+optimizer = torch.optim.Adam(params=model.parameters(), lr=1e-3)
+for epoch in range(3):
+    model.train()
+    for x, y in train_loader:
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    for x, y in eval_loader:
+        out = model(x)  # expect
+        correct += (out.argmax(-1) == y).sum()
+""",
+    """
+import torch
+model = torch.nn.Linear(4, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+def estimate_loss():
+    found = {}
+    model.eval()
+    for split in ["train", "val"]:
+        losses = torch.zeros(20)
+        for k in range(20):
+            x, y = get_batch(split)
+            losses[k] = torch.nn.functional.mse_loss(model(x), y).item()  # expect
+        found[split] = losses.mean()
+    model.train()
+    return found
+for step in range(1000):
+    if step % 100 == 0:
+        print(estimate_loss())
+    x, y = get_batch("train")
+    optimizer.zero_grad()
+    torch.nn.functional.mse_loss(model(x), y).backward()
+    optimizer.step()
+""",
     """
 import torch
 def fit(model, optimizer, criterion, loaders):

@@ -31,7 +31,7 @@ FIX = ""
 def find(script: Script) -> Iterator[Finding]:
     for places in leaks(script):
         one = places[0]
-        if all(place.update is None for place in places) and not is_by_design(script, one):
+        if all(place.update is None and place.again is None for place in places) and not is_by_design(script, one):
             assert one.reset is not None
             if any(event.kind == "grad" and event.function is one.backward.function for event in script.events):
                 continue  # a penalty on the gradient at the fake needs its graph
@@ -65,10 +65,10 @@ optimizer_g.zero_grad()
 loss_g.backward()
 optimizer_g.step()"""
     ),
-    gan.BAD[2]
+    gan.BAD[3]
     .replace("            self.opt_g.zero_grad()\n", "")
     .replace("            loss = (1", "            self.opt_g.zero_grad()\n            loss = (1"),
-    gan.BAD[3]
+    gan.BAD[4]
     .replace("        netG.zero_grad()\n", "")
     .replace("        errG =", "        netG.zero_grad()\n        errG ="),
 )

@@ -46,7 +46,19 @@ FIX = ""
 def find(script: Script) -> Iterator[Finding]:
     for places in leaks(script):
         one = places[0]
-        if all(place.update is not None for place in places) and not is_by_design(script, one):
+        if all(place.again is not None and place.update is None for place in places):
+            assert one.again is not None
+            yield script.finding(
+                CHECK,
+                one.backward.node,
+                f"the discriminator's loss goes back through {one.generator.name} and frees its graph, which the "
+                f"backward pass of line {one.again.line} needs: it will raise a RuntimeError",
+                [
+                    (one.forward.node, f"{one.generator.name} makes the fake, with its graph"),
+                    (one.again.node, "this backward pass goes through the same graph"),
+                ],
+            )
+        elif all(place.update is not None for place in places) and not is_by_design(script, one):
             assert one.update is not None
             yield script.finding(
                 CHECK,
@@ -74,6 +86,7 @@ bce = torch.nn.BCEWithLogitsLoss()
 
 BAD = (
     _gan(CHECK.example_bad.replace("retain_graph=True)", "retain_graph=True)  # expect")),
+    _gan(CHECK.example_good.replace(".detach()", "").replace("loss_d.backward()", "loss_d.backward()  # expect")),
     _gan(
         """optimizer_g.zero_grad()
 for _ in range(1):

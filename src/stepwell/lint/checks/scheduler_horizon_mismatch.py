@@ -194,6 +194,18 @@ def _loop_length(script: Script, event: Event) -> object:
     return None
 
 
+def _epoch_counts(script: Script) -> set[str]:
+    """N of every `for epoch in range(N)`, as it is written."""
+    found: set[str] = set()
+    for _, loop in script.loops:
+        over = loop.node.iter if loop.role == "epoch" and isinstance(loop.node, ast.For) else None
+        while isinstance(over, ast.Call) and over.args and written(over.func) not in ("range", "trange"):
+            over = over.args[0]
+        if isinstance(over, ast.Call) and len(over.args) == 1 and isinstance(over.args[0], (ast.Name, ast.Attribute)):
+            found.add(written(over.args[0]))
+    return found
+
+
 def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
     """ "epochs", "batches", "batches per epoch", "number", "1", or "" if it is not certain."""
     if depth == 0:
@@ -216,6 +228,8 @@ def _unit(script: Script, node: ast.expr, depth: int = 4) -> str:
                 return unit
         if _PROCESSES.search(name):
             return "number"
+        if written(node) in _epoch_counts(script):
+            return "epochs"
         if _PER_EPOCH.search(name):
             return "batches per epoch"
         if _EPOCHS.match(name):
