@@ -34,6 +34,8 @@ def role_of(node: ast.For | ast.AsyncFor | ast.While, over: Value) -> str:
     """ "batch", "epoch", "run", "step", or "" for a loop."""
     if isinstance(node, ast.While):
         text = written(node.test)
+        if "batch" in text.lower() and "len(" in text:  # while i + batch_size < len(data)
+            return "batch"
         return "epoch" if _EPOCH.search(text) else "step" if _STEP.search(text) or text in ("True", "1") else ""
     target, text = written(node.target), written(node.iter)[:300]
     if isinstance(over, Thing) and over.kind == "loader":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Edit, Finding, Fix
@@ -14,37 +15,62 @@ CHECK = Check(
     code="SW607",
     name="deprecated-amp",
     severity="warning",
-    certainty="likely",
+    certainty="certain",
     looks_for="autocast or GradScaler of torch.cuda.amp",
     why="both are deprecated since torch 2.4 and warn at each use; the new ones take the device by name",
     instead='torch.amp.autocast("cuda") and torch.amp.GradScaler("cuda")',
-    silent_when="the name comes from elsewhere",
+    silent_when="the name comes from elsewhere, or the script supports several versions of torch: the import stands in "
+    "a try, the version is asked, or torch.amp is used as well",
     example_bad="import torch\nscaler = torch.cuda.amp.GradScaler()",
     example_good='import torch\nscaler = torch.amp.GradScaler("cuda")',
     reference="https://docs.pytorch.org/docs/stable/amp.html",
 )
 FIX = "safe"
 _NAMES = ("autocast", "GradScaler")
+_MODULE = re.compile(r"torch\.cuda(\.amp(\.autocast_mode|\.grad_scaler)?)?$")
+_VERSIONS = re.compile(r"__version__|torch\.version|hasattr\(torch|torch_version|TORCH_VERSION|torch\.amp\.GradScaler|"
+                       r"from torch\.amp import|version\.parse|is_torch_")  # fmt: skip
 _OLD = tuple(f"torch.cuda.amp.{name}" for name in _NAMES)
 
 
 def find(script: Script) -> Iterator[Finding]:
-    if "cuda" not in script.source or "amp" not in script.source:
+    """One finding for a file, with all its places."""
+    if "cuda" not in script.source or "amp" not in script.source or _VERSIONS.search(script.source):
         return
+    found = list(_found(script))
+    if not found:
+        return
+    node, seen, _ = found[0]
+    fixes = [fix for _, _, fix in found]
+    edits_of_all = tuple(dict.fromkeys(edit for fix in fixes if fix is not None for edit in fix.edits))
+    fix = None if None in fixes else Fix("use torch.amp, with the name of the device", edits_of_all, safe=True)
+    others = [(other, "here, too") for other, _, _ in found[1:]]
+    yield script.finding(CHECK, node, seen, others, fix=fix)
+
+
+def _found(script: Script) -> Iterator[tuple[ast.AST, str, Fix | None]]:
     for node in script.each(ast.ImportFrom, ast.Call):
-        if isinstance(node, ast.ImportFrom) and node.module in ("torch.cuda.amp", "torch.cuda") and not node.level:
-            old = [one for one in node.names if node.module == "torch.cuda.amp" and one.name in _NAMES]
+        if isinstance(node, ast.ImportFrom) and _MODULE.match(node.module or "") and not node.level:
+            old = [one for one in node.names if node.module != "torch.cuda" and one.name in _NAMES]
+            if old and _is_in_try(script, node):
+                return
             if old:
                 names = " and ".join(one.name for one in old)
-                yield script.finding(
-                    CHECK, node, f"{names} of torch.cuda.amp is imported", fix=_of_import(script, node)
-                )
+                yield node, f"{names} of torch.cuda.amp is imported", _of_import(script, node)
         elif (
             isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and script.full_name(node.func) in _OLD
         ):
-            yield script.finding(
-                CHECK, node, f"{edits.text(script, node.func)} is deprecated", fix=_of_call(script, node)
-            )
+            if any(node.func.attr in (one.asname or one.name for one in other.names) for other in
+                   script.each(ast.ImportFrom) if (other.module or "").startswith("torch.cuda.amp")):  # fmt: skip
+                continue  # the import is named
+            yield node, f"{edits.text(script, node.func)} is deprecated", _of_call(script, node)
+
+
+def _is_in_try(script: Script, node: ast.AST) -> bool:
+    one: ast.AST | None = node
+    while one is not None and not isinstance(one, ast.Try):
+        one = script.parents.get(id(one))
+    return one is not None
 
 
 def _of_call(script: Script, node: ast.Call) -> Fix | None:
@@ -108,6 +134,10 @@ BAD = (
     "import torch.cuda.amp as amp\nwith amp.autocast(enabled=True):  # expect\n    loss = model(x)\nloss.backward()\n",
 )
 GOOD = (
+    "try:\n    from torch.amp import GradScaler\nexcept ImportError:\n    from torch.cuda.amp import GradScaler\n"
+    "scaler = GradScaler()\nscaler.scale(loss).backward()\n",
+    "import torch\nfrom packaging import version\nif version.parse(torch.__version__) < version.parse('2.4'):\n"
+    "    scaler = torch.cuda.amp.GradScaler()\nelse:\n    scaler = torch.amp.GradScaler('cuda')\nscaler.scale(loss)\n",
     CHECK.example_good,
     "from torch.amp import GradScaler, autocast\nscaler = GradScaler('cuda')\nscaler.scale(loss).backward()\n",
     _HEAD + "with torch.autocast('cuda', dtype=torch.bfloat16):\n    loss = model(x)\nloss.backward()\n",

@@ -42,6 +42,16 @@ def find(script: Script) -> Iterator[Finding]:
             [] if same else [(cut, "the graph is cut here")],
         )
 
+    for event, marked in script.for_every_caller("backward", lambda event: _marked(script, event)):
+        yield script.finding(
+            CHECK,
+            event.node,
+            f"this loss has no graph: requires_grad in line {getattr(marked, 'lineno', 0)} lets backward() run, and no "
+            "weight gets a gradient",
+            [(marked, "this makes the loss a leaf of a new graph")],
+            instead="compute the loss from the output of the model, without numpy, item() or detach() on the way",
+        )
+
     for places in script.places("backward"):
         terms = [_dead_term(event) for event in places]
         first = terms[0]
@@ -54,6 +64,32 @@ def find(script: Script) -> Iterator[Finding]:
                 [(output.node or places[0].node, "the graph is cut here"), (places[0].node, "the sum goes backward")],
                 instead="compute the term from the output itself, and detach copies for logging only",
             )
+
+
+def _marked(script: Script, event: Event) -> ast.AST | None:
+    """`loss.requires_grad = True`, or Variable(loss, requires_grad=True), for a loss without a graph."""
+    call, loss = event.call, event.value
+    if not isinstance(loss, Tensor) or loss.attached is not False or not event.extra.get("known"):
+        return None
+    if call is None or not isinstance(call.func, ast.Attribute):
+        return None
+    name = written(call.func.value)
+    statement = script.statement(event.node)
+    block = script.block_of(statement) if statement is not None else None
+    for one in reversed((block or [])[: (block or []).index(statement)] if block and statement in block else []):
+        if not isinstance(one, ast.Assign) or len(one.targets) != 1:
+            continue
+        target, value = written(one.targets[0]), one.value
+        if target == f"{name}.requires_grad" and isinstance(value, ast.Constant) and value.value is True:
+            return one
+        if target == name:
+            given = {word.arg: word.value for word in value.keywords} if isinstance(value, ast.Call) else {}
+            flag = given.get("requires_grad")
+            first = value.args[0] if isinstance(value, ast.Call) and value.args else None
+            if not (isinstance(flag, ast.Constant) and flag.value is True and isinstance(first, ast.Name)):
+                return None
+            return one if _CUT.search(first.id) else None
+    return None
 
 
 def _dead_term(event: Event) -> tuple[Tensor, Tensor] | None:
@@ -136,6 +172,20 @@ def _of_loss(node: ast.AST) -> bool:
 
 
 BAD = (
+    """
+import torch
+from torch.autograd import Variable
+model = torch.nn.Linear(4, 2)
+criterion = torch.nn.MSELoss()
+optimizer = torch.optim.Adam(model.parameters())
+for x, y in loader:
+    optimizer.zero_grad()
+    output = model(x)
+    loss = criterion(torch.tensor(output.tolist()), y)
+    loss.requires_grad = True
+    loss.backward()  # expect
+    optimizer.step()
+""",
     """
 import torch
 from torch import nn

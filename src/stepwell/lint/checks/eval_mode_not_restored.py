@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Loop, Script, Thing
+from stepwell.lint.analysis.relations import may_touch, updates
 
 CHECK = Check(
     code="SW402",
@@ -39,6 +40,14 @@ def find(script: Script) -> Iterator[Finding]:
                 f"backward pass of line {back.line}",
                 [(back.node, "from the second round on, this trains in eval mode")],
             )
+        elif places[0].target is not None and (back := _loaded_and_trained(script, places)) is not None:
+            yield script.finding(
+                CHECK,
+                event.node,
+                f"{places[0].target.name} is put into eval mode after its weights were loaded, and nothing calls "
+                f"train() before the backward pass of line {back.line}",
+                [(back.node, "a resumed run trains in eval mode")],
+            )
 
 
 def _trains_on(event: Event) -> Event | None:
@@ -54,6 +63,38 @@ def _trains_on(event: Event) -> Event | None:
         back = _backward(loop, model, event)
         if back is not None:
             return back
+    return None
+
+
+def _loaded_and_trained(script: Script, places: list[Event]) -> Event | None:
+    """The backward pass of a training that begins after eval() of a model whose weights a checkpoint has given: a run
+    that resumes, where the mode of a finished model was copied along."""
+    found = []
+    for event in places:
+        model, root = event.target, script.root_of(event)
+        if model is None or model.kind != "model" or event.loops or not model.sure:
+            return None
+        before = root.events[: root.events.index(event)]
+        if not any(one.kind == "load_state" and one.is_on(model) and one.branches == event.branches for one in before):
+            return None
+        after = root.events[len(before) + 1 :]
+        if any(
+            (one.kind == "train" and one.target is not None and _may_hold(one.target, model)) or may_touch(one, model)
+            for one in after
+        ):
+            return None
+        loops = {id(one.loops[0]): one.loops[0] for one in after if one.kind == "backward" and one.loops}
+        found.append(next((back for loop in loops.values() if (back := _trained(loop, model)) is not None), None))
+    return found[0] if found and all(one is not None for one in found) else None
+
+
+def _trained(loop: Loop, model: Thing) -> Event | None:
+    """A backward pass of a loop that trains this model by a step."""
+    steps = [one for one in loop.events() if one.kind == "step" and updates(one.target, model)]
+    for event in loop.events() if steps else ():
+        models = getattr(event.value, "models", ())
+        if event.kind == "backward" and any(one.is_same(model) for one in models) and not _is_guarded(loop, model):
+            return event
     return None
 
 
@@ -111,6 +152,22 @@ def _common(branches: list[tuple[object, ...]]) -> int:
 
 
 BAD = (
+    """
+import torch
+net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Dropout())
+optimizer = torch.optim.Adam(net.parameters())
+if resume:
+    saved = torch.load(path)
+    net.load_state_dict(saved["net"])
+    optimizer.load_state_dict(saved["optimizer"])
+    net.eval()  # expect
+for epoch in range(10):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+""",
     CHECK.example_bad.replace("model.eval()", "model.eval()  # expect"),
     """
 def evaluate(model, loader):
@@ -178,6 +235,24 @@ while step < max_steps:
 """,
 )
 GOOD = (
+    """
+import torch
+net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Dropout())
+optimizer = torch.optim.Adam(net.parameters())
+if resume:
+    saved = torch.load(path)
+    net.load_state_dict(saved["net"])
+    optimizer.load_state_dict(saved["optimizer"])
+    net.eval()
+    print(score(net))
+for epoch in range(10):
+    net.train()
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+""",
     """
 import torch
 def train(model, loader, optimizer):

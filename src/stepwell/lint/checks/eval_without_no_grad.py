@@ -55,7 +55,7 @@ def _is_unguarded(script: Script, one: Evaluation) -> bool:
     if one.aside:
         return True
     if one.mode is None or one.mode.kind == "train":  # nothing calls eval(): the name of the loader has to say it
-        return one.named and one.loop.role in ("batch", "") and any(_trains(root) for root in script.roots)
+        return one.named and one.loop.role == "batch" and any(_trains(root) for root in script.roots)
     if one.loop.role != "batch" and one.mode.function is not one.forward.function:
         return False
     return one.mode.kind == "eval"

@@ -63,8 +63,9 @@ def _keeps_graph(event: Event, used: set[int], backwards: list[Event]) -> bool:
     born = event.extra.get("born", ())
     if len(born) >= len(event.loops):  # it begins again in every round
         return False
-    if any(one.kind == "reset" and one.name == event.name for one in event.loops[-1].events()):  # emptied in between
-        return False
+    emptied = [one for one in event.loops[-1].events() if one.kind == "reset" and one.name == event.name]
+    if emptied and ("list" in event.extra or any(len(one.branches) <= len(event.branches) for one in emptied)):
+        return False  # in every round; a list may be a memory that is learned from when it is full
     return not _is_cut_on_the_way(event) and _backward(event, backwards) is not None
 
 
@@ -143,6 +144,18 @@ def _fix(script: Script, event: Event) -> Fix | None:
 
 
 BAD = (
+    """
+total = 0
+for step, (x, y) in enumerate(loader):
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step()
+    total += loss  # expect
+    if step % 100 == 0:
+        print(total / 100)
+        total = 0
+""",
     CHECK.example_bad.replace("total += loss", "total += loss  # expect").replace("for x", "total = 0\nfor x"),
     """
 def train(model, loader, optimizer, criterion, scaler):

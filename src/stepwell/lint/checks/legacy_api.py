@@ -63,6 +63,8 @@ def _is_first(script: Script, node: ast.Subscript) -> bool:
         return False
     of = owner.value
     name = of.id if isinstance(of, ast.Name) else of.attr if isinstance(of, ast.Attribute) else ""
+    if isinstance(of, ast.Call):
+        return bool(_CRITERION.search(written(of.func).rsplit(".", 1)[-1]))
     return bool(_LOSS.search(name)) or (isinstance(of, ast.Name) and _is_loss(script, name))
 
 

@@ -127,6 +127,8 @@ def _is_of(zero: Event, step: Event) -> bool:
     """Whether a reset is of all that the step uses: `p.grad = None` for some parameters keeps the others."""
     if zero.target is None:
         return any(updates(step.target, one) for one in zero.targets) or not step.loops
+    if zero.target.kind == "optimizer" and step.target is not None and not zero.target.is_same(step.target):
+        return any(one.is_same(other) for one in zero.target.of for other in step.target.of)
     return zero.target.kind != "model" or bool(updates(step.target, zero.target))
 
 

@@ -59,6 +59,16 @@ def _outside(step: Event) -> Event | None:
 
 
 BAD = (
+    """
+for epoch in range(10):
+    optimizer.zero_grad()  # expect
+    i = 0
+    while i + batch_size < len(train_set):
+        loss = criterion(model(train_set[i : i + batch_size]), targets[i : i + batch_size])
+        loss.backward()
+        optimizer.step()
+        i += batch_size
+""",
     CHECK.example_bad.replace("optimizer.zero_grad()", "optimizer.zero_grad()  # expect"),
     """
 for epoch in tqdm(range(10)):
