@@ -98,7 +98,7 @@ def test_errors_are_one_line(run: Run, words: tuple[str, ...], said: str) -> Non
 
 
 def test_recipes(run: Run) -> None:
-    assert len(run("recipes").splitlines()) == 285
+    assert len(run("recipes").splitlines()) == 383
     out = run("recipes", "vit", "imagenet")
     assert "vit-b-16-imagenet-1k" in out
     assert "resnet-50-imagenet-1k" not in out

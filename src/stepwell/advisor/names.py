@@ -97,6 +97,8 @@ TASKS: tuple[tuple[str, str], ...] = (
     ("audio restoration", r"audio.?(restoration|super.?resolution)|vocod\w*|bandwidth.?ext\w*"),
     ("music source separation", r"(music.?|speech.?|audio.?)?(source.?)?separation|speech.?enhancement"),
     ("asr", r"asr|speech.?(recognition|to.?text)|transcription|ctc|speech.?translation|keyword.*"),
+    ("audio classification", r"(audio|sound|music).?(tagging|classification|event\w*.*)"
+                             r"|speaker.?(recognition|verification)"),
     ("tts", r"tts|text.?to.?speech|speech.?synthesis|voice.*"),
     ("image_generation", r"(image|text.?to.?image|unconditional|video|class.?conditional|face).?(generation|synthesis)"
                          r"|generation|generative|text.?to.?image|unconditional"),
@@ -112,7 +114,8 @@ TASKS: tuple[tuple[str, str], ...] = (
     ("forecasting", r"(time.?series.?)?forecast\w*|time.?series.*|imputation|anomaly.*"),
     ("tabular", r"tabular.*"),
     ("view synthesis", r"(novel.?)?view.?synthesis|implicit.*|reconstruction.?3d|radiance.*|3d.?reconstruction"),
-    ("pde", r"operator.?learning|pde|physics.*|pinn|differential.*|inverse.?problem|burgers|navier.*"),
+    ("pde", r"operator.?learning|pde|physics.*|pinn|differential.*|inverse.?problem|burgers|navier.*"
+            r"|(hamiltonian|lagrangian|neural|physical)?.?(dynamics|ode)"),
     ("style transfer", r"style.?transfer"),
     ("3D segmentation", r"(3d|medical|volumetric|brain|organ).?(image.?)?segmentation"),
     ("instance segmentation", r"(instance|panoptic).?segmentation"),
@@ -155,6 +158,7 @@ _FAMILY_OF_TASK = {
     "word LM": "rnn_lm", "translation": "translation", "image translation": "gan",
     "super resolution": "image_restoration", "audio restoration": "speech_audio",
     "music source separation": "speech_audio", "asr": "speech_audio", "tts": "speech_audio",
+    "audio classification": "speech_audio",
     "image_generation": "diffusion", "subject personalization": "fine_tuning", "conditional generation": "fine_tuning",
     "node_classification": "gnn", "node embedding": "gnn", "graph_regression": "gnn", "graph_classification": "gnn",
     "point cloud classification": "gnn", "ctr": "recsys", "top-k recommendation": "recsys",

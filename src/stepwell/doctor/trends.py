@@ -137,7 +137,7 @@ def too_high(record: Record, number: int) -> str:
             f"weights changed by up to {early:.2g} of their size in one of the first updates; the loss is {now:.3g} "
             f"after {len(main.values)} batches, no better than the frequencies of the labels ({floor:.3g})"
         )
-    if size > 0.3 and record.step >= 10 and not now < 0.8 * start:
+    if size > 0.3 and record.step >= (40 if record.optimizers[number] == "Adagrad" else 10) and not now < 0.8 * start:
         return f"{100 * size:.2g} % of a weight changes in one update, and the loss went from {start:.3g} to {now:.3g}"
     return ""
 
@@ -329,6 +329,9 @@ def _shrinks(record: Record, least: float) -> float:
     return max(median(found), 1e-12) if len(found) >= 4 and median(found) < least and learns else 0.0
 
 
+LATE = 300  # batches: some tasks stand still that long before they are understood, as brackets and parities do
+
+
 def unrelated(record: Record) -> str:
     """What says that labels do not belong to their inputs, or ""."""
     main = record.main
@@ -350,7 +353,8 @@ def unrelated(record: Record) -> str:
         return ""  # the updates are too long to learn anything
     falling = not probes or sum(not one.rises for one in probes) >= 0.5 * len(probes)
     vals = [value for _, value in record.vals]
-    if now > 0.93 * floor and now < 1.6 * floor and falling:
+    late = record.ended or len(values) >= LATE
+    if late and now > 0.93 * floor and now < 1.6 * floor and falling:
         return (
             f"the loss is {now:.3g} after {len(values)} batches, and "
             f"predicting the frequencies of the labels gives {floor:.3g}"

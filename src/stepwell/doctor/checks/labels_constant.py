@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
 from stepwell.doctor.traces import Trace
+from stepwell.doctor.trends import now_of, start_of
 from stepwell.findings import Check, Finding
 
 CHECK = Check(
@@ -35,6 +36,9 @@ def find(record: Record) -> Finding | None:
     if record.step < 40 and classes > 1 and not record.ended:
         return None  # sorted data begin so, too
     kinds = {label for one in seen if one.labels is not None for label in one.labels}
+    columns = any((one.target_std or 0) > 1e-6 for one in seen)  # each row says which of its columns is meant
+    if kinds == {0} and (columns or now_of(record) > 0.25 * abs(start_of(record))):
+        return None  # a contrast of the first column with all others: what has constant labels falls to 0
     if all(one.labels is not None for one in seen) and len(kinds) == 1 and len(record.series) == 1:
         return said(
             CHECK,
@@ -59,11 +63,13 @@ BAD = (
     Trace(batch={"labels": {3: 64}}),
     Trace(batch={"labels": {0: 1}, "size": 1}, steps=88),  # forty batches of one
     Trace(batch={"target_mean": 0.25, "target_std": 0.0}),
-    Trace(batch={"labels": {0: 64}}, steps=40),
+    Trace(batch={"labels": {2: 64}}, steps=40),
+    Trace(batch={"labels": {0: 64}}, steps=40, loss=lambda step: 1.4 * 0.9**step),
     Trace(batch={"target_mean": 0.25, "target_std": 0.1, "alike": True}),
     Trace(batch={"target_mean": lambda step: 0.5 + 5e-8 * (step % 2), "target_std": 5e-8}),
 )
 GOOD = (
+    Trace(batch={"labels": {0: 64}}, loss=lambda step: 1.4 - 0.005 * step),  # the first of many, as in a contrast
     Trace(batch={"labels": {0: 64}}, steps=39),  # sorted data begin so
     Trace(batch={"target_mean": lambda step: 0.01 * step, "target_std": 0.1, "alike": True}),
     Trace(batch={"labels": lambda step: {3: 64} if step != 9 else {3: 63, 1: 1}}),

@@ -34,17 +34,19 @@ def find(record: Record) -> Finding | None:
 
 
 BAD = (
-    Trace(loss=1.39),  # log(4) = 1.386
-    Trace(loss=lambda step: 1.9 if step < 50 else 1.3),
-    Trace(loss=1.0, facts={"function": "mse_loss"}, batch={"target_mean": 0.0, "target_std": 1.0}),
-    Trace(loss=0.7, facts={"function": "binary_cross_entropy"}, batch={"labels": {0: 32, 1: 32}}),
+    Trace(loss=1.39, steps=300),
+    Trace(loss=1.39, ended=True),  # log(4) = 1.386
+    Trace(loss=lambda step: 1.9 if step < 50 else 1.3, ended=True),
+    Trace(loss=1.0, facts={"function": "mse_loss"}, batch={"target_mean": 0.0, "target_std": 1.0}, ended=True),
+    Trace(loss=0.7, facts={"function": "binary_cross_entropy"}, batch={"labels": {0: 32, 1: 32}}, ended=True),
     Trace(loss=lambda step: 1.4 * 0.98**step, vals=(1.4, 1.39, 1.5, 1.9)),  # learned by heart
-    Trace(loss=2.21),
-    Trace(loss=1.39, tensors={"*": {"update": 0.012}}),
+    Trace(loss=2.21, ended=True),
+    Trace(loss=1.39, tensors={"*": {"update": 0.012}}, ended=True),
     Trace(loss=lambda step: 1.4 * 0.98**step, vals=(1.4, 1.35, 1.43)),
-    Trace(loss=1.39, along=lambda step: ALONG if step in (20, 100) else {0.0: 1.0, 1.0: 1.1}),
+    Trace(loss=1.39, along=lambda step: ALONG if step in (20, 100) else {0.0: 1.0, 1.0: 1.1}, ended=True),
 )
 GOOD = (
+    Trace(loss=1.39, steps=299),  # not yet understood
     Trace(loss=1.28),  # 0.92 log(4)
     Trace(loss=2.23),  # 1.61 log(4): another fault
     Trace(loss=1.39, steps=59),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import median
 
 from stepwell.doctor.record import Record
 from stepwell.doctor.said import said
@@ -35,13 +36,16 @@ def find(record: Record) -> Finding | None:
         return None
     best = min(vals)
     at = vals.index(best)
-    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.08 * best:
+    if best <= 0 or len(vals) - at < 4 or vals[-1] < 1.12 * best:
         return None
     start = start_of(record)  # of the training; where the metric is no loss of that kind, the first metrics count
     gained = max([*vals[:3], start] if 0.2 * start < vals[0] < 5 * start else vals[:3]) - best
     floor = marginal(record, main.facts.function) if main.facts is not None and main.facts.whole else None
     if vals[-1] - best < 0.06 * gained or (floor is not None and best > 0.93 * floor):
         return None  # a small part of what was gained; or nothing was learned that holds for other data: R47
+    noise = median([abs(b - a) for a, b in pairwise(vals)])
+    if median(vals[-3:]) - best < noise:
+        return None  # no more than what two evaluations differ by
     rising = sum(b > a for a, b in pairwise(vals[at:])) / (len(vals) - at - 1)
     smooth = main.smooth(max(len(main.values) // 20, 1))
     half = smooth[len(smooth) * at // len(vals)] if smooth else 0.0
@@ -70,7 +74,7 @@ GOOD = (
     Trace(vals=(1.42, 1.40, 1.50, 1.60, 1.70)),  # never better than the frequencies of the labels
     Trace(vals=(1.40, 0.35, 0.36, 0.37, 0.38, 0.385)),  # a fraction of what was gained
     Trace(vals=(0.40, 0.35, 0.33, 0.33, 0.34)),
-    Trace(vals=(0.40, 0.35, 0.36, 0.37, 0.377)),  # 7.7 % above the best
+    Trace(vals=(0.40, 0.35, 0.36, 0.37, 0.39)),  # 11 % above the best
     Trace(vals=(0.40, 0.41, 0.35, 0.45, 0.52)),  # best two evaluations ago
     Trace(vals=(0.40, 0.35, 0.45, 0.42, 0.40, 0.39)),  # comes down again
     Trace(vals=(0.35, 0.38, 0.45, 0.52)),

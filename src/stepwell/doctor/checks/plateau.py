@@ -33,6 +33,8 @@ def find(record: Record) -> Finding | None:
     if main is None or len(record.series) > 1 or not record.lr or not record.lr[0]:
         return None
     values = [value for value in main.values if math.isfinite(value)]
+    if any(one.calls == 0 for one in record.schedules):
+        return None  # a schedule that nobody steps is the reason
     fifth = len(values) // 5
     if fifth < 60 or len(values) < len(main.values):
         return None
