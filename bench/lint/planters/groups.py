@@ -1,4 +1,4 @@
-"""Parameter groups, values and old names: SW601 to SW606."""
+"""Parameter groups, values and old names: SW601 to SW607."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def data_zero(script: Script) -> Planted:
     raise NoPlace
 
 
-@plants("SW606", additions.scaler)
+@plants("SW607", additions.scaler)
 def scaler_of_torch_cuda_amp(script: Script) -> Planted:
     only(script)
     for call in script.all_calls("GradScaler"):
