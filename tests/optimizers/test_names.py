@@ -35,6 +35,7 @@ ALLOWED = {
     "wrappers/asam.py": ("SGD", "what is inside unless an argument says"),
     "wrappers/lookahead.py": ("AdamW", "what is inside unless an argument says"),
     "doctor/trends.py": ("SGD Adam RMSprop Adagrad NAdam RAdam Adamax", "torch's classes: decay in the gradient"),
+    "doctor/checks/batch_too_small.py": ("LBFGS", "its steps turn on one batch, by design"),
     "doctor/checks/momentum_near_one.py": ("AdEMAMix Adan", "several averages by design, also of other libraries"),
     "doctor/checks/betas_swapped.py": ("Adam", "a part of the names of all classes with two betas of this meaning"),
     **{
