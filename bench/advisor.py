@@ -171,6 +171,9 @@ def run() -> tuple[dict[str, dict[str, tuple[int, int]]], dict[str, Answer]]:
             found["  collected after the rules stood"] = measured(answers, rows[FIRST:])
             struck = {row.id: advised(without_optimizer(of_published(row)), copies(row, rows), False) for row in rows}
             found["  optimizers struck out of names"] = measured(struck, rows)
+    first = rows[:FIRST]
+    alone = {row.id: advised(of_published(row), member(row, first), False) for row in first}
+    found["advisor, recipes.json alone, member left out"] = measured(alone, first)
     for name, method in (("always AdamW 1e-3", always_adamw), ("decision tree of the seeds", seeds)):
         found[name] = measured({row.id: method(of_published(row)) for row in rows}, rows)
     return found, shown
