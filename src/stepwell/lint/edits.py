@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from stepwell.findings import Edit
 from stepwell.lint.analysis import Script
-from stepwell.lint.analysis.syntax import written
 
 Located: TypeAlias = ast.expr | ast.stmt | ast.keyword | ast.alias
 
@@ -51,14 +50,12 @@ def remove(script: Script, node: ast.AST) -> Edit | None:
     return Edit((statement.lineno, 1), end, "")
 
 
-def text(script: Script, node: ast.AST) -> str:
+def text(script: Script, node: Located) -> str:
     """The source of a node as it is written."""
-    first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", None)
-    if not first or last is None:
-        return written(node)
-    lines = [line.encode("utf-8", "surrogatepass") for line in script.lines[first - 1 : last]]
-    lines[-1] = lines[-1][: node.end_col_offset]  # type: ignore[attr-defined]
-    lines[0] = lines[0][node.col_offset :]  # type: ignore[attr-defined]
+    last = node.end_lineno or node.lineno
+    lines = [line.encode("utf-8", "surrogatepass") for line in script.lines[node.lineno - 1 : last]]
+    lines[-1] = lines[-1][: node.end_col_offset]
+    lines[0] = lines[0][node.col_offset :]
     return b"".join(lines).decode("utf-8", "surrogatepass")
 
 

@@ -24,8 +24,6 @@ def _fields() -> dict[type, tuple[str, ...]]:
 
 
 _FIELDS = _fields()
-
-
 _ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript)  # never in parentheses before a dot
 
 
@@ -33,15 +31,14 @@ def written(node: ast.AST) -> str:
     """`ast.unparse`, which is slow: dotted names are read here, and the text of any other node is kept on the node."""
     if isinstance(node, ast.Name):
         return node.id
-    known: str | None = getattr(node, "written", None)
+    kept: dict[str, str] = vars(node)
+    known = kept.get("written")
     if known is None:
-        if isinstance(node, ast.Attribute) and isinstance(
-            node.value, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)
-        ):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, _ATOMS):
             known = f"{written(node.value)}.{node.attr}"
         else:
             known = ast.unparse(node)
-        node.written = known  # type: ignore[attr-defined]
+        kept["written"] = known
     return known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -73,7 +74,7 @@ def _is_never_updated(script: Script, step: Event) -> bool:
 
 def _fix(script: Script, step: Event) -> Fix | None:
     last = [event for event in script.of_kind("step") if event.by is not None and event.by.is_same(step.by)]
-    text = edits.text(script, step.node)
+    text = edits.text(script, step.node) if isinstance(step.node, ast.expr) else ""
     if len({id(event.node) for event in last}) != 1 or ".step(" not in text:
         return None
     call = f"{text.rpartition('.step(')[0]}.update()"
