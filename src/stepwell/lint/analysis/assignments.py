@@ -54,7 +54,22 @@ class Names:
             value = self._guessed(target, source) or value
         if isinstance(value, (Thing, Many)) and not value.name:
             value.name = written(target)
+        if isinstance(value, Thing) and value.kind == "model" and isinstance(source, ast.Call):
+            self._rebind(target, value, source)
         self.store(target, value)
+
+    def _rebind(self, target: ast.expr, value: Thing, source: ast.Call) -> None:
+        """A name of a model that gets another model, none that is made of the first."""
+        before: Value = None
+        if isinstance(target, ast.Name):
+            before = self.scope.names.get(target.id)
+        elif isinstance(target, ast.Attribute):
+            owner = self.value_quietly(target.value)
+            before = owner.attributes.get(target.attr) if isinstance(owner, Thing) else None
+        if isinstance(before, Thing) and before.kind == "model" and not before.is_same(value):
+            words = {written(one) for one in ast.walk(source) if isinstance(one, (ast.Name, ast.Attribute))}
+            if written(target) not in words and before.name not in words:
+                self.emit("rebind", target, before, value=value, call=source)
 
     def _guessed(self, target: ast.expr, source: ast.Call) -> Value:
         """What an unknown call gives, by the name that its result gets."""

@@ -38,6 +38,7 @@ class Event:
             save, load a checkpoint; load_state: into `target`
             freeze, unfreeze   parameters of `target`
             replace    the part `name` of the model `target` is replaced
+            rebind     the name of the model `target` gets another model, `value`, made by `call`
             set_epoch  of the sampler `target`
             average    an average of weights is updated
             grad       torch.autograd.grad or a hook: gradients without backward

@@ -26,6 +26,8 @@ TABLE = {
     "SW115": "sam_without_second_pass",
     "SW116": "call_without_parentheses",
     "SW117": "step_that_the_loss_misses",
+    "SW118": "left_over_gradients",
+    "SW119": "graph_of_old_weights",
     "SW201": "scheduler_before_optimizer",
     "SW202": "scheduler_never_stepped",
     "SW203": "scheduler_horizon_mismatch",

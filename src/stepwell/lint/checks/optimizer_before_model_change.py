@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
-from stepwell.lint.analysis import Event, Script, Thing
+from stepwell.lint.analysis import Event, Root, Script, Thing
 from stepwell.lint.analysis.relations import may_touch
 from stepwell.lint.analysis.syntax import written
+from stepwell.lint.analysis.uses import enclosing
 
 CHECK = Check(
     code="SW603",
@@ -28,12 +30,15 @@ CHECK = Check(
     reference="https://docs.pytorch.org/docs/stable/optim.html#constructing-it",
 )
 FIX = ""
+_LOADS = re.compile(r"torch\.load$|from_pretrained$|(load|build|create|get|make|init)_?\w*_?(model|net|network)$", re.I)
+_WRAPS = re.compile(r"Parallel|EMA|Average|Wrapper|FSDP|Compiled", re.I)
 _WITHOUT = ("ReLU", "Dropout", "Identity", "Pool", "Softmax", "LogSoftmax", "Sigmoid", "Tanh", "GELU", "Flatten",
             "Upsample", "ELU", "Pad", "Unfold", "Fold", "Shuffle", "SiLU", "Mish", "Hardswish", "Softplus")  # fmt: skip
 
 
 def find(script: Script) -> Iterator[Finding]:
     yield from _in_init(script)
+    yield from _in_place_of(script)
     seen: set[int] = set()
     for root in script.roots:
         for index, event in enumerate(root.events):
@@ -55,6 +60,72 @@ def find(script: Script) -> Iterator[Finding]:
                 "over its parameters",
                 [(event.node, "this optimizer holds the parameters of before"), (step.node, "and is stepped here")],
             )
+
+
+def _in_place_of(script: Script) -> Iterator[Finding]:
+    """Models that are loaded or made anew in place of the one that the optimizer was built over."""
+    seen: set[int] = set()
+    for root in script.roots:
+        for change in root.events:
+            if change.kind != "rebind" or id(change.node) in seen or not _is_new(change):
+                continue
+            for made in root.events[: root.events.index(change)]:
+                optimizer = made.target
+                if made.kind != "make" or optimizer is None or optimizer.kind != "optimizer":
+                    continue
+                if change.target is None or not any(one.is_same(change.target) for one in optimizer.of):
+                    continue
+                step = _trained_by(script, root, made, change)
+                if step is not None:
+                    seen.add(id(change.node))
+                    yield script.finding(
+                        CHECK,
+                        change.node,
+                        f"{written(change.node)} becomes another model after {optimizer.name or 'the optimizer'} of "
+                        f"line {made.line} was built over the parameters of the first",
+                        [(made.node, "this optimizer holds the parameters of the first model"), (step.node, "and is "
+                         "stepped here")],
+                    )  # fmt: skip
+                    break
+
+
+def _is_new(change: Event) -> bool:
+    name = written(change.call.func) if change.call is not None else ""
+    sure = isinstance(change.value, Thing) and change.value.sure and change.value.kind == "model"
+    return bool(_LOADS.search(name)) or (sure and name.rsplit(".", 1)[-1][:1].isupper() and not _WRAPS.search(name))
+
+
+def _trained_by(script: Script, root: Root, made: Event, change: Event) -> Event | None:
+    """The step of the optimizer after the change, where the optimizer is not built again."""
+    optimizer = made.target
+    assert optimizer is not None
+    later = root.events[root.events.index(change) + 1 :]
+    around = change.loops[len(made.loops)] if len(change.loops) > len(made.loops) else None
+    if around is not None and len(change.branches) == len(made.branches):  # then the next round
+        later = later + [one for one in around.events() if one.order < change.order]
+    elif any(
+        getattr(one, "name", "") == "__init__"
+        for call in (change.node, *change.frames)
+        for one in enclosing(script, call)
+    ):
+        later = later + [one for one in script.of_kind("step", "make") if one not in root.events]
+    for one in later:
+        other = one.target
+        if other is None or other.kind != "optimizer":
+            continue
+        if one.kind == "make" and (other.name == optimizer.name or _replaces(other, optimizer)):
+            return None
+    own = isinstance(change.node, ast.Name)  # a name of one call, which its caller does not see
+    for one in later:
+        if one.kind != "step" or one.target is None or (own and one.frames[: len(change.frames)] != change.frames):
+            continue
+        if one.target.is_same(optimizer) or _is_own(one.target, optimizer):
+            return one
+    return None
+
+
+def _is_own(one: Thing, optimizer: Thing) -> bool:
+    return optimizer.name.startswith("self.") and one.name == optimizer.name
 
 
 def _in_init(script: Script) -> Iterator[Finding]:
@@ -226,8 +297,81 @@ def main():
     train(model, optimizer, loader)
 """,
 )
+BAD = (
+    *BAD,
+    _HEAD
+    + """
+class Trainer:
+    def __init__(self, args):
+        self.model = build_model(args)
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        if args.resume:
+            self.load_model()
+    def load_model(self):
+        loaded = torch.load("last.pt")
+        self.model = build_model(loaded["args"])  # expect
+        self.model.load_state_dict(loaded["model"])
+    def train(self, loader):
+        for x, y in loader:
+            self.optimizer.zero_grad()
+            nn.functional.cross_entropy(self.model(x), y).backward()
+            self.optimizer.step()
+""",
+    """
+import torch
+from transformers import BertForTokenClassification
+def train(model, optimizer, loader, restore_dir=None):
+    if restore_dir is not None:
+        model = BertForTokenClassification.from_pretrained(restore_dir)  # expect
+    for batch in loader:
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+model = BertForTokenClassification.from_pretrained("bert-base-cased")
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+train(model, optimizer, loader, "last")
+""",
+)
 GOOD = (
     CHECK.example_good,
+    """
+import torch
+model = build_model(args)
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+for epoch in range(3):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    torch.save(model, "best.pt")
+model = torch.load("best.pt")
+evaluate(model)
+""",
+    """
+import torch
+model = build_model(args)
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+if args.resume:
+    model = torch.load("best.pt")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+for x, y in loader:
+    optimizer.zero_grad()
+    loss_fn(model(x), y).backward()
+    optimizer.step()
+""",
+    """
+import torch
+for fold in range(5):
+    model = build_model(args)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    model = torch.load("best.pt")
+    evaluate(model)
+""",
     _HEAD + "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nmodel = model.to(device)\n" + _LOOP,
     _HEAD + "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nmodel.dropout = nn.Dropout(0.5)\n" + _LOOP,
     _HEAD

@@ -42,6 +42,7 @@ def find(script: Script) -> Iterator[Finding]:
     trains = [event for event in script.of_kind("step") if event.loops or script.root_of(event).uncalled]
     trains += [event for event in script.of_kind("unknown") if event.loops and _TRAINS.search(event.name)
                and any(one.kind == "optimizer" for one in event.targets)]  # fmt: skip
+    trains = trains or [event for event in script.of_kind("backward") if event.loops]  # the step is missing, too
     seen: set[int] = set()
     stepped = [event.target for event in script.of_kind("schedule") if event.target is not None]
     for scheduler in script.made("scheduler"):
