@@ -27,11 +27,12 @@ ALL = [variant for variants in VARIANTS.values() for variant in variants]
 # the checks that are certain, by the catalogue
 CODES = [
     "SW101", "SW102", "SW103", "SW104", "SW105", "SW106", "SW107", "SW108", "SW109", "SW110", "SW111", "SW112", "SW114",
+    "SW116", "SW117", "SW118", "SW119",
     "SW201", "SW202", "SW203", "SW204", "SW205", "SW206", "SW207", "SW208",
     "SW301", "SW302", "SW303", "SW305", "SW306", "SW307", "SW308",
     "SW401", "SW402", "SW404", "SW405", "SW406", "SW408", "SW409",
     "SW501", "SW503", "SW504",
-    "SW601", "SW602", "SW603", "SW604", "SW606", "SW607",
+    "SW601", "SW602", "SW603", "SW604", "SW606", "SW607", "SW608", "SW610",
 ]  # fmt: skip
 
 

@@ -36,11 +36,11 @@ class Stale:
 
 
 def left_over(script: Script) -> list[LeftOver]:
-    """By the place of the step; only where it is so on every way and for every caller."""
+    """By the place of the step; only where it is so on every way with an update of both, and for every caller."""
     found: dict[int, LeftOver | None] = {}
     for way in _rounds(script):
         for index, event in enumerate(way):
-            if event.kind == "step" and not event.closure and not event.name:
+            if event.kind == "step" and not event.closure and not event.name and _is_crossed(way, event.target):
                 one = _left_over(way, index)
                 known = found.get(id(event.node), one)
                 found[id(event.node)] = one if known is not None else None
@@ -65,6 +65,21 @@ def _rounds(script: Script) -> Iterator[list[Event]]:
         own = [event for event in loop.events() if event.kind == "step" and event.loops[-1:] == (loop,)]
         if len({id(event.target) for event in own}) > 1:
             yield from script.ways(loop) or ()
+
+
+def _is_crossed(way: list[Event], optimizer: Thing | None) -> bool:
+    """Whether this way has an update of another network whose loss goes through one of this optimizer."""
+    if optimizer is None or optimizer.kind != "optimizer":
+        return False
+    loss: Tensor | None = None
+    for event in way:
+        if event.kind == "backward":
+            loss = event.value if isinstance(event.value, Tensor) else None
+        elif event.kind == "step" and event.target is not None and not event.target.is_same(optimizer) and loss:
+            model = _reached(loss, optimizer)
+            if model is not None and _hands_on(loss, event.target, optimizer, model):
+                return True
+    return False
 
 
 def _left_over(way: list[Event], index: int) -> LeftOver | None:
@@ -152,7 +167,12 @@ def _stale(way: list[Event], index: int, loss: Tensor) -> Stale | None:
 
 def _needs_weights(output: Tensor, model: Thing) -> bool:
     """Whether the backward pass of a model reads its weights: behind its first layer, or where its input learns."""
-    layers = [one for one in model.attributes.values() if isinstance(one, Thing) and one.kind == "model"]
-    inputs = [part for part in output.parts if part.attached is True and part.models and part.inner is None]
-    return model.local is not None and len(layers) > 1 or any(not one.is_same(model) for part in inputs
-                                                             for one in part.models)  # fmt: skip
+    if any(one.kind == "model" and not one.is_inside(model) for part in graph(output) for one in part.models):
+        return True
+    return model.local is not None and _parts(model) > 1
+
+
+def _parts(model: Thing, depth: int = 3) -> int:
+    """How many layers a model has, those without weights counted too."""
+    inside = [one for one in model.attributes.values() if isinstance(one, Thing) and one.kind == "model"]
+    return sum(max(1, _parts(one, depth - 1)) for one in inside) if depth else 0

@@ -53,9 +53,11 @@ def _missed(way: list[Event], index: int) -> Missed | None:
             break
         if event.kind == "backward":
             one = _cut(event, optimizer)
-            if one is None:
+            if one is not None:
+                found = Missed(step, event, *one)
+            elif not (isinstance(event.value, Tensor) and event.value.attached is True
+                      and _is_of_others(event.value, optimizer)):  # fmt: skip
                 return None
-            found = Missed(step, event, *one)
     return found
 
 
@@ -107,14 +109,19 @@ def _cut(backward: Event, optimizer: Thing) -> tuple[Tensor, Thing] | None:
 
 def _cut_of(loss: Tensor, optimizer: Thing) -> tuple[Tensor, Thing] | None:
     """(detached output, its model), where a loss has a graph, none of it in what the optimizer updates."""
-    reached = [model for part in graph(loss) for model in part.models]
-    if not reached or any(updates(optimizer, model) or not _is_other(optimizer, model) for model in reached):
+    if not _is_of_others(loss, optimizer):
         return None
     for part in loss.history():
         for model in part.cut_from.models if part.cut_from is not None else ():
             if updates(optimizer, model):
                 return part, model
     return None
+
+
+def _is_of_others(loss: Tensor, optimizer: Thing) -> bool:
+    """Whether the graph of a loss goes through models, none of which the optimizer updates."""
+    reached = [model for part in graph(loss) for model in part.models]
+    return bool(reached) and all(not updates(optimizer, one) and _is_other(optimizer, one) for one in reached)
 
 
 def _is_other(optimizer: Thing, model: Thing) -> bool:

@@ -19,7 +19,8 @@ CHECK = Check(
     '"one of the variables needed for gradient computation has been modified by an inplace operation"',
     instead="compute the output again after the step, or call both backward passes before the first step",
     silent_when="the forward pass runs under autocast or DataParallel, whose graphs keep copies of the weights",
-    example_bad="p = D(fake)\nbce(p, zeros).backward(retain_graph=True)\noptD.step()\nbce(p, ones).backward()\noptG.step()",
+    example_bad="p = D(fake)\nbce(p, zeros).backward(retain_graph=True)\noptD.step()\nbce(p, ones).backward()\n"
+    "optG.step()",
     example_good="bce(D(fake.detach()), zeros).backward()\noptD.step()\nbce(D(fake), ones).backward()\noptG.step()",
     reference="https://docs.pytorch.org/docs/stable/notes/autograd.html#in-place-correctness-checks",
 )

@@ -20,8 +20,8 @@ CHECK = Check(
     why="a generator's loss also fills the gradients of the discriminator, with the opposite sign of the "
     "discriminator's own: its next step uses the sum of both",
     instead="call zero_grad() of each optimizer right before the backward pass of the loss that the optimizer is for",
-    silent_when="the gradients of the other network are switched off, both networks are of one optimizer, or a call that "
-    "is not followed may reset them",
+    silent_when="the gradients of the other network are switched off, both networks are of one optimizer, or a call "
+    "that is not followed may reset them",
     example_bad="optD.zero_grad()\noptG.zero_grad()\nfake = G(z)\nbce(D(fake), ones).backward()\noptG.step()\n"
     "(bce(D(real), ones) + bce(D(fake.detach()), zeros)).backward()\noptD.step()",
     example_good="optG.zero_grad()\nfake = G(z)\nbce(D(fake), ones).backward()\noptG.step()\noptD.zero_grad()\n"
@@ -86,6 +86,7 @@ class Agent:
             critic_loss.backward()
             self.critic_optimizer.step()
 """
+_BOTH = "    for one in (optD, optG):\n        one.zero_grad()\n"
 BAD = (
     _HEAD + _ROUND.replace("    optD.step()", "    optD.step()  # expect"),
     _ACTOR.replace("self.critic_optimizer.step()", "self.critic_optimizer.step()  # expect"),
@@ -123,12 +124,14 @@ def train(generator, discriminator, loader):
         d_opt.zero_grad()
 """,
     _HEAD
-    + _ROUND.replace("    optD.zero_grad()\n    optG.zero_grad()\n", "    for o in (optD, optG):\n        o.zero_grad()\n")
+    + _ROUND.replace("    optD.zero_grad()\n    optG.zero_grad()\n", _BOTH)
     .replace("    optD.step()", "    optD.step()  # expect"),
 )  # fmt: skip
 GOOD = (
     _HEAD + _ROUND.replace("    loss_d =", "    optD.zero_grad()\n    loss_d ="),
-    _ACTOR.replace("            critic_loss =", "            self.critic_optimizer.zero_grad()\n            critic_loss ="),
+    _ACTOR.replace(
+        "            critic_loss =", "            self.critic_optimizer.zero_grad()\n            critic_loss ="
+    ),
     _HEAD
     + """
 for real in loader:
@@ -155,8 +158,8 @@ def train(encoder, decoder, critic, loader):
         enc.step()
 """,
     _HEAD
-    + _ROUND.replace("    loss_g =", "    for p in D.parameters():\n        p.requires_grad = False\n    loss_g =").replace(
-        "    loss_d =", "    for p in D.parameters():\n        p.requires_grad = True\n    loss_d ="
-    ),
+    + _ROUND.replace(
+        "    loss_g =", "    for p in D.parameters():\n        p.requires_grad = False\n    loss_g ="
+    ).replace("    loss_d =", "    for p in D.parameters():\n        p.requires_grad = True\n    loss_d ="),
     _HEAD + _ROUND.replace("    loss_d =", "    reset(D, optD)\n    loss_d ="),
 )  # fmt: skip
