@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,10 @@ from stepwell.findings import Finding, text
 if TYPE_CHECKING:
     from stepwell.doctor.doctor import Doctor
 
+EARLY = 20  # updates that are written one by one
+TOGETHER = 16  # later ones: between two updates the caches hold the model, and each visit here begins cold
+SECONDS = 1.0  # that an update may wait
+
 
 class Chronicle:
     """Writes each update once. `journal` keeps what it wrote, for the page."""
@@ -26,7 +32,8 @@ class Chronicle:
     ) -> None:  # fmt: skip
         self.record, self.writers = record, list(writers)
         self.journal = Journal(path)
-        self._step = self._samples = self._vals = 0
+        self._step = self._vals = 0
+        self._times: list[float] = []  # when the updates that wait were made
         device = next((parameter.device for model in models for parameter in model.parameters()), "cpu")
         self.journal.start(
             {
@@ -43,13 +50,21 @@ class Chronicle:
             }
         )
 
+    def due(self) -> None:
+        """Writes the updates since the last call, where they are many or have waited long."""
+        now, step = time.monotonic(), self.record.step
+        self._times += [now] * (step - self._step - len(self._times))
+        if step <= EARLY or len(self._times) >= TOGETHER or (self._times and now - self._times[0] >= SECONDS):
+            self.steps()
+
     def steps(self) -> None:
         """Writes the updates since the last call."""
-        record = self.record
-        while self._step < record.step:
+        record, times = self.record, self._times
+        self._times = []
+        for at in times + [time.monotonic()] * (record.step - self._step - len(times)):
             self._step += 1
             values = self._values(self._step)
-            self.journal.step(values)
+            self.journal.step(values, at)
             numbers = {key: value for key, value in values.items() if isinstance(value, float)}
             for index, rate in enumerate(values.get("lr", ())):
                 numbers["lr" if index == 0 else f"lr.{index}"] = rate
@@ -79,7 +94,7 @@ class Chronicle:
         values: dict[str, Any] = {"step": step}
         main = record.main
         if main is not None:
-            losses = [v for s, v in zip(main.steps[-64:], main.values[-64:], strict=True) if s == step]
+            losses = main.values[bisect_left(main.steps, step) : bisect_right(main.steps, step)]
             if losses:
                 values["loss"] = sum(losses) / len(losses)
         if record.lr and len(record.lr[0]) >= step:

@@ -156,7 +156,7 @@ class Doctor:
         if again or due:
             self._watch.unread.read()
         if not len(self._watch.unread):
-            self._chronicle.steps()
+            self._chronicle.due()
         if not (again or due or (record.not_finite is not None and not self._diagnosis.findings)):
             return
         self._looked = step

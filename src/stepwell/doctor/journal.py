@@ -81,9 +81,10 @@ class Journal:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._add({"kind": "start", "format": FORMAT, "version": __version__, "time": now, **facts}, at_once=True)
 
-    def step(self, record: Mapping[str, Any]) -> None:
-        """One update. `record`: step, and any of loss, lr, grad_norm, clipped, scale, grad, weight, update."""
-        seconds = round(time.monotonic() - self._begun, 3)
+    def step(self, record: Mapping[str, Any], at: float | None = None) -> None:
+        """One update. `record`: step, and any of loss, lr, grad_norm, clipped, scale, grad, weight, update. `at`: when
+        it was made, by time.monotonic(); now if None."""
+        seconds = round((time.monotonic() if at is None else at) - self._begun, 3)
         self._add({"kind": "step", "seconds": seconds, **record}, at_once=False)
 
     def val(self, step: int, value: float) -> None:

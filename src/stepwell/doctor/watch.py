@@ -269,16 +269,16 @@ class Watch(Forwards):
                 self.record.sampler = samplers.find()
             if self.record.updates[0] == 0:
                 self.early = {id(one) for one, _ in self.schedulers if schedulers.calls(one) > 0}
-        record = self.record
-        own = [self.numbers[id(t)] for g in optimizer.param_groups for t in g["params"] if id(t) in self.numbers]
-        step = record.updates[number] + 1
+        step = self.record.updates[number] + 1
+        probes = bool(self.probes) and step in PROBES and self.bytes <= MOST_BYTES
+        own = self._own(optimizer) if self._samples or probes else []
         if self._samples:
             sampled = Around(step, number, own, self.tensors, self.coordinates, self.last_grads.get(number))
             self.around[number] = sampled
             sampled.sample.shrunk = self.staleness[number].shrunk()
             self._is_cleared(number, own, sampled)
         late = self.past is not None and not self.told
-        if self.probes and step in PROBES and self.bytes <= MOST_BYTES and (late or self._told_for(own)):
+        if probes and (late or self._told_for(own)):
             self.before[number] = [self.tensors[n].detach().clone() for n in own]
         if self.first and step == FIRST + 1 and number == 0 and not self.depth:
             self._end_first()
