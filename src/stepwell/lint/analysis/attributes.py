@@ -34,6 +34,8 @@ def attribute(run: Interpreter, owner: Value, node: ast.Attribute) -> Value:
         method = owner.method(name)
         return Function(method, owner.scope) if method is not None else None
     if isinstance(owner, Tensor):
+        if name == "data" and any(part.by == "packed" for part in owner.history()):
+            return owner  # no `data` of a tensor: a PackedSequence has its values there, with their graph
         if name in ("data", "grad"):
             return detached(node, owner)
         if name in ("shape", "device", "dtype", "requires_grad", "ndim", "is_cuda"):

@@ -173,7 +173,8 @@ def _operation(run: Interpreter, node: ast.BinOp) -> Value:
     if isinstance(node.op, ast.Add) and any(one.kind == "parameters" for one in (*things(left), *things(right))):
         return parameters_of([left, right], node)
     if isinstance(node.op, ast.Add) and isinstance(left, Many) and isinstance(right, Many):
-        return Many([*left.items, *right.items], whole=left.whole and right.whole)
+        ragged = left.ragged or right.ragged
+        return Many([*left.items, *right.items], whole=left.whole and right.whole, ragged=ragged)
     if isinstance(left, Constant) and isinstance(right, Constant):
         return Constant(known=False)
     return None

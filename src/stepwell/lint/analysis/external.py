@@ -153,7 +153,9 @@ def _module(run: Interpreter, node: ast.Call, name: str, given: Given) -> Thing:
         inside = [one for one in given.things() if one.kind == "model"]
         for one in inside:
             one.parent = one.parent or made
-        made.attributes["<last>"] = inside[-1] if inside and last == "Sequential" else None
+        starred = (run.value_quietly(one.value) for one in node.args if isinstance(one, ast.Starred))
+        if last == "Sequential" and inside and not any(isinstance(one, Many) and one.ragged for one in starred):
+            made.attributes["<last>"] = inside[-1]
     if not run.quiet:
         run.emit("make", node, made, call=node)
     return made
@@ -352,7 +354,13 @@ def _set_grad(run: Interpreter, node: ast.Call, name: str, given: Given) -> Valu
     return guard
 
 
+def _packed(run: Interpreter, node: ast.Call, name: str, given: Given) -> Value:
+    """A PackedSequence, whose `data` has the graph of what was packed."""
+    return computed("packed", node, given.tensors()) if given.tensors() else None
+
+
 _SPECIAL = {
+    **dict.fromkeys(("torch.nn.utils.rnn.pack_padded_sequence", "torch.nn.utils.rnn.pack_sequence"), _packed),
     **dict.fromkeys(("torch.tensor", "torch.zeros", "torch.ones", "torch.randn", "torch.rand", "torch.from_numpy",
                      "torch.arange", "torch.full", "torch.empty", "torch.FloatTensor", "torch.LongTensor",
                      "torch.Tensor",

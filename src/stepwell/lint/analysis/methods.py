@@ -109,6 +109,7 @@ def _many(run: Interpreter, node: ast.Call, owner: Many, name: str, given: Given
             owner.whole = owner.whole and value.whole
         else:
             owner.items.append(value)
+        owner.ragged = owner.ragged or bool(run.branches)
         if run.loops and name != "extend" and not isinstance(value, Thing):
             owner.whole = False
         return None

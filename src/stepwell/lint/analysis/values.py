@@ -126,6 +126,7 @@ class Many:
     name: str = ""
     member: Value = None  # what any item is, where the items are not known
     source: Value = None  # the loader that is enumerated
+    ragged: bool = False  # whether a branch decides about its items
 
 
 @dataclass(eq=False)
@@ -243,6 +244,8 @@ def joined(one: Value, other: Value) -> Value:
     if isinstance(one, Many) and isinstance(other, Many) and len(one.items) == len(other.items):
         items = [joined(a, b) for a, b in zip(one.items, other.items, strict=True)]
         return Many(items, one.keys, one.whole and other.whole, one.name, joined(one.member, other.member))
+    if isinstance(one, Many) and isinstance(other, Many) and one.keys is None:
+        return Many(one.items, None, one.whole, one.name, one.member, one.source, ragged=True)
     return other if isinstance(one, Constant) else one  # `optimizer = None` before a branch that makes one
 
 

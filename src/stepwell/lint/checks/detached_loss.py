@@ -250,6 +250,19 @@ for x, y in loader:
 GOOD = (
     """
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+for images, captions, lengths in loader:
+    scores, alphas = decoder(encoder(images), captions)
+    scores = pack_padded_sequence(scores, lengths, batch_first=True).data
+    targets = pack_padded_sequence(captions, lengths, batch_first=True).data
+    loss = criterion(scores, targets)
+    loss += ((1.0 - alphas.sum(dim=1)) ** 2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+    """
+import torch
 for x, y in loader:
     out = model(x)
     with torch.no_grad():

@@ -22,8 +22,8 @@ CHECK = Check(
     why="dropout still drops and batch norm uses (and updates) the statistics of the validation batch: the score is "
     "noisy, depends on the batch size, and leaks validation data into the model",
     instead="call model.eval() before the loop, and model.train() before training continues",
-    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, or dropout at "
-    "test time is wanted",
+    silent_when="eval() may be called anywhere on this model, the layers of the model are not seen, dropout at "
+    "test time is wanted, or the model returns losses in training mode only, as the detectors of torchvision do",
     example_bad="model = torchvision.models.resnet18()\nwith torch.no_grad():\n    for x, y in val_loader:\n"
     "        correct += (model(x).argmax(1) == y).sum()",
     example_good="model = torchvision.models.resnet18()\nmodel.eval()\nwith torch.no_grad():\n    for x, y in "
@@ -42,6 +42,8 @@ def find(script: Script) -> Iterator[Finding]:
     seen: set[int] = set()
     for places in evaluations(script):
         one = places[0]
+        if _asks_for_losses(script, one):
+            continue
         if id(one.loop.node) not in seen and all(_is_wrong(script, place) for place in places):
             seen.add(id(one.loop.node))
             assert one.mode is not None
@@ -67,6 +69,15 @@ def find(script: Script) -> Iterator[Finding]:
             if one.mode is not None
             else (),
         )
+
+
+def _asks_for_losses(script: Script, one: Evaluation) -> bool:
+    """Whether the model is a detector, which is given targets and returns a dictionary of losses in training mode."""
+    call = one.forward.call or one.forward.node
+    given = [*call.args, *(word.value for word in call.keywords)] if isinstance(call, ast.Call) else []
+    statement = script.statement(one.forward.node)
+    name = written(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
+    return len(given) > 1 and ("models.detection" in one.model.cls or bool(re.search(r"loss_?dict|losses", name, re.I)))
 
 
 def _is_missing(script: Script, one: Evaluation) -> bool:
@@ -314,6 +325,21 @@ with torch.no_grad():
 """,
 )
 GOOD = (
+    """
+import torch
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+def validate(loader, model):
+    total = 0.0
+    for images, targets in loader:
+        with torch.no_grad():
+            loss_dict = model(images, targets)
+        total += sum(loss for loss in loss_dict.values())
+    return total / len(loader)
+model = maskrcnn_resnet50_fpn()
+for epoch in range(3):
+    train_one_epoch(train_loader, model)
+    validate(val_loader, model)
+""",
     "import torchvision\n" + CHECK.example_good,
     BAD[1].replace("  # expect", "").replace("    with torch.no_grad", "    model.eval()\n    with torch.no_grad"),
     BAD[2]

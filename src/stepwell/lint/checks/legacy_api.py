@@ -64,6 +64,8 @@ def _is_first(script: Script, node: ast.Subscript) -> bool:
     of = owner.value
     name = of.id if isinstance(of, ast.Name) else of.attr if isinstance(of, ast.Attribute) else ""
     if isinstance(of, ast.Call):
+        if isinstance(of.func, ast.Attribute) and of.func.attr in ("sum", "mean") and not of.args and not of.keywords:
+            return True
         return bool(_CRITERION.search(written(of.func).rsplit(".", 1)[-1]))
     return bool(_LOSS.search(name)) or (isinstance(of, ast.Name) and _is_loss(script, name))
 
@@ -135,6 +137,7 @@ def _steps(script: Script) -> Iterator[Finding]:
 
 _HEAD = "\nimport torch\nfrom torch.autograd import Variable\n"
 BAD = (
+    "import torch\ncorrect = torch.eq(indices, y).sum().data[0]  # expect",
     CHECK.example_bad + "  # expect",
     "from torch.nn.utils import clip_grad_norm  # expect\nfor x, y in loader:\n    loss_fn(model(x), y).backward()\n"
     "    clip_grad_norm(model.parameters(), 0.25)\n    optimizer.step()\n    optimizer.zero_grad()\n",

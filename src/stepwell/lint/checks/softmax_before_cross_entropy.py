@@ -129,6 +129,26 @@ class Trainer:
 """,
 )
 GOOD = (
+    """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, sizes, sigmoid=False):
+        super().__init__()
+        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
+        if sigmoid:
+            layers = layers + [nn.Sigmoid()]
+        self.layers = nn.Sequential(*layers)
+    def forward(self, x):
+        return self.layers(x)
+criterion = nn.CrossEntropyLoss()
+model = Net([4, 8, 3])
+for x, y in loader:
+    loss = criterion(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
     "import torch.nn.functional as F\n" + CHECK.example_good + "\nloss.backward()",
     """
 import torch
