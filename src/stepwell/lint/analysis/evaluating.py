@@ -82,7 +82,8 @@ def _loop(event: Event, modes: list[Event]) -> Loop | None:
     begins = bool(modes) and modes[-1].kind == "eval" and modes[-1].function is event.function is not None
     if loop is None and (named or begins):
         for one in reversed(event.loops):
-            if one.function is event.function and not one.role and not one.implicit:
+            alone = not one.role or (named and isinstance(one.node, ast.While))
+            if one.function is event.function and alone and not one.implicit:
                 return one
             if named and one.role in ("epoch", "step") and one.function is not event.function:
                 return one
@@ -98,7 +99,8 @@ def _evaluation(
     if any(id(one) in used for one in _tensors(event.value)):
         return None
     inside = loop if loop.role == "batch" else None
-    around = inside.events() if inside is not None else (one for one in root.events if one.function is event.function)
+    own = inside is not None or loop.function is event.function
+    around = loop.events() if own else (one for one in root.events if one.function is event.function)
     trains = ("backward", "step", "grad", "load_state", "average", *(() if is_evaluation(event.flags) else ("zero",)))
     if any(one.kind in trains for one in around):
         if inside is None or not _is_held_out(event) or any(one.kind in ("eval", "grad") for one in around):

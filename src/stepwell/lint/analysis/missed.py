@@ -9,6 +9,7 @@ from stepwell.lint.analysis.events import Event
 from stepwell.lint.analysis.flow import graph
 from stepwell.lint.analysis.relations import may_reset, may_touch, updates
 from stepwell.lint.analysis.script import Script
+from stepwell.lint.analysis.syntax import written
 from stepwell.lint.analysis.values import Tensor, Thing
 
 
@@ -18,7 +19,7 @@ class Missed:
 
     step: Event
     backward: Event
-    cut: Tensor
+    cut: Tensor | None  # None where the loss is of other models altogether
     model: Thing
 
 
@@ -44,6 +45,7 @@ def _missed(way: list[Event], index: int) -> Missed | None:
     if optimizer is None or optimizer.kind != "optimizer" or not optimizer.of or not optimizer.whole:
         return None
     found: Missed | None = None
+    other: Missed | None = None
     for event in reversed(way[:index]):
         if may_touch(event, optimizer) or event.kind == "grad":
             return None
@@ -58,7 +60,23 @@ def _missed(way: list[Event], index: int) -> Missed | None:
             elif not (isinstance(event.value, Tensor) and event.value.attached is True
                       and _is_of_others(event.value, optimizer)):  # fmt: skip
                 return None
-    return found
+            else:
+                other = other or _of_another(way, event, optimizer, step)
+    return found or other
+
+
+def _of_another(way: list[Event], backward: Event, optimizer: Thing, step: Event) -> Missed | None:
+    """A loss of which every part is known, and goes through a twin of the model: of two discriminators, say."""
+    loss = backward.value
+    assert isinstance(loss, Tensor)
+    history = list(loss.history())
+    if len(optimizer.of) != 1 or any(one.attached is None or (one.by == "call" and not one.models) for one in history):
+        return None
+    called = {id(event.target) for event in way if event.kind == "forward"}
+    own, others = optimizer.of[0], [model for part in graph(loss) for model in part.models]
+    made = [written(one.made.func) if one.made is not None else "" for one in (own, *others)]
+    known = all(one.kind == "model" and one.name.isidentifier() and id(one) in called for one in (own, *others))
+    return Missed(step, backward, None, own) if known and len(set(made)) == 1 and made[0] else None
 
 
 def missed_terms(script: Script) -> Iterator[Missed]:

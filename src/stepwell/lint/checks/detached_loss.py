@@ -28,6 +28,7 @@ CHECK = Check(
 FIX = ""
 _SUMS = frozenset(["+", "-", "*", "/", "mean", "sum", "scaled"])
 _CUT = re.compile(r"\.(item|detach|tolist|numpy|cpu\(\)\.numpy)\(\)|\.data\b|loss", re.I)
+_TERM = re.compile(r"(^|[_.])(loss|err|cost|penalty)|loss(_\w+)?$", re.I)
 _NEW = ("tensor", "as_tensor", "Variable", "from_numpy", "FloatTensor", "Tensor", "DoubleTensor")
 
 
@@ -63,6 +64,18 @@ def find(script: Script) -> Iterator[Finding]:
                 "this term of the loss has no graph: what it compares was detached",
                 [(output.node or places[0].node, "the graph is cut here"), (places[0].node, "the sum goes backward")],
                 instead="compute the term from the output itself, and detach copies for logging only",
+            )
+
+    for places in script.places("backward"):
+        detached = [_detached_term(event) for event in places]
+        if detached[0] is not None and all(one is not None for one in detached):
+            yield script.finding(
+                CHECK,
+                detached[0].node or places[0].node,
+                f"{written(detached[0].node) if detached[0].node is not None else 'a term'} is added to the loss: a "
+                "detached term moves no weight",
+                [(places[0].node, "the sum goes backward")],
+                instead="add the term itself, and detach copies for logging only",
             )
 
 
@@ -108,6 +121,26 @@ def _dead_term(event: Event) -> tuple[Tensor, Tensor] | None:
             cut = next((part for part in one.history() if _is_output(part.cut_from)), None)
             if cut is not None and all(part.attached is False for part in one.history()):
                 return one, cut
+    return None
+
+
+def _detached_term(event: Event) -> Tensor | None:
+    """A loss that was detached, as a term of the sum that is differentiated."""
+    if not isinstance(event.value, Tensor) or event.value.attached is False:
+        return None
+    todo, seen = [event.value], set()
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one.by == "+" and len(one.parts) == 2:
+            todo += one.parts
+        node = one.node
+        cut = node.func if one.by == "detach" and isinstance(node, ast.Call) else None
+        of = cut.value if isinstance(cut, ast.Attribute) and cut.attr == "detach" else None
+        if isinstance(of, (ast.Name, ast.Attribute)) and _TERM.search(written(of)):
+            return one
     return None
 
 
@@ -171,7 +204,7 @@ def _of_loss(node: ast.AST) -> bool:
     )
 
 
-BAD = (
+BAD: tuple[str, ...] = (
     """
 import torch
 from torch.autograd import Variable
@@ -247,7 +280,28 @@ for x, y in loader:
     scaler.update()
 """,
 )
+BAD = (
+    *BAD,
+    """
+for blurred, sharp in loader:
+    fake = generator(blurred)
+    adversarial_loss = adversarial(discriminator(fake))
+    content_loss = mse(fake, sharp)
+    loss = adversarial_loss.detach() + 100 * content_loss  # expect
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+)
 GOOD = (
+    """
+for x, y in loader:
+    loss_a, loss_b = task_a(model(x), y), task_b(model(x), y)
+    loss = loss_a / loss_a.detach() + loss_b / loss_b.detach()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
     """
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence

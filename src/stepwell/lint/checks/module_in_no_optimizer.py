@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Event, Script, Tensor, Thing
+from stepwell.lint.analysis.layers import is_layer, methods
 from stepwell.lint.analysis.relations import may_touch, updates
 from stepwell.lint.analysis.syntax import written
 
@@ -36,10 +37,11 @@ _LAYER = re.compile(
 )
 _FIXED = re.compile(r"target|teacher|fixed|frozen|ema|vgg|lpips|clip|extract|percep|ref|old|moment|key|pretrain|"
                     r"loss|critic|eval|random|prior|feature|attack|victim", re.I)  # fmt: skip
+_SETS = re.compile(r"requires_grad|no_grad|add_param_group|automatic_optimization|load_from_checkpoint|freeze")
 
 
 def find(script: Script) -> Iterator[Finding]:
-    in_place = list(_made_in_place(script))
+    in_place = [*_made_in_place(script), *_in_lightning(script)]
     yield from in_place
     if in_place:
         return  # the model that should have been given is the same mistake
@@ -91,6 +93,48 @@ def _made_in_place(script: Script) -> Iterator[Finding]:
                 )
 
 
+def _in_lightning(script: Script) -> Iterator[Finding]:
+    """A layer of a LightningModule, where configure_optimizers() gives the parameters of other parts only."""
+    if "configure_optimizers" not in script.source:
+        return
+    for cls in script.each(ast.ClassDef):
+        functions = {one.name: one for one in methods(cls)}
+        configure, init = functions.get("configure_optimizers"), functions.get("__init__")
+        if configure is None or init is None or _SETS.search(written(cls)):
+            continue
+        given = [
+            written(one.func.value)
+            for one in ast.walk(configure)
+            if isinstance(one, ast.Call)
+            and isinstance(one.func, ast.Attribute)
+            and one.func.attr in ("parameters", "named_parameters")
+        ]
+        own = [
+            one
+            for one in ast.walk(configure)
+            if isinstance(one, ast.Call)
+            and written(one.func).startswith("self.")
+            and not written(one.func).endswith("parameters")
+        ]
+        if not given or own or any(not one.startswith("self.") or one.count(".") != 1 for one in given):
+            continue
+        rest = "".join(written(one) for name, one in functions.items() if name not in ("__init__", configure.name))
+        for one in init.body:
+            if not isinstance(one, ast.Assign):
+                continue
+            target = written(one.targets[0])
+            if not target.startswith("self.") or target in given or _FIXED.search(target) or f"{target}(" not in rest:
+                continue
+            if is_layer(script, one.value):
+                yield script.finding(
+                    CHECK,
+                    one,
+                    f"{target} is a layer that this module calls, and configure_optimizers() gives the parameters of "
+                    f"{', '.join(dict.fromkeys(given))} only",
+                    [(configure, "not in the optimizer that is made here")],
+                )
+
+
 def _is_left_out(script: Script, model: Thing, optimizers: list[Thing], backward: Event) -> bool:
     if model.kind != "model" or not model.sure or model.made is None or model.parent is not None or model.either:
         return False
@@ -128,7 +172,7 @@ class Encoder(nn.Module):
     def forward(self, x):
         return self.fc(x)
 """
-BAD = (
+BAD: tuple[str, ...] = (
     """
 import torch
 class Net(torch.nn.Module):
@@ -207,7 +251,24 @@ for x in loader:
     optimizerB.step()
 """,
 )
+_LIGHTNING = """
+import lightning as L
+import torch
+from torch import nn
+class Tagger(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = AutoModel.from_pretrained("bert-base-cased")
+        self.linear = nn.Linear(768, 9)  # expect
+    def training_step(self, batch, index):
+        return loss_fn(self.linear(self.model(**batch).last_hidden_state), batch["labels"])
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.model.parameters(), lr=2e-5)
+"""
+BAD = (*BAD, _LIGHTNING)
 GOOD = (
+    _LIGHTNING.replace("(self.model.par", "(self.par").replace("  # expect", ""),
+    _LIGHTNING.replace("model.parameters()", "model.parameters(), *self.linear.parameters()").replace("  # expect", ""),
     CHECK.example_good,
     _HEAD + _NETS + "vgg = Encoder()\nnet = Encoder()\noptimizer = optim.Adam(net.parameters())\n"
     "for x in loader:\n    loss = nn.functional.mse_loss(vgg(net(x)), x)\n    loss.backward()\n    "

@@ -34,6 +34,8 @@ CHECK = Check(
     reference="https://arxiv.org/abs/1412.6980",
 )
 FIX = ""
+_BUILDS = re.compile(r"_*(get|build|make|create|init|setup|configure)_(the_)?optim\w*$", re.I)
+_MODEL = re.compile(r"(^|[._])(model|net|network|params|parameters)(\W|_|$)", re.I)
 _RENEWS = re.compile(r"reset|init|load|restore|unfreeze|prune|grow", re.I)
 _STATEFUL = frozenset(
     ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor"]
@@ -41,6 +43,7 @@ _STATEFUL = frozenset(
 
 
 def find(script: Script) -> Iterator[Finding]:
+    yield from _by_a_function(script)
     for places in script.places("make"):
         if all(_is_rebuilt(script, event) for event in places):
             event = places[0]
@@ -55,6 +58,41 @@ def find(script: Script) -> Iterator[Finding]:
                 f"{getattr(loop.node, 'lineno', 0)}, over the same {event.target.of[0].name}",
                 [(loop.node, "each round starts with an empty state"), (step.node, "the optimizer is stepped here")],
             )
+
+
+def _by_a_function(script: Script) -> Iterator[Finding]:
+    """`optimizer = get_optimizer(model, ...)` for every batch, where the function is of another file."""
+    local = {node.name for node in script.each(ast.FunctionDef)}
+    for _, loop in script.loops:
+        body = getattr(loop.node, "body", []) if loop.role == "batch" and not loop.implicit else []
+        for one in body:
+            call = one.value if isinstance(one, ast.Assign) and len(one.targets) == 1 else None
+            if (
+                not isinstance(call, ast.Call)
+                or written(call.func) in local
+                or not _BUILDS.match(written(call.func).rsplit(".", 1)[-1])
+            ):
+                continue
+            if not any(
+                _MODEL.search(written(given)) for given in (*call.args, *(word.value for word in call.keywords))
+            ):
+                continue
+            name = written(one.targets[0])
+            step = next((event for event in loop.events() if event.kind == "step" and event.node is not None
+                         and written(getattr(event.node, "func", event.node)) == f"{name}.step"), None)  # fmt: skip
+            made = any(isinstance(inner, ast.Assign) and inner is not one and name == written(target)
+                       for inner in ast.walk(loop.node) for target in getattr(inner, "targets", ()))  # fmt: skip
+            if step is not None and not made:
+                yield script.finding(
+                    CHECK,
+                    call,
+                    f"{name} is built again for every batch of the loop of line {getattr(loop.node, 'lineno', 0)}",
+                    [
+                        (loop.node, "each round starts with an empty state"),
+                        (step.node, "the optimizer is stepped here"),
+                    ],
+                    instead="build the optimizer before the loop, and set the rate in optimizer.param_groups",
+                )
 
 
 def _is_rebuilt(script: Script, event: Event) -> bool:
@@ -155,6 +193,16 @@ def _resets(loop: Loop, optimizer: Thing) -> bool:
 
 _HEAD = "\nimport torch\nfrom torch import nn, optim\n"
 BAD = (
+    """
+from helpers import get_optimizer, update_lr
+for epoch in range(epochs):
+    for x, y in train_loader:
+        rate = update_lr(epoch)
+        optimizer = get_optimizer(model, rate, 0.9)  # expect
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+""",
     CHECK.example_bad.replace("lr=1e-3)", "lr=1e-3)  # expect"),
     _HEAD
     + """

@@ -29,18 +29,19 @@ def find(script: Script) -> Iterator[Finding]:
     told: set[int] = set()
     for one in missed(script):
         told.add(id(one.backward.node))
+        cut = one.cut.node if one.cut is not None else None
         yield script.finding(
             CHECK,
             one.step.node,
             f"this step updates {one.model.name}, and the loss of line {one.backward.line} does not reach "
-            f"{one.model.name}: its output was detached",
-            [(one.backward.node, "the loss")] + ([(one.cut.node, "the graph is cut here")] if one.cut.node else []),
+            f"{one.model.name}" + (": its output was detached" if one.cut is not None else ""),
+            [(one.backward.node, "the loss")] + ([(cut, "the graph is cut here")] if cut is not None else []),
         )
     for one in missed_terms(script):
         if id(one.backward.node) not in told:
             yield script.finding(
                 CHECK,
-                one.cut.node or one.backward.node,
+                (one.cut.node if one.cut is not None else None) or one.backward.node,
                 f"a term of the loss of line {one.backward.line} goes through this detached output, and so does not "
                 f"reach {one.model.name}, which the next step updates",
                 [(one.backward.node, "the loss"), (one.step.node, "the step")],
@@ -67,7 +68,7 @@ for real in loader:
     loss_g.backward()
     optG.step()
 """
-BAD = (
+BAD: tuple[str, ...] = (
     _HEAD
     + _REAL.replace("bce(D(fake), ones)", "bce(D(fake.detach()), ones)").replace(
         "optG.step()", "optG.step()  # expect"
@@ -137,6 +138,26 @@ for state in states:
     actor_optimizer.zero_grad()
     actor_loss.backward()
     actor_optimizer.step()  # expect
+""",
+)
+BAD = (
+    *BAD,
+    """
+import torch
+d_A = Discriminator()
+d_B = Discriminator()
+opt_A = torch.optim.Adam(d_A.parameters(), lr=2e-4)
+opt_B = torch.optim.Adam(d_B.parameters(), lr=2e-4)
+for real_A, real_B in loader:
+    score = d_B(real_B)
+    loss_A = (d_A(real_A) - 1).pow(2).mean()
+    opt_A.zero_grad()
+    loss_A.backward()
+    opt_A.step()
+    loss_B = (d_A(real_B) - 1).pow(2).mean()
+    opt_B.zero_grad()
+    loss_B.backward()
+    opt_B.step()  # expect
 """,
 )
 GOOD = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -52,6 +54,7 @@ def find(script: Script) -> Iterator[Finding]:
                     )
 
     yield from _of_accumulation(script, seen)
+    yield from _inside_accumulate(script, seen)
 
 
 def _of_accumulation(script: Script, seen: set[int]) -> Iterator[Finding]:
@@ -68,6 +71,32 @@ def _of_accumulation(script: Script, seen: set[int]) -> Iterator[Finding]:
                 f"{every} rounds: it sees the gradient of one batch",
                 [(one.backward.node, "gradients are computed in every round"), (one.step.node, f"one step in {every}")],
                 instead="call zero_grad() right after the step, in the same branch",
+            )
+
+
+def _inside_accumulate(script: Script, seen: set[int]) -> Iterator[Finding]:
+    """A reset before the backward pass under `accelerator.accumulate()`: on the micro-batch that steps it really
+    resets, and takes the gradients of those before."""
+    if "accumulate(" not in script.source or re.search(r"gradient_accumulation_steps\s*=\s*1\b", script.source):
+        return
+    for block in script.each(ast.With):
+        if not any(isinstance(item.context_expr, ast.Call) and written(item.context_expr.func).endswith(".accumulate")
+                   for item in block.items):  # fmt: skip
+            continue
+        calls = [one.value for one in block.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
+        names = [written(call.func).rsplit(".", 1)[-1] for call in calls]
+        if names.count("zero_grad") != 1 or names.count("backward") != 1:
+            continue
+        zero, backward = calls[names.index("zero_grad")], calls[names.index("backward")]
+        if names.index("zero_grad") < names.index("backward") and id(zero) not in seen:
+            seen.add(id(zero))
+            yield script.finding(
+                CHECK,
+                zero,
+                "under accumulate() this reset takes effect on the micro-batch that steps only, and there it comes "
+                "before the backward pass: the step sees the gradient of one micro-batch",
+                [(backward, "the gradients of the micro-batches before are gone here")],
+                instead="call zero_grad() after the step, as the last line of the block",
             )
 
 
@@ -143,7 +172,7 @@ def _may_go_back(event: Event) -> bool:
     return bool(event.extra.get("tensors")) or "backward" in event.name
 
 
-BAD = (
+BAD: tuple[str, ...] = (
     """
 for x, y in zip(X, Y):
     loss = model(x, y)
@@ -214,7 +243,21 @@ for i, batch in enumerate(loader):
     optimizer.step()
 """,
 )
+_ACCUMULATE = """
+from accelerate import Accelerator
+accelerator = Accelerator(gradient_accumulation_steps=4)
+model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+for batch in loader:
+    with accelerator.accumulate(model):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        optimizer.step()
+"""
+BAD = (*BAD, _ACCUMULATE.replace("optimizer.zero_grad()", "optimizer.zero_grad()  # expect"))
 GOOD = (
+    _ACCUMULATE.replace("        optimizer.zero_grad()\n", "") + "        optimizer.zero_grad()\n",
+    _ACCUMULATE.replace("steps=4", "steps=1"),
     "for x, y in loader:\n    optimizer.zero_grad()\n    loss = loss_fn(model(x), y)\n    loss.backward()\n    "
     "optimizer.step()",
     """
