@@ -158,7 +158,8 @@ def bind_parameters(run: Interpreter, function: Function, given: dict[str | int,
     }
     shift = 0
     if function.owner is not None and names and not _is_static(function.node):
-        run.scope.names[names[0]] = function.owner
+        by_class = any(written(one) == "classmethod" for one in getattr(function.node, "decorator_list", ()))
+        run.scope.names[names[0]] = function.owner.local if by_class else function.owner
         names, shift = names[1:], 0
     for index, name in enumerate([*names, *(one.arg for one in arguments.kwonlyargs)]):
         result = given.get(name, given.get(index + shift) if index < len(names) else None)

@@ -111,6 +111,8 @@ def _evaluation(
     if gradients.search(text_of(script, where)) or _forward_needs_gradients(script, model):
         return None
     name = getattr(event.function, "name", "")
+    if name.startswith("test_") and re.search(r"\bimport (unittest|pytest)\b|\bfrom unittest\b", script.source):
+        return None  # a test of the code, and no evaluation of a model
     named = bool(
         NAMED.search(name)
         or is_evaluation(event.flags)

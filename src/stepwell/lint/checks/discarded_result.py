@@ -194,6 +194,17 @@ for x, y in loader:
 """,
 )
 GOOD = (
+    """
+import torch
+class Policy(torch.nn.Module):
+    @classmethod
+    def load(cls, path, device):
+        saved = torch.load(path)
+        model = cls(**saved["data"])
+        model.load_state_dict(saved["state_dict"])
+        model.to(device)
+        return model
+""",
     CHECK.example_good,
     "model.to(device)\nfor x, y in loader:\n    x = x.to(device)\n    model(x).sum().backward()",
     """
