@@ -7,57 +7,56 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.compare.playing import play
 
 from stepwell.compare import Contender, Outcome, Plan, Result
-from stepwell.compare.figures import (
-    headline,
-    learning_curves,
-    method,
-    paths,
-    rates,
-    score_table,
-    sections,
-    settings_table,
-)
+from stepwell.compare.figures import budget, learning_curves, losses, method, paths, rates, sections
+from stepwell.compare.headline import headline
 from stepwell.compare.judgement import findings
-from stepwell.compare.plan import learning_rates
+from stepwell.compare.plan import Trial, of_plan
 from stepwell.compare.scores import scores
+from stepwell.compare.tables import score_table, settings_table
 from stepwell.curves import Chart, Heights
 
 PLAN = Plan("line", (Contender("SGD", 1e-3, 1.0, {"momentum": 0.9}), Contender("Lion", 1e-5, 1e-2)), 3, 3, 20)
-FINALS = {"SGD": (0.9, 0.7, 0.8), "Lion": (0.5, 0.6, 0.7)}  # by increasing rate, so SGD is best at its low edge
+FINALS = {"SGD": (0.9, 0.7, 0.8), "Lion": (0.5, 0.6, 0.7)}  # by rate: SGD is best at the lowest, Lion at the highest
 
 
-def run(optimizer: str, phase: Any, index: int, lr: float, final: float, status: Any = "finished") -> Outcome:
+def run(trial: Trial) -> Outcome:
+    if trial.phase == "tune":
+        final = FINALS[trial.optimizer][trial.index]
+    else:
+        final = (0.9 if trial.optimizer == "SGD" else 0.6) + trial.index / 100
     return Outcome(
-        optimizer, phase, index, lr, index + 1, status, steps=[0, 10, 20], metric=[0.1, 0.4, final],
-        loss=[None, 2.0, 1.0], seconds=[0.0, 0.1 + 0.01 * index, 0.2], final=final if status == "finished" else None,
-        state_bytes=40, parameters=10,
+        trial.optimizer, trial.phase, trial.index, trial.lr, trial.seed, "finished", steps=[0, 10, 20],
+        metric=[0.1, 0.4, final], loss=[None, 2.0, 1.0], seconds=[0.0, 0.1 + 0.01 * trial.index, 0.2], final=final,
+        state_bytes=40, parameters=10, id=trial.id, by="process 7",
     )  # fmt: skip
 
 
 def result(**changed: Any) -> Result:
-    outcomes = []
-    for contender in PLAN.contenders:
-        name, by_rate = contender.name, sorted(learning_rates(contender.low, contender.high, 3))
-        for index, lr in enumerate(learning_rates(contender.low, contender.high, 3)):
-            outcomes.append(run(name, "tune", index, lr, FINALS[name][by_rate.index(lr)]))
-        lr = by_rate[0] if name == "SGD" else by_rate[2]
-        outcomes += [run(name, "seed", index, lr, (0.9 if name == "SGD" else 0.6) + index / 100) for index in range(3)]
+    courses, done = play(PLAN, run)
+    outcomes = of_plan(courses, done)
     made = Result(
-        PLAN, tuple(outcomes), tuple(scores(PLAN, outcomes, "max", 0.8)),
+        PLAN, tuple(outcomes), tuple(scores(PLAN, courses, outcomes, "max", 0.8)),
         {"name": "line", "summary": "a line", "family": "toy", "metric": "accuracy", "direction": "max", "target": 0.8,
          "batch_size": 16, "about": {"data": "made up"}},
-        {"torch": "2.0", "processor": "abacus"}, True, 1.0, Path("runs/x"),
+        {"torch": "2.0", "processor": "abacus"}, True, 1.0, Path("runs/x"), courses=tuple(courses),
+        command="stepwell compare line",
     )  # fmt: skip
     return dataclasses.replace(made, **changed)
 
 
+def inside(*scores: Any) -> tuple[Any, ...]:
+    """The same scores, with the best rates inside of those tried."""
+    return tuple(dataclasses.replace(score, edge=None, edges={}) for score in scores)
+
+
 def test_the_table_says_what_the_scores_say() -> None:
     first, second = score_table(result()).rows
-    assert first[:6] == ["SGD", "0.00316", "low edge", "0.91", "0.905 – 0.915", "3 of 3"]
+    assert first[:6] == ["SGD", "0.00316", "lr at the low edge", "0.91", "0.905 – 0.915", "3 of 3"]
     assert first[6:8] == ["20", "0.2"]
-    assert second[:6] == ["Lion", "0.00316", "high edge", "0.61", "0.605 – 0.615", "0 of 3"]
+    assert second[:6] == ["Lion", "0.00316", "lr at the high edge", "0.61", "0.605 – 0.615", "0 of 3"]
     assert second[6:8] == [None, None]
 
 
@@ -122,18 +121,53 @@ def test_wide_positive_metrics_get_a_logarithmic_axis() -> None:
     assert not learning_curves(result(outcomes=outcomes)).log_y
 
 
-def test_the_headline_names_the_best_and_shares_a_tie() -> None:
-    assert headline(result()) == "SGD has the best median accuracy: 0.91 over 3 seeds; Lion follows with 0.61."
-    sgd, lion = result().scores
-    tied = (sgd, dataclasses.replace(lion, median=sgd.median))
-    assert headline(result(scores=tied)) == "SGD and Lion share the best median accuracy: 0.91."
+def test_the_headline_names_the_best_where_it_is_known() -> None:
+    sgd, lion = inside(*result().scores)
+    said = headline(result(scores=(sgd, lion)))
+    assert said == "SGD has the best median accuracy: 0.91 over 3 seeds; Lion follows with 0.61."
     assert headline(result(scores=())) == "No optimizer has finished a final run yet."
+
+
+def test_the_headline_names_no_winner_while_a_rate_lies_at_an_edge_or_seeds_overlap() -> None:
+    assert headline(result()) == (
+        "No optimizer is tuned yet: SGD, whose best lr 0.00316 is the lowest tried and Lion, whose best lr 0.00316 is "
+        "the highest tried."
+    )
+    sgd, lion = result().scores
+    said = headline(result(scores=(*inside(sgd), lion)))
+    assert said == (
+        "SGD is at a median accuracy of 0.91 over 3 seeds. Not known yet: Lion, whose best lr 0.00316 is the highest "
+        "tried."
+    )
+    close = inside(sgd, dataclasses.replace(lion, median=0.908, values=(0.9, 0.915)))
+    third = dataclasses.replace(inside(lion)[0], optimizer="AdamW")
+    assert headline(result(scores=(*close, third))) == (
+        "SGD and Lion share the first place: their seeds overlap at accuracy 0.908 to 0.91; AdamW follows with 0.61."
+    )
+    assert "has the best" not in headline(result(scores=inside(sgd, lion), complete=False))
+
+
+def test_the_training_loss_and_what_tuning_buys_are_drawn() -> None:
+    chart = losses(result())
+    assert [(curve.name, list(curve.x), list(curve.y)) for curve in chart.curves] == [
+        ("SGD", [10, 20], [2.0, 1.0]),
+        ("Lion", [10, 20], [2.0, 1.0]),
+    ]
+    bought = budget(result())
+    assert [(curve.name, list(curve.x), list(curve.y)) for curve in bought.curves] == [
+        ("SGD", [1, 2, 3], [0.9, 0.9, 0.9]),
+        ("Lion", [1, 2, 3], [0.5, 0.6, 0.7]),
+    ]
 
 
 def test_the_notes_are_honest() -> None:
     found = {(finding.code, str(finding.place)): finding for finding in findings(result())}
-    assert found["C04", "SGD"].instead == "widen the range: --lr-range sgd=0.0001:1"
-    assert found["C04", "Lion"].instead == "widen the range: --lr-range lion=1e-05:0.1"
+    assert found["C04", "SGD"].seen == "its best lr 0.00316 is the lowest of those tried"
+    assert found["C04", "Lion"].instead == (
+        "the range widened within the budget of 3 trials: give more --trials, which reuses all that is there"
+    )
+    fixed = {finding.instead for finding in findings(result(plan=dataclasses.replace(PLAN, widen=False)))}
+    assert "the range does not widen: leave out --no-widen, or give a wider range: --lr-range sgd=LOW:HIGH" in fixed
     assert "not reached by Lion" in found["C08", "this run"].seen
     assert len(found) == 3
     close = tuple(dataclasses.replace(s, values=(0.9, 0.91)) for s in result().scores)
@@ -151,6 +185,8 @@ def test_the_settings_say_how_it_was_run() -> None:
     decay = "linear warmup over the first 5 % of the steps, then cosine decay to 0"
     assert rows["SGD"] == f"lr from 0.001 to 1; momentum=0.9; schedule: {decay}"
     assert rows["torch"] == "2.0"
+    assert rows["command"] == "stepwell compare line"
+    assert rows["run by"] == "1 worker process"
     assert rows["data"] == "made up"
     assert f"All share one schedule: {decay}. The metric" in method(result())
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stepwell.compare.folder import Folder
+from stepwell.compare.book import Book
+from stepwell.compare.folder import ATTEMPTS, Folder
 from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Plan, Trial
 from stepwell.errors import UsageError
@@ -54,11 +57,12 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> Non
 @pytest.mark.parametrize(
     "changed",
     [
-        {"optimizer": "Adam"}, {"optimizer": 3}, {"phase": "train"}, {"index": 6}, {"index": -1}, {"index": True},
+        {"optimizer": 3}, {"phase": "train"}, {"index": -1}, {"index": True},
         {"status": "done"}, {"lr": "0.1"}, {"lr": None}, {"seed": 0.5}, {"steps": 3},
         {"steps": [0, 1], "metric": [1.0]},
         {"steps": [0], "metric": [None], "loss": [None], "seconds": [0.0]}, {"status": "finished"}, {"final": "good"},
-        {"error": 3}, {"path": [[1.0]]}, {"state_bytes": 1e400}, {"phase": ["tune"]},
+        {"error": 3}, {"path": [[1.0]]}, {"state_bytes": 1e400}, {"phase": ["tune"]}, {"lost": 1},
+        {"settings": {"beta1": "x"}}, {"settings": []}, {"id": 3}, {"by": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -94,12 +98,63 @@ def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, name: str) -> No
         Folder(tmp_path, PLAN)
 
 
-def test_a_trial_done_twice_counts_once_the_last_time(tmp_path: Path) -> None:
+def test_several_processes_write_one_file_and_each_reads_all(tmp_path: Path) -> None:
+    one, other = Folder(tmp_path, PLAN), Folder(tmp_path, PLAN)
+    one.append(DONE[0])
+    assert other.outcomes() == DONE[:1]
+    other.append(DONE[1])
+    one.append(DONE[2])
+    assert one.outcomes() == other.outcomes() == DONE
+
+
+def test_a_claim_is_of_one_process_and_ends_with_its_outcome(tmp_path: Path) -> None:
+    one, other = Folder(tmp_path, PLAN), Folder(tmp_path, PLAN)
+    outcome = dataclasses.replace(DONE[0], id="abc")
+    assert one.claim("abc")
+    assert not one.claim("abc")
+    assert not other.claim("abc")
+    assert other.claim("other")
+    one.append(outcome)
+    assert other.claim("abc")
+    other.give_back("abc")
+    assert one.claim("abc")
+    one.close()
+    other.close()
+    assert not (tmp_path / "claims").exists()
+
+
+def test_the_claims_of_a_process_that_is_killed_are_free_again(tmp_path: Path) -> None:
     folder = Folder(tmp_path, PLAN)
-    folder.append(DONE[0])
-    again = dataclasses.replace(DONE[0], status="finished", final=1.0, error="")
-    folder.append(again)
-    assert folder.outcomes() == [again]
+    code = (
+        f"from pathlib import Path; from stepwell.compare.claims import Claims; import sys, time\n"
+        f"print(Claims(Path({str(tmp_path / 'claims')!r})).take('abc'), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        assert not folder.claim("abc")
+        process.kill()
+    assert folder.claim("abc")
+
+
+def test_a_trial_whose_process_died_runs_again_a_few_times() -> None:
+    dead = dataclasses.replace(DONE[0], id="a", lost=True)
+    book = Book([])
+    for count in range(1, ATTEMPTS):
+        book.read([dead] * count)
+        assert not book.done
+    book.read([dead] * ATTEMPTS)
+    assert book.done == {"a": dead}
+    later = Book([dead] * ATTEMPTS)  # the same command again
+    assert not later.done
+    later.read([dead] * (ATTEMPTS + 1))
+    assert later.done == {"a": dead}
+    raised = dataclasses.replace(DONE[0], id="b")
+    assert Book([raised]).done == {"b": raised}
+    again = Book([raised], retry=True)
+    assert not again.done
+    again.read([raised, raised])
+    assert again.done == {"b": raised}
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
@@ -110,21 +165,10 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"trials": 7}, "trials is 6 there and 7 here"),
         ({"task": "bytes"}, "task is 'digits' there and 'bytes' here"),
-        ({"steps": 50, "seeds": 1}, "seeds is 3 there and 1 here"),
-        ({"contenders": PLAN.contenders[:1]}, "optimizers is 'SGD,Lion' there and 'SGD' here"),
-        ({"contenders": (PLAN.contenders[0], Contender("Lion", 1e-6, 1e-2))}, "Lion.low is 1e-05 there and 1e-06 here"),
-        (
-            {"contenders": (Contender("SGD", 1e-3, 1.0, {"momentum": 0.5}), PLAN.contenders[1])},
-            "SGD.options.momentum is 0.9 there and 0.5 here",
-        ),
-        (
-            {"contenders": (Contender("SGD", 1e-3, 1.0, {"momentum": 0.9}, "warmup"), PLAN.contenders[1])},
-            "SGD.schedule is 'decay' there and 'warmup' here",
-        ),
-        ({"task_digest": "ab"}, "task_digest is '' there and 'ab' here"),
-        ({"prune": False}, "prune is True there and False here"),
+        ({"steps": 50, "seeds": 1}, "steps is 100 there and 50 here"),
+        ({"task_digest": "ab"}, "the content of the task's file or data is '' there and 'ab' here"),
+        ({"device": "cuda"}, "device is 'cpu' there and 'cuda' here"),
     ],
 )
 def test_another_run_is_refused_by_its_first_difference(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -136,11 +180,20 @@ def test_another_run_is_refused_by_its_first_difference(tmp_path: Path, changed:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"trials": 7}, {"seeds": 1}, {"prune": False}, {"contenders": PLAN.contenders[:1]}, {"widen": False}],
+)
+def test_a_folder_grows_with_every_setting_that_contradicts_nothing(tmp_path: Path, changed: dict[str, Any]) -> None:
+    Folder(tmp_path, PLAN).append(DONE[0])
+    assert Folder(tmp_path, dataclasses.replace(PLAN, **changed)).outcomes() == DONE[:1]
+
+
 def test_a_run_without_any_trial_is_replaced(tmp_path: Path) -> None:
     Folder(tmp_path, PLAN)
-    changed = dataclasses.replace(PLAN, trials=7)
+    changed = dataclasses.replace(PLAN, steps=7)
     Folder(tmp_path, changed).append(DONE[0])
-    assert json.loads((tmp_path / "run.json").read_text())["trials"] == 7
+    assert json.loads((tmp_path / "run.json").read_text())["steps"] == 7
     assert Folder(tmp_path, changed).outcomes() == DONE[:1]
 
 

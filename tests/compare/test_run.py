@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from stepwell.compare import Outcome, Result, compare
-from stepwell.compare.figures import score_table, sections
+from stepwell.compare.contenders import contenders
+from stepwell.compare.facts import folder_of
+from stepwell.compare.figures import sections
 from stepwell.compare.judgement import findings
 from stepwell.compare.plan import Plan
 from stepwell.compare.progress import Lines, Silent, duration, worded
-from stepwell.compare.run import _folder_of, contenders
+from stepwell.compare.tables import score_table
 from stepwell.compare.workers import threads_per_worker
 from stepwell.curves import Chart
 from stepwell.errors import UsageError
@@ -52,7 +54,7 @@ class Seen(Silent):
 
 
 def timeless(result: Result) -> list[Outcome]:
-    return [dataclasses.replace(outcome, seconds=[], threads=0) for outcome in result.outcomes]
+    return [dataclasses.replace(outcome, seconds=[], threads=0, by="") for outcome in result.outcomes]
 
 
 @pytest.mark.slow
@@ -218,15 +220,15 @@ def test_lines_count_and_say_how_each_trial_ended() -> None:
 )  # fmt: skip
 def test_a_run_stays_inside_runs_whatever_its_task_is_called(name: str, folder: str | None) -> None:
     if folder is not None:
-        assert _folder_of(name) == Path(folder)
+        assert folder_of(name) == Path(folder)
         return
     with pytest.raises(UsageError, match=r"is not a folder name inside runs; .* give the folder of the run: --out"):
-        _folder_of(name)
+        folder_of(name)
 
 
 def test_a_result_is_short_in_a_prompt_and_a_table_in_print_and_notebook(tmp_path: Path) -> None:
     result = compare("ravine", ["sgd", "lion"], jobs=1, trials=2, seeds=2, steps=10, out=tmp_path / "run")
-    assert repr(result).startswith("Result('ravine', 2 optimizers, 8 runs, complete: best ")
+    assert repr(result).startswith("Result('ravine', 2 optimizers, 8 runs, complete: first ")
     assert len(repr(result)) < 200 + len(str(tmp_path))
     assert len(repr(result.outcomes[0])) < 300
     assert [line.split()[0] for line in str(result).splitlines()[2:4]] == [s.optimizer for s in result.scores]

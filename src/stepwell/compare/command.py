@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,43 +19,63 @@ if TYPE_CHECKING:
 
 def compare(
     task: Annotated[str, typer.Argument(help="A built-in task (see `stepwell tasks`) or my_task.py:task.")],
-    optimizers: Annotated[str, typer.Option(help="Comma-separated names (see `stepwell optimizers`).")] = (
-        "sgd,adamw,lion"
-    ),
-    trials: Annotated[int, typer.Option(help="Learning rates to try for each optimizer.")] = 8,
+    optimizers: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated names (see `stepwell optimizers`), with settings where one is compared with several: "
+            "adamw,adamw[betas=(0.9,0.95),schedule=constant]."
+        ),
+    ] = "sgd,adamw,lion",
+    trials: Annotated[
+        int, typer.Option(help="Values to try of each hyperparameter that is tuned, for each optimizer.")
+    ] = 8,
     seeds: Annotated[
         int, typer.Option(help="Final runs of each optimizer at its best learning rate, one per seed.")
     ] = 3,
     steps: Annotated[int | None, typer.Option(help="Steps in a run; the task's default if not given.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes; one per two cores if not given.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of each worker; OMP_NUM_THREADS, or the cores divided by --jobs, if not given."),
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the results; runs/TASK if not given.")] = None,
     lr_range: Annotated[
-        list[str] | None, typer.Option(help="Search other learning rates: adamw=1e-4:1e-1. May be repeated.")
+        list[str] | None, typer.Option(help="Begin with other learning rates: adamw=1e-4:1e-1. May be repeated.")
     ] = None,
+    widen: Annotated[
+        bool, typer.Option(help="Widen a range where its lowest or highest value is the best, within the budget.")
+    ] = True,
+    tune: Annotated[
+        str, typer.Option(help="What to tune, each with --trials values: lr,betas,decay,warmup (momentum for betas).")
+    ] = "lr",
     option: Annotated[
         list[str] | None, typer.Option(help="Set an argument: adamw.weight_decay=0.1. May be repeated.")
     ] = None,
-    prune: Annotated[bool, typer.Option(help="Stop hopeless learning rates from the middle of a run on.")] = True,
+    prune: Annotated[bool, typer.Option(help="Stop hopeless trials from the middle of a run on.")] = True,
+    retry: Annotated[bool, typer.Option("--retry", help="Run trials again that ended in an exception.")] = False,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
     """Compare optimizers on a task, fairly.
 
-    Each gets the same number of learning rates and seeds. Prints a table and writes report.html.
+    Each gets the same number of trials and seeds. Prints a table and writes report.html.
 
-    Press Ctrl-C at any time: finished trials are kept, and running the same command again resumes.
+    Press Ctrl-C at any time: finished trials are kept, and running the same command again resumes. More optimizers,
+    trials or seeds in the same folder use what is there, and several commands on one folder share its trials.
     """
     require("stepwell compare", "optuna", "rich")
     require("an HTML report", "plotly", "jinja2")
+    from stepwell.compare.names import split
     from stepwell.compare.progress import suited
     from stepwell.compare.run import compare as run
     from stepwell.optimizers.command import options
 
-    names = [name for name in (part.strip() for part in optimizers.split(",")) if name]
     result = run(
-        task, names, trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune, device=device,
+        task, split(optimizers), trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune,
+        device=device,
         lr_ranges=ranges(lr_range or []), progress=suited(quiet),
+        threads=threads, widen=widen, retry=retry, tune=split(tune), command=shlex.join(["stepwell", *sys.argv[1:]]),
         options=options(option or [], "compare searches lr; set its range with --lr-range {name}=low:high"),
     )  # fmt: skip
     return _hand_over(result, as_json)

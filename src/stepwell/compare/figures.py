@@ -7,11 +7,13 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.compare.judgement import findings, listed, planned
+from stepwell.compare.headline import headline
+from stepwell.compare.judgement import findings, listed
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import SCHEDULES
-from stepwell.compare.progress import duration
-from stepwell.curves import Cell, Chart, Curve, Mark, Section, Table
+from stepwell.compare.search import FIRST, LATER
+from stepwell.compare.tables import budget_table, score_table, settings_table, trial_table
+from stepwell.curves import Chart, Curve, Mark, Section
 
 if TYPE_CHECKING:
     from stepwell.compare.plan import Plan
@@ -23,7 +25,9 @@ BETTER = 0.66  # of each optimizer's rates: what is worse may leave the picture
 
 def sections(result: Result) -> list[Section]:
     """The whole report of a comparison, in reading order."""
-    charts: list[Chart] = [learning_curves(result), learning_curves(result, over="seconds"), rates(result)]
+    charts: list[Chart] = [
+        learning_curves(result), learning_curves(result, over="seconds"), losses(result), rates(result), budget(result),
+    ]  # fmt: skip
     path = paths(result)
     if path is not None:
         charts.insert(0, path)
@@ -36,73 +40,6 @@ def sections(result: Result) -> list[Section]:
         Section("Every trial", [trial_table(result)]),
     ]
     return [part for part in parts if part.items]
-
-
-def headline(result: Result) -> str:
-    """The result in one or two sentences."""
-    ranked = [score for score in result.scores if score.median is not None]
-    if not ranked:
-        return "No optimizer has finished a final run yet."
-    best = ranked[0]
-    assert best.median is not None
-    text = f"{best.optimizer} has the best median {result.task['metric']}: {shown(best.median)} over {_seeds(best)}"
-    level = [score for score in ranked[1:] if score.median is not None and shown(score.median) == shown(best.median)]
-    if level:
-        sharing = listed([score.optimizer for score in [best, *level]])
-        text = f"{sharing} share the best median {result.task['metric']}: {shown(best.median)}"
-    if len(ranked) > 1 and not level:
-        assert ranked[1].median is not None
-        text += f"; {ranked[1].optimizer} follows with {shown(ranked[1].median)}"
-    return text + "."
-
-
-def _seeds(score: object) -> str:
-    count = getattr(score, "seeds_finished", 0)
-    return f"{count} seed{'s' if count != 1 else ''}"
-
-
-def score_table(result: Result) -> Table:
-    """One row per optimizer, the best first. The same table is printed by the command."""
-    target = result.task["target"]
-    better = "higher is better" if result.task["direction"] == "max" else "lower is better"
-    rows = []
-    for score in result.scores:
-        steps: Cell = None if score.steps_to_target is None else f"{score.steps_to_target:.0f}"
-        seconds: Cell = None if score.seconds_to_target is None else f"{score.seconds_to_target:.3g}"
-        rows.append(
-            [
-                score.optimizer,
-                None if score.best_lr is None else f"{score.best_lr:g}",
-                f"{score.edge} edge" if score.edge else "inside" if score.best_lr is not None else None,
-                None if score.median is None else shown(score.median),
-                None if score.lower is None or score.upper is None else f"{shown(score.lower)} – {shown(score.upper)}",
-                None if not score.seeds else f"{score.reached} of {score.seeds}" if target is not None else None,
-                steps,
-                seconds,
-                None if score.step_ms is None else f"{score.step_ms:.3g}",
-                None if score.bytes_per_parameter is None else f"{score.bytes_per_parameter:.3g}",
-            ]
-        )
-    notes = [f"Metric: {result.task['metric']} after the last step; {better}."]
-    if target is not None:
-        notes.append(
-            f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "
-            "seconds to the target are medians over all seeds (a seed that missed the target counts as later than all "
-            "others) "
-            "and exclude evaluation."
-        )
-    return Table(
-        ["optimizer", "best lr", "in its range", "median", "quartiles", "reached target", "steps to target",
-         "seconds to target", "ms per step", "state bytes per parameter"],
-        rows,
-        title=f"{result.task['name']}, {result.plan.steps} steps",
-        notes=notes,
-    )  # fmt: skip
-
-
-def shown(value: float) -> str:
-    """A metric with four significant digits."""
-    return f"{value:.4g}"
 
 
 def learning_curves(result: Result, over: str = "steps") -> Chart:
@@ -134,9 +71,61 @@ def learning_curves(result: Result, over: str = "steps") -> Chart:
     return Chart(title, curves, note, _target(result), log_y=log_y, y_window=None if log_y else window(result, curves))
 
 
+def losses(result: Result) -> Chart:
+    """The training loss over the seeds, by steps: the mean since the evaluation before."""
+    curves = []
+    for score in result.scores:
+        runs = [o for o in result.outcomes if o.optimizer == score.optimizer and o.phase == "seed" and len(o.steps) > 1]
+        if not runs:
+            continue
+        steps = max((o.steps for o in runs), key=len)
+        at = [[o.loss[i] for o in runs if i < len(o.steps) and o.loss[i] is not None] for i in range(1, len(steps))]
+        kept = [
+            (step, [v for v in column if v is not None]) for step, column in zip(steps[1:], at, strict=True) if column
+        ]
+        if kept:
+            curves.append(
+                Curve(
+                    score.optimizer,
+                    [step for step, _ in kept],
+                    [statistics.median(column) for _, column in kept],
+                    low=[min(column) for _, column in kept],
+                    high=[max(column) for _, column in kept],
+                    x_label="step",
+                    y_label="training loss",
+                )
+            )
+    values = [v for curve in curves for v in curve.y if v is not None]
+    log_y = bool(values) and min(values) > 0 and max(values) > 100 * min(values)
+    note = "Mean loss since the evaluation before; median over the seeds, and a band that spans all of them."
+    return Chart("The training loss", curves, note, log_y=log_y)
+
+
+def budget(result: Result) -> Chart:
+    """The best metric of the first k trials: what tuning buys."""
+    curves = []
+    for score in result.scores:
+        points = [(k, value) for k, value in enumerate(score.after, start=1) if value is not None]
+        if len(points) > 1:
+            curves.append(
+                Curve(
+                    score.optimizer,
+                    [k for k, _ in points],
+                    [value for _, value in points],
+                    x_label="tuning trials",
+                    y_label=result.task["metric"],
+                    style="line+points",
+                )
+            )
+    part = better_part(result, [o for o in result.outcomes if o.phase == "tune" and o.metric])
+    log_y = wide(result, [v for c in curves for v in c.y if v is not None])
+    return Chart("What tuning buys", curves, "The best metric of the first k trials, in the order of the search.",
+                 _target(result), log_y=log_y, y_window=None if log_y else part)  # fmt: skip
+
+
 def rates(result: Result) -> Chart:
     """The final metric by learning rate: the width of the good region, and whether the range covers it."""
-    tune = [o for o in result.outcomes if o.phase == "tune" and o.metric]
+    tune = [o for o in result.outcomes if o.phase == "tune" and o.metric and o.index < result.plan.trials]
     values = [o.metric[-1] for o in tune if o.status in ("finished", "pruned")]
     if not values:
         return Chart("The metric against the learning rate", [])
@@ -248,13 +237,24 @@ def method(result: Result) -> str:
         else ""
     )
     return (
-        f"Each optimizer got {plan.trials} learning rates, one from the middle of each equal slice of its range "
-        f"on a log scale, all with seed 0. {cut}"
-        f"The rate with the best final metric then ran with {plan.seeds} other seed{'s' if plan.seeds != 1 else ''}. "
+        f"{_search(plan)} {cut}"
+        f"The best values then ran with {plan.seeds} other seed{'s' if plan.seeds != 1 else ''}. "
         "For a given seed, all optimizers start from the same weights and see the same batches in the same order. "
         f"{_schedules(plan)} The metric is compared after the last step. The rate is chosen on the "
         "same held-out data as the score, with the same number of evaluations for every optimizer. "
-        "Hyperparameters other than the learning rate keep the values below."
+        "Hyperparameters that are not tuned keep the values below."
+    )
+
+
+def _search(plan: Plan) -> str:
+    """How the values are chosen, in sentences."""
+    what = [name for contender in plan.contenders[:1] for name in contender.tune]
+    also = f" The same number of trials each then tuned {listed(what[1:])}, one after the other." if what[1:] else ""
+    beyond = "beyond the range where the best rate was the last one on its side, and else " if plan.widen else ""
+    return (
+        f"Each optimizer got {plan.trials} learning rates with seed 0: up to {FIRST} spread evenly over its range on a "
+        f"log scale, then {LATER} at a time, {beyond}around the best one. Further rates are part of the budget, which "
+        f"is the same for all.{also}"
     )
 
 
@@ -262,64 +262,10 @@ def _schedules(plan: Plan) -> str:
     """The schedules of the optimizers, in sentences."""
     names = {contender.schedule for contender in plan.contenders}
     if len(names) == 1:
-        return f"All share one schedule: {SCHEDULES[names.pop()]}."
-    said = [f"The schedule is {SCHEDULES['decay']}; optimizers that are defined without a decay run their own"]
+        name = names.pop()
+        return f"All share one schedule: {SCHEDULES.get(name, name)}."
+    said = [f"The schedule is {SCHEDULES['decay']}; others run their own"]
     for name in sorted(names - {"decay"}):
         who = ", ".join(contender.name for contender in plan.contenders if contender.schedule == name)
-        said.append(f"{who}: {SCHEDULES[name]}")
+        said.append(f"{who}: {SCHEDULES.get(name, name)}")
     return "; ".join(said) + "."
-
-
-def settings_table(result: Result) -> Table:
-    """The optimizers' settings, the task and the machine, as two columns."""
-    task, plan = result.task, result.plan
-    rows: list[list[Cell]] = [["task", f"{task['name']}: {task['summary']}"]]
-    rows += [[key, text] for key, text in task["about"].items()]
-    if task["batch_size"] is not None:
-        rows.append(["batch size", task["batch_size"]])
-    rows.append(["steps in a run", plan.steps])
-    for contender in plan.contenders:
-        options = ", ".join(f"{key}={value}" for key, value in contender.options.items()) or "defaults"
-        span = f"lr from {contender.low:g} to {contender.high:g}"
-        rows.append([contender.name, f"{span}; {options}; schedule: {SCHEDULES[contender.schedule]}"])
-    rows.append(["device", plan.device])
-    rows += [[key, text] for key, text in result.machine.items()]
-    return Table(["setting", "value"], rows, title="Settings")
-
-
-def budget_table(result: Result) -> Table:
-    """How the trials of each optimizer ended, and their cost."""
-    rows: list[list[Cell]] = []
-    for score in result.scores:
-        mine = [o for o in result.outcomes if o.optimizer == score.optimizer]
-        steps = sum(o.steps[-1] for o in mine if o.steps)
-        seconds = sum(o.seconds[-1] for o in mine if o.seconds)
-        ended: list[Cell] = [score.finished, score.pruned, score.diverged, score.crashed]
-        rows.append(
-            [score.optimizer, score.trials, *ended, score.seeds, score.seeds_finished, steps, duration(seconds)]
-        )
-    columns = ["optimizer", "lr trials", "finished", "cut", "diverged", "crashed", "seeds", "finished seeds", "steps"]
-    return Table([*columns, "training time"], rows, title="Budget and its use",
-                 notes=[f"{len(result.outcomes)} of {planned(result)} planned trials are done."])  # fmt: skip
-
-
-def trial_table(result: Result) -> Table:
-    """Every trial and how it ended."""
-    return Table(
-        ["optimizer", "for", "lr", "seed", "ended", "steps", "metric", "seconds", "said"],
-        [_trial_row(outcome) for outcome in result.outcomes],
-    )
-
-
-def _trial_row(outcome: Outcome) -> list[Cell]:
-    return [
-        outcome.optimizer,
-        "tuning" if outcome.phase == "tune" else "score",
-        f"{outcome.lr:g}",
-        outcome.seed,
-        "cut" if outcome.status == "pruned" else outcome.status,
-        outcome.steps[-1] if outcome.steps else 0,
-        shown(outcome.metric[-1]) if outcome.metric else None,
-        f"{outcome.seconds[-1]:.3g}" if outcome.seconds else None,
-        outcome.error or None,
-    ]

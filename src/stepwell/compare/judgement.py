@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stepwell.compare import checks
-from stepwell.compare.plan import learning_rates
 from stepwell.compare.scores import Score
 from stepwell.findings import Finding, Run, Trial, gravest_first
 
@@ -30,31 +29,43 @@ def findings(result: Result) -> list[Finding]:
 
 def planned(result: Result) -> int:
     """The number of trials of the whole plan."""
-    return len(result.plan.contenders) * (result.plan.trials + result.plan.seeds)
+    return result.plan.planned
 
 
 def _tuning(result: Result, score: Score) -> list[Finding]:
     found = []
     place, option = Trial(score.optimizer), f"--lr-range {score.optimizer.lower()}="
-    contender = next(c for c in result.plan.contenders if c.name == score.optimizer)
     errors = [o.error for o in result.outcomes if o.optimizer == score.optimizer and o.status == "crashed"]
     if errors:
         seen = f"{len(errors)} trial(s) crashed: {errors[0]}"
         found.append(Finding(check=checks.CRASHED, place=place, seen=seen))
-    if score.trials == result.plan.trials and score.best_lr is None:
-        seen = f"no learning rate from {contender.low:g} to {contender.high:g} finished"
+    own = next((one for one in result.courses if one.trials and one.trials[0].optimizer == score.optimizer), None)
+    if own is not None and own.tuned and score.best_lr is None:
+        rates = [trial.lr for trial in own.trials]
+        seen = f"no learning rate from {min(rates):g} to {max(rates):g} finished"
         instead = f"give another range of learning rates: {option}low:high"
         found.append(Finding(check=checks.NO_RATE, place=place, seen=seen, instead=instead))
-    if score.edge is not None:
-        rates = learning_rates(contender.low, contender.high, result.plan.trials)
-        low, high = (
-            (contender.low / 10, contender.high) if score.edge == "low" else (contender.low, contender.high * 10)
-        )
-        end = "lowest" if score.edge == "low" else "highest"
-        seen = f"its best lr {score.best_lr:g} is the {end} of the {len(rates)} tried"
-        instead = f"widen the range: {option}{low:.2g}:{high:.2g}"
+    for name, end in score.edges.items():
+        best = score.best_lr if name == "lr" else score.settings.get(name)
+        assert best is not None
+        side = "lowest" if end == "low" else "highest"
+        seen = f"its best {name} {best:g} is the {side} of those tried"
+        if end == "high" and not is_last(result, score, name, best):
+            seen = "no rate trains it much, and the highest one trains it the most"
+        more = f"the range widened within the budget of {result.plan.trials} trials" if result.plan.widen else (
+            "the range does not widen")  # fmt: skip
+        instead = f"{more}: give more --trials, which reuses all that is there"
+        if not result.plan.widen:
+            instead = f"{more}: leave out --no-widen" + (
+                f", or give a wider range: {option}LOW:HIGH" if name == "lr" else "")  # fmt: skip
         found.append(Finding(check=checks.EDGE, place=place, seen=seen, instead=instead))
     return found
+
+
+def is_last(result: Result, score: Score, name: str, best: float) -> bool:
+    """Whether no higher value was tried."""
+    own = next(one for one in result.courses if one.trials and one.trials[0].optimizer == score.optimizer)
+    return best >= max(value for stage in own.stages if stage.axis.name == name for value in stage.tried)
 
 
 def _seeds(score: Score) -> list[Finding]:

@@ -29,6 +29,8 @@ class Outcome:
         path: [n] positions of a two-parameter model at every evaluation, else empty.
         threads: torch threads of the worker.
         evaluations: number of gradient evaluations: one per step, more for SAM and L-BFGS.
+        id: of the trial, the same for every trial that computes the same. settings: its tuned values besides lr.
+        lost: whether the process died; such a trial runs again, a few times. by: the process that ran the trial.
     """
 
     optimizer: str
@@ -48,6 +50,10 @@ class Outcome:
     path: list[list[float]] = field(default_factory=list, repr=False)
     threads: int = 1
     evaluations: int = 0
+    id: str = ""
+    settings: dict[str, float] = field(default_factory=dict)
+    lost: bool = False
+    by: str = ""
 
     @property
     def key(self) -> str:
@@ -77,12 +83,15 @@ class Outcome:
 
 def crashed(trial: Trial, error: str, **known: Any) -> Outcome:
     """The outcome of a trial that raised or whose process died."""
-    return Outcome(trial.optimizer, trial.phase, trial.index, trial.lr, trial.seed, "crashed", error, **known)
+    return Outcome(
+        trial.optimizer, trial.phase, trial.index, trial.lr, trial.seed, "crashed", error,
+        id=trial.id, settings=dict(trial.settings), **known,
+    )  # fmt: skip
 
 
 def _wrong(outcome: Outcome) -> str:
     """The first field with an impossible value, or an empty str: users may edit the file."""
-    for name in ("optimizer", "error"):
+    for name in ("optimizer", "error", "id", "by"):
         if not isinstance(getattr(outcome, name), str):
             return name
     if outcome.phase not in get_args(Phase) or outcome.status not in get_args(Status):
@@ -102,6 +111,11 @@ def _wrong(outcome: Outcome) -> str:
             return name
     if outcome.status == "finished" and (outcome.final is None or (points and outcome.steps[-1] < 1)):
         return "final of a finished trial"
+    if not isinstance(outcome.lost, bool):
+        return "lost"
+    tuned = outcome.settings
+    if not isinstance(tuned, dict) or not all(isinstance(key, str) and is_finite_number(tuned[key]) for key in tuned):
+        return "settings"
     path = outcome.path
     if not isinstance(path, list) or (path and len(path) != points):
         return "path"

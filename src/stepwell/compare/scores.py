@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from stepwell.compare.outcome import Outcome
-from stepwell.compare.plan import Plan, learning_rates
-
-Direction = Literal["min", "max"]
+from stepwell.compare.plan import Course, Plan
+from stepwell.compare.search import Direction, Side
 
 
 @dataclass(frozen=True)
@@ -19,9 +17,10 @@ class Score:
 
     Attributes:
         optimizer: its name. best_lr: the best learning rate tried; None before tuning is complete, or if no trial
-            finished.
-        edge: `"low"` or `"high"` if the best rate is the lowest or highest tried; None inside the range.
-        trials, finished, pruned, diverged, crashed: numbers of learning-rate trials, in total and by status.
+            finished. settings: the best values of what else was tuned.
+        edge: `"low"` or `"high"` if the best rate is the lowest or highest tried; None inside the range. edges: the
+            same for each hyperparameter that was tuned and lies at an edge.
+        trials, finished, pruned, diverged, crashed: numbers of tuning trials, in total and by status.
         seeds: number of final runs done. seeds_finished: how many of them finished.
         median, lower, upper: median and quartiles of the final metric over the finished seeds; None if no seed
             finished.
@@ -30,11 +29,12 @@ class Score:
             where a seed that missed the target counts as later than all others; None if that median is such a seed.
         step_ms: median milliseconds per step of the finished seeds.
         bytes_per_parameter: optimizer state per trainable element.
+        after: the best metric of the first k tuning trials, for k = 1, 2, ...; None before the first that finished.
     """
 
     optimizer: str
     best_lr: float | None
-    edge: Literal["low", "high"] | None
+    edge: Side | None
     trials: int
     finished: int
     pruned: int
@@ -51,38 +51,17 @@ class Score:
     seconds_to_target: float | None
     step_ms: float | None
     bytes_per_parameter: float | None
+    settings: Mapping[str, float] = field(default_factory=dict)
+    edges: Mapping[str, Side] = field(default_factory=dict)
+    after: tuple[float | None, ...] = ()
 
 
-def best_rate(outcomes: Iterable[Outcome], direction: Direction) -> float | None:
-    """The rate of the finished tuning trial with the best final metric; None if none finished.
-
-    Equal metrics are common if the metric is a count (accuracy on few images). Then the middle of the equally good
-    rates is chosen, which is furthest from worse rates.
-    """
-    finished = [o for o in outcomes if o.phase == "tune" and o.status == "finished" and o.final is not None]
-    if not finished:
-        return None
-    finals = [o.final for o in finished if o.final is not None]
-    best = max(finals) if direction == "max" else min(finals)
-    equal = sorted(o.lr for o in finished if o.final == best)
-    return equal[len(equal) // 2]
-
-
-def tuned(plan: Plan, outcomes: Sequence[Outcome], direction: Direction) -> dict[str, float | None]:
-    """The best rate of every optimizer whose tuning is complete."""
-    best = {}
-    for contender in plan.contenders:
-        mine = [o for o in outcomes if o.optimizer == contender.name]
-        if sum(o.phase == "tune" for o in mine) == plan.trials:
-            best[contender.name] = best_rate(mine, direction)
-    return best
-
-
-def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target: float | None) -> list[Score]:
+def scores(
+    plan: Plan, courses: Sequence[Course], outcomes: Sequence[Outcome], direction: Direction, target: float | None
+) -> list[Score]:
     """One score per optimizer, the best median first; optimizers without a finished seed come last."""
-    best = tuned(plan, outcomes, direction)
     rows = []
-    for contender in plan.contenders:
+    for contender, own in zip(plan.contenders, courses, strict=True):
         mine = [o for o in outcomes if o.optimizer == contender.name]
         tune = [o for o in mine if o.phase == "tune"]
         seeds = [o for o in mine if o.phase == "seed"]
@@ -90,8 +69,8 @@ def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target
         whole = [o for o in seeds if o.status == "finished" and o.steps]
         lower, median, upper = quartiles(finals) if finals else (None, None, None)
         hits = [hit for o in seeds if (hit := hit_target(o, direction, target)) is not None]
-        lr = best.get(contender.name)
-        rates = sorted(learning_rates(contender.low, contender.high, plan.trials))
+        lr = own.lr if own.tuned else None
+        edges = {stage.axis.name: stage.edge for stage in own.stages if stage.edge is not None} if own.tuned else {}
         counted = {
             status: sum(o.status == status for o in tune) for status in ("finished", "pruned", "diverged", "crashed")
         }
@@ -100,7 +79,7 @@ def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target
             Score(
                 optimizer=contender.name,
                 best_lr=lr,
-                edge=None if lr is None or len(rates) < 2 else _edge(lr, rates),
+                edge=edges.get("lr"),
                 trials=len(tune),
                 **counted,
                 seeds=len(seeds),
@@ -114,16 +93,28 @@ def scores(plan: Plan, outcomes: Sequence[Outcome], direction: Direction, target
                 seconds_to_target=_median_with_late([h[1] for h in hits], len(seeds)),
                 step_ms=statistics.median(1000 * o.seconds[-1] / o.steps[-1] for o in whole) if whole else None,
                 bytes_per_parameter=sized[-1].state_bytes / sized[-1].parameters if sized else None,
+                settings=dict(own.settings) if own.tuned else {},
+                edges=edges,
+                after=best_after(tune, direction),
             )
         )
     sign = -1 if direction == "max" else 1
     return sorted(rows, key=lambda s: (s.median is None, 0 if s.median is None else sign * s.median))
 
 
-def _edge(lr: float, rates: Sequence[float]) -> Literal["low", "high"] | None:
-    if lr == rates[0]:
-        return "low"
-    return "high" if lr == rates[-1] else None
+def best_after(tune: Sequence[Outcome], direction: Direction) -> tuple[float | None, ...]:
+    """The best final metric of the first k trials, for every k: what tuning buys.
+
+    >>> best_after([], "max")
+    ()
+    """
+    found: list[float | None] = []
+    best: float | None = None
+    for one in sorted(tune, key=lambda outcome: outcome.index):
+        if one.status == "finished" and one.final is not None:
+            best = one.final if best is None else max(best, one.final) if direction == "max" else min(best, one.final)
+        found.append(best)
+    return tuple(found)
 
 
 def hit_target(outcome: Outcome, direction: Direction, target: float | None) -> tuple[float, float] | None:

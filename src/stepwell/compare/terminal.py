@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stepwell.compare.figures import headline, score_table
+from stepwell.compare.headline import headline
 from stepwell.compare.judgement import findings
+from stepwell.compare.tables import score_table
 from stepwell.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 COLUMNS = {
     "optimizer": "optimizer",
     "best lr": "best lr",
+    "also tuned": "also tuned",
     "median": "median",
     "quartiles": "quartiles",
     "reached target": "hit\ntarget",
@@ -45,14 +47,14 @@ def show(result: Result, console: Any = None) -> None:
         drawn.add_column(COLUMNS[column], justify="left" if index == 0 else "right", no_wrap=True)
     for row, score in zip(table.rows, result.scores, strict=True):
         cells = ["-" if row[index] is None else str(row[index]) for index in kept]
-        if score.edge:
+        if score.edges:
             cells[1] += "*"
         drawn.add_row(*(Text(cell) for cell in cells))
     console.print(drawn)
     console.print(Text(headline(result), style="bold"))
     legend = [table.notes[0], "Steps and seconds: to the target, median over the seeds."]
-    if any(score.edge for score in result.scores):
-        legend.append("*: at the edge of the range tried.")
+    if any(score.edges for score in result.scores):
+        legend.append("*: the last of those tried on its side.")
     console.print(Text(" ".join(legend), style="dim"))
     for finding in findings(result):
         console.print(Text(f"{finding.severity}: {finding.place}: {finding.seen}", style=STYLES[finding.severity]))

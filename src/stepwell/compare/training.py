@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 from stepwell.anatomy.modes import put_into_training
+from stepwell.compare.axes import WARMUP, applied
 from stepwell.compare.plan import Contender, schedule_of
 from stepwell.engine.update import needs_closure
 from stepwell.errors import UsageError
@@ -26,21 +28,24 @@ class Training:
         lr: the peak learning rate of the schedule.
         device: the device of the training.
         steps: number of updates, the length of the schedule; None uses a constant `lr`.
+        settings: tuned values besides the rate, by the names of `axes`.
     """
 
     def __init__(
-        self, task: Task, contender: Contender, lr: float, seed: int, device: str, steps: int | None = None
-    ) -> None:
+        self, task: Task, contender: Contender, lr: float, seed: int, device: str, steps: int | None = None,
+        settings: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
         self.task, self.device = task, device
         self.model = task.build(seed).to(device)
         put_into_training(self.model)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(contender, lr, self.model)
+        settings = settings or {}
+        self.optimizer = _optimizer(contender, lr, self.model, settings)
         self.evaluations = 0  # of the loss with its gradients
         self._loss = twice_differentiable(self.optimizer, task.loss)
         self.step = Step(
             self.optimizer,
-            None if steps is None else schedule_of(contender.schedule, steps),
+            None if steps is None else schedule_of(contender.schedule, steps, settings.get("warmup", WARMUP)),
             estimator=None if receiver(self.optimizer) is None else Hutchinson(),
             warn_skipped=None,  # a skipped update ends the trial, which says more than a warning
         )
@@ -72,10 +77,10 @@ class Training:
 def check_takes(task: Task, contender: Contender) -> None:
     """Raise UsageError, before training, for a contender that cannot train this task: an optimizer of matrices if the
     task's model has no matrices, or Sophia inside a wrapper that prevents its estimates."""
-    inside = find(contender.options.get("base") or contender.name)
-    if not inside.facts.matrices_only and inside is find(contender.name):
+    inside = find(contender.options.get("base") or contender.optimizer)
+    if not inside.facts.matrices_only and inside is find(contender.optimizer):
         return
-    optimizer = _optimizer(contender, contender.low, task.build(0))
+    optimizer = _optimizer(contender, contender.low, task.build(0), {})
     taker = receiver(optimizer)
     if taker is not None and needs_closure(optimizer):
         raise UsageError(
@@ -84,13 +89,13 @@ def check_takes(task: Task, contender: Contender) -> None:
         )
 
 
-def _optimizer(contender: Contender, lr: float, model: nn.Module) -> Any:
+def _optimizer(contender: Contender, lr: float, model: nn.Module, settings: Mapping[str, float]) -> Any:
     """The optimizer of a trial, made from the model and not from its parameters, because some optimizers treat tensors
     by role."""
-    options = dict(contender.options)
-    if "model" in inspect.signature(find(contender.name)).parameters:  # SAM: for the statistics of batch norm
+    options = applied(contender, settings)
+    if "model" in inspect.signature(find(contender.optimizer)).parameters:  # SAM: for the statistics of batch norm
         options.setdefault("model", model)
-    return create(contender.name, model, lr=lr, **options)
+    return create(contender.optimizer, model, lr=lr, **options)
 
 
 def is_of_the_step(error: UsageError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,13 +82,14 @@ def _train(
         return Outcome(
             trial.optimizer, trial.phase, trial.index, trial.lr, trial.seed, status, error, final=final,
             state_bytes=int(training.optimizer.state_bytes()), parameters=parameters, **log.so_far(),
+            id=trial.id, settings=dict(trial.settings), by=f"process {os.getpid()}",
         )  # fmt: skip
 
     # One step of a throwaway model: kernels are compiled or read from disk here, and not on the clock. Without it the
     # first trial of AdamW in a fresh process took 2 s longer than the second, for 0.1 s of steps.
     Training(task, contender, 0.0, trial.seed, device).update(next(task.stream(trial.seed)))
 
-    training = log.training = Training(task, contender, trial.lr, trial.seed, device, steps)
+    training = log.training = Training(task, contender, trial.lr, trial.seed, device, steps, trial.settings)
     parameters = sum(p.numel() for p in training.trained)
     judge = None if rivals is None else Judge(rivals, task.metric.direction, steps)
     stops = set(evaluated_steps(steps, task.evaluations))

@@ -41,11 +41,15 @@ class StepsDone:
 
 
 def threads_per_worker(jobs: int, cores: int | None = None) -> int:
-    """Torch threads of each worker, so that all workers together use every core once.
+    """Torch threads of each worker: OMP_NUM_THREADS where the user has set it, or else so many that all workers
+    together use every core once.
 
     >>> threads_per_worker(3, cores=8)
     2
     """
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if cores is None and given.isdecimal() and int(given) > 0:
+        return int(given)
     return max(1, (cores or available_cores()) // jobs)
 
 
@@ -110,7 +114,7 @@ class Workers:
                 kind, said = worker.pipe.recv()
             except (EOFError, OSError):  # the other end is gone: the process has died
                 self._busy.remove(worker)
-                yield crashed(trial, worker.obituary())
+                yield crashed(trial, worker.obituary(), lost=True)
                 continue
             if kind == "step":
                 yield StepsDone(trial, said)
