@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.errors import loaded
 
 if TYPE_CHECKING:
+    from stepwell.compare.function import Run as Run
     from stepwell.compare.outcome import Outcome as Outcome
     from stepwell.compare.plan import Contender as Contender
     from stepwell.compare.plan import Plan as Plan
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from stepwell.compare.run import Result as Result
     from stepwell.compare.run import compare as compare
     from stepwell.compare.scores import Score as Score
+    from stepwell.compare.several import Results as Results
+    from stepwell.compare.several import compare_tasks as compare_tasks
 
-__all__ = ["Contender", "Outcome", "Plan", "Result", "Score", "Trial", "compare"]
+__all__ = [
+    "Contender", "Outcome", "Plan", "Result", "Results", "Run", "Score", "Trial", "compare", "compare_tasks",
+]  # fmt: skip
 
 # Loaded when first used: the checks of this room are listed without torch.
-_WHERE = {"Outcome": "outcome", "Contender": "plan", "Plan": "plan", "Trial": "plan", "Result": "run",
-          "compare": "run", "Score": "scores"}  # fmt: skip
+_WHERE = {
+    "Outcome": "outcome", "Contender": "plan", "Plan": "plan", "Trial": "plan", "Result": "run", "compare": "run",
+    "Score": "scores", "Run": "function", "Results": "several", "compare_tasks": "several",
+}  # fmt: skip
 
 if not TYPE_CHECKING:
 

@@ -42,7 +42,7 @@ def axes(contender: Contender) -> list[Axis]:
 
 
 def _of(name: str, contender: Contender) -> list[Axis]:
-    defaults = _defaults(contender)
+    defaults = defaults_of(contender)
     if name in ("betas", "momentum"):
         betas = defaults.get("betas")
         if name == "betas" and isinstance(betas, (tuple, list)) and len(betas) == 2:
@@ -58,7 +58,7 @@ def _of(name: str, contender: Contender) -> list[Axis]:
     return []
 
 
-def _defaults(contender: Contender) -> dict[str, Any]:
+def defaults_of(contender: Contender) -> dict[str, Any]:
     """The arguments of an optimizer: its defaults, and what the comparison sets."""
     from stepwell.optimizers import find
 
@@ -73,7 +73,7 @@ def _defaults(contender: Contender) -> dict[str, Any]:
 
 def start(axis: Axis, contender: Contender) -> float | None:
     """The value that an optimizer has of a hyperparameter where nothing is tuned."""
-    defaults = _defaults(contender)
+    defaults = defaults_of(contender)
     if axis.name == "beta1":
         value = defaults["betas"][0]
     elif axis.name == "warmup":
@@ -88,7 +88,7 @@ def applied(contender: Contender, settings: Mapping[str, float]) -> dict[str, An
     options = dict(contender.options)
     for name, value in settings.items():
         if name == "beta1":
-            options["betas"] = (value, *list(_defaults(contender)["betas"])[1:])
+            options["betas"] = (value, *list(defaults_of(contender)["betas"])[1:])
         elif name != "warmup":
             options[name] = value
     return options

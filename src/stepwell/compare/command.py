@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +15,17 @@ from stepwell.terminal import DONE, INTERRUPTED, Told, require, say
 
 if TYPE_CHECKING:
     from stepwell.compare import Result
+    from stepwell.compare.several import Results
 
 
 def compare(
-    task: Annotated[str, typer.Argument(help="A built-in task (see `stepwell tasks`) or my_task.py:task.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in task (see `stepwell tasks`), my_task.py:task, or a command in quotes: "
+            "'python train.py --lr {lr} --seed {seed} --optimizer {optimizer}'. Several tasks: digits,bytes."
+        ),
+    ],
     optimizers: Annotated[
         str,
         typer.Option(
@@ -54,6 +61,15 @@ def compare(
     prune: Annotated[bool, typer.Option(help="Stop hopeless trials from the middle of a run on.")] = True,
     retry: Annotated[bool, typer.Option("--retry", help="Run trials again that ended in an exception.")] = False,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
+    direction: Annotated[
+        str | None, typer.Option(help="Of the metric of a command: max if higher is better, min if lower is.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Of a command: the key in its JSON file, or a name.")] = "",
+    metric_from_json: Annotated[
+        str | None,
+        typer.Option(help="Of a command: the JSON file that it writes; without it, the last number of the last line."),
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Of a command: the value that counts as solved.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
@@ -69,14 +85,28 @@ def compare(
     from stepwell.compare.names import split
     from stepwell.compare.progress import suited
     from stepwell.compare.run import compare as run
+    from stepwell.compare.script import is_command
     from stepwell.optimizers.command import options
 
+    settings: dict[str, Any] = {
+        "trials": trials, "seeds": seeds, "steps": steps, "jobs": jobs, "prune": prune, "device": device,
+        "lr_ranges": ranges(lr_range or []), "threads": threads, "widen": widen, "retry": retry, "tune": split(tune),
+        "command": shlex.join(["stepwell", *sys.argv[1:]]), "progress": suited(quiet),
+        "options": options(option or [], "compare searches lr; set its range with --lr-range {name}=low:high"),
+    }  # fmt: skip
+    several = [] if is_command(task) else split(task)
+    if len(several) > 1:
+        for name, value in (("direction", direction), ("metric", metric or None), ("target", target),
+                            ("metric-from-json", metric_from_json)):  # fmt: skip
+            if value is not None:
+                raise UsageError(f"--{name} is for a command; each task has its own")
+        from stepwell.compare.several import compare_tasks
+
+        each = compare_tasks(several, split(optimizers), out=out, ended=lambda one: _told(as_json, one), **settings)
+        return _hand_over_all(each, as_json)
     result = run(
-        task, split(optimizers), trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune,
-        device=device,
-        lr_ranges=ranges(lr_range or []), progress=suited(quiet),
-        threads=threads, widen=widen, retry=retry, tune=split(tune), command=shlex.join(["stepwell", *sys.argv[1:]]),
-        options=options(option or [], "compare searches lr; set its range with --lr-range {name}=low:high"),
+        task, split(optimizers), out=out, direction=direction, metric=metric,  # type: ignore[arg-type]
+        metric_from_json=metric_from_json, target=target, **settings,
     )  # fmt: skip
     return _hand_over(result, as_json)
 
@@ -96,6 +126,37 @@ def ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
 
 def _hand_over(result: Result, as_json: bool) -> int:
     """Write the report and results.json, print the table. Returns 130 for an interrupted comparison."""
+    data = _written(as_json, result)
+    if as_json:
+        print(data)
+    return _ended(result.complete)
+
+
+def _hand_over_all(results: Results, as_json: bool) -> int:
+    """Write the page over all tasks, and print its table."""
+    from stepwell import __version__, report
+    from stepwell.compare.several import sections
+    from stepwell.files import write_whole
+
+    data = json.dumps(results.to_json(), indent=1, allow_nan=False)
+    write_whole(results.folder / "results.json", data + "\n")
+    page = report.write(
+        results.folder / "report.html",
+        f"Optimizers compared: {', '.join(result.task['name'] for result in results.results)}",
+        sections(results),
+        lead="Equal tuning budgets and equal seeds on every task.",
+        foot=f"stepwell {__version__}",
+    )
+    print(data if as_json else f"{results}\nreport: {page}")
+    return _ended(results.complete)
+
+
+def _told(as_json: bool, result: Result) -> None:
+    _written(as_json, result)
+
+
+def _written(as_json: bool, result: Result) -> str:
+    """Write the files of one task, and print its table if no JSON is wanted. Returns the JSON."""
     from stepwell import __version__, report
     from stepwell.compare.figures import sections
     from stepwell.compare.terminal import show
@@ -108,15 +169,17 @@ def _hand_over(result: Result, as_json: bool) -> int:
         f"Optimizers compared: {result.task['name']}",
         sections(result),
         lead=f"{', '.join(c.name for c in result.plan.contenders)} on {result.task['summary']}; "
-        "equal tuning budgets, equal seeds, one schedule.",
+        "equal tuning budgets and equal seeds.",
         foot=f"stepwell {__version__}",
     )
-    if as_json:
-        print(data)
-    elif result.outcomes:
+    if not as_json and result.outcomes:
         show(result)
         print(f"report: {page}")
-    if not result.complete:
-        say("interrupted; run the same command again to resume")
-        return Told(INTERRUPTED)
-    return DONE
+    return data
+
+
+def _ended(complete: bool) -> int:
+    if complete:
+        return DONE
+    say("interrupted; run the same command again to resume")
+    return Told(INTERRUPTED)

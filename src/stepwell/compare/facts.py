@@ -15,6 +15,8 @@ from stepwell.curves import Heights
 from stepwell.errors import UsageError, printable, shown
 
 if TYPE_CHECKING:
+    from stepwell.compare.function import Function
+    from stepwell.compare.script import Script
     from stepwell.tasks import Surface, Task
 
 
@@ -27,6 +29,19 @@ def folder_of(name: str) -> Path:
             "rename the task, or give the folder of the run: --out FOLDER"
         )
     return Path("runs") / inside
+
+
+def digest_of(problem: Task | Script | Function, name: str) -> str:
+    """What a task's file, data or source is told by; "" for a command, whose files nobody knows."""
+    from stepwell.compare.function import Function
+    from stepwell.compare.script import Script
+    from stepwell.tasks import TABLE
+
+    if isinstance(problem, Function):
+        return problem.digest
+    if isinstance(problem, Script):
+        return ""
+    return facts_digest(problem) if name.partition(":")[0] in TABLE else digest(Path(name.partition(":")[0]))
 
 
 def digest(path: Path) -> str:

@@ -220,7 +220,7 @@ def seen_of(value: float, one: Outcome) -> Seen:
     return Seen(
         value,
         one.final if one.status == "finished" else None,
-        one.metric[0] if one.metric else None,
+        one.metric[0] if len(one.metric) > 1 else None,
         losses[-1] if losses else None,
         losses[0] if losses else None,
     )

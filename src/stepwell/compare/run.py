@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from stepwell import __version__, arguments
 from stepwell.compare.book import Book
 from stepwell.compare.contenders import contenders
-from stepwell.compare.facts import digest, facts_digest, folder_of, heights, machine
+from stepwell.compare.facts import digest_of, folder_of, heights, machine
 from stepwell.compare.folder import Folder
+from stepwell.compare.function import Function, Run
 from stepwell.compare.outcome import Outcome
-from stepwell.compare.plan import Contender, Course, Plan, Trial, course, of_plan, startable
+from stepwell.compare.plan import Course, Plan, Trial, course, of_plan, startable
+from stepwell.compare.problem import problem_of
 from stepwell.compare.progress import Progress, Silent
 from stepwell.compare.scores import Score, scores
-from stepwell.compare.workers import Job, StepsDone, Workers, available_cores, threads_per_worker
+from stepwell.compare.script import Script
+from stepwell.compare.script import checked as check_command
+from stepwell.compare.workers import Here, Job, StepsDone, Workers, available_cores, threads_per_worker
 from stepwell.curves import Heights
 from stepwell.errors import UsageError, shown
+from stepwell.tasks import Task
 
 MANY = 10_000  # trials, seeds or workers; more are a mistake
 LOOK = 0.5  # seconds after which the trials of other processes are looked for
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +95,7 @@ class Result:
 
 
 def compare(
-    task: str,
+    task: str | Callable[[Run], float],
     optimizers: Sequence[str] = ("sgd", "adamw", "lion"),
     *,
     trials: int = 8,
@@ -109,6 +111,10 @@ def compare(
     widen: bool = True,
     threads: int | None = None,
     retry: bool = False,
+    direction: Literal["min", "max"] | None = None,
+    metric: str = "",
+    metric_from_json: str | None = None,
+    target: float | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Result:
@@ -122,7 +128,9 @@ def compare(
     Ctrl-C ends the call with the finished trials (`complete` is False).
 
     Args:
-        task: the name of a task, or `my_task.py:task`.
+        task: the name of a task, or `my_task.py:task`; or a command with places, `"python train.py --lr {lr} --seed
+            {seed}"`; or a function that takes a `Run`, trains with `run.optimizer(model)` and returns the metric. The
+            trials of a function run in this process, one after the other.
         optimizers: names, with settings where one optimizer is compared with several: `"adamw[betas=(0.9, 0.95)]"`.
         trials: values to try of each hyperparameter in `tune`. seeds: final runs, one per seed.
         lr_ranges, options: by optimizer: the range of the first rates, and arguments.
@@ -133,6 +141,9 @@ def compare(
         jobs: worker processes (default: one per two cores). threads: of each (default: OMP_NUM_THREADS, or the cores
             divided by `jobs`).
         retry: run the trials again that ended in an exception.
+        direction: of the metric of a command or function: `"max"` if higher is better. metric: its name, and the key in
+            the JSON file. metric_from_json: the file that the command writes; without it the metric is the last number
+            of the last line of the output. target: the value that counts as solved. Tasks have these of their own.
         command: what the report says about how it was made.
 
     Raises UsageError for unknown names, settings out of range, a faulty task file, and a folder of another task.
@@ -150,35 +161,36 @@ def compare(
     threads = None if threads is None else arguments.whole("compare", "threads", threads, least=1, most=MANY)
     _check_device(device)
     _check_progress(progress)
-    from stepwell.compare.training import check_takes
-    from stepwell.tasks import TABLE, find, probe
-
-    problem = find(task)
-    if task in TABLE:  # a user's file was probed when it was loaded; here a missing extra shows
-        probe(problem)
-    task = str(task)
-    path = Path(task.partition(":")[0])
+    problem, name = problem_of(task, direction, metric, metric_from_json, target, steps)
     place = folder_of(problem.name) if out is None else arguments.path("compare", "out", out)
     surface = heights(problem.surface)  # before the training: a user's function may fail
     plan = Plan(
-        task=task,
+        task=name,
         contenders=contenders(optimizers, problem.family, lr_ranges, options, tune),
         trials=trials,
         seeds=seeds,
         steps=steps or arguments.whole("compare", "steps of the task", problem.steps, least=1),
-        prune=prune,
+        prune=prune and isinstance(problem, Task),
         device=device,
-        task_digest=facts_digest(problem) if task.partition(":")[0] in TABLE else digest(path),
+        task_digest=digest_of(problem, name),
         widen=widen,
     )
-    for contender in plan.contenders:
-        check_takes(problem, contender)
+    jobs = 1 if isinstance(problem, Function) else jobs or max(1, available_cores() // 2)
+    if isinstance(problem, Task):
+        from stepwell.compare.training import check_takes
+
+        for contender in plan.contenders:
+            check_takes(problem, contender)
+    elif isinstance(problem, Script):
+        check_command(problem, plan.contenders, seeds, jobs, plan.contenders[0].tune)
+        problem = replace(problem, output=str(place / "output"))
     folder = Folder(place, plan)
-    jobs = jobs or max(1, available_cores() // 2)
     threads = threads_per_worker(jobs) if threads is None else threads
     began = time.monotonic()
     try:
-        courses, done = _run(plan, folder, problem.metric.direction, jobs, threads, progress or Silent(), retry)
+        crew = Here(problem) if isinstance(problem, Function) else Workers(jobs, threads)
+        given = problem if isinstance(problem, Script) else name
+        courses, done = _run(plan, folder, problem.metric.direction, crew, given, progress or Silent(), retry)
     finally:
         folder.close()
     outcomes = of_plan(courses, done)
@@ -208,12 +220,17 @@ def compare(
 
 
 def _run(
-    plan: Plan, folder: Folder, direction: Any, jobs: int, threads: int, progress: Progress, retry: bool
+    plan: Plan,
+    folder: Folder,
+    direction: Any,
+    crew: Workers | Here,
+    task: str | Script,
+    progress: Progress,
+    retry: bool,
 ) -> tuple[list[Course], dict[str, Outcome]]:
     """Run the trials that nobody has run. Returns the trials of each optimizer and all outcomes by id; fewer after
     Ctrl-C."""
     book = Book(folder.outcomes(), retry)
-    by_name = {contender.name: contender for contender in plan.contenders}
 
     def look() -> list[Course]:
         book.read(folder.outcomes())
@@ -223,11 +240,11 @@ def _run(
     progress.begin(plan, of_plan(courses, book.done))
     told = set(book.done)
     try:
-        with Workers(jobs, threads) as workers:
+        with crew as workers:
             while True:
                 running = {trial.id for trial in workers.running}
                 waiting = startable(plan, courses, book.done, running)
-                others = _start(plan, folder, book, workers, courses, waiting, by_name)
+                others = _start(plan, folder, book, workers, courses, waiting, task)
                 if not workers.running and not waiting:
                     break
                 if workers.running:
@@ -251,11 +268,12 @@ def _run(
 
 
 def _start(
-    plan: Plan, folder: Folder, book: Book, workers: Workers, courses: Sequence[Course], waiting: Sequence[Trial],
-    by_name: Mapping[str, Contender],
+    plan: Plan, folder: Folder, book: Book, workers: Workers | Here, courses: Sequence[Course],
+    waiting: Sequence[Trial], task: str | Script,
 ) -> bool:  # fmt: skip
     """Start trials while workers are free. Returns whether other processes run some of those that wait."""
     own = {contender.name: one for contender, one in zip(plan.contenders, courses, strict=True)}
+    by_name = {contender.name: contender for contender in plan.contenders}
     others = False
     for trial in waiting:
         if not workers.free:
@@ -271,7 +289,7 @@ def _start(
         judged = None
         if plan.prune and trial.phase == "tune":
             judged = [book.done[one] for one in own[trial.optimizer].rivals(trial)]
-        workers.start(Job(trial, plan.task, by_name[trial.optimizer], plan.steps, judged, plan.device))
+        workers.start(Job(trial, task, by_name[trial.optimizer], plan.steps, judged, plan.device))
     return others
 
 

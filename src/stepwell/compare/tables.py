@@ -9,6 +9,7 @@ from stepwell.compare.judgement import planned
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import SCHEDULES
 from stepwell.compare.progress import duration
+from stepwell.compare.ranks import intervals
 from stepwell.curves import Cell, Table
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def score_table(result: Result) -> Table:
     target = result.task["target"]
     better = "higher is better" if result.task["direction"] == "max" else "lower is better"
     tuned = any(score.settings for score in result.scores)
+    places = intervals({score.optimizer: score.values for score in result.scores}, result.task["direction"])
     rows = []
     for score in result.scores:
         steps: Cell = None if score.steps_to_target is None else f"{score.steps_to_target:.0f}"
@@ -33,6 +35,7 @@ def score_table(result: Result) -> Table:
                 _place(score),
                 None if score.median is None else shown(score.median),
                 None if score.lower is None or score.upper is None else f"{shown(score.lower)} – {shown(score.upper)}",
+                "-".join(dict.fromkeys(map(str, places[score.optimizer]))) if score.optimizer in places else None,
                 None if not score.seeds else f"{score.reached} of {score.seeds}" if target is not None else None,
                 steps,
                 seconds,
@@ -41,6 +44,8 @@ def score_table(result: Result) -> Table:
             ]
         )
     notes = [f"Metric: {result.task['metric']} after the last step; {better}."]
+    if len(places) > 1:
+        notes.append("Place: those that an optimizer takes in 90 % of the draws when the seeds are drawn again.")
     if target is not None:
         notes.append(
             f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "
@@ -50,7 +55,7 @@ def score_table(result: Result) -> Table:
         )
     return Table(
         ["optimizer", "best lr", *(["also tuned"] if tuned else []), "among those tried", "median", "quartiles",
-         "reached target", "steps to target", "seconds to target", "ms per step", "state bytes per parameter"],
+         "place", "reached target", "steps to target", "seconds to target", "ms per step", "state bytes per parameter"],
         rows,
         title=f"{result.task['name']}, {result.plan.steps} steps",
         notes=notes,

@@ -17,15 +17,16 @@ from typing import Any
 
 from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Trial
+from stepwell.compare.script import Script
 from stepwell.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Job:
-    """The input of a worker: the trial and everything needed to run it."""
+    """The input of a worker: the trial and everything needed to run it. `task`: its name, or a command."""
 
     trial: Trial
-    task: str
+    task: str | Script
     contender: Contender
     steps: int
     rivals: Sequence[Outcome] | None
@@ -185,6 +186,11 @@ def _plain_main() -> Iterator[None]:
                 setattr(main, name, value)
 
 
+def _ended(number: int, frame: Any) -> None:
+    """SIGTERM ends a worker by an exception, so that it ends the command that it runs."""
+    raise SystemExit(1)
+
+
 def _work(pipe: Connection, threads: int) -> None:
     """The loop of a worker: receive a job, send steps and an outcome, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what stops
@@ -197,6 +203,7 @@ def _work(pipe: Connection, threads: int) -> None:
 
     torch.set_num_threads(threads)
     tasks: dict[str, Any] = {}
+    parent = os.getppid()
     while True:
         try:
             job: Job = pipe.recv()
@@ -211,6 +218,11 @@ def _work(pipe: Connection, threads: int) -> None:
                 os._exit(0)
 
         try:
+            if isinstance(job.task, Script):
+                signal.signal(signal.SIGTERM, _ended)
+                say("outcome", job.task.run(job.contender, trial, job.steps, threads, lambda: os.getppid() != parent))
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                continue
             if job.task not in tasks:
                 tasks[job.task] = find(job.task)
             outcome = run_trial(
@@ -221,5 +233,39 @@ def _work(pipe: Connection, threads: int) -> None:
             say("usage", str(error))
             continue
         except SystemExit as error:
+            if isinstance(job.task, Script):
+                os._exit(1)
             outcome = crashed(trial, f"SystemExit: {error.code}")
         say("outcome", outcome)
+
+
+class Here:
+    """Runs the trials of a function in this process, one after the other, with the methods of `Workers`."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._jobs: list[Job] = []
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._jobs = []
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self._jobs)
+
+    @property
+    def running(self) -> list[Trial]:
+        return [job.trial for job in self._jobs]
+
+    def start(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def news(self, timeout: float | None = None) -> Iterator[StepsDone | Outcome]:
+        """Run the trial. What the function raises is its outcome; Ctrl-C ends the comparison."""
+        job = self._jobs[0]
+        outcome: Outcome = self._function.run(job.contender, job.trial, job.steps)
+        self._jobs = []
+        yield outcome
