@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             code = lint(given[1:])
         else:
-            code = _app()(args=given, standalone_mode=False)
+            code = _app(given)(args=given, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # at exit it would be too late to say why it failed
         if code == INTERRUPTED and not isinstance(code, Told):  # typer turns Ctrl-C into a code
@@ -60,11 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _code_of(error)
 
 
-def _app() -> Any:
+def _app(given: Sequence[str]) -> Any:
     from importlib.util import find_spec
 
     if find_spec("typer") is None:
-        raise MissingExtra("typer", "tools", "the command 'stepwell'")
+        name = next((word for word in given if word in COMMANDS), "")
+        raise MissingExtra("typer", "tools", f"stepwell {name}" if name else "every command but `stepwell lint`")
     from stepwell.commands import app
 
     return app(COMMANDS)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from click import Argument, Command, Path
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -32,7 +33,7 @@ def app(table: Mapping[str, tuple[str, str]]) -> typer.Typer:
             module, _ = table[cmd_name]
             function = getattr(import_module(module), cmd_name.replace("-", "_"))
             if getattr(function, "parses_itself", False):  # reached by the completion of a shell alone: see cli.main
-                return Command(cmd_name, params=[Argument(["paths"], nargs=-1, type=Path())])
+                function = _of_paths
             single = typer.Typer(**{**_SETTINGS, "no_args_is_help": False}, add_completion=False)
             single.command(cmd_name)(function)
             return get_command(single)
@@ -42,12 +43,8 @@ def app(table: Mapping[str, tuple[str, str]]) -> typer.Typer:
                 formatter.write_dl([(name, said) for name, (_, said) in table.items()])
 
         def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-            # click asks every command for its help here
-            from click.shell_completion import CompletionItem
-
-            found = [
-                CompletionItem(name, help=said) for name, (_, said) in table.items() if name.startswith(incomplete)
-            ]
+            # without this, every command is imported for its help
+            found = [_Completion(name, said) for name, (_, said) in table.items() if name.startswith(incomplete)]
             return found or super().shell_complete(ctx, incomplete)
 
     program = typer.Typer(
@@ -61,6 +58,19 @@ def app(table: Mapping[str, tuple[str, str]]) -> typer.Typer:
         pass
 
     return program
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """What a shell may complete, as click has it: typer brings its own copy of click, or takes the one installed."""
+
+    value: str
+    help: str
+    type: str = "plain"
+
+
+def _of_paths(paths: Annotated[list[Path] | None, typer.Argument()] = None) -> None:
+    """The arguments of a command that parses itself, for the completion of a shell."""
 
 
 def _version(wanted: bool) -> None:

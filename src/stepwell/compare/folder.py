@@ -20,6 +20,7 @@ from stepwell.errors import UsageError, printable, shown
 from stepwell.files import write_whole
 
 FORMAT = 2  # of run.json and trials.jsonl; raised when an old folder could not be continued
+LOCK = ".lock"  # held while a process reads or writes trials.jsonl
 ATTEMPTS = 3  # of a trial whose process dies
 
 
@@ -44,9 +45,9 @@ class Folder:
             for file in (settings, self._trials):  # a pipe would be waited for without end
                 if file.exists() and not file.is_file():
                     raise UsageError(f"{file} is not a file; give another --out, or delete {file}")
-            if not settings.exists() and any(one.name != "lock" for one in path.iterdir()):
+            if not settings.exists() and any(one.name != LOCK for one in path.iterdir()):
                 raise UsageError(f"{path} is not empty and contains no comparison; give another --out")
-            with alone(path / "lock"):
+            with alone(path / LOCK):
                 if settings.exists() and self._trials.exists():
                     _same_task(path, settings, wanted)
                 write_whole(settings, json.dumps(wanted, indent=2) + "\n")
@@ -61,7 +62,7 @@ class Folder:
         """
         if not self._trials.exists():
             return []
-        with alone(self.path / "lock"):
+        with alone(self.path / LOCK):
             size = self._trials.stat().st_size
             if size < self._read:  # somebody edited it
                 self._read, self._lines, self._seen = 0, 0, []
@@ -90,7 +91,7 @@ class Folder:
         """Write one outcome, wait until it is on disk, and give its claim back. Raises UsageError if it cannot be
         written."""
         try:
-            with alone(self.path / "lock"), self._trials.open("ab") as file:
+            with alone(self.path / LOCK), self._trials.open("ab") as file:
                 file.write(outcome.to_json().encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
