@@ -25,7 +25,7 @@ from stepwell.tasks.task import Metric, Task
 
 BATCH = 64
 HELD_OUT = 450
-WIDTHS = (64, 128, 64, 32, 6, 32, 64, 128, 64)
+WIDTHS = (64, 96, 48, 24, 6, 24, 48, 96, 64)
 
 
 @lru_cache(maxsize=1)
@@ -74,7 +74,7 @@ task = Task(
     batches=batches,
     loss=loss,
     metric=Metric("held-out mean squared error, in variances of a pixel", "min", held_out_error),
-    steps=3000,
+    steps=1500,
     target=0.2,
     batch_size=BATCH,
     about={"data": "scikit-learn's digits, 1347 images to train on, 450 held out by class (fixed split)"},

@@ -26,7 +26,7 @@ task = plane_task(
     "a point leaves Beale's wall and crosses flat ground, 2 parameters",
     Surface(height, x=(-0.5, 4.5), y=(-1.5, 2.0), minima=((3.0, 0.5),), log=True),
     start=(1.0, 1.5),
-    steps=500,
+    steps=1000,
     target=0.01,
     spread=0.05,
     noise=0.02,

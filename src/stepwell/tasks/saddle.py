@@ -1,7 +1,7 @@
 """A monkey saddle: three ways down and three ways up meet at a point where gradient and curvature are zero. Close to it
 a plain gradient step is tiny, however large the learning rate; a step that is divided by the gradient's size is not.
 
-In polar coordinates, height = r^3 cos(3 a) + 3/4 r^4 + 1/4: the monkey saddle x^3 - 3 x y^2, with a fourth power that
+In polar coordinates, height = 4 r^3 cos(3 a) + 3 r^4 + 1: the monkey saddle x^3 - 3 x y^2 with a fourth power that
 bounds it. The minimum is 0 at distance 1, at the angles 60, 180 and 300 degrees.
 
 References: D. Hilbert, S. Cohn-Vossen, Anschauliche Geometrie, 1932 (the monkey saddle); Y. N. Dauphin et al.,
@@ -20,7 +20,7 @@ HALF_ROOT = 0.75**0.5  # sine of 60 degrees
 
 def height(x: Tensor, y: Tensor) -> Tensor:
     """(x [..], y [..]) -> [..], at least 0."""
-    return x**3 - 3 * x * y**2 + 0.75 * (x**2 + y**2) ** 2 + 0.25
+    return 4 * (x**3 - 3 * x * y**2) + 3 * (x**2 + y**2) ** 2 + 1
 
 
 task = plane_task(
@@ -31,6 +31,6 @@ task = plane_task(
     steps=500,
     target=0.01,
     spread=0.01,
-    noise=0.01,
-    about="x^3 - 3 x y^2 + 3/4 (x^2 + y^2)^2 + 1/4",
+    noise=0.03,
+    about="4 x^3 - 12 x y^2 + 3 (x^2 + y^2)^2 + 1",
 )

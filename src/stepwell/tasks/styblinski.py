@@ -31,6 +31,6 @@ task = plane_task(
     steps=500,
     target=1.0,
     spread=0.1,
-    noise=5.0,
+    noise=30.0,
     about="(x^4 - 16 x^2 + 5 x + y^4 - 16 y^2 + 5 y) / 2 + 78.33",
 )
