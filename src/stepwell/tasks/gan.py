@@ -30,10 +30,10 @@ from torch.nn.functional import softplus
 
 from stepwell.tasks.task import Metric, Task
 
-BATCH = 256
-MODES, RADIUS, DEVIATION = 8, 2.0, 0.1
+BATCH = 128
+MODES, RADIUS, DEVIATION = 8, 2.0, 0.2
 NOISE, WIDTH = 4, 64
-PENALTY = 1.0
+PENALTY = 0.1
 SAMPLES = 4096
 GOOD = 3.0  # standard deviations
 FOUND = 0.01  # share of all samples that a mode needs
@@ -68,9 +68,7 @@ class Game(nn.Module):
 
 def network(inside: int, outside: int, between: nn.Module) -> nn.Module:
     """Three linear layers of width 64."""
-    return nn.Sequential(
-        nn.Linear(inside, WIDTH), between, nn.Linear(WIDTH, WIDTH), between, nn.Linear(WIDTH, outside)
-    )
+    return nn.Sequential(nn.Linear(inside, WIDTH), between, nn.Linear(WIDTH, WIDTH), between, nn.Linear(WIDTH, outside))
 
 
 def model(seed: int) -> nn.Module:
@@ -81,7 +79,7 @@ def model(seed: int) -> nn.Module:
 
 
 def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of real points [256, 2] and noise [256, 4]."""
+    """Endless batches of real points [128, 2] and noise [128, 4]."""
     generator, middle = torch.Generator().manual_seed(seed), centers()
     while True:
         mode = torch.randint(MODES, (BATCH,), generator=generator)
@@ -119,7 +117,7 @@ task = Task(
     batches=batches,
     loss=loss,
     metric=Metric("share of modes found times share of good samples", "max", score),
-    steps=3000,
+    steps=2000,
     target=0.7,
     batch_size=BATCH,
     about={"data": f"{MODES} Gaussians of deviation {DEVIATION:g} on a circle of radius {RADIUS:g}, exactly known"},

@@ -42,7 +42,7 @@ def model(seed: int) -> nn.Module:
 task = Task(
     name="lstm",
     summary="the next byte of Python's standard library, an LSTM",
-    family="rnn",
+    family="cnn",
     model=model,
     batches=stdlib_bytes.batches,
     loss=next_byte_loss,
