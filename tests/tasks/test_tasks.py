@@ -11,7 +11,7 @@ from stepwell import tasks
 from stepwell.errors import UsageError
 from stepwell.tasks import Metric, Task
 
-PLANES = ("rosenbrock", "rastrigin", "ravine")
+PLANES = ("rosenbrock", "rastrigin", "ravine", "beale", "himmelblau", "saddle", "styblinski")
 
 
 def weights(task: Task, seed: int) -> torch.Tensor:

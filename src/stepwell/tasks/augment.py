@@ -1,4 +1,4 @@
-"""Training images as networks of images are given them: in a new order, cropped and mirrored at random, from one seed."""
+"""Batches of training images: in a new order, cropped and mirrored at random, from one seed; and a small network."""
 
 from __future__ import annotations
 

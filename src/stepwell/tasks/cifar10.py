@@ -23,6 +23,7 @@ from stepwell.tasks import augment
 from stepwell.tasks.given_path import contents, digest, given_path, refused
 from stepwell.tasks.task import Metric, Task
 
+SUMMARY = "CIFAR-10 from a local folder, a small residual network with batch norm"
 BATCH = 64
 PAD = 4
 EVALUATED = 2000
@@ -103,7 +104,7 @@ def open_task(written: str) -> Task:
 
     return Task(
         name="cifar10",
-        summary="CIFAR-10 from a local folder, a small residual network with batch norm",
+        summary=SUMMARY,
         family="cnn",
         model=model,
         batches=lambda seed: augment.epoch(*images(path)[:2], BATCH, seed),

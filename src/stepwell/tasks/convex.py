@@ -4,9 +4,9 @@ The objective is the mean cross entropy over all 1797 images plus PENALTY / 2 ti
 metric is the gap between the objective and its minimum, in float64, over all images. Newton's method finds the minimum
 when the task is first used, until the gradient is shorter than 1e-10.
 
-Nothing is held out and nothing is random but the batches: what is compared is optimization alone. The pixels are
-divided by 4 (0 to 4) and not centered, so the curvature differs more than a thousandfold between directions. AdamW's default weight decay moves the
-point where it ends: an optimizer's own decay counts against it here.
+Nothing is held out and nothing is random but the start and the batches: what is compared is optimization alone. The
+pixels are divided by 4 (0 to 4) and not centered, so the curvature differs CONDITION-fold between directions. AdamW's
+default weight decay moves the point where it ends: an optimizer's own decay counts against it here.
 
 References: L. Bottou, F. E. Curtis, J. Nocedal, Optimization methods for large-scale machine learning, 2018, section 2;
 E. Alpaydin, C. Kaynak, Optical recognition of handwritten digits, 1998 (the data, as in scikit-learn).

@@ -1,6 +1,6 @@
 """Your images: `images:/path/to/folder`, one folder for each class as ImageNet has them.
 
-With `train/` and `val/` (or `test/`) inside, these are the training and held-out images; otherwise every fifth image of
+With `train/` and `val/` (or `valid/`, `validation/`, `test/`) inside, these are the training and held-out images; otherwise every fifth image of
 each class, in the order of the names, is held out. At most 5000 training and 2000 held-out images are read, evenly
 from every class. An image is scaled to 36 pixels on its shorter side and cut to the middle 36 x 36; a training image is
 then cut to 32 x 32 at a random place and mirrored at random. The network is that of the task `cifar10`.
@@ -23,9 +23,11 @@ from stepwell.tasks import augment
 from stepwell.tasks.given_path import contents, digest, given_path, refused
 from stepwell.tasks.task import Metric, Task
 
+SUMMARY = "images in folders of classes, a small residual network with batch norm"
 BATCH = 64
 READ = 36  # pixels of a side, before the crop
 HOLD_OUT_EVERY = 5
+HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 MOST_TRAINED_ON, MOST_HELD_OUT = 5000, 2000
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 EXPECTED = "a folder for each of at least 2 classes with images in it, or train/ and val/ with such folders"
@@ -40,7 +42,7 @@ def classes_in(folder: Path) -> dict[str, list[Path]]:
         if place.is_dir() and not place.name.startswith("."):
             images = sorted(
                 path
-                for path in place.rglob("*")
+                for path in place.iterdir()
                 if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
             )
             if images:
@@ -52,8 +54,10 @@ def split(path: Path) -> tuple[Files, Files, list[str]]:
     """Training images, held-out images and the names of the classes. Raises UsageError."""
     if not path.is_dir():
         raise refused("images", path, "is not a folder", EXPECTED)
-    held_out_folder = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
-    if (path / "train").is_dir() and held_out_folder is not None:
+    held_out_folder = next((path / name for name in HELD_OUT_NAMES if (path / name).is_dir()), None)
+    if (path / "train").is_dir() != (held_out_folder is not None):  # not taken for classes
+        raise refused("images", path, contents(path), EXPECTED)
+    if held_out_folder is not None:
         train, held_out = classes_in(path / "train"), classes_in(held_out_folder)
         if set(held_out) - set(train):
             only = sorted(set(held_out) - set(train))[0]
@@ -133,7 +137,7 @@ def open_task(written: str) -> Task:
 
     return Task(
         name="images",
-        summary="images in folders of classes, a small residual network with batch norm",
+        summary=SUMMARY,
         family="cnn",
         model=model,
         batches=lambda seed: augment.epoch(*images(path)[:2], BATCH, seed),

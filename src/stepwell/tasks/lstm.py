@@ -26,7 +26,9 @@ class ByteLSTM(nn.Module):
         self.lstm = nn.LSTM(EMBEDDING, WIDTH, batch_first=True)
         self.head = nn.Linear(WIDTH, 256)
         with torch.no_grad():
-            self.lstm.bias_ih_l0[WIDTH : 2 * WIDTH] = 1.0  # torch orders the gates: input, forget, cell, output
+            self.lstm.get_parameter("bias_ih_l0")[WIDTH : 2 * WIDTH] = (
+                1.0  # torch orders the gates: input, forget, cell, output
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.lstm(self.embed(x))[0])
@@ -42,7 +44,7 @@ def model(seed: int) -> nn.Module:
 task = Task(
     name="lstm",
     summary="the next byte of Python's standard library, an LSTM",
-    family="cnn",
+    family="cnn",  # its ranges of learning rates fit small networks
     model=model,
     batches=stdlib_bytes.batches,
     loss=next_byte_loss,

@@ -16,6 +16,7 @@ from stepwell.tasks.byte_windows import BATCH, CONTEXT, loss_over, next_byte_los
 from stepwell.tasks.given_path import contents, digest, given_path, refused
 from stepwell.tasks.task import Metric, Task
 
+SUMMARY = "the next byte of a text of yours, a small transformer"
 MOST = 20_000_000  # bytes of all files
 LEAST = 2000  # bytes of all files: the held-out tenth must be longer than a window
 EXPECTED = f"a text file, or a folder with .txt files, of at least {LEAST} bytes"
@@ -62,7 +63,7 @@ def open_task(written: str) -> Task:
     root = path if path.is_dir() else path.parent
     return Task(
         name="text",
-        summary="the next byte of a text of yours, a small transformer",
+        summary=SUMMARY,
         family="transformer",
         model=stdlib_bytes.model,
         batches=lambda seed: random_windows(texts(path)[0], seed),
