@@ -182,7 +182,7 @@ def refused_folders(folder: Path) -> dict[str, str]:
         f"images:{folder}/half": "holds train/; expected: .* or train/ and val/",
         f"images:{folder}/short.txt": "is not a folder; expected",
         f"cifar10:{folder}/one": "holds only/; expected: the official batches",
-        f"text:{folder}/short.txt": "has 5 bytes of text; expected: a text file, or a folder with .txt files, of at least",
+        f"text:{folder}/short.txt": "has 5 bytes of text; expected: a text file, or a folder with .txt files, of",
         f"text:{folder}/notes": "holds a.md; expected: a text file",
         f"digits:{folder}": "task 'digits' has its own data and takes no path: write digits",
     }

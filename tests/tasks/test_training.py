@@ -122,7 +122,7 @@ def test_the_game_finds_modes_in_a_short_run() -> None:
     assert math.isfinite(task.measure(model))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion", "adafactor", "muon", "shampoo"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion", "adafactor", "shampoo"])
 def test_optimizers_take_the_sparse_gradients(optimizer: str) -> None:
     from stepwell.optimizers import create
 
@@ -137,7 +137,8 @@ def test_optimizers_take_the_sparse_gradients(optimizer: str) -> None:
 
 def test_words_are_those_of_the_library_and_pairs_are_neighbors() -> None:
     train, held_out, chance = sparse.words()
-    assert len(train) > 100_000 < 4 * len(held_out) * 10
+    assert len(train) > 100_000
+    assert 10_000 < len(held_out) < len(train)
     assert int(train.max()) < len(chance) == sparse.WORDS
     assert chance.sum().item() == pytest.approx(1.0)
     counts = train.bincount()
@@ -161,4 +162,4 @@ def test_tables_are_split_by_class() -> None:
     assert sum(len(table.held_out) for table in found) == 599
     for table in found:
         shares = [y.bincount() / len(y) for y in (table.train_class, table.held_out_class)]
-        torch.testing.assert_close(*shares, atol=0.02, rtol=0)
+        torch.testing.assert_close(*shares, atol=0.03, rtol=0)

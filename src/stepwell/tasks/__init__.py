@@ -49,8 +49,9 @@ def find(name_or_path: str) -> Task:
     """The task of that name, the task over local data, or the task that a Python file defines.
 
     `"digits"` is built in; `"images:/data/flowers"` trains on the images in that folder (see `LOCAL`); `"my_task.py"`
-    and `"my_task.py:task"` load a user's file (the default name after the colon is `task`), which is tested with one batch. Raises UsageError for an unknown name, with the nearest known name, for
-    data that is not as the task expects, and for a fault in the file.
+    and `"my_task.py:task"` load a user's file (the default name after the colon is `task`), which is tested with one
+    batch. Raises UsageError for an unknown name, with the nearest known name, for data that is not as the task expects,
+    and for a fault in the file.
     """
     name_or_path = text("tasks.find", "task", name_or_path, "the name of a task, or a file as my_task.py:task")
     if name_or_path in TABLE:

@@ -2,7 +2,8 @@
 
 No layer normalizes, and the narrow middle scales gradients very differently from layer to layer: the problem on which
 second-order methods were shown. The metric is the mean squared error of a held-out pixel in units of the variance of a
-pixel. The best linear code of 6 numbers (the principal components of the training images) has the error PCA_ERROR.
+pixel. The best linear code of 6 numbers (the principal components of the training images) has the
+error 0.214, and the mean image has 0.524.
 
 Data: scikit-learn's digits, 1347 images to train on, 450 held out by class (fixed split).
 
@@ -76,7 +77,7 @@ task = Task(
     loss=loss,
     metric=Metric("held-out mean squared error, in variances of a pixel", "min", held_out_error),
     steps=1500,
-    target=0.2,
+    target=0.12,
     batch_size=BATCH,
     about={"data": "scikit-learn's digits, 1347 images to train on, 450 held out by class (fixed split)"},
 )

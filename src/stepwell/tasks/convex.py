@@ -5,7 +5,7 @@ metric is the gap between the objective and its minimum, in float64, over all im
 when the task is first used, until the gradient is shorter than 1e-10.
 
 Nothing is held out and nothing is random but the start and the batches: what is compared is optimization alone. The
-pixels are divided by 4 (0 to 4) and not centered, so the curvature differs CONDITION-fold between directions. AdamW's
+pixels are divided by 4 (0 to 4) and not centered, so the curvature differs 600-fold between directions. AdamW's
 default weight decay moves the point where it ends: an optimizer's own decay counts against it here.
 
 References: L. Bottou, F. E. Curtis, J. Nocedal, Optimization methods for large-scale machine learning, 2018, section 2;

@@ -26,9 +26,7 @@ class ByteLSTM(nn.Module):
         self.lstm = nn.LSTM(EMBEDDING, WIDTH, batch_first=True)
         self.head = nn.Linear(WIDTH, 256)
         with torch.no_grad():
-            self.lstm.get_parameter("bias_ih_l0")[WIDTH : 2 * WIDTH] = (
-                1.0  # torch orders the gates: input, forget, cell, output
-            )
+            self.lstm.get_parameter("bias_ih_l0")[WIDTH : 2 * WIDTH] = 1.0  # input, FORGET, cell, output
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.lstm(self.embed(x))[0])

@@ -1,11 +1,12 @@
 """Three tables of measurements, each with its own small network: breast cancer, wine and iris, with batch norm.
 
 The columns keep their units (from 0.001 to 4254), and the first layer of each network is a batch norm, whose averages
-must be right when the metric is read. One optimizer trains the three networks together; the loss is the mean of the three cross entropies.
+must be right when the metric is read. One optimizer trains the three networks together; the loss is the mean of the
+three cross entropies.
 
 The metric is the accuracy over the held-out rows of all three tables. A third of the rows of each table is trained on.
 
-Data: scikit-learn's bundled tables, 569 + 178 + 150 rows; 299 to train on, 598 held out, by class (fixed split).
+Data: scikit-learn's bundled tables, 569 + 178 + 150 rows; 298 to train on, 599 held out, by class (fixed split).
 
 References: W. Street et al., Nuclear feature extraction for breast tumor diagnosis, 1993; S. Aeberhard et al.,
 Comparison of classifiers in high dimensional settings, 1992; R. A. Fisher, The use of multiple measurements in
@@ -105,7 +106,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def held_out_accuracy(model: nn.Module) -> float:
-    """The share of the 598 held-out rows whose class is right."""
+    """The share of the 599 held-out rows whose class is right."""
     device = next(model.parameters()).device
     logits = model(tuple(table.held_out.to(device) for table in tables()))
     right = [of.argmax(1).cpu() == table.held_out_class for of, table in zip(logits, tables(), strict=True)]
@@ -123,5 +124,5 @@ task = Task(
     steps=120,
     target=0.96,
     batch_size=3 * BATCH,
-    about={"data": "scikit-learn's breast cancer, wine and iris: 299 rows to train on, 598 held out by class"},
+    about={"data": "scikit-learn's breast cancer, wine and iris: 298 rows to train on, 599 held out by class"},
 )
