@@ -87,7 +87,8 @@ def batches(seed: int) -> Iterator[Batch]:
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
-    """An eighth of the sum over the pairs of -log s(u v) - the sum over the negatives of log s(-u v'), with s the sigmoid, in nats.
+    """An eighth of the sum over the pairs of -log s(u v) - the sum over the negatives of log s(-u v'), in nats; s is
+    the sigmoid.
 
     A part of the sum and not the mean: a row gets its gradient from few of the pairs, so that the mean over all 256
     would leave a plain gradient step without effect at any usual rate. With the sum itself SGD diverged at 0.1.
