@@ -2,7 +2,9 @@
 
 With `train/` and `val/` (or `valid/`, `validation/`, `test/`) inside, these are the training and held-out images;
 otherwise every fifth image of each class, in the order of the names, is held out. At most 5000 training and 2000
-held-out images are read, evenly from every class. An image is scaled to 36 pixels on its shorter side and cut to the middle 36 x 36; a training image is
+held-out images are read, evenly from every class.
+
+An image is scaled to 36 pixels on its shorter side and cut to the middle 36 x 36; a training image is
 then cut to 32 x 32 at a random place and mirrored at random. The network is that of the task `cifar10`.
 
 Reference: O. Russakovsky et al., ImageNet large scale visual recognition challenge, 2015 (the layout of the folders).
