@@ -175,7 +175,7 @@ def test_tasks_and_optimizers_are_listed(capsys: pytest.CaptureFixture[str]) -> 
 
     assert cli.main(["tasks", "--json"]) == 0
     listed = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)}
-    assert list(listed) == list(tasks.TABLE)
+    assert list(listed) == [*tasks.TABLE, *(f"{name}:PATH" for name in tasks.LOCAL)]
     assert (listed["digits"]["direction"], listed["bytes"]["family"]) == ("max", "transformer")
 
     assert cli.main(["optimizers", "--family", "cnn", "--json"]) == 0
@@ -192,7 +192,8 @@ def test_tasks_and_optimizers_are_listed(capsys: pytest.CaptureFixture[str]) -> 
     assert lines[0].split() == ["name", "kind", "method", "lr_low", "lr_high", "state_bytes", "needs", "summary"]
     assert [line.split()[0] for line in lines[1:]] == list(optimizers.TABLE)
     assert cli.main(["tasks"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(tasks.TABLE)
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == [*tasks.TABLE, *(f"{name}:PATH" for name in tasks.LOCAL)]
 
 
 def test_options_are_read_as_python_values() -> None:

@@ -11,7 +11,7 @@ from stepwell import tasks
 from stepwell.errors import UsageError
 from stepwell.tasks import Metric, Task
 
-PLANES = ("rosenbrock", "rastrigin", "ravine")
+PLANES = ("rosenbrock", "rastrigin", "ravine", "beale", "himmelblau", "saddle", "styblinski")
 
 
 def weights(task: Task, seed: int) -> torch.Tensor:
@@ -21,7 +21,15 @@ def weights(task: Task, seed: int) -> torch.Tensor:
 def first_batches(task: Task, seed: int, count: int = 3) -> list[torch.Tensor]:
     stream = task.stream(seed)
     batches = [next(stream) for _ in range(count)]
-    return [part for batch in batches for part in (batch if isinstance(batch, tuple) else (batch,))]
+    return [part for batch in batches for part in tensors(batch)]
+
+
+def tensors(batch: object) -> list[torch.Tensor]:
+    """The tensors of a batch, which may be a tuple of tuples."""
+    if isinstance(batch, tuple):
+        return [part for item in batch for part in tensors(item)]
+    assert isinstance(batch, torch.Tensor)
+    return [batch]
 
 
 def descend(task: Task, seed: int, steps: int, lr: float) -> tuple[float, float]:

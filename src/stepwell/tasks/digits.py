@@ -26,7 +26,12 @@ SPLIT_SEED = 0
 
 @lru_cache(maxsize=1)
 def images() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training images [600, 1, 8, 8] in about [-1, 2], their labels [600], held-out images [1197, 1, 8, 8], labels.
+    """Training images [600, 1, 8, 8] in about [-1, 2], their labels [600], held-out images [1197, 1, 8, 8], labels."""
+    return split("digits", HELD_OUT)
+
+
+def split(task: str, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The images with `count` of them held out, stratified by class, as `images` gives them; `task` needs them.
 
     Raises MissingExtra without scikit-learn.
     """
@@ -34,10 +39,10 @@ def images() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise MissingExtra("scikit-learn", "tools", "the task 'digits'") from None
+        raise MissingExtra("scikit-learn", "tools", f"the task {task!r}") from None
     data = load_digits()
     train_x, test_x, train_y, test_y = train_test_split(
-        data.images, data.target, test_size=HELD_OUT, random_state=SPLIT_SEED, stratify=data.target
+        data.images, data.target, test_size=count, random_state=SPLIT_SEED, stratify=data.target
     )
     mean, std = float(train_x.mean()), float(train_x.std())
 

@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stepwell.errors import UsageError
+from stepwell.tasks.byte_windows import BATCH, CONTEXT, loss_over, next_byte_loss, random_windows
 from stepwell.tasks.task import Metric, Task
 
-CONTEXT = 64  # bytes that the model sees
-BATCH = 16
 WIDTH, HEADS, LAYERS = 64, 4, 2
 HOLD_OUT_EVERY = 10
 MOST_PER_FILE = 100_000  # bytes: no single file rules the text
-EVALUATED = 192  # held-out windows
 
 
 @lru_cache(maxsize=1)
@@ -99,25 +97,12 @@ def model(seed: int) -> nn.Module:
 
 def batches(seed: int) -> Iterator[Tensor]:
     """Endless batches of windows [16, 65], int64, at random positions of the training text."""
-    train, _ = text()
-    generator = torch.Generator().manual_seed(seed)
-    reach = torch.arange(CONTEXT + 1)
-    while True:
-        starts = torch.randint(len(train) - CONTEXT, (BATCH, 1), generator=generator)
-        yield train[starts + reach].long()
-
-
-def loss(model: nn.Module, batch: Tensor) -> Tensor:
-    """Cross entropy of the next byte, nats per byte."""
-    return functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+    return random_windows(text()[0], seed)
 
 
 def held_out_loss(model: nn.Module) -> float:
     """Nats per byte over 192 windows spread evenly over the held-out text."""
-    _, held_out = text()
-    starts = torch.linspace(0, len(held_out) - CONTEXT - 1, EVALUATED).long()
-    windows = held_out[starts[:, None] + torch.arange(CONTEXT + 1)].long()
-    return loss(model, windows.to(next(model.parameters()).device)).item()
+    return loss_over(model, text()[1])
 
 
 task = Task(
@@ -126,7 +111,7 @@ task = Task(
     family="transformer",
     model=model,
     batches=batches,
-    loss=loss,
+    loss=next_byte_loss,
     metric=Metric("held-out loss, nats per byte", "min", held_out_loss),
     steps=1000,
     target=1.9,
