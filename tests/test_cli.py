@@ -58,7 +58,7 @@ def test_a_comparison_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "SGD" in said.out
     assert "Lion" in said.out
     assert f"report: {out / 'report.html'}" in said.out
-    assert said.err.count("\n") == 8  # one line for each trial, since this is no terminal
+    assert said.err.count("\n") == 9  # one line for the plan and one for each trial, since this is no terminal
     assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == [
         "report.html",
         "results.json",

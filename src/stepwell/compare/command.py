@@ -33,6 +33,9 @@ def compare(
             "adamw,adamw[betas=(0.9,0.95),schedule=constant]."
         ),
     ] = "sgd,adamw,lion",
+    data: Annotated[
+        str | None, typer.Option(help="The folder or file of a task with local data: images, cifar10, text.")
+    ] = None,
     trials: Annotated[
         int, typer.Option(help="Values to try of each hyperparameter that is tuned, for each optimizer.")
     ] = 8,
@@ -88,6 +91,10 @@ def compare(
     from stepwell.compare.script import is_command
     from stepwell.optimizers.command import options
 
+    if data is not None:
+        if not task.isidentifier():
+            raise UsageError(f"--data {shown(data)} is for one task with local data, as images, cifar10 or text")
+        task = f"{task}:{data}"
     settings: dict[str, Any] = {
         "trials": trials, "seeds": seeds, "steps": steps, "jobs": jobs, "prune": prune, "device": device,
         "lr_ranges": ranges(lr_range or []), "threads": threads, "widen": widen, "retry": retry, "tune": split(tune),

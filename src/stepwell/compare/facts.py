@@ -35,13 +35,14 @@ def digest_of(problem: Task | Script | Function, name: str) -> str:
     """What a task's file, data or source is told by; "" for a command, whose files nobody knows."""
     from stepwell.compare.function import Function
     from stepwell.compare.script import Script
-    from stepwell.tasks import TABLE
+    from stepwell.tasks import LOCAL, TABLE
 
     if isinstance(problem, Function):
         return problem.digest
     if isinstance(problem, Script):
         return ""
-    return facts_digest(problem) if name.partition(":")[0] in TABLE else digest(Path(name.partition(":")[0]))
+    plain = name.partition(":")[0]
+    return facts_digest(problem) if plain in TABLE or plain in LOCAL else digest(Path(plain))
 
 
 def digest(path: Path) -> str:

@@ -20,7 +20,7 @@ def problem_of(
     target: Any,
     steps: int | None,
 ) -> tuple[Task | Script | Function, str]:
-    """What is trained, and its name in `run.json`. Raises UsageError for settings that a task has of its own."""
+    """What is trained, and its name in `run.json`. Raises UsageError for settings that belong to the task itself."""
     is_function = callable(task) and not isinstance(task, str)
     if not is_function and not (isinstance(task, str) and is_command(task)):
         for name, value in (("direction", direction), ("metric", metric or None), ("target", target),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from stepwell.compare.outcome import Outcome
-from stepwell.compare.plan import Plan, Trial
+from stepwell.compare.plan import Plan, Trial, names
 from stepwell.errors import MissingExtra
 
 
@@ -48,9 +48,11 @@ class Lines:
         print(text, file=self._stream, flush=True)
 
     def begin(self, plan: Plan, done: Sequence[Outcome]) -> None:
-        self._count, self._total = len(done), len(plan.contenders) * (plan.trials + plan.seeds)
+        self._count, self._total = len(done), plan.planned
         if done:
             self._say(f"resuming: {len(done)} of {self._total} trials are done")
+        else:
+            self._say(f"{self._total} trials of up to {plan.steps} steps: {names(plan.contenders)}")
 
     def step(self, trial: Trial, step: int) -> None: ...
 
@@ -86,7 +88,7 @@ class Bars:
 
     def begin(self, plan: Plan, done: Sequence[Outcome]) -> None:
         self._steps = plan.steps
-        each = plan.trials + plan.seeds
+        each = plan.tuning + plan.seeds
         self._total, self._done = each * len(plan.contenders), len(done)
         self._started = time.monotonic()
         for contender in plan.contenders:

@@ -29,7 +29,7 @@ def ranks(medians: Mapping[str, float], direction: Direction) -> dict[str, float
 
 
 def intervals(values: Mapping[str, Sequence[float]], direction: Direction) -> dict[str, tuple[int, int]]:
-    """The places that each optimizer takes in 90 % of the draws, when seeds are drawn again with replacement.
+    """The places that each optimizer gets in 90 % of the draws, when seeds are drawn again with replacement.
 
     With few seeds the intervals are wide, as they should be: one seed says nothing about the others.
 

@@ -143,7 +143,7 @@ def compare(
         retry: run the trials again that ended in an exception.
         direction: of the metric of a command or function: `"max"` if higher is better. metric: its name, and the key in
             the JSON file. metric_from_json: the file that the command writes; without it the metric is the last number
-            of the last line of the output. target: the value that counts as solved. Tasks have these of their own.
+            of the last line of the output. target: the value that counts as solved. A task has its own.
         command: what the report says about how it was made.
 
     Raises UsageError for unknown names, settings out of range, a faulty task file, and a folder of another task.

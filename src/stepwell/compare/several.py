@@ -46,7 +46,7 @@ def compare_tasks(
     tasks: Sequence[str], optimizers: Sequence[str] = ("sgd", "adamw", "lion"), *, out: str | Path | None = None,
     ended: Callable[[Result], None] = lambda result: None, **settings: Any,
 ) -> Results:  # fmt: skip
-    """Compare optimizers on several tasks, one after the other, each as `compare` does, in a folder of its own inside
+    """Compare optimizers on several tasks, one after the other, each as `compare` does, in a separate folder inside
     `out` (default: `runs/<the names of the tasks>`).
 
     Args:
@@ -102,7 +102,7 @@ def rank_table(results: Results) -> Table:
             row.append(None if score.median is None else f"{shown(score.median)} (place {place}){sure}")
         rows.append(row)
     columns = ["optimizer", "mean rank", *(result.task["name"] for result in results.results)]
-    notes = ["Medians over the seeds; in parentheses the places that an optimizer takes in 90 % of the draws when the "
+    notes = ["Medians over the seeds; in parentheses the places that an optimizer gets in 90 % of the draws when the "
              "seeds are drawn again."]  # fmt: skip
     if any(score.edges for result in results.results for score in result.scores):
         notes.append("*: its best value is the last of those tried on its side.")

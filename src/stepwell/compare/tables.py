@@ -45,7 +45,7 @@ def score_table(result: Result) -> Table:
         )
     notes = [f"Metric: {result.task['metric']} after the last step; {better}."]
     if len(places) > 1:
-        notes.append("Place: those that an optimizer takes in 90 % of the draws when the seeds are drawn again.")
+        notes.append("Place: those that an optimizer gets in 90 % of the draws when the seeds are drawn again.")
     if target is not None:
         notes.append(
             f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "

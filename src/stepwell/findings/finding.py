@@ -55,6 +55,18 @@ class Finding:
     def certainty(self) -> Certainty:
         return self.check.certainty
 
+    def __str__(self) -> str:
+        """The finding in full: severity, code, place and what was seen in one line; then, indented, the evidence, why
+        the fault is harmful, what to do instead and the reference."""
+        rest = [("why", self.check.why), ("instead", self.instead), ("see", self.check.reference)]
+        return "\n".join(
+            [
+                f"{self.severity} {self.code} {self.place}: {self.seen}",
+                *(f"  {one.place}: {one.seen}" for one in self.evidence),
+                *(f"  {label}: {said}" for label, said in rest if said),
+            ]
+        )
+
 
 def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
     """The findings by severity, certainty, code and place; equal findings keep their order."""

@@ -11,14 +11,6 @@ def line(finding: Finding) -> str:
 
 
 def text(finding: Finding) -> str:
-    """The finding in full: the line, the evidence, then why the fault is harmful, what to do instead and the reference,
-    indented."""
-    check = finding.check
-    rest = [("why", check.why), ("instead", finding.instead), ("see", check.reference)]
-    return "\n".join(
-        [
-            line(finding),
-            *(f"  {one.place}: {one.seen}" for one in finding.evidence),
-            *(f"  {label}: {said}" for label, said in rest if said),
-        ]
-    )
+    """The finding in full, as `str(finding)`: the line, the evidence, why the fault is harmful, what to do instead and
+    the reference."""
+    return str(finding)

@@ -48,7 +48,7 @@ task = Task(
     loss=next_byte_loss,
     metric=Metric("held-out loss, nats per byte", "min", stdlib_bytes.held_out_loss),
     steps=1000,
-    target=2.2,
+    target=1.8,
     batch_size=BATCH,
     about=stdlib_bytes.task.about,
 )

@@ -17,7 +17,9 @@ NAMED = re.compile(
     r"(^|_)(eval|evaluate|evaluation|evaluator|valid|validate|validation|val|test|dev|accuracy)(_|\d|$)", re.I
 )
 _LOADER = re.compile(
-    r"(^|[^a-z])(val|valid|validation|test|dev|eval)[a-z]*_?(data)?_?(loader|dl|iter|batches|data|set)", re.I
+    r"(^|[^a-z])(val|valid|validation|test|dev|eval)[a-z]*_?(data)?_?(loader|dl|iter|batches|data|set)|"
+    r"(^|[(.])(val|valid|validation|test|dev)(set)?([),]|$)|(loader|dl|data|set|iter)_(val|valid|validation|test|dev)\b",
+    re.I,
 )
 _GRADIENTS = re.compile(
     r"attack|adversar|perturb|fgsm|\bpgd|salien|requires_grad|autograd|\.grad\b|jacobian|hessian|_hook\(|backward|volatile|"

@@ -223,7 +223,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.drop(self.a(x))
 """
-BAD = (
+BAD: tuple[str, ...] = (
     "import torchvision\n" + CHECK.example_bad.replace(".sum()", ".sum()  # expect"),
     _NET
     + """
@@ -322,6 +322,23 @@ model.train()  # expect
 with torch.no_grad():
     for x, y in test_loader:
         correct += (model(x).argmax(1) == y).sum().item()
+""",
+)
+BAD = (
+    *BAD,
+    """
+import torch
+from torch import nn
+model = nn.Sequential(nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
+opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+for epoch in range(5):
+    for xb, yb in train:
+        opt.zero_grad()
+        nn.functional.cross_entropy(model(xb), yb).backward()
+        opt.step()
+    correct = 0
+    for xb, yb in test:
+        correct += (model(xb).argmax(1) == yb).sum().item()  # expect
 """,
 )
 GOOD = (
