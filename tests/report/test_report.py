@@ -139,8 +139,15 @@ def test_every_colour_of_a_figure_is_defined_in_light_and_dark(page: str) -> Non
 def test_a_ninth_name_differs_from_the_first_by_its_dash() -> None:
     many = Chart("many", [Curve(str(i), [0], [0]) for i in range(SERIES + 1)])
     lines = [trace["line"] for trace in figure(many, slots([many]))["data"]]
-    assert lines[0]["color"] == lines[SERIES]["color"]
-    assert lines[0]["dash"] != lines[SERIES]["dash"]
+    assert len({line["color"] for line in lines}) == SERIES
+    assert len({(line["color"], line["dash"]) for line in lines}) == SERIES + 1
+
+
+def test_an_optimizer_has_one_color_on_every_page() -> None:
+    one = slots([Chart("a", [Curve(name, [], []) for name in ("SGD", "AdamW", "Lion")])])
+    other = slots([Chart("b", [Curve(name, [], []) for name in ("Lion", "Muon", "AdamW", "SGD")])])
+    assert {name: other[name] for name in one} == one
+    assert len(set(other.values())) == 4
 
 
 def test_logarithmic_axes_have_a_few_readable_ticks() -> None:

@@ -9,26 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 from stepwell.curves import Chart, Curve
 from stepwell.report.heat import heat, heat_layout
 from stepwell.report.marks import labels, lines
 
 SERIES = 8  # colors in the palette; a ninth name starts again with another dash
+SALT = 176  # so that the eight optimizers that are compared most have eight colors
 DASHES = ("solid", "dash", "dot")
 SYMBOLS = {"hollow": "circle-open", "crosses": "x-thin-open", "star": "star"}
 
 
 def slots(charts: Sequence[Chart]) -> dict[str, int]:
-    """The color of each curve's name on a whole page, by first appearance.
+    """The color of each curve's name on a whole page. A name has the same color on every page, as far as no other name
+    on the page has it already.
 
-    >>> slots([Chart("a", [Curve("sgd", [], []), Curve("lion", [], [])]), Chart("b", [Curve("lion", [], [])])])
-    {'sgd': 0, 'lion': 1}
+    >>> one = slots([Chart("a", [Curve("SGD", [], []), Curve("Lion", [], [])]), Chart("b", [Curve("Lion", [], [])])])
+    >>> one == slots([Chart("c", [Curve("Lion", [], []), Curve("SGD", [], [])])])
+    True
     """
+    names = sorted({curve.name for chart in charts for curve in chart.curves}, key=lambda name: (len(name), name))
     found: dict[str, int] = {}
-    for chart in charts:
-        for curve in chart.curves:
-            found.setdefault(curve.name, len(found))
+    for name in names:  # plain names first, then those with settings
+        wanted = crc32(f"{SALT}{name}".encode("utf-8", "backslashreplace")) % SERIES
+        free = ((wanted + step) % SERIES + SERIES * turn for turn in range(len(names)) for step in range(SERIES))
+        taken = set(found.values())
+        found[name] = next((slot for slot in free if slot not in taken), len(found))
     return found
 
 
