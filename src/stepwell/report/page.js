@@ -50,18 +50,51 @@
       displaylogo: false,
       displayModeBar: narrow ? false : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      modeBarButtonsToAdd: traces.some(({ type }) => type === "contour" || type === "heatmap") ? [] : [logarithmic],
     });
   };
-  // Observing a figure also reports its first size, which draws it.
-  const sizes = new ResizeObserver((entries) => {
-    for (const { target } of entries) {
-      const figure = figures.find(({ place }) => place === target);
-      if (target.clientWidth && target.clientWidth !== figure.width) {
-        figure.width = target.clientWidth;
-        draw(figure);
+  const logarithmic = {
+    name: "logarithmic",
+    title: "Logarithmic or linear y axis",
+    icon: { width: 24, height: 24, path: "M3 3v18h18v-2H5V3zm4 13c2 0 3-9 6-9h6v2h-5c-2 0-3 9-7 9z" },
+    click: (place) => {
+      const type = place.layout.yaxis.type === "log" ? "linear" : "log";
+      Plotly.relayout(place, { "yaxis.type": type, "yaxis.autorange": true, "yaxis.tickvals": null, "yaxis.ticktext": null });
+    },
+  };
+
+  // A figure is drawn when the reader comes near it, and again when its width changes; a page of many opens as fast as
+  // a page of one.
+  const drawIfNeeded = (figure) => {
+    const width = figure.place.clientWidth;
+    if (!figure.near || !width || width === figure.width) return;
+    figure.width = width;
+    draw(figure);
+  };
+  const of = (target) => figures.find(({ place }) => place === target);
+  const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => drawIfNeeded(of(target))));
+  const near = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (!isIntersecting) continue;
+        const figure = of(target);
+        figure.near = true;
+        drawIfNeeded(figure);
+        near.unobserve(target);
       }
+    },
+    { rootMargin: "800px" },
+  );
+  const all = () => {
+    for (const figure of figures) {
+      figure.near = true;
+      drawIfNeeded(figure);
     }
-  });
-  for (const { place } of figures) sizes.observe(place);
-  dark.addEventListener("change", () => figures.forEach(draw));
+  };
+  for (const { place } of figures) {
+    sizes.observe(place);
+    near.observe(place);
+  }
+  window.addEventListener("beforeprint", all);
+  dark.addEventListener("change", () => figures.filter(({ width }) => width).forEach(draw));
 })();
