@@ -279,3 +279,18 @@ def test_a_group_that_is_added_later_is_known() -> None:
         optimizer.step()
     doctor.close()
     assert "R03" not in [one.code for one in doctor.findings]
+
+
+def test_a_mask_among_the_channels_and_a_number_beside_the_input_are_the_target() -> None:
+    from stepwell.doctor import batches
+
+    pictures, masks = torch.randn(4, 2, 8, 8), (torch.rand(4, 1, 8, 8) > 0.7).float()
+    assert batches.facts(1, torch.cat([pictures, masks], 1), masks).copied == 2
+    assert batches.facts(1, torch.cat([pictures, masks], 1), masks[:, 0].long()).copied == 2
+    assert batches.facts(1, pictures, masks).copied is None
+    assert batches.facts(1, masks, masks).copied is None  # an autoencoder
+    users, ratings = torch.randint(9, (16,)), torch.rand(16)
+    for extra, found in ((2 * ratings - 1, 0), (torch.rand(16), None), (ratings.unsqueeze(1), 0)):
+        one = batches.facts(1, users, ratings)
+        batches.beside(one, users, (users, users, extra), ratings)
+        assert one.copied == found

@@ -38,6 +38,14 @@ def facts(step: int, x: torch.Tensor | None, y: torch.Tensor | None) -> BatchFac
     return one
 
 
+def others(one: BatchFacts, x: torch.Tensor | None, args: Any, y: torch.Tensor | None) -> None:
+    """What the further arguments of a model say about the target. `y`: the target, None where nobody knows it."""
+    if y is None:
+        repeated(one, args)
+    elif x is not None:
+        beside(one, x, args, y)
+
+
 def repeated(one: BatchFacts, args: Any) -> None:
     """A model that computes its own loss, and is given one tensor of tokens as input and as target: `model(x, x)`. By
     name, as in `model(x, labels=x)`, the model shifts the target itself."""
@@ -49,6 +57,20 @@ def repeated(one: BatchFacts, args: Any) -> None:
         return
     if int(x.reshape(-1)[:LABELS].unique().numel()) > 2:
         one.copied, one.target_size = -1, y.numel()
+
+
+def beside(one: BatchFacts, x: torch.Tensor, args: Any, y: torch.Tensor) -> None:
+    """Further inputs of a model, `model(users, items, side)`: one number for each example, which says the target."""
+    if one.copied is not None or y.dim() == 0 or not 8 <= y.numel() == y.shape[0]:
+        return
+    with torch.no_grad():
+        for arg in args:
+            if not isinstance(arg, torch.Tensor) or arg is x or arg.is_meta or not arg.is_floating_point():
+                continue
+            if arg.shape[:1] == y.shape[:1] and arg.numel() == y.numel():
+                column = arg.detach().reshape(-1, 1)
+                if _copied(torch.cat([column, torch.ones_like(column)], dim=1), y.detach().reshape(-1)) == 0:
+                    one.copied = 0
 
 
 def _input(one: BatchFacts, x: torch.Tensor) -> None:
@@ -113,7 +135,11 @@ def _copied(x: torch.Tensor, y: torch.Tensor) -> int | None:
             some = int(asked.sum())
             return -1 if some >= 8 and int(same.sum()) == some and int(x.reshape(-1).unique().numel()) > 2 else None
         return None
-    if x.dim() < 2 or x.shape[0] < 8 or x.shape[0] != y.shape[0]:
+    if x.dim() < 2 or x.shape[0] != y.shape[0]:
+        return None
+    if x.dim() > 2 and y.dim() >= x.dim() - 1 and y.shape[-1] > 1:
+        return _channel(x, y)
+    if x.shape[0] < 8:
         return None
     rows = x.reshape(x.shape[0], -1)[:, :4096].float()
     if y.dim() > 1 and y[0].numel() == 1:
@@ -138,6 +164,25 @@ def _copied(x: torch.Tensor, y: torch.Tensor) -> int | None:
     cosine = (a.t() @ b).abs() * (enough & often)
     column = int(cosine.max(dim=1).values.argmax())
     return column if float(cosine.max()) > 0.9999 else None
+
+
+def _channel(x: torch.Tensor, y: torch.Tensor) -> int | None:
+    """The channel of an input that is a target with a value for each of its places: a mask that was appended to the
+    picture. An input without channels beside the target is what an autoencoder has."""
+    if y.dim() == x.dim() and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.dim() != x.dim() - 1 or x.shape[1] < 2 or y.shape[1:] != x.shape[2:] or x.shape[1] > 64:
+        return None
+    goal = y.reshape(-1)[:MOST].float()
+    if goal.numel() < 64 or not bool(torch.isfinite(goal).all()) or float(goal.std()) == 0.0:
+        return None
+    goal = (goal - goal.mean()) / (goal - goal.mean()).norm()
+    for number in range(x.shape[1]):
+        own = x[:, number].reshape(-1)[:MOST].float()
+        own = own - own.mean()
+        if float(own.norm()) > 0 and abs(float(own @ goal)) > 0.9999 * float(own.norm()):
+            return number
+    return None
 
 
 def _token(x: torch.Tensor, y: torch.Tensor) -> int | None:

@@ -191,8 +191,8 @@ class Watch(Forwards):
         x = self.last_inputs[0] if self.last_inputs else self.given[0] if self.given is not None else None
         if x is not None or target is not None:
             self.record.batches.append(batches.facts(self.record.step + 1, x, target))
-            if target is None and self.last_call is not None:
-                batches.repeated(self.record.batches[-1], self.last_call[1])
+            if self.last_call is not None:
+                batches.others(self.record.batches[-1], x, self.last_call[1], target)
         for other in self.last_inputs[1:]:
             if other.is_floating_point():
                 self.record.batches.append(batches.facts(self.record.step + 1, other, None))
