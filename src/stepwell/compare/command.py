@@ -53,6 +53,15 @@ def compare(
     ] = None,
     prune: Annotated[bool, typer.Option(help="Stop hopeless trials from the middle of a run on.")] = True,
     retry: Annotated[bool, typer.Option("--retry", help="Run trials again that ended in an exception.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="STEPWELL_STORAGE",
+            show_envvar=False,
+            help="Share the comparison with other machines that run the same command: postgresql://user@host/database, "
+            "sqlite:///file.db, or journal:///shared/file.log. STEPWELL_STORAGE if not given.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -69,13 +78,15 @@ def compare(
     from stepwell.compare.names import split
     from stepwell.compare.progress import suited
     from stepwell.compare.run import compare as run
+    from stepwell.compare.storage import hidden
     from stepwell.optimizers.command import options
 
     result = run(
         task, split(optimizers), trials=trials, seeds=seeds, steps=steps, jobs=jobs, out=out, prune=prune,
         device=device,
         lr_ranges=ranges(lr_range or []), progress=suited(quiet),
-        threads=threads, widen=widen, retry=retry, tune=split(tune), command=shlex.join(["stepwell", *sys.argv[1:]]),
+        threads=threads, widen=widen, retry=retry, tune=split(tune), storage=storage,
+        command=shlex.join(["stepwell", *map(hidden, sys.argv[1:])]),
         options=options(option or [], "compare searches lr; set its range with --lr-range {name}=low:high"),
     )  # fmt: skip
     return _hand_over(result, as_json)

@@ -17,6 +17,7 @@ from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Contender, Course, Plan, Trial, course, of_plan, startable
 from stepwell.compare.progress import Progress, Silent
 from stepwell.compare.scores import Score, scores
+from stepwell.compare.storage import KINDS, hidden
 from stepwell.compare.workers import Job, StepsDone, Workers, available_cores, threads_per_worker
 from stepwell.curves import Heights
 from stepwell.errors import UsageError, shown
@@ -109,6 +110,7 @@ def compare(
     widen: bool = True,
     threads: int | None = None,
     retry: bool = False,
+    storage: str | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Result:
@@ -133,6 +135,8 @@ def compare(
         jobs: worker processes (default: one per two cores). threads: of each (default: OMP_NUM_THREADS, or the cores
             divided by `jobs`).
         retry: run the trials again that ended in an exception.
+        storage: URL of an Optuna storage, by which any number of calls on any number of machines share one comparison:
+            `"postgresql://user@host/database"`, `"sqlite:///file.db"`, `"journal:///shared/file.log"`.
         command: what the report says about how it was made.
 
     Raises UsageError for unknown names, settings out of range, a faulty task file, and a folder of another task.
@@ -148,6 +152,9 @@ def compare(
     prune = arguments.flag("compare", "prune", prune)
     widen, retry = arguments.flag("compare", "widen", widen), arguments.flag("compare", "retry", retry)
     threads = None if threads is None else arguments.whole("compare", "threads", threads, least=1, most=MANY)
+    if storage is not None:
+        storage = arguments.text("compare", "storage", storage, f"a URL: {KINDS}")
+        command = command.replace(storage, hidden(storage))
     _check_device(device)
     _check_progress(progress)
     from stepwell.compare.training import check_takes
@@ -173,7 +180,7 @@ def compare(
     )
     for contender in plan.contenders:
         check_takes(problem, contender)
-    folder = Folder(place, plan)
+    folder = _opened(place, plan, storage, problem.metric.direction)
     jobs = jobs or max(1, available_cores() // 2)
     threads = threads_per_worker(jobs) if threads is None else threads
     began = time.monotonic()
@@ -205,6 +212,14 @@ def compare(
         courses=tuple(courses),
         command=command,
     )
+
+
+def _opened(place: Path, plan: Plan, storage: str | None, direction: str) -> Folder:
+    if storage is None:
+        return Folder(place, plan)
+    from stepwell.compare.shared import Shared
+
+    return Shared(place, plan, storage, direction)
 
 
 def _run(
@@ -260,7 +275,7 @@ def _start(
     for trial in waiting:
         if not workers.free:
             break
-        if not folder.claim(trial.id):
+        if not folder.claim(trial.id, trial):
             others = True
             continue
         book.read(folder.outcomes())
