@@ -103,6 +103,10 @@ class Folder:
         except OSError as error:
             raise UsageError(f"cannot write {self._trials}: {error.strerror or error}") from None
 
+    def order(self, waiting: Sequence[Trial]) -> Sequence[Trial]:
+        """The order in which to claim trials."""
+        return waiting
+
     def claim(self, trial: str, about: Trial | None = None) -> bool:
         """Claim a trial for this process, by its id. False if another process runs it. `about`: the trial, which others
         are told of where they can see it (see `Shared`)."""

@@ -272,7 +272,7 @@ def _start(
     """Start trials while workers are free. Returns whether other processes run some of those that wait."""
     own = {contender.name: one for contender, one in zip(plan.contenders, courses, strict=True)}
     others = False
-    for trial in waiting:
+    for trial in folder.order(waiting):
         if not workers.free:
             break
         if not folder.claim(trial.id, trial):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import random
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -86,6 +88,12 @@ class Shared(Folder):
             self._put(slot, outcome)
             self._release(outcome.id)
         super().give_back(outcome.id)
+
+    def order(self, waiting: Sequence[Trial]) -> Sequence[Trial]:
+        """While others run trials, processes choose at random: else all of them would claim the same one."""
+        if self._slots.running.keys() <= {slot.row for slot in self._held.values()}:
+            return waiting
+        return random.sample(waiting, len(waiting))
 
     def claim(self, trial: str, about: Trial | None = None) -> bool:
         """Claim a trial for this process. False if another process runs it, on whatever machine."""
@@ -212,14 +220,16 @@ class Shared(Folder):
             "by": f"a process on machine {self._machine}", "trial": facts,
         }  # fmt: skip
         wanted = create_trial(state=_state("RUNNING"), user_attrs={CLAIM: claim})
-        self._storage.call("create_new_trial", self._study, wanted)
-        self._look(merge)
-        taken: Slot | None = None
-        for slot in self._slots.with_token(token):
-            if self._slots.holds(slot):
-                taken = slot
-            else:  # another process was before
-                self._end(slot, "FAIL")
+        troubles = self._storage.troubles
+        row = self._storage.call("create_new_trial", self._study, wanted)
+        taken = self._slots.next_one(row, claim) if self._storage.troubles == troubles else None
+        if taken is None:
+            self._look(merge)
+            for slot in self._slots.with_token(token):
+                if self._slots.holds(slot):
+                    taken = slot
+                else:  # another process was before
+                    self._end(slot, "FAIL")
         if taken is None:
             return False
         self._held[about.id] = taken

@@ -33,7 +33,6 @@ class Slot:
     """One attempt of a trial. `row`: Optuna's id of it. `every`: seconds between the beats of its process."""
 
     row: int
-    number: int
     id: str
     attempt: int
     token: str
@@ -82,13 +81,15 @@ class Slots:
         self._of: dict[str, list[Slot]] = {}
         self._rows: dict[int, Slot] = {}
         self._over: set[int] = set()  # rows that cannot change any more
+        self._highest: int | None = None  # of the rows of the study: Optuna gives them under a lock, in ascending order
         self.running: dict[int, Slot] = {}  # by row, those without effect included
 
     def read(self, trials: Iterable[Any]) -> list[Outcome]:
-        """Take in what is new of Optuna's trials, in the order of their numbers. Returns the outcomes among it."""
+        """Read what is new of Optuna's trials, in the order of their numbers. Returns the outcomes among it."""
         new = []
         for trial in trials:
             row = trial._trial_id
+            self._highest = row if self._highest is None else max(row, self._highest)
             if row in self._over or CLAIM not in trial.user_attrs:  # a trial of somebody else
                 continue
             try:
@@ -105,11 +106,7 @@ class Slots:
         claim, state = trial.user_attrs[CLAIM], trial.state.name
         slot = self._rows.get(row)
         if slot is None:
-            slot = Slot(row, trial.number, claim["id"], claim["attempt"], claim["token"], float(claim["every"]))
-            self._rows[row] = slot
-            own = self._of.setdefault(slot.id, [])
-            if slot.attempt == len(own):  # else another one was before it
-                own.append(slot)
+            slot = self._add(row, claim)
         slot.beat = trial.user_attrs.get(BEAT)
         slot.is_running = state == "RUNNING"
         if slot.is_running:
@@ -125,6 +122,22 @@ class Slots:
             slot.outcome = crashed(about, LOST, lost=True, by=str(claim["by"]))
         slot.is_open = slot.is_running and slot.outcome is None
         return slot.outcome
+
+    def _add(self, row: int, claim: Mapping[str, Any]) -> Slot:
+        slot = self._rows[row] = Slot(row, claim["id"], claim["attempt"], claim["token"], float(claim["every"]))
+        own = self._of.setdefault(slot.id, [])
+        if slot.attempt == len(own):  # else another one was before it
+            own.append(slot)
+        return slot
+
+    def next_one(self, row: int, claim: Mapping[str, Any]) -> Slot | None:
+        """The slot of a claim of this process, if its row follows the last one that was read: then no other process can
+        have claimed the trial meanwhile. None if that is not known."""
+        if self._highest is None or row != self._highest + 1:
+            return None
+        self._highest = row
+        slot = self.running[row] = self._add(row, claim)
+        return slot
 
     def holds(self, slot: Slot) -> bool:
         """Whether the slot counts: no other trial of the study with the same attempt was before it."""

@@ -35,7 +35,7 @@ INSTALL = {
 MODULES = {"mysqldb": "MySQLdb"}  # where the module has another name than the driver
 CONNECT = 10  # seconds; the system alone would wait for two minutes for a machine that does not answer
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}  # a server that vanished is seen
-TRIES = 8  # of creating the tables: processes that start together create them at once, and all but one fail
+TRIES = 8  # of creating the tables: processes that start together create them together, and all but one fail
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def _database(full: str, dialect: str, url: str) -> Opened:
     try:
         parsed = sqlalchemy.make_url(full)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError(f"--storage {shown(name)} is no valid URL; it must be one of {KINDS}") from None
+        raise UsageError(f"--storage {shown(name)} is not a valid URL; it must be one of {KINDS}") from None
     secret = str(parsed.password or "")
-    options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": _connect_args(dialect, parsed)}
+    options: dict[str, Any] = {"connect_args": _connect_args(dialect, parsed)}
     try:
         engine = sqlalchemy.create_engine(parsed, **options)
         try:
@@ -159,8 +159,8 @@ def _journal(path: str, url: str) -> Opened:
     kind: Any = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
 
     class Lock(kind):
-        """The lock of the file. Whoever gets it removes an incomplete last line: what a killed process left there would
-        become one damaged line with the next one, and nobody could read the journal any more."""
+        """The lock of the file. Its holder first removes an incomplete last line, which a killed process has left there:
+        the next line would be added to it, and a journal with a damaged line cannot be read any more."""
 
         def acquire(self) -> bool:
             taken = bool(super().acquire())
