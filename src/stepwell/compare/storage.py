@@ -159,8 +159,8 @@ def _journal(path: str, url: str) -> Opened:
     kind: Any = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
 
     class Lock(kind):
-        """The lock of the file. Its holder first removes an incomplete last line, which a killed process has left there:
-        the next line would be added to it, and a journal with a damaged line cannot be read any more."""
+        """The lock of the file. Its holder first removes an incomplete last line, which a killed process has left: the
+        next line would be added to it, and a journal with a damaged line cannot be read any more."""
 
         def acquire(self) -> bool:
             taken = bool(super().acquire())
