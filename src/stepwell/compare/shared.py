@@ -32,6 +32,7 @@ from stepwell.terminal import say
 
 FACTS = "stepwell"  # the attribute of the study
 OFTEN = 0.4  # seconds between two reads at least
+SELDOM = 5.0  # seconds between two reads at most, also after one that had to wait for the storage
 COST = 20  # a read is repeated after this many times its own duration: 5 % of the time at most
 
 
@@ -183,7 +184,7 @@ class Shared(Folder):
         if merge and self._stored:
             self._merge()
         self._looked = time.monotonic()
-        self._pause = max(OFTEN, COST * (self._looked - began))
+        self._pause = min(max(OFTEN, COST * (self._looked - began)), SELDOM)
 
     def _merge(self) -> None:
         """Write the outcomes of the storage to the file that are not in it. Lines are compared by their text: the

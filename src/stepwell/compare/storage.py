@@ -164,7 +164,11 @@ def _journal(path: str, url: str) -> Opened:
 
         def acquire(self) -> bool:
             taken = bool(super().acquire())
-            _cut(path)
+            try:
+                _cut(path)
+            except BaseException:
+                self.release()
+                raise
             return taken
 
     try:
