@@ -5,8 +5,8 @@
 A PostgreSQL server with its usual settings (every commit waits for the disk) is started on this machine, and stores the
 trials of one process: claim, outcome, and the reads between them. The same on a journal file and in SQLite. For
 comparison, the folder alone. An outcome has 40 evaluations. The last line is of 4 processes that share a quarter of the
-trials and do nothing else, which no real comparison does. Nothing is trained: all of the time is what is added. "processor"
-is the processor time of the process alone, without the server and without the time that other processes take.
+trials and do nothing else, which no real comparison does. Nothing is trained: all of the time is what is added.
+"processor" is the processor time of the process alone, without the server and without what other processes take.
 """
 
 from __future__ import annotations
@@ -80,12 +80,9 @@ def main() -> None:
         return
     flags = Path("/proc/cpuinfo")
     has = [name for name in ("avx2", "avx512f") if flags.exists() and f" {name} " in flags.read_text()]
-    print(
-        f"{platform.machine()}, {' '.join(has)}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
-    print(
-        f"{given.trials} trials; ms for each trial\n{'':32} {'mean':>8} {'median':>8} {'99 %':>8} {'last 100':>12} {'processor':>12}"
-    )
+    print(f"{platform.machine()}, {' '.join(has)}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}\n{given.trials} trials; ms for each trial")
+    print(f"{'':32} {'mean':>8} {'median':>8} {'99 %':>8} {'last 100':>12} {'processor':>12}")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         root.chmod(0o755)
@@ -118,9 +115,8 @@ def main() -> None:
                 told = [process.communicate()[0].split() for process in four]
                 wall = time.perf_counter() - began
                 show("PostgreSQL, 4 processes at a time", [float(one) for mine in told for one in mine])
-                print(
-                    f"  ({[len(mine) for mine in told]} trials, {4e3 * wall / given.trials:.1f} ms of wall time each, with the start of Python)"
-                )
+                each = 4e3 * wall / given.trials
+                print(f"  ({[len(mine) for mine in told]} trials, {each:.1f} ms of wall time each, with the start)")
         finally:
             if server is not None:
                 server.stop()
