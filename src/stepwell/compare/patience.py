@@ -33,8 +33,9 @@ class Patient:
 
     An operation may have been done although its answer was lost: callers must be able to see that it was done twice.
 
-    >>> storage = Patient(open_storage("sqlite:///file.db"), Path("runs/digits"))  # doctest: +SKIP
-    >>> storage.call("get_all_studies")  # doctest: +SKIP
+    >>> from stepwell.compare.storage import open_storage
+    >>> storage = Patient(open_storage("journal://file.log"), kept=Path("runs/digits"))
+    >>> storage.call("get_all_studies")
     []
     """
 
