@@ -1,10 +1,10 @@
-"""torch-audit beside the doctor, on the same runs: how often it names the right cause, and how often it warns without one.
+"""torch-audit beside the doctor, on the same runs: how often it names the right cause, and how often it warns.
 
     pip install torch-audit==0.3.0
     python -m bench.doctor.peer [--folder tasks|unseen] [--every N] [--json FILE]
 
-Its rules are watched in every step (`autopatch(..., every_n_steps=1)`). A rule counts as right for every cause that it could
-mean, `ACCEPTED`; for the other causes it has no rule. Both its first finding and any of its findings are counted.
+Its rules are watched in every step (`autopatch(..., every_n_steps=1)`). A rule counts as right for every cause that it
+could mean, `ACCEPTED`; for the other causes it has no rule. Both its first finding and any of its findings are counted.
 """
 
 from __future__ import annotations

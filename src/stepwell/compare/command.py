@@ -63,6 +63,15 @@ def compare(
     ] = None,
     prune: Annotated[bool, typer.Option(help="Stop hopeless trials from the middle of a run on.")] = True,
     retry: Annotated[bool, typer.Option("--retry", help="Run trials again that ended in an exception.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="STEPWELL_STORAGE",
+            show_envvar=False,
+            help="Share the comparison with other machines that run the same command: postgresql://user@host/database, "
+            "sqlite:///file.db, or journal:///shared/file.log. STEPWELL_STORAGE if not given.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
     direction: Annotated[
         str | None, typer.Option(help="Of the metric of a command: max if higher is better, min if lower is.")
@@ -89,6 +98,7 @@ def compare(
     from stepwell.compare.progress import suited
     from stepwell.compare.run import compare as run
     from stepwell.compare.script import is_command
+    from stepwell.compare.storage import hidden
     from stepwell.optimizers.command import options
 
     if data is not None:
@@ -98,7 +108,8 @@ def compare(
     settings: dict[str, Any] = {
         "trials": trials, "seeds": seeds, "steps": steps, "jobs": jobs, "prune": prune, "device": device,
         "lr_ranges": ranges(lr_range or []), "threads": threads, "widen": widen, "retry": retry, "tune": split(tune),
-        "command": shlex.join(["stepwell", *sys.argv[1:]]), "progress": suited(quiet),
+        "storage": storage,
+        "command": shlex.join(["stepwell", *map(hidden, sys.argv[1:])]), "progress": suited(quiet),
         "options": options(option or [], "compare searches lr; set its range with --lr-range {name}=low:high"),
     }  # fmt: skip
     several = [] if is_command(task) else split(task)

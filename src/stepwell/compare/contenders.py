@@ -35,7 +35,7 @@ def contenders(
     names = arguments.sequence("compare", "optimizers", names, "a list of names, as ['sgd', 'adamw']")
     if not names:
         raise UsageError("no optimizers to compare; give --optimizers adamw,lion")
-    read = [named.read(arguments.text("compare", "an optimizer", name, "a name, as 'adamw'")) for name in names]
+    read = [named.read(name) if isinstance(name, str) else (name, {}) for name in names]
     classes = [find(name) for name, _ in read]
     found = [named.label(cls.__name__, mine) for cls, (_, mine) in zip(classes, read, strict=True)]
     for name in found:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stepwell.compare.claims import Claims, alone
 from stepwell.compare.outcome import Outcome
-from stepwell.compare.plan import Plan, difference
+from stepwell.compare.plan import Plan, Trial, difference
 from stepwell.errors import UsageError, printable, shown
 from stepwell.files import write_whole
 
@@ -38,7 +39,7 @@ class Folder:
         self._read = 0  # bytes of trials.jsonl that were read
         self._lines = 0
         self._seen: list[Outcome] = []
-        wanted = {"format": FORMAT, **_facts(plan), "plan": json.loads(json.dumps(asdict(plan), default=str))}
+        wanted = {"format": FORMAT, **facts_of(plan), "plan": json.loads(json.dumps(asdict(plan), default=str))}
         settings = path / "run.json"
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -90,17 +91,26 @@ class Folder:
     def append(self, outcome: Outcome) -> None:
         """Write one outcome, wait until it is on disk, and give its claim back. Raises UsageError if it cannot be
         written."""
+        self.extend([outcome])
+        self._claims.give_back(outcome.id)
+
+    def extend(self, outcomes: Sequence[Outcome]) -> None:
+        """Write outcomes, and wait until they are on disk. Raises UsageError if they cannot be written."""
         try:
             with alone(self.path / LOCK), self._trials.open("ab") as file:
-                file.write(outcome.to_json().encode() + b"\n")
+                file.write(b"".join(outcome.to_json().encode() + b"\n" for outcome in outcomes))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise UsageError(f"cannot write {self._trials}: {error.strerror or error}") from None
-        self._claims.give_back(outcome.id)
 
-    def claim(self, trial: str) -> bool:
-        """Claim a trial for this process, by its id. False if another process runs it."""
+    def order(self, waiting: Sequence[Trial]) -> Sequence[Trial]:
+        """The order in which to claim trials."""
+        return waiting
+
+    def claim(self, trial: str, about: Trial | None = None) -> bool:
+        """Claim a trial for this process, by its id. False if another process runs it. `about`: the trial, which others
+        are told of where they can see it (see `Shared`)."""
         try:
             return self._claims.take(trial)
         except OSError as error:
@@ -119,7 +129,7 @@ class Folder:
         return write_whole(self.path / name, content)
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def facts_of(plan: Plan) -> dict[str, Any]:
     """What all trials of a folder share. All else may differ from command to command."""
     return {"task": plan.task, "task_digest": plan.task_digest, "steps": plan.steps, "device": plan.device}
 

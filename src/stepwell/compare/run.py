@@ -21,6 +21,7 @@ from stepwell.compare.progress import Progress, Silent
 from stepwell.compare.scores import Score, scores
 from stepwell.compare.script import Script
 from stepwell.compare.script import checked as check_command
+from stepwell.compare.storage import KINDS, hidden
 from stepwell.compare.workers import Here, Job, StepsDone, Workers, available_cores, threads_per_worker
 from stepwell.curves import Heights
 from stepwell.errors import UsageError, shown
@@ -115,6 +116,7 @@ def compare(
     metric: str = "",
     metric_from_json: str | None = None,
     target: float | None = None,
+    storage: str | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Result:
@@ -144,6 +146,8 @@ def compare(
         direction: of the metric of a command or function: `"max"` if higher is better. metric: its name, and the key in
             the JSON file. metric_from_json: the file that the command writes; without it the metric is the last number
             of the last line of the output. target: the value that counts as solved. A task has its own.
+        storage: URL of an Optuna storage, by which any number of calls on any number of machines share one comparison:
+            `"postgresql://user@host/database"`, `"sqlite:///file.db"`, `"journal:///shared/file.log"`.
         command: what the report says about how it was made.
 
     Raises UsageError for unknown names, settings out of range, a faulty task file, and a folder of another task.
@@ -159,6 +163,9 @@ def compare(
     prune = arguments.flag("compare", "prune", prune)
     widen, retry = arguments.flag("compare", "widen", widen), arguments.flag("compare", "retry", retry)
     threads = None if threads is None else arguments.whole("compare", "threads", threads, least=1, most=MANY)
+    if storage is not None:
+        storage = arguments.text("compare", "storage", storage, f"a URL: {KINDS}")
+        command = command.replace(storage, hidden(storage))
     _check_device(device)
     _check_progress(progress)
     problem, name = problem_of(task, direction, metric, metric_from_json, target, steps)
@@ -184,7 +191,7 @@ def compare(
     elif isinstance(problem, Script):
         check_command(problem, plan.contenders, seeds, jobs, plan.contenders[0].tune)
         problem = replace(problem, output=str(place / "output"))
-    folder = Folder(place, plan)
+    folder = _opened(place, plan, storage, problem.metric.direction)
     threads = threads_per_worker(jobs) if threads is None else threads
     began = time.monotonic()
     try:
@@ -217,6 +224,14 @@ def compare(
         courses=tuple(courses),
         command=command,
     )
+
+
+def _opened(place: Path, plan: Plan, storage: str | None, direction: str) -> Folder:
+    if storage is None:
+        return Folder(place, plan)
+    from stepwell.compare.shared import Shared
+
+    return Shared(place, plan, storage, direction)
 
 
 def _run(
@@ -275,10 +290,10 @@ def _start(
     own = {contender.name: one for contender, one in zip(plan.contenders, courses, strict=True)}
     by_name = {contender.name: contender for contender in plan.contenders}
     others = False
-    for trial in waiting:
+    for trial in folder.order(waiting):
         if not workers.free:
             break
-        if not folder.claim(trial.id):
+        if not folder.claim(trial.id, trial):
             others = True
             continue
         book.read(folder.outcomes())
