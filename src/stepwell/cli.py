@@ -33,6 +33,7 @@ COMMANDS = {
         "Show the hyperparameters of each tensor of a model, and the memory of training.",
     ),
     "recipes": ("stepwell.advisor.command", "List published configurations, or show one as a recipe."),
+    "report": ("stepwell.compare.command", "Put two comparisons side by side on one page."),
     "schedule": ("stepwell.schedules.command", "Draw a schedule of the learning rate."),
     "tasks": ("stepwell.tasks.command", "List the built-in tasks."),
 }

@@ -52,3 +52,26 @@ def test_two_tasks_have_a_folder_each_and_one_page(tmp_path: Path, capsys: pytes
     assert (tmp_path / "run" / "report.html").exists()
     with pytest.raises(UsageError, match="the task ravine is given twice"):
         compare_tasks(["ravine", "ravine"], out=tmp_path / "other")
+
+
+def test_two_comparisons_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from stepwell import cli
+
+    for name, optimizers in (("a", "sgd,adamw"), ("b", "sgd,lion")):
+        given = ["--trials", "3", "--seeds", "2", "--steps", "40", "--jobs", "1", "--quiet", "--optimizers", optimizers]
+        assert cli.main(["compare", "ravine", *given, "--out", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    page = tmp_path / "both.html"
+    assert cli.main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert "Optimizers in both: 1. " in said
+    assert {"SGD", "AdamW", "Lion"} <= set(said.split())
+    assert "seeds overlap" in said  # the same trials
+    assert '"name":"AdamW"' in page.read_text()
+    (tmp_path / "b" / "results.json").write_text('{"task": {}}')
+    for other, message in ((tmp_path / "none", "does not exist"), (tmp_path / "b", "is not the result of a comparison"),
+                           (tmp_path / "a", "is given twice")):  # fmt: skip
+        assert cli.main(["report", str(tmp_path / "a"), str(other), "--out", str(page)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""`stepwell compare`: a comparison, its table and its report."""
+"""`stepwell compare` and `stepwell report`: a comparison, its table and its report, and two of them side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -201,3 +202,30 @@ def _ended(complete: bool) -> int:
         return DONE
     say("interrupted; run the same command again to resume")
     return Told(INTERRUPTED)
+
+
+def report(
+    one: Annotated[Path, typer.Argument(help="The folder of a comparison, or its results.json.")],
+    other: Annotated[Path, typer.Argument(help="The folder of another one.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("side-by-side.html"),
+) -> int:
+    """Put two comparisons side by side: their scores, learning curves and what differs in their settings."""
+    require("an HTML report", "plotly", "jinja2")
+    from stepwell import __version__
+    from stepwell import report as pages
+    from stepwell.compare.side import load, sections, summary, table
+
+    results = load(one), load(other)
+    names = (str(one), str(other)) if one.name == other.name else (one.name, other.name)
+    if names[0] == names[1]:
+        raise UsageError(f"stepwell report: {one} is given twice")
+    try:
+        page = pages.write(
+            out, f"{names[0]} and {names[1]}", sections(*results, names), foot=f"stepwell {__version__}",
+            lead=f"{results[0]['task']['name']} and {results[1]['task']['name']}, side by side.",
+        )  # fmt: skip
+        said = f"{table(*results, names).text()}\n{summary(*results, names)}"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"stepwell report: results.json is damaged: {type(error).__name__} {error}") from None
+    print(f"{said}\nreport: {page}")
+    return DONE
