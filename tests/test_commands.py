@@ -26,6 +26,7 @@ GOOD = {
     "tasks": ["tasks"],
     "advise": ["advise", "ViT-B/16", "--batch-size", "1024"],
     "recipes": ["recipes", "vit"],
+    "report": ["report", "one.json", "two.json"],
     "optimizers": ["optimizers"],
     "schedule": ["schedule", "warmup(5).then(cosine(20))"],
     "plan": ["plan", "module.py:make_model"],
@@ -76,6 +77,9 @@ exits = _task(model=lambda seed: exit(3))
 """
 
 
+RESULTS = '{"task": {"name": "t", "metric": "m", "direction": "max"}, "scores": [], "trials": [], "plan": {}}'
+
+
 def as_module(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
     monkeypatch.setattr(sys, "argv", ["stepwell", *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -97,6 +101,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("module.py").write_text(MODULE)
     Path("run.jsonl").write_text(JOURNAL)
+    for name in ("one.json", "two.json"):
+        Path(name).write_text(RESULTS)
     return tmp_path
 
 
