@@ -124,7 +124,7 @@ def compare(
         each = compare_tasks(several, split(optimizers), out=out, ended=lambda one: _told(as_json, one), **settings)
         return _hand_over_all(each, as_json)
     result = run(
-        task, split(optimizers), out=out, direction=direction, metric=metric,  # type: ignore[arg-type]
+        task, split(optimizers), out=out, direction=direction, metric=metric,
         metric_from_json=metric_from_json, target=target, **settings,
     )  # fmt: skip
     return _hand_over(result, as_json)

@@ -37,7 +37,8 @@ class Run:
     def __init__(self, contender: Contender, trial: Trial, steps: int) -> None:
         self.name, self.lr, self.seed, self.steps = contender.name, trial.lr, trial.seed, steps
         self.settings = dict(trial.settings)
-        self._contender, self._curve = contender, [(0, math.nan)][:0]
+        self._contender = contender
+        self._curve: list[tuple[int, float]] = []
 
     def optimizer(self, model_or_params: Any) -> Any:
         """The optimizer of this trial, with its rate and all its settings."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from stepwell import arguments
@@ -13,7 +12,7 @@ from stepwell.tasks import TABLE, Task, find, probe
 
 
 def problem_of(
-    task: str | Callable[..., Any],
+    task: Any,
     direction: Any,
     metric: Any,
     metric_from_json: Any,
@@ -27,7 +26,7 @@ def problem_of(
                             ("metric_from_json", metric_from_json)):  # fmt: skip
             if value is not None:
                 raise UsageError(f"compare: {name}={shown(value)} is for a command or a function; a task has its own")
-        problem = find(task)  # type: ignore[arg-type]
+        problem = find(task)
         if str(task).partition(":")[0] in TABLE:  # a user's file was probed when it was loaded; an extra may miss
             probe(problem)
         return problem, str(task)
@@ -41,7 +40,7 @@ def problem_of(
     if is_function:
         if metric_from_json is not None:
             raise UsageError("compare: metric_from_json is for a command; a function returns the metric")
-        made = Function(task, direction, metric, target, steps or 1000)  # type: ignore[arg-type]
+        made = Function(task, direction, metric, target, steps or 1000)
         return made, f"function {made.name}"
     file = None if metric_from_json is None else str(arguments.path("compare", "metric_from_json", metric_from_json))
     text = str(task).strip()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stepwell import __version__, arguments
 from stepwell.compare.book import Book
@@ -112,7 +112,7 @@ def compare(
     widen: bool = True,
     threads: int | None = None,
     retry: bool = False,
-    direction: Literal["min", "max"] | None = None,
+    direction: str | None = None,
     metric: str = "",
     metric_from_json: str | None = None,
     target: float | None = None,
