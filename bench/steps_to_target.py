@@ -66,7 +66,7 @@ def target_of(result: Result) -> float:
 
 def tabulated(result: Result, target: float) -> Table:
     """A row per optimizer, the soonest first; those that never reach the target after all others."""
-    scored = scores(result.plan, result.outcomes, "min", target)
+    scored = scores(result.plan, result.courses, result.outcomes, "min", target)
     adamw = next(score for score in scored if score.optimizer == REFERENCE).steps_to_target
     table = Table(
         f"steps to a held-out loss of {target:.4f} on bytes: {result.plan.trials} learning rates each, "

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _code_of(error)
 
 
-def _app(given: Sequence[str]) -> Any:
+def _app(given: Sequence[str] = ()) -> Any:
     from importlib.util import find_spec
 
     if find_spec("typer") is None:

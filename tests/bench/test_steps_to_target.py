@@ -12,6 +12,7 @@ import pytest
 
 import steps_to_target
 from stepwell.compare import Contender, Outcome, Plan, Result
+from stepwell.compare.plan import Course
 from stepwell.compare.scores import scores
 from stepwell.errors import UsageError
 from stepwell.optimizers import TABLE, find
@@ -31,8 +32,9 @@ def result(**losses: list[list[float]]) -> Result:
         for name, curves in losses.items()
         for seed, metric in enumerate(curves)
     ]  # fmt: skip
-    rows = tuple(scores(plan, outcomes, "min", None))
-    return Result(plan, tuple(outcomes), rows, {}, {}, True, 0.0, Path())
+    courses = tuple(Course((), (), (), (), True, 1e-2, {}) for _ in losses)
+    rows = tuple(scores(plan, courses, outcomes, "min", None))
+    return Result(plan, tuple(outcomes), rows, {}, {}, True, 0.0, Path(), courses=courses)
 
 
 def test_the_target_is_what_every_seed_of_adamw_reaches() -> None:

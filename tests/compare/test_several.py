@@ -46,12 +46,17 @@ def test_two_tasks_have_a_folder_each_and_one_page(tmp_path: Path, capsys: pytes
     assert "lowest mean rank" in summary(results)
     assert [part.title for part in sections(results)][-1] == "Task by task"
     assert all(curve.y[-1] <= 1.0 for curve in profiles(results).curves)
-    assert command("ravine,rosenbrock", "sgd,adamw", 4, 2, 60, jobs=1, out=str(tmp_path / "run"), quiet=True) == 0
+    assert (
+        command(
+            "ravine,rosenbrock", "sgd,adamw", trials=4, seeds=2, steps=60, jobs=1, out=str(tmp_path / "run"), quiet=True
+        )
+        == 0
+    )
     assert "All tasks" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"]
     assert (tmp_path / "run" / "report.html").exists()
     with pytest.raises(UsageError, match="the task ravine is given twice"):
-        compare_tasks(["ravine", "ravine"], out=tmp_path / "other")
+        compare_tasks(["ravine", "ravine"], ["sgd"], out=tmp_path / "other")
 
 
 def test_two_comparisons_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

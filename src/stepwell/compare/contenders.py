@@ -49,7 +49,10 @@ def contenders(
     for cls, name, (_, own) in zip(classes, found, read, strict=True):
         own = dict(own)
         schedule = _checked_schedule(name, own.pop("schedule")) if "schedule" in own else None
-        mine = _checked_options(name, {**given_options.get(name, {}), **own})
+        given = arguments.mapping(
+            "compare", f"options of {name}", given_options.get(name, {}), "a dict, as {'momentum': 0.9}"
+        )
+        mine = _checked_options(name, {**given, **own})
         inside = find(mine["base"]) if "base" in mine else cls  # what a wrapper is put around decides on its rates
         low, high = _checked_range(name, given_ranges[name]) if name in given_ranges else inside.facts.lr_range(known)
         usual = dict(inside.facts.compare_options)

@@ -43,7 +43,7 @@ class Results:
 
 
 def compare_tasks(
-    tasks: Sequence[str], optimizers: Sequence[str] = ("sgd", "adamw", "lion"), *, out: str | Path | None = None,
+    tasks: Sequence[str], optimizers: Sequence[str], *, out: str | Path | None = None,
     ended: Callable[[Result], None] = lambda result: None, **settings: Any,
 ) -> Results:  # fmt: skip
     """Compare optimizers on several tasks, one after the other, each as `compare` does, in a separate folder inside
@@ -52,8 +52,6 @@ def compare_tasks(
     Args:
         tasks: as for `compare`, without commands. ended: called with the result of each task.
         optimizers, settings: as for `compare`.
-
-    >>> results = compare_tasks(["ravine", "rosenbrock"], ["sgd", "adamw"], trials=4)  # doctest: +SKIP
     """
     tasks = arguments.sequence("compare", "tasks", tasks, "a list of names, as ['digits', 'bytes']")
     names = [_name(task) for task in tasks]
