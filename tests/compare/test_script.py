@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -165,6 +165,6 @@ def test_what_a_function_does_wrong_is_said(tmp_path: Path) -> None:
     assert (one.status, one.error) == ("crashed", "RuntimeError: is broken")
     assert Function(lambda run: math.inf, "min").run(SGD, TRIAL, 10).status == "diverged"
     with pytest.raises(UsageError, match="it must return the metric, a number"):
-        Function(lambda run: None, "min").run(SGD, TRIAL, 10)  # type: ignore[arg-type,return-value]
+        Function(cast(Any, lambda run: None), "min").run(SGD, TRIAL, 10)
     with pytest.raises(UsageError, match="direction=None; it must be 'max'"):
         compare(raises, ["sgd"], out=tmp_path / "run")

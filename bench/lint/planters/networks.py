@@ -44,20 +44,20 @@ def _pair(script: Script) -> tuple[Update, Update]:
     return found[0], found[1]
 
 
-def _fake(script: Script, call: ast.Call) -> str:
-    """The name of the detached pictures."""
-    if not isinstance(call.func, ast.Attribute) or not isinstance(call.func.value, ast.Name):
-        raise NoPlace
-    return call.func.value.id
+def _detached(script: Script, first: Update) -> tuple[ast.Call, str]:
+    """Where the pictures are detached for the discriminator, and their name."""
+    for call in script.all_calls("detach"):
+        if call.lineno < first.step.lineno and script.loops(call):
+            if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+                return call, call.func.value.id
+            break
+    raise NoPlace
 
 
 @plants("SW117")
 def generator_scored_on_detached_pictures(script: Script) -> Planted:
     first, last = _pair(script)
-    detached = [one for one in script.all_calls("detach") if one.lineno < first.step.lineno and script.loops(one)]
-    if not detached:
-        raise NoPlace
-    name = _fake(script, detached[0])
+    _, name = _detached(script, first)
     for node in ast.walk(script.tree):
         between = isinstance(node, ast.Call) and first.step.lineno < node.lineno < last.step.lineno
         if between and node.args and isinstance(node.args[0], ast.Name) and node.args[0].id == name:
@@ -95,19 +95,16 @@ def reset_after_the_step(script: Script) -> Planted:
 def old_scores_of_the_pictures(script: Script) -> Planted:
     """The generator's loss is computed from the scores of before the discriminator's step."""
     first, last = _pair(script)
-    detached = [one for one in script.all_calls("detach") if one.lineno < first.step.lineno and script.loops(one)]
-    if not detached:
-        raise NoPlace
-    name = _fake(script, detached[0])
-    score = script.statement(detached[0])
-    if not isinstance(score, ast.Assign) or score.value is detached[0] or not isinstance(score.targets[0], ast.Name):
+    cut, name = _detached(script, first)
+    score = script.statement(cut)
+    if not isinstance(score, ast.Assign) or score.value is cut or not isinstance(score.targets[0], ast.Name):
         raise NoPlace
     for one in script.blocks[score]:
         again = isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == score.targets[0].id
         if again and first.step.lineno < one.lineno < last.step.lineno and f"({name})" in ast.unparse(one.value):
             draft = Draft(script)
             draft.delete(one)
-            draft.replace(detached[0], name)
+            draft.replace(cut, name)
             draft.append_argument(first.last.call, "retain_graph=True")
             draft.mark(*last.everything, *first.everything)
             return draft.finish(also=("SW406", "SW407"))

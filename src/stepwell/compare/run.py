@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -263,11 +264,7 @@ def _run(
                 if not workers.running and not waiting:
                     break
                 if workers.running:
-                    for news in workers.news(LOOK if others else None):
-                        if isinstance(news, StepsDone):
-                            progress.step(news.trial, news.step)
-                        else:
-                            folder.append(news)
+                    _await(workers, folder, progress, LOOK if others else math.inf)
                 else:  # other processes run all that is left
                     time.sleep(LOOK)
                 courses = look()
@@ -280,6 +277,19 @@ def _run(
     finally:
         progress.end()
     return courses, book.done
+
+
+def _await(workers: Workers | Here, folder: Folder, progress: Progress, seconds: float) -> None:
+    """Wait until a trial ends, or for some time. A step of a trial is shown and changes no plan."""
+    until = time.monotonic() + seconds
+    ended = False
+    while not ended and (left := until - time.monotonic()) > 0:
+        for news in workers.news(None if math.isinf(left) else left):
+            if isinstance(news, StepsDone):
+                progress.step(news.trial, news.step)
+            else:
+                folder.append(news)
+                ended = True
 
 
 def _start(

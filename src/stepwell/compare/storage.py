@@ -134,7 +134,7 @@ def _database(full: str, dialect: str, url: str) -> Opened:
         try:
             rdb = RDBStorage(braced, engine_kwargs=options)
             return Opened(get_storage(rdb), name, rdb.engine.dispose)
-        except Exception as error:
+        except Exception as error:  # drivers raise their own errors here, too
             if attempt == TRIES - 1 or type(error) is RuntimeError:  # tables of another version of Optuna
                 raise UsageError(f"--storage {shown(name)} cannot be used: {reason(error, secret)}") from None
             time.sleep(random.uniform(0.1, 0.5) * (attempt + 1))

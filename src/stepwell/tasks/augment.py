@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from stepwell.tasks.digits import Residual
+from stepwell.tasks.task import Metric, Task
 
 SIDE = 32  # pixels of a side, in the network
 
@@ -80,3 +81,37 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         for x, y in zip(images.split(250), labels.split(250), strict=True)
     ]
     return sum(right) / len(labels)
+
+
+Images = tuple[Tensor, Tensor, Tensor, Tensor]  # training images and labels, held-out images and labels
+
+
+def task(
+    name: str, summary: str, classes: int, images: Callable[[], Images], middle: Callable[[Tensor], Tensor],
+    batch: int, steps: int, about: Mapping[str, str],
+) -> Task:  # fmt: skip
+    """A task over images.
+
+    Args:
+        images: reads them; called when they are needed, in each worker. middle: training images without their margin,
+            from which the colors are taken. about: see `Task`.
+    """
+
+    def model(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return ImageNet32(classes, *colors(middle(images()[0])))
+
+    return Task(
+        name=name,
+        summary=summary,
+        family="cnn",
+        model=model,
+        batches=lambda seed: epoch(*images()[:2], batch, seed),
+        loss=loss,
+        metric=Metric("held-out accuracy", "max", lambda model: accuracy(model, *images()[2:])),
+        steps=steps,
+        batch_size=batch,
+        evaluations=10,
+        about=about,
+    )

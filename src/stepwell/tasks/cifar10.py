@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from stepwell.tasks import augment
 from stepwell.tasks.given_path import contents, digest, given_path, refused
-from stepwell.tasks.task import Metric, Task
+from stepwell.tasks.task import Task
 
 SUMMARY = "CIFAR-10 from a local folder, a small residual network with batch norm"
 BATCH = 64
@@ -95,26 +95,10 @@ def images(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def open_task(written: str) -> Task:
     """The task over the batches in a folder. Raises UsageError."""
     path = given_path("cifar10", written)
-    found = files(path)
-
-    def model(seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return augment.ImageNet32(10, *augment.colors(images(path)[0][:, :, PAD:-PAD, PAD:-PAD]))
-
-    return Task(
-        name="cifar10",
-        summary=SUMMARY,
-        family="cnn",
-        model=model,
-        batches=lambda seed: augment.epoch(*images(path)[:2], BATCH, seed),
-        loss=augment.loss,
-        metric=Metric("held-out accuracy", "max", lambda model: augment.accuracy(model, *images(path)[2:])),
-        steps=2000,
-        batch_size=BATCH,
-        evaluations=10,
-        about={
-            "data": f"CIFAR-10 in {written}; the first {EVALUATED} test images are held out",
-            "version of the data": digest(path, found),
-        },
+    about = {
+        "data": f"CIFAR-10 in {written}; the first {EVALUATED} test images are held out",
+        "version of the data": digest(path, files(path)),
+    }
+    return augment.task(
+        "cifar10", SUMMARY, 10, lambda: images(path), lambda x: x[:, :, PAD:-PAD, PAD:-PAD], BATCH, 2000, about
     )

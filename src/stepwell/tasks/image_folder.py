@@ -15,15 +15,16 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stepwell.errors import MissingExtra
 from stepwell.tasks import augment
 from stepwell.tasks.given_path import contents, digest, given_path, refused
-from stepwell.tasks.task import Metric, Task
+from stepwell.tasks.task import Task
 
 SUMMARY = "images in folders of classes, a small residual network with batch norm"
 BATCH = 64
@@ -109,7 +110,8 @@ def decoded(files: Files) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files])
 
 
-def _pillow():  # type: ignore[no-untyped-def]
+def _pillow() -> Any:
+    """The module PIL.Image."""
     try:
         from PIL import Image
     except ImportError:
@@ -131,25 +133,9 @@ def open_task(written: str) -> Task:
     path = given_path("images", written)
     train, held_out, names = split(path)
     _pillow()
-
-    def model(seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return augment.ImageNet32(len(names), *augment.colors(images(path)[0]))
-
-    return Task(
-        name="images",
-        summary=SUMMARY,
-        family="cnn",
-        model=model,
-        batches=lambda seed: augment.epoch(*images(path)[:2], BATCH, seed),
-        loss=augment.loss,
-        metric=Metric("held-out accuracy", "max", lambda model: augment.accuracy(model, *images(path)[2:])),
-        steps=1000,
-        batch_size=min(BATCH, len(train)),
-        evaluations=10,
-        about={
-            "data": f"{written}: {len(names)} classes, {len(train)} images to train on, {len(held_out)} held out",
-            "version of the data": digest(path, (file for file, _ in train + held_out)),
-        },
-    )
+    about = {
+        "data": f"{written}: {len(names)} classes, {len(train)} images to train on, {len(held_out)} held out",
+        "version of the data": digest(path, (file for file, _ in train + held_out)),
+    }
+    batch = min(BATCH, len(train))
+    return augment.task("images", SUMMARY, len(names), lambda: images(path), lambda x: x, batch, 1000, about)

@@ -42,8 +42,11 @@ def words() -> tuple[Tensor, Tensor, Tensor]:
     frequent = Counter(train).most_common(WORDS)
     number = {word: index for index, (word, _) in enumerate(frequent)}
     chance = torch.tensor([float(count) for _, count in frequent]) ** 0.75
-    known = (torch.tensor([number[word] for word in part if word in number]) for part in (train, held_out))
-    return (*known, chance / chance.sum())  # type: ignore[return-value]
+
+    def numbers(text: list[bytes]) -> Tensor:
+        return torch.tensor([number[word] for word in text if word in number])
+
+    return numbers(train), numbers(held_out), chance / chance.sum()
 
 
 Batch = tuple[Tensor, Tensor, Tensor]  # words [n], neighbors [n], negatives [n, 5]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stepwell.lint.analysis.events import Event, Loop
 from stepwell.lint.analysis.flow import graph
-from stepwell.lint.analysis.relations import may_touch, updates
+from stepwell.lint.analysis.relations import is_apart, may_touch, updates
 from stepwell.lint.analysis.script import Script
 from stepwell.lint.analysis.values import Tensor, Thing, tensors
 
@@ -118,7 +118,7 @@ def _generator(parts: list[Tensor], forwards: set[int], optimizer: Thing, step: 
     """What a model of the one optimizer computed, and one of the other optimizer was given."""
     for part in parts:
         if id(part.node) not in forwards or not any(
-            updates(step, one) and _is_apart(optimizer, one) for one in part.models
+            updates(step, one) and is_apart(optimizer, one) for one in part.models
         ):
             continue
         for inner in graph(part):
@@ -126,7 +126,7 @@ def _generator(parts: list[Tensor], forwards: set[int], optimizer: Thing, step: 
                 inner is not part
                 and id(inner.node) in forwards
                 and inner.models
-                and (updates(optimizer, inner.models[-1]) and _is_apart(step, inner.models[-1]))
+                and (updates(optimizer, inner.models[-1]) and is_apart(step, inner.models[-1]))
             ):
                 return inner
     return None
@@ -175,23 +175,16 @@ def _may_reset(event: Event) -> bool:
     return any(word in name for word in ("zero", "reset", "grad", "toggle", "freeze"))
 
 
-def _is_apart(optimizer: Thing, model: Thing) -> bool:
-    """Whether an optimizer has none of a model: all that it has is known, by its class or by its name."""
-    return updates(optimizer, model) is False or (
-        bool(optimizer.of) and optimizer.whole and not updates(optimizer, model)
-    )
-
-
 def _share(one: Thing, other: Thing) -> bool:
     """Whether two optimizers may update the same."""
     return not (one.whole and other.whole) and any(updates(one, model) is not False for model in other.of)
 
 
-def is_by_design(script: Script, leak: Leak) -> bool:
-    """Lightning switches the gradients of the other networks off."""
+def is_by_design(script: Script, backward: Event) -> bool:
+    """Whether the gradients of other networks are switched off around a backward pass, as Lightning does."""
     from stepwell.lint.analysis.evaluating import text_of
 
-    function = leak.backward.function
+    function = backward.function
     text = text_of(script, function) if function is not None else script.source
     return bool(
         re.search(r"toggle_\w*optimizer|set_requires_grad|\.requires_grad\b|requires_grad_\(|toggle_grad|freeze", text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stepwell.lint.analysis.events import Event
 from stepwell.lint.analysis.flow import graph
-from stepwell.lint.analysis.relations import may_reset, may_touch, updates
+from stepwell.lint.analysis.relations import is_apart, may_reset, may_touch, updates
 from stepwell.lint.analysis.script import Script
 from stepwell.lint.analysis.values import Tensor, Thing, tensors
 
@@ -130,7 +130,7 @@ def _reached(loss: Tensor, optimizer: Thing) -> Thing | None:
 
 def _hands_on(loss: Tensor, upstream: Thing, optimizer: Thing, model: Thing) -> bool:
     """Whether a network of `upstream` alone computes what `model`, of `optimizer` alone, is given."""
-    if updates(upstream, model) is not False and not _is_apart(upstream, model):
+    if not is_apart(upstream, model):
         return False
     for part in graph(loss):
         if not part.models or not part.models[0].is_same(model):
@@ -139,13 +139,9 @@ def _hands_on(loss: Tensor, upstream: Thing, optimizer: Thing, model: Thing) -> 
             if inner is part:
                 continue
             for one in inner.models:
-                if updates(upstream, one) and not one.is_same(model) and _is_apart(optimizer, one):
+                if updates(upstream, one) and not one.is_same(model) and is_apart(optimizer, one):
                     return True
     return False
-
-
-def _is_apart(optimizer: Thing, model: Thing) -> bool:
-    return bool(optimizer.of) and optimizer.whole and not updates(optimizer, model)
 
 
 def _stale(way: list[Event], index: int, loss: Tensor) -> Stale | None:

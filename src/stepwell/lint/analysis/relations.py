@@ -16,6 +16,13 @@ def updates(optimizer: Thing | None, model: Thing) -> bool | None:
     return False if sure else None
 
 
+def is_apart(optimizer: Thing, model: Thing) -> bool:
+    """Whether an optimizer has none of a model: all that it has is known, by its class or by its name."""
+    return updates(optimizer, model) is False or (
+        bool(optimizer.of) and optimizer.whole and not updates(optimizer, model)
+    )
+
+
 def may_reset(event: Event, optimizer: Thing | None) -> bool:
     """Whether a "zero" event may be about the gradients of this optimizer."""
     if event.kind != "zero":

@@ -27,6 +27,7 @@ CHECK = Check(
 )
 FIX = ""
 _SUMS = frozenset(["+", "-", "*", "/", "mean", "sum", "scaled"])
+_PLUS = frozenset(["+"])
 _CUT = re.compile(r"\.(item|detach|tolist|numpy|cpu\(\)\.numpy)\(\)|\.data\b|loss", re.I)
 _TERM = re.compile(r"(^|[_.])(loss|err|cost|penalty)|loss(_\w+)?$", re.I)
 _NEW = ("tensor", "as_tensor", "Variable", "from_numpy", "FloatTensor", "Tensor", "DoubleTensor")
@@ -109,15 +110,8 @@ def _dead_term(event: Event) -> tuple[Tensor, Tensor] | None:
     """(term, detached output) of a sum that is differentiated, where the term cannot move any weight."""
     if not isinstance(event.value, Tensor) or event.value.attached is not True:
         return None
-    todo, seen = [event.value], set()
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if one.by in _SUMS:
-            todo += one.parts
-        elif one.by == "loss" and one.attached is False and one.parts:
+    for one in _terms(event.value, _SUMS):
+        if one.by == "loss" and one.attached is False and one.parts:
             cut = next((part for part in one.history() if _is_output(part.cut_from)), None)
             if cut is not None and all(part.attached is False for part in one.history()):
                 return one, cut
@@ -128,20 +122,27 @@ def _detached_term(event: Event) -> Tensor | None:
     """A loss that was detached, as a term of the sum that is differentiated."""
     if not isinstance(event.value, Tensor) or event.value.attached is False:
         return None
-    todo, seen = [event.value], set()
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if one.by == "+" and len(one.parts) == 2:
-            todo += one.parts
+    for one in _terms(event.value, _PLUS):
         node = one.node
         cut = node.func if one.by == "detach" and isinstance(node, ast.Call) else None
         of = cut.value if isinstance(cut, ast.Attribute) and cut.attr == "detach" else None
         if isinstance(of, (ast.Name, ast.Attribute)) and _TERM.search(written(of)):
             return one
     return None
+
+
+def _terms(loss: Tensor, through: frozenset[str]) -> Iterator[Tensor]:
+    """What a loss is made of, where the operations `through` are looked into."""
+    todo, seen = [loss], set()
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one.by in through:
+            todo += one.parts
+        else:
+            yield one
 
 
 def _is_output(tensor: Tensor | None) -> bool:

@@ -31,7 +31,9 @@ FIX = ""
 def find(script: Script) -> Iterator[Finding]:
     for places in leaks(script):
         one = places[0]
-        if all(place.update is None and place.again is None for place in places) and not is_by_design(script, one):
+        if all(place.update is None and place.again is None for place in places) and not is_by_design(
+            script, one.backward
+        ):
             assert one.reset is not None
             if any(event.kind == "grad" and event.function is one.backward.function for event in script.events):
                 continue  # a penalty on the gradient at the fake needs its graph

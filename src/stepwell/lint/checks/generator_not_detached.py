@@ -58,7 +58,7 @@ def find(script: Script) -> Iterator[Finding]:
                     (one.again.node, "this backward pass goes through the same graph"),
                 ],
             )
-        elif all(place.update is not None for place in places) and not is_by_design(script, one):
+        elif all(place.update is not None for place in places) and not is_by_design(script, one.backward):
             assert one.update is not None
             yield script.finding(
                 CHECK,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from stepwell.findings import Check, Finding
 from stepwell.lint.analysis import Script
-from stepwell.lint.analysis.crossed import LeftOver, left_over
-from stepwell.lint.analysis.evaluating import text_of
+from stepwell.lint.analysis.adversarial import is_by_design
+from stepwell.lint.analysis.crossed import left_over
 
 CHECK = Check(
     code="SW118",
@@ -29,23 +28,17 @@ CHECK = Check(
     reference="https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html",
 )
 FIX = ""
-_SWITCHES = re.compile(r"toggle_\w*optimizer|set_requires_grad|\.requires_grad\b|requires_grad_\(|toggle_grad|freeze")
 
 
 def find(script: Script) -> Iterator[Finding]:
     for one in left_over(script):
-        if not _is_switched_off(script, one):
+        if not is_by_design(script, one.other):
             yield script.finding(
                 CHECK,
                 one.step.node,
                 f"this step also uses the gradients that the loss of line {one.other.line} left in {one.model.name}",
                 [(one.other.node, f"this goes through {one.model.name}"), (one.update.node, "and is of this step")],
             )
-
-
-def _is_switched_off(script: Script, one: LeftOver) -> bool:
-    function = one.other.function
-    return bool(_SWITCHES.search(text_of(script, function) if function is not None else script.source))
 
 
 _HEAD = """
