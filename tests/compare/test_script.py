@@ -38,7 +38,7 @@ if a.fault == "sleeps":
 if a.out:
     json.dump({"val": {"accuracy": [0.1, score]}, "name": "x"}, open(a.out, "w"))
 print("training done")
-print(f"accuracy: {score}")
+print(f"epoch 3 of 3, accuracy: {score}")
 """
 TRIAL = Trial("SGD", "tune", 0, 0.1, 0, id="abc")
 SGD = Contender("SGD", 1e-3, 1.0, {"momentum": 0.9, "weight_decay": 0.5})
@@ -90,6 +90,7 @@ def test_a_file_without_the_metric_says_what_it_has(script: str, tmp_path: Path,
     one = Script(f"{script} --out {tmp_path / 'm.json'}", "max", str(tmp_path / "m.json"), key).run(SGD, TRIAL, 1, 1)
     assert one.status == "crashed"
     assert error in one.error
+    (tmp_path / "none.json").write_text("0.99")  # of an earlier run
     missing = Script(script, "max", str(tmp_path / "none.json")).run(SGD, TRIAL, 1, 1)
     assert "the script wrote no" in missing.error
     assert "cannot run" in Script("no-such-program-here {lr}", "max").run(SGD, TRIAL, 1, 1).error
@@ -155,6 +156,12 @@ def test_a_function_is_compared_in_this_process(tmp_path: Path) -> None:
     again = compare(train, ["sgd", "adamw"], trials=5, seeds=2, direction="min", steps=20, out=tmp_path / "run")
     assert again.complete
     assert len(seen) == 2 * 7
+
+
+def test_the_seed_of_a_trial_decides_what_a_function_draws() -> None:
+    function = Function(lambda run: torch.rand(1).item(), "min")
+    one, again, other = (function.run(SGD, Trial("SGD", "seed", 0, 0.1, seed), 1).final for seed in (1, 1, 2))
+    assert one == again != other
 
 
 def test_what_a_function_does_wrong_is_said(tmp_path: Path) -> None:

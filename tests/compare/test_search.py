@@ -97,3 +97,11 @@ def test_equal_values_take_the_middle_one_and_failed_ones_are_never_the_best() -
     assert best_value([Seen(value, 0.9) for value in (0.1, 0.2, 0.4)], "max") == 0.2
     assert best_value([Seen(0.1, None), Seen(0.2, 3.0)], "min") == 0.2
     assert best_value([Seen(0.1, None)], "min") is None
+
+
+def test_an_end_is_open_if_it_is_worse_by_less_than_a_tenth_of_what_was_gained() -> None:
+    """Begun at 0.2, best at 0.8: an end at 0.75 has lost a twelfth of the gain, one at 0.7 a sixth."""
+    inner = [Seen(0.1, 0.8, 0.2), Seen(0.2, 0.79, 0.2)]
+    assert ends([Seen(0.01, 0.7, 0.2), *inner, Seen(1.0, 0.75, 0.2)], "max") == (False, True)
+    assert ends([Seen(0.01, 0.75, 0.2), *inner, Seen(1.0, 0.7, 0.2)], "max") == (True, False)
+    assert ends([Seen(0.01, 0.7, 0.2), *inner, Seen(1.0, None, 0.2)], "max") == (False, False)

@@ -221,3 +221,35 @@ def test_naming_the_writers_loads_no_tool() -> None:
     code = "import sys, stepwell.doctor.writers; print({'torch', 'wandb', 'mlflow', 'trackio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_early_updates_reach_a_writer_one_by_one_and_later_ones_together() -> None:
+    import torch
+
+    from stepwell import Doctor
+    from stepwell.doctor.chronicle import EARLY, TOGETHER
+
+    class Seen:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def step(self, step: int, values: Any) -> None:
+            self.steps.append(step)
+
+        def finding(self, step: int, text: str, severity: str) -> None: ...
+        def close(self) -> None: ...
+
+    seen, waited = Seen(), []
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Doctor(model, optimizer, live=False, writers=[seen]) as doctor:
+        for step in range(EARLY + 2 * TOGETHER):
+            optimizer.zero_grad()
+            loss = model(torch.randn(8, 2)).pow(2).mean()
+            doctor.loss(loss)
+            waited.append(step - len(seen.steps))  # updates made and not yet written
+            loss.backward()
+            optimizer.step()
+    assert waited[: EARLY + 1] == [0] * (EARLY + 1)
+    assert 1 < max(waited) <= TOGETHER
+    assert seen.steps == list(range(1, EARLY + 2 * TOGETHER + 1))

@@ -121,6 +121,21 @@ def train(generator, discriminator, loader):
     .replace("    optD.step()", "    optD.step()  # expect"),
 )  # fmt: skip
 GOOD = (
+    """
+import torch
+def train(encoder, generator, loader):
+    opt_e = torch.optim.Adam(encoder.parameters(), lr=1e-4)
+    opt_g = torch.optim.Adam(generator.parameters(), lr=1e-4)
+    for x in loader:
+        opt_e.zero_grad()
+        opt_g.zero_grad()
+        fake = generator(encoder(x))
+        (fake - x).abs().mean().backward()
+        opt_e.step()
+        latent = generator(encoder(x)).mean()
+        latent.backward()
+        opt_g.step()
+""",
     _HEAD + _ROUND.replace("    loss_d =", "    optD.zero_grad()\n    loss_d ="),
     _ACTOR.replace(
         "            critic_loss =", "            self.critic_optimizer.zero_grad()\n            critic_loss ="

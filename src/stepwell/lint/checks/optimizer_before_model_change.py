@@ -334,6 +334,21 @@ train(model, optimizer, loader, "last")
 """,
 )
 GOOD = (
+    """
+import torch
+def log_validation(model, path):
+    model = torch.load(path)
+    model.eval()
+    evaluate(model)
+model = build_model(args)
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+for epoch in range(3):
+    log_validation(model, "best.pt")
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+""",
     CHECK.example_good,
     """
 import torch

@@ -133,6 +133,26 @@ GOOD = (
 import torch
 from torch import nn
 class Net(nn.Module):
+    def __init__(self, sigmoid=False):
+        super().__init__()
+        layers = [nn.Linear(4, 8), nn.Linear(8, 3)]
+        if sigmoid:
+            layers.append(nn.Sigmoid())
+        self.layers = nn.Sequential(*layers)
+    def forward(self, x):
+        return self.layers(x)
+criterion = nn.CrossEntropyLoss()
+model = Net()
+for x, y in loader:
+    loss = criterion(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+    """
+import torch
+from torch import nn
+class Net(nn.Module):
     def __init__(self, sizes, sigmoid=False):
         super().__init__()
         layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]

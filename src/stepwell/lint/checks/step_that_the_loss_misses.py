@@ -163,6 +163,21 @@ for real_A, real_B in loader:
 GOOD = (
     """
 import torch
+body = Body()
+head = Head(body)
+opt_body = torch.optim.Adam(body.parameters(), lr=2e-4)
+opt_head = torch.optim.Adam(head.parameters(), lr=2e-4)
+for x, y in loader:
+    features = body(x)
+    opt_body.zero_grad()
+    opt_head.zero_grad()
+    loss = (head(x) - y).pow(2).mean()
+    loss.backward()
+    opt_head.step()
+    opt_body.step()
+""",
+    """
+import torch
 G, D = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
 optimizer = torch.optim.Adam([*G.parameters(), *D.parameters()], lr=2e-4)
 for data, label in loader:
