@@ -336,14 +336,17 @@ train(model, optimizer, loader, "last")
 GOOD = (
     """
 import torch
-def log_validation(model, path):
-    model = torch.load(path)
+from diffusers import ControlNetModel
+def log_validation(model, path, loader):
+    model = ControlNetModel.from_pretrained(path)
     model.eval()
-    evaluate(model)
+    with torch.no_grad():
+        for x, y in loader:
+            print(loss_fn(model(x), y).item())
 model = build_model(args)
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
 for epoch in range(3):
-    log_validation(model, "best.pt")
+    log_validation(model, "best.pt", val_loader)
     for x, y in loader:
         optimizer.zero_grad()
         loss_fn(model(x), y).backward()
