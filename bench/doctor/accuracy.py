@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -38,7 +37,7 @@ CHECK_OF = {
 def run(job: tuple[str, int]) -> dict[str, Any]:
     """One run under a doctor: its task, fault, and what was found."""
     import torch
-    from bench.doctor.runs import all_runs
+    from bench.doctor.runs import all_runs, attempt
 
     from stepwell import Doctor
 
@@ -51,13 +50,8 @@ def run(job: tuple[str, int]) -> dict[str, Any]:
         doctors.append(Doctor(model, optimizer, live=False))
         return doctors[-1]
 
-    begun, error = time.perf_counter(), ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            one.train(watch, seed=one.seed)
-        except Exception as raised:  # some faults end the run
-            error = repr(raised)[:200]
+    begun = time.perf_counter()
+    error = attempt(one, watch)
     for doctor in doctors:
         doctor.close()
     found = [

@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from collections import Counter
 from typing import Any
 
@@ -33,6 +32,7 @@ ACCEPTED = {
 def run(one: Any) -> dict[str, Any]:
     """One run under torch-audit: its task, fault, and what was said, in order."""
     import torch
+    from bench.doctor.runs import attempt
     from torch_audit import autopatch
 
     torch.set_num_threads(1)
@@ -55,13 +55,8 @@ def run(one: Any) -> dict[str, Any]:
             )  # fmt: skip
         return Watch()
 
-    begun, error = time.perf_counter(), ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            one.train(watch, seed=one.seed)
-        except Exception as raised:  # some faults end the run
-            error = repr(raised)[:200]
+    begun = time.perf_counter()
+    error = attempt(one, watch)
     found = [
         (finding.rule_id, str(finding.severity).rsplit(".", 1)[-1])
         for auditor in auditors for finding in auditor.finish().findings if not finding.suppressed

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 from bench.doctor.causes import CAUSE_OF
@@ -87,3 +89,14 @@ def all_runs(folder: str = "tasks") -> list[Run]:
                 name = f"{module.NAME}/{config}"
                 runs += [Run(name, fault, CAUSE_OF[fault], seed, module.STEPS, train) for seed in FAULTY_SEEDS]
     return runs
+
+
+def attempt(one: Any, watch: Callable[[Any, Any], Any]) -> str:
+    """Run one program under what `watch` gives. Returns the error that ended it, "" if there was none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            one.train(watch, seed=one.seed)
+        except Exception as raised:  # some faults end the run
+            return repr(raised)[:200]
+    return ""

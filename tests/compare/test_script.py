@@ -120,6 +120,15 @@ def test_a_command_is_checked_before_it_runs(tmp_path: Path, command: str, given
     assert not (tmp_path / "run").exists()
 
 
+def test_another_script_or_another_metric_is_another_task(script: str, tmp_path: Path) -> None:
+    one = Script(script, "max").digest
+    assert one == Script(script, "max").digest
+    assert one != Script(script, "max", "m.json").digest != Script(script, "max", "m.json", "loss").digest
+    (tmp_path / "train.py").write_text(SCRIPT + "\n")
+    assert Script(script, "max").digest != one
+    assert Script("no-such-program {lr}", "max").digest
+
+
 @pytest.mark.slow
 def test_a_script_is_compared(script: str, tmp_path: Path) -> None:
     result = compare(

@@ -32,7 +32,7 @@ def folder_of(name: str) -> Path:
 
 
 def digest_of(problem: Task | Script | Function, name: str) -> str:
-    """What a task's file, data or source is told by; "" for a command, whose files nobody knows."""
+    """What a task's file, data or source is told by. Of a command: the files that it names, and where its metric is."""
     from stepwell.compare.function import Function
     from stepwell.compare.script import Script
     from stepwell.tasks import LOCAL, TABLE
@@ -40,7 +40,7 @@ def digest_of(problem: Task | Script | Function, name: str) -> str:
     if isinstance(problem, Function):
         return problem.digest
     if isinstance(problem, Script):
-        return ""
+        return problem.digest
     plain = name.partition(":")[0]
     return facts_digest(problem) if plain in TABLE or plain in LOCAL else digest(Path(plain))
 

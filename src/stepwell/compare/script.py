@@ -7,6 +7,7 @@ The metric is read from a JSON file that the script writes, or is the last numbe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from stepwell.compare.plan import Contender, Trial
 from stepwell.errors import UsageError, printable, shown
 from stepwell.tasks.task import Metric
 
+SOURCES = (".py", ".sh", ".yaml", ".yml", ".json", ".toml", ".cfg", ".ini")  # what says how a script trains
 LOOK = 0.05  # seconds between two looks at a running script
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?)\b", re.IGNORECASE)
 _OF_EACH = ("lr", "seed", "optimizer", "trial", "steps", "warmup")
@@ -69,6 +71,16 @@ class Script:
     @property
     def metric(self) -> Metric:
         return Metric(self.key or "metric", self.direction, lambda model: math.nan)
+
+    @property
+    def digest(self) -> str:
+        """Of the sources that the command names, and of where the metric is: with others the outcomes are others."""
+        told = hashlib.sha256(json.dumps([self.json_file, self.key]).encode())
+        for word in shlex.split(self.command):
+            if word.endswith(SOURCES) and Path(word).is_file():
+                with open(word, "rb") as file:
+                    told.update(hashlib.file_digest(file, "sha256").digest())
+        return told.hexdigest()[:16]
 
     def run(
         self, contender: Contender, trial: Trial, steps: int, threads: int, ended: Callable[[], bool] = lambda: False

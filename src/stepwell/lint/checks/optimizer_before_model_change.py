@@ -275,9 +275,6 @@ for batch in loader:
     optimizer.step()
     optimizer.zero_grad()
 """,
-)
-BAD = (
-    *BAD,
     _HEAD
     + """
 class Net(nn.Module):
@@ -296,9 +293,6 @@ def main():
     model.head = nn.Linear(3, 4)  # expect
     train(model, optimizer, loader)
 """,
-)
-BAD = (
-    *BAD,
     _HEAD
     + """
 class Trainer:
