@@ -21,7 +21,7 @@ from stepwell.compare.contenders import contenders
 from stepwell.compare.figures import sections
 from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Plan, Trial, course, of_plan, startable
-from stepwell.compare.run import Result
+from stepwell.compare.result import Result
 from stepwell.compare.scores import scores
 
 NAMES = ["sgd", "adamw", "lion", "adam", "rmsprop", "lamb", "adafactor", "nadam"]

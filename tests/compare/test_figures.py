@@ -17,6 +17,7 @@ from stepwell.compare.plan import Trial, of_plan
 from stepwell.compare.scores import scores
 from stepwell.compare.tables import score_table, settings_table
 from stepwell.curves import Chart, Heights
+from stepwell.errors import UsageError
 
 PLAN = Plan("line", (Contender("SGD", 1e-3, 1.0, {"momentum": 0.9}), Contender("Lion", 1e-5, 1e-2)), 3, 3, 20)
 FINALS = {"SGD": (0.9, 0.7, 0.8), "Lion": (0.5, 0.6, 0.7)}  # by rate: SGD is best at the lowest, Lion at the highest
@@ -58,6 +59,43 @@ def test_the_table_says_what_the_scores_say() -> None:
     assert first[7:9] == ["20", "0.2"]
     assert second[:7] == ["Lion", "0.00316", "lr at the high edge", "0.61", "0.605 – 0.615", "2", "0 of 3"]
     assert second[7:9] == [None, None]
+
+
+def with_gradients(outcome: Outcome, per_step: int) -> Outcome:
+    return dataclasses.replace(outcome, gradients=[per_step * step for step in outcome.steps])
+
+
+def test_gradients_to_the_target_are_a_column_where_they_differ_from_the_steps() -> None:
+    def scored(per_step: int) -> Result:
+        changed = [with_gradients(o, per_step if o.optimizer == "SGD" else 1) for o in result().outcomes]
+        courses, _ = play(PLAN, run)
+        return result(outcomes=tuple(changed), scores=tuple(scores(PLAN, courses, changed, "max", 0.8)))
+
+    assert "gradients to target" not in score_table(scored(1)).columns
+    table = score_table(scored(2))
+    at = list(table.columns).index("gradients to target")
+    assert [row[at - 1 : at + 2] for row in table.rows] == [["20", "40", "0.2"], [None, None, None]]
+    assert any("more than one per step" in note for note in table.notes)
+
+
+def test_a_result_as_a_frame_has_a_row_for_each_optimizer_trial_or_point() -> None:
+    first = result()
+    assert list(first.to_frame().optimizer) == ["SGD", "Lion"]
+    assert list(first.to_frame()["median"]) == pytest.approx([0.91, 0.61])
+    trials = first.to_frame("trials")
+    assert len(trials) == len(first.outcomes) == 12
+    assert set(trials.columns) >= {"id", "optimizer", "phase", "lr", "seed", "status", "final", "settings"}
+    curves = first.to_frame("curves")
+    assert len(curves) == 3 * 12
+    assert list(curves.columns) == [
+        "id", "optimizer", "phase", "lr", "seed", "step", "metric", "loss", "seconds", "gradients",
+    ]  # fmt: skip
+    one = curves[curves.id == first.outcomes[0].id]
+    assert (list(one.step), list(one.metric)) == ([0, 10, 20], list(first.outcomes[0].metric))
+    assert curves.gradients.isna().all()  # they were not counted
+    assert list(result(outcomes=()).to_frame("curves").columns) == list(curves.columns)
+    with pytest.raises(UsageError, match=r"what='plots'; it must be one of 'scores', 'trials', 'curves'"):
+        first.to_frame("plots")  # type: ignore[arg-type]
 
 
 def test_learning_curves_are_median_and_range_over_seeds() -> None:
@@ -173,9 +211,8 @@ def test_the_notes_are_honest() -> None:
     close = tuple(dataclasses.replace(s, values=(0.9, 0.91)) for s in result().scores)
     assert "C07" in {finding.code for finding in findings(result(scores=close))}
     lonely = dataclasses.replace(PLAN, seeds=1)
-    doubled = [dataclasses.replace(o, evaluations=2 * 20) for o in result().outcomes if o.optimizer == "SGD"]
-    doubled += [dataclasses.replace(o, evaluations=20) for o in result().outcomes if o.optimizer == "Lion"]
-    (note,) = [one for one in findings(result(outcomes=tuple(doubled))) if one.code == "C09"]
+    doubled = tuple(with_gradients(o, 2 if o.optimizer == "SGD" else 1) for o in result().outcomes)
+    (note,) = [one for one in findings(result(outcomes=doubled)) if one.code == "C09"]
     assert (str(note.place), note.seen) == ("SGD", "it takes 2 gradients per step")
     assert "C06" in {finding.code for finding in findings(result(plan=lonely))}
 

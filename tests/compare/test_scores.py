@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -97,8 +98,10 @@ def test_an_optimizer_without_any_run_still_has_a_row() -> None:
 
 def test_hitting_the_target_is_the_first_time() -> None:
     run = answered(Trial("SGD", "seed", 0, 0.1, 1), 9.0, metric=[9.0, 1.0, 9.0])
-    assert hit_target(run, "min", 1.0) == (10.0, 0.5)
-    assert hit_target(run, "max", 9.0) == (0.0, 0.0)
+    assert hit_target(run, "min", 1.0) == (10.0, 0.5, None)
+    assert hit_target(run, "max", 9.0) == (0.0, 0.0, None)
+    counted = dataclasses.replace(run, gradients=[0, 20, 41])
+    assert hit_target(counted, "min", 1.0) == (10.0, 0.5, 20.0)
     assert hit_target(run, "min", 0.5) is None
     assert hit_target(run, "min", None) is None
 

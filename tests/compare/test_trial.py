@@ -91,7 +91,7 @@ def test_sophia_has_its_estimates(options: dict[str, Any]) -> None:
     task = tasks.find("ravine")
     outcome = run_trial(task, Contender(name, 1e-3, 1.0, options), tuning(0.05, optimizer=name), 130)
     assert outcome.status == "finished", outcome.error
-    assert outcome.evaluations == 130
+    assert outcome.gradients[-1] == 130 + 13  # and an estimate at every tenth update
     assert outcome.final is not None
     assert outcome.final < 0.5 * outcome.metric[0]
 
@@ -122,9 +122,9 @@ def test_optimizers_that_evaluate_the_loss_or_wrap_another(
     assert outcome.final is not None
     assert outcome.final < 0.5 * outcome.metric[0]
     if per_step is None:
-        assert outcome.evaluations > 60
+        assert outcome.gradients[-1] > 60
     else:
-        assert outcome.evaluations == 60 * per_step
+        assert outcome.gradients[-1] == 60 * per_step
     assert outcome.state_bytes == {"SAM": 8, "ASAM": 16, "Lookahead": 16}.get(name, outcome.state_bytes)
     assert Outcome.from_json(outcome.to_json()) == outcome
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stepwell.compare.plan import Contender as Contender
     from stepwell.compare.plan import Plan as Plan
     from stepwell.compare.plan import Trial as Trial
-    from stepwell.compare.run import Result as Result
+    from stepwell.compare.result import Result as Result
     from stepwell.compare.run import compare as compare
     from stepwell.compare.scores import Score as Score
     from stepwell.compare.several import Results as Results
@@ -29,7 +29,7 @@ __all__ = [
 
 # Loaded when first used: the checks of this room are listed without torch.
 _WHERE = {
-    "Outcome": "outcome", "Contender": "plan", "Plan": "plan", "Trial": "plan", "Result": "run", "compare": "run",
+    "Outcome": "outcome", "Contender": "plan", "Plan": "plan", "Trial": "plan", "Result": "result", "compare": "run",
     "Score": "scores", "Run": "function", "Results": "several", "compare_tasks": "several",
 }  # fmt: skip
 

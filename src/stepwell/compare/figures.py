@@ -17,7 +17,7 @@ from stepwell.curves import Chart, Curve, Mark, Section
 
 if TYPE_CHECKING:
     from stepwell.compare.plan import Plan
-    from stepwell.compare.run import Result
+    from stepwell.compare.result import Result
 
 SETTLED = 0.3  # of the run: what is before may leave the picture; the start dwarfs all differences
 BETTER = 0.66  # of each optimizer's rates: what is worse may leave the picture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stepwell.compare.judgement import is_last, listed, overlap
 
 if TYPE_CHECKING:
-    from stepwell.compare.run import Result
+    from stepwell.compare.result import Result
     from stepwell.compare.scores import Score
 
 

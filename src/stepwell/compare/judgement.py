@@ -10,7 +10,7 @@ from stepwell.compare.scores import Score
 from stepwell.findings import Finding, Run, Trial, gravest_first
 
 if TYPE_CHECKING:
-    from stepwell.compare.run import Result
+    from stepwell.compare.result import Result
 
 
 def findings(result: Result) -> list[Finding]:
@@ -77,9 +77,9 @@ def _seeds(score: Score) -> list[Finding]:
 
 
 def _evaluations(result: Result, score: Score) -> list[Finding]:
-    done = [o for o in result.outcomes if o.optimizer == score.optimizer and o.status == "finished"]
+    done = [o for o in result.outcomes if o.optimizer == score.optimizer and o.status == "finished" and o.gradients]
     steps = sum(o.steps[-1] for o in done)
-    per_step = sum(o.evaluations for o in done) / steps if steps else 0.0
+    per_step = sum(o.gradients[-1] for o in done) / steps if steps else 0.0
     if per_step < 1.01:
         return []
     return [
@@ -87,7 +87,7 @@ def _evaluations(result: Result, score: Score) -> list[Finding]:
             check=checks.MORE_GRADIENTS,
             place=Trial(score.optimizer),
             seen=f"it takes {per_step:.3g} gradients per step",
-            instead="compare the seconds to the target, or give the other optimizers an equal number of gradients: a "
+            instead="compare the gradients to the target, or give the other optimizers an equal number of gradients: a "
             f"separate run with --steps times {per_step:.3g}",
         )
     ]

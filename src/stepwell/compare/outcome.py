@@ -28,7 +28,8 @@ class Outcome:
         state_bytes: bytes of the optimizer state at the end. parameters: trainable elements of the model.
         path: [n] positions of a two-parameter model at every evaluation, else empty.
         threads: torch threads of the worker.
-        evaluations: number of gradient evaluations: one per step, more for SAM and L-BFGS.
+        gradients: [n] gradients computed until the evaluation: one per step, more for SAM and L-BFGS; empty where
+            they are not known, as in a script.
         id: of the trial, the same for every trial that computes the same. settings: its tuned values besides lr.
         lost: whether the process died; such a trial runs again, a few times. by: the process that ran the trial.
     """
@@ -49,7 +50,7 @@ class Outcome:
     parameters: int = 0
     path: list[list[float]] = field(default_factory=list, repr=False)
     threads: int = 1
-    evaluations: int = 0
+    gradients: list[int] = field(default_factory=list, repr=False)
     id: str = ""
     settings: dict[str, float] = field(default_factory=dict)
     lost: bool = False
@@ -96,7 +97,7 @@ def _wrong(outcome: Outcome) -> str:
             return name
     if outcome.phase not in get_args(Phase) or outcome.status not in get_args(Status):
         return "phase or status"
-    for name in ("index", "seed", "state_bytes", "parameters", "threads", "evaluations"):
+    for name in ("index", "seed", "state_bytes", "parameters", "threads"):
         if not _is_whole(getattr(outcome, name)):
             return name
     if not is_finite_number(outcome.lr) or not (outcome.final is None or is_finite_number(outcome.final)):
@@ -109,6 +110,9 @@ def _wrong(outcome: Outcome) -> str:
             return name
         if not all(is_finite_number(value) or (gaps and value is None) for value in values):
             return name
+    counts = outcome.gradients
+    if not isinstance(counts, list) or (counts and len(counts) != points) or not all(map(_is_whole, counts)):
+        return "gradients"
     if outcome.status == "finished" and (outcome.final is None or (points and outcome.steps[-1] < 1)):
         return "final of a finished trial"
     if not isinstance(outcome.lost, bool):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stepwell import __version__, arguments
+from stepwell import arguments
 from stepwell.compare.book import Book
 from stepwell.compare.contenders import contenders
 from stepwell.compare.facts import digest_of, folder_of, heights, machine
@@ -19,81 +19,17 @@ from stepwell.compare.outcome import Outcome
 from stepwell.compare.plan import Course, Plan, Trial, course, of_plan, startable
 from stepwell.compare.problem import problem_of
 from stepwell.compare.progress import Progress, Silent
-from stepwell.compare.scores import Score, scores
+from stepwell.compare.result import Result
+from stepwell.compare.scores import scores
 from stepwell.compare.script import Script
 from stepwell.compare.script import checked as check_command
 from stepwell.compare.storage import KINDS, hidden
 from stepwell.compare.workers import Here, Job, StepsDone, Workers, available_cores, threads_per_worker
-from stepwell.curves import Heights
 from stepwell.errors import UsageError, shown
 from stepwell.tasks import Task
 
 MANY = 10_000  # trials, seeds or workers; more are a mistake
 LOOK = 0.5  # seconds after which the trials of other processes are looked for
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """The result of a comparison, complete or partial. `print(result)` and notebooks show its table.
-
-    Attributes:
-        plan, outcomes, scores: the settings, the finished trials, and their scores.
-        task: facts of the task: name, metric, direction, target, ...
-        machine: facts of the machine and the versions.
-        complete: whether every trial is done. seconds: wall time of this call, without earlier calls.
-        folder: the folder of all files.
-        surface: heights of a two-parameter task, for the plot of the path; None for other tasks.
-        courses: the trials of each optimizer, and what was tuned.
-        command: the command line, where there was one.
-    """
-
-    plan: Plan
-    outcomes: tuple[Outcome, ...]
-    scores: tuple[Score, ...]
-    task: Mapping[str, Any]
-    machine: Mapping[str, str]
-    complete: bool
-    seconds: float
-    folder: Path
-    surface: Heights | None = None
-    courses: tuple[Course, ...] = ()
-    command: str = ""
-
-    def __repr__(self) -> str:
-        best = next((score for score in self.scores if score.median is not None), None)
-        first = f"first {best.optimizer} at lr {best.best_lr:g}" if best and best.best_lr else "nothing finished"
-        state, runs = "complete" if self.complete else "not complete", len(self.outcomes)
-        return (
-            f"Result({self.task['name']!r}, {len(self.plan.contenders)} optimizers, {runs} runs, {state}: "
-            f"{first}; folder {str(self.folder)!r})"
-        )
-
-    def __str__(self) -> str:
-        from stepwell.compare.headline import headline
-        from stepwell.compare.tables import score_table
-
-        return f"{score_table(self).text()}\n{headline(self)}"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from stepwell.compare.headline import headline
-        from stepwell.compare.tables import score_table
-
-        return f"{score_table(self).html()}<p><b>{escape(headline(self))}</b></p>"
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of `results.json`: plain lists, dicts and finite numbers."""
-        return {
-            "stepwell": __version__,
-            "complete": self.complete,
-            "seconds": round(self.seconds, 3),
-            "task": dict(self.task),
-            "plan": asdict(self.plan),
-            "scores": [asdict(score) for score in self.scores],
-            "trials": [asdict(outcome) for outcome in self.outcomes],
-            "machine": dict(self.machine),
-        }
 
 
 def compare(

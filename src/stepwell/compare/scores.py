@@ -25,8 +25,9 @@ class Score:
         median, lower, upper: median and quartiles of the final metric over the finished seeds; None if no seed
             finished.
         values: the final metric of each finished seed.
-        reached: how many seeds reached the target. steps_to_target, seconds_to_target: their median over all seeds,
-            where a seed that missed the target counts as later than all others; None if that median is such a seed.
+        reached: how many seeds reached the target. steps_to_target, seconds_to_target, gradients_to_target: their
+            median over all seeds, where a seed that missed the target counts as later than all others; None if that
+            median is such a seed. Gradients are those that were computed: SAM needs two per step.
         step_ms: median milliseconds per step of the finished seeds.
         bytes_per_parameter: optimizer state per trainable element.
         after: the best metric of the first k tuning trials, for k = 1, 2, ...; None before the first that finished.
@@ -49,6 +50,7 @@ class Score:
     reached: int
     steps_to_target: float | None
     seconds_to_target: float | None
+    gradients_to_target: float | None
     step_ms: float | None
     bytes_per_parameter: float | None
     settings: Mapping[str, float] = field(default_factory=dict)
@@ -69,6 +71,7 @@ def scores(
         whole = [o for o in seeds if o.status == "finished" and o.steps]
         lower, median, upper = quartiles(finals) if finals else (None, None, None)
         hits = [hit for o in seeds if (hit := hit_target(o, direction, target)) is not None]
+        counts = [hit[2] for hit in hits if hit[2] is not None]
         lr = own.lr if own.tuned else None
         edges = {stage.axis.name: stage.edge for stage in own.stages if stage.edge is not None} if own.tuned else {}
         counted = {
@@ -91,6 +94,7 @@ def scores(
                 reached=len(hits),
                 steps_to_target=_median_with_late([h[0] for h in hits], len(seeds)),
                 seconds_to_target=_median_with_late([h[1] for h in hits], len(seeds)),
+                gradients_to_target=_median_with_late(counts, len(seeds)) if len(counts) == len(hits) else None,
                 step_ms=statistics.median(1000 * o.seconds[-1] / o.steps[-1] for o in whole) if whole else None,
                 bytes_per_parameter=sized[-1].state_bytes / sized[-1].parameters if sized else None,
                 settings=dict(own.settings) if own.tuned else {},
@@ -117,13 +121,17 @@ def best_after(tune: Sequence[Outcome], direction: Direction) -> tuple[float | N
     return tuple(found)
 
 
-def hit_target(outcome: Outcome, direction: Direction, target: float | None) -> tuple[float, float] | None:
-    """Steps and training seconds until the metric first reached the target; None if it never did."""
+def hit_target(
+    outcome: Outcome, direction: Direction, target: float | None
+) -> tuple[float, float, float | None] | None:
+    """Steps, training seconds and gradients until the metric first reached the target; None if it never did. The
+    gradients are None where nobody counted them: in a script, or in a trial of an older version."""
     if target is None:
         return None
-    for step, metric, seconds in zip(outcome.steps, outcome.metric, outcome.seconds, strict=True):
+    for index, metric in enumerate(outcome.metric):
         if metric >= target if direction == "max" else metric <= target:
-            return float(step), seconds
+            gradients = float(outcome.gradients[index]) if outcome.gradients else None
+            return float(outcome.steps[index]), outcome.seconds[index], gradients
     return None
 
 

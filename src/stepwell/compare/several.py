@@ -13,7 +13,8 @@ from stepwell import arguments
 from stepwell.compare.headline import headline, shown
 from stepwell.compare.judgement import listed
 from stepwell.compare.ranks import intervals, profile, ranks
-from stepwell.compare.run import Result, compare
+from stepwell.compare.result import Result
+from stepwell.compare.run import compare
 from stepwell.compare.scores import hit_target
 from stepwell.curves import Cell, Chart, Curve, Section, Table
 from stepwell.errors import UsageError

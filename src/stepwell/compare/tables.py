@@ -13,7 +13,7 @@ from stepwell.compare.ranks import intervals
 from stepwell.curves import Cell, Table
 
 if TYPE_CHECKING:
-    from stepwell.compare.run import Result
+    from stepwell.compare.result import Result
     from stepwell.compare.scores import Score
 
 
@@ -22,6 +22,8 @@ def score_table(result: Result) -> Table:
     target = result.task["target"]
     better = "higher is better" if result.task["direction"] == "max" else "lower is better"
     tuned = any(score.settings for score in result.scores)
+    counted = any(score.gradients_to_target != score.steps_to_target and score.gradients_to_target is not None
+                  for score in result.scores)  # fmt: skip
     places = intervals({score.optimizer: score.values for score in result.scores}, result.task["direction"])
     rows = []
     for score in result.scores:
@@ -38,6 +40,7 @@ def score_table(result: Result) -> Table:
                 "-".join(dict.fromkeys(map(str, places[score.optimizer]))) if score.optimizer in places else None,
                 None if not score.seeds else f"{score.reached} of {score.seeds}" if target is not None else None,
                 steps,
+                *([None if (known := score.gradients_to_target) is None else f"{known:.0f}"] if counted else []),
                 seconds,
                 None if score.step_ms is None else f"{score.step_ms:.3g}",
                 None if score.bytes_per_parameter is None else f"{score.bytes_per_parameter:.3g}",
@@ -48,14 +51,16 @@ def score_table(result: Result) -> Table:
         notes.append("Place: those that an optimizer gets in 90 % of the draws when the seeds are drawn again.")
     if target is not None:
         notes.append(
-            f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and "
-            "seconds to the target are medians over all seeds (a seed that missed the target counts as later than all "
-            "others) "
-            "and exclude evaluation."
+            f"Target: {target:g}, reached if any evaluation of the run was as good. Steps and seconds to the target "
+            "are medians over all seeds (a seed that missed the target counts as later than all others) and exclude "
+            "evaluation."
         )
+    if counted:
+        notes.append("Gradients to the target: those that were computed; some optimizers need more than one per step.")
     return Table(
         ["optimizer", "best lr", *(["also tuned"] if tuned else []), "among those tried", "median", "quartiles",
-         "place", "reached target", "steps to target", "seconds to target", "ms per step", "state bytes per parameter"],
+         "place", "reached target", "steps to target", *(["gradients to target"] if counted else []),
+         "seconds to target", "ms per step", "state bytes per parameter"],
         rows,
         title=f"{result.task['name']}, {result.plan.steps} steps",
         notes=notes,

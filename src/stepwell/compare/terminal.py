@@ -11,7 +11,7 @@ from stepwell.compare.tables import score_table
 from stepwell.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from stepwell.compare.run import Result
+    from stepwell.compare.result import Result
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 # heading in the terminal, by heading in the table; what is not here is left to the report

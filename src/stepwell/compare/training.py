@@ -41,7 +41,7 @@ class Training:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         settings = settings or {}
         self.optimizer = _optimizer(contender, lr, self.model, settings)
-        self.evaluations = 0  # of the loss with its gradients
+        self.gradients = 0  # computed so far, an estimate of the Hessian counted as one
         self._loss = twice_differentiable(self.optimizer, task.loss)
         self.step = Step(
             self.optimizer,
@@ -56,11 +56,14 @@ class Training:
         losses: list[Any] = []
 
         def compute() -> Tensor:
-            self.evaluations += 1
+            self.gradients += 1
             loss: Tensor = self._loss(self.model, batch)
             losses.append(loss)
             return loss
 
+        estimator = self.step.estimator
+        if estimator is not None and estimator.updates % estimator.every == 0:
+            self.gradients += 1
         if needs_closure(self.optimizer):
             self.step.closure(compute)
         else:

@@ -60,12 +60,10 @@ class _Log:
         self.loss: list[float | None] = []
         self.seconds: list[float] = []
         self.path: list[list[float]] = []
-        self.training: Training | None = None
+        self.gradients: list[int] = []
 
     def so_far(self) -> dict[str, Any]:
-        lists = {name: value for name, value in vars(self).items() if name != "training"}
-        evaluations = 0 if self.training is None else self.training.evaluations
-        return {**lists, "evaluations": evaluations, "threads": torch.get_num_threads()}
+        return {**vars(self), "threads": torch.get_num_threads()}
 
 
 def _train(
@@ -89,7 +87,7 @@ def _train(
     # first trial of AdamW in a fresh process took 2 s longer than the second, for 0.1 s of steps.
     Training(task, contender, 0.0, trial.seed, device).update(next(task.stream(trial.seed)))
 
-    training = log.training = Training(task, contender, trial.lr, trial.seed, device, steps, trial.settings)
+    training = Training(task, contender, trial.lr, trial.seed, device, steps, trial.settings)
     parameters = sum(p.numel() for p in training.trained)
     judge = None if rivals is None else Judge(rivals, task.metric.direction, steps)
     stops = set(evaluated_steps(steps, task.evaluations))
@@ -111,6 +109,7 @@ def _train(
         log.metric.append(metric)
         log.loss.append(loss)
         log.seconds.append(round(seconds, 6))
+        log.gradients.append(training.gradients)
         if task.surface is not None:
             log.path.append([x.item() for x in training.trained[0].detach().flatten()])
         return ""

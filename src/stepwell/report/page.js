@@ -34,7 +34,8 @@
     automargin: true,
   };
 
-  const draw = ({ place, data }) => {
+  const draw = (figure) => {
+    const { place, data } = figure;
     const style = getComputedStyle(document.documentElement);
     const narrow = place.clientWidth < 480;
     const { data: traces, layout } = JSON.parse(data);
@@ -49,9 +50,11 @@
     Plotly.react(place, colored(traces, style), colored(whole, style), {
       displaylogo: false,
       displayModeBar: narrow ? false : "hover",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"], // nothing leaves the page
       modeBarButtonsToAdd: traces.some(({ type }) => type === "contour" || type === "heatmap") ? [] : [logarithmic],
     });
+    if (figure.show) figure.show();
+    else if (place.parentElement.querySelector(".player")) figure.show = player(place);
   };
   const logarithmic = {
     name: "logarithmic",

@@ -72,7 +72,7 @@ def render(title: str, sections: Sequence[Section], lead: str = "", foot: str = 
     template = environment.from_string(_file("page.html.jinja"))
     return template.render(
         title=title, lead=lead, foot=foot, sections=sections, style=_file("page.css"), script=_file("page.js"),
-        plotly=_plotly() if charts else "",
+        player=_file("player.js"), plotly=_plotly() if charts else "",
     )  # fmt: skip
 
 
