@@ -1,12 +1,17 @@
-"""Two processes that train together, for tests of what is spread over them."""
+"""Several processes that train together, for tests of what is spread over them."""
 
 from __future__ import annotations
 
+import faulthandler
 import socket
 from collections.abc import Callable
+from io import BytesIO
+from queue import Empty
 from typing import Any
 
 import torch
+
+Answers = dict[int, dict[str, Any]]  # by rank: what each case found
 
 
 def in_two_processes(function: Callable[[int, int, Any], None], answers: int = 2) -> list[Any]:
@@ -23,3 +28,45 @@ def in_two_processes(function: Callable[[int, int, Any], None], answers: int = 2
     for worker in workers:
         worker.join()
     return found
+
+
+def in_processes(cases: dict[str, Callable[[], Any]], count: int, timeout: float = 120.0) -> Answers:
+    """What each case (a function of a module, by name) returns in every one of `count` fresh processes.
+
+    All cases share one launch. An exception becomes the answer `"UsageError: ..."`, and the next case follows. Raises
+    TimeoutError for processes that hang.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_work, args=(rank, count, port, cases, queue)) for rank in range(count)]
+    for worker in workers:
+        worker.start()
+    try:
+        answers = [queue.get(timeout=timeout) for _ in workers]
+    except Empty as error:
+        raise TimeoutError(f"processes did not answer in {timeout:.0f} s") from error
+    finally:
+        for worker in workers:
+            worker.join(5)
+            worker.kill()
+    return {rank: torch.load(BytesIO(said), weights_only=False) for rank, said in answers}
+
+
+def _work(rank: int, count: int, port: int, cases: dict[str, Callable[[], Any]], queue: Any) -> None:
+    faulthandler.dump_traceback_later(100, exit=True)  # where it hangs
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=count)
+    found = {}
+    for name, case in cases.items():
+        try:
+            found[name] = case()
+        except Exception as error:  # which the test looks at
+            found[name] = f"{type(error).__name__}: {error}"
+    said = BytesIO()
+    torch.save(found, said)  # bytes: the memory of a tensor would end with this process
+    queue.put((rank, said.getvalue()))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

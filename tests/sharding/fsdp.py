@@ -84,6 +84,7 @@ def main() -> None:
         ends: list[Tensor] = [p.full_tensor().detach() for p in network.parameters()]  # type: ignore[operator]
         if rank == 0:
             torch.save({"norms": norms, "params": ends}, out)
+        dist.barrier()  # gloo may abort a process that ends while another still talks to it
     finally:
         dist.destroy_process_group()
 

@@ -81,17 +81,6 @@ def through_a_distributed_checkpoint(folder: Path, state: str, rows: int) -> lis
     return ends
 
 
-def refused_by_a_rule_of_matrices() -> str:
-    """What Adafactor says of parameters that are cut."""
-    network, _ = make()
-    network(torch.ones(1, 7)).sum().backward()
-    try:
-        sw.Adafactor(network.named_parameters()).step()
-    except UsageError as error:
-        return str(error)
-    return ""
-
-
 def main() -> None:
     rank, file, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     folder = Path(out).parent
@@ -102,12 +91,11 @@ def main() -> None:
         network, step = make()
         train(network, step, 0, 3)
         step.save(folder / f"own-{rank}.pt")
-        for call in (lambda: step.save(folder / "common.pt"), lambda: make()[1].load(folder / "common.pt")):
-            try:
-                call()
-            except UsageError as error:
-                said.append(str(error))
-            dist.barrier()
+        dist.barrier()
+        try:
+            make()[1].load(folder / f"own-{1 - rank}.pt")
+        except UsageError as error:
+            said.append(str(error))
         train(network, step, 3, 5)
         again, again_step = make()
         again_step.load(folder / f"own-{rank}.pt")
@@ -117,13 +105,11 @@ def main() -> None:
             through_a_distributed_checkpoint(folder, *case)
             for case in (("int8", 66), ("int4", 66), ("int8", 64), ("int4", 64))
         ]
-        matrices = refused_by_a_rule_of_matrices()
         answers: list[list[str]] = [[], []]
         dist.all_gather_object(answers, said)
         if rank == 0:
-            torch.save(
-                {"one": one, "other": other, "said": answers, "distributed": distributed, "matrices": matrices}, out
-            )
+            torch.save({"one": one, "other": other, "said": answers, "distributed": distributed}, out)
+        dist.barrier()  # gloo may abort a process that ends while another still talks to it
     finally:
         dist.destroy_process_group()
 

@@ -57,6 +57,7 @@ def main() -> None:
         results = [train(name, options) for name, options in cases]
         if rank == 0:
             torch.save(results, out)
+        dist.barrier()  # gloo may abort a process that ends while another still talks to it
     finally:
         dist.destroy_process_group()
 

@@ -89,8 +89,6 @@ def test_each_rank_of_a_sharded_model_has_a_checkpoint_of_its_own(tmp_path: Path
     assert [len(ends) for ends in found["distributed"]] == [2, 2, 3, 3]  # those of whole blocks in one process, too
     for one, *others in found["distributed"]:
         assert [float((one - other).abs().max()) for other in others] == pytest.approx([0.0] * len(others), abs=1e-6)
-    assert "cannot update '0.weight': it is sharded over a device mesh" in found["matrices"]
-    assert found["said"][0] == []
-    assert len(found["said"][1]) == 2
-    assert "let each rank save to its own path, such as" in found["said"][1][0]
-    assert "is rank 0's part of a sharded model, and this is rank 1" in found["said"][1][1]
+    for rank in range(2):
+        (said,) = found["said"][rank]
+        assert f"is rank {1 - rank}'s part of a sharded model, and this is rank {rank}" in said

@@ -76,9 +76,8 @@ class Result:
 
         `"scores"` has one row per optimizer, `"trials"` one row per trial, and `"curves"` one row per evaluation of
         each trial: step, metric, training loss, seconds and gradients. Columns have the names of `Score` and `Outcome`.
+        `result.to_frame("curves").groupby("optimizer")["metric"].max()` is the best metric of each optimizer.
         Raises UsageError for another `what`, and without pandas.
-
-        >>> result.to_frame("curves").groupby("optimizer").metric.max()  # doctest: +SKIP
         """
         if what not in FRAMES:
             raise arguments.refusal("Result.to_frame", "what", what, f"one of {', '.join(map(repr, FRAMES))}")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import blocks, formats, memory_order, sharding, stored
+from stepwell.engine import formats, memory_order, sharded_codes, sharding, stored
 from stepwell.engine.matching import match
 from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
 from stepwell.errors import UsageError
@@ -45,7 +45,7 @@ _WITHOUT_COUNT = ({"momentum_buffer"}, {"exp_avg"})
 
 def state_dict(optimizer: Any) -> dict[str, Any]:
     """The state of `optimizer` in torch's layout. Tensors are those in use, not copies, except for the codes of a shard
-    (`_over_the_mesh`)."""
+    (`sharded_codes.over_the_mesh`)."""
     indices: dict[int, int] = {}
     groups = []
     for group in optimizer.param_groups:
@@ -58,7 +58,7 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
         if not isinstance(key, Tensor):
             state[key] = value  # a user's own
         elif value and id(key) in indices:  # that of a parameter which was taken out of its group means nothing
-            state[indices[id(key)]] = {**_over_the_mesh(key, value), **_order(key, value)}
+            state[indices[id(key)]] = {**sharded_codes.over_the_mesh(key, value), **_order(key, value)}
     return {"state": state, "param_groups": groups}
 
 
@@ -203,58 +203,10 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _packed(slots: Mapping[str, Any]) -> list[str]:
-    """The slots in 4-bit codes: vectors of bytes that do not contain the order of their elements."""
-    return [
-        key
-        for key in slots
-        if isinstance(key, str)
-        and f"{key}_largest" in slots
-        and getattr(slots[key], "dtype", None) == torch.uint8
-        and slots[key].ndim == 1
-    ]
-
-
-def _over_the_mesh(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a sharded parameter, with block scales and 4-bit codes as DTensors as well: a distributed checkpoint
-    has one name for them in all processes."""
-    result = dict(slots)
-    if not sharding.is_cut(tensor):
-        return result
-    packed, most, local = _packed(slots), sharding.largest_shard(tensor), sharding.local(tensor)
-    spread: Any = tensor
-    in_order = list(memory_order.order_of(local)) == sorted(memory_order.order_of(local))
-    is_even = most * spread.device_mesh.size() == tensor.numel() and len(spread.placements) == 1
-    for slot in (key for key in slots if f"{key}_largest" in slots):
-        name = "int4" if slot in packed else "int8"
-        code = blocks.CODES[name, True]
-        follows = in_order and is_even and spread.placements[0].is_shard(0) and most % formats.block_of(name) == 0
-        lengths = {f"{slot}_largest": code.blocks(most)} | ({slot: code.code_bytes(most)} if slot in packed else {})
-        for key, length in lengths.items():
-            if isinstance(slots[key], Tensor) and not sharding.is_spread(slots[key]):
-                result[key] = sharding.rows_of_all(tensor, slots[key], length, follows)
-    return result
-
-
-def _of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_over_the_mesh`: the local part, with the length of the shard."""
-    if not sharding.is_cut(tensor):
-        return slots
-    result, elements = dict(slots), sharding.local(tensor).numel()
-    for slot in (key for key in slots if f"{key}_largest" in slots):
-        is_packed = sharding.is_spread(slots[slot]) and slots[slot].shape != tensor.shape
-        code = blocks.CODES["int4" if is_packed else "int8", True]
-        lengths = {f"{slot}_largest": code.blocks(elements)} | ({slot: code.code_bytes(elements)} if is_packed else {})
-        for key, length in lengths.items():
-            if sharding.is_spread(slots[key]):
-                result[key] = sharding.local(slots[key]).reshape(-1)[:length]
-    return result
-
-
 def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
     """The order to save with the 4-bit codes of a tensor whose memory does not follow its dimensions."""
     order = memory_order.order_of(sharding.local(tensor))
-    return {formats.ORDER: torch.tensor(order)} if _packed(slots) and list(order) != sorted(order) else {}
+    return {formats.ORDER: torch.tensor(order)} if sharded_codes.packed(slots) and list(order) != sorted(order) else {}
 
 
 def _unpacked(
@@ -274,7 +226,7 @@ def _unpacked(
                 f"dimensions {sorted(mine)} in some order, as int64"
             )
         order = tuple(saved.tolist())
-    for key in _packed(given) if order != mine else ():
+    for key in sharded_codes.packed(given) if order != mine else ():
         codes = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
         values = formats.read("int4", slot_of[key].signed, codes, local.numel(), torch.float32)
         given[key] = memory_order.in_order(values, local.shape, memory_order.stride_of(local.shape, order))
@@ -295,7 +247,9 @@ def _checked(
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
     if not given:
         return {}
-    given = _of_the_mesh(tensor, given)
+    given = sharded_codes.of_the_mesh(tensor, given)
+    if formats.LOW_BITS in given:
+        given[formats.LOW_BITS] = sharded_codes.low_bits_of(given[formats.LOW_BITS], tensor)
     slot_of: dict[str, Slot] = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
     known = {entry for slot in slot_of for entry in formats.state_names(slot, "int8")}
     known |= {formats.LOW_BITS, formats.ORDER, "step"}

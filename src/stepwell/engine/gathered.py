@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from stepwell.arguments import number, refusal
 from stepwell.engine.launch import Launch
 from stepwell.engine.plan import Plan
+from stepwell.engine.sharding import left_behind
 
 if TYPE_CHECKING:
     from stepwell.engine.optimizer import Optimizer
@@ -49,11 +51,22 @@ class Gathered:
         for launch in summed:
             launch.backend.measure(launch, plan.rows.values, gradient_factor)
         plan.pool(summed)
+        if not ready:
+            warn_left_behind(self._optimizer)
         plan.run(ready, gradient_factor, found_inf)
 
     def release(self) -> None:
         """Release the gradients."""
         self._plan.done(self._ready)
+
+
+def warn_left_behind(optimizer: Optimizer) -> None:
+    """Warn once where no parameter has a gradient, and others may have taken the place of all."""
+    said = "no parameter has a gradient"
+    cause = left_behind([p for group in optimizer.param_groups for p in group["params"]])
+    if cause and said not in optimizer.said:
+        optimizer.said.add(said)
+        warnings.warn(f"{type(optimizer).__name__}: {said}, so nothing is updated; {cause}", UserWarning, stacklevel=7)
 
 
 def checked(owner: str, factor: Any, found_inf: Any) -> tuple[float | Tensor, Tensor | None]:

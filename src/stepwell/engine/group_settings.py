@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stepwell.arguments import plain_number
-from stepwell.engine import formats
+from stepwell.engine import formats, sharding
 from stepwell.engine.given_groups import as_groups, check_names, labelled
 from stepwell.engine.own_keys import is_own_key
 from stepwell.engine.rule import FLAG, OneOf, Range, RuleSignature, as_plain_numbers, check_hyperparameters
@@ -106,6 +106,20 @@ class Grouped(torch.optim.Optimizer):
                     "gradients may be row-sparse): pass parameter.to_dense()"
                 )
             formats.format_of(tensor, f"{name}: {label}")
+            self._check_whole({**defaults, **given}, tensor, label)
+
+    def _check_whole(self, group: Mapping[str, Any], tensor: Tensor, label: str) -> None:
+        """Raise UsageError for a part of a parameter where the rule needs the whole."""
+        signature = self.signature_for(group, tensor)
+        reason = sharding.no_matrix(tensor) if signature.view != "element" else None
+        if signature.view != "element" or signature.sums or group.get("cautious"):
+            reason = reason or sharding.no_shape(tensor)
+        if reason is not None:
+            raise UsageError(f"{type(self).__name__}: cannot update {label}: {reason}")
+
+    def signature_for(self, group: Mapping[str, Any], tensor: Tensor) -> RuleSignature:
+        """The rule that updates one tensor of a group, with its slots."""
+        return self.signature
 
     def _check_formats(self, group: Mapping[str, Any], place: str = "") -> dict[str, Any]:
         """The formats of `group`, as plain str and numbers."""

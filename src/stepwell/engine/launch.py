@@ -30,7 +30,6 @@ class Member:
         name: the name in messages.
         owner: the parameter.
         tensor: the local part of the parameter: itself, unless it is a DTensor.
-        shards: how the parameter is sharded, or None.
         group: the number of its group.
         place: the number of the parameter among all parameters of the optimizer; random bits depend on it.
         state: the parameter's entry in `optimizer.state`.
@@ -39,7 +38,6 @@ class Member:
     name: str
     owner: Tensor
     tensor: Tensor
-    shards: sharding.Shards | None
     group: int
     place: int
     state: Any
@@ -81,7 +79,6 @@ class Launch:
         self.names = [one.name for one in members]
         self.owners = [one.owner for one in members]
         self.tensors = [one.tensor for one in members]
-        self.shards = [one.shards for one in members]
         self.states = [one.state for one in members]
         self.groups = np.array([one.group for one in members], dtype=np.int64)
         self.elements = np.array([owner.numel() for owner in self.owners], dtype=np.int64)  # over the mesh
@@ -89,7 +86,8 @@ class Launch:
         seeds = np.array([groups[one.group]["seed"] for one in members], dtype=np.int64)
         places = np.array([one.place for one in members], dtype=np.int64)
         self.seeds, self.places = seeds, places.tolist()
-        self.salts = seeds * randomness.SEED_FACTOR + places * randomness.PLACE_FACTOR
+        self.firsts = [sharding.first_element(owner) for owner in self.owners]
+        self.salts = randomness.salts(seeds, places, np.array(self.firsts, dtype=np.int64))
         self.slots = Slots(
             kind, signature, owner, self.names, self.owners, self.tensors,
             [groups[one.group] for one in members], self.states, all_states,
@@ -109,6 +107,11 @@ class Launch:
         self.writing: Callable[[], None] | None = None  # writes what was computed last; it may be done twice
 
     # Before an update
+
+    def begin(self) -> None:
+        """Create the state of the tensors that have none and are trained."""
+        if self.slots.start([owner if owner.requires_grad else None for owner in self.owners]):
+            self.pointers = None
 
     def collect(self) -> bool:
         """Read the gradients and all addresses of this launch, and create the state of tensors with their first
@@ -165,7 +168,7 @@ class Launch:
         tensors: list[Tensor] = []
         self.labels: list[str] = []
         columns: list[tuple[int, int]] = []
-        for index in (index for index, tensor in enumerate(self.tensors) if has_memory(tensor)):
+        for index in (index for index, tensor in enumerate(self.tensors) if has_memory(tensor) and tensor.numel()):
             own = [(repr(self.names[index]), self.tensors[index])]
             more = list(self.slots.labelled(index)) if self.slots.started[index] else []
             for column, (label, tensor) in enumerate([*own, *more]):

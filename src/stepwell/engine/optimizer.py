@@ -14,8 +14,9 @@ from torch import Tensor
 
 from stepwell.arguments import flag
 from stepwell.engine import checkpoint, explain
-from stepwell.engine.backends import BACKENDS, STACKS, SUBCLASSES, backends_for
+from stepwell.engine.backends import BACKENDS, EMPTY, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
+from stepwell.engine.closures import check_closure
 from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
 from stepwell.engine.group_settings import Grouped, one_of
@@ -29,7 +30,7 @@ from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_
 from stepwell.engine.slots import trust
 from stepwell.engine.tracing import refuse_tracing, untraced
 from stepwell.engine.watch import Kept, Stale, Watched
-from stepwell.errors import UsageError, WrongType, shown
+from stepwell.errors import UsageError
 
 # Attributes not copied by `copy` and `deepcopy`: hooks (as in torch), the plan, the factor and flag that a GradScaler
 # sets for one step, and the counter that a torch scheduler puts around `step`.
@@ -305,6 +306,8 @@ class Optimizer(Grouped):
         """The possible backends for `tensor`, fastest first."""
         if is_wrapper(tensor) and self.backend in ("auto", "eager"):
             return SUBCLASSES
+        if tensor.numel() == 0 and kind.view == "element":
+            return EMPTY
         if kind.view != "element" and self.backend in ("auto", "eager"):
             return STACKS
         if self.backend != "auto":
@@ -330,6 +333,12 @@ class Optimizer(Grouped):
         return explain.explain(self)
 
     # State
+
+    def make_state(self) -> None:
+        """Create the state of every parameter, as before its first update: a distributed checkpoint is loaded into the
+        state that is there."""
+        with self._lock:
+            (self._plan or self.make_plan()).begin()
 
     def state_bytes(self) -> int:
         """Bytes of the slots, without the step counts."""
@@ -384,12 +393,3 @@ class Optimizer(Grouped):
     def __getstate__(self) -> dict[str, Any]:
         # Torch hands on defaults, state and groups; a subclass has attributes of its own (Muon's `inner`).
         return {name: value for name, value in self.__dict__.items() if name not in _LEFT_BEHIND}
-
-
-def check_closure(owner: str, closure: Any) -> None:
-    """Raise WrongType for a closure that cannot be called."""
-    if not callable(closure):
-        raise WrongType(
-            f"{owner}: closure={shown(closure)}; it must be a function that clears the gradients, computes the loss, "
-            "calls backward and returns the loss"
-        )

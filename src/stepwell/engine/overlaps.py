@@ -37,7 +37,7 @@ def refuse_overlaps(named: Iterable[tuple[str, Tensor]]) -> None:
 
     Interleaved slices (the even and the odd columns of a matrix) do not share memory.
     """
-    spans = [_span(name, tensor) for name, tensor in named if has_memory(tensor)]
+    spans = [_span(name, tensor) for name, tensor in named if has_memory(tensor) and tensor.numel()]
     spans.sort(key=lambda span: (span.device, span.first, span.end))
     begun: list[_Span] = []  # those before that reach as far as this one
     for span in spans:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from operator import is_
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,8 @@ class Plan:
         self.groups: list[dict[str, Any]] = optimizer.param_groups
         self.rows = Rows(optimizer)
         self.members = [list(group["params"]) for group in self.groups]
-        everywhere = (sharding.shards_of(tensor) for group in self.groups for tensor in group["params"])
-        self.shards: list[sharding.Shards] = sharding.ordered(everywhere)
+        everywhere = [tensor for group in self.groups for tensor in group["params"]]
+        self.cuts = sharding.Cuts(everywhere)
         self.has_sums = any(signature.sums for signature in self.rows.signatures) or any(
             group["cautious"] for group in self.groups
         )
@@ -61,16 +62,20 @@ class Plan:
                 reason = None if signature.view == "element" else sharding.no_matrix(tensor)
                 if reason is not None:  # in every process, also where the part is empty
                     raise UsageError(f"{type(optimizer).__name__}: cannot update {name!r}: {reason}")
-                if part.numel() == 0:
-                    continue  # nothing to update, and no address to hand to a kernel
+                if part.numel() == 0 and signature.view != "element":
+                    continue  # a rule of matrices has no count of steps to keep for a matrix without elements
                 kind = kind_of(optimizer, signature, group, tensor, name, self.rows.names)
                 backend = optimizer.backend_for(kind, part, name)
                 stack = None if kind.view == "element" else (tuple(tensor.shape), position)
                 key = (kind, tensor.device, backend.__name__, stack)
                 _, members = found.setdefault(key, ((kind, signature, backend), []))
-                state, shards = optimizer.watched_state(tensor), sharding.shards_of(tensor)
-                members.append(Member(name, tensor, part, shards, position, place, state))
+                members.append(Member(name, tensor, part, position, place, optimizer.watched_state(tensor)))
         return list(found.values())
+
+    def begin(self) -> None:
+        """Create the state of all parameters that have none."""
+        for launch in self.launches:
+            launch.begin()
 
     def refuse_overlaps(self) -> None:
         """Raise UsageError if parameters or slots share memory; checked once after an address has changed."""
@@ -129,46 +134,53 @@ class Plan:
 
         `launches` are those of this step that have sums.
         """
-        for shards in self.shards if self.has_sums else ():
-            self._reduce(launches, shards)
+        if self.cuts and self.has_sums:
+            self._reduce(launches)
         pooled = [launch for launch in launches if launch.kind.over == "run"]
         if not pooled:
             return
+        # In the order of the parameters, which is that of every process, however they are divided into launches here.
         device = pooled[0].totals.device
-        total = torch.stack([launch.totals.sum(dim=0).to(device) for launch in pooled]).sum(dim=0)
+        order = np.argsort(np.concatenate([launch.places for launch in pooled]))
+        rows = torch.cat([launch.totals.to(device) for launch in pooled])
+        total = rows[torch.from_numpy(order).to(device)].sum(dim=0)
         for launch in pooled:
             launch.totals.copy_(total.expand_as(launch.totals))
 
-    def _reduce(self, launches: list[Launch], shards: sharding.Shards) -> None:
-        """One reduction of the sums of all tensors that are cut like this, a row for each."""
-        owners = [p for group in self.groups for p in group["params"] if sharding.shards_of(p) == shards]
-        row = {id(owner): k for k, owner in enumerate(owners)}
+    def _reduce(self, launches: list[Launch]) -> None:
+        """One reduction of the sums of all tensors that are cut, a row for each."""
         width = max(len(signature.sums) for signature in self.rows.signatures) or 1  # caution has one
-        values = torch.zeros((len(owners), width), dtype=torch.float64, device=shards[0].device_type)
-        mine = [(launch, i) for launch in launches for i, one in enumerate(launch.shards) if one == shards]
-        for launch, i in mine:
-            values[row[id(launch.owners[i])], : len(launch.kind.sums)] = launch.totals[i]
-        sharding.reduce(values, shards)
-        for launch, i in mine:
-            launch.totals[i] = values[row[id(launch.owners[i])], : len(launch.kind.sums)]
+        values = self.cuts.zeros(width)
+        mine = [
+            (launch, i, self.cuts.row[place])
+            for launch in launches
+            for i, place in enumerate(launch.places)
+            if place in self.cuts.row
+        ]
+        for launch, i, row in mine:
+            values[row, : len(launch.kind.sums)] = launch.totals[i]
+        self.cuts.reduce(values)
+        for launch, i, row in mine:
+            launch.totals[i] = values[row, : len(launch.kind.sums)]
 
     def squared_norm(self, launches: list[Launch]) -> list[Tensor]:
         """Sums of squares that add up to that of all gradients; reduced over the mesh for sharded tensors."""
         parts: list[Tensor] = []
-        cut = {shards: torch.zeros((), dtype=torch.float64, device=shards[0].device_type) for shards in self.shards}
+        values = self.cuts.zeros(1) if self.cuts else None
         for launch in launches:
             squares = launch.backend.squares(launch)
-            if not launch.spread:
+            if values is None or not launch.spread:
                 parts.append(squares.sum())
                 continue
-            for square, shards in zip(squares, launch.shards, strict=True):
-                if shards is None:
-                    parts.append(square)
+            for square, place in zip(squares, launch.places, strict=True):
+                if place in self.cuts.row:
+                    values[self.cuts.row[place], 0] = square
                 else:
-                    cut[shards] += square
-        for shards, value in cut.items():
-            sharding.reduce(value, shards)
-        return [*parts, *cut.values()]
+                    parts.append(square)
+        if values is not None:
+            self.cuts.reduce(values)
+            parts.append(values.sum())
+        return parts
 
     def share_numbers(self, launches: list[Launch]) -> None:
         """Copy the shared numbers to every tensor, including tensors without a gradient in this step."""

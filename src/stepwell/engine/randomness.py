@@ -1,19 +1,32 @@
 """Random bits for rounding: a function of a seed, of the place of a tensor among all, of its step and of the place of
-an element, the same on every backend."""
+an element, the same on every backend.
+
+The place of an element is that in the whole tensor: rows of a sharded parameter are rounded as in one process."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-SEED_FACTOR, PLACE_FACTOR = 0x85EBCA6B, 0xC2B2AE35
+SEED_FACTOR, PLACE_FACTOR, ELEMENT_FACTOR = 0x85EBCA6B, 0xC2B2AE35, 0x9E3779B1
 
 
-def key_of(seed: int, place: int, step: float) -> int:
-    """32 bits that differ from tensor to tensor and from step to step."""
-    return mix((seed * SEED_FACTOR + place * PLACE_FACTOR + int(step) * 0x27D4EB2F) & 0xFFFFFFFF)
+def key_of(seed: int, place: int, step: float, first: int = 0) -> int:
+    """32 bits that differ from tensor to tensor and from step to step. `first` is the place in the whole tensor of the
+    first element here."""
+    key = mix((seed * SEED_FACTOR + place * PLACE_FACTOR + int(step) * 0x27D4EB2F) & 0xFFFFFFFF)
+    return (key + first * ELEMENT_FACTOR) & 0xFFFFFFFF
+
+
+def salts(seeds: np.ndarray, places: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """For kernels, int64 (tensors,): what `key_of` scatters, without the step, in the lower 32 bits, and what is added
+    afterwards in the upper ones."""
+    lower = (seeds * SEED_FACTOR + places * PLACE_FACTOR) & 0xFFFFFFFF
+    upper = np.array([int(first) * ELEMENT_FACTOR & 0xFFFFFFFF for first in firsts], dtype=np.uint64)
+    return (lower.astype(np.uint64) | upper << np.uint64(32)).view(np.int64)
 
 
 def stream(key: int, number: int) -> int:
@@ -42,7 +55,7 @@ def mix_once(x: Any) -> Any:
 def random_bits(key: int, elements: int, device: torch.device, scatter: Any = mix) -> Tensor:
     """32 random bits per element, int64."""
     place = torch.arange(elements, dtype=torch.int64, device=device)
-    return scatter((place * 0x9E3779B1 + key) & 0xFFFFFFFF)
+    return scatter((place * ELEMENT_FACTOR + key) & 0xFFFFFFFF)
 
 
 TURN = 40503  # 2**16 times the golden ratio's fraction: multiples of it fill [0, 2**16) evenly, however many there are
@@ -52,13 +65,15 @@ TURNS = 10  # after 2**10 steps they begin elsewhere, so that nothing periodic i
 CODE_STREAMS = 64  # streams of 16-bit formats come before
 
 
-def code_bits(seed: int, place: int, step: float, consumer: int, elements: int, device: torch.device) -> Tensor:
+def code_bits(
+    seed: int, place: int, step: float, consumer: int, elements: int, device: torch.device, first: int = 0
+) -> Tensor:
     """16 random bits per element for rounding to codes: over the steps they are spread more evenly than by chance.
 
     A code changes at one step in hundreds, with the right probability. By chance such changes bunch: the root of a
     second moment is then 4.9 % off, and 4.1 % with even ones.
     """
-    key = stream(key_of(seed, place, int(step) >> TURNS), CODE_STREAMS + consumer // 2)
+    key = stream(key_of(seed, place, int(step) >> TURNS, first), CODE_STREAMS + consumer // 2)
     word = random_bits(key, elements, device, mix_once)
     return ((word >> 16 if consumer % 2 else word) + int(step) * TURN) & 0xFFFF
 

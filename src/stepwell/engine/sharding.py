@@ -8,14 +8,13 @@ processes would wait for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# (mesh, the mesh's dimensions over which a tensor is cut): what a sum over the tensor must be reduced over
-Shards = tuple[Any, tuple[int, ...]]
+from stepwell.engine import randomness
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -27,26 +26,120 @@ def is_spread(tensor: Tensor) -> bool:
     return hasattr(tensor, "_local_tensor")
 
 
-def shards_of(tensor: Tensor) -> Shards | None:
-    """The mesh dimensions over which a sum over all elements of `tensor` is reduced; None if all elements are local."""
+def groups_of(tensor: Tensor) -> list[Any]:
+    """The process groups over which a sum over all elements of `tensor` is reduced, one for each mesh dimension that
+    cuts it; empty if all elements are local."""
     if not is_spread(tensor):
-        return None
+        return []
     spec: Any = tensor
-    cut = tuple(i for i, placement in enumerate(spec.placements) if not placement.is_replicate())
-    return (spec.device_mesh, cut) if cut else None
+    mesh = spec.device_mesh
+    cut = [i for i, placement in enumerate(spec.placements) if not placement.is_replicate()]
+    return [mesh.get_group(dimension) for dimension in cut if mesh.size(dimension) > 1]
 
 
 def is_cut(tensor: Tensor) -> bool:
     """Whether parts of a tensor are in other processes."""
-    shards = shards_of(tensor)
-    return shards is not None and any(shards[0].size(dimension) > 1 for dimension in shards[1])
+    return bool(groups_of(tensor))
+
+
+class Cuts:
+    """How the parameters of an optimizer are cut, and sums over them. False if none is.
+
+    All sums of one step go in one tensor, with a row for each parameter that is cut, through one reduction for each
+    process group. The order of parameters and groups is that of the optimizer, and so the same in every process.
+
+    Attributes:
+        row: the row of each parameter that is cut, by its number among all parameters.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.row: dict[int, int] = {}
+        self._members: dict[Any, list[int]] = {}  # for each process group, the rows that it cuts
+        self._device = "cpu"
+        for place, tensor in enumerate(tensors):
+            groups = groups_of(tensor)
+            if groups:
+                self._device = tensor.device.type
+                row = self.row[place] = len(self.row)
+                for group in groups:
+                    self._members.setdefault(group, []).append(row)
+
+    def __bool__(self) -> bool:
+        return bool(self.row)
+
+    def zeros(self, width: int) -> Tensor:
+        """The tensor for sums, float64 (parameters that are cut, width)."""
+        return torch.zeros((len(self.row), width), dtype=torch.float64, device=self._device)
+
+    def reduce(self, values: Tensor) -> None:
+        """Add up the rows over the processes that hold parts of their parameters, in place."""
+        for group, rows in self._members.items():
+            if len(rows) == len(values):
+                torch.distributed.all_reduce(values, group=group)
+                continue
+            part = values[rows]
+            torch.distributed.all_reduce(part, group=group)
+            values[rows] = part
+
+
+def is_flattened(tensor: Tensor) -> bool:
+    """Whether a parameter is a part of FullyShardedDataParallel (FSDP1): a vector of what this process has of it."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return hasattr(tensor, "_fsdp_flattened") and several and torch.distributed.get_world_size() > 1
 
 
 def no_matrix(tensor: Tensor) -> str | None:
     """The reason why a matrix rule cannot update a tensor, or None. The answer is the same in every process."""
     if is_cut(tensor):
-        return "it is sharded over a device mesh, and its rule needs the whole matrix; replicate it"
+        return (
+            "it is sharded over a device mesh, and its rule needs the whole matrix; train with "
+            "DistributedDataParallel, or give sharded matrices to an optimizer of single elements, such as AdamW or "
+            "Lion"
+        )
     return None
+
+
+def no_shape(tensor: Tensor) -> str | None:
+    """The reason why no rule that sums over tensors or sees their shape can update a tensor, or None."""
+    if is_flattened(tensor):
+        return (
+            "it is a flat part of FullyShardedDataParallel (FSDP1), which says neither its shape nor where the rest "
+            "is; shard the model with torch.distributed.fsdp.fully_shard (in Accelerate: fsdp_version=2)"
+        )
+    return None
+
+
+def left_behind(tensors: Sequence[Tensor]) -> str:
+    """What may be the cause where no parameter of a distributed run has a gradient; empty for one process."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not several or torch.distributed.get_world_size() == 1 or any(map(is_spread, tensors)):
+        return ""
+    return (
+        "if fully_shard or another call has replaced the model's parameters since, make the optimizer after that call"
+    )
+
+
+def first_element(tensor: Tensor) -> int:
+    """The place in the whole tensor of the first element here. Rounding draws its bits by place, so that processes do
+    not draw the same ones.
+
+    Where a tensor is cut in rows, the elements here follow one another in the whole. Where it is cut otherwise, they do
+    not, and the number is only another one in every process.
+    """
+    if not is_cut(tensor):
+        return 0
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    spread: Any = tensor
+    cut = [placement for placement in spread.placements if not placement.is_replicate()]
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, spread.device_mesh, spread.placements)
+    first = 0
+    for size, start in zip(tensor.shape, offset, strict=True):
+        first = first * size + start
+    if all(type(placement) is Shard and placement.dim == 0 for placement in cut):
+        return first
+    return int(randomness.mix(first & 0xFFFFFFFF))
 
 
 def largest_shard(tensor: Tensor) -> int:
@@ -99,15 +192,3 @@ def spread_like(owner: Tensor, part: Tensor) -> Tensor:
     return DTensor.from_local(
         part, known.device_mesh, known.placements, run_check=False, shape=owner.shape, stride=owner.stride()
     )
-
-
-def reduce(values: Tensor, shards: Shards) -> None:
-    """Add up `values` over the processes that hold parts of a tensor, in place."""
-    mesh, dimensions = shards
-    for dimension in dimensions:
-        torch.distributed.all_reduce(values, group=mesh.get_group(dimension))
-
-
-def ordered(shards: Iterable[Shards | None]) -> list[Shards]:
-    """Each value once, in the order of the parameters, which is the same in every process."""
-    return list(dict.fromkeys(one for one in shards if one is not None))

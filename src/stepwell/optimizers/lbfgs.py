@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stepwell.engine import as_groups, checkpoint, prefixes, stored
+from stepwell.engine import as_groups, checkpoint, prefixes, sharding, stored
 from stepwell.engine.bytes import held
-from stepwell.engine.given_groups import check_names
-from stepwell.engine.optimizer import check_closure
+from stepwell.engine.closures import check_closure
+from stepwell.engine.given_groups import check_names, labelled
 from stepwell.engine.options import NoOptions, Params, Unpack, hyperparameters
 from stepwell.engine.rule import OneOf, Range, Slot, check_hyperparameters
 from stepwell.errors import UsageError, WrongType, nearest, shown
@@ -100,6 +100,12 @@ class LBFGS(torch.optim.LBFGS):
         if len(taken) > 1:
             raise _several(taken)
         check_names("LBFGS", taken[0])
+        for label, tensor in labelled(taken[0]):
+            if sharding.is_spread(tensor) or sharding.is_flattened(tensor):
+                raise UsageError(
+                    f"LBFGS: {label} is sharded or replicated over processes (DTensor, FSDP), and L-BFGS keeps one "
+                    "vector over all parameters; train with DistributedDataParallel, or in one process"
+                )
         try:
             super().__init__(taken, **given)
         except (TypeError, ValueError) as error:

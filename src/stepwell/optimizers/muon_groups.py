@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from stepwell.anatomy import ROLES, find_roles, hidden_by_name, is_matrix, role_by_name
 from stepwell.engine import as_groups
+from stepwell.engine.given_groups import labelled
 from stepwell.engine.rule import FLAG, read
+from stepwell.engine.sharding import no_shape
 from stepwell.errors import UsageError
 from stepwell.optimizers.parted import named, parted, refuse_inside_zero
 
@@ -35,6 +37,9 @@ def split(params: Any, inner: Mapping[str, Any], force: bool, whole: bool = True
     if isinstance(params, list):  # those of `stepwell.groups` know their members
         members = getattr(params, "members", None)
     groups = as_groups(params, "Muon")
+    for label, tensor in (pair for group in groups for pair in labelled(group)):
+        if isinstance(tensor, Tensor) and (reason := no_shape(tensor)) is not None:
+            raise UsageError(f"Muon: cannot update {label}: {reason}")
     made_for = getattr(params, "optimizers", None) or [None] * len(groups)
     said = [_said(group, name) for group, name in zip(groups, made_for, strict=True)]
     if members is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.arguments import FINITE, MOST, plain_number
+from stepwell.arguments import FINITE, MOST, plain_number, whole
 from stepwell.engine.gradients import Factor
 from stepwell.errors import UsageError, shown
 
@@ -29,8 +30,9 @@ class Shares:
 
     Args:
         length: n, the number of micro-batches in a full accumulation.
-        group: the process group over which gradients are averaged, or None. Weights may then differ between
-            processes: w_0 is 1, and the sum of the weights is taken over all processes.
+        groups: the process groups over which gradients are averaged: one, two for HSDP, none for one process. If
+            weights are given, they may differ between processes: w_0 is 1, and the sum of the weights is taken over
+            all processes. Whether they are given must be the same in every process; whether they are equal need not.
 
     Attributes:
         number: how many micro-batches have been accumulated so far.
@@ -38,14 +40,14 @@ class Shares:
             `length`.
     """
 
-    def __init__(self, length: int, group: Any = None) -> None:
+    def __init__(self, length: int, groups: Sequence[Any] = ()) -> None:
         self.length = self.accumulate = length
-        self.group = group
+        self.groups = tuple(groups)
         self.number = 0
         self._first: Weight = 1
         self._total: Weight = 0
         self._losses: Tensor | None = None  # sum_i w_i loss_i
-        self._equal = True
+        self._given = False  # whether a micro-batch of this accumulation had a weight
 
     def __str__(self) -> str:
         return f"{self.number} of {self.accumulate} micro-batches"
@@ -65,14 +67,15 @@ class Shares:
                 f"set accumulate to at most {max(batches, 1)}, or make the batches smaller"
             )
 
-    def next(self, weight: Weight) -> Factor:
-        """The factor for the next loss."""
-        self._equal = self._equal and isinstance(weight, int) and weight == 1
+    def next(self, weight: Weight | None) -> Factor:
+        """The factor for the next loss. Without a weight it counts as much as the others."""
+        self._given = self._given or weight is not None
+        weight = 1 if weight is None else weight
         if self.number == 0:
             self._first = weight
             if isinstance(weight, Tensor):  # a micro-batch of padding alone must not become the measure of the others
                 self._first = torch.where(weight > 0, weight, 1)
-            if self.group is not None:
+            if self.groups:
                 self._first = 1
             self._total, self._losses = 0, None
         self._total = self._total + weight
@@ -82,19 +85,21 @@ class Shares:
 
     def rest(self) -> Factor:
         """The remaining factor for the summed gradients."""
-        if self._equal and self.number == self.length:
+        if not self._given and self.number == self.length:
             return 1.0
-        if self.group is not None and not self._equal:
-            device = self._total.device if isinstance(self._total, Tensor) else _device_of(self.group)
+        if self.groups and self._given:
+            device = self._total.device if isinstance(self._total, Tensor) else _device_of(self.groups[0])
             total = torch.as_tensor(self._total, dtype=torch.float64, device=device).clone()
-            torch.distributed.all_reduce(total, group=self.group)
-            return self.length * torch.distributed.get_world_size(self.group) / total.to(torch.float32)
+            for group in self.groups:
+                torch.distributed.all_reduce(total, group=group)
+            processes = math.prod(torch.distributed.get_world_size(group) for group in self.groups)
+            return self.length * processes / total.to(torch.float32)
         rest = self.length * self._first / self._total
         return rest if isinstance(rest, Tensor) else float(rest)
 
-    def mean(self, loss: Tensor, weight: Weight) -> Tensor:
+    def mean(self, loss: Tensor, weight: Weight | None) -> Tensor:
         """The mean loss of this process's accumulation, including `loss`."""
-        weighted = _weighted(loss, weight)
+        weighted = _weighted(loss, 1 if weight is None else weight)
         if self.number == 1:
             self._losses = weighted
             return loss
@@ -110,7 +115,7 @@ class Shares:
     def restart(self) -> None:
         """The next micro-batch is the first."""
         self.number = 0
-        self._equal = True
+        self._given = False
 
 
 def _weighted(loss: Tensor, weight: Weight) -> Tensor:
@@ -120,6 +125,11 @@ def _weighted(loss: Tensor, weight: Weight) -> Tensor:
     if isinstance(weight, Tensor):
         return torch.where(weight.to(wide.device).reshape(()) > 0, wide * weight.to(wide.device), 0.0)
     return wide * weight if weight != 1 else wide
+
+
+def checked_accumulate(accumulate: Any) -> int:
+    """The number of micro-batches of an update, or UsageError."""
+    return whole("Step", "accumulate", accumulate, least=1)
 
 
 def checked_weight(weight: Any) -> Weight:

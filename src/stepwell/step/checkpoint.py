@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stepwell.arguments import refusal, text, whole
 from stepwell.errors import UsageError
-from stepwell.step import ranks, saving
+from stepwell.step import ranks, saving, sharded_checkpoint, together
 from stepwell.step.files import Files, candidates
 from stepwell.step.label import is_cut_short
 from stepwell.step.names import matched
@@ -39,10 +39,18 @@ def save(
         files.run = ranks.name_of_run() or files.run
     state = state_dict()
     content = {"step": state, "model": model.state_dict(), "extra": extra}
-    if mine is not None and mine > 0:
+    if mine is not None and sharded_checkpoint.is_sharded(content):
+        paths = set(together.meet("save", str(path)))
+        if len(paths) == 1:
+            sharded_checkpoint.save(files, path, content, keep)
+            return path
+        if len(paths) < torch.distributed.get_world_size():
+            raise UsageError(
+                f"Step: the ranks save to {len(paths)} paths, such as {path}; give all ranks the same path, which "
+                "becomes a folder, or each rank a path of its own"
+            )
+    elif mine is not None and mine > 0:
         shared = ranks.is_anothers(path, files.run, mine)
-        if shared:
-            ranks.check_whole(content, path, mine)
         ranks.keep_own(path, state, mine, keep, files)
         if shared:
             return path
@@ -50,13 +58,17 @@ def save(
     return path
 
 
-def load(parts: Parts, then: Callable[[], None], files: Files, path: str | Path, model: nn.Module) -> Any:
+def load(
+    parts: Parts, then: Callable[[], None], files: Files, path: str | Path, model: nn.Module, optimizer: Any
+) -> Any:
     """Load the newest intact checkpoint into parts and model, or raise UsageError and change nothing."""
     path = _checked(path)
-    content, taken, damaged = read(path)
-    ranks.check_same_rank(content, taken)
+    content, taken, damaged = read(path, lambda folder: sharded_checkpoint.read(folder, model, optimizer))
+    state = content["step"]
+    if not taken.is_dir():
+        ranks.check_same_rank(content, taken)
+        state = in_words("generators", ranks.with_own, state, path, taken)
     in_words("'model'", check_model, model, content["model"])
-    state = in_words("generators", ranks.with_own, content["step"], path, taken)
     if isinstance(state, Mapping):
         state = {**state, "model": content["model"]}
     saving.load_state_dict(with_model(parts, model), state, then)
@@ -137,15 +149,21 @@ def _checked(path: Any) -> Path:
     return checked
 
 
-def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
-    """The newest intact checkpoint at `path`, its file, and the damaged files. Warns of each damaged file."""
+def read(
+    path: Path, read_folder: Callable[[Path], dict[str, Any]] | None = None
+) -> tuple[dict[str, Any], Path, list[Path]]:
+    """The newest intact checkpoint at `path`, its file, and the damaged files. Warns of each damaged file.
+
+    Args:
+        read_folder: reads the checkpoint of a sharded model, which is a folder; None refuses folders.
+    """
     faults: list[str] = []
     damaged: list[Path] = []
     for candidate in candidates(path):
         fault = f"{candidate} does not exist"
         if candidate.exists():
             try:
-                content = _read_one(candidate)
+                content = _read_one(candidate, read_folder)
             except UsageError as error:
                 fault = str(error)
             except Exception as error:  # whatever a torn file makes zipfile or torch raise
@@ -159,7 +177,11 @@ def read(path: Path) -> tuple[dict[str, Any], Path, list[Path]]:
     raise UsageError(f"Step: no checkpoint to load: {'; '.join(faults)}")
 
 
-def _read_one(path: Path) -> dict[str, Any]:
+def _read_one(path: Path, read_folder: Callable[[Path], dict[str, Any]] | None) -> dict[str, Any]:
+    if path.is_dir():
+        if read_folder is None or not sharded_checkpoint.is_folder(path):
+            raise UsageError(f"{path} is a folder that step.save has not written")
+        return read_folder(path)
     if is_cut_short(path):
         raise ValueError("cut short")
     with zipfile.ZipFile(path) as file:

@@ -99,7 +99,7 @@ class Files:
             refuse_strangers(path)
             self._check_last(path, rank)  # before the long work; once more when no other process can come between
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._written(path, write, rank) as (temporary, save), _alone(path.parent):
+            with self._written(path, write, rank) as (temporary, save), alone(path.parent):
                 aside = self._check_last(path, rank)
                 self._move_up(path, keep, aside)
                 os.replace(temporary, path)
@@ -107,7 +107,7 @@ class Files:
                 self._last[_full(path)] = save
                 self._known[_full(path), _full(path)] = _identity(path)
                 self._remove_older(path, keep)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             if isinstance(error, UsageError):
                 raise
@@ -328,7 +328,7 @@ def _second_name(path: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Lock the folder, if the system has locks: no other process rotates checkpoints in it. A lock ends with its
     process."""
     try:
@@ -362,7 +362,7 @@ def _lock(fcntl: Any, handle: int, folder: Path) -> None:
             return
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force the renames to disk, if the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

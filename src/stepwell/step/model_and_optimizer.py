@@ -12,6 +12,7 @@ from torch import Tensor
 from stepwell import engine
 from stepwell.arguments import refusal
 from stepwell.engine.reading import Reading
+from stepwell.engine.sharding import is_flattened, left_behind
 from stepwell.engine.update import innermost, takes_factor
 from stepwell.errors import UsageError
 from stepwell.step.names import bare
@@ -59,9 +60,29 @@ class Trained:
                 "a hook removes the gradients (gradient release), but clipping by norm, skipping and "
                 "accumulation need all gradients together: remove the hook"
                 if released
-                else "does the loss come from another model, or are all its parameters frozen?"
+                else left_behind([tensor for _, tensor in self.named()])
+                or "does the loss come from another model, or are all its parameters frozen?"
             )
         )
+
+    def make_state(self) -> None:
+        """Create the state of the optimizer where it has none, as before its first update."""
+        if isinstance(self.optimizer, engine.Optimizer):
+            self.optimizer.make_state()
+
+    def check_has_state(self, state: Any) -> None:
+        """Raise UsageError for the state of a run that has made updates, without that of its optimizer: it was loaded
+        into a state that did not exist yet."""
+        inside = innermost(self.optimizer)
+        if not isinstance(state, Mapping) or not isinstance(inside, engine.Optimizer) or not state.get("number"):
+            return
+        saved = state.get("optimizer")
+        if isinstance(saved, Mapping) and "param_groups" in saved and not saved.get("state"):
+            raise UsageError(
+                f"Step: the state is that of update {state['number']}, and contains no state of the optimizer; a "
+                "distributed checkpoint is loaded into step.state_dict() by several processes; one process uses "
+                "step.save and step.load"
+            )
 
     def lr(self) -> float | Reading:
         """The learning rate of the first group."""
@@ -70,11 +91,12 @@ class Trained:
         return Reading(lr.detach().clone()) if isinstance(lr, Tensor) else float(lr)
 
     def model_to_save(self, model: Any) -> torch.nn.Module:
-        """The given model, or the Step's model; UsageError if there is neither."""
+        """The given model, or the Step's model, without DistributedDataParallel; UsageError if there is neither."""
         model = self.model if model is None else checked_model(model)
         if model is None:
             raise UsageError("Step: pass the model, as step.save(path, model), or make it with Step(..., model=model)")
-        return model
+        inner = getattr(model, "_orig_mod", model)  # of a compiled one
+        return inner.module if isinstance(inner, torch.nn.parallel.DistributedDataParallel) else model
 
     # As a part
 
@@ -112,7 +134,14 @@ def checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     optimizer = unwrapped(optimizer)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise UsageError(f"Step: optimizer is a {type(optimizer).__name__}; it must be a torch.optim.Optimizer")
-    if not any(tensor.requires_grad for group in optimizer.param_groups for tensor in group["params"]):
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if any(map(is_flattened, tensors)):
+        raise UsageError(
+            "Step: the parameters are parts of FullyShardedDataParallel (FSDP1), whose processes would clip and skip "
+            "by the gradients of their own parts; shard the model with torch.distributed.fsdp.fully_shard (in "
+            "Accelerate: fsdp_version=2)"
+        )
+    if not any(tensor.requires_grad for tensor in tensors):
         raise UsageError("Step: no parameter of the optimizer requires a gradient; is the whole model frozen?")
     return optimizer
 

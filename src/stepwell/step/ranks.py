@@ -66,16 +66,6 @@ def is_anothers(path: Path, run: str, mine: int) -> bool:
         time.sleep(0.02)
 
 
-def check_whole(content: Mapping[str, Any], path: Path, mine: int) -> None:
-    """Raise UsageError if this rank's part of a sharded model would not be saved."""
-    name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
-    if name is not None:
-        own = path.with_name(f"{path.stem}-rank{mine}{path.suffix}")
-        raise UsageError(
-            f"Step: '{name}' is sharded, and rank 0 saves to {path}; let each rank save to its own path, such as {own}"
-        )
-
-
 def check_same_rank(content: Mapping[str, Any], taken: Path) -> None:
     """Raise UsageError if the parts of a sharded model belong to another rank."""
     mine, theirs = rank() or 0, (read_label(taken) or {}).get("rank") or 0
@@ -102,6 +92,32 @@ def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: Fi
     run.save(place, lambda file: torch.save(content, file), 1, mine)
 
 
+def named(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a Step for a distributed checkpoint, with what each rank has for itself under the name of the rank:
+    torch.distributed.checkpoint takes entries of one name for the same in all ranks, and keeps those of one rank."""
+    mine = rank()
+    if mine is None:
+        return state
+    return {**state, **{part: {f"rank {mine}": state[part]} for part in OF_RANK}}
+
+
+def unnamed(state: Any) -> Any:
+    """The inverse of `named`. Where nothing was saved for this rank, the generators differ from those of others."""
+    if not isinstance(state, Mapping) or not isinstance(state.get("generators"), Mapping):
+        return state
+    saved = {int(key[5:]): key for key in state["generators"] if _is_name(key)}
+    if not saved:
+        return state
+    mine = rank() or 0
+    from_ = mine if mine in saved else min(saved)
+    own = {**state, **{part: state[part][saved[from_]] for part in OF_RANK if part in state}}
+    return own if from_ == mine else reseeded(own, "the state", mine, from_)
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith("rank ") and key[5:].isdecimal()
+
+
 def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, Any]:
     """The state, with the generators and the pass of this rank instead of those of the rank that saved it."""
     mine = rank()
@@ -116,8 +132,13 @@ def with_own(state: Mapping[str, Any], path: Path, taken: Path) -> Mapping[str, 
             return {**state, **{part: entry[part] for part in OF_RANK}}
     if theirs is None and mine == 0:  # saved by a single process: rank 0 goes on in its place
         return state
+    return reseeded(state, taken, mine, theirs or 0)
+
+
+def reseeded(state: Mapping[str, Any], taken: Path | str, mine: int, theirs: int = 0) -> Mapping[str, Any]:
+    """The state of another rank, with generators that differ from those of all ranks. Warns that they do."""
     warnings.warn(
-        f"Step: {taken} has the random state of rank {theirs or 0}, and none of rank {mine} was saved with it: the "
+        f"Step: {taken} has the random state of rank {theirs}, and none of rank {mine} was saved with it: the "
         "global generators are reseeded from that state and the rank, given generators take the saved state; to "
         "resume bit for "
         "bit, call step.save on every rank",

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stepwell.arguments import whole
 from stepwell.engine.reading import Reading
 from stepwell.errors import UsageError
 from stepwell.schedules.apply import Schedules, put_back_if_refused
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
-from stepwell.step import checkpoint, saving
-from stepwell.step.accumulation import Shares
+from stepwell.step import checkpoint, ranks, saving
+from stepwell.step.accumulation import Shares, checked_accumulate
 from stepwell.step.attributes import Attribute, check_name
 from stepwell.step.averages import Averages
 from stepwell.step.averaging import Averaging, averages_from
@@ -46,16 +45,12 @@ from stepwell.step.switching import Switching
 from stepwell.step.synchronisation import Synchronisation
 
 
-def _checked_accumulate(accumulate: Any) -> int:
-    return whole("Step", "accumulate", accumulate, least=1)
-
-
 class Run:
     """The parts of a Step. `Step` documents the arguments, and the order in which an update uses the parts."""
 
     optimizer = Attribute[torch.optim.Optimizer]("_trained", "optimizer", checked_optimizer)
     model = Attribute[torch.nn.Module | None]("_trained", "model", checked_model)
-    accumulate = Attribute[int]("_shares", "accumulate", _checked_accumulate)
+    accumulate = Attribute[int]("_shares", "accumulate", checked_accumulate)
     clip = Attribute[Clip | None]("_clipping", "clip", lambda clip: clip_from(None, clip))
     scaler = Attribute[Any]("_scaler", "given", checked_scaler)
     generators = Attribute[dict[str, Any]]("_generators", "given", checked_generators)
@@ -83,7 +78,7 @@ class Run:
         warn_skipped: int | None = 20,
     ) -> None:
         trained = self._trained = Trained(optimizer)
-        accumulate = _checked_accumulate(accumulate)
+        accumulate = checked_accumulate(accumulate)
         self._clipping = Clipping(clip_from(clip_norm, clip))
         self._scaler = Scaler(scaler)
         trained.model = checked_model(model)
@@ -91,7 +86,7 @@ class Run:
         self._clipping.check([name for name, _ in trained.named()])
         self._averaging = Averaging(averages_from(ema, average), trained)
         self._sync = Synchronisation(model)
-        self._shares = Shares(accumulate, self._sync.group)
+        self._shares = Shares(accumulate, self._sync.groups)
         self._progress = Progress(self._shares)
         self._bound = Bound(trained, self._progress, schedule, total_steps, plateau)
         self._scaler.join()
@@ -284,8 +279,6 @@ class Run:
         with self._averaging.swapped_in():
             yield
 
-    # Checkpoints
-
     def state_dict(self) -> dict[str, Any]:
         """The complete state of the run except the model's weights, between two accumulations.
 
@@ -293,8 +286,16 @@ class Run:
         scaler, the averages, the states of clipping, Plateau and estimator, and the random generators: Python's,
         NumPy's, torch's on the CPU and on every GPU, and the given `generators`.
 
+        In a run of several processes `torch.distributed.checkpoint` saves it and loads it in place: every parameter has
+        state, also before the first update, and generators are under the name of the rank.
+
         Raises UsageError within an accumulation (its gradients would be lost) and inside `averaged`.
         """
+        if ranks.rank() is not None:
+            self._trained.make_state()
+        return ranks.named(self._state())
+
+    def _state(self) -> dict[str, Any]:
         self._begin("state_dict")
         self._shares.check_none_in(", and a checkpoint would lose their gradients; save after an update")
         self._settle()
@@ -310,6 +311,8 @@ class Run:
         self._refuse_inside_averaged("load_state_dict")
         self._settle()
         with say_of_loaded(self._bound, {}):
+            state = ranks.unnamed(state)
+            self._trained.check_has_state(state)
             saving.load_state_dict(self._parts(), state, self._loaded)
 
     def save(
@@ -327,11 +330,11 @@ class Run:
         (also before a resume by `load`) are replaced or deleted: numbers of other files are skipped, and a checkpoint
         of another run at `path` is kept under the first free number.
 
-        Inside a loop over `batches` the checkpoint contains the position of the loop. Several processes may call `save`
-        with
-        the same path: rank 0 writes the checkpoint, and every other rank writes its random generators to `path` with
-        `.rank1`, `.rank2`, ... appended. No process waits. If only rank 0 calls `save`, `load` reseeds the other ranks,
-        each differently.
+        Inside a loop over `batches` the checkpoint contains the position of the loop. Several processes call `save`
+        with the same path: rank 0 writes the checkpoint, and every other rank writes its random generators to `path`
+        with `.rank1`, `.rank2`, ... appended. No process waits. If only rank 0 calls `save`, `load` reseeds the others.
+        A sharded model (FSDP2, tensor parallelism) has a folder at `path`, which all ranks must write together, and
+        which any number of processes can load.
 
         Args:
             path: such as "runs/a/checkpoint.pt"; missing folders are created.
@@ -341,10 +344,10 @@ class Run:
             extra: your own values (such as the epoch): numbers, text, tensors, in lists and dicts.
 
         Raises UsageError if no Step wrote the file at `path`, if another process saves to `path`, within an
-        accumulation, and inside a pass that cannot be resumed. If the disk is full or not writable, the UsageError is
-        also an OSError. Earlier checkpoints are unchanged then.
+        accumulation, inside a pass that cannot be resumed, and if a rank of a sharded model does not save. If the disk
+        is full or not writable, the UsageError is also an OSError. Earlier checkpoints are unchanged then.
         """
-        return checkpoint.save(self.state_dict, self._files, path, self._model_to_save(model), keep, extra)
+        return checkpoint.save(self._state, self._files, path, self._trained.model_to_save(model), keep, extra)
 
     def load(
         self,
@@ -377,11 +380,8 @@ class Run:
         self._settle()
         wanted = checked_overrides(self._bound, overrides)
         with say_of_loaded(self._bound, wanted):
-            return checkpoint.load(self._parts(), self._loaded, self._files, path, self._model_to_save(model))
-
-    def _model_to_save(self, model: torch.nn.Module | None) -> torch.nn.Module:
-        model = self._trained.model_to_save(model)
-        return getattr(model, "module", model) if self._sync.group is not None else model
+            model = self._trained.model_to_save(model)
+            return checkpoint.load(self._parts(), self._loaded, self._files, path, model, self._trained.optimizer)
 
     def _loaded(self) -> None:
         """Called when all parts are loaded: an incomplete accumulation is dropped."""

@@ -111,7 +111,7 @@ class Step(Run):
 
     @untraced
     def __call__(
-        self, loss: Tensor, *, weight: Weight = 1, retain_graph: bool = False, logits: Logits | None = None
+        self, loss: Tensor, *, weight: Weight | None = None, retain_graph: bool = False, logits: Logits | None = None
     ) -> Done:
         """Run backward for one micro-batch; on the last micro-batch of an accumulation, update the weights.
 
@@ -119,7 +119,9 @@ class Step(Run):
             loss: a scalar with a graph, the mean over its samples or tokens, unscaled. Call this outside of
                 `torch.autocast`.
             weight: weight of this micro-batch relative to the others: the number of samples or tokens that the loss
-                averages over. A number above 0, or a tensor of one number, which is not waited for.
+                averages over. A number above 0, or a tensor of one number, which is not waited for. Without it all
+                micro-batches count the same. In a distributed run the mean is that over all processes; pass a weight in
+                every process or in none.
             retain_graph: as in `Tensor.backward`, for a graph that is used again.
             logits: logits of this micro-batch, or a function that returns them, for an estimator that draws labels.
 
@@ -134,7 +136,7 @@ class Step(Run):
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
             )
         check_loss(loss)
-        weight = checked_weight(weight)
+        weight = None if weight is None else checked_weight(weight)
         retain_graph = flag("Step", "retain_graph", retain_graph)
         self._estimating.check(logits)
         for listener in self._listeners:
@@ -158,10 +160,10 @@ class Step(Run):
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _micro_batch(self, loss: Tensor, weight: Weight, retain_graph: bool, logits: Logits | None) -> Done:
+    def _micro_batch(self, loss: Tensor, weight: Weight | None, retain_graph: bool, logits: Logits | None) -> Done:
         """Lines 1 and 2; on the last micro-batch, the others."""
         share = self._shares.next(weight)
-        self._estimating.take(loss, logits, weight, self._scaler.given)
+        self._estimating.take(loss, logits, 1 if weight is None else weight, self._scaler.given)
         self._backward.run(loss, share, retain_graph)
         mean = self._shares.mean(loss.detach(), weight)
         now = self._places.called()

@@ -36,7 +36,8 @@ class Synchronisation:
 
     def __init__(self, module: Any) -> None:
         self._gate = _gate_of(module)
-        self.group = None if self._gate is None else self._gate.group
+        self.group = None if self._gate is None else self._gate.group  # by which `catch_up` averages
+        self.groups = () if self._gate is None else self._gate.groups  # over which a backward pass averages
         self.quiet = False  # whether the coming micro-batch is not synchronised
         self._kept = False  # whether a model that is sharded may keep gradients outside of `grad`
         self.missed = False  # whether the last backward pass was not, so that its gradients are this process's own
@@ -126,6 +127,7 @@ class _Gate:
     def __init__(self, module: Any) -> None:
         self._module = weakref.ref(module)
         self.group = getattr(module, "process_group", None) if hasattr(module, "no_sync") else None
+        self.groups: tuple[Any, ...] = () if self.group is None else (self.group,)
         self.asked: Any = lambda: None
         self.called: weakref.WeakSet[Any] = weakref.WeakSet()
         self.backward: bool | None = None  # whether the backward pass that a Step runs is quiet; None: none runs
@@ -162,6 +164,19 @@ class _Gate:
 class _Sharded(_Gate):
     """FSDP2."""
 
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        found = next((group.mesh_info for group in self._groups_of_parameters()), None)
+        names = ("replicate_process_group", "shard_process_group")  # HSDP has both
+        self.groups = tuple(getattr(found, name) for name in names if hasattr(found, name))
+
+    def _groups_of_parameters(self) -> Iterator[Any]:
+        """FSDP's own objects for the parameters that it gathers together."""
+        for part in self.module.modules():
+            state = part._get_fsdp_state() if hasattr(part, "_get_fsdp_state") else None
+            groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+            yield from (group for group in groups if group is not None)
+
     @contextmanager
     def switched_off(self) -> Iterator[None]:
         module = self.module
@@ -172,14 +187,11 @@ class _Sharded(_Gate):
             module.set_requires_gradient_sync(True)
 
     def drop(self) -> None:
-        for part in self.module.modules():
-            state = part._get_fsdp_state() if hasattr(part, "_get_fsdp_state") else None
-            groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
-            for group in groups:
-                for parameter in getattr(group, "fsdp_params", ()):
-                    parameter.unsharded_accumulated_grad = None
-                    if hasattr(parameter, "_unsharded_param"):
-                        parameter._unsharded_param.grad = None
+        for group in self._groups_of_parameters():
+            for parameter in getattr(group, "fsdp_params", ()):
+                parameter.unsharded_accumulated_grad = None
+                if hasattr(parameter, "_unsharded_param"):
+                    parameter._unsharded_param.grad = None
 
 
 class _Other(_Gate):

@@ -19,10 +19,10 @@ from typing_extensions import Self
 from stepwell.arguments import flag
 from stepwell.engine import as_groups, checkpoint
 from stepwell.engine.bytes import held, held_in_state
+from stepwell.engine.closures import check_closure
 from stepwell.engine.explanation import Explanation
 from stepwell.engine.given_groups import members_of
 from stepwell.engine.gradients import Factor
-from stepwell.engine.optimizer import check_closure
 from stepwell.engine.update import Evaluate, needs_closure, takes_factor, update, update_with
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import parted

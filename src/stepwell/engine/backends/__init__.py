@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from stepwell.engine.backends import cpu, eager, gpu, stacks, subclasses
+from stepwell.engine.backends import cpu, eager, empty, gpu, stacks, subclasses
 
 BACKENDS: dict[str, ModuleType] = {"gpu": gpu, "cpu": cpu, "eager": eager}
 STACKS: dict[str, ModuleType] = {"stacks": stacks}  # what runs matrix rules, on any device
+EMPTY: dict[str, ModuleType] = {"empty": empty}  # what counts the steps of tensors without elements
 SUBCLASSES: dict[str, ModuleType] = {"subclasses": subclasses}  # what updates tensors that wrap others
 
 

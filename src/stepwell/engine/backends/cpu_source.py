@@ -105,14 +105,12 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     ]
     keys, bits = [], []
     if lines.random:
-        keys = ["key = key_of(load_word(salts, tensor) + types.int64(t) * 0x27D4EB2F)"]
+        keys = ["key = key_of(load_word(salts, tensor), types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
     waiting: list[str] = []
     if lines.code_words:
-        keys.append(
-            f"code_key = key_of(load_word(salts, tensor) + (types.int64(t) >> {randomness.TURNS}) * 0x27D4EB2F)"
-        )
+        keys.append(f"code_key = key_of(load_word(salts, tensor), (types.int64(t) >> {randomness.TURNS}) * 0x27D4EB2F)")
         for n in sorted(lines.code_words):
             keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")

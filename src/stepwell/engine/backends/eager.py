@@ -169,7 +169,9 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
     kind, whole, places = launch.kind, loaded.whole, loaded.places
     elements = whole.numel()
     dtype = formats.working_dtype(kind.weights)
-    key = randomness.key_of(int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index]))
+    seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index])
+    first = launch.firsts[index]
+    key = randomness.key_of(seed, place, step, first)
 
     def random(consumer: int, count: int = elements) -> Tensor:
         bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, whole.device)
@@ -187,8 +189,7 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         values = as_tensor(new, p)
         rounded = None
         if name in ("int8", "int4"):
-            seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index])
-            rounded = randomness.code_bits(seed, place, step, consumer, elements, whole.device)
+            rounded = randomness.code_bits(seed, place, step, consumer, elements, whole.device, first)
         elif name == "bf16":
             rounded = random(consumer)
         if places is None:

@@ -72,12 +72,12 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
         lines.writes = [_partial(stored[name], k, len(kind.sums)) for k, name in enumerate(kind.sums)]
     keys, bits = [], []
     if lines.random:
-        keys = ["key = key_of(tl.load(salts + tensor) + t.to(tl.int64) * 0x27D4EB2F)"]
+        keys = ["key = key_of(tl.load(salts + tensor), t.to(tl.int64) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
         bits = [f"random_{n} = random_bits(key_{n}, places)" for n in sorted(lines.random)]
     if lines.code_random:
         turns = f"(t.to(tl.int64) >> {randomness.TURNS}) * 0x27D4EB2F"
-        keys.append(f"code_key = key_of(tl.load(salts + tensor) + {turns})")
+        keys.append(f"code_key = key_of(tl.load(salts + tensor), {turns})")
         for n in sorted(lines.code_random):
             keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             bits.append(f"code_random_{n} = code_random_bits(code_key_{n}, places)")

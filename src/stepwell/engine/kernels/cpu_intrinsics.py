@@ -343,10 +343,11 @@ def _scatter_once(builder: Any, x: Any) -> Any:
     return builder.xor(x, builder.lshr(x, _word(15)))
 
 
-@_llvm(types.uint32, types.int64)
-def key_of(builder: Any, seed: Any) -> Any:
-    """randomness.key_of from its unscattered sum."""
-    return _scatter(builder, builder.trunc(seed, _WORD))
+@_llvm(types.uint32, types.int64, types.int64)
+def key_of(builder: Any, salt: Any, turn: Any) -> Any:
+    """randomness.key_of from `randomness.salts` and what the step adds."""
+    scattered = _scatter(builder, builder.trunc(builder.add(salt, turn), _WORD))
+    return builder.add(scattered, builder.trunc(builder.lshr(salt, salt.type(32)), _WORD))
 
 
 @_llvm(types.uint32, types.uint32, types.int64)

@@ -176,8 +176,9 @@ def _scatter(x):
 
 
 @triton.jit
-def key_of(total):
-    return _scatter((total & 0xFFFFFFFF).to(tl.uint32))
+def key_of(salt, turn):
+    scattered = _scatter(((salt + turn) & 0xFFFFFFFF).to(tl.uint32)).to(tl.int64)
+    return ((scattered + ((salt >> 32) & 0xFFFFFFFF)) & 0xFFFFFFFF).to(tl.uint32)
 
 
 @triton.jit
