@@ -53,7 +53,9 @@ def bare(name: str, file: Path) -> None:
 
 def timed(arguments: list[str]) -> float:
     begun = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *arguments], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - begun
 
 

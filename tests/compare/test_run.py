@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stepwell.compare import Outcome, Result, compare
+from stepwell.compare.ahead import threads_per_worker
 from stepwell.compare.contenders import contenders
 from stepwell.compare.facts import folder_of
 from stepwell.compare.figures import sections
@@ -19,7 +20,6 @@ from stepwell.compare.judgement import findings
 from stepwell.compare.plan import Plan
 from stepwell.compare.progress import Lines, Silent, duration, worded
 from stepwell.compare.tables import score_table
-from stepwell.compare.workers import threads_per_worker
 from stepwell.curves import Chart
 from stepwell.errors import UsageError
 

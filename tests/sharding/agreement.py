@@ -191,7 +191,23 @@ def reductions() -> dict[str, int]:
     return found
 
 
-# Refusals
+# Stages of a pipeline
+
+
+def stages() -> Any:
+    """Each process has another part of the model, and runs backward by itself."""
+    torch.manual_seed(dist.get_rank())
+    part = nn.Linear(6, 2)
+    step = sw.Step(sw.SGD(part.named_parameters(), lr=0.1), clip_norm=0.1, group=dist.group.WORLD, warn_skipped=None)
+    loss(part, rows(dist.get_rank())).backward()
+    norms = [float(done.grad_norm) for done in [step.update()]]
+    gradients = [p.grad for p in part.parameters()]
+    loss(part, rows(dist.get_rank()) * (float("nan") if dist.get_rank() else 1.0)).backward()
+    step.update()
+    return norms, step.number, step.skipped, gradients
+
+
+# What cannot work
 
 
 def not_a_number_on_one_rank() -> Any:
@@ -273,7 +289,8 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         weighted_sharded, weighted_replicated, one_sample_on_one_rank, estimated, state_of_empty_shards,
-        halves_round_alike, rounded_by_rows, rounded_by_columns, reductions, not_a_number_on_one_rank, made_before,
+        halves_round_alike, rounded_by_rows, rounded_by_columns, reductions, stages,
+        not_a_number_on_one_rank, made_before,
         made_before_a_step, lbfgs, adafactor, fsdp1_step, fsdp1_muon, fsdp1_lamb, fsdp1_adamw,
     )
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import stepwell as sw
 from tests.processes import Answers, in_processes
@@ -82,6 +83,18 @@ def test_norm_and_sums_take_one_reduction_each(found: Answers) -> None:
 
 def test_a_number_that_is_not_finite_in_one_process_is_skipped_by_all(found: Answers) -> None:
     assert both(found, "not_a_number_on_one_rank") == (0, 1, True)
+
+
+def test_stages_of_a_pipeline_have_one_norm_and_skip_together(found: Answers) -> None:
+    (norm,), number, skipped, gradients = both(found, "stages")
+    squares = 0.0
+    for rank in range(2):
+        torch.manual_seed(rank)
+        part = torch.nn.Linear(6, 2)
+        cases.loss(part, cases.rows(rank)).backward()
+        squares += sum(float(p.grad.square().sum()) for p in part.parameters() if p.grad is not None)
+    assert norm == pytest.approx(squares**0.5, rel=1e-5)
+    assert (number, skipped, gradients) == (1, 1, [None, None])
 
 
 def test_an_optimizer_that_was_made_before_the_model_was_sharded_is_named(found: Answers) -> None:

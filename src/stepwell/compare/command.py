@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stepwell.compare.ahead import available_cores, begin, threads_per_worker
 from stepwell.errors import UsageError, shown
 from stepwell.terminal import DONE, INTERRUPTED, Told, require, say
 
@@ -95,6 +96,9 @@ def compare(
     """
     require("stepwell compare", "optuna", "rich")
     require("an HTML report", "plotly", "jinja2")
+    if "{" not in task and (jobs is None or 1 <= jobs <= available_cores()):  # workers of a command need no torch
+        workers = jobs or max(1, available_cores() // 2)
+        begin(workers, threads or threads_per_worker(workers))
     from stepwell.compare.names import split
     from stepwell.compare.progress import suited
     from stepwell.compare.run import compare as run

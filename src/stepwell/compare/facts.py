@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepwell import __version__
-from stepwell.compare.workers import available_cores
+from stepwell.compare.ahead import available_cores
 from stepwell.curves import Heights
 from stepwell.errors import UsageError, printable, shown
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell import arguments
+from stepwell.compare.ahead import available_cores, threads_per_worker
 from stepwell.compare.book import Book
 from stepwell.compare.contenders import contenders
 from stepwell.compare.facts import digest_of, folder_of, heights, machine
@@ -24,7 +25,7 @@ from stepwell.compare.scores import scores
 from stepwell.compare.script import Script
 from stepwell.compare.script import checked as check_command
 from stepwell.compare.storage import KINDS, hidden
-from stepwell.compare.workers import Here, Job, StepsDone, Workers, available_cores, threads_per_worker
+from stepwell.compare.workers import Here, Job, StepsDone, Workers
 from stepwell.errors import UsageError, shown
 from stepwell.tasks import Task
 

@@ -6,15 +6,14 @@ concurrent.futures is not used, because one killed process breaks its whole pool
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from stepwell.compare import ahead
 from stepwell.compare.outcome import Outcome, crashed
 from stepwell.compare.plan import Contender, Trial
 from stepwell.compare.script import Script
@@ -41,26 +40,6 @@ class StepsDone:
     step: int
 
 
-def threads_per_worker(jobs: int, cores: int | None = None) -> int:
-    """Torch threads of each worker: OMP_NUM_THREADS where the user has set it, or else so many that all workers
-    together use every core once.
-
-    >>> threads_per_worker(3, cores=8)
-    2
-    """
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if cores is None and given.isdecimal() and int(given) > 0:
-        return int(given)
-    return max(1, (cores or available_cores()) // jobs)
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use, in a container often fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Workers:
     """At most `jobs` processes, started on demand and reused for the next trial.
 
@@ -71,7 +50,6 @@ class Workers:
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
-        self._context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
         self._threads = threads
         self._jobs = jobs
         self._idle: list[_Worker] = []
@@ -84,6 +62,7 @@ class Workers:
         for worker in self._idle + self._busy:
             worker.stop()
         self._idle, self._busy = [], []
+        ahead.end()
 
     @property
     def free(self) -> int:
@@ -98,7 +77,7 @@ class Workers:
     def start(self, job: Job) -> None:
         """Send a job to a free worker."""
         assert self.free > 0
-        worker = self._idle.pop() if self._idle else _Worker(self._context, self._threads)
+        worker = self._idle.pop() if self._idle else _Worker(self._threads)
         self._busy.append(worker)
         worker.give(job)
 
@@ -131,13 +110,9 @@ class Workers:
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, context: Any, threads: int) -> None:
+    def __init__(self, threads: int) -> None:
         self.job: Job | None = None
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, threads), daemon=True, name="stepwell-worker")
-        with _plain_main():
-            self.process.start()
-        theirs.close()  # so that the worker's death is seen as the end of the pipe
+        self.process, self.pipe = ahead.take(threads)
 
     def give(self, job: Job) -> None:
         self.job = job
@@ -165,37 +140,13 @@ class _Worker:
             self.process.join()
 
 
-@contextlib.contextmanager
-def _plain_main() -> Iterator[None]:
-    """Start a worker without running the user's main script again, which the worker does not need.
-
-    The spawn method imports the main module again in each child. That costs its imports and, for a script without
-    `if __name__ == "__main__"`, starts the comparison again.
-    """
-    main = sys.modules["__main__"]
-    missing = object()
-    saved = {name: getattr(main, name, missing) for name in ("__file__", "__spec__")}
-    try:
-        main.__file__, main.__spec__ = None, None
-        yield
-    finally:
-        for name, value in saved.items():
-            if value is missing:
-                delattr(main, name)
-            else:
-                setattr(main, name, value)
-
-
 def _ended(number: int, frame: Any) -> None:
     """SIGTERM ends a worker by an exception, so that it ends the command that it runs."""
     raise SystemExit(1)
 
 
-def _work(pipe: Connection, threads: int) -> None:
+def work(pipe: Connection, threads: int) -> None:
     """The loop of a worker: receive a job, send steps and an outcome, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what stops
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)  # before torch and numba are imported, which read them once
     import torch
 
     from stepwell.compare.trial import run_trial

@@ -39,19 +39,19 @@ from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
 from stepwell.engine.tracing import untraced
 from stepwell.engine.update import Apart, gathered, has_hooks_before, needs_closure, update_with
-from stepwell.errors import UsageError
+from stepwell.errors import UsageError, shown
 from stepwell.step.accumulation import Weight, checked_weight
 from stepwell.step.backward import check_loss
 from stepwell.step.done import Done
 from stepwell.step.estimators import Logits
 from stepwell.step.interrupts import Held
 from stepwell.step.place import Place, checked_length
-from stepwell.step.run import Run
+from stepwell.step.saved import Saved
 
 Batch = TypeVar("Batch")
 
 
-class Step(Run):
+class Step(Saved):
     """The training step around an optimizer: backward, accumulation, clipping, update, schedule, averages, checkpoint.
 
     Args:
@@ -78,6 +78,9 @@ class Step(Run):
         estimator: estimator of the Hessian's diagonal for Sophia, `GaussNewtonBartlett` or `Hutchinson`.
         warn_skipped: how many skipped updates in a row cause one warning, which names the first parameter whose
             gradient is not finite; None never warns. Skips by which a fresh scaler finds its scale are not counted.
+        group: the processes that train other parameters of the same model, such as the stages of a pipeline
+            (`mesh.get_group("pp")`): the norm is that of the gradients of all of them, and all skip together. Not for
+            FSDP2, tensor parallelism and DistributedDataParallel, whose norms are known.
 
     >>> step = Step(optimizer, warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
     >>> for batch in step.batches(loader):
@@ -175,6 +178,39 @@ class Step(Run):
             self._busy = False
             return done
         return self._update(mean)
+
+    @untraced
+    def update(self, loss: Tensor | None = None) -> Done:
+        """Update the weights with the gradients that are there, for a loop whose backward pass is run by something
+        else: a pipeline schedule, an engine, several losses. Lines 3 to 11 of a Step: clipping, skipping, schedule,
+        averages; the gradients are cleared afterwards.
+
+        Args:
+            loss: for `done.loss` and for what listens to losses; no backward pass is run on it.
+
+        >>> loss_fn(model(x), y).backward()
+        >>> done = step.update()
+
+        With a scaler, run backward on `scaler.scale(loss)`. Raises UsageError within an accumulation (`step(loss)` has
+        begun one), without gradients, and for an optimizer that needs `closure`.
+        """
+        self._begin("step")
+        if needs_closure(self.optimizer):
+            raise UsageError(
+                f"Step: {type(self.optimizer).__name__} evaluates the loss several times per update; call "
+                "step.closure(lambda: loss_fn(model(x), y)) instead of step.update()"
+            )
+        self._shares.check_none_in("; update() takes gradients that step(loss) has not made, so call step(loss)")
+        value = torch.tensor(torch.nan) if loss is None else loss
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise UsageError(f"Step: loss={shown(loss)}; it must be a scalar tensor, or None")
+        if loss is not None:
+            for listener in self._listeners:
+                listener(loss)
+        self._check_horizon()
+        self._trained.check_gradients()
+        with self._whole():
+            return self._update(value.detach())
 
     @untraced
     def flush(self) -> Done:
@@ -288,7 +324,7 @@ class Step(Run):
         """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether clipping changed the
         gradient."""
         factor = self._scaler.unscaled(self._shares.rest() if self._shares.number else 1.0)
-        raw = step.norm([tensor.grad for _, tensor in named if tensor.grad is not None])
+        raw = self._stages.whole(step.norm([tensor.grad for _, tensor in named if tensor.grad is not None]))
         norm = raw if isinstance(factor, float) and factor == 1.0 else raw * _on(factor, raw)
         found_inf = (~torch.isfinite(norm)).float()
         self._skips.look(named, found_inf, first=self._progress.number == 0)
@@ -331,43 +367,6 @@ class Step(Run):
         if self._bound.has_ended():
             self._settle()
             self._bound.check_horizon()
-
-    # What is known
-
-    @property
-    def number(self) -> int:
-        """How many updates have happened. Waits for the last update."""
-        self._repair()
-        self._settle()
-        return self._progress.number
-
-    @property
-    def skipped(self) -> int:
-        """How many updates were skipped because a gradient was not finite. Waits for the last update."""
-        self._repair()
-        self._settle()
-        return self._progress.skipped
-
-    @property
-    def passes(self) -> int:
-        """How many passes of `batches` have ended, including passes before a loaded checkpoint.
-
-        >>> for epoch in range(step.passes, epochs):
-        ...     for batch in step.batches(loader):
-        ...         step(loss_fn(model(batch.x), batch.y))
-        """
-        return self._places.finished
-
-    @property
-    def accumulated(self) -> int:
-        """How many micro-batches of the next update have been accumulated."""
-        self._repair()
-        return self._shares.number
-
-    @property
-    def is_between_updates(self) -> bool:
-        """Whether no accumulation is incomplete and the averages are not swapped in."""
-        return self.accumulated == 0 and not self._averaging.swapped
 
 
 def _on(factor: Factor, other: Tensor) -> Factor:
