@@ -94,6 +94,10 @@ MISTAKES = [
     (["compare", "ravine", "--trials", "0"], "compare: trials=0; it must be a whole number from 1 to 10000"),
     (["compare", "ravine", "--lr-range", "sgd"], "--lr-range 'sgd'; it must have the form adamw=1e-4:1e-1"),
     (["compare", "ravine", "--lr-range", "sgd=1:x"], "--lr-range 'sgd=1:x'; it must have the form"),
+    (
+        ["compare", "ravine", "--lr-range", "adam[eps=1.0]=0.3:3"],
+        "--lr-range names Adam[eps=1.0], which is not compared",
+    ),
     (["compare", "ravine", "--lr-range", "sgd=2:1"], "learning rates of SGD from 2 to 1; it must be 0 < low < high"),
     (["compare", "ravine", "--lr-range", "adam=1:2"], "--lr-range names Adam, which is not compared"),
     (["compare", "ravine", "--option", "sgd:momentum"], "--option 'sgd:momentum': write it as adamw.weight_decay=0.1"),

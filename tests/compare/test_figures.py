@@ -78,6 +78,17 @@ def test_gradients_to_the_target_are_a_column_where_they_differ_from_the_steps()
     assert any("more than one per step" in note for note in table.notes)
 
 
+def test_one_bad_rate_does_not_flatten_the_others() -> None:
+    outcomes = list(result().outcomes)
+    outcomes[1] = dataclasses.replace(outcomes[1], status="pruned", final=None, metric=[0.1, 0.4, 1e6])
+    down = result(outcomes=tuple(outcomes), task={**result().task, "direction": "min"})
+    chart = rates(down)
+    assert not chart.log_y
+    assert chart.y_window is not None
+    assert chart.y_window[1] < 2
+    assert "Bad rates are outside the visible range" in chart.note
+
+
 def test_a_result_as_a_frame_has_a_row_for_each_optimizer_trial_or_point() -> None:
     first = result()
     assert list(first.to_frame().optimizer) == ["SGD", "Lion"]

@@ -138,7 +138,7 @@ def ranges(given: Sequence[str]) -> dict[str, tuple[float, float]]:
     """`["adamw=1e-4:1e-1"]` as a dict. Raises UsageError for any other form."""
     found = {}
     for text in given:
-        name, _, span = text.partition("=")
+        name, _, span = text.rpartition("=")  # settings in the name have "=", too: adam[eps=1.0]=0.3:3
         low, _, high = span.partition(":")
         try:
             found[name] = float(low), float(high)

@@ -130,7 +130,9 @@ def rates(result: Result) -> Chart:
     if not values:
         return Chart("The metric against the learning rate", [])
     worst = min(values) if result.task["direction"] == "max" else max(values)
-    part = None if wide(result, values) else better_part(result, tune)
+    # One rate that was cut at a million must not flatten all others: it is left outside, as on a linear axis.
+    log_y = wide(result, [o.metric[-1] for o in tune if o.status == "finished"])
+    part = None if log_y else better_part(result, tune)
     if part is not None:  # where crosses are seen: at the bad end of the picture
         worst = max(worst, part[0]) if result.task["direction"] == "max" else min(worst, part[1])
     curves = []
@@ -165,7 +167,7 @@ def rates(result: Result) -> Chart:
         said.append("Crosses diverged; they have no value and are drawn at the bad end.")
     note = " ".join(said)
     title = "The metric against the learning rate"
-    return Chart(title, curves, note, _target(result), log_x=True, log_y=wide(result, values), y_window=part)
+    return Chart(title, curves, note, _target(result), log_x=True, log_y=log_y, y_window=part)
 
 
 def paths(result: Result) -> Chart | None:
