@@ -52,7 +52,7 @@ def _work(pipe: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what stops
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)  # before torch and numba are imported, which read them once
-    from stepwell.compare.workers import work
+    from stepwell.compare.worker import work
 
     work(pipe, threads)
 

@@ -25,7 +25,8 @@ from stepwell.compare.scores import scores
 from stepwell.compare.script import Script
 from stepwell.compare.script import checked as check_command
 from stepwell.compare.storage import KINDS, hidden
-from stepwell.compare.workers import Here, Job, StepsDone, Workers
+from stepwell.compare.worker import Job
+from stepwell.compare.workers import Here, StepsDone, Workers
 from stepwell.errors import UsageError, shown
 from stepwell.tasks import Task
 

@@ -47,7 +47,7 @@ def save(
         if len(paths) < torch.distributed.get_world_size():
             raise UsageError(
                 f"Step: the ranks save to {len(paths)} paths, such as {path}; give all ranks the same path, which "
-                "becomes a folder, or each rank a path of its own"
+                "becomes a folder, or each rank a separate path"
             )
     elif mine is not None and mine > 0:
         shared = ranks.is_anothers(path, files.run, mine)

@@ -138,7 +138,7 @@ def checked_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     if any(map(is_flattened, tensors)):
         raise UsageError(
             "Step: the parameters are parts of FullyShardedDataParallel (FSDP1), whose processes would clip and skip "
-            "by the gradients of their own parts; shard the model with torch.distributed.fsdp.fully_shard (in "
+            "by the gradients of separate parts; shard the model with torch.distributed.fsdp.fully_shard (in "
             "Accelerate: fsdp_version=2)"
         )
     if not any(tensor.requires_grad for tensor in tensors):
