@@ -109,6 +109,14 @@ def test_a_result_as_a_frame_has_a_row_for_each_optimizer_trial_or_point() -> No
         first.to_frame("plots")  # type: ignore[arg-type]
 
 
+def test_a_result_writes_its_page(tmp_path: Path) -> None:
+    page = result().report(tmp_path / "page.html")
+    text = page.read_text()
+    assert "Optimizers compared: line" in text
+    assert "SGD, Lion on a line; equal tuning budgets" in text
+    assert dataclasses.replace(result(), folder=tmp_path).report() == tmp_path / "report.html"
+
+
 def test_learning_curves_are_median_and_range_over_seeds() -> None:
     chart = learning_curves(result())
     sgd = chart.curves[0]

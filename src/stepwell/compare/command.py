@@ -157,19 +157,11 @@ def _hand_over(result: Result, as_json: bool) -> int:
 
 def _hand_over_all(results: Results, as_json: bool) -> int:
     """Write the page over all tasks, and print its table."""
-    from stepwell import __version__, report
-    from stepwell.compare.several import sections
     from stepwell.files import write_whole
 
     data = json.dumps(results.to_json(), indent=1, allow_nan=False)
     write_whole(results.folder / "results.json", data + "\n")
-    page = report.write(
-        results.folder / "report.html",
-        f"Optimizers compared: {', '.join(result.task['name'] for result in results.results)}",
-        sections(results),
-        lead="Equal tuning budgets and equal seeds on every task.",
-        foot=f"stepwell {__version__}",
-    )
+    page = results.report()
     print(data if as_json else f"{results}\nreport: {page}")
     return _ended(results.complete)
 
@@ -180,21 +172,12 @@ def _told(as_json: bool, result: Result) -> None:
 
 def _written(as_json: bool, result: Result) -> str:
     """Write the files of one task, and print its table if no JSON is wanted. Returns the JSON."""
-    from stepwell import __version__, report
-    from stepwell.compare.figures import sections
     from stepwell.compare.terminal import show
     from stepwell.files import write_whole
 
     data = json.dumps(result.to_json(), indent=1, allow_nan=False)  # all of it was checked before the training
     write_whole(result.folder / "results.json", data + "\n")
-    page = report.write(
-        result.folder / "report.html",
-        f"Optimizers compared: {result.task['name']}",
-        sections(result),
-        lead=f"{', '.join(c.name for c in result.plan.contenders)} on {result.task['summary']}; "
-        "equal tuning budgets and equal seeds.",
-        foot=f"stepwell {__version__}",
-    )
+    page = result.report()
     if not as_json and result.outcomes:
         show(result)
         print(f"report: {page}")

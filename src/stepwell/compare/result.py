@@ -71,6 +71,24 @@ class Result:
 
         return f"{score_table(self).html()}<p><b>{escape(headline(self))}</b></p>"
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page with all tables and plots (default: `report.html` in the folder). Returns its path.
+
+        In a notebook, `IPython.display.IFrame(result.report(), 1200, 800)` shows the page. Raises MissingExtra without
+        plotly and jinja2, and UsageError where the page cannot be written.
+        """
+        from stepwell import report
+        from stepwell.compare.figures import sections
+
+        return report.write(
+            self.folder / "report.html" if path is None else arguments.path("Result.report", "path", path),
+            f"Optimizers compared: {self.task['name']}",
+            sections(self),
+            lead=f"{', '.join(c.name for c in self.plan.contenders)} on {self.task['summary']}; "
+            "equal tuning budgets and equal seeds.",
+            foot=f"stepwell {__version__}",
+        )
+
     def to_frame(self, what: Literal["scores", "trials", "curves"] = "scores") -> pandas.DataFrame:
         """The result as a pandas DataFrame.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell import arguments
+from stepwell import __version__, arguments
 from stepwell.compare.headline import headline, shown
 from stepwell.compare.judgement import listed
 from stepwell.compare.ranks import intervals, profile, ranks
@@ -36,6 +36,18 @@ class Results:
 
     def __repr__(self) -> str:
         return f"Results({', '.join(result.task['name'] for result in self.results)}; folder {str(self.folder)!r})"
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page over all tasks (default: `report.html` in the folder). Returns its path."""
+        from stepwell import report
+
+        return report.write(
+            self.folder / "report.html" if path is None else arguments.path("Results.report", "path", path),
+            f"Optimizers compared: {', '.join(result.task['name'] for result in self.results)}",
+            sections(self),
+            lead="Equal tuning budgets and equal seeds on every task.",
+            foot=f"stepwell {__version__}",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of `results.json`."""
