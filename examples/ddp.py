@@ -8,6 +8,7 @@ the end of the last epoch, with the dropout of each process.
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 import torch
@@ -39,23 +40,17 @@ def accuracy(model: nn.Module, data: TensorDataset) -> float:
     return share
 
 
-def main() -> float:
+def train(options: argparse.Namespace) -> float:
     """Train, or resume training; returns the accuracy on held-out images."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/ddp"), help="folder of the checkpoints")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="stop after this one; the schedule is for all")
-    options = parser.parse_args()
-
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     first = dist.get_rank() == 0
     torch.manual_seed(0)  # the same weights everywhere
     network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
     model = DistributedDataParallel(network)
     torch.manual_seed(dist.get_rank())  # and another dropout in every process
 
-    train, held_out = digits()
-    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(train)
-    loader = DataLoader(train, BATCH, sampler=sampler)
+    data, held_out = digits()
+    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(data)
+    loader = DataLoader(data, BATCH, sampler=sampler)
     step = sw.Step(
         sw.AdamW(network.named_parameters(), lr=3e-3),
         sw.warmup(0.1).then(sw.cosine(to=0.01)),
@@ -80,8 +75,19 @@ def main() -> float:
         step.save(checkpoint, extra={"epochs": epoch + 1})  # by all: each process saves its generators
     with step.averaged():
         share = accuracy(network, held_out)
-    dist.destroy_process_group()
     return share
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/ddp"), help="folder of the checkpoints")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="stop after this one; the schedule is for all")
+    options = parser.parse_args()
+
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(options)
+    gc.collect()  # torch 2.13 may abort where FSDP's objects outlive the groups of gloo
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ again, with another `--nproc-per-node` if you like.
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 import torch
@@ -35,14 +36,8 @@ class Block(nn.Module):
         return x + self.down(functional.relu(self.up(self.norm(x))))
 
 
-def main() -> float:
+def train(options: argparse.Namespace) -> float:
     """Train, or resume training; returns the accuracy on held-out images."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/fsdp2"), help="folder of the checkpoints")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="stop after this one; the schedule is for all")
-    options = parser.parse_args()
-
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 96), *(Block(96) for _ in range(3)), nn.Linear(96, 10))
     for block in model:
@@ -51,9 +46,9 @@ def main() -> float:
 
     images, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
-    train, held_out = TensorDataset(x[:1500], y[:1500]), (x[1500:], y[1500:])
-    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(train)
-    loader = DataLoader(train, BATCH, sampler=sampler)
+    data, held_out = TensorDataset(x[:1500], y[:1500]), (x[1500:], y[1500:])
+    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(data)
+    loader = DataLoader(data, BATCH, sampler=sampler)
     step = sw.Step(  # after fully_shard, which replaces the parameters
         sw.AdamW(model.named_parameters(), lr=3e-3, state="bf16"),
         sw.warmup(0.1).then(sw.linear(to=0.0)),
@@ -75,8 +70,19 @@ def main() -> float:
             mean = sum(done.loss or 0.0 for done in losses) / len(losses)
             print(f"epoch {epoch + 1}: loss {mean:.3f}, norm {losses[-1].grad_norm:.2f}, held-out accuracy {share:.3f}")
         step.save(checkpoint, extra={"epochs": epoch + 1})
-    dist.destroy_process_group()
     return share
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/fsdp2"), help="folder of the checkpoints")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="stop after this one; the schedule is for all")
+    options = parser.parse_args()
+
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(options)
+    gc.collect()  # torch 2.13 may abort where FSDP's objects outlive the groups of gloo
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

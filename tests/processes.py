@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import socket
 from collections.abc import Callable
 from io import BytesIO
@@ -41,7 +42,7 @@ def in_processes(cases: dict[str, Callable[[], Any]], count: int, timeout: float
         port = free.getsockname()[1]
     context = torch.multiprocessing.get_context("spawn")
     queue = context.Queue()
-    workers = [context.Process(target=_work, args=(rank, count, port, cases, queue)) for rank in range(count)]
+    workers = [context.Process(target=_work, args=(rank, count, port, cases, queue, timeout)) for rank in range(count)]
     for worker in workers:
         worker.start()
     try:
@@ -55,8 +56,8 @@ def in_processes(cases: dict[str, Callable[[], Any]], count: int, timeout: float
     return {rank: torch.load(BytesIO(said), weights_only=False) for rank, said in answers}
 
 
-def _work(rank: int, count: int, port: int, cases: dict[str, Callable[[], Any]], queue: Any) -> None:
-    faulthandler.dump_traceback_later(100, exit=True)  # where it hangs
+def _work(rank: int, count: int, port: int, cases: dict[str, Callable[[], Any]], queue: Any, timeout: float) -> None:
+    faulthandler.dump_traceback_later(0.9 * timeout, exit=True)  # where it hangs
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=count)
     found = {}
@@ -69,4 +70,5 @@ def _work(rank: int, count: int, port: int, cases: dict[str, Callable[[], Any]],
     torch.save(found, said)  # bytes: the memory of a tensor would end with this process
     queue.put((rank, said.getvalue()))
     torch.distributed.barrier()
+    gc.collect()  # torch 2.13 may abort where FSDP's objects outlive the groups of gloo
     torch.distributed.destroy_process_group()

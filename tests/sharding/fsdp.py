@@ -6,6 +6,7 @@ python -m tests.sharding.fsdp RANK FILE OUT
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from typing import Any
 
@@ -84,8 +85,9 @@ def main() -> None:
         ends: list[Tensor] = [p.full_tensor().detach() for p in network.parameters()]  # type: ignore[operator]
         if rank == 0:
             torch.save({"norms": norms, "params": ends}, out)
-        dist.barrier()  # gloo may abort a process that ends while another still talks to it
+        dist.barrier()
     finally:
+        gc.collect()  # torch 2.13 may abort where FSDP's objects outlive the groups of gloo
         dist.destroy_process_group()
 
 

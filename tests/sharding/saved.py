@@ -6,6 +6,7 @@ python -m tests.sharding.saved RANK FILE OUT
 from __future__ import annotations
 
 import copy
+import gc
 import sys
 from pathlib import Path
 
@@ -109,8 +110,9 @@ def main() -> None:
         dist.all_gather_object(answers, said)
         if rank == 0:
             torch.save({"one": one, "other": other, "said": answers, "distributed": distributed}, out)
-        dist.barrier()  # gloo may abort a process that ends while another still talks to it
+        dist.barrier()
     finally:
+        gc.collect()  # torch 2.13 may abort where FSDP's objects outlive the groups of gloo
         dist.destroy_process_group()
 
 

@@ -176,11 +176,10 @@ def rows_of_all(owner: Tensor, part: Tensor, length: int, follows_elements: bool
 
 def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:
     """The local part of a gradient, for the local part of its parameter."""
-    if is_spread(gradient) and is_spread(owner):
+    ours, theirs = getattr(gradient, "_spec", None), getattr(owner, "_spec", None)
+    if ours is not theirs and ours is not None and theirs is not None and ours.placements != theirs.placements:
         spread: Any = gradient
-        wanted = owner.placements  # type: ignore[attr-defined]  # a DTensor, as is_spread says
-        if spread.placements != wanted:
-            gradient = spread.redistribute(placements=wanted)
+        gradient = spread.redistribute(placements=theirs.placements)
     return local(gradient)
 
 
