@@ -245,6 +245,31 @@ def _sharded(kind: Any) -> Callable[[], Any]:
     return kind(network.named_parameters())  # type: ignore[no-any-return]
 
 
+def zero_prodigy() -> Any:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    ZeroRedundancyOptimizer(model().parameters(), sw.Prodigy)
+
+
+def zero_adamw() -> Any:
+    """Exact there: each process updates some parameters, and sends them to the others."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    ends = []
+    for inside in (False, True):
+        network = model()
+        parameters = network.parameters()
+        optimizer: Any = (
+            ZeroRedundancyOptimizer(parameters, sw.AdamW, lr=0.1) if inside else sw.AdamW(parameters, lr=0.1)
+        )
+        for number in range(3):
+            loss(network, rows(0, number)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append(whole(network))
+    return ends[0] == ends[1]
+
+
 def lbfgs() -> Any:
     _sharded(sw.LBFGS)
 
@@ -291,6 +316,6 @@ CASES: dict[str, Callable[[], Any]] = {
         weighted_sharded, weighted_replicated, one_sample_on_one_rank, estimated, state_of_empty_shards,
         halves_round_alike, rounded_by_rows, rounded_by_columns, reductions, stages,
         not_a_number_on_one_rank, made_before,
-        made_before_a_step, lbfgs, adafactor, fsdp1_step, fsdp1_muon, fsdp1_lamb, fsdp1_adamw,
+        made_before_a_step, zero_prodigy, zero_adamw, lbfgs, adafactor, fsdp1_step, fsdp1_muon, fsdp1_lamb, fsdp1_adamw,
     )
 }  # fmt: skip

@@ -108,6 +108,7 @@ def test_an_optimizer_that_was_made_before_the_model_was_sharded_is_named(found:
 @pytest.mark.parametrize(
     ("case", "said"),
     [
+        ("zero_prodigy", "Prodigy: cannot update parameter 0: its rate follows from sums over all parameters"),
         ("lbfgs", "LBFGS: the parameter '0.weight' is sharded or replicated over processes"),
         ("adafactor", "Adafactor: cannot update the parameter '0.weight': it is sharded over a device mesh"),
         ("fsdp1_step", "Step: the parameters are parts of FullyShardedDataParallel (FSDP1)"),
@@ -118,6 +119,10 @@ def test_an_optimizer_that_was_made_before_the_model_was_sharded_is_named(found:
 def test_what_cannot_work_is_refused_by_name_when_it_is_made(case: str, said: str, found: Answers) -> None:
     for rank in range(2):
         assert found[rank][case].startswith(f"UsageError: {said}")
+
+
+def test_single_elements_are_exact_inside_zero(found: Answers) -> None:
+    assert both(found, "zero_adamw") is True
 
 
 def test_single_elements_need_no_shape_under_fsdp1(found: Answers) -> None:

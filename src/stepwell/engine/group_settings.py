@@ -114,6 +114,11 @@ class Grouped(torch.optim.Optimizer):
         reason = sharding.no_matrix(tensor) if signature.view != "element" else None
         if signature.view != "element" or signature.sums or group.get("cautious"):
             reason = reason or sharding.no_shape(tensor)
+        if signature.over == "run" and sharding.is_one_of_several() and sharding.inside_zero():
+            reason = (
+                "its rate follows from sums over all parameters, and inside ZeroRedundancyOptimizer every process has "
+                "others; shard the model with torch.distributed.fsdp.fully_shard, or use the optimizer without it"
+            )
         if reason is not None:
             raise UsageError(f"{type(self).__name__}: cannot update {label}: {reason}")
 

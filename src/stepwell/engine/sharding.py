@@ -8,6 +8,7 @@ processes would wait for it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,10 +83,16 @@ class Cuts:
             values[rows] = part
 
 
+def is_one_of_several() -> bool:
+    """Whether this process trains together with others."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    return torch.distributed.get_world_size() > 1
+
+
 def is_flattened(tensor: Tensor) -> bool:
     """Whether a parameter is a part of FullyShardedDataParallel (FSDP1): a vector of what this process has of it."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return hasattr(tensor, "_fsdp_flattened") and several and torch.distributed.get_world_size() > 1
+    return hasattr(tensor, "_fsdp_flattened") and is_one_of_several()
 
 
 def no_matrix(tensor: Tensor) -> str | None:
@@ -109,10 +116,20 @@ def no_shape(tensor: Tensor) -> str | None:
     return None
 
 
+def inside_zero() -> bool:
+    """Whether a ZeroRedundancyOptimizer constructs an optimizer now."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = None if module is None else sys._getframe(1)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):  # type: ignore[union-attr]
+            return True
+        frame = frame.f_back
+    return False
+
+
 def left_behind(tensors: Sequence[Tensor]) -> str:
     """What may be the cause where no parameter of a distributed run has a gradient; empty for one process."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not several or torch.distributed.get_world_size() == 1 or any(map(is_spread, tensors)):
+    if not is_one_of_several() or any(map(is_spread, tensors)):
         return ""
     return (
         "if fully_shard or another call has replaced the model's parameters since, make the optimizer after that call"

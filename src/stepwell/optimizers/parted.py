@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stepwell.engine.sharding import inside_zero
 from stepwell.errors import UsageError
 
 
@@ -21,16 +21,12 @@ def named(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def refuse_inside_zero(owner: str, key: str) -> None:
     """Raise UsageError where a ZeroRedundancyOptimizer constructs the optimizer: it asserts that the optimizer has as
     many groups as it passed."""
-    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
-    frame = None if module is None else sys._getframe(1)
-    while frame is not None:
-        if isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):  # type: ignore[union-attr]
-            raise UsageError(
-                f"{owner}: inside ZeroRedundancyOptimizer a group cannot be split into two; pass groups that say "
-                f"which they are, as ZeroRedundancyOptimizer([{{'params': matrices, '{key}': True}}, "
-                f"{{'params': others, '{key}': False}}], {owner}, lr=...)"
-            )
-        frame = frame.f_back
+    if inside_zero():
+        raise UsageError(
+            f"{owner}: inside ZeroRedundancyOptimizer a group cannot be split into two; pass groups that say "
+            f"which they are, as ZeroRedundancyOptimizer([{{'params': matrices, '{key}': True}}, "
+            f"{{'params': others, '{key}': False}}], {owner}, lr=...)"
+        )
 
 
 def parted(group: Mapping[str, Any], chosen: Callable[[str, Any], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
