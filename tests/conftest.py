@@ -1,6 +1,8 @@
 """Settings of the whole suite."""
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,20 @@ settings.load_profile("suite")
 
 # These need a process that interprets Triton's kernels; tests/engine/test_gpu.py starts it.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before() -> Iterator[None]:
+    """A test that sets the threads of torch leaves them to the next one: sums of another order train another way."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

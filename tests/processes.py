@@ -31,7 +31,7 @@ def in_two_processes(function: Callable[[int, int, Any], None], answers: int = 2
     return found
 
 
-def in_processes(cases: dict[str, Callable[[], Any]], count: int, timeout: float = 120.0) -> Answers:
+def in_processes(cases: dict[str, Callable[[], Any]], count: int, timeout: float = 400.0) -> Answers:
     """What each case (a function of a module, by name) returns in every one of `count` fresh processes.
 
     All cases share one launch. An exception becomes the answer `"UsageError: ..."`, and the next case follows. Raises

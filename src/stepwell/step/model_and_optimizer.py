@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stepwell import engine
-from stepwell.arguments import refusal
+from stepwell.arguments import plain_number, refusal
 from stepwell.engine.reading import Reading
 from stepwell.engine.sharding import is_flattened, left_behind
 from stepwell.engine.update import innermost, takes_factor
@@ -74,12 +74,13 @@ class Trained:
         """Raise UsageError for the state of a run that has made updates, without that of its optimizer: it was loaded
         into a state that did not exist yet."""
         inside = innermost(self.optimizer)
-        if not isinstance(state, Mapping) or not isinstance(inside, engine.Optimizer) or not state.get("number"):
+        number = plain_number(state.get("number")) if isinstance(state, Mapping) else None
+        if not isinstance(inside, engine.Optimizer) or not number:  # anything else than a number is refused later
             return
         saved = state.get("optimizer")
         if isinstance(saved, Mapping) and "param_groups" in saved and not saved.get("state"):
             raise UsageError(
-                f"Step: the state is that of update {state['number']}, and contains no state of the optimizer; a "
+                f"Step: the state is that of update {number}, and contains no state of the optimizer; a "
                 "distributed checkpoint is loaded into step.state_dict() by several processes; one process uses "
                 "step.save and step.load"
             )
