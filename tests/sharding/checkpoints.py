@@ -167,6 +167,13 @@ def through_dcp() -> Any:
     return number, ends, ""
 
 
+def load_a_file(format_: str) -> Any:
+    """A checkpoint file of one process, in a sharded run."""
+    network, step = make(format_)
+    step.load(folder() / f"{format_}.pt")
+    return held(network, step), updated(network, step)
+
+
 # Loading in any number
 
 
@@ -197,6 +204,7 @@ SAVING: dict[str, Callable[[], Any]] = {
     "alone": save_in_rank_0_alone,
     "over a file": save_over_a_file,
     "dcp": through_dcp,
+    **{f"file {name}": partial(load_a_file, name) for name in ("fp32", "bf16", "int8", "split", "int4")},
 }
 LOADING: dict[str, Callable[[], Any]] = {
     **{f"load {name}": partial(load, name) for name in FORMATS},

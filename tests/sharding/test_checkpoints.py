@@ -34,7 +34,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def two(place: Path) -> Answers:
+def alone(place: Path) -> dict[str, Any]:
+    """Files of one process, and what it has then and three updates later."""
+    found = {}
+    for name in FORMATS:
+        network, step = cases.make(name)
+        torch.manual_seed(1)
+        cases.train(network, step, 0, 2)
+        step.save(place / f"{name}.pt")
+        found[name] = cases.held(network, step), cases.updated(network, step)
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(place: Path, alone: dict[str, Any]) -> Answers:
     return in_processes(cases.SAVING, 2)
 
 
@@ -87,6 +100,19 @@ def test_any_number_of_processes_loads_every_slot_and_updates_the_same(
         assert bool(said) == (rank >= 2)  # ranks that did not exist draw random numbers of their own
     if processes == 4:
         assert len({tuple(answer(four, rank, f"load {format_}")[4]) for rank in range(4)}) == 4
+
+
+@pytest.mark.parametrize("format_", ["fp32", "bf16", "int8", "split"])
+def test_a_file_of_one_process_is_loaded_by_a_sharded_run(format_: str, two: Answers, alone: dict[str, Any]) -> None:
+    saved, later = alone[format_]
+    for rank in range(2):
+        ours, weights = answer(two, rank, f"file {format_}")
+        check_equal(ours, saved)
+        check_equal(weights, later)
+
+
+def test_packed_codes_of_one_process_are_refused_in_a_sharded_run(two: Answers) -> None:
+    assert "these are not the blocks of 4,096 elements" in answer_text(two, 0, "file int4")
 
 
 def test_earlier_checkpoints_are_kept(place: Path, two: Answers) -> None:

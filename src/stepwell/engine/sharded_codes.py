@@ -76,9 +76,11 @@ def empty_codes(tensor: Tensor, scales: bool, shape: torch.Size, dtype: torch.dt
 
 
 def of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `over_the_mesh`: the local part, with the length of the shard."""
+    """The inverse of `over_the_mesh`: the local part, with the length of the shard. Of whole tensors, as one process
+    saves them, the part that lies here."""
     if not sharding.is_cut(tensor):
         return slots
+    slots = _cut(tensor, slots)
     result, elements = dict(slots), sharding.local(tensor).numel()
     for slot in (key for key in slots if f"{key}_largest" in slots):
         is_packed = sharding.is_spread(slots[slot]) and slots[slot].shape != tensor.shape
@@ -87,4 +89,19 @@ def of_the_mesh(tensor: Tensor, slots: dict[str, Any]) -> dict[str, Any]:
         for key, length in lengths.items():
             if sharding.is_spread(slots[key]):
                 result[key] = sharding.local(slots[key]).reshape(-1)[:length]
+    return result
+
+
+def _cut(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
+    """The slots with those of the whole parameter cut like it. Packed codes have no rows, and are left whole."""
+    result, scales = dict(slots), (blocks.CODES["int8", True].blocks(tensor.numel()),)
+    for key, value in slots.items():
+        if not isinstance(value, Tensor) or sharding.is_spread(value) or value.ndim == 0:
+            continue
+        if value.shape == tensor.shape:
+            result[key] = sharding.placed_like(value, tensor)
+        elif key.endswith("_largest") and value.shape == scales and _follows(tensor, "int8"):
+            spread: Any = tensor
+            count = len(value) // spread.device_mesh.size()
+            result[key] = value[count * spread.device_mesh.get_local_rank() :][:count]
     return result

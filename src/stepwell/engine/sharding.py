@@ -200,6 +200,18 @@ def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:
     return local(gradient)
 
 
+def placed_like(whole: Any, owner: Tensor) -> Any:
+    """A whole tensor, as one process saves it, cut like a tensor of its shape; anything else as it is. Every process
+    has the whole; nothing is sent."""
+    if not is_spread(owner) or not isinstance(whole, Tensor) or is_spread(whole):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    known: Any = owner
+    placed = whole.to(known.device)
+    return distribute_tensor(placed, known.device_mesh, known.placements, src_data_rank=None)
+
+
 def spread_like(owner: Tensor, part: Tensor) -> Tensor:
     """Local state of a DTensor as a DTensor, so that distributed checkpoints know its placement."""
     from torch.distributed.tensor import DTensor

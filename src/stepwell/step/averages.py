@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stepwell.arguments import flag, fraction, whole
+from stepwell.engine.sharding import placed_like
 from stepwell.errors import UsageError
 
 Weights = Mapping[str, Tensor] | Sequence[Tensor]  # by name, or by place
@@ -172,7 +173,7 @@ class Averages:
         for name, tensor in here.items():
             if name in assigned:
                 held[name] = _wide(tensor)
-                held[name].copy_(assigned[name])
+                held[name].copy_(placed_like(assigned[name], tensor))
         self._held = held
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.arguments import refusal, text, whole
+from stepwell.engine.sharding import placed_like
 from stepwell.errors import UsageError
 from stepwell.step import ranks, saving, sharded_checkpoint, together
 from stepwell.step.files import Files, candidates
@@ -95,7 +96,9 @@ class _Model:
         """Does nothing: `check_model` was called first."""
 
     def load_state_dict(self, state: Any) -> None:
-        self._model.load_state_dict({new: state[old] for old, new in matched(state, self._model.state_dict()).items()})
+        mine = self._model.state_dict()
+        found = {new: state[old] for old, new in matched(state, mine).items()}
+        self._model.load_state_dict({name: placed_like(value, mine[name]) for name, value in found.items()})
 
     def kept(self) -> PutBack:
         before = {
