@@ -20,6 +20,14 @@ def alone(name: str, format_: str) -> list[Tensor]:
     return invariance.trained(name, format_, None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """The kernels are compiled here, once, and read by the processes from the cache folder."""
+    for name in invariance.names():
+        for format_ in invariance.FORMATS if name in invariance.SAMPLE else ["fp32"]:
+            alone(name, format_)
+
+
 @pytest.fixture(scope="module")
 def three() -> Answers:
     return in_processes(invariance.cases(invariance.THREE), 3, timeout=400)
@@ -32,15 +40,18 @@ def four() -> Answers:
 
 @pytest.mark.parametrize("name", invariance.names())
 def test_updates_are_those_of_one_process_bit_for_bit(name: str, three: Answers, four: Answers) -> None:
+    compared = 0
     for found, layouts in ((three, invariance.THREE), (four, invariance.FOUR)):
         for how, formats in layouts.items():
             for format_ in formats:
                 for rank in found:
-                    if how not in invariance.WHOLE_BLOCKS and name in invariance.CODED:
+                    ours = found[rank].get(f"{name}, {format_}, {how}")
+                    if ours is None:  # see `invariance.cases`
                         continue
-                    ours = found[rank][f"{name}, {format_}, {how}"]
+                    compared += 1
                     assert not isinstance(ours, str), ours
                     assert all(map(torch.equal, ours, alone(name, format_))), (how, format_, rank)
+    assert compared >= 3 + 4  # where codes are cut in rows alone
 
 
 def test_most_optimizers_are_among_them() -> None:
