@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,16 @@ from stepwell.tasks import find as find_task
 
 UPDATES = 54  # six epochs; the slowest of them have read 7 digits of 10 by then
 CHANCE = 0.1
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """The sums of D-Adaptation have other last digits with another number of threads, and its rate amplifies them:
+    after these few updates it reads 0.82 of the digits with two threads, and 0.61 with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def accuracy(name: str, lr: float) -> float:

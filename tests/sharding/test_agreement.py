@@ -12,7 +12,7 @@ from tests.processes import Answers, in_processes
 from tests.sharding import agreement as cases
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("agreement")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("agreement"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

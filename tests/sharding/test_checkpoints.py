@@ -20,7 +20,7 @@ from tests.processes import Answers, in_processes
 from tests.sharding import checkpoints as cases
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checkpoints")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checkpoints"), pytest.mark.timeout(900)]
 
 FORMATS = list(cases.FORMATS)
 

@@ -12,7 +12,11 @@ from tests.processes import Answers, in_processes
 from tests.sharding import invariance
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("invariance")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("invariance"),
+    pytest.mark.timeout(900),  # of cold kernels in three and four processes
+]
 
 
 @cache

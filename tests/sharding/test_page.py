@@ -13,7 +13,7 @@ from tests.processes import in_processes
 from tests.sharding import page, support
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page"), pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from tests.processes import Answers, in_processes
 from tests.sharding import trainers
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
