@@ -5,6 +5,7 @@ import torch
 
 import stepwell
 from stepwell import UsageError
+from stepwell.optimizers import find
 from tests.papers.cautious import cautious
 
 
@@ -62,3 +63,28 @@ def test_cautious_leaves_out_what_opposes_its_gradient(backend: str) -> None:
 def test_cautious_is_refused_where_it_cannot_be() -> None:
     with pytest.raises(UsageError, match="cautious=True is not available"):
         stepwell.LAMB([torch.zeros(3, requires_grad=True)], cautious=True)
+
+
+@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam"])
+def test_sums_over_the_run_do_not_depend_on_how_it_is_divided(name: str) -> None:
+    """One tensor, and the same numbers in three: elements are updated alike, so the rate must be the same."""
+
+    def rates(sizes: list[int]) -> tuple[list[float], torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        whole = torch.randn(90, generator=generator, dtype=torch.float64)
+        parts = [torch.nn.Parameter(part.clone()) for part in whole.split(sizes)]
+        optimizer = find(name)(parts, weight_decay=0.0)
+        seen = []
+        for _ in range(12):
+            gradient = torch.randn(90, generator=generator, dtype=torch.float64) + 0.3
+            for part, mine in zip(parts, gradient.split(sizes), strict=True):
+                part.grad = mine.clone()
+            optimizer.step()
+            seen.append(float(optimizer.state[parts[0]]["d"]))
+        return seen, torch.cat([part.detach() for part in parts])
+
+    one, weights = rates([90])
+    three, others = rates([50, 10, 30])
+    assert one[-1] > one[0]
+    assert three == pytest.approx(one, rel=1e-12)
+    torch.testing.assert_close(others, weights, rtol=1e-10, atol=1e-12)
