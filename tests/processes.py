@@ -64,7 +64,7 @@ def _work(rank: int, count: int, port: int, cases: dict[str, Callable[[], Any]],
     for name, case in cases.items():
         try:
             found[name] = case()
-        except Exception as error:  # which the test looks at
+        except Exception as error:  # of any kind: it is the answer, and a test says which it must be
             found[name] = f"{type(error).__name__}: {error}"
     said = BytesIO()
     torch.save(found, said)  # bytes: the memory of a tensor would end with this process

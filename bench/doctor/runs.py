@@ -97,6 +97,6 @@ def attempt(one: Any, watch: Callable[[Any, Any], Any]) -> str:
         warnings.simplefilter("ignore")
         try:
             one.train(watch, seed=one.seed)
-        except Exception as raised:  # some faults end the run
+        except Exception as raised:  # a planted fault may end the run by any exception, which is the answer
             return repr(raised)[:200]
     return ""

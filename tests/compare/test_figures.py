@@ -106,7 +106,7 @@ def test_a_result_as_a_frame_has_a_row_for_each_optimizer_trial_or_point() -> No
     assert curves.gradients.isna().all()  # they were not counted
     assert list(result(outcomes=()).to_frame("curves").columns) == list(curves.columns)
     with pytest.raises(UsageError, match=r"what='plots'; it must be one of 'scores', 'trials', 'curves'"):
-        first.to_frame("plots")  # type: ignore[arg-type]
+        first.to_frame("plots")  # type: ignore[arg-type]  # which is refused
 
 
 def test_a_result_writes_its_page(tmp_path: Path) -> None:

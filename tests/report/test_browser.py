@@ -16,7 +16,7 @@ from stepwell.curves import Chart, Curve, Heights, Mark, Section, Table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow,  # a browser is no Python package: .ci/run installs it, a contributor may have none
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
 
@@ -60,8 +60,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(tmp_path_factory.mktemp("page") / "report.html", "A comparison", sections)
 
 
-def opened(browser: Browser, file: Path, **settings: Any) -> Page:
-    """The page, which fails the test on any error in its scripts and on any request for something outside."""
+def opened(browser: Browser, file: Path, **settings: Any) -> tuple[Page, list[str]]:
+    """The page, and what must stay empty: errors in its scripts and requests for something outside."""
     page = browser.new_page(**settings)
     said: list[str] = []
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -70,8 +70,7 @@ def opened(browser: Browser, file: Path, **settings: Any) -> Page:
     page.goto(file.as_uri())
     page.wait_for_selector("#figure-2 .scatterlayer .trace")
     assert said == []
-    page.said = said  # type: ignore[attr-defined]
-    return page
+    return page, said
 
 
 def until(page: Page, condition: str) -> None:
@@ -84,9 +83,9 @@ def until(page: Page, condition: str) -> None:
 
 @pytest.fixture
 def page(browser: Browser, file: Path) -> Iterator[Page]:
-    one = opened(browser, file, viewport={"width": 1300, "height": 900})
+    one, said = opened(browser, file, viewport={"width": 1300, "height": 900})
     yield one
-    assert one.said == []  # type: ignore[attr-defined]
+    assert said == []
     one.close()
 
 
@@ -175,7 +174,7 @@ def test_a_dark_theme_has_other_colors(page: Page) -> None:
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1300])
 def test_the_page_is_never_wider_than_the_screen(browser: Browser, file: Path, width: int) -> None:
-    page = opened(browser, file, viewport={"width": width, "height": 800})
+    page, _ = opened(browser, file, viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for figure in (1, 2):
         box = page.locator(f"#figure-{figure} .main-svg").first.bounding_box()

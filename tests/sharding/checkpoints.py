@@ -72,6 +72,7 @@ def held(network: nn.Module, step: sw.Step) -> dict[str, Any]:
 
 def updated(network: nn.Module, step: sw.Step) -> list[Tensor]:
     """The weights after three updates with given gradients, which do not depend on the number of processes."""
+    assert isinstance(step.optimizer, sw.AdamW)
     for number in range(3):
         generator = torch.Generator().manual_seed(1000 + number)
         for parameter in network.parameters():
@@ -79,7 +80,7 @@ def updated(network: nn.Module, step: sw.Step) -> list[Tensor]:
             if isinstance(parameter, DTensor):
                 gradient = distribute_tensor(gradient, parameter.device_mesh, parameter.placements)
             parameter.grad = gradient
-        step.optimizer.update()  # type: ignore[attr-defined]  # of stepwell
+        step.optimizer.update()  # not step(), which the Step would report as a call outside
     return [full(parameter) for parameter in network.parameters()]
 
 

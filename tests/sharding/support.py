@@ -44,7 +44,8 @@ def train(step: sw.Step, network: nn.Module, begin: int, end: int) -> None:
         x = torch.randn(4, 6, generator=torch.Generator().manual_seed(10 * number + dist.get_rank()))
 
         def value(x: torch.Tensor = x) -> torch.Tensor:
-            return network(x).square().mean()  # type: ignore[no-any-return]
+            mean: torch.Tensor = network(x).square().mean()
+            return mean
 
         if needs_closure(step.optimizer):
             step.closure(value)

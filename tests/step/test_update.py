@@ -94,4 +94,4 @@ def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(UsageError, match=r"call step.closure\(.*\) instead of step.update\(\)"):
         Step(LBFGS(model().parameters())).update()
     with pytest.raises(UsageError, match=r"group=7; it must be a process group of torch\.distributed"):
-        Step(AdamW(model().parameters()), group=7)  # type: ignore[arg-type]
+        Step(AdamW(model().parameters()), group=7)  # type: ignore[arg-type]  # which is refused

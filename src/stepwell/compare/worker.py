@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -65,7 +66,7 @@ def work(pipe: Connection, threads: int) -> None:
                 tasks[job.task] = find(job.task)
             outcome = run_trial(
                 tasks[job.task], job.contender, trial, job.steps, job.rivals, job.device,
-                progress=lambda step, say=say: say("step", step),  # type: ignore[misc]
+                progress=partial(say, "step"),
             )  # fmt: skip
         except UsageError as error:
             say("usage", str(error))

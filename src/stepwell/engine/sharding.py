@@ -119,9 +119,11 @@ def no_shape(tensor: Tensor) -> str | None:
 def inside_zero() -> bool:
     """Whether a ZeroRedundancyOptimizer constructs an optimizer now."""
     module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
-    frame = None if module is None else sys._getframe(1)
+    if module is None:
+        return False
+    frame = sys._getframe().f_back
     while frame is not None:
-        if isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):  # type: ignore[union-attr]
+        if isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):
             return True
         frame = frame.f_back
     return False

@@ -183,7 +183,7 @@ class Files:
         if aside is not None:
             _second_name(path, aside)
             return
-        slots, mine = self._slots(path, keep)
+        slots, mine = numbered(path, keep, lambda one: self.owns(one, path))
         if not slots or not path.exists() or (mine and os.path.samefile(mine[0], path)):
             return
         for source, target in reversed(list(zip(mine, slots[1:], strict=False))):
@@ -195,32 +195,33 @@ class Files:
         self._known[_full(path), _full(slots[0])] = _identity(slots[0])
 
     def _remove_older(self, path: Path, keep: int) -> None:
-        slots, mine = self._slots(path, keep)
+        slots, mine = numbered(path, keep, lambda one: self.owns(one, path))
         for one in mine:
             if one not in slots:
                 one.unlink(missing_ok=True)
-
-    def _slots(self, path: Path, keep: int) -> tuple[list[Path], list[Path]]:
-        """The names for the keep - 1 earlier checkpoints, and the existing checkpoints of this run, newest first."""
-        slots: list[Path] = []
-        mine: list[Path] = []
-        number = 0
-        while True:
-            number += 1
-            one = before(path, number)
-            there = os.path.lexists(one)
-            if there and self.owns(one, path):
-                mine.append(one)
-            if len(slots) < keep - 1:
-                if not there or one in mine:
-                    slots.append(one)
-            elif not there:
-                return slots, mine
 
 
 def before(path: Path, number: int) -> Path:
     """The file name of the checkpoint `number` saves before the newest: checkpoint.pt, checkpoint.1.pt, ..."""
     return path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
+
+
+def numbered(path: Path, keep: int, owns: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """The names for the keep - 1 earlier checkpoints, and the existing checkpoints of this run, newest first."""
+    names: list[Path] = []
+    mine: list[Path] = []
+    number = 0
+    while True:
+        number += 1
+        one = before(path, number)
+        there = os.path.lexists(one)
+        if there and owns(one):
+            mine.append(one)
+        if len(names) < keep - 1:
+            if not there or one in mine:
+                names.append(one)
+        elif not there:
+            return names, mine
 
 
 def candidates(path: Path) -> list[Path]:

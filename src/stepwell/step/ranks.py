@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from stepwell.engine.sharding import is_spread
 from stepwell.errors import UsageError
 from stepwell.step.files import Files, begun_by_first
 from stepwell.step.generators import differ_by_rank
@@ -69,16 +69,12 @@ def is_anothers(path: Path, run: str, mine: int) -> bool:
 def check_same_rank(content: Mapping[str, Any], taken: Path) -> None:
     """Raise UsageError if the parts of a sharded model belong to another rank."""
     mine, theirs = rank() or 0, (read_label(taken) or {}).get("rank") or 0
-    name = next((name for name, value in content["model"].items() if is_sharded(value)), None)
+    name = next((name for name, value in content["model"].items() if is_spread(value)), None)
     if name is not None and mine != theirs:
         raise UsageError(
             f"Step: '{name}' in {taken} is rank {theirs}'s part of a sharded model, and this is rank {mine}; let each "
             "rank save to its own path and load from that path"
         )
-
-
-def is_sharded(value: Any) -> bool:
-    return isinstance(value, Tensor) and hasattr(value, "placements")
 
 
 def keep_own(path: Path, state: Mapping[str, Any], mine: int, keep: int, run: Files) -> None:

@@ -26,7 +26,7 @@ from stepwell.engine import sharding
 from stepwell.engine.sharded_codes import empty_codes
 from stepwell.errors import UsageError
 from stepwell.step import ranks, together
-from stepwell.step.files import Files, alone, before, failed, sync_folder
+from stepwell.step.files import Files, alone, before, failed, numbered, sync_folder
 from stepwell.step.names import bare
 
 _FORMAT = "stepwell.sharded 1"
@@ -34,11 +34,9 @@ _MARK = "stepwell.tensor"  # the key of what stands for a sharded tensor: its na
 _DAY = 86_400.0
 
 
-def is_sharded(content: Any) -> bool:
-    """Whether a checkpoint contains tensors of which each rank has a part."""
-    found: dict[str, Tensor] = {}
-    _without_tensors(content, "", found)
-    return any(map(sharding.is_cut, found.values()))
+def is_sharded(content: Mapping[str, Any]) -> bool:
+    """Whether each rank has a part of the model of a checkpoint."""
+    return any(isinstance(value, Tensor) and sharding.is_cut(value) for value in content["model"].values())
 
 
 # Saving
@@ -140,36 +138,17 @@ def _put(temporary: Path, path: Path, run: str, keep: int) -> None:
             number += 1
         os.rename(path, before(path, number))
     elif os.path.lexists(path):
-        slots, mine = _slots(path, run, keep)
+        names, mine = numbered(path, keep, lambda one: is_folder(one) and _run_of(one) == run)
         chain = [path, *mine]  # newest first
         for place, one in enumerate(chain[keep - 1 :]):
             old.append(path.with_name(f".{path.name}.{run}.{place}.old.part"))
             os.rename(one, old[-1])
-        for source, target in reversed(list(zip(chain[: keep - 1], slots, strict=False))):
+        for source, target in reversed(list(zip(chain[: keep - 1], names, strict=False))):
             if source != target:
                 os.rename(source, target)
     os.rename(temporary, path)
     for one in old:
         shutil.rmtree(one, ignore_errors=True)
-
-
-def _slots(path: Path, run: str, keep: int) -> tuple[list[Path], list[Path]]:
-    """The names for the keep - 1 earlier checkpoints, and the existing checkpoints of this run, newest first."""
-    slots: list[Path] = []
-    mine: list[Path] = []
-    number = 0
-    while True:
-        number += 1
-        one = before(path, number)
-        there = os.path.lexists(one)
-        own = there and is_folder(one) and _run_of(one) == run
-        if own:
-            mine.append(one)
-        if len(slots) < keep - 1:
-            if own or not there:
-                slots.append(one)
-        elif not there:
-            return slots, mine
 
 
 # Loading

@@ -40,9 +40,10 @@ def meet(what: str, said: str) -> list[str]:
 
 def agree(act: Callable[[], T]) -> T:
     """Call `act` in every rank. If it raises in one of them, all ranks raise: the error of the first such rank."""
-    result, error = None, None
+    results: list[T] = []
+    error = None
     try:
-        result = act()
+        results.append(act())
     except Exception as raised:  # whatever it is, the other ranks must not wait for this one
         error = raised
     said = _first_error(error)
@@ -50,7 +51,7 @@ def agree(act: Callable[[], T]) -> T:
         raise error
     if said is not None:
         raise UsageError(said)
-    return result  # type: ignore[return-value]  # there was no error, so `act` has returned
+    return results[0]
 
 
 def _first_error(error: Exception | None) -> str | None:
