@@ -69,11 +69,14 @@ def held(values: Iterable[Any]) -> int:
 
 def held_in_state(state: Mapping[Any, Any]) -> int:
     """Bytes in `optimizer.state`, without the step counts and without a user's own entries."""
-    return sum(
-        held(value for name, value in entries.items() if name != "step" and isinstance(value, Tensor))
-        for tensor, entries in state.items()
-        if isinstance(tensor, Tensor)
-    )
+    return sum(_held_by_one(entries) for tensor, entries in state.items() if isinstance(tensor, Tensor))
+
+
+def _held_by_one(entries: Mapping[Any, Any]) -> int:
+    """Bytes of the tensors in the state of one parameter, and in that of a whole matrix (`engine/divided`)."""
+    own = held(value for name, value in entries.items() if name != "step" and isinstance(value, Tensor))
+    whole = entries.get("whole")
+    return own + (_held_by_one(whole) if isinstance(whole, Mapping) else 0)
 
 
 def held_by_anyone(state: Mapping[Any, Any]) -> int:

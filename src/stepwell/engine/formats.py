@@ -15,6 +15,7 @@ Formats of a weight (bf16 and fp16 parameters)
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -136,6 +137,17 @@ def allocate(name: str, signed: bool, like: Tensor, value: float) -> tuple[Tenso
     else:
         codes = torch.empty(code.code_bytes(like.numel()), dtype=torch.uint8, device=like.device)
     return codes, code.encode_constant(value, like.numel(), flat(codes))
+
+
+def tensors_of(
+    slot: str, name: str, signed: bool, shape: tuple[int, ...]
+) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
+    """Key, shape and dtype of the tensors that `allocate` makes for one slot of this shape."""
+    if name not in ("int8", "int4"):
+        return [(slot, shape, DTYPES[name])]
+    code, elements = CODES[name, signed], math.prod(shape)
+    codes = shape if name == "int8" else (code.code_bytes(elements),)
+    return [(slot, codes, torch.uint8), (f"{slot}_largest", (code.blocks(elements),), torch.float32)]
 
 
 def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int, dtype: torch.dtype) -> Tensor:

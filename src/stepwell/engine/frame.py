@@ -55,7 +55,7 @@ def frame(
     return p - (direction if "lr" in shared else lr * direction), new_slots
 
 
-def frame_in_place(
+def direct_stack(
     rule: Rule,
     g: Any,
     p: Any,
@@ -69,22 +69,33 @@ def frame_in_place(
     shared: Sequence[str] = (),
     is_sound: Callable[[Any, list[Any]], bool] = lambda direction, slots: True,
     **hyperparameters: Any,
-) -> list[Any] | None:
-    """`frame` on tensors, with the new parameters written over `p`. Returns the new slots; or None, with `p` unchanged,
-    if `is_sound` is False for the direction and the new slots.
+) -> tuple[Any, list[Any]] | None:
+    """The first half of `frame` on tensors: the direction and the new slots; or None if `is_sound` is False for them.
+    The direction is None where a rule makes no step, and decay neither.
 
-    A stack of matrices is megabytes; each intermediate one costs as much in fresh pages as a pass over it.
+    `p` may be None: where a matrix is divided over processes, nobody has all weights.
     """
     if gradient_factor != 1.0 or decay == "coupled":
         g = _gradient(g, p, gradient_factor, weight_decay, decay)
     numbers = {"lr": lr, "weight_decay": weight_decay}
     direction, new_slots = _direct(rule, g, p, t, slots, shared, numbers, hyperparameters)
-    if not is_sound(direction, new_slots):
-        return None
+    return (direction, new_slots) if is_sound(direction, new_slots) else None
+
+
+def apply_in_place(
+    p: Any, direction: Any, *, lr: float, weight_decay: float, decay: str | None, shared: Sequence[str]
+) -> None:
+    """The second half of `frame`, with the new parameters written over `p`.
+
+    A stack of matrices is megabytes; each intermediate one costs as much in fresh pages as a pass over it. `alpha=lr`
+    would save one more, but torch rounds it once in whole vectors and twice in what is left over at the end: the same
+    weight would differ with the length of the part that a process has.
+    """
+    if direction is None:
+        return
     if decay == "decoupled" and weight_decay:
         p.mul_(1 - lr * weight_decay)
-    p.sub_(direction, alpha=1 if "lr" in shared else lr)
-    return new_slots
+    p.sub_(direction if "lr" in shared else lr * direction)
 
 
 def _direct(

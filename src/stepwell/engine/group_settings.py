@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from stepwell.arguments import plain_number
 from stepwell.engine import formats, sharding
 from stepwell.engine.given_groups import as_groups, check_names, labelled
 from stepwell.engine.own_keys import is_own_key
-from stepwell.engine.rule import FLAG, OneOf, Range, RuleSignature, as_plain_numbers, check_hyperparameters
+from stepwell.engine.rule import FLAG, OneOf, Range, RuleSignature, as_matrix, as_plain_numbers, check_hyperparameters
 from stepwell.engine.watch import Kept
 from stepwell.errors import UsageError, WrongType, nearest, shown
 
@@ -111,7 +111,7 @@ class Grouped(torch.optim.Optimizer):
     def _check_whole(self, group: Mapping[str, Any], tensor: Tensor, label: str) -> None:
         """Raise UsageError for a part of a parameter where the rule needs the whole."""
         signature = self.signature_for(group, tensor)
-        reason = sharding.no_matrix(tensor) if signature.view != "element" else None
+        reason = sharding.no_matrix(signature, tensor)
         if signature.view != "element" or signature.sums or group.get("cautious"):
             reason = reason or sharding.no_shape(tensor)
         if signature.over == "run" and sharding.is_one_of_several() and sharding.inside_zero():
@@ -121,6 +121,14 @@ class Grouped(torch.optim.Optimizer):
             )
         if reason is not None:
             raise UsageError(f"{type(self).__name__}: cannot update {label}: {reason}")
+
+    @classmethod
+    def work(cls, group: Mapping[str, Any], shape: Sequence[int]) -> float:
+        """About how many multiplications an update of a matrix takes, relative to other matrices of the optimizer: by
+        it, matrices are divided over processes. An optimizer with a matrix rule overrides this method if its work does
+        not grow like rows * columns * the shorter side."""
+        rows, columns = as_matrix(shape)
+        return float(rows * columns * min(rows, columns))
 
     def signature_for(self, group: Mapping[str, Any], tensor: Tensor) -> RuleSignature:
         """The rule that updates one tensor of a group, with its slots."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,12 @@ def kind_of(
         view=signature.view,
         sizes=("elements",) if cautious or "elements" in signature.named else (),
     )
+
+
+def of_part(kind: LaunchKind) -> LaunchKind:
+    """The kind of a launch of the parts of divided matrices, whose state is elsewhere. Rounding takes the bits that it
+    takes after all slots."""
+    return replace(kind, slots=(None,) * len(kind.slots))
 
 
 def norm_of(kind: LaunchKind) -> LaunchKind:

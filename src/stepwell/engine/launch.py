@@ -105,6 +105,11 @@ class Launch:
         self.began = False  # whether something may have been written
         self.finished: set[int] = set()  # tensors that are written, where they are written one by one
         self.writing: Callable[[], None] | None = None  # writes what was computed last; it may be done twice
+        # Of parts of divided matrices: the object that exchanges them, and what their owners said of each
+        self.matrices: Any = None
+        self.verdicts: dict[int, float] = {}
+        # Of whole matrices whose weights are divided over processes: what the rule finds of each, None for no step
+        self.directions: dict[int, Tensor | None] | None = None
 
     # Before an update
 

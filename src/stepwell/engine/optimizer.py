@@ -17,6 +17,7 @@ from stepwell.engine import checkpoint, explain
 from stepwell.engine.backends import BACKENDS, EMPTY, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
 from stepwell.engine.closures import check_closure
+from stepwell.engine.divided.owners import Owners
 from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
 from stepwell.engine.group_settings import Grouped, one_of
@@ -40,7 +41,7 @@ _LEFT_BEHIND = {
         for what in ("step", "state_dict", "load_state_dict")
         for when in ("pre", "post")
     ),
-    *("_kept", "_lock", "said", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
+    *("_kept", "_lock", "owners", "said", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"),
     *("grad_scale", "found_inf", "step", "_opt_called"),
 }
 
@@ -132,6 +133,7 @@ class Optimizer(Grouped):
         self._refuse_options(options, defaults)
         self._kept = Kept()
         self._lock = threading.RLock()
+        self.owners = Owners()  # of matrices that are divided over processes
         self.said: set[str] = set()  # warnings that are given once
         groups = as_groups(params, name)
         defaults |= check_hyperparameters(name, defaults, self.ranges_with(defaults))
@@ -386,6 +388,7 @@ class Optimizer(Grouped):
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
         self._kept = Kept()
         self._lock = threading.RLock()
+        self.owners = getattr(self, "owners", None) or Owners()
         self.said = set()  # warnings that are given once
         self.state = self._watched(self.state)
         trust(self.state)

@@ -2,8 +2,8 @@
 
 Tensors with the same kernel form one launch, across groups: the kernel reads the numbers that differ between groups
 (lr, betas, decay) from a row per group, so 465 groups cost as much as one group. A plan is kept from step to step. It
-is
-rebuilt only if something that it depends on has changed: the groups' flags, or a replaced tensor of the state.
+is rebuilt
+only if something that it depends on has changed: the groups' flags, or a replaced tensor of the state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import sharding
-from stepwell.engine.kind import kind_of
+from stepwell.engine.backends import parts
+from stepwell.engine.divided.matrices import Matrices, Matrix
+from stepwell.engine.kind import kind_of, of_part
 from stepwell.engine.launch import Launch, Member
 from stepwell.engine.overlaps import refuse_overlaps
 from stepwell.engine.rows import Rows
@@ -45,6 +47,8 @@ class Plan:
             Launch(kind, signature, backend, owner, optimizer.said, of_one, self.groups, states)
             for (kind, signature, backend), of_one in launches
         ]
+        self.launches.sort(key=lambda launch: launch.backend is parts)  # others run while gradients travel
+        self.divided = self._divided(optimizer)
         self.moves = -1
 
     def _sorted(self, optimizer: Any) -> list[tuple[Any, list[Member]]]:
@@ -59,23 +63,53 @@ class Plan:
                 place += 1
                 part = sharding.local(tensor)
                 signature = optimizer.signature_for(group, tensor)
-                reason = None if signature.view == "element" else sharding.no_matrix(tensor)
+                reason = sharding.no_matrix(signature, tensor)
                 if reason is not None:  # in every process, also where the part is empty
                     raise UsageError(f"{type(optimizer).__name__}: cannot update {name!r}: {reason}")
-                if part.numel() == 0 and signature.view != "element":
+                is_divided = signature.view != "element" and sharding.is_cut(tensor)
+                if part.numel() == 0 and signature.view != "element" and not is_divided:
                     continue  # a rule of matrices has no count of steps to keep for a matrix without elements
                 kind = kind_of(optimizer, signature, group, tensor, name, self.rows.names)
-                backend = optimizer.backend_for(kind, part, name)
-                stack = None if kind.view == "element" else (tuple(tensor.shape), position)
+                stack: Any = None
+                if is_divided:
+                    kind, backend, stack = of_part(kind), parts, (position, part.numel() == 0, *sharding.groups_of(tensor))
+                else:
+                    backend = optimizer.backend_for(kind, part, name)
+                    stack = None if kind.view == "element" else (tuple(tensor.shape), position)
                 key = (kind, tensor.device, backend.__name__, stack)
                 _, members = found.setdefault(key, ((kind, signature, backend), []))
                 members.append(Member(name, tensor, part, position, place, optimizer.watched_state(tensor)))
         return list(found.values())
 
+    def _divided(self, optimizer: Any) -> list[Matrices]:
+        """The matrices that are divided over processes, by process group, with the launches of those owned here."""
+        of_parts = [launch for launch in self.launches if launch.backend is parts]
+        members = [(launch, i) for launch in of_parts for i in range(len(launch.owners))]
+        members.sort(key=lambda member: member[0].places[member[1]])
+        settings = [self.groups[int(launch.groups[i])] for launch, i in members]
+        works = [
+            (launch.owners[i], optimizer.work(group, launch.owners[i].shape))
+            for (launch, i), group in zip(members, settings, strict=True)
+        ]
+        optimizer.owners.assign(works)
+        found: dict[Any, list[Matrix]] = {}
+        for (launch, i), group in zip(members, settings, strict=True):
+            tensor = launch.owners[i]
+            signature = optimizer.signature_for(group, tensor)
+            kind = kind_of(optimizer, signature, group, tensor, launch.names[i], self.rows.names)
+            one = Matrix(
+                launch.names[i], launch.places[i], int(launch.groups[i]), tensor, launch.states[i], kind, signature,
+                optimizer.owners.owner_of(tensor), optimizer.owners.division_of(tensor), launch, i,
+            )  # fmt: skip
+            found.setdefault(one.division.key, []).append(one)
+        return [Matrices(matrices, optimizer) for matrices in found.values()]
+
     def begin(self) -> None:
         """Create the state of all parameters that have none."""
         for launch in self.launches:
             launch.begin()
+        for matrices in self.divided:
+            matrices.begin()
 
     def refuse_overlaps(self) -> None:
         """Raise UsageError if parameters or slots share memory; checked once after an address has changed."""
@@ -88,6 +122,8 @@ class Plan:
         """Update all tensors or none: if an exception (Ctrl-C) occurs between two writes, the update is completed
         before the exception propagates."""
         count, done = len(ready), 0
+        for matrices in self.divided:
+            matrices.start(found_inf)
         try:
             while done < count:
                 ready[done].backend.run(ready[done], self.rows.values, gradient_factor, found_inf)
@@ -95,7 +131,7 @@ class Plan:
             self.share_numbers(ready)
             self.raise_versions(ready)
         except BaseException:
-            if done or (ready and ready[0].began):
+            if done or self.divided or (ready and ready[0].began):  # other processes complete theirs
                 for launch in ready[done:]:
                     launch.finish(self.rows.values, gradient_factor, found_inf)
                 self.share_numbers(ready)
@@ -118,6 +154,8 @@ class Plan:
         """After an update: release the gradients, and write numbers back to their entries."""
         for launch in ready:
             launch.done()
+        for matrices in self.divided:
+            matrices.done()
 
     def fits(self, optimizer: Any) -> bool:
         """Read the numbers of this step; False if the groups now need other kernels than those of this plan."""

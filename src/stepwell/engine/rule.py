@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -328,6 +329,13 @@ class RuleSignature:
         functions = [self.rule] if self.measure is None else [self.rule, self.measure]
         found = [p for f in functions for p in inspect.signature(f).parameters.values()]
         return tuple(dict.fromkeys(p.name for p in found if p.kind is p.KEYWORD_ONLY))
+
+    @cached_property
+    def reads_weights(self) -> bool:
+        """Whether the rule looks at its second argument, p: such a rule cannot update a matrix that is divided over
+        processes, where nobody has all weights."""
+        name = list(inspect.signature(self.rule).parameters)[1]
+        return any(w.opname.startswith("LOAD_FAST") and w.argval == name for w in dis.get_instructions(self.rule))
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:

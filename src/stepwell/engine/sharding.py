@@ -95,13 +95,13 @@ def is_flattened(tensor: Tensor) -> bool:
     return hasattr(tensor, "_fsdp_flattened") and is_one_of_several()
 
 
-def no_matrix(tensor: Tensor) -> str | None:
+def no_matrix(signature: Any, tensor: Tensor) -> str | None:
     """The reason why a matrix rule cannot update a tensor, or None. The answer is the same in every process."""
-    if is_cut(tensor):
+    if signature.view != "element" and signature.reads_weights and is_cut(tensor):
         return (
-            "it is sharded over a device mesh, and its rule needs the whole matrix; train with "
-            "DistributedDataParallel, or give sharded matrices to an optimizer of single elements, such as AdamW or "
-            "Lion"
+            "it is sharded over a device mesh, and its rule reads all weights of a matrix, which no process has; train "
+            "with DistributedDataParallel, or give sharded matrices to Muon, or to an optimizer of single elements, "
+            "such as AdamW or Lion"
         )
     return None
 

@@ -8,12 +8,14 @@ p         <- p - lr * direction
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
-from stepwell.optimizers.eigen import eigh
+from stepwell.optimizers.eigen import eigh, work_of_sides
 from stepwell.optimizers.facts import Facts
 
 
@@ -161,3 +163,7 @@ class Shampoo(Optimizer):
         grafting_eps: float = 1e-8, eps_at_root: bool = False, max_precond_dim: int = 1024, **options: Unpack[Options],
     ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
+
+    @classmethod
+    def work(cls, group: Mapping[str, Any], shape: Sequence[int]) -> float:
+        return work_of_sides(shape, group["max_precond_dim"], group["precondition_frequency"], products=2)

@@ -13,7 +13,7 @@ p          <- p - lr * weight_decay * p - lr * direction
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack, hyperparameters
 from stepwell.ops import ema, ema_square, maximum, sqrt, where
-from stepwell.optimizers.eigen import eigh
+from stepwell.optimizers.eigen import eigh, work_of_sides
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.pieces import bias_correction
 
@@ -54,10 +54,11 @@ def next_basis(second: Tensor, q: Tensor, exp_avg_sq: Tensor, side: int) -> tupl
     return torch.linalg.qr(torch.bmm(second, q)).Q, exp_avg_sq.take_along_dim(order, dim=side)
 
 
-# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns). None in place of a direction
+# is no step: decay, which the frame applies, neither.
 def update(
     g, p, t, exp_avg, exp_avg_sq, left, right, q_left, q_right,
-    *, lr, weight_decay, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
+    *, lr, beta1, beta2, shampoo_beta, eps, precondition_frequency, correct_bias, max_precond_dim,
 ):  # fmt: skip
     weight = 1 - (beta2 if shampoo_beta is None else shampoo_beta)
     if left.numel():
@@ -66,7 +67,7 @@ def update(
         right = torch.baddbmm(right, g.mT, g, beta=1 - weight, alpha=weight)  # (n, columns, columns)
     t = t - 1
     if t == 0:
-        return torch.zeros_like(g), exp_avg, exp_avg_sq, left, right, first_basis(left), first_basis(right)
+        return None, exp_avg, exp_avg_sq, left, right, first_basis(left), first_basis(right)
     exp_avg = exp_avg.lerp(g, 1 - beta1)  # (n, rows, columns)
     exp_avg_sq = exp_avg_sq.lerp(projected(g, q_left, q_right).square(), 1 - beta2)
     direction = projected(exp_avg, q_left, q_right) / (exp_avg_sq.sqrt() + eps)
@@ -75,8 +76,7 @@ def update(
     if t % precondition_frequency == 0:
         q_left, exp_avg_sq = next_basis(left, q_left, exp_avg_sq, -2)
         q_right, exp_avg_sq = next_basis(right, q_right, exp_avg_sq, -1)
-    step = lr * direction + lr * weight_decay * p if weight_decay else lr * direction
-    return step, exp_avg, exp_avg_sq, left, right, q_left, q_right
+    return lr * direction, exp_avg, exp_avg_sq, left, right, q_left, q_right
 
 
 def vector_update(g, p, t, exp_avg, exp_avg_sq, *, lr, weight_decay, beta1, beta2, eps, correct_bias):
@@ -163,5 +163,15 @@ class SOAP(Optimizer):
     def method_of(cls, group: Mapping[str, Any], tensor: Tensor) -> str:
         return "" if tensor.ndim >= 2 else "vector"
 
+    @classmethod
+    def work(cls, group: Mapping[str, Any], shape: Sequence[int]) -> float:
+        return work_of_sides(shape, group["max_precond_dim"], group["precondition_frequency"], products=6)
+
     def decay_of(self, group: Mapping[str, Any]) -> str | None:
-        return None  # decoupled decay is in the rule: none at the first gradient, which makes no step
+        return None  # see `choose`
+
+    def choose(
+        self, group: Mapping[str, Any], tensor: Tensor, flags: dict[str, Any], decay: str | None
+    ) -> tuple[dict[str, Any], str | None]:
+        # The decay of vectors is in their rule: none at the first gradient, which makes no step.
+        return flags, "decoupled" if tensor.ndim >= 2 else None

@@ -7,7 +7,7 @@ folder (`kernels/machine_code.py`), so that a second process starts without comp
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def refusal(kind: LaunchKind | None, tensor: torch.Tensor) -> str | None:
 class CpuMemory:
     """The data of a launch that this backend keeps between steps."""
 
-    kernel: Any
+    kind: LaunchKind
     addresses: Addresses
     totals: np.ndarray  # those of the launch, as NumPy's
     job: Job = field(default_factory=Job)
@@ -66,6 +66,11 @@ class CpuMemory:
     steps: np.ndarray | None = None
     numbers_before: torch.Tensor | None = None
 
+    @cached_property
+    def kernel(self) -> Any:
+        """The updating kernel, compiled when it first runs: launches of matrices have their norm from here alone."""
+        return kernel(self.kind)
+
     def release(self) -> None:
         """Release the gradients."""
         self.addresses.release()
@@ -75,7 +80,7 @@ def prepare(launch: Launch) -> None:
     """Gather this step's addresses and divide the work. Nothing is updated yet, so that an error in any launch changes
     nothing."""
     if launch.memory is None:
-        launch.memory = CpuMemory(kernel(launch.kind), Addresses(launch), launch.totals.numpy())
+        launch.memory = CpuMemory(launch.kind, Addresses(launch), launch.totals.numpy())
     memory: CpuMemory = launch.memory
     addresses, had_rows = memory.addresses, memory.by_rows
     addresses.collect(launch)

@@ -142,41 +142,72 @@ def load(launch: Launch, index: int) -> Loaded:
         g = gradient.values().flatten()
     else:
         if gradient.stride() != whole.stride():
-            gradient = torch.empty_like(whole).copy_(gradient)
+            gradient = torch.empty_like(whole, dtype=gradient.dtype).copy_(gradient)
         g = memory_order.flat(gradient)
     weights = memory_order.flat(whole)
     p = weights.to(dtype)
     if launch.slots.low_bits is not None:
         p = halves.join(weights, memory_order.flat(launch.slots.low_bits[index]))
+    slots = load_slots(launch, index, whole.numel(), places)
+    return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
+
+
+def load_slots(launch: Launch, index: int, elements: int, places: Tensor | None = None) -> list[Any]:
+    """The slots of one tensor in the working precision, or those of the elements at `places`."""
+    kind = launch.kind
+    dtype = formats.working_dtype(kind.weights)
     slots: list[Any] = []
     for place, (name, signed) in enumerate(zip(kind.slot_formats, kind.signed, strict=True)):
         stored = launch.slots.slots[place]
         if stored is None:
             slots.append(None)
         elif launch.signature.slots[place].per == "element":
-            values = formats.read(name, signed, stored[index], whole.numel(), dtype)
+            values = formats.read(name, signed, stored[index], elements, dtype)
             slots.append(values if places is None else values[places])
         else:
             slots.append(stored[index][0].to(dtype))
     if launch.slots.numbers is not None:
         for name, number in zip(kind.number_slots, launch.slots.numbers[index].tolist(), strict=True):
             slots[kind.slots.index(name)] = Number(number)
-    return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
+    return slots
 
 
 def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any]) -> None:
     """Write the values computed from `loaded` back."""
     kind, whole, places = launch.kind, loaded.whole, loaded.places
-    elements = whole.numel()
+    store_slots(launch, index, slots, whole.numel(), places)
+    weights = memory_order.flat(whole)
+    if launch.slots.low_bits is not None:
+        low_bits = memory_order.flat(launch.slots.low_bits[index])
+        high, low = halves.split(p, weights.dtype)
+        _write(weights, places, high)
+        _write(low_bits, places, low)
+    elif kind.rounding == "stochastic":
+        bits = _random(launch, index, len(slots), whole.numel())
+        bits = bits if places is None else bits[places]
+        _write(weights, places, randomness.round_stochastically(p, bits, weights.dtype))
+    else:
+        _write(weights, places, p.to(weights.dtype))
+    tensor = launch.tensors[index].detach()
+    if whole is not tensor and whole.data_ptr() != tensor.data_ptr():
+        tensor.copy_(whole)
+
+
+def _random(launch: Launch, index: int, consumer: int, count: int) -> Tensor:
+    """16 random bits for each number that a slot, or the weights after all slots, rounds in this step."""
+    step = float(launch.slots.steps[index])
+    key = randomness.key_of(int(launch.seeds[index]), launch.places[index], step, launch.firsts[index])
+    device = launch.tensors[index].device
+    bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, device)
+    return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
+
+
+def store_slots(launch: Launch, index: int, slots: list[Any], elements: int, places: Tensor | None = None) -> None:
+    """Write the new slots of one tensor, or those of the elements at `places`."""
+    kind, device = launch.kind, launch.tensors[index].device
     dtype = formats.working_dtype(kind.weights)
     seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index])
     first = launch.firsts[index]
-    key = randomness.key_of(seed, place, step, first)
-
-    def random(consumer: int, count: int = elements) -> Tensor:
-        bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, whole.device)
-        return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
-
     for consumer, (name, signed, new) in enumerate(zip(kind.slot_formats, kind.signed, slots, strict=True)):
         stored = launch.slots.slots[consumer]
         if stored is None:
@@ -184,14 +215,15 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         tensors = stored[index]
         if launch.signature.slots[consumer].per != "element":
             values = new.flatten()
-            formats.write(name, signed, tensors, values, random(consumer, values.numel()) if name == "bf16" else None)
+            rounded = _random(launch, index, consumer, values.numel()) if name == "bf16" else None
+            formats.write(name, signed, tensors, values, rounded)
             continue
-        values = as_tensor(new, p)
+        values = torch.as_tensor(new, dtype=dtype, device=device).expand(elements if places is None else len(places))
         rounded = None
         if name in ("int8", "int4"):
-            rounded = randomness.code_bits(seed, place, step, consumer, elements, whole.device, first)
+            rounded = randomness.code_bits(seed, place, step, consumer, elements, device, first)
         elif name == "bf16":
-            rounded = random(consumer)
+            rounded = _random(launch, index, consumer, elements)
         if places is None:
             formats.write(name, signed, tensors, values, rounded)
             continue
@@ -203,20 +235,6 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
     if launch.slots.numbers is not None:
         numbers = [slots[kind.slots.index(name)] for name in kind.number_slots]
         launch.slots.numbers[index] = torch.tensor(numbers, dtype=torch.float64)
-    weights = memory_order.flat(whole)
-    if launch.slots.low_bits is not None:
-        low_bits = memory_order.flat(launch.slots.low_bits[index])
-        high, low = halves.split(p, weights.dtype)
-        _write(weights, places, high)
-        _write(low_bits, places, low)
-    elif kind.rounding == "stochastic":
-        bits = random(len(slots)) if places is None else random(len(slots))[places]
-        _write(weights, places, randomness.round_stochastically(p, bits, weights.dtype))
-    else:
-        _write(weights, places, p.to(weights.dtype))
-    tensor = launch.tensors[index].detach()
-    if whole is not tensor and whole.data_ptr() != tensor.data_ptr():
-        tensor.copy_(whole)
 
 
 def _write(target: Tensor, places: Tensor | None, values: Tensor) -> None:

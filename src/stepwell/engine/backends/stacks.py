@@ -4,6 +4,9 @@ A matrix rule has the signature of every rule, (g, p, t, *slots, **hyperparamete
 torch's operations on (n, rows, columns): ten equal layers are one batched product. `t` is a number; tensors with
 another step count form another stack. Frame, formats, clipping and skipping are those of all other rules.
 
+The update of a matrix that is divided over processes ends with its direction, which is kept (`Launch.directions`): its
+weights are elsewhere (see `stepwell.engine.divided`).
+
 One element that is not finite invalidates a whole matrix: products, norms and eigenvectors mix all elements. A matrix
 whose step or new state would not be finite is left unchanged, bit for bit, with one warning.
 """
@@ -19,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import memory_order, sharding
-from stepwell.engine.backends import eager
-from stepwell.engine.frame import frame_in_place
+from stepwell.engine import formats, memory_order
+from stepwell.engine.backends import cpu, eager
+from stepwell.engine.frame import apply_in_place, direct_stack
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.rule import as_matrix
@@ -32,9 +35,13 @@ from stepwell.engine.rule import as_matrix
 LARGEST = {"cpu": 2**19, "cuda": 2**22}
 
 
+# What is said of a divided matrix: no step, a step, or that it is only counted (SOAP's first gradient).
+LEFT_OUT, STEP, COUNTED = 0.0, 1.0, 2.0
+
+
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
-    """The reason why a tensor cannot be part of a stack, or None."""
-    return sharding.no_matrix(tensor)
+    """None: this backend can update every tensor, in stacks."""
+    return None
 
 
 def prepare(launch: Launch) -> None:
@@ -42,7 +49,13 @@ def prepare(launch: Launch) -> None:
     launch.slots.check_layout()
 
 
-squares = eager.squares
+def squares(launch: Launch) -> Tensor:
+    """The sum of squares of each gradient, float64 (tensors,); 0 without a gradient. By a kernel on the CPU, whose sums
+    in float64 do not depend on how a matrix is cut."""
+    if any(cpu.refusal(None, tensor) is not None for tensor in launch.tensors):
+        return eager.squares(launch)
+    cpu.prepare(launch)
+    return cpu.squares(launch)
 
 
 @torch.no_grad()
@@ -73,7 +86,7 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
     kind, signature = launch.kind, launch.signature
     group = launch.param_groups[int(launch.groups[0])]
-    stack: _Plain | _Converted = _Plain(launch, members) if _is_plain(launch, members) else _Converted(launch, members)
+    stack = (_Plain if _is_plain(launch, members) else _Converted)(launch, members)
     numbers: dict[str, Any] = {name: signature.value(name, group) for name in signature.hyperparameters}
     numbers |= {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0)), **dict(kind.flags)}
     if "shape" in inspect.signature(kind.rule).parameters:
@@ -82,7 +95,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
         numbers["is_sound"] = _is_sound
     sign = -1.0 if group["maximize"] else 1.0
     try:
-        slots = frame_in_place(
+        found = direct_stack(
             kind.rule,
             stack.g,
             stack.p,
@@ -94,17 +107,26 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
             **numbers,
         )
     except torch.linalg.LinAlgError:  # raised for the whole stack
-        slots = None
-    if slots is None and len(members) > 1:
+        found = None
+    if found is None and len(members) > 1:
         for index in members:
             _update(launch, [index], step, gradient_factor)
-    elif slots is None:
+    elif found is None:
         _say_left_out(launch, members[0])
     else:
+        direction, slots = found
+        if launch.directions is None:
+            lr, weight_decay = numbers["lr"], numbers["weight_decay"]
+            apply_in_place(
+                stack.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared
+            )
 
         def write() -> None:
-            for index in members:
+            for position, index in enumerate(members):
                 launch.slots.steps[index] = step
+                if launch.directions is not None:
+                    whole = None if direction is None else direction[position].reshape(launch.tensors[index].shape)
+                    launch.directions[index] = whole
             stack.store(slots)
             launch.finished.update(members)
 
@@ -138,7 +160,8 @@ def _is_plain(launch: Launch, members: list[int]) -> bool:
     if kind.weights not in ("fp32", "fp64") or formats_held - {kind.weights} or launch.slots.low_bits is not None:
         return False
     tensors, gradients = launch.tensors, launch.gradients
-    return all(tensors[i].is_contiguous() and _is_like(gradients[i], tensors[i]) for i in members)
+    here = launch.directions is None
+    return all((not here or tensors[i].is_contiguous()) and _is_like(gradients[i], tensors[i]) for i in members)
 
 
 def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
@@ -161,7 +184,7 @@ class _Plain:
         self.seen = as_matrix(shape) if launch.kind.view == "matrix" else tuple(shape)
         self.per_element = [slot.per == "element" for slot in launch.signature.slots]
         self.g = self._stacked([launch.gradients[index] for index in members], True)
-        self.p = self._stacked(self.tensors, True)
+        self.p = self._stacked(self.tensors, True) if launch.directions is None else None
         self.slots = [
             None if held is None else self._stacked(held, per_element)
             for held, per_element in zip(self.states, self.per_element, strict=True)
@@ -173,7 +196,9 @@ class _Plain:
 
     def store(self, slots: list[Any]) -> None:
         """Write the new values back."""
-        torch._foreach_copy_(self.tensors, list(self.p.reshape(len(self.tensors), *self.tensors[0].shape).unbind()))
+        if self.p is not None:
+            whole = self.p.reshape(len(self.tensors), *self.tensors[0].shape)
+            torch._foreach_copy_(self.tensors, list(whole.unbind()))
         for held, new in zip(self.states, slots, strict=True):
             if held is not None:
                 torch._foreach_copy_(held, list(new.reshape(len(held), *held[0].shape).unbind()))
@@ -184,9 +209,10 @@ class _Converted:
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.launch, self.members, view = launch, members, launch.kind.view
-        self.loaded = [eager.load(launch, index) for index in members]
+        self.loaded = [_loaded(launch, index) for index in members]
         self.g = _stack([one.g for one in self.loaded], self.loaded, view)
-        self.p = _stack([one.p for one in self.loaded], self.loaded, view)
+        here = launch.directions is None
+        self.p = _stack([one.p for one in self.loaded], self.loaded, view) if here else None
         self.slots: list[Any] = []
         for place, slot in enumerate(launch.signature.slots):
             values = [one.slots[place] for one in self.loaded]
@@ -203,7 +229,20 @@ class _Converted:
             for slot, values in zip(self.launch.signature.slots, slots, strict=True):
                 value = None if values is None else values[position]
                 new.append(_flat(value, one.whole) if value is not None and slot.per == "element" else value)
-            eager.store(self.launch, index, one, _flat(self.p[position], one.whole), new)
+            if self.p is None:
+                eager.store_slots(self.launch, index, new, one.whole.numel())
+            else:
+                eager.store(self.launch, index, one, _flat(self.p[position], one.whole), new)
+
+
+def _loaded(launch: Launch, index: int) -> eager.Loaded:
+    """One tensor of a launch; without weights where these are elsewhere."""
+    if launch.directions is None:
+        return eager.load(launch, index)
+    whole = launch.gradients[index]
+    slots = eager.load_slots(launch, index, whole.numel())
+    g = memory_order.flat(whole).to(formats.working_dtype(launch.kind.weights))
+    return eager.Loaded(g, g, slots, whole, None)
 
 
 def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tensor:

@@ -1,0 +1,273 @@
+"""The update of matrices that are divided over processes.
+
+A matrix rule needs the whole matrix, and no process has it. So each matrix has an owner, which keeps its state:
+
+    gradients     every process sends its part of each gradient to the owner            one all-to-all
+    rule          the owner computes the direction of its matrices, on stacks
+    directions    every owner sends each process its part of the direction              one all-to-all
+    weights       every process applies decay and learning rate to the part it has
+
+For P elements of b bytes and N processes, each process sends 2 P b (N - 1) / N^2 bytes, whatever the number of
+matrices. The arithmetic is that of one process, bit for bit. Before, one all-reduce of 4 bytes for each matrix tells
+every process which gradients there are: an error is then an error everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepwell.engine import formats
+from stepwell.engine.backends import stacks
+from stepwell.engine.divided import exchange
+from stepwell.engine.divided.division import Division, Region
+from stepwell.engine.divided.exchange import Piece
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch, Member
+from stepwell.engine.rule import RuleSignature
+from stepwell.engine.watch import Watched
+from stepwell.errors import UsageError
+
+_NO_ROWS = np.zeros((0, 0))  # a rule on stacks reads its numbers from the group
+WHOLE = "whole"  # the entry in the state of a parameter that has the state of the whole matrix, at its owner
+
+
+@dataclass
+class Matrix:
+    """One divided matrix.
+
+    Attributes:
+        name, place, group: of the parameter; see `launch.Member`.
+        parameter: the DTensor.
+        state: its entry in `optimizer.state`.
+        kind, signature: of its rule.
+        owner: the number of the owner in the process group.
+        division: the processes that have parts.
+        launch, index: the part that is here.
+        regions: the parts of all processes.
+        whole, number: at the owner, the launch that updates the whole, and the index in it.
+    """
+
+    name: str
+    place: int
+    group: int
+    parameter: Tensor
+    state: Any
+    kind: LaunchKind
+    signature: RuleSignature
+    owner: int
+    division: Division
+    launch: Launch
+    index: int
+    regions: tuple[Region, ...] = ()
+    whole: Launch | None = None
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.regions = self.division.regions(self.shape, self.division.placements)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.parameter.shape)
+
+    def piece(self, dtype: torch.dtype) -> Piece:
+        return Piece(self.owner, self.shape, dtype, self.regions)
+
+
+class Matrices:
+    """The divided matrices of an optimizer that one process group exchanges, in the order of the parameters."""
+
+    def __init__(self, matrices: Sequence[Matrix], optimizer: Any) -> None:
+        self.matrices = list(matrices)
+        division = matrices[0].division
+        self.group, self.rank, self.size = division.group, division.rank, division.size
+        self.device = matrices[0].launch.tensors[0].device
+        for one in self.matrices:
+            one.launch.matrices = self
+        self.owned = self._launches(optimizer)
+        self._release()
+
+    def _launches(self, optimizer: Any) -> list[Launch]:
+        """The launches of the matrices that are owned here: stacks of equal shape, as in one process."""
+        stacked: dict[Any, list[Matrix]] = {}
+        for one in self.matrices:
+            if one.owner == self.rank:
+                stacked.setdefault((one.kind, one.shape, one.group), []).append(one)
+        launches = []
+        for (kind, _, group), ones in stacked.items():
+            members = []
+            for one in ones:
+                like = placeholder(one.parameter, self.device)
+                state = state_of_whole(one.state, optimizer._kept)
+                members.append(Member(one.name, like, like, group, one.place, state))
+            launch = Launch(
+                kind, ones[0].signature, stacks, type(optimizer).__name__, optimizer.said, members,
+                optimizer.param_groups, [member.state for member in members],
+            )  # fmt: skip
+            for number, one in enumerate(ones):
+                one.whole, one.number = launch, number
+            launches.append(launch)
+        return launches
+
+    def _release(self) -> None:
+        self._active: list[Matrix] = []  # those with a gradient, in every process
+        self._gradients: exchange.Arriving | None = None
+        self._directions: exchange.Arriving | None = None
+        self._settled = False
+
+    def begin(self) -> None:
+        """Create the state of all matrices that are owned here."""
+        for launch in self.owned:
+            launch.begin()
+        self._attach()
+
+    def _attach(self) -> None:
+        """Show the state of the matrices that are owned here in the state of their parameters."""
+        for one in self.matrices:
+            if one.whole is not None and one.whole.slots.started[one.number] and WHOLE not in one.state:
+                dict.__setitem__(one.state, WHOLE, one.whole.states[one.number])
+
+    # An update
+
+    def start(self, found_inf: Any) -> None:
+        """Send the gradients to their owners. Every process of the group calls this.
+
+        Raises UsageError in all of them if they do not agree on the gradients that there are, or on `found_inf`.
+        """
+        self._release()
+        skips = found_inf is not None and bool(found_inf)
+        gradients = [one.launch.gradients[one.index] for one in self.matrices]
+        said = [*(gradient is not None for gradient in gradients), skips]
+        counts = torch.tensor(said, dtype=torch.int32, device=self.device)
+        torch.distributed.all_reduce(counts, group=self.group)
+        found = counts.tolist()
+        odd = next((k for k, count in enumerate(found) if count not in (0, self.size)), None)
+        if odd is not None:
+            what = "found_inf is not 0" if odd == len(gradients) else f"{self.matrices[odd].name!r} has a gradient"
+            raise UsageError(
+                f"{what} in {found[odd]} of {self.size} processes; all processes that have parts of a matrix must "
+                "update it together, so nothing is updated"
+            )
+        if found[-1]:
+            return
+        self._active = [one for one, gradient in zip(self.matrices, gradients, strict=True) if gradient is not None]
+        parts = [one.launch.gradient_of(one.index) for one in self._active]
+        pieces = [one.piece(part.dtype) for one, part in zip(self._active, parts, strict=True)]
+        self._pieces = pieces
+        if pieces:
+            self._gradients = exchange.to_owners(self.group, self.rank, self.size, pieces, parts)
+
+    def settle(self, gradient_factor: float) -> None:
+        """Compute the directions of the matrices that are owned here, exchange them, and put each into its launch in
+        place of the gradient: None where a matrix makes no step. May be called again after an interruption."""
+        if self._settled or not self._active:
+            return
+        if self._directions is None:
+            said = self._compute(gradient_factor)
+            wide = [one.piece(formats.working_dtype(one.kind.weights)) for one in self._active]
+            counts = [sum(one.owner == rank for one in self._active) for rank in range(self.size)]
+            verdicts = [
+                Piece(rank, (count,), torch.float32, (exchange.whole_region((count,)),) * self.size)
+                for rank, count in enumerate(counts)
+            ]
+            self._pieces = [*wide, *verdicts]
+            self._directions = exchange.from_owners(
+                self.group, self.rank, self.size, self._pieces, said, self.device
+            )
+        parts = exchange.parts_here(self.rank, self.size, self._pieces, self._directions.wait())
+        verdicts_of = [iter(part.tolist()) for part in parts[len(self._active) :]]
+        for one, part in zip(self._active, parts, strict=False):
+            one.launch.gradients[one.index] = part
+            one.launch.verdicts[one.index] = next(verdicts_of[one.owner])
+        self._settled = True
+
+    def _compute(self, gradient_factor: float) -> list[Tensor]:
+        """The directions of the matrices that are owned here, and at last what there is to say of each."""
+        mine = [one for one in self._active if one.owner == self.rank]
+        if self._gradients is not None:
+            received = self._gradients.wait()
+            wholes = exchange.at_owner(self.rank, self.size, self._pieces, received)
+            for one, gradient in zip(mine, wholes, strict=True):
+                assert one.whole is not None
+                one.whole.owners[one.number].grad = gradient
+            self._gradients = None
+            for launch in self.owned:
+                launch.directions = {}
+                launch.collect()
+            self._attach()
+        for launch in self.owned:
+            stacks.finish(launch, _NO_ROWS, gradient_factor)
+        found, said = [], []
+        for one in mine:
+            assert one.whole is not None
+            assert one.whole.directions is not None
+            directions = one.whole.directions
+            direction = directions.get(one.number)
+            said.append(
+                stacks.LEFT_OUT
+                if one.number not in directions
+                else stacks.COUNTED
+                if direction is None
+                else stacks.STEP
+            )
+            empty = torch.zeros((), dtype=formats.working_dtype(one.kind.weights), device=self.device)
+            found.append(empty.expand(one.shape) if direction is None else direction)
+        return [*found, torch.tensor(said, dtype=torch.float32, device=self.device)]
+
+    def done(self) -> None:
+        """After an update: release gradients and messages."""
+        for launch in self.owned:
+            for owner in launch.owners:
+                owner.grad = None
+            launch.directions = None
+            launch.done()
+        self._release()
+
+    # The state of whole matrices
+
+    def entries(self, one: Matrix, settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
+        """The tensors of the state of a whole matrix: key, shape and dtype; the same in every process."""
+        for slot, present, name in zip(one.signature.slots, one.kind.slots, one.kind.slot_formats, strict=True):
+            if present is not None:
+                yield from formats.tensors_of(slot.name, name, slot.signed, slot.shape(one.shape, settings))
+
+    def shown(self, groups: Sequence[dict[str, Any]]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The state of each matrix as DTensors, cut like its parameter. Every process of the group calls this."""
+        begun = [one for one in self.matrices if one.launch.slots.started[one.index]]
+        pieces, wholes, places = [], [], []
+        for one in begun:
+            for key, shape, dtype in self.entries(one, groups[one.group]):
+                placements = one.division.placements_of(shape, one.shape)
+                pieces.append(Piece(one.owner, shape, dtype, one.division.regions(shape, placements)))
+                places.append((one, key, shape, placements))
+                if one.owner == self.rank:
+                    wholes.append(one.state[WHOLE][key])
+        received = exchange.from_owners(self.group, self.rank, self.size, pieces, wholes, self.device).wait()
+        found: dict[int, dict[str, Tensor]] = {one.place: {} for one in begun}
+        parts = exchange.parts_here(self.rank, self.size, pieces, received)
+        for (one, key, shape, placements), part in zip(places, parts, strict=True):
+            empty = 0 in shape
+            found[one.place][key] = part.clone() if empty else one.division.spread(part.clone(), shape, placements)
+        for one in begun:
+            yield one.parameter, found[one.place]
+
+
+def placeholder(parameter: Tensor, device: torch.device) -> Tensor:
+    """A tensor like the whole parameter, without memory for its elements: what an owner has in place of the weights."""
+    single = torch.empty((1,) * parameter.ndim, dtype=parameter.dtype, device=device)
+    return single.expand(parameter.shape).requires_grad_(parameter.requires_grad)
+
+
+def state_of_whole(state: Any, kept: Any) -> Watched:
+    """The state of a whole matrix in that of its parameter; a new one if there is none."""
+    inner = dict.get(state, WHOLE)
+    if not isinstance(inner, Watched) or not inner.is_of(kept):
+        inner = Watched(inner or {}, kept)
+        if inner:
+            dict.__setitem__(state, WHOLE, inner)
+    return inner
