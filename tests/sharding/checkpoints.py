@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 import stepwell as sw
+from stepwell.optimizers import find
 
 FORMATS: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -24,20 +25,33 @@ FORMATS: dict[str, dict[str, Any]] = {
     "int4": {"state": "int4"},
     "split": {"weights": "split"},
 }
+# Of these, whole matrices have owners: for each case the class and its options.
+MATRICES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Muon": ("Muon", {}),
+    "Muon int8": ("Muon", {"state": "int8"}),
+    "Muon int4": ("Muon", {"state": "int4", "momentum": 0.8}),
+    "SOAP split": ("SOAP", {"weights": "split", "precondition_frequency": 2}),
+    "SOAP bf16": ("SOAP", {"state": "bf16", "max_precond_dim": 100}),  # one side of the first layer has no eigenbasis
+    "Shampoo": ("Shampoo", {"momentum": 0.9, "grafting": "adam"}),
+}
 
 
 def model(format_: str = "fp32", outputs: int = 3) -> nn.Module:
     """The last layer has fewer rows than there are processes at the most; the others are whole blocks of codes."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Dropout(0.3), nn.Linear(128, outputs))
-    return network.bfloat16() if format_ == "split" else network
+    layers = [nn.Linear(64, 128), nn.Tanh(), nn.Dropout(0.3), nn.Linear(128, outputs)]
+    if format_ in MATRICES:
+        layers[3:3] = [nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 128)]
+    network = nn.Sequential(*layers)
+    return network.bfloat16() if "split" in format_ else network
 
 
 def make(format_: str = "fp32", outputs: int = 3) -> tuple[nn.Module, sw.Step]:
     network = model(format_, outputs)
     if dist.is_initialized():
         fully_shard(network)
-    optimizer = sw.AdamW(network.named_parameters(), lr=0.05, **FORMATS[format_])
+    name, options = MATRICES.get(format_) or ("AdamW", FORMATS[format_])
+    optimizer = find(name)(network if name == "Muon" else network.named_parameters(), lr=0.05, **options)
     return network, sw.Step(
         optimizer, sw.schedules.warmup(2).then(sw.schedules.constant()), model=network, clip_norm=0.5, ema=0.9
     )
@@ -72,7 +86,7 @@ def held(network: nn.Module, step: sw.Step) -> dict[str, Any]:
 
 def updated(network: nn.Module, step: sw.Step) -> list[Tensor]:
     """The weights after three updates with given gradients, which do not depend on the number of processes."""
-    assert isinstance(step.optimizer, sw.AdamW)
+    assert isinstance(step.optimizer, sw.Optimizer)
     for number in range(3):
         generator = torch.Generator().manual_seed(1000 + number)
         for parameter in network.parameters():
@@ -119,7 +133,7 @@ def save_in_rows_of_67() -> Any:
 
 
 def save_in_rank_0_alone() -> Any:
-    from stepwell.step import together
+    from stepwell.engine import together
 
     network, step = make()
     train(network, step, 0, 1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stepwell.engine import blocks, formats
 from stepwell.engine.rule import RuleSignature, Slot
+from stepwell.engine.watch import Watched
 
 NUMBER = 8  # bytes of a slot that is one float64 per tensor
 LOW_BITS = 2  # bytes per element that split weights lose in their parameter
@@ -75,8 +76,7 @@ def held_in_state(state: Mapping[Any, Any]) -> int:
 def _held_by_one(entries: Mapping[Any, Any]) -> int:
     """Bytes of the tensors in the state of one parameter, and in that of a whole matrix (`engine/divided`)."""
     own = held(value for name, value in entries.items() if name != "step" and isinstance(value, Tensor))
-    whole = entries.get("whole")
-    return own + (_held_by_one(whole) if isinstance(whole, Mapping) else 0)
+    return own + sum(_held_by_one(value) for value in entries.values() if isinstance(value, Watched))
 
 
 def held_by_anyone(state: Mapping[Any, Any]) -> int:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats, memory_order, sharded_codes, sharding, stored
+from stepwell.engine.divided import saved as divided
+from stepwell.engine.divided.saved import WHOLE
 from stepwell.engine.matching import match
 from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
 from stepwell.errors import UsageError
@@ -54,11 +56,13 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
         packed = {key: value for key, value in group.items() if key != "params"}
         groups.append({**packed, "params": [indices[id(tensor)] for tensor in group["params"]]})
     state: dict[Any, Any] = {}
+    of_wholes = divided.shown(optimizer)
     for key, value in optimizer.state.items():
         if not isinstance(key, Tensor):
             state[key] = value  # a user's own
         elif value and id(key) in indices:  # that of a parameter which was taken out of its group means nothing
-            state[indices[id(key)]] = {**sharded_codes.over_the_mesh(key, value), **_order(key, value)}
+            slots = {name: one for name, one in value.items() if name != WHOLE} | of_wholes.get(key, {})
+            state[indices[id(key)]] = {**sharded_codes.over_the_mesh(key, slots), **_order(key, slots)}
     return {"state": state, "param_groups": groups}
 
 
@@ -96,6 +100,8 @@ def load_state_dict(optimizer: Any, checkpoint: Mapping[str, Any], keep_formats:
         _check_group(optimizer, f"{owner}: group {place} of the checkpoint", group, values)
 
     as_loaded = {id(p): {**group, **values} for group, values in zip(groups, new, strict=True) for p in group["params"]}
+    if any(divided.is_of_whole(optimizer, tensor, as_loaded[id(tensor)]) for _, tensor, _ in origin):
+        optimizer.make_plan()  # which finds the owners
     loaded: dict[Any, Any] = {}
     for name, tensor, index in origin:
         slots = saved_state.get(index)
@@ -210,11 +216,10 @@ def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _unpacked(
-    about: tuple[str, str], tensor: Tensor, given: dict[str, Any], slot_of: Mapping[str, Slot]
+    about: tuple[str, str], like: Tensor, given: dict[str, Any], slot_of: Mapping[str, Slot]
 ) -> dict[str, Any]:
     """The slots, with 4-bit codes in another order of memory than the parameter's as float32."""
-    local = sharding.local(tensor)
-    mine = memory_order.order_of(local)
+    mine = memory_order.order_of(like)
     saved = given.pop(formats.ORDER, None)
     order = tuple(sorted(mine))
     if saved is not None:
@@ -228,8 +233,8 @@ def _unpacked(
         order = tuple(saved.tolist())
     for key in sharded_codes.packed(given) if order != mine else ():
         codes = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
-        values = formats.read("int4", slot_of[key].signed, codes, local.numel(), torch.float32)
-        given[key] = memory_order.in_order(values, local.shape, memory_order.stride_of(local.shape, order))
+        values = formats.read("int4", slot_of[key].signed, codes, like.numel(), torch.float32)
+        given[key] = memory_order.in_order(values, like.shape, memory_order.stride_of(like.shape, order))
     return given
 
 
@@ -247,7 +252,12 @@ def _checked(
     given = {key: value for key, value in slots.items() if value is not None}  # torch.optim.SGD writes None
     if not given:
         return {}
-    given = sharded_codes.of_the_mesh(tensor, given)
+    local = sharding.local(tensor)
+    like, is_of_whole = local, divided.is_of_whole(optimizer, tensor, group)
+    if is_of_whole:
+        given, like = divided.gathered(tensor, given), torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    else:
+        given = sharded_codes.of_the_mesh(tensor, given)
     if formats.LOW_BITS in given:
         given[formats.LOW_BITS] = sharded_codes.low_bits_of(given[formats.LOW_BITS], tensor)
     slot_of: dict[str, Slot] = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
@@ -262,7 +272,6 @@ def _checked(
             f"{owner}: {name} is on the meta device, where tensors have no values, so no state can be loaded for it; "
             "make the model real (model.to_empty(device=...)), then the optimizer of its new parameters, then load"
         )
-    local = sharding.local(tensor)
     here = {key: _here(about, key, value, tensor) for key, value in given.items()}
     dtype = torch.promote_types(local.dtype, torch.float32)
     for key in set(slot_of) & set(given):
@@ -270,13 +279,13 @@ def _checked(
         if slot.is_number:
             stored.number(owner, name, slot, given[key])
         else:
-            like = torch.empty(slot.shape(local.shape, group), dtype=dtype, device="meta")
-            stored.check(owner, name, slot, here, like)
+            of_slot = torch.empty(slot.shape(like.shape, group), dtype=dtype, device="meta")
+            stored.check(owner, name, slot, here, of_slot)
     if formats.LOW_BITS in given:
         stored.check_low_bits(owner, name, here[formats.LOW_BITS], local)
     if "step" in given:
         stored.count(owner, name, given["step"])
-    given = _unpacked(about, tensor, given, slot_of)
+    given = _unpacked(about, like, given, slot_of)
 
     result: dict[str, Any] = {}
     for key, value in given.items():
@@ -291,6 +300,8 @@ def _checked(
         else:
             whole = value.detach().as_subclass(Tensor).resolve_neg()
             result[key] = torch.empty_like(whole, requires_grad=False).copy_(whole).to(tensor.device)
+    if is_of_whole:
+        result = divided.kept(optimizer, tensor, result)
     return result | {key: _own(value, tensor) for key, value in own.items()}
 
 

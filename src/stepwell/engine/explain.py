@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ import torch
 
 from stepwell.engine import formats
 from stepwell.engine.backends import BACKENDS
-from stepwell.engine.bytes import of_tensor
+from stepwell.engine.bytes import LOW_BITS, of_tensor
 from stepwell.engine.explanation import Explanation
 
 
@@ -22,20 +23,22 @@ def explain(optimizer: Any) -> Explanation:
     reasons: dict[str, list[str]] = defaultdict(list)
     for launch in plan.launches:
         for index, tensor in enumerate(launch.tensors):
-            kind, position = launch.kind, int(launch.groups[index])
-            rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append(tensor)
-            for reason in _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index]):
+            whole = None if launch.matrices is None else launch.matrices.of(launch, index)
+            kind, position = launch.kind if whole is None else whole.kind, int(launch.groups[index])
+            rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append((tensor, whole))
+            about = _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index])
+            for reason in about if whole is None else [*about, _divided(whole)]:
                 reasons[reason].append(launch.names[index])
     header = ["group", "tensors", "elements", "lr", "decay", "weights", "state", "bytes", "backend"]
     lines = [header]
     for (position, kind, backend), tensors in sorted(rows.items(), key=lambda item: item[0][0]):
         group = optimizer.param_groups[position]
-        elements = sum(tensor.numel() for tensor in tensors)
+        elements = sum(tensor.numel() for tensor, _ in tensors)
         decay = f"{group.get('weight_decay', 0):g} {kind.decay or 'by the rule'}"
         weights = kind.weights if kind.rounding == "native" else f"{kind.weights} {kind.rounding}"
         held = [f for name, f in zip(kind.slots, kind.slot_formats, strict=True) if name is not None]
         state = ", ".join(dict.fromkeys(held)) or "none"
-        size = sum(of_tensor(optimizer.signature_for(group, t), group, t.shape, kind.weights) for t in tensors)
+        size = sum(_bytes(optimizer, group, kind, tensor, whole) for tensor, whole in tensors)
         label = group.get("name", str(position))
         numbers = [str(label), str(len(tensors)), f"{elements:,}", f"{float(group['lr']):g}"]
         lines.append([*numbers, decay, weights, state, f"{size:,}", backend])
@@ -44,6 +47,21 @@ def explain(optimizer: Any) -> Explanation:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         remarks.append(f"{reason} ({shown})")
     return Explanation.of([type(optimizer).__name__], lines, remarks)
+
+
+def _bytes(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, whole: Any) -> int:
+    """Bytes of the state that this process has of a parameter; that of a divided matrix is with its owner."""
+    shape = tensor.shape if whole is None or whole.whole is None else whole.shape
+    size = of_tensor(optimizer.signature_for(group, tensor), group, shape, kind.weights)
+    low_bits = LOW_BITS if kind.rounding == "split" else 0
+    if whole is None:
+        return size
+    return low_bits * tensor.numel() + (0 if whole.whole is None else size - low_bits * math.prod(shape))
+
+
+def _divided(whole: Any) -> str:
+    who = "this process" if whole.whole is not None else f"process {whole.owner} of {whole.division.size}"
+    return f"divided over processes; {who} owns the whole matrix"
 
 
 def _reasons(optimizer: Any, group: dict[str, Any], kind: Any, tensor: Any, name: str) -> list[str]:

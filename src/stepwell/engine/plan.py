@@ -72,7 +72,8 @@ class Plan:
                 kind = kind_of(optimizer, signature, group, tensor, name, self.rows.names)
                 stack: Any = None
                 if is_divided:
-                    kind, backend, stack = of_part(kind), parts, (position, part.numel() == 0, *sharding.groups_of(tensor))
+                    kind, backend = of_part(kind), parts
+                    stack = (position, part.numel() == 0, *sharding.groups_of(tensor))
                 else:
                     backend = optimizer.backend_for(kind, part, name)
                     stack = None if kind.view == "element" else (tuple(tensor.shape), position)

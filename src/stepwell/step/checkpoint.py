@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from stepwell.arguments import refusal, text, whole
+from stepwell.engine import together
 from stepwell.engine.sharding import placed_like
 from stepwell.errors import UsageError
-from stepwell.step import ranks, saving, sharded_checkpoint, together
+from stepwell.step import ranks, saving, sharded_checkpoint
 from stepwell.step.files import Files, candidates
 from stepwell.step.label import is_cut_short
 from stepwell.step.names import matched
@@ -38,21 +39,24 @@ def save(
     mine = ranks.rank()
     if files.fresh and mine is not None:
         files.run = ranks.name_of_run() or files.run
-    state = state_dict()
-    content = {"step": state, "model": model.state_dict(), "extra": extra}
-    if mine is not None and sharded_checkpoint.is_sharded(content):
-        paths = set(together.meet("save", str(path)))
-        if len(paths) == 1:
-            sharded_checkpoint.save(files, path, content, keep)
-            return path
-        if len(paths) < torch.distributed.get_world_size():
+    weights = model.state_dict()
+    if mine is not None and sharded_checkpoint.is_sharded(weights):
+        paths = set(together.meet("Step", "step.save", str(path)))  # before any other call that all ranks must make
+        if 1 < len(paths) < torch.distributed.get_world_size():
             raise UsageError(
                 f"Step: the ranks save to {len(paths)} paths, such as {path}; give all ranks the same path, which "
                 "becomes a folder, or each rank a separate path"
             )
-    elif mine is not None and mine > 0:
+        content = {"step": state_dict(), "model": weights, "extra": extra}
+        if len(paths) == 1:
+            sharded_checkpoint.save(files, path, content, keep)
+        else:
+            files.save(path, lambda file: torch.save(content, file), keep, mine)
+        return path
+    content = {"step": state_dict(), "model": weights, "extra": extra}
+    if mine is not None and mine > 0:
         shared = ranks.is_anothers(path, files.run, mine)
-        ranks.keep_own(path, state, mine, keep, files)
+        ranks.keep_own(path, content["step"], mine, keep, files)
         if shared:
             return path
     files.save(path, lambda file: torch.save(content, file), keep, mine)

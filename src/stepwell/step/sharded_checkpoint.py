@@ -22,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepwell.engine import sharding
+from stepwell.engine import sharding, together
+from stepwell.engine.divided import saved as divided
 from stepwell.engine.sharded_codes import empty_codes
+from stepwell.engine.update import innermost
 from stepwell.errors import UsageError
-from stepwell.step import ranks, together
+from stepwell.step import ranks
 from stepwell.step.files import Files, alone, before, failed, numbered, sync_folder
 from stepwell.step.names import bare
 
@@ -34,9 +36,9 @@ _MARK = "stepwell.tensor"  # the key of what stands for a sharded tensor: its na
 _DAY = 86_400.0
 
 
-def is_sharded(content: Mapping[str, Any]) -> bool:
-    """Whether each rank has a part of the model of a checkpoint."""
-    return any(isinstance(value, Tensor) and sharding.is_cut(value) for value in content["model"].values())
+def is_sharded(weights: Mapping[str, Any]) -> bool:
+    """Whether each rank has a part of a model with these weights."""
+    return any(isinstance(value, Tensor) and sharding.is_cut(value) for value in weights.values())
 
 
 # Saving
@@ -227,6 +229,7 @@ class _Places:
     """
 
     def __init__(self, content: Mapping[str, Any], model: nn.Module, optimizer: Any) -> None:
+        self._optimizer: Any = innermost(optimizer)
         state = model.state_dict()
         self._tensors = {plain: state[name] for name, plain in bare(state).items() if isinstance(state[name], Tensor)}
         saved = content["step"]["optimizer"]
@@ -256,6 +259,8 @@ class _Places:
             return torch.empty(shape, dtype=dtype, device="cpu" if owner is None else owner.device)
         if owner.shape == shape:
             return torch.empty_like(owner.detach(), dtype=dtype)
+        if divided.is_of_whole(self._optimizer, owner):
+            return divided.empty(owner, shape, dtype)
         part = empty_codes(owner, name.endswith("_largest"), shape, dtype)
         if part is None:
             raise _other_blocks(name)

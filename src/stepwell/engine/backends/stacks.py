@@ -85,6 +85,10 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
     kind, signature = launch.kind, launch.signature
+    if len(members) == 1 and 1 in as_matrix(launch.tensors[0].shape):
+        # torch multiplies one matrix with one column in another way than many, and rounds otherwise. How many are in a
+        # stack must not matter, since processes divide them.
+        members = members * 2
     group = launch.param_groups[int(launch.groups[0])]
     stack = (_Plain if _is_plain(launch, members) else _Converted)(launch, members)
     numbers: dict[str, Any] = {name: signature.value(name, group) for name in signature.hyperparameters}
@@ -108,7 +112,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
         )
     except torch.linalg.LinAlgError:  # raised for the whole stack
         found = None
-    if found is None and len(members) > 1:
+    if found is None and len(set(members)) > 1:
         for index in members:
             _update(launch, [index], step, gradient_factor)
     elif found is None:

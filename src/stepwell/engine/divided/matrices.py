@@ -27,6 +27,7 @@ from stepwell.engine.backends import stacks
 from stepwell.engine.divided import exchange
 from stepwell.engine.divided.division import Division, Region
 from stepwell.engine.divided.exchange import Piece
+from stepwell.engine.divided.saved import WHOLE
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch, Member
 from stepwell.engine.rule import RuleSignature
@@ -34,7 +35,6 @@ from stepwell.engine.watch import Watched
 from stepwell.errors import UsageError
 
 _NO_ROWS = np.zeros((0, 0))  # a rule on stacks reads its numbers from the group
-WHOLE = "whole"  # the entry in the state of a parameter that has the state of the whole matrix, at its owner
 
 
 @dataclass
@@ -85,7 +85,8 @@ class Matrices:
     def __init__(self, matrices: Sequence[Matrix], optimizer: Any) -> None:
         self.matrices = list(matrices)
         division = matrices[0].division
-        self.group, self.rank, self.size = division.group, division.rank, division.size
+        self.group, self.ranks = division.group, division.key
+        self.rank, self.size = division.rank, division.size
         self.device = matrices[0].launch.tensors[0].device
         for one in self.matrices:
             one.launch.matrices = self
@@ -119,6 +120,10 @@ class Matrices:
         self._gradients: exchange.Arriving | None = None
         self._directions: exchange.Arriving | None = None
         self._settled = False
+
+    def of(self, launch: Launch, index: int) -> Matrix:
+        """The matrix whose part is in a launch."""
+        return next(one for one in self.matrices if one.launch is launch and one.index == index)
 
     def begin(self) -> None:
         """Create the state of all matrices that are owned here."""

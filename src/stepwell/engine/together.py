@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,27 +13,29 @@ from stepwell.errors import UsageError
 PATIENCE = 120.0  # seconds until every rank must have made the call
 T = TypeVar("T")
 
-_meetings: dict[str, int] = {}  # by call: how many there were; the same in every rank
+_meetings: dict[Any, int] = {}  # by call and ranks: how many there were; the same in every rank
 
 
-def meet(what: str, said: str) -> list[str]:
-    """Wait until every rank has made the call. Returns what each said of it, by rank.
+def meet(who: str, what: str, said: str = "", ranks: Sequence[int] | None = None) -> list[str]:
+    """Wait until every rank, or those of `ranks`, has made the call `what`. Returns what each said of it.
 
     Raises UsageError that names the ranks that did not come.
     """
     store: Any = torch.distributed.distributed_c10d._get_default_store()
-    mine, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    _meetings[what] = number = _meetings.get(what, 0) + 1
-    names = [f"stepwell/{what}/{number}/{rank}" for rank in range(size)]
-    store.set(names[mine], said)
+    mine = torch.distributed.get_rank()
+    ranks = range(torch.distributed.get_world_size()) if ranks is None else ranks
+    call = what, tuple(ranks)
+    _meetings[call] = number = _meetings.get(call, 0) + 1
+    names = [f"stepwell/{what}/{min(ranks)} of {len(ranks)}/{number}/{rank}" for rank in ranks]
+    store.set(names[list(ranks).index(mine)], said)
     try:
         store.wait(names, datetime.timedelta(seconds=PATIENCE))
     except RuntimeError:  # torch's word for a wait that was too long
-        absent = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
-        _meetings[what] = number - 1
+        absent = [str(rank) for rank, name in zip(ranks, names, strict=True) if not store.check([name])]
+        _meetings[call] = number - 1
         raise UsageError(
-            f"Step: the model is sharded, so every rank must call {what}; after {PATIENCE:.0f} seconds rank "
-            f"{', '.join(absent)} had not. Call step.{what} in all ranks, not only `if rank == 0`"
+            f"{who}: the model is sharded, so every rank must call {what}; after {PATIENCE:.0f} seconds rank "
+            f"{', '.join(absent)} had not. Call {what} in all ranks, not only `if rank == 0`"
         ) from None
     return [bytes(store.get(name)).decode() for name in names]
 
