@@ -212,16 +212,16 @@ def resume(format_: str) -> Any:
 
 
 SAVING: dict[str, Callable[[], Any]] = {
-    **{f"save {name}": partial(save, name) for name in FORMATS},
+    **{f"save {name}": partial(save, name) for name in (*FORMATS, *MATRICES)},
     "rows": save_in_rows_of_67,
-    **{f"resume {name}": partial(resume, name) for name in FORMATS},
-    **{f"load {name}": partial(load, name) for name in FORMATS},
+    **{f"resume {name}": partial(resume, name) for name in (*FORMATS, *MATRICES)},
+    **{f"load {name}": partial(load, name) for name in (*FORMATS, *MATRICES)},
     "alone": save_in_rank_0_alone,
     "over a file": save_over_a_file,
     "dcp": through_dcp,
-    **{f"file {name}": partial(load_a_file, name) for name in ("fp32", "bf16", "int8", "split", "int4")},
+    **{f"file {name}": partial(load_a_file, name) for name in (*FORMATS, *MATRICES)},
 }
 LOADING: dict[str, Callable[[], Any]] = {
-    **{f"load {name}": partial(load, name) for name in FORMATS},
+    **{f"load {name}": partial(load, name) for name in (*FORMATS, *MATRICES)},
     "rows": save_in_rows_of_67,
 }

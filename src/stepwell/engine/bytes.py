@@ -14,7 +14,6 @@ from torch import Tensor
 
 from stepwell.engine import blocks, formats
 from stepwell.engine.rule import RuleSignature, Slot
-from stepwell.engine.watch import Watched
 
 NUMBER = 8  # bytes of a slot that is one float64 per tensor
 LOW_BITS = 2  # bytes per element that split weights lose in their parameter
@@ -70,13 +69,11 @@ def held(values: Iterable[Any]) -> int:
 
 def held_in_state(state: Mapping[Any, Any]) -> int:
     """Bytes in `optimizer.state`, without the step counts and without a user's own entries."""
-    return sum(_held_by_one(entries) for tensor, entries in state.items() if isinstance(tensor, Tensor))
-
-
-def _held_by_one(entries: Mapping[Any, Any]) -> int:
-    """Bytes of the tensors in the state of one parameter, and in that of a whole matrix (`engine/divided`)."""
-    own = held(value for name, value in entries.items() if name != "step" and isinstance(value, Tensor))
-    return own + sum(_held_by_one(value) for value in entries.values() if isinstance(value, Watched))
+    return sum(
+        held(value for name, value in entries.items() if name != "step" and isinstance(value, Tensor))
+        for tensor, entries in state.items()
+        if isinstance(tensor, Tensor)
+    )
 
 
 def held_by_anyone(state: Mapping[Any, Any]) -> int:

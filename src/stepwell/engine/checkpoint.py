@@ -22,7 +22,6 @@ from torch import Tensor
 
 from stepwell.engine import formats, memory_order, sharded_codes, sharding, stored
 from stepwell.engine.divided import saved as divided
-from stepwell.engine.divided.saved import WHOLE
 from stepwell.engine.matching import match
 from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
 from stepwell.errors import UsageError
@@ -61,7 +60,7 @@ def state_dict(optimizer: Any) -> dict[str, Any]:
         if not isinstance(key, Tensor):
             state[key] = value  # a user's own
         elif value and id(key) in indices:  # that of a parameter which was taken out of its group means nothing
-            slots = {name: one for name, one in value.items() if name != WHOLE} | of_wholes.get(key, {})
+            slots = {**value, **of_wholes.get(key, {})}
             state[indices[id(key)]] = {**sharded_codes.over_the_mesh(key, slots), **_order(key, slots)}
     return {"state": state, "param_groups": groups}
 

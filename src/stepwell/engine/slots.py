@@ -39,8 +39,6 @@ def trust(states: Mapping[Any, Any]) -> None:
             for key, scales in state.items():
                 if isinstance(key, str) and key.endswith("_largest") and isinstance(scales, Tensor):
                     _ELEMENTS[sharding.local(scales)] = _LOADED
-                elif isinstance(scales, Mapping):  # of a whole matrix (`engine/divided`)
-                    trust({parameter: scales})
 
 
 class Slots:

@@ -32,7 +32,9 @@ def inverse_root(second: Tensor, power: float, floor: float) -> Tensor:
     values, vectors = eigh(second)  # (n, side), (n, side, side)
     rounding = second.shape[-1] * torch.finfo(second.dtype).eps * values[:, -1:]  # (n, 1)
     values = values.maximum(rounding).maximum(-values[:, :1]).clamp(min=floor)
-    return torch.bmm(vectors * values.pow(-power)[:, None, :], vectors.mT)  # (n, side, side)
+    # torch rounds float32 powers otherwise in whole vectors than in what is left over at the end of a stack.
+    powers = values.double().pow(-power).to(second.dtype)
+    return torch.bmm(vectors * powers[:, None, :], vectors.mT)  # (n, side, side)
 
 
 # A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).

@@ -69,10 +69,22 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     for index in launch.active():
         if index not in launch.finished:
             by_step[counts[index]].append(index)
-    most = max(1, LARGEST.get(launch.tensors[0].device.type, 2**22) // launch.tensors[0].numel())
+    most = _most(launch.tensors[0])
     for step, members in by_step.items():
         for first in range(0, len(members), most):
             _update(launch, members[first : first + most], step + 1, float(gradient_factor))
+
+
+def _most(tensor: Tensor) -> int:
+    """The number of tensors in one stack.
+
+    How many are together must not change a bit, since processes divide them. But MKL rounds by where a matrix begins in
+    memory, and by whether several or one are multiplied with a column. So only matrices are stacked of which every one,
+    and its products, begin at a multiple of 64 bytes, as a tensor alone does.
+    """
+    if any(side % 4 for side in as_matrix(tensor.shape)):
+        return 1
+    return max(1, LARGEST.get(tensor.device.type, 2**22) // tensor.numel())
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
@@ -85,10 +97,6 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
 
 def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
     kind, signature = launch.kind, launch.signature
-    if len(members) == 1 and 1 in as_matrix(launch.tensors[0].shape):
-        # torch multiplies one matrix with one column in another way than many, and rounds otherwise. How many are in a
-        # stack must not matter, since processes divide them.
-        members = members * 2
     group = launch.param_groups[int(launch.groups[0])]
     stack = (_Plain if _is_plain(launch, members) else _Converted)(launch, members)
     numbers: dict[str, Any] = {name: signature.value(name, group) for name in signature.hyperparameters}
@@ -112,7 +120,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
         )
     except torch.linalg.LinAlgError:  # raised for the whole stack
         found = None
-    if found is None and len(set(members)) > 1:
+    if found is None and len(members) > 1:
         for index in members:
             _update(launch, [index], step, gradient_factor)
     elif found is None:
@@ -121,9 +129,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
         direction, slots = found
         if launch.directions is None:
             lr, weight_decay = numbers["lr"], numbers["weight_decay"]
-            apply_in_place(
-                stack.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared
-            )
+            apply_in_place(stack.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
 
         def write() -> None:
             for position, index in enumerate(members):

@@ -72,9 +72,7 @@ class Division:
         from torch.distributed.tensor import DTensor
 
         stride = torch.empty(tuple(shape), device="meta").stride()
-        return DTensor.from_local(
-            part, self.mesh, placements, run_check=False, shape=torch.Size(shape), stride=stride
-        )
+        return DTensor.from_local(part, self.mesh, placements, run_check=False, shape=torch.Size(shape), stride=stride)
 
 
 def elements_of(region: Region) -> int:

@@ -27,7 +27,6 @@ from stepwell.engine.backends import stacks
 from stepwell.engine.divided import exchange
 from stepwell.engine.divided.division import Division, Region
 from stepwell.engine.divided.exchange import Piece
-from stepwell.engine.divided.saved import WHOLE
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch, Member
 from stepwell.engine.rule import RuleSignature
@@ -51,6 +50,7 @@ class Matrix:
         launch, index: the part that is here.
         regions: the parts of all processes.
         whole, number: at the owner, the launch that updates the whole, and the index in it.
+        shown: whether the state of the parameter has all keys of the state of the whole.
     """
 
     name: str
@@ -67,9 +67,14 @@ class Matrix:
     regions: tuple[Region, ...] = ()
     whole: Launch | None = None
     number: int = 0
+    shown: bool = False
 
     def __post_init__(self) -> None:
         self.regions = self.division.regions(self.shape, self.division.placements)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.launch.param_groups[self.group]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,7 +109,7 @@ class Matrices:
             members = []
             for one in ones:
                 like = placeholder(one.parameter, self.device)
-                state = state_of_whole(one.state, optimizer._kept)
+                state = Watched(_of_whole(one), optimizer._kept)
                 members.append(Member(one.name, like, like, group, one.place, state))
             launch = Launch(
                 kind, ones[0].signature, stacks, type(optimizer).__name__, optimizer.said, members,
@@ -129,13 +134,20 @@ class Matrices:
         """Create the state of all matrices that are owned here."""
         for launch in self.owned:
             launch.begin()
-        self._attach()
+        self._show()
 
-    def _attach(self) -> None:
-        """Show the state of the matrices that are owned here in the state of their parameters."""
+    def _show(self) -> None:
+        """Show the state of whole matrices in that of their parameters: the tensors at the owner, and empty ones under
+        the same keys elsewhere, because torch looks for the keys in every process."""
         for one in self.matrices:
-            if one.whole is not None and one.whole.slots.started[one.number] and WHOLE not in one.state:
-                dict.__setitem__(one.state, WHOLE, one.whole.states[one.number])
+            if not one.launch.slots.started[one.index] or one.shown:
+                continue
+            for key in _keys(one):  # another format has other ones
+                dict.pop(one.state, key, None)
+            for key, _, dtype in self.entries(one):
+                here = torch.empty(0, dtype=dtype) if one.whole is None else one.whole.states[one.number][key]
+                dict.__setitem__(one.state, key, here)
+            one.shown = True
 
     # An update
 
@@ -181,9 +193,7 @@ class Matrices:
                 for rank, count in enumerate(counts)
             ]
             self._pieces = [*wide, *verdicts]
-            self._directions = exchange.from_owners(
-                self.group, self.rank, self.size, self._pieces, said, self.device
-            )
+            self._directions = exchange.from_owners(self.group, self.rank, self.size, self._pieces, said, self.device)
         parts = exchange.parts_here(self.rank, self.size, self._pieces, self._directions.wait())
         verdicts_of = [iter(part.tolist()) for part in parts[len(self._active) :]]
         for one, part in zip(self._active, parts, strict=False):
@@ -204,7 +214,7 @@ class Matrices:
             for launch in self.owned:
                 launch.directions = {}
                 launch.collect()
-            self._attach()
+            self._show()
         for launch in self.owned:
             stacks.finish(launch, _NO_ROWS, gradient_factor)
         found, said = [], []
@@ -235,23 +245,24 @@ class Matrices:
 
     # The state of whole matrices
 
-    def entries(self, one: Matrix, settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
+    @staticmethod
+    def entries(one: Matrix) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
         """The tensors of the state of a whole matrix: key, shape and dtype; the same in every process."""
         for slot, present, name in zip(one.signature.slots, one.kind.slots, one.kind.slot_formats, strict=True):
             if present is not None:
-                yield from formats.tensors_of(slot.name, name, slot.signed, slot.shape(one.shape, settings))
+                yield from formats.tensors_of(slot.name, name, slot.signed, slot.shape(one.shape, one.settings))
 
-    def shown(self, groups: Sequence[dict[str, Any]]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def shown(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """The state of each matrix as DTensors, cut like its parameter. Every process of the group calls this."""
         begun = [one for one in self.matrices if one.launch.slots.started[one.index]]
         pieces, wholes, places = [], [], []
         for one in begun:
-            for key, shape, dtype in self.entries(one, groups[one.group]):
+            for key, shape, dtype in self.entries(one):
                 placements = one.division.placements_of(shape, one.shape)
                 pieces.append(Piece(one.owner, shape, dtype, one.division.regions(shape, placements)))
                 places.append((one, key, shape, placements))
-                if one.owner == self.rank:
-                    wholes.append(one.state[WHOLE][key])
+                if one.whole is not None:
+                    wholes.append(one.whole.states[one.number][key])
         received = exchange.from_owners(self.group, self.rank, self.size, pieces, wholes, self.device).wait()
         found: dict[int, dict[str, Tensor]] = {one.place: {} for one in begun}
         parts = exchange.parts_here(self.rank, self.size, pieces, received)
@@ -268,11 +279,15 @@ def placeholder(parameter: Tensor, device: torch.device) -> Tensor:
     return single.expand(parameter.shape).requires_grad_(parameter.requires_grad)
 
 
-def state_of_whole(state: Any, kept: Any) -> Watched:
-    """The state of a whole matrix in that of its parameter; a new one if there is none."""
-    inner = dict.get(state, WHOLE)
-    if not isinstance(inner, Watched) or not inner.is_of(kept):
-        inner = Watched(inner or {}, kept)
-        if inner:
-            dict.__setitem__(state, WHOLE, inner)
-    return inner
+def _of_whole(one: Matrix) -> dict[str, Any]:
+    """What the state of a parameter has of the whole matrix, at its owner."""
+    keys = _keys(one)
+    found = {key: value for key, value in one.state.items() if key in keys}
+    if found and "step" in one.state:
+        found["step"] = one.state["step"].clone()
+    return found
+
+
+def _keys(one: Matrix) -> set[str]:
+    """All keys that the slots of a matrix have in any format."""
+    return {key for slot in one.signature.slots for key in formats.state_names(slot.name, "int8")}

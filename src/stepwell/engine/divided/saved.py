@@ -1,8 +1,9 @@
 """The state of divided matrices in checkpoints.
 
-Between steps the owner of a matrix has its state. A checkpoint has it as DTensors that are cut like the parameter (and
-by rows if they have another shape), so torch.distributed.checkpoint stores and reshards it like any state, and the
-owners may be others when it is loaded. A file of one process has the whole tensors, and is loaded as it is.
+Between steps the owner of a matrix has its state, and the others have empty tensors. A checkpoint has the state as
+DTensors that are cut like the parameter (and by rows if they have another shape), so torch.distributed.checkpoint
+stores and reshards it like any state, and the owners may be others when it is loaded. A file of one process has the
+whole tensors, and is loaded as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from torch import Tensor
 from stepwell.engine import formats, sharding, together
 from stepwell.engine.divided.division import Division, sizes_of
 
-WHOLE = "whole"  # the entry in the state of a parameter that has the state of the whole matrix, at its owner
 _OF_THE_PART = ("step", formats.LOW_BITS)  # what every process keeps of its part
 
 
@@ -28,7 +28,7 @@ def shown(optimizer: Any) -> dict[Tensor, dict[str, Any]]:
     found: dict[Tensor, dict[str, Any]] = {}
     for matrices in plan.divided:
         together.meet(type(optimizer).__name__, "optimizer.state_dict", ranks=matrices.ranks)
-        found.update(matrices.shown(optimizer.param_groups))
+        found.update(matrices.shown())
     return found
 
 
@@ -68,13 +68,8 @@ def gathered(tensor: Tensor, slots: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def kept(optimizer: Any, tensor: Tensor, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked state of a divided matrix as this process keeps it: the step and what belongs to its part; at the
-    owner the state of the whole, too."""
-    result = {key: value for key, value in whole.items() if key in _OF_THE_PART}
-    owner, division = optimizer.owners.owner_of(tensor), optimizer.owners.division_of(tensor)
-    if owner == division.rank:
-        inner = {key: value for key, value in whole.items() if key != formats.LOW_BITS}
-        if "step" in inner:
-            inner["step"] = inner["step"].clone()
-        result[WHOLE] = inner
-    return result
+    """The checked state of a divided matrix as this process keeps it: the step and what belongs to its part, and the
+    state of the whole, which is empty where another process is the owner."""
+    if optimizer.owners.owner_of(tensor) == optimizer.owners.division_of(tensor).rank:
+        return dict(whole)
+    return {key: one if key in _OF_THE_PART else torch.empty(0, dtype=one.dtype) for key, one in whole.items()}
