@@ -275,8 +275,17 @@ def lbfgs() -> Any:
     _sharded(sw.LBFGS)
 
 
-def adafactor() -> Any:
-    _sharded(sw.Adafactor)
+class Weighted(sw.Optimizer):
+    """A rule of whole matrices that reads all weights."""
+
+    rule, view = (lambda g, p, t: g * p.norm()), "matrix"
+
+    def __init__(self, params: Any, lr: float = 1e-3, **options: Any) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": 0.0}, options)
+
+
+def reads_weights() -> Any:
+    _sharded(Weighted)
 
 
 def _flat() -> Any:
@@ -315,8 +324,8 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         weighted_sharded, weighted_replicated, one_sample_on_one_rank, estimated, state_of_empty_shards,
-        halves_round_alike, rounded_by_rows, rounded_by_columns, reductions, stages,
-        not_a_number_on_one_rank, made_before,
-        made_before_a_step, zero_prodigy, zero_adamw, lbfgs, adafactor, fsdp1_step, fsdp1_muon, fsdp1_lamb, fsdp1_adamw,
+        halves_round_alike, rounded_by_rows, rounded_by_columns, reductions, stages, not_a_number_on_one_rank,
+        made_before, made_before_a_step, zero_prodigy, zero_adamw, lbfgs, reads_weights, fsdp1_step, fsdp1_muon,
+        fsdp1_lamb, fsdp1_adamw,
     )
 }  # fmt: skip

@@ -33,6 +33,8 @@ MATRICES: dict[str, tuple[str, dict[str, Any]]] = {
     "SOAP split": ("SOAP", {"weights": "split", "precondition_frequency": 2}),
     "SOAP bf16": ("SOAP", {"state": "bf16", "max_precond_dim": 100}),  # one side of the first layer has no eigenbasis
     "Shampoo": ("Shampoo", {"momentum": 0.9, "grafting": "adam"}),
+    "Adafactor": ("Adafactor", {"variant": "shazeer"}),
+    "Adafactor int8": ("Adafactor", {"beta1": 0.9, "state": "int8"}),  # the average is cut like its parameter
 }
 
 

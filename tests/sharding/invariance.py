@@ -33,8 +33,7 @@ def names() -> list[str]:
         cls = find(name)
         if not hasattr(cls, "signatures") or getattr(cls, "needs_closure", False) or cls.takes_estimates:
             continue
-        if all(signature.view != "tensor" for signature in cls.signatures.values()):
-            found.append(cls.__name__)
+        found.append(cls.__name__)
     return found
 
 
@@ -96,7 +95,7 @@ def cases(layouts: dict[str, list[str]]) -> dict[str, Callable[[], Any]]:
 
 
 # Of other formats than fp32 the tests take these: all were tried, and a kernel takes a second to compile.
-SAMPLE = ("AdamW", "Lion", "SGD", "LAMB", "NAdam", "Prodigy", "Muon", "SOAP", "Shampoo")
+SAMPLE = ("AdamW", "Lion", "SGD", "LAMB", "NAdam", "Prodigy", "Muon", "SOAP", "Shampoo", "Adafactor")
 # Blocks of codes follow one another in memory: the shards of `SHAPES` are whole blocks where they are cut in rows.
 CODED, WHOLE_BLOCKS = ("AdamW8bit", "AdamW4bit"), ("rows", "hybrid")
 # Rounding that draws bits goes by the place of an element in the whole tensor, which is known where rows are cut.

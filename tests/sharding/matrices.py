@@ -23,6 +23,7 @@ import stepwell as sw
 from stepwell.engine import together
 from stepwell.engine.backends import stacks
 from stepwell.engine.divided import exchange
+from stepwell.engine.whole import Whole
 
 SHAPES = ((16, 12), (16, 12), (9, 24), (1, 7), (24, 8), (6,))  # one row less than processes, and a vector
 
@@ -137,17 +138,22 @@ def a_matrix_that_is_not_finite() -> Any:
 def interrupted() -> Any:
     """Ctrl-C in the middle of an update: it is completed, and then raised."""
     found = []
-    for place in ("rule", "parts"):
-        run = Run(sw.Shampoo, **SHAMPOO)
+    places: tuple[tuple[Any, str, Any, dict[str, Any]], ...] = (
+        (stacks, "_is_sound", sw.Shampoo, SHAMPOO),
+        (exchange, "parts_here", sw.Shampoo, SHAMPOO),
+        (stacks, "apply_in_place", sw.Adafactor, {}),
+        (Whole, "here", sw.Adafactor, {}),
+    )
+    for module, name, kind, options in places:
+        run = Run(kind, **options)
         run.update()
-        module, name = (stacks, "_is_sound") if place == "rule" else (exchange, "parts_here")
-        plain, calls = getattr(module, name), [0]
+        plain, calls = getattr(module, name), [int(name == "parts_here")]
 
-        def once(*args: Any, plain: Any = plain, calls: list[int] = calls) -> Any:
+        def once(*args: Any, plain: Any = plain, calls: list[int] = calls, **more: Any) -> Any:
             calls[0] += 1
-            if calls[0] == 1 and dist.get_rank() == 0:
+            if calls[0] == 2 and dist.get_rank() == 0:
                 raise KeyboardInterrupt
-            return plain(*args)
+            return plain(*args, **more)
 
         setattr(module, name, once)
         raised = False
@@ -269,14 +275,14 @@ def under_fsdp_and_tensor() -> Any:
     return trained("fsdp and tensor")
 
 
-def counted(blocks: int) -> Any:
+def counted(kind: str, blocks: int) -> Any:
     """The collectives of one update with clipping after the backward pass, with the bytes sent to others, and the bytes
-    of all hidden matrices."""
+    of all hidden matrices, and rows and columns of all matrices."""
     model = network(blocks)
     for block in model:
         fully_shard(block)
     fully_shard(model)
-    step = sw.Step(sw.Muon(model, lr=0.02), model=model, clip_norm=1.0)
+    step = sw.Step(getattr(sw, kind)(model, lr=0.02), model=model, clip_norm=1.0)
     train(model, step, 1)
     model(torch.ones(2, 8)).square().mean().backward()
     calls: list[tuple[str, int]] = []
@@ -302,15 +308,20 @@ def counted(blocks: int) -> Any:
     hidden = sum(
         p.numel() * 4 for name, p in model.named_parameters() if p.ndim == 2 and (".up." in name or ".down." in name)
     )
-    return calls, hidden
+    sides = sum(sum(p.shape) for p in model.parameters() if p.ndim == 2)
+    return calls, hidden, sides
 
 
 def few_matrices() -> Any:
-    return counted(2)
+    return counted("Muon", 2)
 
 
 def many_matrices() -> Any:
-    return counted(12)
+    return counted("Muon", 12)
+
+
+def many_sums() -> Any:
+    return counted("Adafactor", 12)
 
 
 def through_torch() -> Any:
@@ -347,7 +358,7 @@ CASES: dict[str, Callable[[], Any]] = {
     for case in (
         a_gradient_that_one_process_lacks, a_gradient_that_is_missing_everywhere, found_inf, found_inf_in_one_process,
         a_matrix_that_is_not_finite, interrupted, state_is_with_the_owner, replanned, copied,
-        state_dict_in_one_process, under_fsdp, few_matrices, many_matrices, through_torch,
+        state_dict_in_one_process, under_fsdp, few_matrices, many_matrices, many_sums, through_torch,
     )
 }  # fmt: skip
 FOUR: dict[str, Callable[[], Any]] = {

@@ -110,7 +110,7 @@ def test_an_optimizer_that_was_made_before_the_model_was_sharded_is_named(found:
     [
         ("zero_prodigy", "Prodigy: cannot update parameter 0: its rate follows from sums over all parameters"),
         ("lbfgs", "LBFGS: the parameter '0.weight' is sharded or replicated over processes"),
-        ("adafactor", "Adafactor: cannot update the parameter '0.weight': it is sharded over a device mesh"),
+        ("reads_weights", "Weighted: cannot update the parameter '0.weight': it is sharded over a device mesh"),
         ("fsdp1_step", "Step: the parameters are parts of FullyShardedDataParallel (FSDP1)"),
         ("fsdp1_muon", "Muon: cannot update the parameter '_fsdp_wrapped_module.0.weight': it is a flat part"),
         ("fsdp1_lamb", "LAMB: cannot update the parameter '_fsdp_wrapped_module.0.weight': it is a flat part"),

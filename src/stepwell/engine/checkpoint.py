@@ -255,8 +255,10 @@ def _checked(
     like, is_of_whole = local, divided.is_of_whole(optimizer, tensor, group)
     if is_of_whole:
         given, like = divided.gathered(tensor, given), torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    else:
-        given = sharded_codes.of_the_mesh(tensor, given)
+    else:  # rows and columns are those of the whole, in every process
+        sides = {slot.name for slot in optimizer.signature_for(group, tensor).slots if slot.per in ("row", "column")}
+        cut = {key: value for key, value in given.items() if key not in sides}
+        given = {key: given[key] for key in sides & set(given)} | sharded_codes.of_the_mesh(tensor, cut)
     if formats.LOW_BITS in given:
         given[formats.LOW_BITS] = sharded_codes.low_bits_of(given[formats.LOW_BITS], tensor)
     slot_of: dict[str, Slot] = {slot.name: slot for slot in optimizer.signature_for(group, tensor).slots}
@@ -278,7 +280,8 @@ def _checked(
         if slot.is_number:
             stored.number(owner, name, slot, given[key])
         else:
-            of_slot = torch.empty(slot.shape(like.shape, group), dtype=dtype, device="meta")
+            shape = tensor.shape if slot.per in ("row", "column") else like.shape
+            of_slot = torch.empty(slot.shape(shape, group), dtype=dtype, device="meta")
             stored.check(owner, name, slot, here, of_slot)
     if formats.LOW_BITS in given:
         stored.check_low_bits(owner, name, here[formats.LOW_BITS], local)

@@ -23,7 +23,7 @@ def explain(optimizer: Any) -> Explanation:
     reasons: dict[str, list[str]] = defaultdict(list)
     for launch in plan.launches:
         for index, tensor in enumerate(launch.tensors):
-            whole = None if launch.matrices is None else launch.matrices.of(launch, index)
+            whole = None if launch.divided is None else launch.divided.of(launch, index)
             kind, position = launch.kind if whole is None else whole.kind, int(launch.groups[index])
             rows[position, kind, launch.backend.__name__.rsplit(".", 1)[-1]].append((tensor, whole))
             about = _reasons(optimizer, optimizer.param_groups[position], kind, tensor, launch.names[index])

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from stepwell.engine.rule import Rule
+from stepwell.engine.whole import Asking
 from stepwell.ops import abs, maximum, sign, where
 
 
@@ -69,16 +70,20 @@ def direct_stack(
     shared: Sequence[str] = (),
     is_sound: Callable[[Any, list[Any]], bool] = lambda direction, slots: True,
     **hyperparameters: Any,
-) -> tuple[Any, list[Any]] | None:
+) -> Asking[tuple[Any, list[Any]] | None]:
     """The first half of `frame` on tensors: the direction and the new slots; or None if `is_sound` is False for them.
     The direction is None where a rule makes no step, and decay neither.
 
-    `p` may be None: where a matrix is divided over processes, nobody has all weights.
+    `p` may be None: where a matrix is divided over processes, nobody has all weights. A rule that is a generator asks
+    for sums on the way (`engine/whole.py`).
     """
     if gradient_factor != 1.0 or decay == "coupled":
         g = _gradient(g, p, gradient_factor, weight_decay, decay)
     numbers = {"lr": lr, "weight_decay": weight_decay}
-    direction, new_slots = _direct(rule, g, p, t, slots, shared, numbers, hyperparameters)
+    found = _called(rule, g, p, t, slots, shared, numbers, hyperparameters)
+    if inspect.isgenerator(found):
+        found = yield from found
+    direction, *new_slots = _as_tuple(found)
     return (direction, new_slots) if is_sound(direction, new_slots) else None
 
 
@@ -108,13 +113,25 @@ def _direct(
     numbers: Mapping[str, Any],
     hyperparameters: Mapping[str, Any],
 ) -> tuple[Any, list[Any]]:
-    """The rule's direction and new slots; the rule receives the hyperparameters in its signature."""
+    """The rule's direction and new slots."""
+    direction, *new_slots = _as_tuple(_called(rule, g, p, t, slots, shared, numbers, hyperparameters))
+    return direction, new_slots
+
+
+def _called(
+    rule: Rule,
+    g: Any,
+    p: Any,
+    t: Any,
+    slots: Sequence[Any],
+    shared: Sequence[str],
+    numbers: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+) -> Any:
+    """What the rule returns; it receives the hyperparameters in its signature."""
     hyperparameters = {**hyperparameters, **{name: numbers[name] for name in shared}}
     wanted = _named(rule)
-    direction, *new_slots = _as_tuple(
-        rule(g, p, t, *slots, **{k: v for k, v in hyperparameters.items() if k in wanted})
-    )
-    return direction, new_slots
+    return rule(g, p, t, *slots, **{k: v for k, v in hyperparameters.items() if k in wanted})
 
 
 def sums(

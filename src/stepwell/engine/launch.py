@@ -105,8 +105,8 @@ class Launch:
         self.began = False  # whether something may have been written
         self.finished: set[int] = set()  # tensors that are written, where they are written one by one
         self.writing: Callable[[], None] | None = None  # writes what was computed last; it may be done twice
-        # Of parts of divided matrices: the object that exchanges them, and what their owners said of each
-        self.matrices: Any = None
+        # Of parts of divided matrices: what the processes do together, and what the owners said of each matrix
+        self.divided: Any = None
         self.verdicts: dict[int, float] = {}
         # Of whole matrices whose weights are divided over processes: what the rule finds of each, None for no step
         self.directions: dict[int, Tensor | None] | None = None

@@ -25,11 +25,12 @@ def observed(step: Step) -> Step:
     return observing  # type: ignore[return-value]  # a function of the same arguments
 
 
-def is_observed(optimizer: Any) -> bool:
-    """Whether hooks or torch's profiler observe the steps of an optimizer."""
+def is_observed(optimizer: Any, besides: Callable[[Any], bool] = lambda hook: False) -> bool:
+    """Whether hooks or torch's profiler observe the steps of an optimizer; its hooks for which `besides` is True do not
+    count."""
+    own = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
     return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
+        not all(map(besides, own))
         or torch_optimizer._global_optimizer_pre_hooks
         or torch_optimizer._global_optimizer_post_hooks
         or torch.autograd._profiler_enabled()

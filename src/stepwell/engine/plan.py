@@ -9,6 +9,7 @@ only if something that it depends on has changed: the groups' flags, or a replac
 from __future__ import annotations
 
 from operator import is_
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,17 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import sharding
-from stepwell.engine.backends import parts
+from stepwell.engine.backends import parts, summed
+from stepwell.engine.divided.agreement import check
 from stepwell.engine.divided.matrices import Matrices, Matrix
+from stepwell.engine.divided.sums import Sums
 from stepwell.engine.kind import kind_of, of_part
 from stepwell.engine.launch import Launch, Member
 from stepwell.engine.overlaps import refuse_overlaps
 from stepwell.engine.rows import Rows
 from stepwell.errors import UsageError
+
+_DIVIDED = (parts, summed)  # the backends of matrices that are divided over processes
 
 
 class Plan:
@@ -38,6 +43,7 @@ class Plan:
         self.has_sums = any(signature.sums for signature in self.rows.signatures) or any(
             group["cautious"] for group in self.groups
         )
+        self.names: list[str] = []  # of all parameters, for messages
         launches = self._sorted(optimizer)
         members = [member for _, of_one in launches for member in of_one]
         refuse_overlaps((repr(member.name), member.tensor) for member in members)
@@ -47,8 +53,10 @@ class Plan:
             Launch(kind, signature, backend, owner, optimizer.said, of_one, self.groups, states)
             for (kind, signature, backend), of_one in launches
         ]
-        self.launches.sort(key=lambda launch: launch.backend is parts)  # others run while gradients travel
-        self.divided = self._divided(optimizer)
+        self.launches.sort(key=lambda launch: launch.backend in _DIVIDED)  # others run while gradients travel
+        self.owned = self._owned(optimizer)
+        self.divided: list[Matrices | Sums] = [*self.owned, *self._summed()]
+        self.agreed = False  # whether the processes know that they have the same gradients in this update
         self.moves = -1
 
     def _sorted(self, optimizer: Any) -> list[tuple[Any, list[Member]]]:
@@ -59,6 +67,7 @@ class Plan:
             names = group.get("param_names") or [
                 f"parameter {i} of group {position}" for i in range(len(self.members[position]))
             ]
+            self.names += names
             for name, tensor in zip(names, group["params"], strict=True):
                 place += 1
                 part = sharding.local(tensor)
@@ -67,13 +76,16 @@ class Plan:
                 if reason is not None:  # in every process, also where the part is empty
                     raise UsageError(f"{type(optimizer).__name__}: cannot update {name!r}: {reason}")
                 is_divided = signature.view != "element" and sharding.is_cut(tensor)
+                apart = (position, part.numel() == 0, *sharding.groups_of(tensor))
                 if part.numel() == 0 and signature.view != "element" and not is_divided:
                     continue  # a rule of matrices has no count of steps to keep for a matrix without elements
                 kind = kind_of(optimizer, signature, group, tensor, name, self.rows.names)
+                backend: ModuleType
                 stack: Any = None
-                if is_divided:
-                    kind, backend = of_part(kind), parts
-                    stack = (position, part.numel() == 0, *sharding.groups_of(tensor))
+                if sharding.has_owner(signature, tensor):
+                    kind, backend, stack = of_part(kind), parts, apart
+                elif is_divided:
+                    backend, stack = summed, (tuple(tensor.shape), tensor.placements, *apart)
                 else:
                     backend = optimizer.backend_for(kind, part, name)
                     stack = None if kind.view == "element" else (tuple(tensor.shape), position)
@@ -82,8 +94,16 @@ class Plan:
                 members.append(Member(name, tensor, part, position, place, optimizer.watched_state(tensor)))
         return list(found.values())
 
-    def _divided(self, optimizer: Any) -> list[Matrices]:
-        """The matrices that are divided over processes, by process group, with the launches of those owned here."""
+    def _summed(self) -> list[Sums]:
+        """The launches whose sums are added up over processes, by process groups."""
+        found: dict[Any, list[Launch]] = {}
+        for launch in self.launches:
+            if launch.backend is summed:
+                found.setdefault(tuple(sharding.groups_of(launch.owners[0])), []).append(launch)
+        return [Sums(sorted(launches, key=lambda launch: launch.places[0])) for launches in found.values()]
+
+    def _owned(self, optimizer: Any) -> list[Matrices]:
+        """The matrices that have owners, by process group, with the launches of those owned here."""
         of_parts = [launch for launch in self.launches if launch.backend is parts]
         members = [(launch, i) for launch in of_parts for i in range(len(launch.owners))]
         members.sort(key=lambda member: member[0].places[member[1]])
@@ -109,8 +129,8 @@ class Plan:
         """Create the state of all parameters that have none."""
         for launch in self.launches:
             launch.begin()
-        for matrices in self.divided:
-            matrices.begin()
+        for divided in self.divided:
+            divided.begin()
 
     def refuse_overlaps(self) -> None:
         """Raise UsageError if parameters or slots share memory; checked once after an address has changed."""
@@ -123,8 +143,9 @@ class Plan:
         """Update all tensors or none: if an exception (Ctrl-C) occurs between two writes, the update is completed
         before the exception propagates."""
         count, done = len(ready), 0
-        for matrices in self.divided:
-            matrices.start(found_inf)
+        skips = bool(self.divided) and found_inf is not None and bool(found_inf)
+        for divided in self.divided:
+            divided.start(skips, self.agreed)
         try:
             while done < count:
                 ready[done].backend.run(ready[done], self.rows.values, gradient_factor, found_inf)
@@ -155,8 +176,9 @@ class Plan:
         """After an update: release the gradients, and write numbers back to their entries."""
         for launch in ready:
             launch.done()
-        for matrices in self.divided:
-            matrices.done()
+        for divided in self.divided:
+            divided.done()
+        self.agreed = False
 
     def fits(self, optimizer: Any) -> bool:
         """Read the numbers of this step; False if the groups now need other kernels than those of this plan."""
@@ -203,22 +225,31 @@ class Plan:
             launch.totals[i] = values[row, : len(launch.kind.sums)]
 
     def squared_norm(self, launches: list[Launch]) -> list[Tensor]:
-        """Sums of squares that add up to that of all gradients; reduced over the mesh for sharded tensors."""
+        """Sums of squares that add up to that of all gradients; reduced over the mesh for sharded tensors, together
+        with the number of processes that have a gradient.
+
+        Raises UsageError in all processes if some have a gradient for their part of a tensor and others none; on a GPU
+        only where matrices are divided, because the question waits for the device.
+        """
         parts: list[Tensor] = []
-        values = self.cuts.zeros(1) if self.cuts else None
+        values = self.cuts.zeros(2) if self.cuts else None
         for launch in launches:
             squares = launch.backend.squares(launch)
             if values is None or not launch.spread:
                 parts.append(squares.sum())
                 continue
-            for square, place in zip(squares, launch.places, strict=True):
+            for square, place, gradient in zip(squares, launch.places, launch.gradients, strict=True):
                 if place in self.cuts.row:
                     values[self.cuts.row[place], 0] = square
+                    values[self.cuts.row[place], 1] = gradient is not None
                 else:
                     parts.append(square)
         if values is not None:
             self.cuts.reduce(values)
-            parts.append(values.sum())
+            if self.divided or values.device.type == "cpu":
+                check(values[:, 1].tolist(), self.cuts.sizes, [self.names[place] for place in self.cuts.row])
+                self.agreed = True
+            parts.append(values[:, 0].sum())
         return parts
 
     def share_numbers(self, launches: list[Launch]) -> None:

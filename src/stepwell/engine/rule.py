@@ -331,16 +331,21 @@ class RuleSignature:
         return tuple(dict.fromkeys(p.name for p in found if p.kind is p.KEYWORD_ONLY))
 
     @cached_property
+    def asks_for_sums(self) -> bool:
+        """Whether the rule is a generator that knows a matrix by its sums (`engine/whole.py`)."""
+        return inspect.isgeneratorfunction(self.rule)
+
+    @cached_property
     def reads_weights(self) -> bool:
-        """Whether the rule looks at its second argument, p: such a rule cannot update a matrix that is divided over
-        processes, where nobody has all weights."""
+        """Whether the rule looks at its second argument, p. Where a matrix has an owner, nobody has all weights."""
         name = list(inspect.signature(self.rule).parameters)[1]
         return any(w.opname.startswith("LOAD_FAST") and w.argval == name for w in dis.get_instructions(self.rule))
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:
-        """The arguments that a group provides; the engine provides sums, the number of elements and the shape."""
-        return tuple(name for name in self.named if name not in (*self.sums, "elements", "shape"))
+        """The arguments that a group provides; the engine provides sums, the number of elements, the shape and the
+        whole."""
+        return tuple(name for name in self.named if name not in (*self.sums, "elements", "shape", "whole"))
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:

@@ -51,10 +51,12 @@ class Cuts:
 
     Attributes:
         row: the row of each parameter that is cut, by its number among all parameters.
+        sizes: of each row, how many processes have parts of the parameter.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.row: dict[int, int] = {}
+        self.sizes: list[int] = []
         self._members: dict[Any, list[int]] = {}  # for each process group, the rows that it cuts
         self._device = "cpu"
         for place, tensor in enumerate(tensors):
@@ -62,6 +64,7 @@ class Cuts:
             if groups:
                 self._device = tensor.device.type
                 row = self.row[place] = len(self.row)
+                self.sizes.append(math.prod(map(torch.distributed.get_world_size, groups)))
                 for group in groups:
                     self._members.setdefault(group, []).append(row)
 
@@ -95,9 +98,14 @@ def is_flattened(tensor: Tensor) -> bool:
     return hasattr(tensor, "_fsdp_flattened") and is_one_of_several()
 
 
+def has_owner(signature: Any, tensor: Tensor) -> bool:
+    """Whether a matrix is updated by one process that owns it, because its parts are in several."""
+    return signature.view != "element" and not signature.asks_for_sums and is_cut(tensor)
+
+
 def no_matrix(signature: Any, tensor: Tensor) -> str | None:
     """The reason why a matrix rule cannot update a tensor, or None. The answer is the same in every process."""
-    if signature.view != "element" and signature.reads_weights and is_cut(tensor):
+    if has_owner(signature, tensor) and signature.reads_weights:
         return (
             "it is sharded over a device mesh, and its rule reads all weights of a matrix, which no process has; train "
             "with DistributedDataParallel, or give sharded matrices to Muon, or to an optimizer of single elements, "

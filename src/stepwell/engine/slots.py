@@ -169,7 +169,8 @@ class Slots:
                 continue
             like = tensor
             if slot.per != "element":
-                like = torch.empty(slot.shape(tensor.shape, group), dtype=width, device=tensor.device)
+                # rows and columns of the whole, in every process: two vectors for a matrix
+                like = torch.empty(slot.shape(self.owners[index].shape, group), dtype=width, device=tensor.device)
             if slot.name in state:
                 places[index] = self._taken(state, slot, like, name, named, tensor)
             else:
@@ -177,7 +178,7 @@ class Slots:
             dict.pop(state, f"{slot.name}_largest", None)
             entries = formats.state_names(slot.name, name)
             for key, value in zip(entries, places[index], strict=True):
-                dict.__setitem__(state, key, self._shown(index, value))
+                dict.__setitem__(state, key, self._shown(index, value) if slot.per == "element" else value)
             if len(entries) > 1:
                 _ELEMENTS[places[index][1]] = like.numel()
                 _STEPPED[tensor] = tensor.shape

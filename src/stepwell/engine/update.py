@@ -53,19 +53,44 @@ def gradient_norm(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor])
 
 
 @contextmanager
-def gathered(optimizer: torch.optim.Optimizer, alone: bool) -> Iterator[Gathered | Apart]:
+def gathered(optimizer: torch.optim.Optimizer, alone: bool) -> Iterator[Together | Apart]:
     """The norm of the gradients and the update that follows it, with `norm(gradients)` and `update(factor, found_inf)`.
 
-    For an optimizer of stepwell without hooks, gradients and addresses are looked up once for both. `alone` means that
-    only groups and the values of gradients change in between.
+    For an optimizer of stepwell, gradients and addresses are looked up once for both, unless a hook or a profiler looks
+    on. `alone` means that only groups and the values of gradients change in between.
     """
     own = isinstance(optimizer, Optimizer) and innermost(optimizer) is optimizer
-    if not (alone and own) or is_observed(optimizer):
+    own = own and getattr(optimizer.update, "__func__", None) is Optimizer.update  # type: ignore[attr-defined]  # ours
+    if not (alone and own) or is_observed(optimizer, besides=_reads_no_gradient):
         yield Apart(optimizer)
         return
     with optimizer.gathered() as found:  # type: ignore[attr-defined]  # it is one of ours
-        yield found
+        yield Together(optimizer, found)
     optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside a Step looks for it
+
+
+def _reads_no_gradient(hook: Any) -> bool:
+    """Whether a hook is one of a Step, which only notes that `step` was called."""
+    return bool(getattr(hook, "reads_no_gradient", False))
+
+
+class Together:
+    """A norm and an update with gradients and addresses that were looked up once."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, found: Gathered) -> None:
+        self._optimizer, self._found = optimizer, found
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """See `gradient_norm`."""
+        return self._found.norm()
+
+    def update(self, factor: Factor = 1.0, found_inf: Tensor | None = None) -> None:
+        """See `update`."""
+        for before in list(self._optimizer._optimizer_step_pre_hooks.values()):
+            before(self._optimizer, (), {})
+        self._found.update(factor, found_inf)
+        for after in list(self._optimizer._optimizer_step_post_hooks.values()):
+            after(self._optimizer, (), {})
 
 
 class Apart:
@@ -112,7 +137,7 @@ def has_hooks_before(optimizer: Any) -> bool:
         return False  # its gradients are final by then anyway
     while True:
         hooks = [*torch_optimizer._global_optimizer_pre_hooks.values(), *optimizer._optimizer_step_pre_hooks.values()]
-        if any(not getattr(hook, "reads_no_gradient", False) for hook in hooks):
+        if not all(map(_reads_no_gradient, hooks)):
             return True
         if not wraps_another(optimizer) or not hasattr(optimizer.base, "_optimizer_step_pre_hooks"):
             return False

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import OneOf, Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack, hyperparameters
+from stepwell.engine.whole import Squares
 from stepwell.errors import UsageError
 from stepwell.ops import ema, lerp_square, maximum, minimum, sqrt
 from stepwell.optimizers.facts import Facts
@@ -34,33 +35,31 @@ def rate(t, lr, relative_step, warmup_init):
     return minimum(lr * 1e-4 * t if warmup_init else lr, 1 / sqrt(t))
 
 
-def rms_of(x: Tensor) -> Tensor:
-    """The root mean square of each tensor of a stack (n, ...), of shape (n, 1, ...): one product of row and column."""
-    row = x.reshape(len(x), 1, -1)  # (n, 1, elements)
-    return (torch.bmm(row, row.mT) / row.shape[-1]).sqrt().view(-1, *[1] * (x.ndim - 1))
-
-
-# A matrix rule: torch operations on a stack of equally shaped tensors, (n, ..., rows, columns).
+# A matrix rule that knows the whole matrix by its sums: torch operations on a stack of equally shaped tensors, or of
+# parts of them, (n, ..., rows, columns). row_var and col_var are those of the whole.
 def update(
     g, p, t, row_var, col_var, exp_avg, *, lr, beta1, beta2_decay, eps1, eps2, d, weight_decay, variant,
-    scale_parameter, relative_step, warmup_init,
+    scale_parameter, relative_step, warmup_init, whole,
 ):  # fmt: skip
     paper = variant == "shazeer"
-    weight, squared, added = t**beta2_decay, g.square(), eps1 if paper else 0
-    row_var = row_var.lerp(squared.mean(dim=-1, keepdim=True) + added, weight)  # (n, ..., rows, 1)
-    col_var = col_var.lerp(squared.mean(dim=-2, keepdim=True) + added, weight)  # (n, ..., 1, columns)
-    mean = row_var.mean(dim=-2, keepdim=True)  # (n, ..., 1, 1)
+    weight, added = t**beta2_decay, eps1 if paper else 0
+    of_rows, of_columns, *of_p = yield Squares(g, totals=(p,) if scale_parameter else ())
+    row_var = ema(row_var, (of_rows / whole.columns + added).to(row_var), 1 - weight)  # (n, ..., rows, 1)
+    col_var = ema(col_var, (of_columns / whole.rows + added).to(col_var), 1 - weight)  # (n, ..., 1, columns)
+    row, col = whole.here(row_var), whole.here(col_var)
+    mean = row_var.double().mean(dim=-2, keepdim=True).to(row_var)  # (n, ..., 1, 1)
     if paper:  # one root after the other: where row and column have had no gradient, V is 1e-30 * 1e-30 = 0
-        u = (g * (row_var / mean).rsqrt()).mul_(col_var.rsqrt())  # (n, ..., rows, columns)
+        u = (g * (row / mean).rsqrt()).mul_(col.rsqrt())  # (n, ..., rows, columns)
     else:
-        v = row_var * (col_var / mean.clamp(min=eps1))  # (n, ..., rows, columns)
+        v = row * (col / mean.clamp(min=eps1))  # (n, ..., rows, columns)
         u = v.clamp_(min=max(eps1 * eps1, TINY)).rsqrt_().mul_(g)
+    (of_u,) = yield Squares(totals=(u,))
     alpha = rate(t, lr, relative_step, warmup_init)
     if scale_parameter:
-        alpha = alpha * rms_of(p).clamp(min=eps2)  # (n, 1, ..., 1)
-    step = u.mul_(clipped(alpha, rms_of(u), d))
+        alpha = alpha * rms(of_p[0], whole.elements).to(g).clamp(min=eps2)  # (n, 1, ..., 1)
+    step = u.mul_(clipped(alpha, rms(of_u, whole.elements).to(g), d))
     if exp_avg is not None:
-        step = exp_avg = exp_avg.lerp(step, 1 - beta1)
+        step = exp_avg = ema(exp_avg, step, beta1)
     if weight_decay:
         step = (alpha if paper else lr) * weight_decay * p + step
     return step, row_var, col_var, exp_avg

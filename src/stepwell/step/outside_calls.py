@@ -115,5 +115,6 @@ def after_load(optimizer: Any) -> None:
 
 
 before_step.reads_no_gradient = True  # type: ignore[attr-defined]  # see `update.has_hooks_before`
+after_step.reads_no_gradient = True  # type: ignore[attr-defined]  # see `update.gathered`
 
 _WATCHES: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()

@@ -34,11 +34,10 @@ import torch
 from torch import Tensor
 
 from stepwell.arguments import flag, function
-from stepwell.engine.gathered import Gathered
 from stepwell.engine.gradients import Factor, multiply
 from stepwell.engine.reading import Reading
 from stepwell.engine.tracing import untraced
-from stepwell.engine.update import Apart, gathered, has_hooks_before, needs_closure, update_with
+from stepwell.engine.update import Apart, Together, gathered, has_hooks_before, needs_closure, update_with
 from stepwell.errors import UsageError, shown
 from stepwell.step.accumulation import Weight, checked_weight
 from stepwell.step.backward import check_loss
@@ -320,7 +319,7 @@ class Step(Saved):
         multiply([tensor.grad for _, tensor in named if tensor.grad is not None], factor)
         return loss.detach(), found_inf, norm, clipped
 
-    def _factor(self, named: list[tuple[str, Tensor]], step: Gathered | Apart) -> tuple[Factor, Tensor, Tensor, Tensor]:
+    def _factor(self, named: list[tuple[str, Tensor]], step: Together | Apart) -> tuple[Factor, Tensor, Tensor, Tensor]:
         """Lines 3 to 5: the factor for the optimizer, found_inf, the norm, and whether clipping changed the
         gradient."""
         factor = self._scaler.unscaled(self._shares.rest() if self._shares.number else 1.0)

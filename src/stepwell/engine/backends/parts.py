@@ -38,8 +38,7 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     if found_inf is not None and bool(found_inf):
         return
     launch.began = True
-    assert launch.matrices is not None
-    launch.matrices.settle(float(gradient_factor))
+    launch.divided.settle(float(gradient_factor))
     for index in launch.active():
         if index not in launch.finished:
             _update(launch, index)

@@ -28,6 +28,7 @@ from stepwell.engine.frame import apply_in_place, direct_stack
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.rule import as_matrix
+from stepwell.engine.whole import Asking, Whole, answered
 
 # Elements in one stack. Batching pays where products are small, and on a GPU for every launch; on a CPU a stack should
 # stay in a core's cache from one pass of the rule to the next. 24 matrices of 512 x 512, stacks of 2**18, 2**19, 2**20
@@ -37,6 +38,7 @@ LARGEST = {"cpu": 2**19, "cuda": 2**22}
 
 # What is said of a divided matrix: no step, a step, or that it is only counted (SOAP's first gradient).
 LEFT_OUT, STEP, COUNTED = 0.0, 1.0, 2.0
+Region = tuple[slice, ...]  # a part of a tensor, one slice for each dimension
 
 
 def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
@@ -64,25 +66,34 @@ def run(launch: Launch, rows: np.ndarray, gradient_factor: Any, found_inf: Any) 
     if found_inf is not None and bool(found_inf):
         return
     launch.began = True
+    for step, members in stacks_of(launch):
+        answered(update(launch, members, step, float(gradient_factor)))
+
+
+def stacks_of(launch: Launch) -> list[tuple[float, list[int]]]:
+    """The stacks of tensors that are still to be updated: the step that they make, and their indices."""
     counts = launch.slots.steps.tolist()
     by_step: dict[float, list[int]] = defaultdict(list)
     for index in launch.active():
         if index not in launch.finished:
             by_step[counts[index]].append(index)
-    most = _most(launch.tensors[0])
-    for step, members in by_step.items():
-        for first in range(0, len(members), most):
-            _update(launch, members[first : first + most], step + 1, float(gradient_factor))
+    most = _most(launch)
+    return [
+        (step + 1, members[first : first + most])
+        for step, members in by_step.items()
+        for first in range(0, len(members), most)
+    ]
 
 
-def _most(tensor: Tensor) -> int:
+def _most(launch: Launch) -> int:
     """The number of tensors in one stack.
 
     How many are together must not change a bit, since processes divide them. But MKL rounds by where a matrix begins in
     memory, and by whether several or one are multiplied with a column. So only matrices are stacked of which every one,
     and its products, begin at a multiple of 64 bytes, as a tensor alone does.
     """
-    if any(side % 4 for side in as_matrix(tensor.shape)):
+    tensor = launch.owners[0]
+    if launch.kind.view == "matrix" and any(side % 4 for side in as_matrix(tensor.shape)):
         return 1
     return max(1, LARGEST.get(tensor.device.type, 2**22) // tensor.numel())
 
@@ -95,7 +106,10 @@ def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
     run(launch, rows, gradient_factor, None)
 
 
-def _update(launch: Launch, members: list[int], step: float, gradient_factor: float) -> None:
+def update(
+    launch: Launch, members: list[int], step: float, gradient_factor: float, region: Region | None = None
+) -> Asking[None]:
+    """Update a stack of tensors. Of a rule that asks for sums, `region` is the part of each matrix that is here."""
     kind, signature = launch.kind, launch.signature
     group = launch.param_groups[int(launch.groups[0])]
     stack = (_Plain if _is_plain(launch, members) else _Converted)(launch, members)
@@ -103,11 +117,13 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
     numbers |= {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0)), **dict(kind.flags)}
     if "shape" in inspect.signature(kind.rule).parameters:
         numbers["shape"] = tuple(launch.tensors[0].shape)
+    if signature.asks_for_sums:
+        numbers["whole"] = Whole(tuple(launch.owners[0].shape), region)
     if kind.view == "matrix":
         numbers["is_sound"] = _is_sound
     sign = -1.0 if group["maximize"] else 1.0
     try:
-        found = direct_stack(
+        found = yield from direct_stack(
             kind.rule,
             stack.g,
             stack.p,
@@ -122,7 +138,7 @@ def _update(launch: Launch, members: list[int], step: float, gradient_factor: fl
         found = None
     if found is None and len(members) > 1:
         for index in members:
-            _update(launch, [index], step, gradient_factor)
+            yield from update(launch, [index], step, gradient_factor, region)
     elif found is None:
         _say_left_out(launch, members[0])
     else:

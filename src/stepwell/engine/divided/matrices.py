@@ -25,13 +25,13 @@ from torch import Tensor
 from stepwell.engine import formats
 from stepwell.engine.backends import stacks
 from stepwell.engine.divided import exchange
+from stepwell.engine.divided.agreement import agree
 from stepwell.engine.divided.division import Division, Region
 from stepwell.engine.divided.exchange import Piece
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch, Member
 from stepwell.engine.rule import RuleSignature
 from stepwell.engine.watch import Watched
-from stepwell.errors import UsageError
 
 _NO_ROWS = np.zeros((0, 0))  # a rule on stacks reads its numbers from the group
 
@@ -94,7 +94,7 @@ class Matrices:
         self.rank, self.size = division.rank, division.size
         self.device = matrices[0].launch.tensors[0].device
         for one in self.matrices:
-            one.launch.matrices = self
+            one.launch.divided = self
         self.owned = self._launches(optimizer)
         self._release()
 
@@ -151,26 +151,20 @@ class Matrices:
 
     # An update
 
-    def start(self, found_inf: Any) -> None:
+    def start(self, skips: bool, agreed: bool) -> None:
         """Send the gradients to their owners. Every process of the group calls this.
 
-        Raises UsageError in all of them if they do not agree on the gradients that there are, or on `found_inf`.
+        Args:
+            skips: whether the update is left out.
+            agreed: whether the processes know already that they have the same gradients.
         """
         self._release()
-        skips = found_inf is not None and bool(found_inf)
         gradients = [one.launch.gradients[one.index] for one in self.matrices]
-        said = [*(gradient is not None for gradient in gradients), skips]
-        counts = torch.tensor(said, dtype=torch.int32, device=self.device)
-        torch.distributed.all_reduce(counts, group=self.group)
-        found = counts.tolist()
-        odd = next((k for k, count in enumerate(found) if count not in (0, self.size)), None)
-        if odd is not None:
-            what = "found_inf is not 0" if odd == len(gradients) else f"{self.matrices[odd].name!r} has a gradient"
-            raise UsageError(
-                f"{what} in {found[odd]} of {self.size} processes; all processes that have parts of a matrix must "
-                "update it together, so nothing is updated"
-            )
-        if found[-1]:
+        if agreed:
+            is_made = not skips
+        else:
+            is_made = agree(self.group, [one.name for one in self.matrices], gradients, skips, self.device)
+        if not is_made:
             return
         self._active = [one for one, gradient in zip(self.matrices, gradients, strict=True) if gradient is not None]
         parts = [one.launch.gradient_of(one.index) for one in self._active]

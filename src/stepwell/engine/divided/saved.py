@@ -26,7 +26,7 @@ def shown(optimizer: Any) -> dict[Tensor, dict[str, Any]]:
         return {}
     plan = optimizer._plan or optimizer.make_plan()
     found: dict[Tensor, dict[str, Any]] = {}
-    for matrices in plan.divided:
+    for matrices in plan.owned:
         together.meet(type(optimizer).__name__, "optimizer.state_dict", ranks=matrices.ranks)
         found.update(matrices.shown())
     return found
@@ -42,7 +42,7 @@ def is_of_whole(optimizer: Any, tensor: Tensor, group: Mapping[str, Any] | None 
         return False
     if group is None:
         group = next((g for g in optimizer.param_groups if any(p is tensor for p in g["params"])), None)
-    return group is not None and optimizer.signature_for(group, tensor).view != "element"
+    return group is not None and sharding.has_owner(optimizer.signature_for(group, tensor), tensor)
 
 
 def empty(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
