@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
 
 import stepwell as sw
 from stepwell.engine import together
@@ -312,6 +314,44 @@ def counted(kind: str, blocks: int) -> Any:
     return calls, hidden, sides
 
 
+def copies(group: Any, save: str = "") -> Any:
+    """The weights and the bytes of state of a model under DistributedDataParallel, and of one that continues from its
+    checkpoint."""
+    found = []
+    for kind, options in (("Muon", {}), ("SOAP", {"state": "bf16"}), ("Shampoo", {})):
+        steps: list[sw.Step] = []
+        models = [network(), network()]
+        for model in models:
+            parallel = DistributedDataParallel(model) if dist.is_initialized() else model
+            extra = {} if group is None else {"process_group": group}
+            steps.append(sw.Step(getattr(sw, kind)(model, lr=0.02, **options, **extra), model=parallel, clip_norm=1.0))
+        train(models[0], steps[0], 3)
+        path = f"{save}/{kind}.pt"
+        steps[0].save(path)
+        if dist.is_initialized():
+            dist.barrier()
+        steps[1].load(path)
+        for model, step in zip(models, steps, strict=True):
+            train(model, step, 3, first=3)
+        held = [step.optimizer.state_bytes() for step in steps]
+        found.append(([[p.detach().clone() for p in model.parameters()] for model in models], held))
+    return found
+
+
+def owned_copies() -> Any:
+    return copies(dist.group.WORLD, os.environ["STEPWELL_TEST_FOLDER"])
+
+
+def wrong_groups() -> list[str]:
+    said = []
+    for kind, value in ((sw.Muon, "world"), (sw.AdamW, dist.group.WORLD)):
+        try:
+            kind([("w", nn.Parameter(torch.ones(4, 4)))], process_group=value)  # type: ignore[call-arg]  # refused
+        except sw.UsageError as error:
+            said.append(str(error))
+    return said
+
+
 def few_matrices() -> Any:
     return counted("Muon", 2)
 
@@ -358,7 +398,8 @@ CASES: dict[str, Callable[[], Any]] = {
     for case in (
         a_gradient_that_one_process_lacks, a_gradient_that_is_missing_everywhere, found_inf, found_inf_in_one_process,
         a_matrix_that_is_not_finite, interrupted, state_is_with_the_owner, replanned, copied,
-        state_dict_in_one_process, under_fsdp, few_matrices, many_matrices, many_sums, through_torch,
+        state_dict_in_one_process, under_fsdp, few_matrices, many_matrices, many_sums, owned_copies, wrong_groups,
+        through_torch,
     )
 }  # fmt: skip
 FOUR: dict[str, Callable[[], Any]] = {

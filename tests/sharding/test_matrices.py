@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +28,10 @@ def one_thread() -> Any:
 
 
 @pytest.fixture(scope="module")
-def two() -> Answers:
-    return in_processes(cases.CASES, 2)
+def two(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEPWELL_TEST_FOLDER", str(tmp_path_factory.mktemp("matrices")))
+        return in_processes(cases.CASES, 2)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,28 @@ def test_sums_take_eight_bytes_for_a_row_or_column(two: Answers) -> None:
         calls, _, sides = answer(two, rank, "many_sums")
         assert [name for name, _ in calls] == ["all_reduce"] * 4  # norm; vectors once, matrices twice
         assert sum(sorted(size for _, size in calls)[-1:]) <= 8 * sides + 8 * 26
+
+
+def test_copies_divide_work_and_state(two: Answers, tmp_path: Path) -> None:
+    """Under DistributedDataParallel with the same batches, whose mean is exact for two."""
+    alone = cases.copies(None, str(tmp_path))
+    for place, ((expected, resumed), (held, _)) in enumerate(alone):
+        assert same(resumed, expected)
+        sizes = []
+        for rank in range(2):
+            (weights, again), (size, size_again) = answer(two, rank, "owned_copies")[place]
+            assert same(weights, expected)
+            assert same(again, expected)
+            assert size == size_again
+            sizes.append(size)
+        assert max(sizes) < 0.75 * held  # AdamW's part of Muon's state is in both
+
+
+def test_wrong_process_groups_are_refused(two: Answers) -> None:
+    for rank in range(2):
+        first, second = answer(two, rank, "wrong_groups")
+        assert first.startswith("Muon: process_group='world'; it must be a process group of torch.distributed")
+        assert second == "AdamW: process_group divides whole matrices over processes, and AdamW has none; omit it"
 
 
 GPT2 = [(2304, 768), (768, 768), (3072, 768), (768, 3072)] * 12

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stepwell.arguments import plain_number
 from stepwell.engine import formats, sharding
+from stepwell.engine.divided.owners import Owners
 from stepwell.engine.given_groups import as_groups, check_names, labelled
 from stepwell.engine.own_keys import is_own_key
 from stepwell.engine.rule import FLAG, OneOf, Range, RuleSignature, as_matrix, as_plain_numbers, check_hyperparameters
@@ -34,6 +35,7 @@ class Grouped(torch.optim.Optimizer):
     signature: ClassVar[RuleSignature]
     signatures: ClassVar[Mapping[str, RuleSignature]]
     all_ranges: ClassVar[Mapping[str, Range | OneOf]]
+    owners: Owners
     _kept: Kept
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -111,7 +113,7 @@ class Grouped(torch.optim.Optimizer):
     def _check_whole(self, group: Mapping[str, Any], tensor: Tensor, label: str) -> None:
         """Raise UsageError for a part of a parameter where the rule needs the whole."""
         signature = self.signature_for(group, tensor)
-        reason = sharding.no_matrix(signature, tensor)
+        reason = self.owners.refusal(signature, tensor)
         if signature.view != "element" or signature.sums or group.get("cautious"):
             reason = reason or sharding.no_shape(tensor)
         if signature.over == "run" and sharding.is_one_of_several() and sharding.inside_zero():

@@ -17,7 +17,7 @@ from stepwell.engine import checkpoint, explain
 from stepwell.engine.backends import BACKENDS, EMPTY, STACKS, SUBCLASSES, backends_for
 from stepwell.engine.bytes import held_in_state
 from stepwell.engine.closures import check_closure
-from stepwell.engine.divided.owners import Owners
+from stepwell.engine.divided.owners import Owners, process_group_of
 from stepwell.engine.gathered import Gathered, checked
 from stepwell.engine.given_groups import as_groups
 from stepwell.engine.group_settings import Grouped, one_of
@@ -74,6 +74,8 @@ class Optimizer(Grouped):
         seed: seed of stochastic rounding, from 0 (default) to 2**31 - 1.
         backend: "auto" (the fastest that can update the tensor), "eager", "cpu" or "gpu". A backend that is asked for
             by name never falls back to another.
+        process_group: of Muon, SOAP and Shampoo: processes that train copies (DistributedDataParallel) and divide work
+            and state, so that each owns some matrices (default: None; a model that `fully_shard` has cut needs none).
 
     Row-sparse gradients (`nn.Embedding(sparse=True)`) update only their rows: weights, slots and weight decay of these
     rows change as in a step of a tensor that consists of them, with the step count of the whole tensor ("lazy"). Rules
@@ -123,6 +125,7 @@ class Optimizer(Grouped):
     def __init__(self, params: Params, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         name, options = type(self).__name__, dict(options)
         self.backend = one_of(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
+        self.owners = Owners(process_group_of(name, options.pop("process_group", None), self))
         shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
         if self.decay == "coupled" and "decoupled_weight_decay" not in defaults:  # else an argument of its own
@@ -133,7 +136,6 @@ class Optimizer(Grouped):
         self._refuse_options(options, defaults)
         self._kept = Kept()
         self._lock = threading.RLock()
-        self.owners = Owners()  # of matrices that are divided over processes
         self.said: set[str] = set()  # warnings that are given once
         groups = as_groups(params, name)
         defaults |= check_hyperparameters(name, defaults, self.ranges_with(defaults))
@@ -388,7 +390,7 @@ class Optimizer(Grouped):
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
         self._kept = Kept()
         self._lock = threading.RLock()
-        self.owners = getattr(self, "owners", None) or Owners()
+        self.owners = self.__dict__.get("owners", Owners())
         self.said = set()  # warnings that are given once
         self.state = self._watched(self.state)
         trust(self.state)

@@ -52,12 +52,19 @@ class Options(_WithDecay, total=False):
     state: State
 
 
+class MatrixOptions(Options, total=False):
+    """The options of an optimizer of whole matrices."""
+
+    process_group: Any
+
+
 class NoOptions(TypedDict):
     """The options of an optimizer without options."""
 
 
 __all__ = [
     "Backend",
+    "MatrixOptions",
     "NoOptions",
     "Options",
     "OptionsButDecay",

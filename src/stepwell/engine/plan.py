@@ -72,17 +72,18 @@ class Plan:
                 place += 1
                 part = sharding.local(tensor)
                 signature = optimizer.signature_for(group, tensor)
-                reason = sharding.no_matrix(signature, tensor)
+                reason = optimizer.owners.refusal(signature, tensor)
                 if reason is not None:  # in every process, also where the part is empty
                     raise UsageError(f"{type(optimizer).__name__}: cannot update {name!r}: {reason}")
-                is_divided = signature.view != "element" and sharding.is_cut(tensor)
+                has_owner = optimizer.owners.divides(signature, tensor)
+                is_divided = has_owner or (signature.view != "element" and sharding.is_cut(tensor))
                 apart = (position, part.numel() == 0, *sharding.groups_of(tensor))
                 if part.numel() == 0 and signature.view != "element" and not is_divided:
                     continue  # a rule of matrices has no count of steps to keep for a matrix without elements
                 kind = kind_of(optimizer, signature, group, tensor, name, self.rows.names)
                 backend: ModuleType
                 stack: Any = None
-                if sharding.has_owner(signature, tensor):
+                if has_owner:
                     kind, backend, stack = of_part(kind), parts, apart
                 elif is_divided:
                     backend, stack = summed, (tuple(tensor.shape), tensor.placements, *apart)

@@ -98,22 +98,6 @@ def is_flattened(tensor: Tensor) -> bool:
     return hasattr(tensor, "_fsdp_flattened") and is_one_of_several()
 
 
-def has_owner(signature: Any, tensor: Tensor) -> bool:
-    """Whether a matrix is updated by one process that owns it, because its parts are in several."""
-    return signature.view != "element" and not signature.asks_for_sums and is_cut(tensor)
-
-
-def no_matrix(signature: Any, tensor: Tensor) -> str | None:
-    """The reason why a matrix rule cannot update a tensor, or None. The answer is the same in every process."""
-    if has_owner(signature, tensor) and signature.reads_weights:
-        return (
-            "it is sharded over a device mesh, and its rule reads all weights of a matrix, which no process has; train "
-            "with DistributedDataParallel, or give sharded matrices to Muon, or to an optimizer of single elements, "
-            "such as AdamW or Lion"
-        )
-    return None
-
-
 def no_shape(tensor: Tensor) -> str | None:
     """The reason why no rule that sums over tensors or sees their shape can update a tensor, or None."""
     if is_flattened(tensor):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stepwell.anatomy import is_matrix
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.engine import MatrixOptions, OneOf, Optimizer, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.engine.rule import check_hyperparameters, read
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
@@ -136,7 +136,7 @@ class Muon(Optimizer):
         eps: float = 1e-7, ns_steps: int = 5, adjust_lr_fn: str | None = None, *, adamw_lr: float | None = None,
         adamw_betas: tuple[float, float] = (0.9, 0.95), adamw_eps: float = 1e-8,
         adamw_weight_decay: float | None = None, ns_dtype: str = "bf16", force: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[MatrixOptions],
     ) -> None:  # fmt: skip
         defaults = {**hyperparameters(locals()), "amsgrad": False, "use_muon": True}
         defaults["betas"] = read("Muon", "adamw_betas", defaults.pop("adamw_betas"), self.all_ranges["adamw_betas"])

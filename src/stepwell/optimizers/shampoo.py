@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import OneOf, Optimizer, Options, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.engine import MatrixOptions, OneOf, Optimizer, Params, Range, Slot, Unpack, hyperparameters
 from stepwell.optimizers.eigen import eigh, work_of_sides
 from stepwell.optimizers.facts import Facts
 
@@ -162,7 +162,8 @@ class Shampoo(Optimizer):
         self, params: Params, lr: float = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0, eps: float = 1e-4, *,
         beta1: float = 0.0, beta2: float = 1.0, bias_correction: bool = False, precondition_frequency: int = 1,
         exponent: float | None = None, grafting: str | None = None, grafting_beta2: float = 0.999,
-        grafting_eps: float = 1e-8, eps_at_root: bool = False, max_precond_dim: int = 1024, **options: Unpack[Options],
+        grafting_eps: float = 1e-8, eps_at_root: bool = False, max_precond_dim: int = 1024,
+        **options: Unpack[MatrixOptions],
     ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 

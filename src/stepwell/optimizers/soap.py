@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepwell.engine import Optimizer, Options, Params, Range, RuleSignature, Slot, Unpack, hyperparameters
+from stepwell.engine import MatrixOptions, Optimizer, Params, Range, RuleSignature, Slot, Unpack, hyperparameters
 from stepwell.ops import ema, ema_square, maximum, sqrt, where
 from stepwell.optimizers.eigen import eigh, work_of_sides
 from stepwell.optimizers.facts import Facts
@@ -155,7 +155,7 @@ class SOAP(Optimizer):
         self, params: Params, lr: float = 3e-3, betas: tuple[float, float] = (0.95, 0.95),
         shampoo_beta: float | None = None, eps: float = 1e-8, weight_decay: float = 0.01,
         precondition_frequency: int = 10, max_precond_dim: int = 10_000, *, correct_bias: bool = True,
-        **options: Unpack[Options],
+        **options: Unpack[MatrixOptions],
     ) -> None:  # fmt: skip
         super().__init__(params, hyperparameters(locals()), options)
 

@@ -75,6 +75,33 @@ class Division:
         return DTensor.from_local(part, self.mesh, placements, run_check=False, shape=torch.Size(shape), stride=stride)
 
 
+class Copies:
+    """Processes that have equal copies of parameters and gradients (DistributedDataParallel): every one has the whole.
+
+    Args:
+        group: their process group.
+    """
+
+    placements: tuple[Any, ...] = ()
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+        self.rank, self.size = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+        self.key = ("copies", *torch.distributed.get_process_group_ranks(group))
+
+    def placements_of(self, shape: Sequence[int], like: Sequence[int]) -> tuple[Any, ...]:
+        """None."""
+        return ()
+
+    def regions(self, shape: Sequence[int], placements: Sequence[Any]) -> tuple[Region, ...]:
+        """The whole, in each process."""
+        return (tuple(slice(0, length) for length in shape),) * self.size
+
+    def spread(self, part: Tensor, shape: Sequence[int], placements: Sequence[Any]) -> Tensor:
+        """The tensor itself."""
+        return part
+
+
 def elements_of(region: Region) -> int:
     return math.prod(one.stop - one.start for one in region)
 

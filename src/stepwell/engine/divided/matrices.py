@@ -26,7 +26,7 @@ from stepwell.engine import formats
 from stepwell.engine.backends import stacks
 from stepwell.engine.divided import exchange
 from stepwell.engine.divided.agreement import agree
-from stepwell.engine.divided.division import Division, Region
+from stepwell.engine.divided.division import Copies, Division, Region
 from stepwell.engine.divided.exchange import Piece
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch, Member
@@ -61,7 +61,7 @@ class Matrix:
     kind: LaunchKind
     signature: RuleSignature
     owner: int
-    division: Division
+    division: Division | Copies
     launch: Launch
     index: int
     regions: tuple[Region, ...] = ()
@@ -90,8 +90,9 @@ class Matrices:
     def __init__(self, matrices: Sequence[Matrix], optimizer: Any) -> None:
         self.matrices = list(matrices)
         division = matrices[0].division
-        self.group, self.ranks = division.group, division.key
+        self.group, self.ranks = division.group, torch.distributed.get_process_group_ranks(division.group)
         self.rank, self.size = division.rank, division.size
+        self._copied = isinstance(division, Copies)
         self.device = matrices[0].launch.tensors[0].device
         for one in self.matrices:
             one.launch.divided = self
@@ -124,7 +125,7 @@ class Matrices:
         self._active: list[Matrix] = []  # those with a gradient, in every process
         self._gradients: exchange.Arriving | None = None
         self._directions: exchange.Arriving | None = None
-        self._settled = False
+        self._settled = self._collected = False
 
     def of(self, launch: Launch, index: int) -> Matrix:
         """The matrix whose part is in a launch."""
@@ -170,7 +171,7 @@ class Matrices:
         parts = [one.launch.gradient_of(one.index) for one in self._active]
         pieces = [one.piece(part.dtype) for one, part in zip(self._active, parts, strict=True)]
         self._pieces = pieces
-        if pieces:
+        if pieces and not self._copied:
             self._gradients = exchange.to_owners(self.group, self.rank, self.size, pieces, parts)
 
     def settle(self, gradient_factor: float) -> None:
@@ -198,13 +199,15 @@ class Matrices:
     def _compute(self, gradient_factor: float) -> list[Tensor]:
         """The directions of the matrices that are owned here, and at last what there is to say of each."""
         mine = [one for one in self._active if one.owner == self.rank]
-        if self._gradients is not None:
-            received = self._gradients.wait()
-            wholes = exchange.at_owner(self.rank, self.size, self._pieces, received)
+        if not self._collected:
+            wholes = [one.launch.gradient_of(one.index) for one in mine]  # where every process has the whole
+            if self._gradients is not None:
+                received = self._gradients.wait()
+                wholes = exchange.at_owner(self.rank, self.size, self._pieces, received)
             for one, gradient in zip(mine, wholes, strict=True):
                 assert one.whole is not None
                 one.whole.owners[one.number].grad = gradient
-            self._gradients = None
+            self._gradients, self._collected = None, True
             for launch in self.owned:
                 launch.directions = {}
                 launch.collect()

@@ -22,7 +22,7 @@ _OF_THE_PART = ("step", formats.LOW_BITS)  # what every process keeps of its par
 
 def shown(optimizer: Any) -> dict[Tensor, dict[str, Any]]:
     """For each divided matrix, the state of the whole as DTensors. All processes that share one call this."""
-    if not optimizer.owners:
+    if optimizer.owners.is_empty:
         return {}
     plan = optimizer._plan or optimizer.make_plan()
     found: dict[Tensor, dict[str, Any]] = {}
@@ -38,11 +38,11 @@ def is_of_whole(optimizer: Any, tensor: Tensor, group: Mapping[str, Any] | None 
     Args:
         group: the hyperparameters of the parameter; those of its group in the optimizer if None.
     """
-    if not sharding.is_cut(tensor) or not hasattr(optimizer, "signature_for"):
+    if not hasattr(optimizer, "owners"):
         return False
     if group is None:
         group = next((g for g in optimizer.param_groups if any(p is tensor for p in g["params"])), None)
-    return group is not None and sharding.has_owner(optimizer.signature_for(group, tensor), tensor)
+    return group is not None and bool(optimizer.owners.divides(optimizer.signature_for(group, tensor), tensor))
 
 
 def empty(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
