@@ -8,10 +8,12 @@ take turns, in one process of two; each candidate updates 400 small tensors that
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.processes import in_processes
 
 import stepwell as sw
+from stepwell.engine.divided.owners import assigned
+from stepwell.optimizers import find
 
 TENSORS, SHAPE, ROUNDS = 400, (32, 16), 60
 COUNTED = (
@@ -47,7 +51,10 @@ def counted(act: Callable[[], Any]) -> dict[str, list[int]]:
     def watched(name: str) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
             tensor = next(one for one in (*args, *more.values()) if isinstance(one, Tensor))
-            found.setdefault(name, []).append(tensor.nbytes)
+            sent = tensor.nbytes
+            if name == "all_to_all_single":  # without what stays here; its sizes are in bytes
+                sent = sum(args[3]) - args[3][dist.get_rank()]
+            found.setdefault(name, []).append(sent)
             return plain[name](*args, **more)
 
         return call
@@ -78,6 +85,47 @@ def collectives() -> list[tuple[str, str]]:
             (name, ", ".join(f"{len(sizes)} {kind} of {sizes} bytes" for kind, sizes in found.items()) or "none")
         )
     return rows
+
+
+def matrices(name: str, way: str) -> dict[str, Any]:
+    """Of one update of the matrices of a 6-layer transformer, GPT-2's shapes divided by 4: collectives, bytes sent to
+    others against the bound, state here, and the work of the owners."""
+    shapes = [(576, 192), (192, 192), (768, 192), (192, 768)] * 6
+    torch.manual_seed(0)
+    mesh, count = init_device_mesh("cpu", (dist.get_world_size(),)), dist.get_world_size()
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    options: dict[str, Any] = {"process_group": dist.group.WORLD} if way == "copies" else {}
+    if way == "cut":
+        parameters = [nn.Parameter(distribute_tensor(p.detach(), mesh, [Shard(0)])) for p in parameters]
+    optimizer = find(name)([(f"blocks.{i}.w", p) for i, p in enumerate(parameters)], **options)
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    begun = time.perf_counter()
+    found = counted(optimizer.step)
+    elements = sum(math.prod(shape) for shape in shapes)
+    state = torch.tensor([float(optimizer.state_bytes())])
+    parts = [torch.empty_like(state) for _ in range(count)]
+    taken = 1000 * (time.perf_counter() - begun)
+    dist.all_gather(parts, state)
+    sizes = [float(part) for part in parts]
+    alone = find(name)([(f"blocks.{i}.w", nn.Parameter(torch.ones(shape))) for i, shape in enumerate(shapes)])
+    alone.make_state()
+    works = [optimizer.work(optimizer.param_groups[0], shape) for shape in shapes]
+    loads = [0.0] * count
+    for owner, work in zip(assigned(works, count), works, strict=True):
+        loads[owner] += work
+    bound = elements * 4 * (count - 1) / count * (1 if way == "copies" else 2 / count)
+    if name == "Adafactor":
+        bound = 8 * sum(sum(shape) for shape in shapes)
+    return {
+        "collectives": {kind: len(sent) for kind, sent in found.items()},
+        "bytes": sum(sum(sent) for kind, sent in found.items()),
+        "bound": bound,
+        "state": max(sizes) * count / alone.state_bytes(),
+        "work": max(loads) * count / sum(loads),
+        "ms": taken,
+    }
 
 
 def times() -> dict[str, float]:
@@ -117,10 +165,27 @@ def times() -> dict[str, float]:
 
 
 def main() -> None:
-    found = in_processes({"collectives": collectives, "times": times}, 2, timeout=300)[0]
+    of_matrices = {
+        f"{name}, {way}": partial(matrices, name, way)
+        for way in ("cut", "copies")
+        for name in ("Muon", "SOAP", "Shampoo", "Adafactor")
+        if (name, way) != ("Adafactor", "copies")
+    }
+    found = in_processes({"collectives": collectives, "times": times, **of_matrices}, 2, timeout=300)[0]
+    four = in_processes(dict(of_matrices), 4, timeout=300)[0]
     print("collectives of one update with clipping, FSDP2, two processes")
     for name, said in found["collectives"]:
         print(f"    {name:8} {said}")
+    print("the 24 matrices of a 6-layer transformer: bytes sent by a process over 2Pb(N-1)/N^2 (copies: Pb(N-1)/N;")
+    print("Adafactor: 8 for a row or column), the largest state over 1/N of all, the most work over the mean")
+    for count, answers in ((2, found), (4, four)):
+        for name in of_matrices:
+            one = answers[name]
+            calls = ", ".join(f"{number} {kind}" for kind, number in one["collectives"].items())
+            print(
+                f"    {count} processes, {name:17} {calls:35} bytes {one['bytes'] / one['bound']:.3f} "
+                f"state {one['state']:.3f} work {one['work']:.3f} {one['ms']:7.1f} ms"
+            )
     print(f"one step on {TENSORS} tensors of {SHAPE[0]} x {SHAPE[1]}, cut over two processes, ms")
     for name, value in found["times"].items():
         print(f"    {name:28} {value:7.2f}")

@@ -40,9 +40,6 @@ class Plan:
         self.members = [list(group["params"]) for group in self.groups]
         everywhere = [tensor for group in self.groups for tensor in group["params"]]
         self.cuts = sharding.Cuts(everywhere)
-        self.has_sums = any(signature.sums for signature in self.rows.signatures) or any(
-            group["cautious"] for group in self.groups
-        )
         self.names: list[str] = []  # of all parameters, for messages
         launches = self._sorted(optimizer)
         members = [member for _, of_one in launches for member in of_one]
@@ -53,6 +50,7 @@ class Plan:
             Launch(kind, signature, backend, owner, optimizer.said, of_one, self.groups, states)
             for (kind, signature, backend), of_one in launches
         ]
+        self.has_sums = any(launch.kind.sums and launch.spread for launch in self.launches)
         self.launches.sort(key=lambda launch: launch.backend in _DIVIDED)  # others run while gradients travel
         self.owned = self._owned(optimizer)
         self.divided: list[Matrices | Sums] = [*self.owned, *self._summed()]
