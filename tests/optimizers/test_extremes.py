@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import stepwell
-from stepwell.engine import frame
+from stepwell.engine import frame, whole
 from stepwell.engine.numbers import Number
 from stepwell.errors import UsageError
 from stepwell.ops import lerp, lerp_square, maximum, minimum, sqrt
@@ -259,7 +259,8 @@ def test_a_frame_that_refuses_changes_nothing() -> None:
     p = torch.ones(1, 2, 2)
     numbers: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.1, "gradient_factor": 1.0, "decay": "decoupled"}
     rule = lambda g, p, t: g  # noqa: E731
-    assert frame.frame_in_place(rule, p * 2, p, 1, [], is_sound=lambda direction, slots: False, **numbers) is None
+    refused = frame.direct_stack(rule, p * 2, p, 1, [], is_sound=lambda direction, slots: False, **numbers)
+    assert whole.answered(refused) is None
     assert torch.equal(p, torch.ones(1, 2, 2))
 
 

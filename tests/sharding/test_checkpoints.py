@@ -156,7 +156,7 @@ def answer_text(found: Answers, rank: int, case: str) -> str:
 
 def test_a_save_that_one_rank_misses_is_an_error_and_no_hang(two: Answers) -> None:
     said = answer_text(two, 0, "alone")
-    assert "the model is sharded, so every rank must call step.save; after 1 seconds rank 1 had not" in said
+    assert "every rank must call step.save in this run; after 1 seconds rank 1 had not" in said
     assert two[1]["alone"] is None
 
 

@@ -16,8 +16,11 @@ T = TypeVar("T")
 _meetings: dict[Any, int] = {}  # by call and ranks: how many there were; the same in every rank
 
 
-def meet(who: str, what: str, said: str = "", ranks: Sequence[int] | None = None) -> list[str]:
-    """Wait until every rank, or those of `ranks`, has made the call `what`. Returns what each said of it.
+def meet(
+    who: str, what: str, said: str = "", ranks: Sequence[int] | None = None, patience: float | None = None
+) -> list[str]:
+    """Wait until every rank, or those of `ranks`, has made the call `what`, at most `patience` seconds (`PATIENCE`).
+    Returns what each said of it.
 
     Raises UsageError that names the ranks that did not come.
     """
@@ -26,17 +29,21 @@ def meet(who: str, what: str, said: str = "", ranks: Sequence[int] | None = None
     ranks = range(torch.distributed.get_world_size()) if ranks is None else ranks
     call = what, tuple(ranks)
     _meetings[call] = number = _meetings.get(call, 0) + 1
-    names = [f"stepwell/{what}/{min(ranks)} of {len(ranks)}/{number}/{rank}" for rank in ranks]
-    store.set(names[list(ranks).index(mine)], said)
+    place = f"stepwell/{what}/{min(ranks)} of {len(ranks)}"
+    names = [f"{place}/{number}/{rank}" for rank in ranks]
+    store.set(f"{place}/{number}/{mine}", said)
+    patience = PATIENCE if patience is None else patience
     try:
-        store.wait(names, datetime.timedelta(seconds=PATIENCE))
+        store.wait(names, datetime.timedelta(seconds=patience))
     except RuntimeError:  # torch's word for a wait that was too long
         absent = [str(rank) for rank, name in zip(ranks, names, strict=True) if not store.check([name])]
         _meetings[call] = number - 1
         raise UsageError(
-            f"{who}: the model is sharded, so every rank must call {what}; after {PATIENCE:.0f} seconds rank "
-            f"{', '.join(absent)} had not. Call {what} in all ranks, not only `if rank == 0`"
+            f"{who}: every rank must call {what} in this run; after {patience:.0f} seconds rank {', '.join(absent)} "
+            f"had not. Call {what} in all ranks, not only `if rank == 0`"
         ) from None
+    if number > 1:  # nobody reads what was said the time before: all who would are here
+        store.delete_key(f"{place}/{number - 1}/{mine}")
     return [bytes(store.get(name)).decode() for name in names]
 
 

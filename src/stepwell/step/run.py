@@ -18,6 +18,7 @@ from stepwell.schedules.apply import Schedules, put_back_if_refused
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
 from stepwell.step.accumulation import Shares, checked_accumulate
+from stepwell.step.agreement import Agreement
 from stepwell.step.attributes import Attribute, check_name
 from stepwell.step.averages import Averages
 from stepwell.step.averaging import Averaging, averages_from
@@ -86,6 +87,7 @@ class Run:
         self._averaging = Averaging(averages_from(ema, average), trained)
         self._sync = Synchronisation(model)
         self._stages = Stages(group)
+        self._agreement = Agreement([*self._sync.groups, *([] if group is None else [group])])
         self._shares = Shares(accumulate, self._sync.groups)
         self._progress = Progress(self._shares)
         self._bound = Bound(trained, self._progress, schedule, total_steps, plateau)
@@ -257,10 +259,12 @@ class Run:
         return self.optimizer
 
     def observe(self, metric: Any) -> None:
-        """Pass a metric to the Plateau; a lower rate takes effect at the next update."""
+        """Pass a metric to the Plateau; a lower rate takes effect at the next update. In a distributed run every
+        process calls this, and the Plateau sees the mean."""
         if self.plateau is not None:
             self._repair()
             self._settle()
+            metric = self._agreement.mean(metric)
         self._bound.observe(metric)
 
     @contextmanager

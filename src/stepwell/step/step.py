@@ -164,6 +164,8 @@ class Step(Saved):
 
     def _micro_batch(self, loss: Tensor, weight: Weight | None, retain_graph: bool, logits: Logits | None) -> Done:
         """Lines 1 and 2; on the last micro-batch, the others."""
+        if self._shares.number == 0:
+            self._agree(weight is not None)
         share = self._shares.next(weight)
         self._estimating.take(loss, logits, 1 if weight is None else weight, self._scaler.given)
         self._backward.run(loss, share, retain_graph)
@@ -209,7 +211,15 @@ class Step(Saved):
         self._check_horizon()
         self._trained.check_gradients()
         with self._whole():
+            self._agree(False)
             return self._update(value.detach())
+
+    def _agree(self, has_weight: bool) -> None:
+        """Compare what every process must have alike, before the first of them waits for another."""
+        settings: dict[str, object] = {"accumulate": self._shares.accumulate, "weight": has_weight}
+        if self._stages.group is None:  # the stages of a pipeline may have different ones
+            settings["the optimizer"] = type(self._trained.optimizer).__name__
+        self._agreement.settings(settings)
 
     @untraced
     def flush(self) -> Done:
@@ -252,7 +262,9 @@ class Step(Saved):
         and a pass whose batches are drawn from a generator that training also uses.
         """
         resume = flag("Step", "resume", resume)
-        self._shares.check_length(checked_length(loader))
+        length = checked_length(loader)
+        self._shares.check_length(length)
+        self._agreement.length(length)
         return self._look_ahead(self._places.begin(loader, resume))
 
     def _look_ahead(self, place: Place) -> Iterator[Any]:
