@@ -1,4 +1,4 @@
-"""Accelerate and the Hugging Face Trainer with DistributedDataParallel, in two processes."""
+"""Accelerate, the Hugging Face Trainer and Lightning in two processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page"), pytest.mark.tim
 def found(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEPWELL_TEST_FOLDER", str(tmp_path_factory.mktemp("trainers")))
-        return in_processes({"accelerate": trainers.accelerate, "transformers": trainers.transformers}, 2)
+        return in_processes(trainers.CASES, 2)
 
 
 def test_accelerate_trains_saves_and_resumes_bit_for_bit(found: Answers) -> None:
@@ -25,7 +25,16 @@ def test_accelerate_trains_saves_and_resumes_bit_for_bit(found: Answers) -> None
     assert found[1]["accelerate"] == found[0]["accelerate"]
 
 
-def test_the_hugging_face_trainer_keeps_all_processes_equal(found: Answers) -> None:
-    weights, number, lr = found[0]["transformers"]
-    assert (number, lr) == (9, pytest.approx(0.0, abs=1e-9))
-    assert found[1]["transformers"][0] == weights
+def test_the_hugging_face_trainer_trains_saves_and_resumes_bit_for_bit(found: Answers) -> None:
+    straight, resumed = found[0]["transformers"]
+    assert resumed == straight
+    assert straight[1:] == (9, pytest.approx(0.0, abs=1e-9))
+    assert found[1]["transformers"] == found[0]["transformers"]
+
+
+@pytest.mark.parametrize("case", ["lightning", "lightning sharded"])
+def test_lightning_trains_saves_and_resumes_bit_for_bit(case: str, found: Answers) -> None:
+    straight, resumed = found[0][case]
+    assert resumed == straight
+    assert straight[1] == 9
+    assert found[1][case] == found[0][case]
