@@ -71,8 +71,8 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def bits(name: str, tensor: Tensor) -> Tensor:
-    """Low bits as numbers: they travel as bf16, where some are no numbers."""
-    return tensor.view(torch.int16) if name == "low_bits" else tensor
+    """Low bits in one type: they travel as int32."""
+    return tensor.to(torch.int32) if name == "low_bits" else tensor
 
 
 def held(network: nn.Module, step: sw.Step) -> dict[str, Any]:

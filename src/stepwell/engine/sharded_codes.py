@@ -39,16 +39,23 @@ def over_the_mesh(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(slots[key], Tensor) and not sharding.is_spread(slots[key]):
                 result[key] = sharding.rows_of_all(tensor, slots[key], length, _follows(tensor, name))
     low = result.get(formats.LOW_BITS)
-    if isinstance(low, Tensor) and sharding.is_spread(low):  # gloo gathers no int16: the same bits, as bf16
-        result[formats.LOW_BITS] = sharding.spread_like(tensor, sharding.local(low).view(torch.bfloat16))
+    if isinstance(low, Tensor) and sharding.is_spread(low):  # neither gloo nor NCCL gathers int16
+        result[formats.LOW_BITS] = sharding.spread_like(tensor, sharding.local(low).to(torch.int32))
     return result
 
 
 def low_bits_of(value: Any, owner: Tensor) -> Any:
-    """The low bits of split weights in a checkpoint as int16; anything else as it is."""
-    if not isinstance(value, Tensor) or value.dtype != torch.bfloat16:
+    """The low bits of split weights in a checkpoint as int16; anything else as it is. They are int32 of the same
+    numbers in a checkpoint of several processes, and once were bf16 of the same bits."""
+    if not isinstance(value, Tensor) or value.dtype not in (torch.int32, torch.bfloat16):
         return value
-    local = sharding.local(value).view(torch.int16)
+    local = sharding.local(value)
+    if local.dtype == torch.bfloat16:
+        local = local.view(torch.int16)
+    elif torch.equal(local, local.to(torch.int16).to(torch.int32)):
+        local = local.to(torch.int16)
+    else:
+        return value  # which is refused
     return sharding.spread_like(owner, local) if sharding.is_spread(value) else local
 
 
