@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Callable
@@ -158,6 +159,38 @@ def save_over_a_file() -> Any:
     step.save(path)
 
 
+def onto_a_full_disk() -> Any:
+    """The second process cannot write: its own file, or the tensors. The checkpoint before stays, and a later save is
+    as ever."""
+    network, step = make()
+    train(network, step, 0, 1)
+    path = folder() / "full"
+    step.save(path, extra=1)
+    train(network, step, 1, 2)
+    said = []
+    for module, name in ((torch, "save"), (os, "fsync")):
+        plain, calls = getattr(module, name), [0]
+
+        def full_disk(*args: Any, plain: Any = plain, calls: list[int] = calls, name: str = name, **more: Any) -> Any:
+            calls[0] += 1
+            if dist.get_rank() == 1 and calls[0] >= (1 if name == "save" else 2):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return plain(*args, **more)
+
+        setattr(module, name, full_disk)
+        try:
+            step.save(path, extra=2)
+        except (sw.UsageError, OSError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+        finally:
+            setattr(module, name, plain)
+    _, other = make()
+    kept = other.load(path), other.number
+    step.save(path, extra=2)
+    _, other = make()
+    return said, kept, (other.load(path), other.number), sorted(one.name for one in path.parent.glob("*full*"))
+
+
 def through_dcp() -> Any:
     """A Step in the hands of torch.distributed.checkpoint, loaded into a run that has made no update."""
     import torch.distributed.checkpoint as dcp
@@ -220,6 +253,7 @@ SAVING: dict[str, Callable[[], Any]] = {
     **{f"load {name}": partial(load, name) for name in (*FORMATS, *MATRICES)},
     "alone": save_in_rank_0_alone,
     "over a file": save_over_a_file,
+    "full disk": onto_a_full_disk,
     "dcp": through_dcp,
     **{f"file {name}": partial(load_a_file, name) for name in (*FORMATS, *MATRICES)},
 }

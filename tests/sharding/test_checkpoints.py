@@ -168,6 +168,17 @@ def test_a_file_of_the_user_is_not_replaced(place: Path, two: Answers) -> None:
     assert (place / "mine.txt").read_text() == "mine"
 
 
+def test_a_full_disk_in_one_process_leaves_the_checkpoint_before(two: Answers) -> None:
+    for rank in range(2):
+        said, kept, later, names = answer(two, rank, "full disk")
+        assert len(said) == 2
+        assert all("No space left on device" in one for one in said), said
+        assert all(one.startswith("SaveFailed: Step: ") and "was not saved" in one for one in said), said
+        assert kept == (1, 1)
+        assert later == (2, 2)
+        assert names == ["full", "full.1"]  # nothing of the saves that failed
+
+
 def test_a_step_is_stateful_for_distributed_checkpoints(two: Answers) -> None:
     for rank in range(2):
         number, (trained, resumed), said = answer(two, rank, "dcp")

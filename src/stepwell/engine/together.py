@@ -48,24 +48,21 @@ def meet(
 
 
 def agree(act: Callable[[], T]) -> T:
-    """Call `act` in every rank. If it raises in one of them, all ranks raise: the error of the first such rank."""
+    """Call `act` in every rank. If it raises in one of them, all ranks raise: the error of the first such rank, as
+    OSError if it is one, else as UsageError."""
     results: list[T] = []
     error = None
     try:
         results.append(act())
     except Exception as raised:  # whatever it is, the other ranks must not wait for this one
         error = raised
-    said = _first_error(error)
+    said = None if error is None else (str(error), isinstance(error, OSError) and not isinstance(error, UsageError))
+    answers: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(answers, said)
     if error is not None:
         raise error
-    if said is not None:
-        raise UsageError(said)
+    for rank, answer in enumerate(answers):
+        if answer is not None:
+            message, of_the_system = answer
+            raise (OSError if of_the_system else UsageError)(f"{message} (in rank {rank})")
     return results[0]
-
-
-def _first_error(error: Exception | None) -> str | None:
-    """The message of the first rank with an error, or None; the same in every rank."""
-    messages: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(messages, None if error is None else str(error))
-    rank = next((rank for rank, message in enumerate(messages) if message is not None), None)
-    return None if rank is None else f"{messages[rank]} (in rank {rank})"
