@@ -313,7 +313,8 @@ class RuleSignature:
         sums: the names of these sums.
         over: the range of the sums: the elements of a "tensor", or of all tensors of the "run".
         view: the operands of the rule: one "element"; or a stack of tensors of equal shape, each as a "matrix"
-            (see `as_matrix`) or in its own shape ("tensor").
+            (see `as_matrix`) or in its own shape ("tensor"). Such a rule may return None for a direction: no step. A
+            generator asks for sums over whole matrices (`engine/whole.py`).
     """
 
     rule: Rule

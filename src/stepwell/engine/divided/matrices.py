@@ -189,6 +189,7 @@ class Matrices:
             ]
             self._pieces = [*wide, *verdicts]
             self._directions = exchange.from_owners(self.group, self.rank, self.size, self._pieces, said, self.device)
+            self._free()
         parts = exchange.parts_here(self.rank, self.size, self._pieces, self._directions.wait())
         verdicts_of = [iter(part.tolist()) for part in parts[len(self._active) :]]
         for one, part in zip(self._active, parts, strict=False):
@@ -220,25 +221,28 @@ class Matrices:
             assert one.whole.directions is not None
             directions = one.whole.directions
             direction = directions.get(one.number)
-            said.append(
-                stacks.LEFT_OUT
-                if one.number not in directions
-                else stacks.COUNTED
-                if direction is None
-                else stacks.STEP
-            )
+            verdict = stacks.COUNTED if direction is None else stacks.STEP
+            said.append(verdict if one.number in directions else stacks.LEFT_OUT)
             empty = torch.zeros((), dtype=formats.working_dtype(one.kind.weights), device=self.device)
             found.append(empty.expand(one.shape) if direction is None else direction)
         return [*found, torch.tensor(said, dtype=torch.float32, device=self.device)]
 
     def done(self) -> None:
         """After an update: release gradients and messages."""
+        self._free()
         for launch in self.owned:
-            for owner in launch.owners:
-                owner.grad = None
             launch.directions = None
             launch.done()
         self._release()
+
+    def _free(self) -> None:
+        """Free the whole gradients and directions."""
+        for launch in self.owned:
+            launch.gradients = [None] * len(launch.owners)
+            if launch.directions is not None:
+                launch.directions = dict.fromkeys(launch.directions)
+            for owner in launch.owners:
+                owner.grad = None
 
     # The state of whole matrices
 
