@@ -32,9 +32,9 @@ def test_pieces_cover_every_active_element_once(sizes: list[int], threads: int, 
     active = np.array(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))))
     pieces, spans = divide(np.array(sizes), active, np.arange(len(sizes)), threads)
     covered = [np.zeros(size, dtype=int) for size in sizes]
-    for tensor, first, count, group, first_of_gradient in pieces.tolist():
+    for tensor, first, count, group, first_of_gradient, place in pieces.tolist():
         covered[tensor][first : first + count] += 1
-        assert (group, first_of_gradient) == (tensor, first)
+        assert (group, first_of_gradient, place) == (tensor, first, first)
     for times, is_active in zip(covered, active, strict=True):
         assert (times == int(is_active)).all()
     assert spans[0] == 0

@@ -161,8 +161,7 @@ ROUNDED = [("bf16", "native"), ("bf16", "stochastic"), ("fp32", "stochastic"), (
 
 
 def rounded_by_columns() -> list[Any]:
-    found: list[Any] = rounded(True, "fp32", "stochastic", shard=1).tolist()
-    return found
+    return [rounded(True, state, weights, shard=1).tolist() for state, weights in ROUNDED]
 
 
 # One reduction

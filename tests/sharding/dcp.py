@@ -74,7 +74,8 @@ def made(name: str, format_: str) -> tuple[nn.Module, Any]:
     network = model(format_)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return network, create(name, network, **FORMATS[format_])
+        more = {"momentum": 0.9} if name == "SGD" else {}  # without state torch's broadcast raises AssertionError
+        return network, create(name, network, **FORMATS[format_], **more)
 
 
 def updated(network: nn.Module, optimizer: Any, begin: int, end: int) -> list[Tensor]:

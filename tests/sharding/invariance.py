@@ -98,7 +98,5 @@ def cases(layouts: dict[str, list[str]]) -> dict[str, Callable[[], Any]]:
 SAMPLE = ("AdamW", "Lion", "SGD", "LAMB", "NAdam", "Prodigy", "Muon", "SOAP", "Shampoo", "Adafactor")
 # Blocks of codes follow one another in memory: the shards of `SHAPES` are whole blocks where they are cut in rows.
 CODED, WHOLE_BLOCKS = ("AdamW8bit", "AdamW4bit"), ("rows", "hybrid")
-# Rounding that draws bits goes by the place of an element in the whole tensor, which is known where rows are cut.
-EXACT = ["fp32", "split"]
-THREE: dict[str, list[str]] = {"rows": list(FORMATS), "mixed": EXACT}
-FOUR: dict[str, list[str]] = {"hybrid": ["fp32", "stochastic"], "both": EXACT}
+THREE: dict[str, list[str]] = {"rows": list(FORMATS), "mixed": list(FORMATS)}
+FOUR: dict[str, list[str]] = {"hybrid": ["fp32", "stochastic"], "both": list(FORMATS)}

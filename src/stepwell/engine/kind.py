@@ -44,6 +44,13 @@ class LaunchKind:
         return tuple(name for name, storage in pairs if name is not None and storage == formats.NUMBER)
 
     @property
+    def draws_by_element(self) -> bool:
+        """Whether elements are rounded with random bits of their own, and none in blocks of codes."""
+        used = [storage for name, storage in zip(self.slots, self.slot_formats, strict=True) if name is not None]
+        is_coded = any(formats.block_of(storage) > 1 for storage in used)
+        return not is_coded and (self.rounding == "stochastic" or "bf16" in used)
+
+    @property
     def takes_rows(self) -> bool:
         """Whether a row-sparse gradient updates only its rows, because no row depends on others."""
         return self.view == "element" and not self.sums

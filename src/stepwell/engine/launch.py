@@ -86,7 +86,10 @@ class Launch:
         seeds = np.array([groups[one.group]["seed"] for one in members], dtype=np.int64)
         places = np.array([one.place for one in members], dtype=np.int64)
         self.seeds, self.places = seeds, places.tolist()
-        self.firsts = [sharding.first_element(owner) for owner in self.owners]
+        # Elements that are rounded one by one draw their bits by their place in the whole, in whatever way it is cut.
+        draws = kind.draws_by_element
+        self.rows_here = [sharding.rows_here(owner) if draws else None for owner in self.owners]
+        self.firsts = [sharding.first_element(owner, exact=draws) for owner in self.owners]
         self.salts = randomness.salts(seeds, places, np.array(self.firsts, dtype=np.int64))
         self.slots = Slots(
             kind, signature, owner, self.names, self.owners, self.tensors,

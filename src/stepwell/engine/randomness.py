@@ -1,7 +1,8 @@
 """Random bits for rounding: a function of a seed, of the place of a tensor among all, of its step and of the place of
 an element, the same on every backend.
 
-The place of an element is that in the whole tensor: rows of a sharded parameter are rounded as in one process."""
+The place of an element is that in the whole tensor: the parts of a sharded parameter are rounded as in one process,
+but for codes, whose blocks follow memory."""
 
 from __future__ import annotations
 
@@ -52,9 +53,13 @@ def mix_once(x: Any) -> Any:
     return x ^ (x >> 15)
 
 
-def random_bits(key: int, elements: int, device: torch.device, scatter: Any = mix) -> Tensor:
-    """32 random bits per element, int64."""
+def random_bits(
+    key: int, elements: int, device: torch.device, scatter: Any = mix, rows: tuple[int, int] | None = None
+) -> Tensor:
+    """32 random bits per element, int64. `rows` are those of `sharding.rows_here`."""
     place = torch.arange(elements, dtype=torch.int64, device=device)
+    if rows is not None:
+        place = place + place // rows[0] * rows[1]
     return scatter((place * ELEMENT_FACTOR + key) & 0xFFFFFFFF)
 
 

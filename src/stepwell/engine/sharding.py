@@ -130,27 +130,44 @@ def left_behind(tensors: Sequence[Tensor]) -> str:
     )
 
 
-def first_element(tensor: Tensor) -> int:
+def first_element(tensor: Tensor, exact: bool = True) -> int:
     """The place in the whole tensor of the first element here. Rounding draws its bits by place, so that processes do
     not draw the same ones.
 
-    Where a tensor is cut in rows, the elements here follow one another in the whole. Where it is cut otherwise, they do
-    not, and the number is only another one in every process.
+    Where a tensor is cut otherwise than in rows, and those who ask know no rows (`exact` is False), the number is only
+    another one in every process.
     """
     if not is_cut(tensor):
         return 0
-    from torch.distributed.tensor import Shard
+    spread: Any = tensor
+    first = 0
+    for size, start in zip(tensor.shape, _offset(tensor), strict=True):
+        first = first * size + start
+    cut = {placement.dim for placement in spread.placements if not placement.is_replicate()}
+    return first if exact or cut == {0} else int(randomness.mix(first & 0xFFFFFFFF))
+
+
+def rows_here(tensor: Tensor) -> tuple[int, int] | None:
+    """How the elements here follow one another in the whole tensor: in rows of so many, with so many between the end of
+    one and the beginning of the next. None if there are none between them, or if a tensor is cut in a way that has no
+    such rows."""
+    if not is_cut(tensor):
+        return None
+    spread: Any = tensor
+    inner = {placement.dim for placement in spread.placements if not placement.is_replicate()} - {0}
+    part = local(tensor)
+    if len(inner) != 1 or part.numel() == 0:
+        return None
+    dimension = inner.pop()
+    length = math.prod(part.shape[dimension:])
+    return length, math.prod(tensor.shape[dimension:]) - length
+
+
+def _offset(tensor: Tensor) -> tuple[int, ...]:
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     spread: Any = tensor
-    cut = [placement for placement in spread.placements if not placement.is_replicate()]
-    _, offset = compute_local_shape_and_global_offset(tensor.shape, spread.device_mesh, spread.placements)
-    first = 0
-    for size, start in zip(tensor.shape, offset, strict=True):
-        first = first * size + start
-    if all(type(placement) is Shard and placement.dim == 0 for placement in cut):
-        return first
-    return int(randomness.mix(first & 0xFFFFFFFF))
+    return compute_local_shape_and_global_offset(tensor.shape, spread.device_mesh, spread.placements)[1]
 
 
 def largest_shard(tensor: Tensor) -> int:

@@ -58,8 +58,8 @@ class CpuMemory:
     threads: int = 1  # as many as the work is worth
     active: np.ndarray | None = None  # which tensors have a gradient
     by_rows: bool = False  # whether the work was divided by single rows, for a gradient that is gone
-    # int64 (n, 5) and (spans + 1,), see `divide`
-    pieces: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.int64))
+    # int64 (n, 6) and (spans + 1,), see `divide`
+    pieces: np.ndarray = field(default_factory=lambda: np.zeros((0, 6), np.int64))
     spans: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     firsts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of each tensor, its first piece
     # Of the update that is being made; the kernel reads them.
@@ -151,13 +151,17 @@ def _divide_work(launch: Launch) -> None:
     addresses = memory.addresses
     assert memory.active is not None
     rows, sizes, whole = addresses.rows, addresses.sizes, memory.active.copy()
-    whole[[*rows, *addresses.apart]] = False
+    cut = {i: one for i, one in enumerate(launch.rows_here) if one is not None and whole[i] and i not in rows}
+    whole[[*rows, *addresses.apart, *cut]] = False
     elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
+    elements += int(sizes[list(cut)].sum())
     memory.threads = count = max(1, min(memory.available, elements // FEWEST))
     wanted = 1 if count == 1 else count * SPANS
     pieces, spans = divide(sizes, whole, launch.groups, wanted)
-    if rows:
+    if rows or cut:
         parts = [row_pieces(i, int(launch.groups[i]), ids.numpy(), length) for i, (ids, length) in rows.items()]
+        for i, (length, between) in cut.items():
+            parts.append(row_pieces(i, int(launch.groups[i]), np.arange(sizes[i] // length), length, between))
         more = np.concatenate(parts)
         cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
         pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
@@ -205,12 +209,13 @@ def _write_job(launch: Launch) -> None:
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the active tensors into pieces, and the pieces into one span of equal cost per thread.
 
-    Returns pieces, int64 (n, 5): tensor, first element, number of elements, group, first element in the gradient; and
-    spans, int64 (threads + 1,): thread k updates the pieces spans[k] to spans[k + 1].
+    Returns pieces, int64 (n, 6): tensor, first element, number of elements, group, first element in the gradient, place
+    of the first element for random bits; and spans, int64 (threads + 1,): thread k updates the pieces spans[k] to
+    spans[k + 1].
     """
     places = np.flatnonzero(active)
     total = int(sizes[places].sum()) + FIXED_COST * len(places)
-    pieces: list[tuple[int, int, int, int, int]] = []
+    pieces: list[tuple[int, int, int, int, int, int]] = []
     spans = [0]
     done = 0  # cost of what is cut already
     for place in places.tolist():
@@ -221,20 +226,22 @@ def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: i
             if len(spans) < threads and room < count:
                 count = max(0, room) // CUT * CUT
             if count:
-                pieces.append((place, first, count, int(groups[place]), first))
+                pieces.append((place, first, count, int(groups[place]), first, first))
                 done += count + FIXED_COST
                 first += count
             if len(spans) < threads and first < size:
                 spans.append(len(pieces))
     spans += [len(pieces)] * (threads + 1 - len(spans))
-    return np.array(pieces, dtype=np.int64).reshape(-1, 5), np.array(spans, dtype=np.int64)
+    return np.array(pieces, dtype=np.int64).reshape(-1, 6), np.array(spans, dtype=np.int64)
 
 
-def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int) -> np.ndarray:
-    """One piece, as those of `divide`, per row of a row-sparse gradient; its k-th row is the row ids[k]."""
-    pieces = np.empty((len(ids), 5), dtype=np.int64)
+def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int, between: int = 0) -> np.ndarray:
+    """One piece, as those of `divide`, per row of a row-sparse gradient; its k-th row is the row ids[k]. `between`:
+    elements of the whole tensor that lie between the rows here, in other processes."""
+    pieces = np.empty((len(ids), 6), dtype=np.int64)
     pieces[:, 0], pieces[:, 1], pieces[:, 2], pieces[:, 3] = tensor, ids * length, length, group
     pieces[:, 4] = np.arange(len(ids)) * length
+    pieces[:, 5] = ids * (length + between)
     return pieces
 
 

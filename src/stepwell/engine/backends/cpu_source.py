@@ -107,7 +107,7 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     if lines.random:
         keys = ["key = key_of(load_word(salts, tensor), types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
-        bits = [f"random_{n} = random_bits(key_{n}, first + start + i)" for n in sorted(lines.random)]
+        bits = [f"random_{n} = random_bits(key_{n}, place + start + i)" for n in sorted(lines.random)]
     waiting: list[str] = []
     if lines.code_words:
         keys.append(f"code_key = key_of(load_word(salts, tensor), (types.int64(t) >> {randomness.TURNS}) * 0x27D4EB2F)")
@@ -152,9 +152,9 @@ def kernel(job):
         if span >= job_word(job, {Word.SPANS}):
             break
         for piece in range(load_word(spans, span), load_word(spans, span + 1)):
-            tensor, first = load_word(pieces, 5 * piece), load_word(pieces, 5 * piece + 1)
-            size, row = load_word(pieces, 5 * piece + 2), load_word(pieces, 5 * piece + 3) * {len(kind.row_names)}
-            first_g = load_word(pieces, 5 * piece + 4)
+            tensor, first = load_word(pieces, 6 * piece), load_word(pieces, 6 * piece + 1)
+            size, row = load_word(pieces, 6 * piece + 2), load_word(pieces, 6 * piece + 3) * {len(kind.row_names)}
+            first_g, place = load_word(pieces, 6 * piece + 4), load_word(pieces, 6 * piece + 5)
             columns = tensor * {columns}
             t = float64(load_count(steps, tensor))
 {indented(program.numbers + numbers + keys + totals, 3)}

@@ -183,7 +183,7 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         _write(weights, places, high)
         _write(low_bits, places, low)
     elif kind.rounding == "stochastic":
-        bits = _random(launch, index, len(slots), whole.numel())
+        bits = _random(launch, index, len(slots), whole.numel(), launch.rows_here[index])
         bits = bits if places is None else bits[places]
         _write(weights, places, randomness.round_stochastically(p, bits, weights.dtype))
     else:
@@ -193,12 +193,13 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         tensor.copy_(whole)
 
 
-def _random(launch: Launch, index: int, consumer: int, count: int) -> Tensor:
-    """16 random bits for each number that a slot, or the weights after all slots, rounds in this step."""
+def _random(launch: Launch, index: int, consumer: int, count: int, rows: tuple[int, int] | None = None) -> Tensor:
+    """16 random bits for each number that a slot, or the weights after all slots, rounds in this step. `rows`, of
+    elements of the parameter: see `sharding.rows_here`."""
     step = float(launch.slots.steps[index])
     key = randomness.key_of(int(launch.seeds[index]), launch.places[index], step, launch.firsts[index])
     device = launch.tensors[index].device
-    bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, device)
+    bits = randomness.random_bits(randomness.stream(key, consumer // 2), count, device, rows=rows)
     return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
 
 
@@ -223,7 +224,7 @@ def store_slots(launch: Launch, index: int, slots: list[Any], elements: int, pla
         if name in ("int8", "int4"):
             rounded = randomness.code_bits(seed, place, step, consumer, elements, device, first)
         elif name == "bf16":
-            rounded = _random(launch, index, consumer, elements)
+            rounded = _random(launch, index, consumer, elements, launch.rows_here[index])
         if places is None:
             formats.write(name, signed, tensors, values, rounded)
             continue

@@ -66,8 +66,9 @@ class GpuMemory:
     active: np.ndarray | None = None  # which tensors have a gradient
     device_active: Any = None
     by_rows: bool = False  # whether the work was divided by single rows, for a gradient that is gone
-    chunks: Any = None  # int64 (programs, 4), see `chunks`
+    chunks: Any = None  # int64 (programs, 5), see `chunks`
     programs: Any = None  # of each tensor, how many
+    in_rows: bool = False  # whether some chunks are of single rows
     table: np.ndarray | None = None  # the addresses that the device has
     device_table: Any = None
     aligned: bool = False  # whether all addresses are multiples of 16
@@ -112,13 +113,19 @@ def prepare(launch: Launch) -> None:
         memory.active = active
         memory.device_active = _upload(active.astype(np.float32), launch)
         whole = active.copy()
-        whole[[*rows, *addresses.apart]] = False
+        cut = {i: one for i, one in enumerate(launch.rows_here) if one is not None and whole[i] and i not in rows}
+        whole[[*rows, *addresses.apart, *cut]] = False
         table_of_chunks = chunks(addresses.sizes, whole)
         programs = np.bincount(table_of_chunks[:, 0], minlength=len(active))
         parts = [_upload(table_of_chunks, launch)]
         for index, (ids, length) in rows.items():
             parts.append(row_chunks(index, ids, length))
             programs[index] = len(parts[-1])
+        for index, (length, between) in cut.items():
+            ids = torch.arange(int(addresses.sizes[index]) // length, device=launch.tensors[0].device)
+            parts.append(row_chunks(index, ids, length, between))
+            programs[index] = len(parts[-1])
+        memory.in_rows = bool(rows or cut)
         # segment_reduce wants the programs of a tensor side by side, in the order of tensors: so they are as long as
         # sums are over dense gradients, or over all tensors
         memory.chunks = torch.cat(parts)
@@ -242,7 +249,7 @@ def _start(
         *tables,
         BLOCK=BLOCK,
         ALIGNED=memory.aligned,
-        ROWS=bool(memory.addresses.rows),
+        ROWS=memory.in_rows,
         **options,
     )
 
@@ -264,8 +271,8 @@ def _upload(table: np.ndarray, launch: Launch) -> torch.Tensor:
 
 
 def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """int64 (programs, 4): which tensor, the first of the elements a program updates and the end of them, and how far
-    the gradient's elements lie from the parameter's (see `row_chunks`)."""
+    """int64 (programs, 5): which tensor, the first of the elements a program updates and the end of them, how far the
+    gradient's elements lie from the parameter's, and how far their places in the whole tensor (see `row_chunks`)."""
     from stepwell.engine.backends.gpu_source import BLOCK
 
     places = np.flatnonzero(active)
@@ -273,15 +280,18 @@ def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
     tensor = np.repeat(places, counts)
     start = np.repeat(np.cumsum(counts) - counts, counts)
     first = (np.arange(counts.sum()) - start) * BLOCK
-    return np.stack([tensor, first, sizes[tensor], np.zeros_like(first)], axis=1).astype(np.int64)
+    none = np.zeros_like(first)
+    return np.stack([tensor, first, sizes[tensor], none, none], axis=1).astype(np.int64)
 
 
-def row_chunks(tensor: int, ids: torch.Tensor, length: int) -> torch.Tensor:
-    """The chunks of a row-sparse gradient, made on its device: its k-th row is the row ids[k]."""
+def row_chunks(tensor: int, ids: torch.Tensor, length: int, between: int = 0) -> torch.Tensor:
+    """The chunks of a row-sparse gradient, made on its device: its k-th row is the row ids[k]. `between`: elements of
+    the whole tensor that lie between the rows here, in other processes."""
     from stepwell.engine.backends.gpu_source import BLOCK
 
     inside = torch.arange(0, length, BLOCK, device=ids.device)
     first = (ids[:, None] * length + inside).flatten()
     end = ((ids + 1) * length)[:, None].expand(-1, len(inside)).flatten()
     shift = ((torch.arange(len(ids), device=ids.device) - ids) * length)[:, None].expand(-1, len(inside)).flatten()
-    return torch.stack([torch.full_like(first, tensor), first, end, shift], dim=1)
+    moved = (ids * between)[:, None].expand(-1, len(inside)).flatten()
+    return torch.stack([torch.full_like(first, tensor), first, end, shift, moved], dim=1)

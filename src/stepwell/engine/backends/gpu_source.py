@@ -74,7 +74,7 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
     if lines.random:
         keys = ["key = key_of(tl.load(salts + tensor), t.to(tl.int64) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
-        bits = [f"random_{n} = random_bits(key_{n}, places)" for n in sorted(lines.random)]
+        bits = [f"random_{n} = random_bits(key_{n}, random_places)" for n in sorted(lines.random)]
     if lines.code_random:
         turns = f"(t.to(tl.int64) >> {randomness.TURNS}) * 0x27D4EB2F"
         keys.append(f"code_key = key_of(tl.load(salts + tensor), {turns})")
@@ -95,11 +95,12 @@ from stepwell.engine.kernels.gpu_intrinsics import abs
 
 
 @triton.jit
-def update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, factor, before, after, totals,
-           partials, BLOCK: tl.constexpr, MASKED: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
+def update(tensor, first, end, shift, moved, size, row, addresses, steps, salts, rows, factor, before, after,
+           totals, partials, BLOCK: tl.constexpr, MASKED: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     t = tl.load(steps + tensor).to(tl.float64)
     places = first + tl.arange(0, BLOCK)
     gradient_places = places + shift if ROWS else places
+    random_places = places + moved if ROWS else places
     mask = places < end
 {indented(_with_columns(lines.addresses, column))}
 {indented(program.numbers + numbers + keys)}
@@ -110,19 +111,20 @@ def update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, 
 def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, before, after, totals,
            partials, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     if tl.load(found_inf) == 0:
-        chunk = chunks + 4 * tl.program_id(0)
+        chunk = chunks + 5 * tl.program_id(0)
         tensor = tl.load(chunk)
         first = tl.load(chunk + 1) if ROWS else tl.multiple_of(tl.load(chunk + 1), BLOCK)
         end = tl.load(chunk + 2)
         shift = tl.load(chunk + 3)
+        moved = tl.load(chunk + 4)
         size = tl.load(sizes + tensor)
         row = tl.load(groups + tensor) * {len(kind.row_names)}
         if first + BLOCK <= end:
-            update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, factor, before, after, totals,
-                   partials, BLOCK, False, ALIGNED, ROWS)
+            update(tensor, first, end, shift, moved, size, row, addresses, steps, salts, rows, factor, before, after,
+                   totals, partials, BLOCK, False, ALIGNED, ROWS)
         else:
-            update(tensor, first, end, shift, size, row, addresses, steps, salts, rows, factor, before, after, totals,
-                   partials, BLOCK, True, ALIGNED, ROWS)
+            update(tensor, first, end, shift, moved, size, row, addresses, steps, salts, rows, factor, before, after,
+                   totals, partials, BLOCK, True, ALIGNED, ROWS)
 '''
 
 
