@@ -61,3 +61,9 @@ def test_row_sparse_gradients(dtype: torch.dtype, options: dict[str, Any], width
     for x, y in zip(*results, strict=True):
         # powers are another function here (see above)
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6 if x.dtype.is_floating_point else 1)
+
+
+def test_columns_are_rounded_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.engine.test_places import check
+
+    check("gpu", monkeypatch)
