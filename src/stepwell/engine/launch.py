@@ -89,7 +89,10 @@ class Launch:
         # Elements that are rounded one by one draw their bits by their place in the whole, in whatever way it is cut.
         draws = kind.draws_by_element
         self.rows_here = [sharding.rows_here(owner) if draws else None for owner in self.owners]
-        self.firsts = [sharding.first_element(owner, exact=draws) for owner in self.owners]
+        self.firsts = [
+            sharding.first_element(owner, exact=rows is not None)
+            for owner, rows in zip(self.owners, self.rows_here, strict=True)
+        ]
         self.salts = randomness.salts(seeds, places, np.array(self.firsts, dtype=np.int64))
         self.slots = Slots(
             kind, signature, owner, self.names, self.owners, self.tensors,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class Arriving:
 
 def to_owners(group: Any, rank: int, size: int, pieces: Sequence[Piece], parts: Sequence[Tensor]) -> Arriving:
     """Send the part that is here of each piece to its owner. Every process of the group calls this."""
-    sizes = [sum(piece.room(rank) for piece in pieces if piece.owner == owner) for owner in range(size)]
+    sizes = _by_owner(rank, size, pieces)
     buffer = torch.empty(sum(sizes), dtype=torch.uint8, device=_device(parts))
     starts = _starts(sizes)
     for piece, part in zip(pieces, parts, strict=True):
@@ -97,13 +98,12 @@ def from_owners(
             if elements_of(piece.regions[other]):
                 piece.part(buffer, offset, other).copy_(whole[piece.regions[other]])
             offset += piece.room(other)
-    arriving = [sum(piece.room(rank) for piece in pieces if piece.owner == owner) for owner in range(size)]
-    return _sent(group, buffer, sizes, arriving)
+    return _sent(group, buffer, sizes, _by_owner(rank, size, pieces))
 
 
 def parts_here(rank: int, size: int, pieces: Sequence[Piece], received: Tensor) -> list[Tensor]:
     """The part that is here of every piece, as views of what the owners have sent."""
-    starts = _starts([sum(piece.room(rank) for piece in pieces if piece.owner == owner) for owner in range(size)])
+    starts = _starts(_by_owner(rank, size, pieces))
     parts = []
     for piece in pieces:
         parts.append(piece.part(received, starts[piece.owner], rank))
@@ -117,8 +117,16 @@ def _sent(group: Any, buffer: Tensor, sizes: list[int], arriving: list[int]) -> 
     return Arriving(received, buffer, work)
 
 
+def _by_owner(rank: int, size: int, pieces: Sequence[Piece]) -> list[int]:
+    """The bytes that go from a process to each owner, and come back."""
+    sizes = [0] * size
+    for piece in pieces:
+        sizes[piece.owner] += piece.room(rank)
+    return sizes
+
+
 def _starts(sizes: Sequence[int]) -> list[int]:
-    return [sum(sizes[:place]) for place in range(len(sizes))]
+    return list(accumulate(sizes, initial=0))[:-1]
 
 
 def _device(parts: Sequence[Tensor]) -> torch.device:
@@ -128,10 +136,3 @@ def _device(parts: Sequence[Tensor]) -> torch.device:
 def whole_region(shape: Sequence[int]) -> Region:
     """The region that is everything."""
     return tuple(slice(0, length) for length in shape)
-
-
-def bytes_sent(rank: int, size: int, pieces: Sequence[Piece]) -> tuple[int, int]:
-    """Bytes that a process sends to others, of parts to owners and of parts from owners; for the bench."""
-    there = sum(piece.room(rank) for piece in pieces if piece.owner != rank)
-    back = sum(piece.room(o) for piece in pieces if piece.owner == rank for o in range(size) if o != rank)
-    return there, back
