@@ -13,6 +13,8 @@ from stepwell.engine.divided.owners import assigned
 from stepwell.optimizers import find
 from tests.processes import Answers, in_processes
 from tests.sharding import matrices as cases
+from tests.sharding import matrix_models as models
+from tests.sharding.matrices import quiet
 
 pytest.importorskip("torch.distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("matrices"), pytest.mark.timeout(900)]
@@ -127,7 +129,7 @@ def test_the_state_of_one_process_alone_is_an_error_and_no_hang(two: Answers) ->
 
 
 def test_models_under_fsdp_and_tensor_parallelism(two: Answers, four: Answers) -> None:
-    expected = cases.trained("")
+    expected = models.trained("")
     for found, count, case in ((two, 2, "under_fsdp"), (four, 4, "under_fsdp_and_tensor")):
         for rank in range(count):
             for ours, theirs in zip(answer(found, rank, case), expected, strict=True):
@@ -161,7 +163,7 @@ def test_sums_take_eight_bytes_for_a_row_or_column(two: Answers) -> None:
 
 def test_copies_divide_work_and_state(two: Answers, tmp_path: Path) -> None:
     """Under DistributedDataParallel with the same batches, whose mean is exact for two."""
-    alone = cases.copies(None, str(tmp_path))
+    alone = models.copies(None, str(tmp_path))
     for place, ((expected, resumed), (held, _)) in enumerate(alone):
         assert same(resumed, expected)
         sizes = []
@@ -172,6 +174,14 @@ def test_copies_divide_work_and_state(two: Answers, tmp_path: Path) -> None:
             assert size == size_again
             sizes.append(size)
         assert max(sizes) < 0.75 * held  # AdamW's part of Muon's state is in both
+
+
+def test_a_switch_carries_the_momentum_of_divided_matrices(two: Answers) -> None:
+    """With the same batches in both processes, whose mean is exact for two."""
+    alone = quiet(models.switched)
+    for rank in range(2):
+        for ours, expected in zip(answer(two, rank, "switched"), alone, strict=True):
+            assert same(ours, expected)
 
 
 def test_wrong_process_groups_are_refused(two: Answers) -> None:
