@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stepwell.engine import formats, halves, memory_order, randomness
 from stepwell.engine.frame import frame, sums
+from stepwell.engine.kernels import codes
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.numbers import Number
@@ -125,8 +126,8 @@ class Loaded:
     places: Tensor | None  # which elements these are, of a row-sparse gradient
 
 
-def load(launch: Launch, index: int) -> Loaded:
-    """Read one tensor of a launch, or the rows that its gradient contains."""
+def load(launch: Launch, index: int, by_kernel: bool = False) -> Loaded:
+    """Read one tensor of a launch, or the rows that its gradient contains; `by_kernel`: see `load_slots`."""
     kind = launch.kind
     dtype = formats.working_dtype(kind.weights)
     tensor, gradient = launch.tensors[index].detach(), launch.gradient_of(index)
@@ -148,12 +149,15 @@ def load(launch: Launch, index: int) -> Loaded:
     p = weights.to(dtype)
     if launch.slots.low_bits is not None:
         p = halves.join(weights, memory_order.flat(launch.slots.low_bits[index]))
-    slots = load_slots(launch, index, whole.numel(), places)
+    slots = load_slots(launch, index, whole.numel(), places, by_kernel)
     return Loaded(g.to(dtype), p if places is None else p[places], slots, whole, places)
 
 
-def load_slots(launch: Launch, index: int, elements: int, places: Tensor | None = None) -> list[Any]:
-    """The slots of one tensor in the working precision, or those of the elements at `places`."""
+def load_slots(
+    launch: Launch, index: int, elements: int, places: Tensor | None = None, by_kernel: bool = False
+) -> list[Any]:
+    """The slots of one tensor in the working precision, or those of the elements at `places`; `by_kernel`, where there
+    are kernels, with the same result."""
     kind = launch.kind
     dtype = formats.working_dtype(kind.weights)
     slots: list[Any] = []
@@ -162,7 +166,10 @@ def load_slots(launch: Launch, index: int, elements: int, places: Tensor | None 
         if stored is None:
             slots.append(None)
         elif launch.signature.slots[place].per == "element":
-            values = formats.read(name, signed, stored[index], elements, dtype)
+            if by_kernel and codes.can(name, *stored[index]):
+                values = codes.read(name, signed, stored[index], elements)
+            else:
+                values = formats.read(name, signed, stored[index], elements, dtype)
             slots.append(values if places is None else values[places])
         else:
             slots.append(stored[index][0].to(dtype))
@@ -172,10 +179,10 @@ def load_slots(launch: Launch, index: int, elements: int, places: Tensor | None 
     return slots
 
 
-def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any]) -> None:
+def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any], by_kernel: bool = False) -> None:
     """Write the values computed from `loaded` back."""
     kind, whole, places = launch.kind, loaded.whole, loaded.places
-    store_slots(launch, index, slots, whole.numel(), places)
+    store_slots(launch, index, slots, whole.numel(), places, by_kernel)
     weights = memory_order.flat(whole)
     if launch.slots.low_bits is not None:
         low_bits = memory_order.flat(launch.slots.low_bits[index])
@@ -203,8 +210,10 @@ def _random(launch: Launch, index: int, consumer: int, count: int, rows: tuple[i
     return (bits >> 16) if consumer % 2 else (bits & 0xFFFF)
 
 
-def store_slots(launch: Launch, index: int, slots: list[Any], elements: int, places: Tensor | None = None) -> None:
-    """Write the new slots of one tensor, or those of the elements at `places`."""
+def store_slots(
+    launch: Launch, index: int, slots: list[Any], elements: int, places: Tensor | None = None, by_kernel: bool = False
+) -> None:
+    """Write the new slots of one tensor, or those of the elements at `places`; see `load_slots`."""
     kind, device = launch.kind, launch.tensors[index].device
     dtype = formats.working_dtype(kind.weights)
     seed, place, step = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index])
@@ -213,7 +222,11 @@ def store_slots(launch: Launch, index: int, slots: list[Any], elements: int, pla
         stored = launch.slots.slots[consumer]
         if stored is None:
             continue
-        tensors = stored[index]
+        tensors, rows = stored[index], launch.rows_here[index]
+        if by_kernel and places is None and rows is None and codes.can(name, *tensors):
+            key = codes.key_of(name, seed, place, step, consumer, first)
+            codes.write(name, signed, tensors, new.flatten(), consumer, key, step)
+            continue
         if launch.signature.slots[consumer].per != "element":
             values = new.flatten()
             rounded = _random(launch, index, consumer, values.numel()) if name == "bf16" else None
@@ -224,7 +237,7 @@ def store_slots(launch: Launch, index: int, slots: list[Any], elements: int, pla
         if name in ("int8", "int4"):
             rounded = randomness.code_bits(seed, place, step, consumer, elements, device, first)
         elif name == "bf16":
-            rounded = _random(launch, index, consumer, elements, launch.rows_here[index])
+            rounded = _random(launch, index, consumer, elements, rows)
         if places is None:
             formats.write(name, signed, tensors, values, rounded)
             continue

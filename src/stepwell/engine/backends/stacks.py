@@ -256,17 +256,17 @@ class _Converted:
                 value = None if values is None else values[position]
                 new.append(_flat(value, one.whole) if value is not None and slot.per == "element" else value)
             if self.p is None:
-                eager.store_slots(self.launch, index, new, one.whole.numel())
+                eager.store_slots(self.launch, index, new, one.whole.numel(), by_kernel=True)
             else:
-                eager.store(self.launch, index, one, _flat(self.p[position], one.whole), new)
+                eager.store(self.launch, index, one, _flat(self.p[position], one.whole), new, by_kernel=True)
 
 
 def _loaded(launch: Launch, index: int) -> eager.Loaded:
     """One tensor of a launch; without weights where these are elsewhere."""
     if launch.directions is None:
-        return eager.load(launch, index)
+        return eager.load(launch, index, by_kernel=True)
     whole = launch.gradients[index]
-    slots = eager.load_slots(launch, index, whole.numel())
+    slots = eager.load_slots(launch, index, whole.numel(), by_kernel=True)
     g = memory_order.flat(whole).to(formats.working_dtype(launch.kind.weights))
     return eager.Loaded(g, g, slots, whole, None)
 

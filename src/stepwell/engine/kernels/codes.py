@@ -1,0 +1,146 @@
+"""Slots of matrix rules in few bits, decoded and encoded by kernels on the CPU: bit for bit as `formats.read` and
+`formats.write` do, which need twenty passes of torch over every element.
+
+A matrix rule works on stacks in float32, so its slots are converted before and after it, and nothing is fused.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepwell.engine import formats, memory_order, randomness
+from stepwell.engine.blocks import CODES
+from stepwell.engine.kernels import threads
+
+_BLOCKS = 32  # that a thread takes at once
+_PER_THREAD = 2**14  # elements below which waking a thread costs more than it does
+
+# Words of the job: 0 counts the spans that are taken, 1 spans, 2 elements, 3 values (float32), 4 codes (or bf16), 5 the
+# scales of the blocks, 6 the key of the random bits, 7 the step.
+_HEAD = '''"""Printed by stepwell: slots in few bits, one by one (engine/kernels/codes.py)."""
+
+import numpy as np
+from numba import types
+
+from stepwell.engine.kernels.cpu_intrinsics import *
+
+load_value, store_value = RAW_LOAD["fp32", 1], RAW_STORE["fp32", 1]
+
+
+def kernel(job):
+    elements, values, stored, scales = job_word(job, 2), job_word(job, 3), job_word(job, 4), job_word(job, 5)
+    key, step = types.uint32(job_word(job, 6)), job_word(job, 7)
+    buffers = np.empty({buffers}, np.float32)
+    buffer = buffers.ctypes.data
+    words = buffer + {block} * 4
+    while True:
+        span = next_span(job)
+        if span >= job_word(job, 1):
+            break
+        for part in range(span * {blocks}, span * {blocks} + {blocks}):
+            first = part * {block}
+            count = min({block}, elements - first)
+            if count <= 0:
+                break
+'''
+_DECODE_INT8 = """            largest = load_largest(scales, part)
+            for i in range(count):
+                store_value(values, first + i, convert(stored + first, i, largest))
+"""
+_DECODE_INT4 = """            convert(stored + first // 2, scales + part * 4, buffer, count)
+            for i in range(count):
+                store_value(values, first + i, load_buffer(buffer, i))
+"""
+_ENCODE_INT8 = """            top, exponents = no_magnitude(), no_magnitude()
+            for i in range(count):
+                value = load_value(values, first + i)
+                store_buffer(buffer, i, value)
+                bits = magnitude(value)
+                top, exponents = larger(top, bits), added(exponents, exponent(bits))
+                store_random(words, i, code_random_bits(key, first + i))
+            convert(stored + first, scales + part * 4, buffer, count, words, step, top, exponents)
+"""
+_ENCODE_INT4 = """            for i in range(count):
+                store_buffer(buffer, i, load_value(values, first + i))
+                store_random(words, i, code_random_bits(key, first + i))
+            convert(stored + first // 2, scales + part * 4, buffer, count, words, step)
+"""
+_ENCODE_BF16 = """            for i in range(count):
+                bits = {half}_half(random_bits(key, first + i))
+                store_bf16(stored, first + i, bf16_stochastic(load_value(values, first + i), bits))
+"""
+_BINDINGS = """load_buffer, store_buffer = RAW_LOAD["fp32", 2], RAW_STORE["fp32", 2]
+store_bf16 = RAW_STORE["16", 3]
+"""
+
+
+def can(name: str, *tensors: Tensor) -> bool:
+    """Whether there are kernels for a format, and for tensors as these."""
+    usual = all(t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+    return name in ("int8", "int4", "bf16") and usual and _has_numba()
+
+
+@cache
+def _has_numba() -> bool:
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int) -> Tensor:
+    """The values of a slot, float32, flat, in the order of memory; as `formats.read`."""
+    if name == "bf16":
+        return memory_order.flat(stored[0]).float()
+    values = torch.empty(elements)
+    _run(_kernel(name, signed, "low", False), name, values, stored, 0, 0)
+    return values
+
+
+def write(
+    name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, consumer: int, key: int, step: float
+) -> None:
+    """Store flat float32 values; as `formats.write`.
+
+    Args:
+        key: of the stream of random bits, see `key_of`.
+    """
+    _run(_kernel(name, signed, "high" if consumer % 2 else "low", True), name, values.contiguous(), stored, key, step)
+
+
+def key_of(name: str, seed: int, place: int, step: float, consumer: int, first: int = 0) -> int:
+    """The key of the random bits of one slot of a tensor at one step. `first`: see `randomness.key_of`."""
+    if name == "bf16":
+        return randomness.stream(randomness.key_of(seed, place, step, first), consumer // 2)
+    turn = randomness.key_of(seed, place, int(step) >> randomness.TURNS, first)
+    return randomness.stream(turn, randomness.CODE_STREAMS + consumer // 2)
+
+
+def _run(kernel: Any, name: str, values: Tensor, stored: tuple[Tensor, ...], key: int, step: float) -> None:
+    elements, block = values.numel(), formats.block_of(name) if name != "bf16" else 256
+    spans = -(-elements // (block * _BLOCKS))
+    scales = stored[1].data_ptr() if len(stored) > 1 else 0
+    words = [0, spans, elements, values.data_ptr(), stored[0].data_ptr(), scales, key, int(step)]
+    job = np.array(words, dtype=np.int64)
+    threads.run(kernel.address, job.ctypes.data, max(1, min(torch.get_num_threads(), elements // _PER_THREAD)))
+
+
+@cache
+def _kernel(name: str, signed: bool, half: str, encodes: bool) -> Any:
+    from stepwell.engine.kernels.compiled import compiled
+
+    block = 256 if name == "bf16" else CODES[name, signed].block
+    binding, body = "", {"int8": _ENCODE_INT8, "int4": _ENCODE_INT4, "bf16": _ENCODE_BF16}[name]
+    if name != "bf16":
+        binding = f"convert = ENCODE[{name!r}, {signed}, 2, {half!r}]\n"
+    if not encodes:
+        decoder = f"LOAD_INT8[({signed},)]" if name == "int8" else f"DECODE['int4', {signed}, 2]"
+        binding, body = f"convert = {decoder}\n", _DECODE_INT8 if name == "int8" else _DECODE_INT4
+    head = _HEAD.replace("\n\ndef kernel", f"\n{_BINDINGS}{binding}\n\ndef kernel")
+    return compiled((head + body).format(block=block, blocks=_BLOCKS, buffers=2 * block, half=half))
