@@ -45,7 +45,7 @@ class LaunchKind:
 
     @property
     def draws_by_element(self) -> bool:
-        """Whether elements are rounded with random bits of their own, and none in blocks of codes."""
+        """Whether each element is rounded with its own random bits, and none is in a block of codes."""
         used = [storage for name, storage in zip(self.slots, self.slot_formats, strict=True) if name is not None]
         is_coded = any(formats.block_of(storage) > 1 for storage in used)
         return not is_coded and (self.rounding == "stochastic" or "bf16" in used)

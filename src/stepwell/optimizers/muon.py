@@ -93,7 +93,8 @@ class Muon(Optimizer):
         adamw_betas, adamw_eps, adamw_weight_decay: AdamW's other hyperparameters; None for the last: `weight_decay`.
         ns_dtype: "bf16", as the authors and torch iterate, or "fp32". float64 parameters iterate in float64.
         force: orthogonalize embeddings and heads, too, in groups with `use_muon=True`.
-        options: as for every optimizer (see `stepwell.Optimizer`).
+        options: as for every optimizer (see `stepwell.Optimizer`); `process_group` divides the matrices over the
+            processes of DistributedDataParallel.
 
     Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024 (github.com/KellerJordan/
     Muon); "match_rms_adamw" is Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982. As in torch, eps is a

@@ -97,8 +97,9 @@ class Shampoo(Optimizer):
     divided by the sum of gradients so far, and hard to guess. SOAP is Shampoo with Adam inside.
 
     Args:
-        params, options: as for every optimizer (see `stepwell.Optimizer`). Convolution kernels are matrices of the
-            first dimension by all others; vectors have one side. "bf16", "int8" and "int4" store L and R in 16 bits;
+        params, options: as for every optimizer (see `stepwell.Optimizer`); `process_group` divides the matrices over
+            the processes of DistributedDataParallel. Convolution kernels are matrices of the first dimension by all
+            others; vectors have one side. "bf16", "int8" and "int4" store L and R in 16 bits;
             their roots stay fp32.
         lr: learning rate, at least 0.
         momentum: decay rate of a buffer of directions after grafting, in [0, 1); 0: no buffer.

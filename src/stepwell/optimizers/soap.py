@@ -97,11 +97,12 @@ class SOAP(Optimizer):
     Vectors are updated by Adam. Against AdamW: the same betas and weight decay, lr the same or twice as large.
 
     Args:
-        params, options: as for every optimizer (see `stepwell.Optimizer`). Convolution kernels are matrices of the
-            first dimension by all others. For a matrix, exp_avg and the eigenbases stay fp32 in every format: rounding
-            errors of exp_avg are divided by second moments that can be almost zero, and rounded bases would not stay
-            orthogonal. "bf16", "int8" and "int4" store L and R in 16 bits and exp_avg_sq in their own format: a square
-            matrix has 24, 18, 17 and 16.5 bytes per element in the four formats.
+        params, options: as for every optimizer (see `stepwell.Optimizer`); `process_group` divides the matrices over
+            the processes of DistributedDataParallel. Convolution kernels are matrices of the first dimension by all
+            others. For a matrix, exp_avg and the eigenbases stay fp32 in every format: rounding errors of exp_avg are
+            divided by second moments that can be almost zero, and rounded bases would not stay orthogonal. "bf16",
+            "int8" and "int4" store L and R in 16 bits and exp_avg_sq in their own format: a square matrix has 24, 18,
+            17 and 16.5 bytes per element in the four formats.
         lr: learning rate, at least 0.
         betas: decay rates (beta1, beta2) of the two averages, each in [0, 1).
         shampoo_beta: decay rate of L and R, in [0, 1); None: beta2.
