@@ -26,7 +26,7 @@ class Run:
         outputs: of the model; 1 leaves the second process without a row of the last layer under FSDP2.
     """
 
-    def __init__(self, how: str, outputs: int = 3, kind: Any = sw.AdamW, **options: Any) -> None:
+    def __init__(self, how: str, outputs: int = 3, kind: Any = sw.AdamW, rate: float = 0.1, **options: Any) -> None:
         self.how, self.network = how, model(outputs)
         if how == "stages":
             torch.manual_seed(dist.get_rank())
@@ -35,7 +35,7 @@ class Run:
         elif how == "FSDP2":
             fully_shard(self.network)
         self.model = DistributedDataParallel(self.network) if how == "DDP" else self.network
-        optimizer = kind(self.network.named_parameters(), lr=0.1)
+        optimizer = kind(self.network.named_parameters(), lr=rate)
         self.step = sw.Step(optimizer, model=self.model, clip_norm=1.0, warn_skipped=None, **options)
 
     def update(self, number: int = 0, factor: float = 1.0, count: int = 4, **more: Any) -> Any:
@@ -92,6 +92,10 @@ def another_optimizer(how: str) -> Any:
     Run(how, kind=second(sw.Lion, sw.AdamW)).update()
 
 
+def another_rate(how: str) -> Any:
+    Run(how, rate=second(0.2, 0.1)).update()
+
+
 def shorter_loader(how: str) -> Any:
     run = Run(how)
     loader = list(range(second(3, 5)))
@@ -141,15 +145,14 @@ def empty_part(how: str) -> Any:
 
 
 EVENTS: tuple[Callable[[str], Any], ...] = (
-    not_finite, infinite_loss, one_sample, weight_in_one, another_accumulation, another_optimizer, shorter_loader,
-    no_gradient, another_metric, interrupted, empty_part,
+    not_finite, infinite_loss, one_sample, weight_in_one, another_accumulation, another_optimizer, another_rate,
+    shorter_loader, no_gradient, another_metric, interrupted, empty_part,
 )  # fmt: skip
 # Stages run backward by themselves, and may have different optimizers.
-NOT_OF_STAGES = {(name, "stages") for name in ("weight_in_one", "another_accumulation", "another_optimizer")}
+APART = ("weight_in_one", "another_accumulation", "another_optimizer", "another_rate")
 CASES: dict[str, Callable[[], Any]] = {
     f"{event.__name__}, {how}": partial(event, how)
     for event in EVENTS
     for how in MODELS
-    if (event.__name__, how)
-    not in {("weight_in_one", "stages"), ("another_accumulation", "stages"), ("another_optimizer", "stages")}
+    if how != "stages" or event.__name__ not in APART
 }

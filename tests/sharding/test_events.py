@@ -21,6 +21,7 @@ EXPECTED: dict[str, Any] = {
     "weight_in_one": SAME.format("weight is not given", "given"),
     "another_accumulation": SAME.format("accumulate is 1", "2"),
     "another_optimizer": SAME.format("the optimizer is AdamW", "Lion"),
+    "another_rate": SAME.format("lr at the start is [0.1]", "[0.2]"),
     "shorter_loader": SAME.format("the number of batches of the loader is 5", "3"),
     "no_gradient": None,
     "another_metric": 0.1,

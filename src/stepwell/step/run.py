@@ -87,6 +87,7 @@ class Run:
         self._averaging = Averaging(averages_from(ema, average), trained)
         self._sync = Synchronisation(model)
         self._stages = Stages(group)
+        self._first_rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
         self._agreement = Agreement([*self._sync.groups, *([] if group is None else [group])])
         self._shares = Shares(accumulate, self._sync.groups)
         self._progress = Progress(self._shares)

@@ -219,6 +219,7 @@ class Step(Saved):
         settings: dict[str, object] = {"accumulate": self._shares.accumulate, "weight": has_weight}
         if self._stages.group is None:  # the stages of a pipeline may have different ones
             settings["the optimizer"] = type(self._trained.optimizer).__name__
+            settings["lr at the start"] = self._first_rates
         self._agreement.settings(settings)
 
     @untraced
