@@ -38,6 +38,7 @@ def meet(
     except RuntimeError:  # torch's word for a wait that was too long
         absent = [str(rank) for rank, name in zip(ranks, names, strict=True) if not store.check([name])]
         _meetings[call] = number - 1
+        store.delete_key(f"{place}/{number}/{mine}")  # or the next call would find what was said in this one
         raise UsageError(
             f"{who}: every rank must call {what} in this run; after {patience:.0f} seconds rank {', '.join(absent)} "
             f"had not. Call {what} in all ranks, not only `if rank == 0`"
