@@ -7,6 +7,7 @@ import torch
 
 from stepwell.engine import formats, randomness
 from stepwell.engine.kernels import codes
+from stepwell.errors import UsageError
 from stepwell.optimizers import find
 
 
@@ -78,3 +79,11 @@ def test_matrix_rules_have_the_bits_of_the_definition(
         results.append([*parameters, *held])
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8", "int4"])
+def test_another_number_of_values_is_refused(name: str) -> None:
+    """The kernel goes by address, and would write past the end of the slot."""
+    stored = formats.allocate(name, True, torch.empty(4096), 0.0)
+    with pytest.raises(UsageError, match=r"a rule has returned .* for a slot of"):
+        codes.write(name, True, stored, torch.ones(8192), 0, 1, 1.0)

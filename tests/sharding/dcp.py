@@ -29,15 +29,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stepwell.optimizers import TABLE, create, find
 from tests.processes import in_processes
-from tests.sharding.checkpoints import bits, full
+from tests.sharding.checkpoints import FORMATS, bits, full
 
-FORMATS: dict[str, dict[str, Any]] = {
-    "fp32": {},
-    "bf16": {"state": "bf16"},
-    "int8": {"state": "int8"},
-    "int4": {"state": "int4"},
-    "split": {"weights": "split"},
-}
 WAYS = ("nested", "flat", "whole", "async")
 # Of other optimizers and formats, those that have something of their own: sums, numbers, matrices, codes, modes.
 SAMPLE = [

@@ -15,11 +15,11 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import stepwell as sw
+from tests.sharding.checkpoints import full
 
 
 class Block(nn.Module):
@@ -58,7 +58,7 @@ def trained(cut: str, kind: str = "Muon", updates: int = 5) -> list[Tensor]:
                 fully_shard(block, mesh=mesh["data"])
     step = sw.Step(getattr(sw, kind)(model, lr=0.02), model=model, clip_norm=1.0)
     train(model, step, updates)
-    return [(p.full_tensor() if isinstance(p, DTensor) else p).detach().clone() for p in model.parameters()]
+    return [full(p) for p in model.parameters()]
 
 
 def under_fsdp() -> Any:
@@ -120,8 +120,7 @@ def switched() -> list[list[Tensor]]:
         train(model, step, 3)
         step.switch(end, lr=0.01)
         train(model, step, 2, first=3)
-        weights = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
-        found.append([weight.detach().clone() for weight in weights])
+        found.append([full(p) for p in model.parameters()])
     return found
 
 
@@ -155,9 +154,10 @@ def owned_copies() -> Any:
 
 def wrong_groups() -> list[str]:
     said = []
-    for kind, value in ((sw.Muon, "world"), (sw.AdamW, dist.group.WORLD)):
+    kinds: tuple[tuple[Any, Any], ...] = ((sw.Muon, "world"), (sw.AdamW, dist.group.WORLD))
+    for kind, value in kinds:
         try:
-            kind([("w", nn.Parameter(torch.ones(4, 4)))], process_group=value)  # type: ignore[call-arg]  # refused
+            kind([("w", nn.Parameter(torch.ones(4, 4)))], process_group=value)
         except sw.UsageError as error:
             said.append(str(error))
     return said
@@ -194,11 +194,11 @@ def through_torch() -> Any:
         state = get_optimizer_state_dict(models[0], steps[0].optimizer, options=options)
         models[1].load_state_dict(models[0].state_dict())
         loading = StateDictOptions(full_state_dict=True) if name == "whole" and not state else options
-        before = [p.full_tensor().detach().clone() for p in models[1].parameters()]  # type: ignore[operator]
+        before = [full(p) for p in models[1].parameters()]
         set_optimizer_state_dict(models[1], steps[1].optimizer, state, options=loading)
-        after = [p.full_tensor().detach().clone() for p in models[1].parameters()]  # type: ignore[operator]
+        after = [full(p) for p in models[1].parameters()]
         for model, step in zip(models, steps, strict=True):
             train(model, step, 2, first=3)
-        ends = [[p.full_tensor().detach().clone() for p in model.parameters()] for model in models]  # type: ignore[operator]
+        ends = [[full(p) for p in model.parameters()] for model in models]
         found[name] = all(map(torch.equal, before, after)), all(map(torch.equal, *ends))
     return found

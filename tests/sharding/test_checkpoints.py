@@ -20,18 +20,14 @@ from tests.processes import Answers, in_processes
 from tests.sharding import checkpoints as cases
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checkpoints"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("checkpoints"),
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 FORMATS = [*cases.FORMATS, *cases.MATRICES]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """As in the processes: LAPACK rounds otherwise with several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -3,24 +3,17 @@ for any number of processes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 
 from tests.sharding import dcp as cases
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dcp"), pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """As in the processes: LAPACK rounds otherwise with several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("dcp"),
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.mark.parametrize(("begin", "ends"), [(2, (2, 4, 1)), (4, (2,)), (1, (2,))])

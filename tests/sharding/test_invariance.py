@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -26,16 +25,11 @@ def alone(name: str, format_: str) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled() -> Any:
-    """The kernels are compiled here, once, and read by the processes from the cache folder. With one thread, as there:
-    LAPACK rounds otherwise with several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def compiled(one_thread: None) -> None:
+    """The kernels are compiled here, once, and read by the processes from the cache folder."""
     for name in invariance.names():
         for format_ in invariance.FORMATS if name in invariance.SAMPLE else ["fp32"]:
             alone(name, format_)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

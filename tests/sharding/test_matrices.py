@@ -17,16 +17,12 @@ from tests.sharding import matrix_models as models
 from tests.sharding.matrices import quiet
 
 pytest.importorskip("torch.distributed")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("matrices"), pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """As in the processes: LAPACK rounds otherwise with several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("matrices"),
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def frame(
         share = hyperparameters.pop("kept") / hyperparameters.pop("elements")
     numbers = {"lr": lr, "weight_decay": weight_decay}
     g = _gradient(g, p, gradient_factor, weight_decay, decay)
-    direction, new_slots = _direct(rule, g, p, t, slots, shared, numbers, hyperparameters)
+    direction, *new_slots = _as_tuple(_called(rule, g, p, t, slots, shared, numbers, hyperparameters))
     if cautious:
         direction = where(direction * g > 0, direction, 0) * (1 / maximum(share, 1e-3))
     if decay == "decoupled":
@@ -101,21 +101,6 @@ def apply_in_place(
     if decay == "decoupled" and weight_decay:
         p.mul_(1 - lr * weight_decay)
     p.sub_(direction if "lr" in shared else lr * direction)
-
-
-def _direct(
-    rule: Rule,
-    g: Any,
-    p: Any,
-    t: Any,
-    slots: Sequence[Any],
-    shared: Sequence[str],
-    numbers: Mapping[str, Any],
-    hyperparameters: Mapping[str, Any],
-) -> tuple[Any, list[Any]]:
-    """The rule's direction and new slots."""
-    direction, *new_slots = _as_tuple(_called(rule, g, p, t, slots, shared, numbers, hyperparameters))
-    return direction, new_slots
 
 
 def _called(

@@ -59,14 +59,18 @@ def gathered(optimizer: torch.optim.Optimizer, alone: bool) -> Iterator[Together
     For an optimizer of stepwell, gradients and addresses are looked up once for both, unless a hook or a profiler looks
     on. `alone` means that only groups and the values of gradients change in between.
     """
-    own = isinstance(optimizer, Optimizer) and innermost(optimizer) is optimizer
-    own = own and getattr(optimizer.update, "__func__", None) is Optimizer.update  # type: ignore[attr-defined]  # ours
+    own = isinstance(optimizer, Optimizer) and innermost(optimizer) is optimizer and _has_our_update(optimizer)
     if not (alone and own) or is_observed(optimizer, besides=_reads_no_gradient):
         yield Apart(optimizer)
         return
     with optimizer.gathered() as found:  # type: ignore[attr-defined]  # it is one of ours
         yield Together(optimizer, found)
     optimizer._opt_called = True  # type: ignore[attr-defined]  # a torch scheduler beside a Step looks for it
+
+
+def _has_our_update(optimizer: Any) -> bool:
+    """Whether `update` is ours, and not one of a subclass or one that somebody has set."""
+    return getattr(optimizer.update, "__func__", None) is Optimizer.update
 
 
 def _reads_no_gradient(hook: Any) -> bool:

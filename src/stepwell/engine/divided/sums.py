@@ -27,14 +27,16 @@ class Sums:
 
     def __init__(self, launches: Sequence[Launch]) -> None:
         self.launches = list(launches)
-        division = Division(launches[0].owners[0])
-        self.group, self._device = division.group, launches[0].tensors[0].device
+        self._device = launches[0].tensors[0].device
+        members = [(launch, index) for launch in self.launches for index in range(len(launch.owners))]
+        self._members = sorted(members, key=lambda member: member[0].places[member[1]])
         self._regions: dict[Launch, Region] = {}
         self._stacks: list[tuple[Launch, float, list[int]]] = []
         self._answers: list[dict[int, list[Tensor]]] = []  # by turn, of each stack
         for launch in self.launches:
             launch.divided = self
             cut = Division(launch.owners[0])
+            self.group = cut.group  # that of all
             self._regions[launch] = cut.regions(launch.owners[0].shape, cut.placements)[cut.rank]
         self.done()
 
@@ -48,11 +50,11 @@ class Sums:
             skips: whether the update is left out.
             agreed: whether the processes know already that they have the same gradients.
         """
-        places = [(launch, index) for launch in self.launches for index in range(len(launch.owners))]
-        places.sort(key=lambda place: place[0].places[place[1]])
-        names = [launch.names[index] for launch, index in places]
-        gradients = [launch.gradients[index] for launch, index in places]
-        self._is_made = not skips if agreed else agree(self.group, names, gradients, skips, self._device)
+        self._is_made = not skips
+        if not agreed:
+            names = [launch.names[index] for launch, index in self._members]
+            gradients = [launch.gradients[index] for launch, index in self._members]
+            self._is_made = agree(self.group, names, gradients, skips, self._device)
         self._stacks = [(launch, *stack) for launch in self.launches for stack in stacks.stacks_of(launch)]
         self._answers = []
 

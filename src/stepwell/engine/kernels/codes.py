@@ -16,6 +16,8 @@ from torch import Tensor
 from stepwell.engine import formats, memory_order, randomness
 from stepwell.engine.blocks import CODES
 from stepwell.engine.kernels import threads
+from stepwell.engine.kernels.installed import has_numba
+from stepwell.errors import UsageError
 
 _BLOCKS = 32  # that a thread takes at once
 _PER_THREAD = 2**14  # elements below which waking a thread costs more than it does
@@ -82,16 +84,7 @@ store_bf16 = RAW_STORE["16", 3]
 def can(name: str, *tensors: Tensor) -> bool:
     """Whether there are kernels for a format, and for tensors as these."""
     usual = all(t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
-    return name in ("int8", "int4", "bf16") and usual and _has_numba()
-
-
-@cache
-def _has_numba() -> bool:
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return name in ("int8", "int4", "bf16") and usual and has_numba()
 
 
 def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int) -> Tensor:
@@ -106,12 +99,20 @@ def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int) -> 
 def write(
     name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, consumer: int, key: int, step: float
 ) -> None:
-    """Store flat float32 values; as `formats.write`.
+    """Store flat values; as `formats.write`.
 
     Args:
         key: of the stream of random bits, see `key_of`.
+
+    Raises UsageError for another number of values than the slot has: the kernel would write past its end.
     """
-    _run(_kernel(name, signed, "high" if consumer % 2 else "low", True), name, values.contiguous(), stored, key, step)
+    values = values.to(torch.float32).contiguous()
+    has = stored[1].numel() if name == "int4" else stored[0].numel()
+    given = CODES[name, signed].blocks(values.numel()) if name == "int4" else values.numel()
+    if given != has:
+        what = "blocks" if name == "int4" else "numbers"
+        raise UsageError(f"a rule has returned {given:,} {what} for a slot of {has:,}; it must return the slot's shape")
+    _run(_kernel(name, signed, "high" if consumer % 2 else "low", True), name, values, stored, key, step)
 
 
 def key_of(name: str, seed: int, place: int, step: float, consumer: int, first: int = 0) -> int:

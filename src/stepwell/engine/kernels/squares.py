@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from stepwell.engine.kernels import threads
+from stepwell.engine.kernels.installed import has_numba
 
 _NAMES = {torch.float32: "fp32", torch.float64: "fp64"}
 _PER_THREAD = 2**15  # elements below which waking a thread costs more than it does
 
-# Words of the job: 0 counts the blocks that are taken, 1 blocks, 2 rows of a block, 3 rows of all matrices, 4 columns,
+# Words of the job: 0 counts the blocks that are taken, 1 blocks, 2 rows of a block, 3 blocks of a matrix, 4 columns,
 # 5 rows of a matrix, 6 elements, 7 sums over rows (written), 8 sums over the columns of each block (written).
 _TEXT = '''"""Printed by stepwell: sums of squares over rows and columns (engine/kernels/squares.py)."""
 
@@ -56,8 +57,7 @@ def kernel(job):
 def squares(stack: Tensor) -> tuple[Tensor, Tensor]:
     """The sums of squares of a stack (..., rows, columns) over its columns (..., rows, 1), and over its rows
     (..., 1, columns), float64."""
-    kernel = _kernel(_NAMES[stack.dtype]) if stack.device.type == "cpu" and stack.is_contiguous() else None
-    if kernel is None or stack.numel() == 0:
+    if stack.device.type != "cpu" or not stack.is_contiguous() or stack.numel() == 0 or not has_numba():
         exact = stack.double().square()
         return exact.sum(dim=-1, keepdim=True), exact.sum(dim=-2, keepdim=True)
     *leading, height, columns = stack.shape
@@ -70,16 +70,13 @@ def squares(stack: Tensor) -> tuple[Tensor, Tensor]:
     of_columns = np.zeros((count, blocks, columns))
     words = [0, count * blocks, rows_of_block, blocks, columns, height]
     job = np.array([*words, stack.data_ptr(), of_rows.ctypes.data, of_columns.ctypes.data], dtype=np.int64)
-    threads.run(kernel.address, job.ctypes.data, workers)
+    threads.run(_kernel(_NAMES[stack.dtype]).address, job.ctypes.data, workers)
     rows = torch.from_numpy(of_rows).view(*leading, height, 1)
     return rows, torch.from_numpy(of_columns.sum(axis=1)).view(*leading, 1, columns)
 
 
 @cache
 def _kernel(storage: str) -> Any:
-    """The kernel, or None where Numba cannot be imported."""
-    try:
-        from stepwell.engine.kernels.compiled import compiled
-    except ImportError:
-        return None
+    from stepwell.engine.kernels.compiled import compiled
+
     return compiled(_TEXT.format(storage=storage, width=4 if storage == "fp32" else 8))
