@@ -44,7 +44,7 @@ def coded(name: str, signed: bool, nearest: bool) -> Callable[[Tensor, int], Ten
 
     def store(values: Tensor, step: int) -> Tensor:
         random = None if nearest else randomness.code_bits(0, 0, step, 0, ELEMENTS, values.device)
-        return code.decode(*code.encode(values, random), ELEMENTS)
+        return code.decode(*code.encode(values, random), blocks.Lines(1, ELEMENTS))
 
     return store
 

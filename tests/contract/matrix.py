@@ -306,7 +306,8 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
     if name not in ("int8", "int4"):
         return values.abs() * (LAST_PLACE[torch.bfloat16] if name == "bf16" else 0.0)
     code = blocks.CODES[name, signed]
-    rows = code._rows(memory_order.flat(values).abs().float())
+    lines = blocks.lines_of(values.shape)
+    rows = code._rows(memory_order.flat(values).abs().float(), lines)
     scale = code.scales(rows)[:, None]
     y = torch.where(scale > 0, rows / scale, 0.0).clamp(max=1)
     root = ((y.view(torch.int32) >> code.shift) + code.offset).view(torch.float32)
@@ -319,7 +320,8 @@ def place_of(name: str, signed: bool, values: Tensor) -> Tensor:
         rows > scale * (1 + 2e-7), torch.inf, steps * scale
     )  # a number that is too far above the others
     result = torch.empty_like(values)
-    memory_order.flat(result).copy_(bound.flatten()[: values.numel()])
+    in_lines = bound.view(lines.count, -1)[:, : lines.length]
+    memory_order.flat(result).copy_(in_lines.flatten())
     return result
 
 

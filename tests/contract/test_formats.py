@@ -180,13 +180,17 @@ def test_codes(values: list[float], name: str, signed: bool) -> None:
     x = torch.tensor(values) if signed else torch.tensor(values).abs()
     for random in (None, randomness.code_bits(1, 2, 3, 0, x.numel(), x.device)):
         codes, scales = code.encode(x, random)
-        y = code.decode(codes, scales, x.numel())
+        y = code.decode(codes, scales, blocks.Lines(1, x.numel()))
+        scales = scales[0]
         assert codes.numel() == code.code_bytes(x.numel())
         assert y.isfinite().all()
         for start in range(0, x.numel(), code.block):
             a, b = x[start : start + code.block], y[start : start + code.block]
             counted = a[a.abs() <= scales[start // code.block] * (1 + 2e-7)]  # the others do not decide the scale
             assert len(a) - len(counted) <= code.few
+            if scales[start // code.block] == 0:  # all below the normal numbers
+                assert (b == 0).all()
+                continue
             top = counted.abs().max()
             if top < torch.finfo(torch.float32).tiny:
                 assert (b[a.abs() <= top] == 0).all()
@@ -199,8 +203,8 @@ def test_codes(values: list[float], name: str, signed: bool) -> None:
                 assert (torch.sign(a) * torch.sign(b) >= 0).all()
         if not code.dithered:  # but for the grid of another scale, stored numbers are stored again as they are
             again = code.encode(y, random)
-            same = (again[1] == scales).repeat_interleave(code.block)[: x.numel()]
-            assert torch.equal(code.decode(*again, x.numel())[same], y[same])
+            same = (again[1][0] == scales).repeat_interleave(code.block)[: x.numel()]
+            assert torch.equal(code.decode(*again, blocks.Lines(1, x.numel()))[same], y[same])
 
 
 @pytest.mark.parametrize("creep", [1e-7, 1e-6, -1e-5])
@@ -215,7 +219,7 @@ def test_codes_have_the_right_mean(name: str, signed: bool, creep: float) -> Non
     for step in range(count):
         moved = x * (1 + step * creep) if code.dithered else x
         codes = code.encode(moved, randomness.code_bits(0, 0, step, 0, code.block, x.device))
-        total += code.decode(*codes, code.block).double() - moved.double()
+        total += code.decode(*codes, blocks.Lines(1, code.block)).double() - moved.double()
     off = (total / count).abs()
     small = x.abs() < code._back(torch.tensor(1 / code.count))  # what is above zero is never stored as zero
     assert (off[~small] <= place_of(name, signed, x.double())[~small] * (0.1 if code.dithered else 0.02)).all()
@@ -225,11 +229,11 @@ def test_one_element_far_above_its_block_costs_one_element() -> None:
     for name, signed in blocks.CODES:
         code = blocks.CODES[name, signed]
         x = torch.rand(code.block, generator=torch.Generator().manual_seed(0)) + 0.5
-        alone = code.decode(*code.encode(x), code.block)
+        alone = code.decode(*code.encode(x), blocks.Lines(1, code.block))
         for huge in (1e13, 1e30, math.inf, math.nan):
             spoilt = x.clone()
             spoilt[7] = huge
-            y = code.decode(*code.encode(spoilt), code.block)
+            y = code.decode(*code.encode(spoilt), blocks.Lines(1, code.block))
             assert y.isfinite().all()
             others = torch.arange(code.block) != 7
             assert ((y - alone)[others].abs() <= 2 * place_of(name, signed, x.double())[others]).all()
@@ -259,13 +263,17 @@ def test_one_huge_gradient_costs_one_weight(backend: str, state: str) -> None:
 @pytest.mark.parametrize("name", ["int8", "int4"])
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
-@pytest.mark.parametrize("elements", [1, 127, 128, 256, 300, 5120])
-def test_a_constant_has_the_codes_of_its_elements(name: str, signed: bool, value: float, elements: int) -> None:
-    code = blocks.CODES[name, signed]
+@pytest.mark.parametrize(
+    "shape", [(1,), (127,), (128,), (256,), (300,), (5120,), (3, 64), (5, 70), (2, 255), (3, 512), (4, 577), (0, 80)]
+)
+def test_a_constant_has_the_codes_of_its_elements(
+    name: str, signed: bool, value: float, shape: tuple[int, ...]
+) -> None:
+    code, lines = blocks.CODES[name, signed], blocks.lines_of(shape)
     value = value if signed else abs(value)
-    codes = torch.empty(code.code_bytes(elements), dtype=torch.uint8)
-    found = (codes, code.encode_constant(value, elements, codes))
-    for mine, theirs in zip(found, code.encode(torch.full((elements,), value)), strict=True):
+    codes = torch.empty(lines.count, code.code_bytes(lines.length), dtype=torch.uint8)
+    found = (codes, code.encode_constant(value, codes, lines))
+    for mine, theirs in zip(found, code.encode(torch.full((math.prod(shape),), value), None, lines), strict=True):
         assert torch.equal(mine, theirs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -21,15 +23,17 @@ def values(elements: int, signed: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("consumer", [0, 3])
-@pytest.mark.parametrize("elements", [1, 255, 256, 4096, 70_001])
+@pytest.mark.parametrize("shape", [(1,), (255,), (256,), (4096,), (70_001,), (130, 577), (9, 64), (65, 129)])
 @pytest.mark.parametrize(
     ("name", "signed"), [("int8", True), ("int8", False), ("int4", True), ("int4", False), ("bf16", True)]
 )
-def test_slots_are_converted_as_defined(name: str, signed: bool, elements: int, consumer: int, threads: int) -> None:
-    before = torch.get_num_threads()
+def test_slots_are_converted_as_defined(
+    name: str, signed: bool, shape: tuple[int, ...], consumer: int, threads: int
+) -> None:
+    before, elements = torch.get_num_threads(), math.prod(shape)
     torch.set_num_threads(threads)
     try:
-        like, given, step = torch.empty(elements), values(elements, signed), 1500.0
+        like, given, step = torch.empty(shape), values(elements, signed), 1500.0
         ours, expected = (formats.allocate(name, signed, like, 0.0) for _ in range(2))
         codes.write(name, signed, ours, given, consumer, codes.key_of(name, 3, 7, step, consumer), step)
         if name == "bf16":

@@ -214,7 +214,7 @@ def test_rows_that_a_parameter_does_not_have_are_refused(rows: list[int], backen
 @pytest.mark.parametrize("backend", ["cpu", "eager"])
 def test_codes_and_scales_that_were_both_cut_are_refused(state: str, backend: str) -> None:
     """Their shapes may fit one another; nobody can see that each scale stands by its own codes."""
-    p = nn.Parameter(torch.randn(9216, 4))
+    p = nn.Parameter(torch.randn(144, 64))
     optimizer = stepwell.Adam([p], lr=0.01, state=state, backend=backend)
     p.grad = torch.randn_like(p)
     optimizer.step()
@@ -222,7 +222,7 @@ def test_codes_and_scales_that_were_both_cut_are_refused(state: str, backend: st
         key: value if value.ndim == 0 else value[torch.arange(len(value)) % 3 != 0]
         for key, value in optimizer.state[p].items()
     }
-    new = nn.Parameter(torch.randn(6144, 4))
+    new = nn.Parameter(torch.randn(96, 64))
     del optimizer.state[p]
     optimizer.param_groups[0]["params"][0] = new
     optimizer.state[new] = kept

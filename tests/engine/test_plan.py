@@ -32,9 +32,11 @@ def test_pieces_cover_every_active_element_once(sizes: list[int], threads: int, 
     active = np.array(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))))
     pieces, spans = divide(np.array(sizes), active, np.arange(len(sizes)), threads)
     covered = [np.zeros(size, dtype=int) for size in sizes]
-    for tensor, first, count, group, first_of_gradient, place in pieces.tolist():
+    for tensor, first, count, group, first_of_gradient, place, *before in pieces.tolist():
         covered[tensor][first : first + count] += 1
         assert (group, first_of_gradient, place) == (tensor, first, first)
+        assert before == [first // 256, first // 128, first // 2]
+        assert first % 256 == 0
     for times, is_active in zip(covered, active, strict=True):
         assert (times == int(is_active)).all()
     assert spans[0] == 0

@@ -67,3 +67,10 @@ def test_columns_are_rounded_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> No
     from tests.engine.test_places import check
 
     check("gpu", monkeypatch)
+
+
+@pytest.mark.parametrize("state", ["int8", "int4"])
+def test_columns_that_are_whole_blocks_have_the_codes_of_the_whole(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.engine.test_places import check
+
+    check("gpu", monkeypatch, state, 768, slice(256, 512))

@@ -40,11 +40,12 @@ MATRICES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def model(format_: str = "fp32", outputs: int = 3) -> nn.Module:
-    """The last layer has fewer rows than there are processes at the most; the others are whole blocks of codes."""
+    """The last layer has fewer rows than there are processes at the most; the others are divided unevenly, and their
+    rows end inside a block of codes."""
     torch.manual_seed(0)
-    layers = [nn.Linear(64, 128), nn.Tanh(), nn.Dropout(0.3), nn.Linear(128, outputs)]
+    layers = [nn.Linear(64, 131), nn.Tanh(), nn.Dropout(0.3), nn.Linear(131, outputs)]
     if format_ in MATRICES:
-        layers[3:3] = [nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 128)]
+        layers[3:3] = [nn.Linear(131, 64), nn.Tanh(), nn.Linear(64, 131)]
     network = nn.Sequential(*layers)
     return network.bfloat16() if "split" in format_ else network
 
@@ -120,19 +121,33 @@ def save(format_: str) -> Any:
     return now, [full(p) for p in network.parameters()], updated(network, step)
 
 
-def save_in_rows_of_67() -> Any:
+def save_short_rows() -> Any:
     """Codes in blocks that cross the rows."""
     torch.manual_seed(0)
-    network = nn.Linear(67, 128)
+    network = nn.Linear(60, 131)
     if dist.is_initialized():
         fully_shard(network)
     step = sw.Step(sw.AdamW(network.named_parameters(), state="int8"), model=network)
     path = folder() / "rows"
     if not path.exists():
-        step(network(torch.ones(2, 67)).square().mean())
+        step(network(torch.ones(2, 60)).square().mean())
         return str(step.save(path))
     step.load(path)
     return step.number
+
+
+def save_short_rows_of_one_process() -> None:
+    network = nn.Linear(60, 131)
+    step = sw.Step(sw.AdamW(network.named_parameters(), state="int8"), model=network)
+    step(network(torch.ones(2, 60)).square().mean())
+    step.save(folder() / "short rows.pt")
+
+
+def load_short_rows() -> Any:
+    """The codes of one process, of which no process can take its part."""
+    network = nn.Linear(60, 131)
+    fully_shard(network)
+    sw.Step(sw.AdamW(network.named_parameters(), state="int8"), model=network).load(folder() / "short rows.pt")
 
 
 def save_in_rank_0_alone() -> Any:
@@ -248,9 +263,10 @@ def resume(format_: str) -> Any:
 
 SAVING: dict[str, Callable[[], Any]] = {
     **{f"save {name}": partial(save, name) for name in (*FORMATS, *MATRICES)},
-    "rows": save_in_rows_of_67,
+    "rows": save_short_rows,
     **{f"resume {name}": partial(resume, name) for name in (*FORMATS, *MATRICES)},
     **{f"load {name}": partial(load, name) for name in (*FORMATS, *MATRICES)},
+    "short rows": load_short_rows,
     "alone": save_in_rank_0_alone,
     "over a file": save_over_a_file,
     "full disk": onto_a_full_disk,
@@ -259,5 +275,5 @@ SAVING: dict[str, Callable[[], Any]] = {
 }
 LOADING: dict[str, Callable[[], Any]] = {
     **{f"load {name}": partial(load, name) for name in (*FORMATS, *MATRICES)},
-    "rows": save_in_rows_of_67,
+    "rows": save_short_rows,
 }

@@ -53,9 +53,9 @@ def everything() -> list[tuple[str, str]]:
 
 
 def model(format_: str) -> nn.Module:
-    """Whole blocks of codes in every process, and a layer with fewer rows than processes."""
+    """Rows that are divided unevenly and end inside a block of codes, and a layer with fewer rows than processes."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64), nn.Linear(64, 3))
+    network = nn.Sequential(nn.Linear(70, 131), nn.Linear(131, 64), nn.Linear(64, 3))
     if format_ == "split":
         network = network.bfloat16()
     if dist.is_initialized():

@@ -15,14 +15,17 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 from stepwell.optimizers import TABLE, find
 
-# even and uneven rows, a matrix of more than 4,096 elements, fewer rows than processes, a vector
-SHAPES = ((8, 6), (7, 5), (96, 64), (2, 9), (11,))
+# even and uneven rows, a matrix of more than 4,096 elements whose rows end inside a block, fewer rows than processes, a
+# vector
+SHAPES = ((8, 6), (7, 5), (61, 70), (2, 9), (11,))
 STEPS = 20
 FORMATS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16 state": {"state": "bf16"},
     "split": {"weights": "split"},
     "stochastic": {"weights": "stochastic", "state": "bf16"},
+    "int8": {"state": "int8"},
+    "int4": {"state": "int4"},
 }
 
 
@@ -90,13 +93,13 @@ def cases(layouts: dict[str, list[str]]) -> dict[str, Callable[[], Any]]:
         for how, formats in layouts.items()
         for format_ in formats
         for name in names()
-        if (name in SAMPLE or format_ == "fp32") and (how in WHOLE_BLOCKS or name not in CODED)
+        if (name in SAMPLE or format_ == "fp32") and (how in ("rows", "hybrid") or name not in CODED)
     }
 
 
 # Of other formats than fp32 the tests take these: all were tried, and a kernel takes a second to compile.
 SAMPLE = ("AdamW", "Lion", "SGD", "LAMB", "NAdam", "Prodigy", "Muon", "SOAP", "Shampoo", "Adafactor")
-# Blocks of codes follow one another in memory: the shards of `SHAPES` are whole blocks where they are cut in rows.
-CODED, WHOLE_BLOCKS = ("AdamW8bit", "AdamW4bit"), ("rows", "hybrid")
-THREE: dict[str, list[str]] = {"rows": list(FORMATS), "mixed": list(FORMATS)}
-FOUR: dict[str, list[str]] = {"hybrid": ["fp32", "stochastic"], "both": list(FORMATS)}
+THREE: dict[str, list[str]] = {"rows": list(FORMATS), "mixed": [f for f in FORMATS if not f.startswith("int")]}
+FOUR: dict[str, list[str]] = {"hybrid": ["fp32", "stochastic", "int8"], "both": THREE["mixed"]}
+# Blocks end with rows: parts of the columns, which are no whole blocks here, have others.
+CODED = ("AdamW8bit", "AdamW4bit")

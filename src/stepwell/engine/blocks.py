@@ -31,10 +31,15 @@ times the root of half of the memory. bench/formats.py prints all these figures.
 A few elements of a block (1 in 64) that are 2**20 times larger than all others (2**40 for second moments), or not
 finite, do not count for its scale, and are stored as the largest number it has. One gradient of 1e30 costs one element,
 as in float32, and not the block.
+
+Blocks end with the rows of a tensor (`Lines`), so a part of its rows, in another process, has the codes that the whole
+has.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +50,24 @@ from stepwell.engine.randomness import mix_once
 ONE = 0x3F800000  # the bits of float32's 1
 
 TINY, HUGE = 0x00800000, 253 << 23  # those of the least and the largest scale, whose inverses are normal numbers
+
+
+SHORTEST = 64  # elements of a row that has blocks to itself; a scale costs too much of a shorter one
+
+
+@dataclass(frozen=True)
+class Lines:
+    """How blocks lie in a tensor: it is cut into lines of `length` elements, in the order of memory, and the last block
+    of each line may be shorter. Codes are (count, `code_bytes`), scales (count, `blocks`)."""
+
+    count: int
+    length: int
+
+
+def lines_of(shape: Sequence[int]) -> Lines:
+    """The rows of a tensor, or the whole tensor as one line where its rows are short."""
+    length = math.prod(shape[1:])
+    return Lines(shape[0], length) if len(shape) > 1 and length >= SHORTEST else Lines(1, math.prod(shape))
 
 
 @dataclass(frozen=True)
@@ -83,12 +106,13 @@ class Blockwise:
     def few(self) -> int:
         return self.block // 64
 
-    def blocks(self, elements: int) -> int:
-        return -(-elements // self.block)
+    def blocks(self, length: int) -> int:
+        """The blocks of a line."""
+        return -(-length // self.block)
 
-    def code_bytes(self, elements: int) -> int:
-        """int8 has one byte per element; int4 has half a block of bytes for every block begun."""
-        return elements if self.bits == 8 else self.blocks(elements) * self.block // 2
+    def code_bytes(self, length: int) -> int:
+        """Those of a line; of an odd one, int4 has half a byte more."""
+        return length if self.bits == 8 else -(-length // 2)
 
     def scales(self, rows: Tensor) -> Tensor:
         """The scale of each row; 0 where all are zero (or below the normal numbers)."""
@@ -110,13 +134,13 @@ class Blockwise:
         bits = scales.to(torch.float32).view(torch.int32)
         return self.dithered or bool(((bits & 0x7FFFFF) == 0).all())
 
-    def encode(self, values: Tensor, random: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Flat float32 values as (codes, uint8; scales, float32 (blocks,)).
+    def encode(self, values: Tensor, random: Tensor | None = None, lines: Lines | None = None) -> tuple[Tensor, Tensor]:
+        """Flat float32 values as (codes, uint8 (lines, bytes); scales, float32 (lines, blocks)); one line by default.
 
         `random` has 16 random bits per element; without it, numbers are rounded to the nearest code.
         """
-        elements = values.numel()
-        rows = self._rows(values)
+        lines = lines or Lines(1, values.numel())
+        rows = self._rows(values, lines)
         scale = self.scales(rows)
         inverse = torch.where(scale > 0, 1 / scale, 0.0)
         y = rows.abs() * inverse[:, None]
@@ -130,7 +154,7 @@ class Blockwise:
             codes = (moved + 8).to(torch.int32).clamp(max=15)
             codes = torch.where(full, codes, torch.where(rows == 0, 0, codes.clamp(min=1)))
         else:
-            part = 0.5 if random is None else self._rows(random.to(torch.float32)) * 2.0**-16
+            part = 0.5 if random is None else self._rows(random.to(torch.float32), lines) * 2.0**-16
             if self.bits == 8:  # between two codes root is a straight line, but for the last four
                 magnitude = (root * self.count + part).to(torch.int32)
             else:
@@ -142,39 +166,30 @@ class Blockwise:
                 codes = magnitude | (rows.signbit().to(torch.int32) << (self.bits - 1))
             else:
                 codes = torch.where((magnitude == 0) & (rows > 0), 1, magnitude)
-        if self.bits == 4:  # element k of a block and element k + block / 2 share a byte
-            half = self.block // 2
-            return (codes[:, :half] | (codes[:, half:] << 4)).to(torch.uint8).flatten(), scale
-        return codes.to(torch.uint8).flatten()[:elements], scale
+        return self._packed(codes, lines), scale.view(lines.count, self.blocks(lines.length))
 
-    def encode_constant(self, value: float, elements: int, codes: Tensor) -> Tensor:
-        """Fill `codes` with what `encode` gives for elements that are all `value`; returns the scales.
+    def encode_constant(self, value: float, codes: Tensor, lines: Lines) -> Tensor:
+        """Fill `codes`, (lines, bytes), with what `encode` gives for elements that are all `value`; returns the scales.
 
-        One block is encoded and repeated. Encoding all of them took 26 times the memory of a tensor's fp32 state for a
-        moment, in every first step.
+        One block is encoded and repeated. Encoding all of them took 26 times the memory of a tensor's fp32
+        state for a moment, in every first step.
         """
-        blocks, rest = divmod(elements, self.block)
-        device = codes.device
-        scales = torch.empty(self.blocks(elements), dtype=torch.float32, device=device)
-        if blocks:
-            block, scale = self.encode(torch.full((self.block,), value, device=device))
-            codes[: blocks * block.numel()].view(blocks, -1).copy_(block)
-            scales[:blocks] = scale
+        whole, rest = divmod(lines.length, self.block)
+        block = self.block * self.bits // 8
+        scales = torch.empty(lines.count, self.blocks(lines.length), dtype=torch.float32, device=codes.device)
+        if whole:
+            one, scale = self.encode(torch.full((self.block,), value, device=codes.device))
+            codes[:, : whole * block].unflatten(1, (whole, block)).copy_(one.expand(lines.count, whole, block))
+            scales[:, :whole] = scale
         if rest:
-            block, scale = self.encode(torch.full((rest,), value, device=device))
-            codes[codes.numel() - block.numel() :] = block
-            scales[blocks:] = scale
+            one, scale = self.encode(torch.full((rest,), value, device=codes.device))
+            codes[:, whole * block :] = one
+            scales[:, whole:] = scale
         return scales
 
-    def decode(self, codes: Tensor, scales: Tensor, elements: int) -> Tensor:
+    def decode(self, codes: Tensor, scales: Tensor, lines: Lines) -> Tensor:
         """The flat float32 values of `encode`'s result."""
-        if self.bits == 4:
-            bytes_ = codes.view(-1, self.block // 2).to(torch.int32)
-            rows = torch.cat([bytes_ & 15, bytes_ >> 4], dim=1)
-        else:
-            flat = torch.zeros(self.blocks(elements) * self.block, dtype=torch.int32, device=codes.device)
-            flat[:elements] = codes
-            rows = flat.view(-1, self.block)
+        rows, scales = self._unpacked(codes, lines), scales.flatten()
         if self.dithered:
             full = _is_full(scales)[:, None]
             place = (rows - 8) + (torch.where(full, 1.0, 0.5) - self._dither(scales))
@@ -183,23 +198,61 @@ class Blockwise:
         else:
             values = self._back((rows & (self.count - 1)) / self.count) * scales[:, None]
             values = torch.where(rows >= self.count, -values, values)
-        return values.flatten()[:elements]
+        width = self.blocks(lines.length) * self.block
+        return values.view(lines.count, width)[:, : lines.length].flatten()
 
-    def shrunk(self, codes: Tensor, scales: Tensor, where: Tensor) -> Tensor:
+    def shrunk(self, codes: Tensor, scales: Tensor, where: Tensor, lines: Lines) -> Tensor:
         """Dithered codes, the next one towards zero for the elements that `where` says."""
-        bytes_ = codes.view(-1, self.block // 2).to(torch.int32)
-        rows = torch.cat([bytes_ & 15, bytes_ >> 4], dim=1)
+        rows = self._unpacked(codes, lines)
         upper = rows >= 8  # at a code of 7.5 on average, so of numbers above zero or almost so
-        least = torch.where(_is_full(scales)[:, None], 0, 1)
+        least = torch.where(_is_full(scales.flatten())[:, None], 0, 1)
         nearer = torch.where(upper, torch.maximum(rows - 1, least), rows + 1)
-        rows = torch.where(self._rows(where.float()) > 0, nearer, rows)
-        half = self.block // 2
-        return (rows[:, :half] | (rows[:, half:] << 4)).to(torch.uint8).flatten()
+        return self._packed(torch.where(self._rows(where.float(), lines) > 0, nearer, rows), lines)
 
-    def _rows(self, values: Tensor) -> Tensor:
-        padded = torch.zeros(self.blocks(values.numel()) * self.block, dtype=torch.float32, device=values.device)
-        padded[: values.numel()] = values
+    def repacked(self, codes: Tensor, length: int) -> Tensor:
+        """The codes of one line of `length` elements, given as they were before blocks ended with rows: a shorter last
+        block of int4 was packed like a whole one."""
+        rest = length % self.block
+        if self.bits == 8 or not rest:
+            return codes.view(1, codes.numel())
+        half = self.block // 2
+        rows = torch.stack([codes.view(-1, half) & 15, codes.view(-1, half) >> 4], dim=1).view(-1, self.block)
+        return self._packed(rows, Lines(1, length))
+
+    def _rows(self, values: Tensor, lines: Lines) -> Tensor:
+        """A row for each block, the last one of a line filled up with zeros."""
+        width = self.blocks(lines.length) * self.block
+        padded = torch.zeros(lines.count, width, dtype=torch.float32, device=values.device)
+        padded[:, : lines.length] = values.view(lines.count, lines.length)
         return padded.view(-1, self.block)
+
+    def _packed(self, rows: Tensor, lines: Lines) -> Tensor:
+        """The bytes of the codes of each line. In a block of int4, element k and element k + block / 2 share a byte; in
+        a shorter one, elements 2 k and 2 k + 1, so that it has half as many bytes as elements."""
+        if self.bits == 4:
+            half, per_line = self.block // 2, self.blocks(lines.length)
+            bytes_ = (rows[:, :half] | (rows[:, half:] << 4)).view(lines.count, per_line, half)
+            if lines.length % self.block:
+                last = rows.view(lines.count, per_line, self.block)[:, -1]
+                bytes_[:, -1] = last[:, 0::2] | (last[:, 1::2] << 4)
+            rows = bytes_
+        width = self.blocks(lines.length) * self.block * self.bits // 8
+        return rows.to(torch.uint8).view(lines.count, width)[:, : self.code_bytes(lines.length)].contiguous()
+
+    def _unpacked(self, codes: Tensor, lines: Lines) -> Tensor:
+        """The inverse of `_packed`, int32 (blocks, block)."""
+        per_line, half = self.blocks(lines.length), self.block // 2
+        width = per_line * (self.block if self.bits == 8 else half)
+        bytes_ = torch.zeros(lines.count, width, dtype=torch.int32, device=codes.device)
+        bytes_[:, : self.code_bytes(lines.length)] = codes.view(lines.count, self.code_bytes(lines.length))
+        if self.bits == 8:
+            return bytes_.view(-1, self.block)
+        bytes_ = bytes_.view(-1, half)
+        rows = torch.cat([bytes_ & 15, bytes_ >> 4], dim=1)
+        if lines.length % self.block:
+            last = rows.view(lines.count, per_line, 2, half)[:, -1]
+            rows.view(lines.count, per_line, self.block)[:, -1] = last.transpose(1, 2).flatten(1)
+        return rows
 
     def _back(self, root: Tensor) -> Tensor:
         """The magnitude of which `root` is the root."""

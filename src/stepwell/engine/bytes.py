@@ -25,19 +25,19 @@ PER_ELEMENT = {
 }
 
 
-def of_elements(storage: str, elements: int, signed: bool = True) -> int:
-    """Bytes of `elements` numbers in a format; the codes of int8 and int4 come in whole blocks."""
+def of_shape(storage: str, shape: Sequence[int], signed: bool = True) -> int:
+    """Bytes of a tensor of numbers of this shape in a format, scales of blocks included."""
     if storage in ("int8", "int4"):
-        code = blocks.CODES[storage, signed]
-        return code.code_bytes(elements) + 4 * code.blocks(elements)
-    return int(formats.BYTES[storage]) * elements
+        code, lines = blocks.CODES[storage, signed], blocks.lines_of(shape)
+        return lines.count * (code.code_bytes(lines.length) + 4 * code.blocks(lines.length))
+    return int(formats.BYTES[storage]) * math.prod(shape)
 
 
 def of_slot(slot: Slot, storage: str, shape: Sequence[int], group: Mapping[str, Any]) -> int:
     """Bytes of one slot, stored in the format `storage`, of a tensor of this shape."""
     if storage == formats.NUMBER:
         return NUMBER
-    return of_elements(storage, math.prod(slot.shape(shape, group)), slot.signed)
+    return of_shape(storage, slot.shape(shape, group), slot.signed)
 
 
 def of_tensor(signature: RuleSignature, group: Mapping[str, Any], shape: Sequence[int], weights: str) -> int:

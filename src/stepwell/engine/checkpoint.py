@@ -211,7 +211,8 @@ def copied(value: Any) -> Any:
 def _order(tensor: Tensor, slots: Mapping[str, Any]) -> dict[str, Tensor]:
     """The order to save with the 4-bit codes of a tensor whose memory does not follow its dimensions."""
     order = memory_order.order_of(sharding.local(tensor))
-    return {formats.ORDER: torch.tensor(order)} if sharded_codes.packed(slots) and list(order) != sorted(order) else {}
+    is_needed = list(order) != sorted(order) and sharded_codes.packed(tensor, slots)
+    return {formats.ORDER: torch.tensor(order)} if is_needed else {}
 
 
 def _unpacked(
@@ -230,7 +231,7 @@ def _unpacked(
                 f"dimensions {sorted(mine)} in some order, as int64"
             )
         order = tuple(saved.tolist())
-    for key in sharded_codes.packed(given) if order != mine else ():
+    for key in sharded_codes.packed(like, given) if order != mine else ():
         codes = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
         values = formats.read("int4", slot_of[key].signed, codes, like.numel(), torch.float32)
         given[key] = memory_order.in_order(values, like.shape, memory_order.stride_of(like.shape, order))

@@ -15,13 +15,12 @@ Formats of a weight (bf16 and fp16 parameters)
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepwell.engine.blocks import CODES
+from stepwell.engine.blocks import CODES, Lines, lines_of
 from stepwell.engine.memory_order import flat
 from stepwell.engine.randomness import round_stochastically
 from stepwell.errors import UsageError
@@ -132,11 +131,13 @@ def allocate(name: str, signed: bool, like: Tensor, value: float) -> tuple[Tenso
     if name not in ("int8", "int4"):
         return (torch.full_like(like, value, dtype=DTYPES[name], requires_grad=False),)
     code = CODES[name, signed]
+    lines = lines_of(like.shape)
     if name == "int8":
         codes = torch.empty_like(like, dtype=torch.uint8, requires_grad=False)
     else:
-        codes = torch.empty(code.code_bytes(like.numel()), dtype=torch.uint8, device=like.device)
-    return codes, code.encode_constant(value, like.numel(), flat(codes))
+        codes = torch.empty(lines.count, code.code_bytes(lines.length), dtype=torch.uint8, device=like.device)
+    rows = flat(codes).view(lines.count, code.code_bytes(lines.length))
+    return codes, code.encode_constant(value, rows, lines)
 
 
 def tensors_of(
@@ -145,23 +146,30 @@ def tensors_of(
     """Key, shape and dtype of the tensors that `allocate` makes for one slot of this shape."""
     if name not in ("int8", "int4"):
         return [(slot, shape, DTYPES[name])]
-    code, elements = CODES[name, signed], math.prod(shape)
-    codes = shape if name == "int8" else (code.code_bytes(elements),)
-    return [(slot, codes, torch.uint8), (f"{slot}_largest", (code.blocks(elements),), torch.float32)]
+    code, lines = CODES[name, signed], lines_of(shape)
+    codes = shape if name == "int8" else (lines.count, code.code_bytes(lines.length))
+    scales = (lines.count, code.blocks(lines.length))
+    return [(slot, codes, torch.uint8), (f"{slot}_largest", scales, torch.float32)]
+
+
+def lines_in(scales: Tensor, elements: int) -> Lines:
+    """The lines of `elements` numbers with these block scales."""
+    count = scales.shape[0]
+    return Lines(count, elements // count if count else 0)
 
 
 def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int, dtype: torch.dtype) -> Tensor:
     """The values of a slot, flat, in the order of memory."""
     if name in ("int8", "int4"):
-        return CODES[name, signed].decode(flat(stored[0]), stored[1], elements).to(dtype)
+        return CODES[name, signed].decode(flat(stored[0]), stored[1], lines_in(stored[1], elements)).to(dtype)
     return flat(stored[0]).to(dtype)
 
 
 def write(name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, random: Tensor | None) -> None:
     """Store flat values; `random`: 16 random bits per element (of codes: `code_bits`), None to round to the nearest."""
     if name in ("int8", "int4"):
-        codes, largest = CODES[name, signed].encode(values, random)
-        flat(stored[0]).copy_(codes)
+        codes, largest = CODES[name, signed].encode(values, random, lines_in(stored[1], values.numel()))
+        flat(stored[0]).copy_(codes.flatten())
         stored[1].copy_(largest)
     elif name == "bf16" and random is not None:
         flat(stored[0]).copy_(round_stochastically(values, random, torch.bfloat16))
@@ -178,16 +186,17 @@ def write_blocks(
     are rounded towards zero instead.
     """
     code, (codes, scales) = CODES[name, signed], stored
-    new_codes, new_scales = code.encode(values, random)
+    lines = lines_in(scales, values.numel())
+    new_codes, new_scales = code.encode(values, random, lines)
     if code.dithered:
         moved = torch.zeros_like(values, dtype=torch.bool)
         moved[places] = True
-        grown = (code.decode(new_codes, new_scales, values.numel()).abs() > values.abs()) & ~moved
-        new_codes = code.shrunk(new_codes, new_scales, grown)
-    touched = torch.zeros(len(scales), dtype=torch.bool, device=scales.device)
-    touched[places // code.block] = True
-    each = touched.repeat_interleave(code.block * code.bits // 8)[: codes.numel()]
-    flat(codes).copy_(torch.where(each, new_codes, flat(codes)))
+        grown = (code.decode(new_codes, new_scales, lines).abs() > values.abs()) & ~moved
+        new_codes = code.shrunk(new_codes, new_scales, grown, lines)
+    touched = torch.zeros(scales.shape, dtype=torch.bool, device=scales.device)
+    touched[places // lines.length, places % lines.length // code.block] = True
+    each = touched.repeat_interleave(code.block * code.bits // 8, dim=1)[:, : new_codes.shape[1]].flatten()
+    flat(codes).copy_(torch.where(each, new_codes.flatten(), flat(codes)))
     scales.copy_(torch.where(touched, new_scales, scales))
 
 
@@ -196,6 +205,8 @@ def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name:
     elements = like.numel()
     found = found_format(old, slot, elements)
     tensors = tuple(old[key] for key in state_names(slot, found))
+    if found in ("int8", "int4"):
+        tensors = in_lines(found, signed, tensors, lines_of(like.shape))
     layout = torch.empty_like(like, dtype=tensors[0].dtype, requires_grad=False)
     same_layout = found == "int4" or tensors[0].stride() == layout.stride()
     if found == name and same_layout and all(t.device == like.device for t in tensors):
@@ -212,6 +223,30 @@ def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name:
     dtype = torch.float64 if "fp64" in (found, name) else torch.float32
     write(name, signed, result, read(found, signed, tensors, elements, dtype), None)
     return result
+
+
+def in_lines(name: str, signed: bool, stored: tuple[Tensor, ...], lines: Lines) -> tuple[Tensor, ...]:
+    """Codes and scales with the blocks that a tensor of these lines has. Those from before blocks ended with rows,
+    whose scales are a vector, have the same codes where rows are whole blocks; others are encoded again, to the
+    nearest.
+
+    Codes of int8 keep their shape and strides.
+    """
+    codes, scales = stored
+    if scales.ndim == 2:
+        return stored
+    code = CODES[name, signed]
+    rows = code.repacked(flat(codes), lines.count * lines.length)
+    scales = scales[None]
+    if lines.count != 1 and lines.length % code.block:
+        values = code.decode(rows, scales, Lines(1, lines.count * lines.length))
+        rows, scales = code.encode(values, None, lines)
+    scales = scales.reshape(lines.count, code.blocks(lines.length))
+    if name == "int4":
+        return rows.reshape(lines.count, code.code_bytes(lines.length)), scales
+    result = torch.empty_like(codes)
+    flat(result).copy_(rows.flatten())
+    return result, scales
 
 
 def found_format(old: dict[str, Tensor], slot: str, elements: int) -> str:

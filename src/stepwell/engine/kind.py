@@ -44,11 +44,22 @@ class LaunchKind:
         return tuple(name for name, storage in pairs if name is not None and storage == formats.NUMBER)
 
     @property
-    def draws_by_element(self) -> bool:
-        """Whether each element is rounded with its own random bits, and none is in a block of codes."""
-        used = [storage for name, storage in zip(self.slots, self.slot_formats, strict=True) if name is not None]
-        is_coded = any(formats.block_of(storage) > 1 for storage in used)
-        return not is_coded and (self.rounding == "stochastic" or "bf16" in used)
+    def used(self) -> tuple[str, ...]:
+        """The formats of the slots that are present."""
+        return tuple(storage for name, storage in zip(self.slots, self.slot_formats, strict=True) if name is not None)
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        """Those among them that have blocks."""
+        return tuple(storage for storage in self.used if formats.block_of(storage) > 1)
+
+    def draws_by_row(self, length: int, of_line: int) -> bool:
+        """Whether elements draw random bits by their place in the whole tensor where other processes have elements
+        between rows of `length` elements. Blocks of codes must not be longer; `of_line` is the length of their lines.
+        """
+        if self.coded:
+            return length == of_line
+        return self.rounding == "stochastic" or "bf16" in self.used
 
     @property
     def takes_rows(self) -> bool:

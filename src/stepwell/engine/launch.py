@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import randomness, sharding, sparse
+from stepwell.engine.blocks import lines_of
 from stepwell.engine.foreign_memory import Foreign
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
@@ -87,8 +88,7 @@ class Launch:
         places = np.array([one.place for one in members], dtype=np.int64)
         self.seeds, self.places = seeds, places.tolist()
         # Elements that are rounded one by one draw their bits by their place in the whole, in whatever way it is cut.
-        draws = kind.draws_by_element
-        self.rows_here = [sharding.rows_here(owner) if draws else None for owner in self.owners]
+        self.rows_here = list(map(self._rows_here, self.owners, self.tensors))
         self.firsts = [
             sharding.first_element(owner, exact=rows is not None)
             for owner, rows in zip(self.owners, self.rows_here, strict=True)
@@ -116,6 +116,13 @@ class Launch:
         self.verdicts: dict[int, float] = {}
         # Of whole matrices whose weights are divided over processes: what the rule finds of each, None for no step
         self.directions: dict[int, Tensor | None] | None = None
+
+    def _rows_here(self, owner: Tensor, tensor: Tensor) -> tuple[int, int] | None:
+        """`sharding.rows_here`, where random bits are drawn by rows."""
+        rows = sharding.rows_here(owner)
+        if rows is None or not self.kind.draws_by_row(rows[0], lines_of(tensor.shape).length):
+            return None
+        return rows
 
     # Before an update
 

@@ -1,8 +1,7 @@
 """Random bits for rounding: a function of a seed, of the place of a tensor among all, of its step and of the place of
 an element, the same on every backend.
 
-The place of an element is that in the whole tensor: the parts of a sharded parameter are rounded as in one process,
-but for codes, whose blocks follow memory."""
+The place of an element is that in the whole tensor: the parts of a sharded parameter are rounded as in one process."""
 
 from __future__ import annotations
 
@@ -71,7 +70,14 @@ CODE_STREAMS = 64  # streams of 16-bit formats come before
 
 
 def code_bits(
-    seed: int, place: int, step: float, consumer: int, elements: int, device: torch.device, first: int = 0
+    seed: int,
+    place: int,
+    step: float,
+    consumer: int,
+    elements: int,
+    device: torch.device,
+    first: int = 0,
+    rows: tuple[int, int] | None = None,
 ) -> Tensor:
     """16 random bits per element for rounding to codes: over the steps they are spread more evenly than by chance.
 
@@ -79,7 +85,7 @@ def code_bits(
     second moment is then 4.9 % off, and 4.1 % with even ones.
     """
     key = stream(key_of(seed, place, int(step) >> TURNS, first), CODE_STREAMS + consumer // 2)
-    word = random_bits(key, elements, device, mix_once)
+    word = random_bits(key, elements, device, mix_once, rows)
     return ((word >> 16 if consumer % 2 else word) + int(step) * TURN) & 0xFFFF
 
 

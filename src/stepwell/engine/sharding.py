@@ -170,36 +170,34 @@ def _offset(tensor: Tensor) -> tuple[int, ...]:
     return compute_local_shape_and_global_offset(tensor.shape, spread.device_mesh, spread.placements)[1]
 
 
-def largest_shard(tensor: Tensor) -> int:
-    """The number of elements of the largest shard of a tensor, which is that of the first process."""
+def largest_shard(tensor: Tensor) -> list[int]:
+    """The shape of the largest shard of a tensor, which is that of the first process."""
     spread: Any = tensor
     shape = list(tensor.shape)
     for number, placement in enumerate(spread.placements):
         if not placement.is_replicate():
             shape[placement.dim] = -(-shape[placement.dim] // spread.device_mesh.size(number))
-    return math.prod(shape)
+    return shape
 
 
-def rows_of_all(owner: Tensor, part: Tensor, length: int, follows_elements: bool) -> Tensor:
-    """A vector that belongs to the shard here (block scales, packed codes), as a part of one tensor over all processes.
+def rows_of_all(owner: Tensor, part: Tensor, length: int) -> Tensor:
+    """What belongs to the shard here alone (block scales, packed codes), as a row of one tensor over all processes:
+    (processes, length, ...).
 
     Distributed checkpoints take a plain tensor for one that is everywhere the same, and keep that of one process.
 
     Args:
         owner: the parameter.
-        part: the vector.
-        length: how long that of the largest shard is; shorter ones are filled up.
-        follows_elements: whether the vectors one after the other are that of the whole parameter, so that another
-            number of processes can read them: a vector then, and otherwise a row for each process.
+        part: the numbers, (n, ...).
+        length: how many the largest shard has; others are filled up.
     """
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
     known: Any = owner
-    mesh = known.device_mesh
     placements = [Replicate() if one.is_replicate() else Shard(0) for one in known.placements]
     if len(part) < length:
-        part = torch.cat([part, part.new_ones(length - len(part))])
-    return DTensor.from_local(part if follows_elements else part[None], mesh, placements, run_check=False)
+        part = torch.cat([part, part.new_ones(length - len(part), *part.shape[1:])])
+    return DTensor.from_local(part[None], known.device_mesh, placements, run_check=False)
 
 
 def local_gradient(gradient: Tensor, owner: Tensor) -> Tensor:
@@ -216,11 +214,16 @@ def placed_like(whole: Any, owner: Tensor) -> Any:
     has the whole; nothing is sent."""
     if not is_spread(owner) or not isinstance(whole, Tensor) or is_spread(whole):
         return whole
+    known: Any = owner
+    return placed(whole, owner, known.placements)
+
+
+def placed(whole: Tensor, owner: Tensor, placements: Sequence[Any]) -> Tensor:
+    """A whole tensor, which every process has, on the mesh of `owner`, cut so; nothing is sent."""
     from torch.distributed.tensor import distribute_tensor
 
     known: Any = owner
-    placed = whole.to(known.device)
-    return distribute_tensor(placed, known.device_mesh, known.placements, src_data_rank=None)
+    return distribute_tensor(whole.to(known.device), known.device_mesh, placements, src_data_rank=None)
 
 
 def spread_like(owner: Tensor, part: Tensor) -> Tensor:
@@ -231,3 +234,12 @@ def spread_like(owner: Tensor, part: Tensor) -> Tensor:
     return DTensor.from_local(
         part, known.device_mesh, known.placements, run_check=False, shape=owner.shape, stride=owner.stride()
     )
+
+
+def spread_as(owner: Tensor, part: Tensor, shape: tuple[int, int], placements: Sequence[Any]) -> Tensor:
+    """A part of a matrix of this shape, cut so, as a DTensor on the mesh of `owner`."""
+    from torch.distributed.tensor import DTensor
+
+    known: Any = owner
+    whole, stride = torch.Size(shape), (shape[1], 1)
+    return DTensor.from_local(part, known.device_mesh, placements, run_check=False, shape=whole, stride=stride)

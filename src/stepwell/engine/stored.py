@@ -8,8 +8,9 @@ to do.
 
     a slot of one number per element    float64, float32, bfloat16 or float16; the shape of the slot; finite, and
                                         at least 0 if the rule says so (a second moment)
-    int8, int4                          codes uint8, of the shape of the slot (int8) or a vector of half blocks (int4);
-                                        `slot_largest`, a vector of one number per block, finite, at least 0
+    int8, int4                          codes uint8, of the shape of the slot (int8) or the bytes of each line (int4);
+                                        `slot_largest`, a number for each block of each line, finite, at least 0
+                                        (blocks.Lines)
     low_bits of split weights           int16, the shape of the parameter
     step                                a whole number of at least 0
     a number per tensor (NAdam's)       a finite number, at least 0 if the rule says so
@@ -108,12 +109,14 @@ def check(
 
 def coded_format(codes: Tensor, largest: Tensor, signed: bool, shape: torch.Size) -> str | None:
     """ "int8" or "int4" where codes and block scales are those of a slot of this shape, else None."""
-    elements = math.prod(shape)
-    for name, shapes in (("int8", tuple(shape)), ("int4", None)):
+    elements, lines = math.prod(shape), blocks.lines_of(shape)
+    for name in ("int8", "int4"):
         code = blocks.CODES[name, signed]
-        if shapes is None:
-            shapes = (code.code_bytes(elements),)
-        if tuple(codes.shape) == shapes and tuple(largest.shape) == (code.blocks(elements),):
+        scales: tuple[int, ...] = (lines.count, code.blocks(lines.length))
+        bytes_: tuple[int, ...] = (lines.count, code.code_bytes(lines.length))
+        if largest.ndim == 1:  # from before blocks ended with rows
+            scales, bytes_ = (code.blocks(elements),), (code.blocks(elements) * code.block // 2,)
+        if tuple(codes.shape) == (tuple(shape) if name == "int8" else bytes_) and tuple(largest.shape) == scales:
             return name
     return None
 

@@ -13,7 +13,7 @@ import torch
 
 from stepwell.arguments import items, refusal, text, whole
 from stepwell.engine import formats
-from stepwell.engine.bytes import PER_ELEMENT, of_elements, of_tensor
+from stepwell.engine.bytes import PER_ELEMENT, of_shape, of_tensor
 from stepwell.engine.update import wraps_another
 from stepwell.errors import UsageError, nearest, shown
 from stepwell.optimizers import TABLE, find, known
@@ -104,7 +104,7 @@ def tensor_state_bytes(given: Any, group: Mapping[str, Any], tensor: torch.Tenso
     if hasattr(optimizer, "signatures"):
         return _declared_bytes(optimizer, group, tensor, state)
     if wraps_another(optimizer):  # one around another
-        copies = optimizer.copies * of_elements("fp64" if tensor.dtype == torch.float64 else "fp32", tensor.numel())
+        copies = optimizer.copies * of_shape("fp64" if tensor.dtype == torch.float64 else "fp32", tensor.shape)
         own = not isinstance(given, (str, type))
         inside = optimizer.base if own else find(optimizer.facts.compare_options["base"])
         return tensor_state_bytes(inside, group, tensor, state) + copies

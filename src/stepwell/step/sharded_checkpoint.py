@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from stepwell.engine import sharding, together
 from stepwell.engine.divided import saved as divided
-from stepwell.engine.sharded_codes import empty_codes
+from stepwell.engine.sharded_codes import empty_codes, fits_whole
 from stepwell.engine.update import innermost
 from stepwell.errors import UsageError
 from stepwell.step import ranks
@@ -254,7 +254,7 @@ class _Places:
         """A tensor to read into. Raises UsageError where the parts of another number of processes do not fit."""
         owner = self._owner(name)
         if owner is None or not sharding.is_spread(owner):
-            if len(shape) == 2 and owner is not None and name.endswith("_largest"):
+            if owner is not None and name.endswith("_largest") and not fits_whole(owner, shape):
                 raise _other_blocks(name)
             return torch.empty(shape, dtype=dtype, device="cpu" if owner is None else owner.device)
         if owner.shape == shape:

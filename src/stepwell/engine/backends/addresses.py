@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats
+from stepwell.engine.blocks import SHORTEST, lines_of
+from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import Pointers
 
@@ -28,11 +30,15 @@ class Addresses:
         tensors = [tensor.detach() for tensor in launch.tensors]
         self.table = np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64)
         self.sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
-        self.block = max(map(formats.block_of, launch.kind.slot_formats), default=1)
+        self.shortest = SHORTEST if launch.kind.coded else 1  # row that can be updated alone
+        # Tensors whose rows are updated one by one, because blocks end with them or other processes have elements
+        # between them: the elements of a row, and how many lie between two.
+        found = map(_lines, repeat(launch.kind), tensors, launch.rows_here)
+        self.lines = {index: one for index, one in enumerate(found) if one is not None}
         self.staged: list[tuple[Tensor, Tensor]] = []  # (tensor, copy): those with gaps are updated in a copy
         self.keep: list[tuple[Tensor, Tensor]] = []  # what a kernel reads lives until the update is done
         self.rows: dict[int, tuple[Tensor, int]] = {}  # row-sparse: tensor -> (ids of rows, elements per row)
-        self.apart: list[int] = []  # row-sparse, with rows that cut blocks of codes: the definition updates them
+        self.apart: list[int] = []  # row-sparse, with rows that share blocks of codes: the definition updates them
         # What memory holds of a negated view (the imaginary part of a conjugate) has the other sign.
         self._dense = [torch.empty_like(t).stride() == t.stride() and not t.is_neg() for t in tensors]
         self._all_dense = all(self._dense)
@@ -75,7 +81,7 @@ class Addresses:
         gradient = launch.gradient_of(index)  # with its rows in order, or an error
         if gradient.is_sparse:
             values, length = gradient.values().to(like.dtype).contiguous(), math.prod(gradient.shape[1:])
-            if length % self.block:
+            if length < self.shortest:
                 self.apart.append(index)
             else:
                 self.rows[index] = (gradient.indices()[0], length)
@@ -85,3 +91,10 @@ class Addresses:
             gradient = torch.empty_like(like).copy_(gradient)
         self.keep.append((like, gradient))
         return gradient.data_ptr()
+
+
+def _lines(kind: LaunchKind, tensor: Tensor, rows_here: tuple[int, int] | None) -> tuple[int, int] | None:
+    """See `Addresses.lines`; None for a tensor that is updated as a whole."""
+    lines = lines_of(tensor.shape)
+    ends_inside = any(lines.length % formats.block_of(name) for name in kind.coded)
+    return (lines.length, 0) if rows_here is None and lines.count > 1 and ends_inside else rows_here

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from stepwell.engine import formats
 from stepwell.engine.backends import eager
 from stepwell.engine.backends.addresses import Addresses
-from stepwell.engine.backends.cpu_job import Job, Word
+from stepwell.engine.backends.cpu_job import Job, Piece, Word
 from stepwell.engine.backends.cpu_source import source, sums_source
 from stepwell.engine.kernels import threads
 from stepwell.engine.kernels.compiled import compiled
@@ -28,6 +29,7 @@ from stepwell.engine.pointers import is_wrapper
 FIXED_COST = 256
 SPANS = 4  # spans per thread: a thread whose core is busy with something else takes fewer
 FEWEST = 8192  # elements per thread below which waking it costs more than it does
+_INT8, _INT4 = formats.block_of("int8"), formats.block_of("int4")
 CUT = 256  # threads divide a tensor at multiples of this many elements: whole blocks and cache lines
 
 
@@ -58,8 +60,8 @@ class CpuMemory:
     threads: int = 1  # as many as the work is worth
     active: np.ndarray | None = None  # which tensors have a gradient
     by_rows: bool = False  # whether the work was divided by single rows, for a gradient that is gone
-    # int64 (n, 6) and (spans + 1,), see `divide`
-    pieces: np.ndarray = field(default_factory=lambda: np.zeros((0, 6), np.int64))
+    # int64 (n, columns of `Piece`) and (spans + 1,), see `divide`
+    pieces: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Piece)), np.int64))
     spans: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     firsts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of each tensor, its first piece
     # Of the update that is being made; the kernel reads them.
@@ -151,7 +153,7 @@ def _divide_work(launch: Launch) -> None:
     addresses = memory.addresses
     assert memory.active is not None
     rows, sizes, whole = addresses.rows, addresses.sizes, memory.active.copy()
-    cut = {i: one for i, one in enumerate(launch.rows_here) if one is not None and whole[i] and i not in rows}
+    cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows}
     whole[[*rows, *addresses.apart, *cut]] = False
     elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
     elements += int(sizes[list(cut)].sum())
@@ -163,10 +165,12 @@ def _divide_work(launch: Launch) -> None:
         for i, (length, between) in cut.items():
             parts.append(row_pieces(i, int(launch.groups[i]), np.arange(sizes[i] // length), length, between))
         more = np.concatenate(parts)
-        cuts = len(pieces) + np.linspace(0, len(more), wanted + 1).astype(np.int64)
-        pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, cuts[1:]])
+        cost = np.cumsum(more[:, Piece.SIZE] + FIXED_COST)
+        cuts = np.searchsorted(cost, np.linspace(0, cost[-1] if len(cost) else 0, wanted + 1)[1:-1])
+        ends = np.append(cuts, len(more)) + len(pieces)
+        pieces, spans = np.concatenate([pieces, more]), np.concatenate([spans, ends])
     memory.pieces, memory.spans = pieces, spans
-    memory.firsts = np.flatnonzero(np.diff(pieces[:, 0], prepend=-1))
+    memory.firsts = np.flatnonzero(np.diff(pieces[:, Piece.TENSOR], prepend=-1))
 
 
 def _write_numbers(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
@@ -192,7 +196,7 @@ def _add_up(launch: Launch, summing: Any, totals: np.ndarray) -> None:
     threads.run(summing.address, memory.job.address, memory.threads)
     totals[:] = 0
     if len(memory.firsts):
-        totals[memory.pieces[memory.firsts, 0]] = np.add.reduceat(partials, memory.firsts, axis=0)
+        totals[memory.pieces[memory.firsts, Piece.TENSOR]] = np.add.reduceat(partials, memory.firsts, axis=0)
 
 
 def _write_job(launch: Launch) -> None:
@@ -209,13 +213,12 @@ def _write_job(launch: Launch) -> None:
 def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the active tensors into pieces, and the pieces into one span of equal cost per thread.
 
-    Returns pieces, int64 (n, 6): tensor, first element, number of elements, group, first element in the gradient, place
-    of the first element for random bits; and spans, int64 (threads + 1,): thread k updates the pieces spans[k] to
-    spans[k + 1].
+    Returns pieces, int64 (n, columns of `Piece`); and spans, int64 (threads + 1,): thread k updates the pieces spans[k]
+    to spans[k + 1].
     """
     places = np.flatnonzero(active)
     total = int(sizes[places].sum()) + FIXED_COST * len(places)
-    pieces: list[tuple[int, int, int, int, int, int]] = []
+    pieces: list[tuple[int, ...]] = []
     spans = [0]
     done = 0  # cost of what is cut already
     for place in places.tolist():
@@ -226,22 +229,27 @@ def divide(sizes: np.ndarray, active: np.ndarray, groups: np.ndarray, threads: i
             if len(spans) < threads and room < count:
                 count = max(0, room) // CUT * CUT
             if count:
-                pieces.append((place, first, count, int(groups[place]), first, first))
+                blocks = first // _INT8, first // _INT4, first // 2
+                pieces.append((place, first, count, int(groups[place]), first, first, *blocks))
                 done += count + FIXED_COST
                 first += count
             if len(spans) < threads and first < size:
                 spans.append(len(pieces))
     spans += [len(pieces)] * (threads + 1 - len(spans))
-    return np.array(pieces, dtype=np.int64).reshape(-1, 6), np.array(spans, dtype=np.int64)
+    return np.array(pieces, dtype=np.int64).reshape(-1, len(Piece)), np.array(spans, dtype=np.int64)
 
 
 def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int, between: int = 0) -> np.ndarray:
-    """One piece, as those of `divide`, per row of a row-sparse gradient; its k-th row is the row ids[k]. `between`:
-    elements of the whole tensor that lie between the rows here, in other processes."""
-    pieces = np.empty((len(ids), 6), dtype=np.int64)
-    pieces[:, 0], pieces[:, 1], pieces[:, 2], pieces[:, 3] = tensor, ids * length, length, group
-    pieces[:, 4] = np.arange(len(ids)) * length
-    pieces[:, 5] = ids * (length + between)
+    """One piece, as those of `divide`, per row of a row-sparse gradient, whose k-th row is the row ids[k], or of a
+    tensor whose rows are updated one by one (`Addresses.lines`). `between`: elements of the whole tensor that lie
+    between the rows here, in other processes."""
+    pieces = np.empty((len(ids), len(Piece)), dtype=np.int64)
+    pieces[:, Piece.TENSOR], pieces[:, Piece.GROUP] = tensor, group
+    pieces[:, Piece.FIRST], pieces[:, Piece.SIZE] = ids * length, length
+    pieces[:, Piece.GRADIENT] = np.arange(len(ids)) * length
+    pieces[:, Piece.PLACE] = ids * (length + between)
+    pieces[:, Piece.BLOCKS_INT8], pieces[:, Piece.BLOCKS_INT4] = ids * -(-length // _INT8), ids * -(-length // _INT4)
+    pieces[:, Piece.BYTES_INT4] = ids * -(-length // 2)
     return pieces
 
 

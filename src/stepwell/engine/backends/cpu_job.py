@@ -43,3 +43,18 @@ class Job:
     def set_factor(self, value: float) -> None:
         """The factor of the gradients, the one word that is a float64."""
         self._numbers[Word.FACTOR] = value
+
+
+class Piece(IntEnum):
+    """The columns of the table of pieces: what one turn of a kernel updates, elements of one tensor that lie side by
+    side in memory."""
+
+    TENSOR = 0
+    FIRST = 1  # element
+    SIZE = 2  # elements
+    GROUP = 3
+    GRADIENT = 4  # the first element in the gradient, which row-sparse ones have elsewhere
+    PLACE = 5  # that of the first element in the whole tensor, for random bits
+    BLOCKS_INT8 = 6  # blocks of int8 codes before the piece
+    BLOCKS_INT4 = 7
+    BYTES_INT4 = 8  # bytes of int4 codes before the piece

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepwell.engine import formats, randomness
-from stepwell.engine.backends.cpu_job import Word
+from stepwell.engine.backends.cpu_job import Piece, Word
 from stepwell.engine.backends.statements import Statements, statements, traced, traced_sums
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.trace import Trace
@@ -16,6 +16,7 @@ class _Lines:
     """What the arrays contribute to the places of a kernel."""
 
     bindings: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)  # what a piece says of its blocks
     addresses: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
@@ -115,7 +116,7 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
             keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
             lines.buffers += 1
-            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, first + start + i))")
+            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, place + start + i))")
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
@@ -132,6 +133,9 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
     def words(*names: str) -> str:
         return ", ".join(f"job_word(job, {Word[name]})" for name in names)
 
+    def of_piece(*names: str) -> str:
+        return ", ".join(f"load_word(pieces, at_piece + {Piece[name]})" for name in names)
+
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
 import numpy as np
@@ -147,17 +151,22 @@ def kernel(job):
     steps, salts, rows, gradient_factor = {words("STEPS", "SALTS", "ROWS")}, job_number(job, {Word.FACTOR})
     totals, sizes, partials = {words("TOTALS", "ELEMENTS", "PARTIALS")}
 {indented(scratch, 1)}
+    known = types.int64(-1)
     while True:
         span = next_span(job)
         if span >= job_word(job, {Word.SPANS}):
             break
         for piece in range(load_word(spans, span), load_word(spans, span + 1)):
-            tensor, first = load_word(pieces, 6 * piece), load_word(pieces, 6 * piece + 1)
-            size, row = load_word(pieces, 6 * piece + 2), load_word(pieces, 6 * piece + 3) * {len(kind.row_names)}
-            first_g, place = load_word(pieces, 6 * piece + 4), load_word(pieces, 6 * piece + 5)
+            at_piece = {len(Piece)} * piece
+            tensor, first = {of_piece("TENSOR", "FIRST")}
+            size, row = {of_piece("SIZE", "GROUP")} * {len(kind.row_names)}
+            first_g, place = {of_piece("GRADIENT", "PLACE")}
+{indented(lines.places, 3)}
             columns = tensor * {columns}
-            t = float64(load_count(steps, tensor))
-{indented(program.numbers + numbers + keys + totals, 3)}
+            if tensor != known:  # rows of one tensor have the same numbers
+                known, t = tensor, float64(load_count(steps, tensor))
+{indented(program.numbers + numbers + keys, 4)}
+{indented(totals, 3)}
             for start in range(0, size, {block if block > 1 else "size"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
 {indented(lines.addresses + lines.before + before, 4)}
@@ -247,12 +256,16 @@ def _blockwise(
         f"store_{name} = RAW_STORE['fp32', {column}]",
         f"encode_{name} = ENCODE[{storage!r}, {arguments}, {half!r}]",
     ]
-    codes = "(first + start)" if storage == "int8" else "(first + start) // 2"
-    own = formats.block_of(storage)
+    own, of_blocks = formats.block_of(storage), f"blocks_{storage}"
+    for variable, word_ in ((of_blocks, f"BLOCKS_{storage.upper()}"), ("bytes_int4", "BYTES_INT4")):
+        line = f"{variable} = load_word(pieces, at_piece + {Piece[word_]})"
+        if line not in lines.places and (variable == of_blocks or storage == "int4"):
+            lines.places.append(line)
+    codes = "first + start" if storage == "int8" else "bytes_int4 + start // 2"
     lines.addresses += [
         f"at_{name} = scratch + {lines.buffers * block * 4}",
         f"codes_{name} = load_word(addresses, columns + {column}) + {codes}",
-        f"largest_{name} = load_word(addresses, columns + {column + 1}) + (first + start) // {own} * 4",
+        f"largest_{name} = load_word(addresses, columns + {column + 1}) + ({of_blocks} + start // {own}) * 4",
     ]
     if storage == "int8":
         lines.bindings.append(f"load_int8_{name} = LOAD_INT8[({signed},)]")

@@ -235,7 +235,7 @@ def store_slots(
         values = torch.as_tensor(new, dtype=dtype, device=device).expand(elements if places is None else len(places))
         rounded = None
         if name in ("int8", "int4"):
-            rounded = randomness.code_bits(seed, place, step, consumer, elements, device, first)
+            rounded = randomness.code_bits(seed, place, step, consumer, elements, device, first, rows)
         elif name == "bf16":
             rounded = _random(launch, index, consumer, elements, rows)
         if places is None:

@@ -66,7 +66,7 @@ class GpuMemory:
     active: np.ndarray | None = None  # which tensors have a gradient
     device_active: Any = None
     by_rows: bool = False  # whether the work was divided by single rows, for a gradient that is gone
-    chunks: Any = None  # int64 (programs, 5), see `chunks`
+    chunks: Any = None  # int64 (programs, 8), see `chunks`
     programs: Any = None  # of each tensor, how many
     in_rows: bool = False  # whether some chunks are of single rows
     table: np.ndarray | None = None  # the addresses that the device has
@@ -113,7 +113,7 @@ def prepare(launch: Launch) -> None:
         memory.active = active
         memory.device_active = _upload(active.astype(np.float32), launch)
         whole = active.copy()
-        cut = {i: one for i, one in enumerate(launch.rows_here) if one is not None and whole[i] and i not in rows}
+        cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows}
         whole[[*rows, *addresses.apart, *cut]] = False
         table_of_chunks = chunks(addresses.sizes, whole)
         programs = np.bincount(table_of_chunks[:, 0], minlength=len(active))
@@ -271,8 +271,9 @@ def _upload(table: np.ndarray, launch: Launch) -> torch.Tensor:
 
 
 def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """int64 (programs, 5): which tensor, the first of the elements a program updates and the end of them, how far the
-    gradient's elements lie from the parameter's, and how far their places in the whole tensor (see `row_chunks`)."""
+    """int64 (programs, 8): which tensor, the first of the elements a program updates and the end of them, how far the
+    gradient's elements lie from the parameter's, and how far their places in the whole tensor; and the blocks of int8
+    and int4 codes and the bytes of int4 codes that come before (see `row_chunks`)."""
     from stepwell.engine.backends.gpu_source import BLOCK
 
     places = np.flatnonzero(active)
@@ -281,7 +282,8 @@ def chunks(sizes: np.ndarray, active: np.ndarray) -> np.ndarray:
     start = np.repeat(np.cumsum(counts) - counts, counts)
     first = (np.arange(counts.sum()) - start) * BLOCK
     none = np.zeros_like(first)
-    return np.stack([tensor, first, sizes[tensor], none, none], axis=1).astype(np.int64)
+    before = first // 256, first // 128, first // 2
+    return np.stack([tensor, first, sizes[tensor], none, none, *before], axis=1).astype(np.int64)
 
 
 def row_chunks(tensor: int, ids: torch.Tensor, length: int, between: int = 0) -> torch.Tensor:
@@ -290,8 +292,14 @@ def row_chunks(tensor: int, ids: torch.Tensor, length: int, between: int = 0) ->
     from stepwell.engine.backends.gpu_source import BLOCK
 
     inside = torch.arange(0, length, BLOCK, device=ids.device)
-    first = (ids[:, None] * length + inside).flatten()
-    end = ((ids + 1) * length)[:, None].expand(-1, len(inside)).flatten()
-    shift = ((torch.arange(len(ids), device=ids.device) - ids) * length)[:, None].expand(-1, len(inside)).flatten()
-    moved = (ids * between)[:, None].expand(-1, len(inside)).flatten()
-    return torch.stack([torch.full_like(first, tensor), first, end, shift, moved], dim=1)
+    each = torch.ones_like(inside)
+    columns = (
+        ids[:, None] * length + inside,
+        (ids + 1)[:, None] * length * each,
+        ((torch.arange(len(ids), device=ids.device) - ids) * length)[:, None] * each,
+        (ids * between)[:, None] * each,
+        ids[:, None] * -(-length // 256) + inside // 256,
+        ids[:, None] * -(-length // 128) + inside // 128,
+        ids[:, None] * -(-length // 2) + inside // 2,
+    )
+    return torch.stack([torch.full_like(columns[0], tensor), *columns], dim=-1).flatten(0, 1)

@@ -80,7 +80,7 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
         keys.append(f"code_key = key_of(tl.load(salts + tensor), {turns})")
         for n in sorted(lines.code_random):
             keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
-            bits.append(f"code_random_{n} = code_random_bits(code_key_{n}, places)")
+            bits.append(f"code_random_{n} = code_random_bits(code_key_{n}, random_places)")
 
     def indented(text: list[str]) -> str:
         return "\n".join("    " + line for line in text)
@@ -95,8 +95,9 @@ from stepwell.engine.kernels.gpu_intrinsics import abs
 
 
 @triton.jit
-def update(tensor, first, end, shift, moved, size, row, addresses, steps, salts, rows, factor, before, after,
-           totals, partials, BLOCK: tl.constexpr, MASKED: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
+def update(tensor, first, end, shift, moved, blocks_int8, blocks_int4, bytes_int4, size, row, addresses, steps, salts,
+           rows, factor, before, after, totals, partials, BLOCK: tl.constexpr, MASKED: tl.constexpr,
+           ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     t = tl.load(steps + tensor).to(tl.float64)
     places = first + tl.arange(0, BLOCK)
     gradient_places = places + shift if ROWS else places
@@ -111,20 +112,23 @@ def update(tensor, first, end, shift, moved, size, row, addresses, steps, salts,
 def kernel(chunks, addresses, sizes, groups, steps, salts, rows, factor, found_inf, before, after, totals,
            partials, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     if tl.load(found_inf) == 0:
-        chunk = chunks + 5 * tl.program_id(0)
+        chunk = chunks + 8 * tl.program_id(0)
         tensor = tl.load(chunk)
         first = tl.load(chunk + 1) if ROWS else tl.multiple_of(tl.load(chunk + 1), BLOCK)
         end = tl.load(chunk + 2)
         shift = tl.load(chunk + 3)
         moved = tl.load(chunk + 4)
+        blocks_int8 = tl.load(chunk + 5) if ROWS else first // 256
+        blocks_int4 = tl.load(chunk + 6) if ROWS else first // 128
+        bytes_int4 = tl.load(chunk + 7) if ROWS else first // 2
         size = tl.load(sizes + tensor)
         row = tl.load(groups + tensor) * {len(kind.row_names)}
         if first + BLOCK <= end:
-            update(tensor, first, end, shift, moved, size, row, addresses, steps, salts, rows, factor, before, after,
-                   totals, partials, BLOCK, False, ALIGNED, ROWS)
+            update(tensor, first, end, shift, moved, blocks_int8, blocks_int4, bytes_int4, size, row, addresses, steps,
+                   salts, rows, factor, before, after, totals, partials, BLOCK, False, ALIGNED, ROWS)
         else:
-            update(tensor, first, end, shift, moved, size, row, addresses, steps, salts, rows, factor, before, after,
-                   totals, partials, BLOCK, True, ALIGNED, ROWS)
+            update(tensor, first, end, shift, moved, blocks_int8, blocks_int4, bytes_int4, size, row, addresses, steps,
+                   salts, rows, factor, before, after, totals, partials, BLOCK, True, ALIGNED, ROWS)
 '''
 
 
@@ -208,7 +212,8 @@ def _blockwise(
     def arguments(storing: bool) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in code_arguments(storage, signed, storing).items())
 
-    where = "first, end, mask, BLOCK, MASKED"
+    before = "blocks_int8, first" if storage == "int8" else "blocks_int4, bytes_int4"
+    where = f"{before}, end - first, mask, BLOCK, MASKED"
     lines.addresses += _pointer(f"codes_{name}", column, "tl.uint8")
     lines.addresses += _pointer(f"largest_{name}", column + 1, "tl.float32")
     if variable is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats, memory_order, randomness
-from stepwell.engine.blocks import CODES
+from stepwell.engine.blocks import CODES, Lines
 from stepwell.engine.kernels import threads
 from stepwell.engine.kernels.installed import has_numba
 from stepwell.errors import UsageError
@@ -22,8 +22,9 @@ from stepwell.errors import UsageError
 _BLOCKS = 32  # that a thread takes at once
 _PER_THREAD = 2**14  # elements below which waking a thread costs more than it does
 
-# Words of the job: 0 counts the spans that are taken, 1 spans, 2 elements, 3 values (float32), 4 codes (or bf16), 5 the
-# scales of the blocks, 6 the key of the random bits, 7 the step.
+# Words of the job: 0 counts the spans that are taken, 1 spans, 2 the blocks, 3 values (float32), 4 codes (or bf16), 5
+# the scales of the blocks, 6 the key of the random bits, 7 the step, 8 the elements of a line, 9 its blocks, 10 its
+# bytes of int4.
 _HEAD = '''"""Printed by stepwell: slots in few bits, one by one (engine/kernels/codes.py)."""
 
 import numpy as np
@@ -35,8 +36,9 @@ load_value, store_value = RAW_LOAD["fp32", 1], RAW_STORE["fp32", 1]
 
 
 def kernel(job):
-    elements, values, stored, scales = job_word(job, 2), job_word(job, 3), job_word(job, 4), job_word(job, 5)
+    parts, values, stored, scales = job_word(job, 2), job_word(job, 3), job_word(job, 4), job_word(job, 5)
     key, step = types.uint32(job_word(job, 6)), job_word(job, 7)
+    length, of_line, bytes_of_line = job_word(job, 8), job_word(job, 9), job_word(job, 10)
     buffers = np.empty({buffers}, np.float32)
     buffer = buffers.ctypes.data
     words = buffer + {block} * 4
@@ -44,17 +46,17 @@ def kernel(job):
         span = next_span(job)
         if span >= job_word(job, 1):
             break
-        for part in range(span * {blocks}, span * {blocks} + {blocks}):
-            first = part * {block}
-            count = min({block}, elements - first)
-            if count <= 0:
-                break
+        for part in range(span * {blocks}, min(parts, span * {blocks} + {blocks})):
+            line = part // of_line
+            inside = (part - line * of_line) * {block}
+            first, packed = line * length + inside, line * bytes_of_line + inside // 2
+            count = min({block}, length - inside)
 '''
 _DECODE_INT8 = """            largest = load_largest(scales, part)
             for i in range(count):
                 store_value(values, first + i, convert(stored + first, i, largest))
 """
-_DECODE_INT4 = """            convert(stored + first // 2, scales + part * 4, buffer, count)
+_DECODE_INT4 = """            convert(stored + packed, scales + part * 4, buffer, count)
             for i in range(count):
                 store_value(values, first + i, load_buffer(buffer, i))
 """
@@ -70,7 +72,7 @@ _ENCODE_INT8 = """            top, exponents = no_magnitude(), no_magnitude()
 _ENCODE_INT4 = """            for i in range(count):
                 store_buffer(buffer, i, load_value(values, first + i))
                 store_random(words, i, code_random_bits(key, first + i))
-            convert(stored + first // 2, scales + part * 4, buffer, count, words, step)
+            convert(stored + packed, scales + part * 4, buffer, count, words, step)
 """
 _ENCODE_BF16 = """            for i in range(count):
                 bits = {half}_half(random_bits(key, first + i))
@@ -107,11 +109,17 @@ def write(
     Raises UsageError for another number of values than the slot has: the kernel would write past its end.
     """
     values = values.to(torch.float32).contiguous()
-    has = stored[1].numel() if name == "int4" else stored[0].numel()
-    given = CODES[name, signed].blocks(values.numel()) if name == "int4" else values.numel()
-    if given != has:
-        what = "blocks" if name == "int4" else "numbers"
-        raise UsageError(f"a rule has returned {given:,} {what} for a slot of {has:,}; it must return the slot's shape")
+    has = stored[0].numel()
+    if name == "int4":  # the bytes of lines with as many elements as values would have
+        lines = formats.lines_in(stored[1], values.numel())
+        fits = lines.count * CODES[name, signed].code_bytes(lines.length) == has
+        fits = fits and lines.count * lines.length == values.numel()
+        has *= 2
+    else:
+        fits = values.numel() == has
+    if not fits:
+        found = f"{values.numel():,} numbers for a slot of {has:,}"
+        raise UsageError(f"a rule has returned {found}; it must return the slot's shape")
     _run(_kernel(name, signed, "high" if consumer % 2 else "low", True), name, values, stored, key, step)
 
 
@@ -125,9 +133,12 @@ def key_of(name: str, seed: int, place: int, step: float, consumer: int, first: 
 
 def _run(kernel: Any, name: str, values: Tensor, stored: tuple[Tensor, ...], key: int, step: float) -> None:
     elements, block = values.numel(), formats.block_of(name) if name != "bf16" else 256
-    spans = -(-elements // (block * _BLOCKS))
+    lines = formats.lines_in(stored[1], elements) if len(stored) > 1 else Lines(1, elements)
+    of_line = -(-lines.length // block)
+    parts = lines.count * of_line
     scales = stored[1].data_ptr() if len(stored) > 1 else 0
-    words = [0, spans, elements, values.data_ptr(), stored[0].data_ptr(), scales, key, int(step)]
+    words = [0, -(-parts // _BLOCKS), parts, values.data_ptr(), stored[0].data_ptr(), scales, key, int(step)]
+    words += [lines.length, of_line, -(-lines.length // 2)]
     job = np.array(words, dtype=np.int64)
     threads.run(kernel.address, job.ctypes.data, max(1, min(torch.get_num_threads(), elements // _PER_THREAD)))
 

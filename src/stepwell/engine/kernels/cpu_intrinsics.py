@@ -632,20 +632,32 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
     block, half = code.block, code.block // 2
 
     def decode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
-        for part in range((count + block - 1) // block):
+        whole = count // block
+        for part in range(whole):
             scale, at, first = load_largest(largest_at, part), part * half, part * block
-            for i in range(half):  # the buffer holds a whole block, also where the tensor ends
+            for i in range(half):
                 store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale))
             for i in range(half):
                 store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale))
+        if whole * block < count:  # a short block at the end of a line: see blocks.Blockwise._packed
+            scale, at, first = load_largest(largest_at, whole), whole * half, whole * block
+            for i in range((count - first + 1) // 2):
+                store(buffer, first + 2 * i, decode(_low_code(load(codes, at + i)), scale))
+                store(buffer, first + 2 * i + 1, decode(_high_code(load(codes, at + i)), scale))
 
     def decode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any) -> None:
-        for part in range((count + block - 1) // block):
+        whole = count // block
+        for part in range(whole):
             scale, at, first = load_largest(largest_at, part), part * half, part * block
             for i in range(half):
                 store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale, i))
             for i in range(half):
                 store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale, half + i))
+        if whole * block < count:
+            scale, at, first = load_largest(largest_at, whole), whole * half, whole * block
+            for i in range((count - first + 1) // 2):
+                store(buffer, first + 2 * i, decode(_low_code(load(codes, at + i)), scale, 2 * i))
+                store(buffer, first + 2 * i + 1, decode(_high_code(load(codes, at + i)), scale, 2 * i + 1))
 
     return _compiled(decode_dithered if code.dithered else decode_int4, signed, scope)
 
@@ -712,12 +724,20 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
             scale = find_block_scale(buffer, first, block)
             store_largest(largest_at, part, scale)
             inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
-            for i in range(half):
-                here = turned(taken(load_random(words, first + i)), step)
-                there = turned(taken(load_random(words, first + half + i)), step)
-                low = encode(load(buffer, first + i), inverse, here)
-                high = encode(load(buffer, first + half + i), inverse, there)
-                store(codes, at + i, _pair(low, high))
+            if first + block <= count:
+                for i in range(half):
+                    here = turned(taken(load_random(words, first + i)), step)
+                    there = turned(taken(load_random(words, first + half + i)), step)
+                    low = encode(load(buffer, first + i), inverse, here)
+                    high = encode(load(buffer, first + half + i), inverse, there)
+                    store(codes, at + i, _pair(low, high))
+            else:
+                for i in range((count - first + 1) // 2):
+                    here = turned(taken(load_random(words, first + 2 * i)), step)
+                    there = turned(taken(load_random(words, first + 2 * i + 1)), step)
+                    low = encode(load(buffer, first + 2 * i), inverse, here)
+                    high = encode(load(buffer, first + 2 * i + 1), inverse, there)
+                    store(codes, at + i, _pair(low, high))
 
     def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
         parts = (count + block - 1) // block
@@ -728,10 +748,16 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
             scale = find_block_scale(buffer, first, block)
             store_largest(largest_at, part, scale)
             inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
-            for i in range(half):
-                low = encode(load(buffer, first + i), inverse, scale, i)
-                high = encode(load(buffer, first + half + i), inverse, scale, half + i)
-                store(codes, at + i, _pair(low, high))
+            if first + block <= count:
+                for i in range(half):
+                    low = encode(load(buffer, first + i), inverse, scale, i)
+                    high = encode(load(buffer, first + half + i), inverse, scale, half + i)
+                    store(codes, at + i, _pair(low, high))
+            else:
+                for i in range((count - first + 1) // 2):
+                    low = encode(load(buffer, first + 2 * i), inverse, scale, 2 * i)
+                    high = encode(load(buffer, first + 2 * i + 1), inverse, scale, 2 * i + 1)
+                    store(codes, at + i, _pair(low, high))
 
     function = encode_int8 if name == "int8" else encode_dithered if code.dithered else encode_int4
     return _compiled(function, signed, scope, half_of_random)

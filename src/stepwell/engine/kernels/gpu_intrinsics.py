@@ -322,10 +322,15 @@ def scales_of(rows, ROOM: tl.constexpr, SPREAD: tl.constexpr, FEW: tl.constexpr,
     return scale, tl.where(scale > 0, tl.div_rn(one, tl.where(scale > 0, scale, 1.0)), 0.0)
 
 
+# Of a chunk: `blocks`, those before it; `first`, its first byte of codes; `size`, the elements from there to the end of
+# their line, which may lie inside the chunk.
+
+
 @triton.jit
 def load_int8(
     codes,
     largest_at,
+    blocks,
     first,
     size,
     mask,
@@ -337,13 +342,13 @@ def load_int8(
     SIGNED: tl.constexpr,
     DITHER: tl.constexpr,
 ):
-    places = first + tl.arange(0, BLOCK)
+    places = tl.arange(0, BLOCK)
     if MASKED:
-        bits = tl.load(codes + places, mask=mask, other=0).to(tl.int32)
-        largest = tl.load(largest_at + places // 256, mask=mask, other=0.0)
+        bits = tl.load(codes + first + places, mask=mask, other=0).to(tl.int32)
+        largest = tl.load(largest_at + blocks + places // 256, mask=mask, other=0.0)
     else:
-        bits = tl.load(codes + places).to(tl.int32)
-        largest = tl.load(largest_at + places // 256)
+        bits = tl.load(codes + first + places).to(tl.int32)
+        largest = tl.load(largest_at + blocks + places // 256)
     return decode(bits, largest, places % 256, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
 
 
@@ -353,6 +358,7 @@ def store_int8(
     largest_at,
     values,
     random,
+    blocks,
     first,
     size,
     mask,
@@ -374,19 +380,20 @@ def store_int8(
     inside = tl.arange(0, 256)[None, :]
     bits = encode(rows, scale[:, None], inverse[:, None], random, inside, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
     bits = tl.reshape(bits, (BLOCK,)).to(tl.uint8)
-    blocks = first // 256 + tl.arange(0, BLOCK // 256)
+    here = tl.arange(0, BLOCK // 256)
     if MASKED:
         tl.store(codes + first + tl.arange(0, BLOCK), bits, mask=mask)
-        tl.store(largest_at + blocks, scale, mask=blocks * 256 < size)
+        tl.store(largest_at + blocks + here, scale, mask=here * 256 < size)
     else:
         tl.store(codes + first + tl.arange(0, BLOCK), bits)
-        tl.store(largest_at + blocks, scale)
+        tl.store(largest_at + blocks + here, scale)
 
 
 @triton.jit
 def load_int4(
     codes,
     largest_at,
+    blocks,
     first,
     size,
     mask,
@@ -398,19 +405,26 @@ def load_int4(
     SIGNED: tl.constexpr,
     DITHER: tl.constexpr,
 ):
-    blocks = first // 128 + tl.arange(0, BLOCK // 128)
+    here = tl.arange(0, BLOCK // 128)
     inner = tl.arange(0, 64)[None, :]
-    places = blocks[:, None] * 64 + inner
+    places = here[:, None] * 64 + inner
     if MASKED:
-        inside = blocks * 128 < size
-        bytes_ = tl.load(codes + places, mask=inside[:, None], other=0).to(tl.int32)
-        largest = tl.load(largest_at + blocks, mask=inside, other=0.0)
+        # The last block of a line has another order (blocks.Blockwise._packed).
+        is_short = (size - here * 128 < 128)[:, None]
+        bytes_ = tl.load(codes + first + places, mask=places < (size + 1) // 2, other=0).to(tl.int32)
+        largest = tl.load(largest_at + blocks + here, mask=here * 128 < size, other=0.0)[:, None]
+        of_low, of_high = tl.where(is_short, 2 * inner, inner), tl.where(is_short, 2 * inner + 1, inner + 64)
+        low = decode(bytes_ & 15, largest, of_low, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
+        high = decode(bytes_ >> 4, largest, of_high, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
+        pairs = tl.join(low, high)
+        whole = tl.reshape(tl.permute(pairs, (0, 2, 1)), (BLOCK // 128, 128))
+        return tl.reshape(tl.where(is_short, tl.reshape(pairs, (BLOCK // 128, 128)), whole), (BLOCK,))
     else:
-        bytes_ = tl.load(codes + places).to(tl.int32)
-        largest = tl.load(largest_at + blocks)
-    low = decode(bytes_ & 15, largest[:, None], inner, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
-    high = decode(bytes_ >> 4, largest[:, None], inner + 64, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
-    return tl.reshape(tl.permute(tl.join(low, high), (0, 2, 1)), (BLOCK,))
+        bytes_ = tl.load(codes + first + places).to(tl.int32)
+        largest = tl.load(largest_at + blocks + here)[:, None]
+        low = decode(bytes_ & 15, largest, inner, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
+        high = decode(bytes_ >> 4, largest, inner + 64, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
+        return tl.reshape(tl.permute(tl.join(low, high), (0, 2, 1)), (BLOCK,))
 
 
 @triton.jit
@@ -419,6 +433,7 @@ def store_int4(
     largest_at,
     values,
     random,
+    blocks,
     first,
     size,
     mask,
@@ -436,21 +451,26 @@ def store_int4(
     values = tl.where(mask, values, 0.0) if MASKED else values
     scale, inverse = scales_of(tl.reshape(values, (BLOCK // 128, 128)), ROOM, SPREAD, FEW, DITHER)
     halves = tl.permute(tl.reshape(values, (BLOCK // 128, 2, 64)), (0, 2, 1))
-    random = tl.permute(tl.reshape(random, (BLOCK // 128, 2, 64)), (0, 2, 1))
-    inside = tl.arange(0, 64)[None, :, None] + tl.arange(0, 2)[None, None, :] * 64
+    some = tl.permute(tl.reshape(random, (BLOCK // 128, 2, 64)), (0, 2, 1))
+    here = tl.arange(0, BLOCK // 128)
+    inner, second = tl.arange(0, 64)[None, :, None], tl.arange(0, 2)[None, None, :]
+    inside = inner + second * 64
+    if MASKED:
+        is_short = (size - here * 128 < 128)[:, None, None]
+        halves = tl.where(is_short, tl.reshape(values, (BLOCK // 128, 64, 2)), halves)
+        some = tl.where(is_short, tl.reshape(random, (BLOCK // 128, 64, 2)), some)
+        inside = tl.where(is_short, 2 * inner + second, inside)
     scale3, inverse3 = scale[:, None, None], inverse[:, None, None]
-    bits = encode(halves, scale3, inverse3, random, inside, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
+    bits = encode(halves, scale3, inverse3, some, inside, COUNT, SHIFT, OFFSET, SIGNED, DITHER)
     low, high = tl.split(bits)
     bytes_ = (low | (high << 4)).to(tl.uint8)
-    blocks = first // 128 + tl.arange(0, BLOCK // 128)
-    places = blocks[:, None] * 64 + tl.arange(0, 64)[None, :]
+    places = here[:, None] * 64 + tl.arange(0, 64)[None, :]
     if MASKED:
-        inside_size = blocks * 128 < size
-        tl.store(codes + places, bytes_, mask=inside_size[:, None])
-        tl.store(largest_at + blocks, scale, mask=inside_size)
+        tl.store(codes + first + places, bytes_, mask=places < (size + 1) // 2)
+        tl.store(largest_at + blocks + here, scale, mask=here * 128 < size)
     else:
-        tl.store(codes + places, bytes_)
-        tl.store(largest_at + blocks, scale)
+        tl.store(codes + first + places, bytes_)
+        tl.store(largest_at + blocks + here, scale)
 
 
 def code_arguments(name: str, signed: bool, storing: bool = False) -> dict[str, Any]:
