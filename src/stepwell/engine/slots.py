@@ -189,7 +189,7 @@ class Slots:
                 low = torch.zeros_like(tensor, dtype=torch.int16, requires_grad=False)
             else:
                 stored.check_low_bits(self.owner, named, low, tensor, **_BY_HAND)
-            if low.stride() != torch.empty_like(tensor).stride() or low.device != tensor.device:
+            if low.stride() != torch.empty_like(tensor, device="meta").stride() or low.device != tensor.device:
                 low = torch.empty_like(tensor, dtype=torch.int16, requires_grad=False).copy_(low)
             self.low_bits[index] = low
             dict.__setitem__(state, formats.LOW_BITS, self._shown(index, low))

@@ -8,12 +8,12 @@ The docstring of `stepwell.step.step` lists the order; each of its lines is test
 """
 
 from stepwell.step.averages import SWA, Average
-from stepwell.step.clipping import AdaptiveClip, AutoClip, Clip, ClipNorm, ClipValue
+from stepwell.step.clipping import AdaptiveClip, AutoClip, Clip, ClipNorm, ClipRecentNorm, ClipValue
 from stepwell.step.done import Done
 from stepwell.step.estimators import Estimator, GaussNewtonBartlett, Hutchinson
 from stepwell.step.step import Step
 
 __all__ = [
-    "SWA", "AdaptiveClip", "AutoClip", "Average", "Clip", "ClipNorm", "ClipValue", "Done", "Estimator",
-    "GaussNewtonBartlett", "Hutchinson", "Step",
+    "SWA", "AdaptiveClip", "AutoClip", "Average", "Clip", "ClipNorm", "ClipRecentNorm", "ClipValue", "Done",
+    "Estimator", "GaussNewtonBartlett", "Hutchinson", "Step",
 ]  # fmt: skip

@@ -19,8 +19,9 @@ class Backward:
     def __init__(self, trained: Trained, scaler: Scaler, sync: Synchronisation) -> None:
         self._trained, self._scaler, self._sync = trained, scaler, sync
 
-    def run(self, loss: Tensor, share: Factor, retain_graph: bool) -> None:
-        """Backward with the loss times its share, and scaled; UsageError where no parameter gets a gradient."""
+    def run(self, loss: Tensor, share: Factor, retain_graph: bool, released: bool = False) -> None:
+        """Backward with the loss times its share, and scaled; UsageError where no parameter gets a gradient, unless
+        gradients are released."""
         weighted = loss if isinstance(share, float) and share == 1.0 else loss * share
         try:
             with self._sync.during_backward():
@@ -32,7 +33,7 @@ class Backward:
                 "Step: backward() has already run on this loss and freed its graph; compute the loss again for each "
                 "step, or pass retain_graph=True to the first backward()"
             ) from error
-        if not self._sync.quiet:  # FSDP keeps what is not synchronised elsewhere
+        if not (self._sync.quiet or released):  # FSDP keeps what is not synchronised elsewhere
             self._trained.check_gradients()
 
 

@@ -245,6 +245,62 @@ class AutoClip(Clip):
         return f"AutoClip({self.percentile:g}, window={self.window})"
 
 
+class ClipRecentNorm(Clip):
+    """Scale the gradient down by the norms of recent updates: g * min(1, max_norm / (max(r, ||g||) + 1e-6)), where r is
+    the median of the last norms that were finite.
+
+    For `Step(..., release=True)`, which updates a parameter before the norm of the whole gradient is known: ||g|| is
+    then the norm of those gradients of this backward pass that are complete, so the last layers, which come first, are
+    clipped by r alone, and the others also by what those had. The first update has no r. With all gradients at hand,
+    `ClipNorm` is the better choice.
+
+    Args:
+        max_norm: above 0, in units of the gradient.
+        window: how many recent updates are remembered, at least 1.
+    """
+
+    def __init__(self, max_norm: float, *, window: int = 10) -> None:
+        self.max_norm = above_zero("ClipRecentNorm", "max_norm", max_norm)
+        self.window = whole("ClipRecentNorm", "window", window, least=1, most=_WINDOW)
+        self._norms: Tensor | None = None  # [window], nan where there is none yet
+
+    def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
+        ratio, clipped = self.ratio(norm)
+        self.remember(norm)
+        return factor * ratio, clipped
+
+    def ratio(self, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor for a gradient of this norm, and whether it is below 1."""
+        known = torch.zeros_like(norm) if self._norms is None else self._norms.to(norm.device).nanmedian()
+        ratio = self.max_norm / (torch.fmax(known, norm) + ALMOST_ZERO)
+        return ratio.clamp(max=1.0), ratio < 1
+
+    def remember(self, norm: Tensor) -> None:
+        """Take the norm of an update into the window, unless it is not finite."""
+        norms = torch.full((self.window,), torch.nan) if self._norms is None else self._norms
+        norms = norms.to(norm.device)
+        with_it = torch.cat([norms[1:], norm.detach().reshape(1).to(norms.dtype)])
+        self._norms = torch.where(torch.isfinite(norm), with_it, norms)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"norms": self._norms}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        norms = state.get("norms")
+        if norms is not None and norms.shape != (self.window,):
+            raise UsageError(
+                f"ClipRecentNorm: the checkpoint has a window of {norms.numel()} norms, this Step has "
+                f"window={self.window}; use the same window"
+            )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        norms = state.get("norms")
+        self._norms = None if norms is None else norms.clone()
+
+    def __repr__(self) -> str:
+        return f"ClipRecentNorm({self.max_norm:g}, window={self.window})"
+
+
 class Clipping:
     """The way to clip of a Step, if any, and a copy of its state for an update that may not be made."""
 
@@ -255,7 +311,7 @@ class Clipping:
     @property
     def leaves_gradients(self) -> bool:
         """Whether clipping is only a factor: no gradient is written or replaced."""
-        return self.clip is None or type(self.clip) in (ClipNorm, AutoClip)
+        return self.clip is None or type(self.clip) in (ClipNorm, AutoClip, ClipRecentNorm)
 
     def check(self, names: Sequence[str]) -> None:
         """Raise UsageError if clipping does not fit parameters of these names."""
@@ -322,7 +378,7 @@ def clip_from(clip_norm: Any, clip: Any) -> Clip | None:
         return ClipNorm(above_zero("Step", "clip_norm", clip_norm))
     if clip is not None and not isinstance(clip, Clip):
         raise UsageError(
-            f"Step: clip={shown(clip)}; it must be a ClipValue, AdaptiveClip or AutoClip of stepwell.step; or pass "
-            "clip_norm=1.0"
+            f"Step: clip={shown(clip)}; it must be a ClipValue, AdaptiveClip, AutoClip or ClipRecentNorm of "
+            "stepwell.step; or pass clip_norm=1.0"
         )
     return clip

@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from stepwell.arguments import flag
+from stepwell.engine.gradients import Factor
 from stepwell.engine.reading import Reading
+from stepwell.engine.update import hooked
 from stepwell.errors import UsageError
 from stepwell.schedules.apply import Schedules, put_back_if_refused
 from stepwell.schedules.base import Schedule
 from stepwell.schedules.plateau import Plateau, checked_plateau
-from stepwell.step.accumulation import Shares, checked_accumulate
+from stepwell.step.accumulation import Shares, Weight, checked_accumulate
 from stepwell.step.agreement import Agreement
 from stepwell.step.attributes import Attribute, check_name
 from stepwell.step.averages import Averages
@@ -26,6 +30,7 @@ from stepwell.step.backward import Backward
 from stepwell.step.bound_schedules import Bound, Reduction, checked_table
 from stepwell.step.clipping import Clip, Clipping, clip_from
 from stepwell.step.current_update import Made
+from stepwell.step.done import Done
 from stepwell.step.estimating import Estimating, checked_estimator
 from stepwell.step.estimators import Estimator
 from stepwell.step.files import Files
@@ -37,6 +42,7 @@ from stepwell.step.outside_calls import Beside
 from stepwell.step.part import Parts
 from stepwell.step.places import Places
 from stepwell.step.progress import Progress
+from stepwell.step.release import Release, refuse
 from stepwell.step.scaling import Scaler, checked_scaler
 from stepwell.step.skips import Skips, checked_warn_skipped
 from stepwell.step.stages import Stages
@@ -76,6 +82,7 @@ class Run:
         estimator: Estimator | None = None,
         warn_skipped: int | None = 20,
         group: torch.distributed.ProcessGroup | None = None,
+        release: bool = False,
     ) -> None:
         trained = self._trained = Trained(optimizer)
         accumulate = checked_accumulate(accumulate)
@@ -106,6 +113,8 @@ class Run:
             self._estimating.start(estimator, trained.optimizer)
         self._averaging.start()
         self._made = Made(trained, Beside(trained, self._shares))
+        self._release = Release(trained) if flag("Step", "release", release) else None
+        self._check_release()
         self._switching = Switching(trained, self._bound, self._averaging, self._estimating, self._made)
         self._before_next()
         self._complete = True
@@ -134,6 +143,34 @@ class Run:
             ("generators", self._generators),
             ("run", self._files),
         )
+
+    # Gradient release
+
+    def _check_release(self, weighted: bool = False) -> None:
+        """Raise UsageError for what cannot be combined with `release`; attributes may be set between updates."""
+        if self._release is not None:
+            groups = [*self._sync.groups, *([] if self._stages.group is None else [self._stages.group])]
+            self._release.check(self.clip, self.accumulate, self.scaler, self.estimator, groups)
+            if weighted and self.accumulate > 1:
+                refuse(self._release, "the sum of the weights is known when the gradients are gone; give no weight")
+
+    def _released(self, loss: Tensor, share: Factor, weight: Weight | None, retain_graph: bool) -> Done:
+        """Lines 1 to 11 of a Step, where the update takes place inside the backward pass (step/release.py)."""
+        assert self._release is not None
+        self._settle()
+        self._clipping.note()
+        number, accumulate, lr = self._shares.number, self._shares.accumulate, self._trained.lr()
+        with self._release.during(self.clip, number, accumulate):
+            self._backward.run(loss, share, retain_graph, released=True)
+        self._release.check_got_gradients()
+        mean = self._shares.mean(loss.detach(), weight)
+        self._places.called()
+        if number < accumulate:
+            self._busy = False
+            return Done(lr, number, Reading(mean))
+        with self._made.inside():
+            hooked(self._trained.optimizer, lambda: None)
+        return self._finish(lr, mean, self._release.outcome())
 
     # Before an update or after it
 
@@ -231,6 +268,16 @@ class Run:
         """Decide whether the next micro-batch is synchronized: line 2."""
         last = self._shares.number + 1 >= self._shares.accumulate
         self._sync.before(last=last or self._places.at_last)
+
+    @torch.no_grad()
+    def _finish(self, lr: float | Reading, loss: Tensor, outcome: Reading) -> Done:
+        """Lines 7 to 11."""
+        self._count(outcome)
+        if not outcome.waits:
+            self._settle()
+        done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
+        self._begin_anew()
+        return done
 
     # Another optimizer
 

@@ -45,6 +45,7 @@ from stepwell.step.done import Done
 from stepwell.step.estimators import Logits
 from stepwell.step.interrupts import Held
 from stepwell.step.place import Place, checked_length
+from stepwell.step.release import refuse
 from stepwell.step.saved import Saved
 
 Batch = TypeVar("Batch")
@@ -80,6 +81,10 @@ class Step(Saved):
         group: the processes that train other parameters of the same model, such as the stages of a pipeline
             (`mesh.get_group("pp")`): the norm is that of the gradients of all of them, and all skip together. Not for
             FSDP2, tensor parallelism and DistributedDataParallel, whose norms are known.
+        release: update each parameter as soon as its gradient is complete, and free the gradient, so that memory never
+            holds the gradients of the whole model. The weights are those of an update of all. Clip by `ClipValue`,
+            `AdaptiveClip` or `ClipRecentNorm`; a parameter whose gradient is not finite is left as it is; accumulation
+            only with SGD and momentum (see `stepwell.step.release`).
 
     >>> step = Step(optimizer, warmup(500).then(cosine(9_500, to=0.1)), clip_norm=1.0, accumulate=4)
     >>> for batch in step.batches(loader):
@@ -105,8 +110,8 @@ class Step(Saved):
     its parameters. If accumulations interleave, freeze the other network during the backward pass. The Steps may share
     a scaler, which is then updated once per round.
 
-    Optimizers whose step happens inside the backward pass (gradient release) are refused: clipping by a global norm,
-    skipping and accumulation need all gradients together.
+    Hooks that free gradients inside the backward pass are refused: clipping by a global norm, skipping and accumulation
+    need all gradients together. `release=True` does the same with what is possible then.
 
     Raises UsageError for arguments out of range, and for a schedule that does not fit.
     """
@@ -138,6 +143,7 @@ class Step(Saved):
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
             )
         check_loss(loss)
+        self._check_release(weighted=weight is not None)
         weight = None if weight is None else checked_weight(weight)
         retain_graph = flag("Step", "retain_graph", retain_graph)
         self._estimating.check(logits)
@@ -148,7 +154,7 @@ class Step(Saved):
             if self._shares.number == 0:
                 self._check_horizon()
                 self._trained.drop_gradients()
-            else:
+            elif self._release is None:
                 changed = self._left.check(self._trained.named(), self._shares.number)
             done = self._micro_batch(loss, weight, retain_graph, logits)
             self._left.warn(changed)
@@ -167,6 +173,8 @@ class Step(Saved):
         if self._shares.number == 0:
             self._agree(weight is not None)
         share = self._shares.next(weight)
+        if self._release is not None:
+            return self._released(loss, share, weight, retain_graph)
         self._estimating.take(loss, logits, 1 if weight is None else weight, self._scaler.given)
         self._backward.run(loss, share, retain_graph)
         mean = self._shares.mean(loss.detach(), weight)
@@ -201,6 +209,7 @@ class Step(Saved):
                 f"Step: {type(self.optimizer).__name__} evaluates the loss several times per update; call "
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step.update()"
             )
+        refuse(self._release, "update() takes gradients that are freed inside the backward pass; call step(loss)")
         self._shares.check_none_in("; update() takes gradients that step(loss) has not made, so call step(loss)")
         value = torch.tensor(torch.nan) if loss is None else loss
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -233,6 +242,7 @@ class Step(Saved):
         self._repair(stuck=True)
         if self._shares.number == 0:
             return Done(self._trained.lr(), 0, None)
+        refuse(self._release, f"{self._shares} of an update cannot end it; take batches whose number divides evenly")
         self._begin("flush")
         self._sync.check_cut_short()
         with self._whole():
@@ -365,15 +375,6 @@ class Step(Saved):
                 with self._made.inside():
                     step.update(factor, found_inf)
             return self._finish(lr, loss, outcome)
-
-    def _finish(self, lr: float | Reading, loss: Tensor, outcome: Reading) -> Done:
-        """Lines 7 to 11."""
-        self._count(outcome)
-        if not outcome.waits:
-            self._settle()
-        done = Done(lr, max(1, self._shares.number), Reading(loss), outcome)
-        self._begin_anew()
-        return done
 
     def _check_horizon(self) -> None:
         if self._bound.has_ended():

@@ -40,10 +40,11 @@ class Addresses:
         self.rows: dict[int, tuple[Tensor, int]] = {}  # row-sparse: tensor -> (ids of rows, elements per row)
         self.apart: list[int] = []  # row-sparse, with rows that share blocks of codes: the definition updates them
         # What memory holds of a negated view (the imaginary part of a conjugate) has the other sign.
-        self._dense = [torch.empty_like(t).stride() == t.stride() and not t.is_neg() for t in tensors]
+        self._dense = [torch.empty_like(t, device="meta").stride() == t.stride() and not t.is_neg() for t in tensors]
         self._all_dense = all(self._dense)
         # A gradient is usual if it lies in memory as its parameter does.
-        self._gradients = Pointers([torch.empty_like(tensor) for tensor in tensors])
+        dense = zip(tensors, self._dense, strict=True)
+        self._gradients = Pointers([tensor if is_dense else torch.empty_like(tensor) for tensor, is_dense in dense])
 
     def collect(self, launch: Launch) -> None:
         """Fill the table for this step, from the addresses that `launch.collect` has just read."""

@@ -131,11 +131,9 @@ def load(launch: Launch, index: int, by_kernel: bool = False) -> Loaded:
     kind = launch.kind
     dtype = formats.working_dtype(kind.weights)
     tensor, gradient = launch.tensors[index].detach(), launch.gradient_of(index)
-    whole = torch.empty_like(tensor)
-    if whole.stride() != tensor.stride():  # it has gaps
-        whole.copy_(tensor)
-    else:
-        whole = tensor
+    whole = tensor
+    if torch.empty_like(tensor, device="meta").stride() != tensor.stride():  # it has gaps
+        whole = torch.empty_like(tensor).copy_(tensor)
     places = None
     if gradient.is_sparse:
         length = gradient.values()[0].numel() if gradient._nnz() else 1
