@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ def facts(how: How) -> dict[str, Any]:
         free, total = torch.cuda.mem_get_info()
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
         found |= {
+            # Triton compiles what starts a kernel with it
+            "C compiler": next(filter(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")), None),
             "driver": _answer_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
             "CUDA": torch.version.cuda,
             "capability": capability,

@@ -13,7 +13,7 @@ import torch
 
 import peers
 import workloads
-from catalogue import LR, build
+from catalogue import LR, build, is_elementwise
 from gpu_plan import How, Row
 from measure import Times, alternate, copying, seconds_of, synchronize
 from memory import state_bytes
@@ -34,12 +34,11 @@ RATIOS = {
 
 def measure(row: Row, how: How) -> dict[str, Any]:
     """The figures of one row. Raises whatever the step of stepwell raises; a peer that fails is noted."""
-    try:
-        return _measure(row, how)
-    finally:
-        gc.collect()
-        if how.device == "cuda":
-            torch.cuda.empty_cache()
+    figures = _measure(row, how)
+    gc.collect()
+    if how.device == "cuda":  # after a failure the process is replaced, and this could hide what it was
+        torch.cuda.empty_cache()
+    return figures
 
 
 def _measure(row: Row, how: How) -> dict[str, Any]:
@@ -71,12 +70,14 @@ def _measure(row: Row, how: How) -> dict[str, Any]:
 
 
 def _ours(row: Row, params: list[torch.Tensor], how: How) -> Any:
-    options = {**find(row.optimizer).facts.compare_options}
+    cls = find(row.optimizer)
+    options = {**cls.facts.compare_options}
+    backend = how.backend if is_elementwise(cls) else "auto"  # a backend that is asked for runs no other rules
     if row.weights is not None:
         options["weights"] = row.weights
     with warnings.catch_warnings():  # Muon says that it takes these for hidden matrices
         warnings.simplefilter("ignore")
-        return build(row.optimizer, params, options, row.state, how.backend)
+        return build(row.optimizer, params, options, row.state, backend)
 
 
 def _add_peers(

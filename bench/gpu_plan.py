@@ -26,7 +26,7 @@ class How:
     device: str = "cuda"
     backend: str = "auto"
     scale: float = 1.0
-    rounds: int = 9
+    rounds: int = 15
     calls: int = 100  # at most so many in one turn
 
 

@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("-c", "bench/gpu.ini", "--rootdir", ".", "-p", "no:cacheprovider")
 OPTIONS = ("-v", "-m", "gpu", "--tb=short", "-rs", "--color=no")
-LEAST = 10  # seconds: with fewer left, nothing is started
+LEAST, MOST = 10, 60  # seconds: with fewer left nothing is started; no process takes more
+NO_TESTS = 5  # pytest's exit code
 STARTED = re.compile(r"^(tests/\S+::.+?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)?(?:\s|$)")
 BAD = ("failed", "error", "cut off", "did not start")
 
@@ -61,22 +62,31 @@ def run(log: Path, seconds: float) -> Iterator[Outcomes]:
 
     log.write_text("")
     for file in files():
-        if left() < LEAST:
-            outcomes.notes.append(f"{file}: skipped, the time for tests is over")
-            continue
-        said, code = _pytest([file], log, left())
-        found = read(said)
-        if code is None:
-            outcomes.notes.append(f"{file}: stopped, the time for tests is over")
-        elif code not in (0, 1) and not found:
-            found[file] = "did not start"
-            outcomes.notes.append(f"{file}: pytest ended with code {code}: {_last_line(said)}")
-        outcomes.tests |= found
+        for note in _whole_file(file, outcomes.tests, log, left):
+            outcomes.notes.append(f"{file}: {note}")
         outcomes.seconds = time.monotonic() - began
         yield outcomes
     yield from _again(outcomes, log, left)
     outcomes.seconds = time.monotonic() - began
     yield outcomes
+
+
+def _whole_file(file: str, tests: dict[str, str], log: Path, left: Callable[[], float]) -> Iterator[str]:
+    """Fill `tests` with the outcomes of a file; notes. After a test that hangs or ends the process, the rest is run."""
+    done: dict[str, str] = {}
+    while left() >= LEAST:
+        known = [word for name in done for word in ("--deselect", name)]
+        said, code = _pytest([file, *known], log, min(left(), MOST))
+        found = read(said)
+        done |= found
+        tests |= found
+        if code in (0, 1) or (code == NO_TESTS and done):
+            return
+        yield "stopped, it took too long" if code is None else f"pytest ended with code {code}: {_last_line(said)}"
+        if not found:
+            tests[file] = "did not start"
+            return
+    yield "not all of it was run, the time for tests is over"
 
 
 def _again(outcomes: Outcomes, log: Path, left: Callable[[], float]) -> Iterator[Outcomes]:
@@ -96,8 +106,8 @@ def read(said: str) -> dict[str, str]:
     found = {}
     for line in said.splitlines():
         match = STARTED.match(line + " ")
-        if match and "<-" not in match[1]:
-            found[match[1].strip()] = (match[2] or "cut off").lower()
+        if match:
+            found[match[1].split(" <- ")[0].strip()] = (match[2] or "cut off").lower()
     return found
 
 

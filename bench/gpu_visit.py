@@ -1,6 +1,6 @@
 """One visit to a machine with a GPU: facts, tests, figures, within a budget. `bench/gpu.sh` runs this.
 
-    bench/gpu.sh [--budget 520] [--only tests,adamw,small,others,muon,decoder] [--rounds 9]
+    bench/gpu.sh [--budget 520] [--only tests,adamw,small,others,muon,decoder] [--rounds 15]
     bench/gpu.sh --device cpu --scale 0.01 --rounds 2 --calls 1      # rehearsed without a GPU
 
 The parts run in this order, the most important first. A part is skipped when its seconds would exceed the budget; a
@@ -142,7 +142,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--backend", default="auto", choices=["auto", "eager", "cpu", "gpu"], help="of our optimizers")
     parser.add_argument("--scale", type=float, default=1.0, help="of the sizes; goals hold at 1")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=100, help="at most so many steps in one turn")
     options = parser.parse_args(arguments)
     try:
