@@ -51,8 +51,8 @@ def alternate(actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds
     times = Times({name: {} for name in actions})
     slow = set()
     for name, action in actions.items():
-        times.first[name] = _seconds(action, 1, device)
-        if inner * _seconds(action, 1, device) > SLOW:
+        times.first[name] = seconds_of(action, 1, device)
+        if inner * seconds_of(action, 1, device) > SLOW:
             slow.add(name)
     names = list(actions)
     collects = gc.isenabled()
@@ -62,14 +62,15 @@ def alternate(actions: dict[str, Callable[[], Any]], device: str = "cpu", rounds
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
                 if name not in slow or turn % SELDOM == 0:
-                    times.rounds[name][turn] = _seconds(actions[name], inner, device) / inner
+                    times.rounds[name][turn] = seconds_of(actions[name], inner, device) / inner
     finally:
         if collects:
             gc.enable()
     return times
 
 
-def _seconds(action: Callable[[], Any], calls: int, device: str) -> float:
+def seconds_of(action: Callable[[], Any], calls: int, device: str) -> float:
+    """The time of so many calls, until the device has done them."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(calls):
@@ -82,6 +83,13 @@ def scaling(elements: int, device: str) -> Callable[[], Any]:
     """The limit: a tensor of float32 scaled in place, 8 bytes per element moved."""
     tensor = torch.ones(elements, device=device)
     return lambda: tensor.mul_(1.0)
+
+
+def copying(elements: int, device: str) -> Callable[[], Any]:
+    """The limit on a GPU: a tensor of float32 copied, 8 bytes per element moved."""
+    source = torch.ones(elements, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def peers(name: str, options: Mapping[str, Any], state: str | None, lr: float) -
     if found or "base" in options:
         return found
     if state in (None, "fp32"):
-        found |= _of_torch(name, options, lr)
+        found |= of_torch(name, options, lr)
         for package in ("pytorch_optimizer", "lion_pytorch", "schedulefree", "prodigyopt"):
             found |= _by_name(package, name, options, lr)
     suffix = "" if state is None else STATE_SUFFIX.get(state)
@@ -69,7 +69,8 @@ def installed() -> dict[str, str | None]:
     return found
 
 
-def _of_torch(name: str, options: Mapping[str, Any], lr: float) -> dict[str, Make]:
+def of_torch(name: str, options: Mapping[str, Any], lr: float) -> dict[str, Make]:
+    """Those of `torch.optim`: its loop over tensors, and the faster ways that its optimizer has."""
     cls = _named(torch.optim, name)
     if cls is None or not _takes(cls, options):
         return {}

@@ -23,7 +23,7 @@ import peers
 from measure import machine
 from stepwell.errors import UsageError, unknown
 from stepwell.optimizers import TABLE, find
-from table import Table
+from table import Table, summary
 
 
 def chosen(only: str | None, tables: list[str]) -> tuple[list[str], list[str]]:
@@ -50,19 +50,6 @@ def show(table: Table) -> dict[str, Any]:
     """Print a table; its JSON."""
     print(f"\n{table.text()}", flush=True)
     return table.to_json()
-
-
-def summary(tables: list[dict[str, Any]], scale: float) -> list[str]:
-    """How many goals are met, and each that is not."""
-    all_of_them = [judgement for table in tables for judgement in table["judgements"]]
-    missed = [one for one in all_of_them if not one["met"]]
-    lines = [f"goals: {len(all_of_them) - len(missed)} met, {len(missed)} missed"]
-    if scale != 1:
-        lines.append(f"  the goals are meant for --scale 1, not {scale:g}")
-    return lines + [
-        f"  missed: {one['row']}, {one['figure']}: {one['value']:.4g}, goal {one['goal']} ({one['table']})"
-        for one in missed
-    ]
 
 
 def parse() -> argparse.Namespace:

@@ -85,6 +85,19 @@ class Table:
         return {"title": self.title, "rows": self.rows, "judgements": self.judgements(), "notes": self.notes}
 
 
+def summary(tables: list[dict[str, Any]], scale: float) -> list[str]:
+    """How many goals are met, and each that is not."""
+    all_of_them = [judgement for table in tables for judgement in table["judgements"]]
+    missed = [one for one in all_of_them if not one["met"]]
+    lines = [f"goals: {len(all_of_them) - len(missed)} met, {len(missed)} missed"]
+    if scale != 1:
+        lines.append(f"  the goals are meant for --scale 1, not {scale:g}")
+    return lines + [
+        f"  missed: {one['row']}, {one['figure']}: {one['value']:.4g}, goal {one['goal']} ({one['table']})"
+        for one in missed
+    ]
+
+
 def milliseconds(seconds: float) -> str:
     """As ms, with three digits that mean something."""
     value = seconds * 1e3

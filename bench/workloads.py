@@ -32,18 +32,19 @@ class Workload:
         return sum(torch.Size(shape).numel() for shape in self.shapes)
 
     def make(self, device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """Parameters with gradients; the same numbers each time."""
-        generator = torch.Generator().manual_seed(0)
+        """Parameters with gradients; the same numbers each time. A device draws them itself: a processor takes a
+        minute for the numbers of a billion elements."""
+        generator = torch.Generator(device).manual_seed(0)
         result = []
         for shape in self.shapes:
-            p = torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
-            gradient = torch.randn(shape, generator=generator)
+            p = torch.randn(shape, generator=generator, device=device).to(dtype).requires_grad_()
+            gradient = torch.randn(shape, generator=generator, device=device)
             if self.rows_touched < 1:
-                rows = torch.arange(0, shape[0], round(1 / self.rows_touched))
+                rows = torch.arange(0, shape[0], round(1 / self.rows_touched), device=device)
                 gradient = torch.sparse_coo_tensor(
                     rows[None], gradient[rows], shape, is_coalesced=True, check_invariants=True
                 )
-            p.grad = gradient.to(device, dtype)
+            p.grad = gradient.to(dtype)
             result.append(p)
         return result
 
@@ -71,6 +72,18 @@ def small_matrices(scale: float = 1.0) -> Workload:
     """200 matrices of 64 x 64: bound by launches unless they are batched."""
     count, side = max(2, round(200 * scale)), max(8, round(64 * min(1.0, 4 * scale)))
     return Workload(f"{count} matrices of {side} x {side}", ((side, side),) * count)
+
+
+def transformer(scale: float = 1.0) -> Workload:
+    """The tensors of a decoder with 1.1B parameters, in the shapes of TinyLlama: 22 layers of width 2,048."""
+    side = min(1.0, scale ** (1 / 3))
+    width, hidden, few = (16 * max(1, round(tiles * side)) for tiles in (128, 352, 16))
+    layers, vocabulary = max(1, round(22 * side)), max(64, round(32_000 * side))
+    attention = ((width, width), (few, width), (few, width), (width, width))
+    layer = (*attention, (hidden, width), (hidden, width), (width, hidden), (width,), (width,))
+    shapes = ((vocabulary, width), *layer * layers, (width,), (vocabulary, width))
+    name = f"a decoder of {layers} layers of width {width}"
+    return Workload(f"{_words(Workload(name, shapes).elements)} elements of {name}", shapes)
 
 
 def embedding(scale: float = 1.0) -> Workload:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.of_one_optimizer import concerns
 
@@ -13,11 +12,15 @@ from tests.of_one_optimizer import concerns
 # two cores otherwise take the cores from one another: 40 s instead of 4 s for four optimizers of matrices.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# The same examples every time, and no clock: the machines that run this are shared.
-settings.register_profile(
-    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-settings.load_profile("suite")
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # bench/gpu.sh runs the tests marked gpu where there is pytest alone
+    pass
+else:
+    # The same examples every time, and no clock: the machines that run this are shared.
+    too_slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=too_slow)
+    settings.load_profile("suite")
 
 # These need a process that interprets Triton's kernels; tests/engine/test_gpu.py starts it.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]
