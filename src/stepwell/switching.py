@@ -185,6 +185,8 @@ def _built(cls: type[Any], old: torch.optim.Optimizer, lr: float, options: Mappi
         groups.append(made)
     if "backend" not in options and isinstance(old, engine.Optimizer) and issubclass(cls, engine.Optimizer):
         options["backend"] = old.backend
+    if "state_device" not in options and isinstance(old, engine.Optimizer) and issubclass(cls, engine.Optimizer):
+        options["state_device"] = old.state_device
     return cls(groups, **options)
 
 

@@ -209,9 +209,9 @@ def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name:
         tensors = in_lines(found, signed, tensors, lines_of(like.shape))
     layout = torch.empty_like(like, dtype=tensors[0].dtype, requires_grad=False)
     same_layout = found == "int4" or tensors[0].stride() == layout.stride()
-    if found == name and same_layout and all(t.device == like.device for t in tensors):
-        return tensors
     tensors = tuple(t.to(like.device) for t in tensors)
+    if found == name and same_layout:
+        return tensors
     if found != "int4" and not same_layout:
         if found == "int8":  # the blocks follow memory, so another layout has other blocks
             source = torch.empty(tensors[0].shape).as_strided(tensors[0].shape, tensors[0].stride())

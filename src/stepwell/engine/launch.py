@@ -15,6 +15,7 @@ from torch import Tensor
 from stepwell.engine import randomness, sharding, sparse
 from stepwell.engine.blocks import lines_of
 from stepwell.engine.foreign_memory import Foreign
+from stepwell.engine.host import Host
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
 from stepwell.engine.rule import RuleSignature
@@ -30,7 +31,7 @@ class Member:
     Attributes:
         name: the name in messages.
         owner: the parameter.
-        tensor: the local part of the parameter: itself, unless it is a DTensor.
+        tensor: the local part of the parameter: itself, unless it is a DTensor, or a copy on the CPU (`host`).
         group: the number of its group.
         place: the number of the parameter among all parameters of the optimizer; random bits depend on it.
         state: the parameter's entry in `optimizer.state`.
@@ -84,6 +85,8 @@ class Launch:
         self.groups = np.array([one.group for one in members], dtype=np.int64)
         self.elements = np.array([owner.numel() for owner in self.owners], dtype=np.int64)  # over the mesh
         self.spread = any(map(sharding.is_spread, self.owners))
+        is_apart = any(sharding.local(one.owner) is not one.tensor for one in members)
+        self.host = Host(self.owners, self.tensors) if is_apart else None  # of parameters whose state is on the CPU
         seeds = np.array([groups[one.group]["seed"] for one in members], dtype=np.int64)
         places = np.array([one.place for one in members], dtype=np.int64)
         self.seeds, self.places = seeds, places.tolist()
@@ -141,6 +144,8 @@ class Launch:
                 "replaces the parameters of this optimizer"
             )
         self.gradients = [owner.grad for owner in self.owners]
+        if self.host is not None:
+            self.gradients = self.host.fetch(self.gradients)
         if self.spread:
             local = [sharding.local(owner) for owner in self.owners]
             if not all(map(is_, local, self.tensors)):
@@ -230,6 +235,8 @@ class Launch:
 
     def done(self) -> None:
         """After an update: release the gradients, and write numbers back to their entries."""
+        if self.host is not None and self.began:
+            self.host.deliver(list(self.active()))
         self.gradients = [None] * len(self.tensors)
         self.began, self.writing = False, None
         self.finished.clear()

@@ -15,7 +15,6 @@ from torch import Tensor
 from stepwell.arguments import flag
 from stepwell.engine import checkpoint, explain
 from stepwell.engine.backends import BACKENDS, EMPTY, STACKS, SUBCLASSES, backends_for
-from stepwell.engine.bytes import held_in_state
 from stepwell.engine.closures import check_closure
 from stepwell.engine.divided.owners import Owners, process_group_of
 from stepwell.engine.gathered import Gathered, checked
@@ -29,6 +28,7 @@ from stepwell.engine.plan import Plan
 from stepwell.engine.pointers import is_wrapper
 from stepwell.engine.rule import OneOf, Range, Rule, RuleSignature, Slot, check_hyperparameters, ranges_of
 from stepwell.engine.slots import trust
+from stepwell.engine.state_place import StatePlace
 from stepwell.engine.tracing import refuse_tracing, untraced
 from stepwell.engine.watch import Kept, Stale, Watched
 from stepwell.errors import UsageError
@@ -46,7 +46,7 @@ _LEFT_BEHIND = {
 }
 
 
-class Optimizer(Grouped):
+class Optimizer(StatePlace, Grouped):
     """The base class of every optimizer: an update rule becomes a `torch.optim.Optimizer`.
 
     Args:
@@ -74,6 +74,8 @@ class Optimizer(Grouped):
         seed: seed of stochastic rounding, from 0 (default) to 2**31 - 1.
         backend: "auto" (the fastest that can update the tensor), "eager", "cpu" or "gpu". A backend that is asked for
             by name never falls back to another.
+        state_device: "cpu" keeps the state of parameters on a GPU in the memory of the CPU, and updates there: memory
+            for time, as gradients and weights travel (default None: where each parameter is).
         process_group: of Muon, SOAP and Shampoo: processes that train copies (DistributedDataParallel) and divide work
             and state, so that each owns some matrices (default: None; a model that `fully_shard` has cut needs none).
 
@@ -125,6 +127,7 @@ class Optimizer(Grouped):
     def __init__(self, params: Params, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         name, options = type(self).__name__, dict(options)
         self.backend = one_of(name, "backend", options.pop("backend", "auto"), ("auto", *BACKENDS))
+        self.state_device = self._state_device(options)
         self.owners = Owners(process_group_of(name, options.pop("process_group", None), self))
         shared = {"maximize": False, "state": "fp32", "weights": "native", "seed": 0, "cautious": False}
         defaults = {**defaults, **{key: options.pop(key, value) for key, value in shared.items()}}
@@ -150,6 +153,7 @@ class Optimizer(Grouped):
                 raise
             raise UsageError(f"{name}: {error}") from None
         self.state = self._watched(self.state)
+        self._check_state_device()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients to None (or to zero)."""
@@ -338,16 +342,6 @@ class Optimizer(Grouped):
 
     # State
 
-    def make_state(self) -> None:
-        """Create the state of every parameter, as before its first update: a distributed checkpoint is loaded into the
-        state that is there."""
-        with self._lock:
-            (self._plan or self.make_plan()).begin()
-
-    def state_bytes(self) -> int:
-        """Bytes of the slots, without the step counts."""
-        return held_in_state(self.state)
-
     def watched_state(self, tensor: Tensor) -> Watched:
         """The state of one parameter; replacing an entry invalidates the plan."""
         state = dict.get(self.state, tensor)
@@ -390,7 +384,7 @@ class Optimizer(Grouped):
         self.defaults.pop("differentiable", None)  # torch adds it here; no group of ours has it
         self._kept = Kept()
         self._lock = threading.RLock()
-        self.owners = self.__dict__.get("owners", Owners())
+        self.owners, self.state_device = self.__dict__.get("owners", Owners()), self.__dict__.get("state_device")
         self.said = set()  # warnings that are given once
         self.state = self._watched(self.state)
         trust(self.state)

@@ -25,6 +25,7 @@ class _Common(TypedDict, total=False):
     cautious: bool
     seed: int
     backend: Backend
+    state_device: Literal["cpu"] | None
     # Torch's own, which ask for nothing where they are None or False.
     foreach: Literal[False] | None
     fused: Literal[False] | None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import sharding
+from stepwell.engine import host, sharding
 from stepwell.engine.backends import parts, summed
 from stepwell.engine.divided.agreement import check
 from stepwell.engine.divided.matrices import Matrices, Matrix
@@ -69,6 +69,8 @@ class Plan:
             for name, tensor in zip(names, group["params"], strict=True):
                 place += 1
                 part = sharding.local(tensor)
+                if optimizer.state_device is not None and host.is_apart(part):
+                    part = host.copy_of(part)
                 signature = optimizer.signature_for(group, tensor)
                 reason = optimizer.owners.refusal(signature, tensor)
                 if reason is not None:  # in every process, also where the part is empty
@@ -88,7 +90,7 @@ class Plan:
                 else:
                     backend = optimizer.backend_for(kind, part, name)
                     stack = None if kind.view == "element" else (tuple(tensor.shape), position)
-                key = (kind, tensor.device, backend.__name__, stack)
+                key = (kind, part.device, backend.__name__, stack)
                 _, members = found.setdefault(key, ((kind, signature, backend), []))
                 members.append(Member(name, tensor, part, position, place, optimizer.watched_state(tensor)))
         return list(found.values())

@@ -245,7 +245,7 @@ class Slots:
     def _shown(self, index: int, part: Tensor) -> Tensor:
         """What `optimizer.state` shows of a part of the state: it is spread where the parameter is."""
         owner, tensor = self.owners[index], self.tensors[index]
-        return sharding.spread_like(owner, part) if owner is not tensor and part.shape == tensor.shape else part
+        return sharding.spread_like(owner, part) if sharding.is_spread(owner) and part.shape == tensor.shape else part
 
     def _start_of_number(self, slot: Slot, group: Mapping[str, Any]) -> Any:
         """Of a number that all tensors share: what those have that began before."""

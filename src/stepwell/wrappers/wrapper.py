@@ -88,7 +88,7 @@ class Wrapper(torch.optim.Optimizer):
             mine.setdefault("model", params)
         if not issubclass(inside, Wrapper):
             example = inside([("weight", torch.zeros(2, 2))])  # a matrix: Muon needs one
-            known = {*example.defaults, *inspect.signature(inside.__init__).parameters, "backend"}
+            known = {*example.defaults, *inspect.signature(inside.__init__).parameters, "backend", "state_device"}
             known -= {"self", "params", "options"}
             for option, value in options.items():
                 if option not in known:
@@ -281,6 +281,19 @@ class Wrapper(torch.optim.Optimizer):
             )
 
     # State
+
+    def offload(self, device: str | torch.device = "cpu") -> None:
+        """Move the state of the wrapped optimizer elsewhere until the next update; `own` stays (see `Optimizer`)."""
+        self._in_base("offload", device)
+
+    def onload(self) -> None:
+        """Bring the state of the wrapped optimizer back."""
+        self._in_base("onload")
+
+    def _in_base(self, act: str, *args: Any) -> None:
+        if not hasattr(self.base, act):
+            raise UsageError(f"{type(self).__name__}: {type(self.base).__name__} has no {act}()")
+        getattr(self.base, act)(*args)
 
     def state_bytes(self) -> int:
         """Bytes of state of the wrapped optimizer and of the wrapper, without step counts."""

@@ -187,6 +187,11 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
         high, low = halves.split(p, weights.dtype)
         _write(weights, places, high)
         _write(low_bits, places, low)
+    elif by_kernel and _rounds_by_kernel(launch, index, weights):
+        where = int(launch.seeds[index]), launch.places[index], float(launch.slots.steps[index]), len(slots)
+        codes.write(
+            "bf16", True, (weights,), p, len(slots), codes.key_of("bf16", *where, launch.firsts[index]), where[2]
+        )
     elif kind.rounding == "stochastic":
         bits = _random(launch, index, len(slots), whole.numel(), launch.rows_here[index])
         bits = bits if places is None else bits[places]
@@ -196,6 +201,12 @@ def store(launch: Launch, index: int, loaded: Loaded, p: Tensor, slots: list[Any
     tensor = launch.tensors[index].detach()
     if whole is not tensor and whole.data_ptr() != tensor.data_ptr():
         tensor.copy_(whole)
+
+
+def _rounds_by_kernel(launch: Launch, index: int, weights: Tensor) -> bool:
+    """Whether a kernel rounds the weights stochastically, as below."""
+    is_usual = launch.kind.rounding == "stochastic" and launch.kind.weights == "bf16"
+    return is_usual and launch.rows_here[index] is None and codes.can("bf16", weights)
 
 
 def _random(launch: Launch, index: int, consumer: int, count: int, rows: tuple[int, int] | None = None) -> Tensor:
