@@ -142,6 +142,25 @@ def test_a_damaged_file_is_made_anew(folder: Path, suffix: str, damage: Callable
     assert not list(folder.glob("*.tmp"))
 
 
+TRAINED = """
+import sys, torch, stepwell
+for state in ("fp32", "int8", "int4"):
+    p = torch.ones(70, 70, requires_grad=True)
+    p.grad = torch.ones_like(p)
+    stepwell.AdamW([p], state=state).step()
+print(sorted({"scipy.linalg", "numba.np.linalg"} & set(sys.modules)), float(p.sum()))
+"""
+
+
+def test_with_kernels_in_the_folder_a_process_reads_nothing_that_compiles(folder: Path) -> None:
+    """Numba's library of what it can compile, which imports SciPy, takes longer than the rest of a first step."""
+    command = [sys.executable, "-c", TRAINED]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert "numba.np.linalg" in first
+    assert second.startswith("[] ")
+    assert second.split("] ")[1] == first.split("] ")[1]
+
+
 def test_no_flipped_bit_and_no_cut_is_believed() -> None:
     content, depends = random.Random(0).randbytes(3000), b"text and processor"
     file = machine_code.sealed(content, depends)

@@ -51,9 +51,12 @@ class _Kept:
         if content is None:
             return None
         from numba.core.compiler import CompileResult
+        from numba.core.runtime import rtsys
 
-        target_context.refresh()
         try:
+            # What machine code calls. Numba would also read all that it can compile, and so import SciPy where that is
+            # installed: two thirds of the time of a first step.
+            rtsys.initialize(target_context)
             return CompileResult._rebuild(target_context, *pickle.loads(content))
         except Exception:  # it is whole, and does not suit this process
             return None
