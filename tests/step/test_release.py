@@ -354,6 +354,13 @@ def test_calls_that_need_gradients_are_refused() -> None:
         Step(sw.AdamW(network.named_parameters()), release=3)
 
 
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They average a gradient after it is complete, also where the Step does not know the model."""
+    monkeypatch.setattr("stepwell.step.release.is_one_of_several", lambda: True)
+    with pytest.raises(UsageError, match="the processes of a distributed model average their gradients after"):
+        Step(sw.AdamW(model().named_parameters()), release=True)
+
+
 def test_hooks_after_the_step_run_once() -> None:
     network = model()
     optimizer = sw.AdamW(network.named_parameters())

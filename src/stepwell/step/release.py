@@ -27,6 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from stepwell.engine.reading import Reading
 from stepwell.engine.released import Released, refusal
+from stepwell.engine.sharding import is_one_of_several
 from stepwell.engine.update import has_hooks_before
 from stepwell.errors import UsageError
 from stepwell.step.clipping import AdaptiveClip, Clip, ClipRecentNorm, ClipValue
@@ -61,7 +62,7 @@ class Release:
             reason = "a scaler decides by all gradients whether they are finite; train in bf16 or fp32"
         if reason is None and estimator is not None:
             reason = f"{estimator} makes further backward passes"
-        if reason is None and groups:
+        if reason is None and (groups or is_one_of_several()):
             reason = "the processes of a distributed model average their gradients after they are complete"
         if reason is None and clip is not None and not isinstance(clip, _CLIPS):
             reason = (
