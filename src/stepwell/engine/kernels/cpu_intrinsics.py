@@ -20,7 +20,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from stepwell.engine.blocks import CODES, HUGE, TINY, Blockwise
-from stepwell.engine.randomness import TURN
+from stepwell.engine.randomness import ELEMENT_FACTOR, TURN
 
 SCOPES = 16  # arrays of one kernel that are told apart
 _CODES_SCOPE, _LARGEST_SCOPE, _RANDOM_SCOPE = (
@@ -204,9 +204,14 @@ def f32_of_bf16(builder: Any, bits: Any) -> Any:
 def _nearest_bf16(builder: Any, value: Any) -> Any:
     bits = builder.bitcast(value, _WORD)
     odd = builder.and_(builder.lshr(bits, _word(16)), _word(1))
-    rounded = builder.add(builder.add(bits, _word(0x7FFF)), odd)
-    high = builder.trunc(builder.lshr(rounded, _word(16)), _HALF)
-    return builder.select(builder.fcmp_unordered("uno", value, value), ir.Constant(_HALF, 0x7FC0), high)
+    return _upper_half(builder, value, builder.add(builder.add(bits, _word(0x7FFF)), odd))
+
+
+def _upper_half(builder: Any, value: Any, rounded: Any) -> Any:
+    """That of `rounded`; NaN where `value` is. The choice is made before bits are cut off: vectors of 16-bit numbers
+    would have the condition in 32 bits and narrow it, too."""
+    bits = builder.select(builder.fcmp_unordered("uno", value, value), _word(0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
 
 
 @_llvm(types.uint16, types.float32)
@@ -217,12 +222,11 @@ def bf16_of_f32(builder: Any, value: Any) -> Any:
 
 @_llvm(types.uint16, types.float32, types.uint32)
 def bf16_stochastic(builder: Any, value: Any, random: Any) -> Any:
-    """Up or down: 16 random bits are added and carry with the probability of the bits that are cut off."""
-    bits = builder.bitcast(value, _WORD)
-    high = builder.trunc(builder.lshr(builder.add(bits, random), _word(16)), _HALF)
-    exponent = builder.and_(bits, _word(0x7F800000))
-    special = builder.icmp_unsigned("==", exponent, _word(0x7F800000))
-    return builder.select(special, _nearest_bf16(builder, value), high)
+    """Up or down: 16 random bits are added and carry with the probability of the bits that are cut off.
+
+    Infinity has none there, and stays what it is.
+    """
+    return _upper_half(builder, value, builder.add(builder.bitcast(value, _WORD), random))
 
 
 @_llvm(types.float32, types.uint16)
@@ -351,15 +355,28 @@ def key_of(builder: Any, salt: Any, turn: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
-def random_bits(builder: Any, key: Any, place: Any) -> Any:
-    """32 random bits for the element at `place`."""
-    return _scatter(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+def unscattered(builder: Any, key: Any, place: Any) -> Any:
+    """What is scattered for the element at `place`."""
+    return builder.add(builder.mul(builder.trunc(place, _WORD), _word(ELEMENT_FACTOR)), key)
 
 
-@_llvm(types.uint32, types.uint32, types.int64)
-def code_random_bits(builder: Any, key: Any, place: Any) -> Any:
+@_llvm(types.uint32, types.uint32)
+def next_unscattered(builder: Any, word: Any) -> Any:
+    """The same for the next element. A loop that counts in it has one addition of 32-bit numbers for each element; one
+    that takes it from an index narrows two vectors of 64-bit numbers and multiplies."""
+    return builder.add(word, _word(ELEMENT_FACTOR))
+
+
+@_llvm(types.uint32, types.uint32)
+def random_bits(builder: Any, word: Any) -> Any:
+    """32 random bits from what is `unscattered`."""
+    return _scatter(builder, word)
+
+
+@_llvm(types.uint32, types.uint32)
+def code_random_bits(builder: Any, word: Any) -> Any:
     """The same for codes."""
-    return _scatter_once(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+    return _scatter_once(builder, word)
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
@@ -378,14 +395,26 @@ def high_half(builder: Any, random: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
-def turned(builder: Any, half: Any, step: Any) -> Any:
-    """The 16 random bits of randomness.code_bits at a step."""
+def _turned_low(builder: Any, word: Any, step: Any) -> Any:
+    """The 16 random bits of randomness.code_bits at a step, from the lower half of a word."""
     turn = builder.mul(builder.trunc(step, _WORD), _word(TURN))
-    return builder.and_(builder.add(half, turn), _word(0xFFFF))
+    return builder.and_(builder.add(word, turn), _word(0xFFFF))
+
+
+@_llvm(types.uint32, types.uint32, types.int64)
+def _turned_high(builder: Any, word: Any, step: Any) -> Any:
+    """The same from the upper half: added there, what is too much is lost without a mask."""
+    turn = builder.mul(builder.trunc(step, _WORD), _word(TURN << 16 & 0xFFFFFFFF))
+    return builder.lshr(builder.add(word, turn), _word(16))
 
 
 # Blocks of codes. A block is decoded into a buffer of float32, updated there, and encoded again: the loop over its
 # elements is the same as for fp32, and both conversions are loops of their own that stay in the first-level cache.
+
+
+# While new values are made, the largest magnitude of their block is found, and the least, as bits: LLVM vectorises
+# maxima of integers, and leaves those of floats scalar. Whatever else a scale can depend on is rare, and looked at
+# afterwards: numbers that are not finite, and few that are far larger than all others.
 
 
 @_llvm(types.uint32)
@@ -393,25 +422,16 @@ def no_magnitude(builder: Any) -> Any:
     return _word(0)
 
 
-@_llvm(types.uint32, types.uint32)
-def exponent(builder: Any, bits: Any) -> Any:
-    return builder.lshr(bits, _word(23))
-
-
-@_llvm(types.boolean, types.uint32, types.uint32, types.int64, types.int64, types.int64)
-def _may_have_outliers(builder: Any, largest: Any, exponents: Any, count: Any, few: Any, spread: Any) -> Any:
-    """From the sum of the exponents of a block: where all but a few lie far below the largest, the sum does, too."""
-    wide = ir.IntType(64)
-    all_of_them = builder.mul(count, builder.zext(builder.lshr(largest, _word(23)), wide))
-    most = builder.sub(all_of_them, builder.mul(builder.sub(count, few), spread))
-    return builder.icmp_signed("<=", builder.zext(exponents, wide), most)
+@_llvm(types.uint32)
+def any_magnitude(builder: Any) -> Any:
+    """Above all others."""
+    return _word(0xFFFFFFFF)
 
 
 @_llvm(types.uint32, types.float32)
 def magnitude(builder: Any, value: Any) -> Any:
-    """The bits of |x|: LLVM vectorises a maximum of integers, and leaves one of floats scalar. 0 if not finite."""
-    bits = builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
-    return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
+    """The bits of |x|."""
+    return builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
@@ -420,17 +440,42 @@ def larger(builder: Any, a: Any, b: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
+def smaller(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned("<", a, b), a, b)
+
+
+@_llvm(types.boolean, types.uint32)
+def _all_finite(builder: Any, largest: Any) -> Any:
+    return builder.icmp_unsigned("<", largest, _word(0x7F800000))
+
+
+@_llvm(types.uint32, types.uint32)
+def _if_finite(builder: Any, bits: Any) -> Any:
+    """`bits`, but 0 where they are not those of a finite number."""
+    return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
+
+
+@_llvm(types.boolean, types.uint32, types.uint32)
+def _is_above(builder: Any, bits: Any, limit: Any) -> Any:
+    return builder.icmp_unsigned(">", bits, limit)
+
+
+@_llvm(types.uint32, types.uint32)
+def _not_zero(builder: Any, bits: Any) -> Any:
+    """1 or 0."""
+    return builder.zext(builder.icmp_unsigned("!=", bits, _word(0)), _WORD)
+
+
+@_llvm(types.uint32, types.uint32, types.uint32)
 def _larger_if_not_above(builder: Any, bits: Any, limit: Any) -> Any:
     """`bits`, but 0 where they are above a limit."""
     return builder.select(builder.icmp_unsigned(">", bits, limit), _word(0), bits)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32, types.float32)
-def _is_outlier(builder: Any, bits: Any, limit: Any, value: Any) -> Any:
-    """1 for what is above a limit or not finite, else 0."""
-    exponent = builder.and_(builder.bitcast(value, _WORD), _word(0x7F800000))
-    special = builder.icmp_unsigned("==", exponent, _word(0x7F800000))
-    return builder.zext(builder.or_(builder.icmp_unsigned(">", bits, limit), special), _WORD)
+@_llvm(types.uint32, types.uint32, types.uint32)
+def _is_outlier(builder: Any, bits: Any, limit: Any) -> Any:
+    """1 for what is above a limit (which is below infinity) or not a number, else 0."""
+    return builder.zext(builder.icmp_unsigned(">", bits, limit), _WORD)
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
@@ -447,17 +492,6 @@ def _limit_of(code: Blockwise) -> Any:
         return builder.select(above, builder.sub(largest, less), _word(0))
 
     return limit
-
-
-@_llvm(types.uint32, types.uint32, types.float32)
-def _all_nonzero(builder: Any, so_far: Any, value: Any) -> Any:
-    nonzero = builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0))
-    return builder.and_(so_far, builder.zext(nonzero, _WORD))
-
-
-@_llvm(types.uint32)
-def _yes(builder: Any) -> Any:
-    return _word(1)
 
 
 @_llvm(types.uint32)
@@ -489,10 +523,14 @@ def _least(builder: Any, bits: Any, most: int) -> Any:
 
 def _back(builder: Any, code: Blockwise, root: Any) -> Any:
     """blocks.Blockwise._back."""
-    bits = builder.sub(builder.bitcast(root, _WORD), _word(code.offset))
-    value = builder.bitcast(builder.shl(bits, _word(code.shift)), _F32)
-    zero = ir.Constant(_F32, 0.0)
-    return builder.select(builder.fcmp_ordered(">", root, zero), value, zero)
+    return _back_of_bits(builder, code, builder.bitcast(root, _WORD), code.offset)
+
+
+def _back_of_bits(builder: Any, code: Blockwise, bits: Any, offset: int) -> Any:
+    """The same from the bits of a root, for an offset. The root of 0 alone has fewer bits than the offset: those of the
+    least code or of a dithered place of 2**-16 are above it."""
+    bits = builder.select(builder.icmp_unsigned(">", bits, _word(offset)), bits, _word(offset))
+    return builder.bitcast(builder.shl(builder.sub(bits, _word(offset)), _word(code.shift)), _F32)
 
 
 def _uniform(builder: Any, random: Any) -> Any:
@@ -500,9 +538,9 @@ def _uniform(builder: Any, random: Any) -> Any:
 
 
 def _dither(builder: Any, key: Any, place: Any) -> Any:
-    """blocks.Blockwise._dither of one place."""
-    place = builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1))
-    return _uniform(builder, builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16)))
+    """blocks.Blockwise._dither of one place, times 2**16."""
+    place = builder.mul(builder.trunc(place, _WORD), _word(ELEMENT_FACTOR))
+    return builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16))
 
 
 def _full(builder: Any, scale: Any) -> Any:
@@ -512,6 +550,11 @@ def _full(builder: Any, scale: Any) -> Any:
 
 def _either(builder: Any, condition: Any, a: float, b: float) -> Any:
     return builder.select(condition, ir.Constant(_F32, a), ir.Constant(_F32, b))
+
+
+def _sixteenth_bits(factor: float) -> float:
+    """A float32 factor for numbers that are given times 2**16."""
+    return float(np.float32(factor)) * 2.0**-16
 
 
 def _with_sign_of(builder: Any, magnitude: Any, value: Any) -> Any:
@@ -535,15 +578,16 @@ def _decode_one(name: str, signed: bool) -> Any:
     @_llvm(types.float32, types.uint32, types.float32, types.int64)
     def decode_dithered(builder: Any, bits: Any, scale: Any, index: Any) -> Any:
         u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
-        whole = builder.sitofp(builder.sub(bits, _word(8)), _F32)
-        place = builder.fadd(whole, builder.fsub(_either(builder, full, 1.0, 0.5), u))
-        size = builder.bitcast(builder.and_(builder.bitcast(place, _WORD), _word(0x7FFFFFFF)), _F32)
-        size = builder.fmul(size, _either(builder, full, float(np.float32(1 / 7.5)), float(np.float32(1 / 7.0))))
-        value = builder.fmul(_back(builder, code, size), scale)
-        negative = builder.fcmp_ordered("<", place, ir.Constant(_F32, 0.0))
-        value = builder.select(negative, builder.fneg(value), value)
-        zero = builder.and_(builder.icmp_unsigned("==", bits, _word(0)), builder.not_(full))
-        return builder.select(zero, ir.Constant(_F32, 0.0), value)
+        # code - 8 + (1 or 1/2) - u, times 2**16: all of it whole numbers, with one conversion.
+        middle = builder.select(full, _word((1 << 16) - (8 << 16)), _word((1 << 15) - (8 << 16)))
+        place = builder.add(builder.sub(builder.shl(bits, _word(16)), u), middle)
+        sign = builder.and_(place, _word(0x80000000))
+        size = builder.bitcast(builder.and_(builder.bitcast(builder.sitofp(place, _F32), _WORD), _word(0x7FFFFFFF)), _F32)
+        size = builder.fmul(size, _either(builder, full, _sixteenth_bits(1 / 7.5), _sixteenth_bits(1 / 7.0)))
+        value = builder.bitcast(builder.fmul(_back(builder, code, size), scale), _WORD)
+        zero = builder.select(full, _word(16), _word(0))  # the code of 0: none in a full block
+        value = builder.select(builder.icmp_unsigned("==", bits, zero), _word(0), builder.or_(value, sign))
+        return builder.bitcast(value, _F32)
 
     return decode_dithered if code.dithered else decode
 
@@ -568,13 +612,16 @@ def _encode_one(name: str, signed: bool) -> Any:
         if code.bits == 8:
             magnitude = builder.fptosi(builder.fadd(place, part), _WORD)
         else:
-            low = builder.fptosi(place, _WORD)
-            step = ir.Constant(_F32, 1 / code.count)
-            high = builder.add(low, _word(1))
-            below = _back(builder, code, builder.fmul(builder.sitofp(low, _F32), step))
-            above = _back(builder, code, builder.fmul(builder.sitofp(high, _F32), step))
+            cut = builder.module.declare_intrinsic("llvm.trunc", [_F32])
+            low = builder.call(cut, [place])
+            high = builder.fadd(low, one)
+            # Divided by the count, a power of two, as part of the offset.
+            offset = code.offset + (code.count.bit_length() - 1 << 23)
+            below = _back_of_bits(builder, code, builder.bitcast(low, _WORD), offset)
+            above = _back_of_bits(builder, code, builder.bitcast(high, _WORD), offset)
             wanted = builder.fmul(part, builder.fsub(above, below))
-            magnitude = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
+            nearer = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
+            magnitude = builder.fptosi(nearer, _WORD)
         magnitude = _least(builder, magnitude, code.count - 1)
         if code.signed:
             sign = builder.lshr(builder.and_(bits, _word(0x80000000)), _word(32 - code.bits))
@@ -587,15 +634,15 @@ def _encode_one(name: str, signed: bool) -> Any:
     def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, index: Any) -> Any:
         _, root = root_of(builder, builder.bitcast(value, _WORD), inverse)
         u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
-        u = builder.fsub(u, _either(builder, full, 0.5, 0.0))
+        u = builder.fsub(_uniform(builder, u), _either(builder, full, 0.5, 0.0))
         size = _either(builder, full, 7.5, 7.0)
         moved = builder.fadd(builder.fmul(_with_sign_of(builder, root, value), size), u)
-        # Its floor: of a number above zero, which conversion cuts off.
-        place = _least(builder, builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD), 15)
-        least = builder.select(full, _word(0), _word(1))
-        place = builder.select(builder.icmp_unsigned(">", place, least), place, least)
-        nonzero = builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0))
-        return builder.select(builder.or_(nonzero, full), place, _word(0))
+        # Its floor: of a number above zero, which conversion cuts off. It needs no limits: the root is at most 1, so 15
+        # is the largest, and the least is 0 in a full block and 1 in others.
+        place = builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD)
+        # Where there is a zero; unequal to NaN is every number.
+        zero = _either(builder, full, math.nan, 0.0)
+        return builder.select(builder.fcmp_unordered("une", value, zero), place, _word(0))
 
     return encode_dithered if code.dithered else encode
 
@@ -669,105 +716,141 @@ def _loader_int8(signed: bool) -> Any:
     return _compiled(lambda codes, i, largest: decode(_widen(load(codes, i)), largest), "load_int8", signed)
 
 
+_SAMPLE = 32  # elements of a block that are looked at before all of them
+
+
+def _find_scale(name: str, signed: bool, scope: int) -> Any:
+    """The scale of the values of a block, from the bits of the largest magnitude and of the least."""
+    code, load = CODES[name, signed], RAW_LOAD["fp32", scope]
+    limit_of, scale_of, few = _limit_of(code), _scale_of(code), code.few
+
+    def finite_top(buffer: Any, count: Any) -> Any:
+        top = no_magnitude()
+        for i in range(count):
+            top = larger(top, _if_finite(magnitude(load(buffer, i))))
+        return top
+
+    def outliers_in(buffer: Any, count: Any, limit: Any) -> Any:
+        found = no_magnitude()
+        for i in range(count):
+            found = added(found, _is_outlier(magnitude(load(buffer, i)), limit))
+        return found
+
+    def largest_other(buffer: Any, count: Any, limit: Any) -> Any:
+        others = no_magnitude()
+        for i in range(count):
+            others = larger(others, _larger_if_not_above(magnitude(load(buffer, i)), limit))
+        return others
+
+    find_finite_top = _compiled(finite_top, name, signed, scope)
+    count_outliers = _compiled(outliers_in, name, signed, scope)
+    find_largest_other = _compiled(largest_other, name, signed, scope)
+
+    def find_scale(buffer: Any, count: Any, top: Any, least: Any) -> Any:
+        if not _all_finite(top):
+            top = find_finite_top(buffer, count)
+        others, outliers, limit = no_magnitude(), _some(), limit_of(top)
+        # Where all are above the limit, or more than a few of some, there are no outliers.
+        if not _is_above(least, limit) and count_outliers(buffer, min(count, _SAMPLE), limit) <= few:
+            outliers = count_outliers(buffer, count, limit)
+            others = find_largest_other(buffer, count, limit)
+        return scale_of(top, others, outliers, _not_zero(least))
+
+    return _compiled(find_scale, name, signed, scope)
+
+
 def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
-    """Takes the values of one step of the loop, some blocks, and words of random bits for them."""
+    """Takes the values of a block, words of random bits for them, and the bits of their largest magnitude and of the
+    least."""
     code = CODES[name, signed]
     encode, load = _encode_one(name, signed), RAW_LOAD["fp32", scope]
     store, store_largest = RAW_STORE["8", _CODES_SCOPE], RAW_STORE["fp32", _LARGEST_SCOPE]
-    store_value = RAW_STORE["fp32", scope]
-    taken = low_half if half_of_random == "low" else high_half
-    limit_of, scale_of = _limit_of(code), _scale_of(code)
+    store_value, load_random = RAW_STORE["fp32", scope], RAW_LOAD["32", _RANDOM_SCOPE]
+    taken = _turned_low if half_of_random == "low" else _turned_high
     block, half = code.block, code.block // 2
-
-    load_random, few, spread = RAW_LOAD["32", _RANDOM_SCOPE], code.few, code.spread
-
-    def scale_from(buffer: Any, first: Any, count: Any, top: Any, exponents: Any, full: Any) -> Any:
-        others, outliers = no_magnitude(), _some()
-        if _may_have_outliers(top, exponents, count, few, spread):
-            limit, outliers = limit_of(top), no_magnitude()
-            for i in range(count):
-                value = load(buffer, first + i)
-                bits = magnitude(value)
-                others = larger(others, _larger_if_not_above(bits, limit))
-                outliers = added(outliers, _is_outlier(bits, limit, value))
-        return scale_of(top, others, outliers, full)
-
-    find_scale = _compiled(scale_from, name, signed, scope)
-
-    def block_scale(buffer: Any, first: Any, count: Any) -> Any:
-        top, exponents, full = no_magnitude(), no_magnitude(), _yes()
-        for i in range(count):
-            value = load(buffer, first + i)
-            bits = magnitude(value)
-            top, exponents = larger(top, bits), added(exponents, exponent(bits))
-            full = _all_nonzero(full, value)
-        return find_scale(buffer, first, count, top, exponents, full)
-
-    find_block_scale = _compiled(block_scale, name, signed, scope)
+    find_scale = _FIND_SCALE[name, signed, scope]
 
     def encode_int8(
-        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, exponents: Any
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
-        scale = find_scale(buffer, 0, count, top, exponents, _yes())
+        scale = find_scale(buffer, count, top, least)
         store_largest(largest_at, 0, scale)
         inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
         for i in range(count):
-            random = turned(taken(load_random(words, i)), step)
+            random = taken(load_random(words, i), step)
             store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
 
-    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
-        parts = (count + block - 1) // block
-        for i in range(count, parts * block):
-            store_value(buffer, i, types.float32(0))
-        for part in range(parts):
-            at, first = part * half, part * block
-            scale = find_block_scale(buffer, first, block)
-            store_largest(largest_at, part, scale)
-            inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
-            if first + block <= count:
-                for i in range(half):
-                    here = turned(taken(load_random(words, first + i)), step)
-                    there = turned(taken(load_random(words, first + half + i)), step)
-                    low = encode(load(buffer, first + i), inverse, here)
-                    high = encode(load(buffer, first + half + i), inverse, there)
-                    store(codes, at + i, _pair(low, high))
-            else:
-                for i in range((count - first + 1) // 2):
-                    here = turned(taken(load_random(words, first + 2 * i)), step)
-                    there = turned(taken(load_random(words, first + 2 * i + 1)), step)
-                    low = encode(load(buffer, first + 2 * i), inverse, here)
-                    high = encode(load(buffer, first + 2 * i + 1), inverse, there)
-                    store(codes, at + i, _pair(low, high))
+    def encode_int4(
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
+    ) -> None:
+        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        scale = find_scale(buffer, count, top, least)
+        store_largest(largest_at, 0, scale)
+        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        if count == block:
+            for i in range(half):
+                here = taken(load_random(words, i), step)
+                there = taken(load_random(words, half + i), step)
+                low, high = encode(load(buffer, i), inverse, here), encode(load(buffer, half + i), inverse, there)
+                store(codes, i, _pair(low, high))
+        else:
+            for i in range((count + 1) // 2):
+                here = taken(load_random(words, 2 * i), step)
+                there = taken(load_random(words, 2 * i + 1), step)
+                low, high = encode(load(buffer, 2 * i), inverse, here), encode(load(buffer, 2 * i + 1), inverse, there)
+                store(codes, i, _pair(low, high))
 
-    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
-        parts = (count + block - 1) // block
-        for i in range(count, parts * block):
-            store_value(buffer, i, types.float32(0))
-        for part in range(parts):
-            at, first = part * half, part * block
-            scale = find_block_scale(buffer, first, block)
-            store_largest(largest_at, part, scale)
-            inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
-            if first + block <= count:
-                for i in range(half):
-                    low = encode(load(buffer, first + i), inverse, scale, i)
-                    high = encode(load(buffer, first + half + i), inverse, scale, half + i)
-                    store(codes, at + i, _pair(low, high))
-            else:
-                for i in range((count - first + 1) // 2):
-                    low = encode(load(buffer, first + 2 * i), inverse, scale, 2 * i)
-                    high = encode(load(buffer, first + 2 * i + 1), inverse, scale, 2 * i + 1)
-                    store(codes, at + i, _pair(low, high))
+    def encode_dithered(
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
+    ) -> None:
+        if count < block:
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        scale = find_scale(buffer, count, top, least)
+        store_largest(largest_at, 0, scale)
+        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        if count == block:
+            for i in range(half):
+                low = encode(load(buffer, i), inverse, scale, i)
+                high = encode(load(buffer, half + i), inverse, scale, half + i)
+                store(codes, i, _pair(low, high))
+        else:
+            for i in range((count + 1) // 2):
+                low = encode(load(buffer, 2 * i), inverse, scale, 2 * i)
+                high = encode(load(buffer, 2 * i + 1), inverse, scale, 2 * i + 1)
+                store(codes, i, _pair(low, high))
 
     function = encode_int8 if name == "int8" else encode_dithered if code.dithered else encode_int4
     return _compiled(function, signed, scope, half_of_random)
 
 
+def _encoder_of_blocks(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
+    """The same for the values of several blocks, of int4 beside int8: those of one step of the loop."""
+    encode, load, block = ENCODE[name, signed, scope, half_of_random], RAW_LOAD["fp32", scope], CODES[name, signed].block
+    half = block // 2
+
+    def encode_blocks(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
+        for first in range(0, count, block):
+            values, here = buffer + first * 4, min(block, count - first)
+            top, least = no_magnitude(), any_magnitude()
+            for i in range(here):
+                bits = magnitude(load(values, i))
+                top, least = larger(top, bits), smaller(least, bits)
+            part = first // block
+            encode(codes + part * half, largest_at + part * 4, values, here, words + first * 4, step, top, least)
+
+    return _compiled(encode_blocks, signed, scope, half_of_random)
+
+
+_FIND_SCALE = _Table(_find_scale)
 DECODE = _Table(_decoder)
 LOAD_INT8 = _Table(_loader_int8)
 load_largest = RAW_LOAD["fp32", _LARGEST_SCOPE]
 store_random = RAW_STORE["32", _RANDOM_SCOPE]
 ENCODE = _Table(_encoder)
+ENCODE_BLOCKS = _Table(_encoder_of_blocks)
 
 
 # The operations of stepwell.ops
