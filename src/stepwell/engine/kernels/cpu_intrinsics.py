@@ -521,26 +521,33 @@ def _least(builder: Any, bits: Any, most: int) -> Any:
     return builder.select(builder.icmp_unsigned("<", bits, _word(most)), bits, _word(most))
 
 
-def _back(builder: Any, code: Blockwise, root: Any) -> Any:
-    """blocks.Blockwise._back."""
-    return _back_of_bits(builder, code, builder.bitcast(root, _WORD), code.offset)
-
-
-def _back_of_bits(builder: Any, code: Blockwise, bits: Any, offset: int) -> Any:
-    """The same from the bits of a root, for an offset. The root of 0 alone has fewer bits than the offset: those of the
-    least code or of a dithered place of 2**-16 are above it."""
-    bits = builder.select(builder.icmp_unsigned(">", bits, _word(offset)), bits, _word(offset))
+def _back(builder: Any, code: Blockwise, root: Any, offset: int, may_be_zero: bool = True) -> Any:
+    """blocks.Blockwise._back, for an offset. The root of 0 alone has fewer bits than the offset: those of the least code
+    or of a dithered place of 2**-16 are above it."""
+    bits = builder.bitcast(root, _WORD)
+    if may_be_zero:
+        bits = builder.select(builder.icmp_unsigned(">", bits, _word(offset)), bits, _word(offset))
     return builder.bitcast(builder.shl(builder.sub(bits, _word(offset)), _word(code.shift)), _F32)
+
+
+def _offset_of_codes(code: Blockwise) -> int:
+    """What takes the bits of y to those of its code, a float32: the root's offset and a product with the count, which
+    is a power of two."""
+    return code.offset + ((code.count.bit_length() - 1) << 23)
 
 
 def _uniform(builder: Any, random: Any) -> Any:
     return builder.fmul(builder.sitofp(random, _F32), ir.Constant(_F32, 2.0**-16))
 
 
-def _dither(builder: Any, key: Any, place: Any) -> Any:
-    """blocks.Blockwise._dither of one place, times 2**16."""
-    place = builder.mul(builder.trunc(place, _WORD), _word(ELEMENT_FACTOR))
-    return builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16))
+def _dither(builder: Any, word: Any) -> Any:
+    """blocks.Blockwise._dither of one place, times 2**16, from what is `unscattered` with the bits of the scale."""
+    return builder.lshr(_scatter_once(builder, word), _word(16))
+
+
+@_llvm(types.uint32, types.float32)
+def _dither_key(builder: Any, scale: Any) -> Any:
+    return builder.bitcast(scale, _WORD)
 
 
 def _full(builder: Any, scale: Any) -> Any:
@@ -568,23 +575,22 @@ def _decode_one(name: str, signed: bool) -> Any:
     @_llvm(types.float32, types.uint32, types.float32)
     def decode(builder: Any, bits: Any, scale: Any) -> Any:
         magnitude = builder.and_(bits, _word(code.count - 1))
-        root = builder.fmul(builder.sitofp(magnitude, _F32), ir.Constant(_F32, 1 / code.count))
-        value = builder.fmul(_back(builder, code, root), scale)
+        value = builder.fmul(_back(builder, code, builder.sitofp(magnitude, _F32), _offset_of_codes(code)), scale)
         if code.signed:
             sign = builder.shl(builder.and_(bits, _word(code.count)), _word(32 - code.bits))
             value = builder.bitcast(builder.xor(builder.bitcast(value, _WORD), sign), _F32)
         return value
 
-    @_llvm(types.float32, types.uint32, types.float32, types.int64)
-    def decode_dithered(builder: Any, bits: Any, scale: Any, index: Any) -> Any:
-        u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
+    @_llvm(types.float32, types.uint32, types.float32, types.uint32)
+    def decode_dithered(builder: Any, bits: Any, scale: Any, word: Any) -> Any:
+        u, full = _dither(builder, word), _full(builder, scale)
         # code - 8 + (1 or 1/2) - u, times 2**16: all of it whole numbers, with one conversion.
         middle = builder.select(full, _word((1 << 16) - (8 << 16)), _word((1 << 15) - (8 << 16)))
         place = builder.add(builder.sub(builder.shl(bits, _word(16)), u), middle)
         sign = builder.and_(place, _word(0x80000000))
         size = builder.bitcast(builder.and_(builder.bitcast(builder.sitofp(place, _F32), _WORD), _word(0x7FFFFFFF)), _F32)
         size = builder.fmul(size, _either(builder, full, _sixteenth_bits(1 / 7.5), _sixteenth_bits(1 / 7.0)))
-        value = builder.bitcast(builder.fmul(_back(builder, code, size), scale), _WORD)
+        value = builder.bitcast(builder.fmul(_back(builder, code, size, code.offset), scale), _WORD)
         zero = builder.select(full, _word(16), _word(0))  # the code of 0: none in a full block
         value = builder.select(builder.icmp_unsigned("==", bits, zero), _word(0), builder.or_(value, sign))
         return builder.bitcast(value, _F32)
@@ -592,48 +598,51 @@ def _decode_one(name: str, signed: bool) -> Any:
     return decode_dithered if code.dithered else decode
 
 
+def _largest_coded(code: Blockwise) -> float:
+    """Of all y, that of the largest code."""
+    bits = np.float32(code.count - 1).view(np.int32) - _offset_of_codes(code) << code.shift
+    return float(np.int32(bits).view(np.float32))
+
+
 def _encode_one(name: str, signed: bool) -> Any:
     code = CODES[name, signed]
-    one = ir.Constant(_F32, 1.0)
 
-    def root_of(builder: Any, bits: Any, inverse: Any) -> tuple[Any, Any]:
-        """|x| / scale, at most 1, and its root."""
-        size = builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32)
-        y = builder.fmul(size, inverse)
-        y = builder.select(builder.fcmp_ordered("<", y, one), y, one)
-        root = builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(code.offset))
-        return y, builder.bitcast(root, _F32)
+    def limited(builder: Any, bits: Any, inverse: Any, most: Any) -> Any:
+        """|x| / scale, at most `most`; also where it is not a number."""
+        y = builder.fmul(builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32), inverse)
+        return builder.select(builder.fcmp_ordered("<", y, most), y, most)
+
+    def root_of(builder: Any, y: Any, offset: int) -> Any:
+        return builder.bitcast(builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(offset)), _F32)
 
     @_llvm(types.uint32, types.float32, types.float32, types.uint32)
     def encode(builder: Any, value: Any, inverse: Any, random: Any) -> Any:
         bits = builder.bitcast(value, _WORD)
-        y, root = root_of(builder, bits, inverse)
-        place, part = builder.fmul(root, ir.Constant(_F32, float(code.count))), _uniform(builder, random)
+        # Limited to what has the largest code, and not to 1, the code has no limit: it is rounded up by less than 1.
+        y = limited(builder, bits, inverse, ir.Constant(_F32, _largest_coded(code)))
+        place, part = root_of(builder, y, _offset_of_codes(code)), _uniform(builder, random)
         if code.bits == 8:
             magnitude = builder.fptosi(builder.fadd(place, part), _WORD)
         else:
-            cut = builder.module.declare_intrinsic("llvm.trunc", [_F32])
+            cut, offset = builder.module.declare_intrinsic("llvm.trunc", [_F32]), _offset_of_codes(code)
             low = builder.call(cut, [place])
-            high = builder.fadd(low, one)
-            # Divided by the count, a power of two, as part of the offset.
-            offset = code.offset + (code.count.bit_length() - 1 << 23)
-            below = _back_of_bits(builder, code, builder.bitcast(low, _WORD), offset)
-            above = _back_of_bits(builder, code, builder.bitcast(high, _WORD), offset)
+            high = builder.fadd(low, ir.Constant(_F32, 1.0))
+            below, above = _back(builder, code, low, offset), _back(builder, code, high, offset, may_be_zero=False)
             wanted = builder.fmul(part, builder.fsub(above, below))
             nearer = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
             magnitude = builder.fptosi(nearer, _WORD)
-        magnitude = _least(builder, magnitude, code.count - 1)
         if code.signed:
             sign = builder.lshr(builder.and_(bits, _word(0x80000000)), _word(32 - code.bits))
             return builder.or_(magnitude, sign)
-        # A second moment that is not zero is never stored as zero: it is divided by.
-        least = builder.zext(builder.fcmp_ordered(">", value, ir.Constant(_F32, 0.0)), _WORD)
-        return builder.select(builder.icmp_unsigned(">", magnitude, least), magnitude, least)
+        # A second moment that is not zero is never stored as zero: it is divided by. Numbers above zero are those whose
+        # bits are.
+        least = builder.select(builder.icmp_signed("<", bits, _word(1)), bits, _word(1))
+        return builder.select(builder.icmp_signed(">", magnitude, least), magnitude, least)
 
-    @_llvm(types.uint32, types.float32, types.float32, types.float32, types.int64)
-    def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, index: Any) -> Any:
-        _, root = root_of(builder, builder.bitcast(value, _WORD), inverse)
-        u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
+    @_llvm(types.uint32, types.float32, types.float32, types.float32, types.uint32)
+    def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, word: Any) -> Any:
+        y = limited(builder, builder.bitcast(value, _WORD), inverse, ir.Constant(_F32, 1.0))
+        root, u, full = root_of(builder, y, code.offset), _dither(builder, word), _full(builder, scale)
         u = builder.fsub(_uniform(builder, u), _either(builder, full, 0.5, 0.0))
         size = _either(builder, full, 7.5, 7.0)
         moved = builder.fadd(builder.fmul(_with_sign_of(builder, root, value), size), u)
@@ -696,15 +705,21 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
         whole = count // block
         for part in range(whole):
             scale, at, first = load_largest(largest_at, part), part * half, part * block
+            word = unscattered(_dither_key(scale), 0)
             for i in range(half):
-                store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale, i))
+                store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale, word))
+                word = next_unscattered(word)
             for i in range(half):
-                store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale, half + i))
+                store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale, word))
+                word = next_unscattered(word)
         if whole * block < count:
             scale, at, first = load_largest(largest_at, whole), whole * half, whole * block
+            word = unscattered(_dither_key(scale), 0)
             for i in range((count - first + 1) // 2):
-                store(buffer, first + 2 * i, decode(_low_code(load(codes, at + i)), scale, 2 * i))
-                store(buffer, first + 2 * i + 1, decode(_high_code(load(codes, at + i)), scale, 2 * i + 1))
+                there = next_unscattered(word)
+                store(buffer, first + 2 * i, decode(_low_code(load(codes, at + i)), scale, word))
+                store(buffer, first + 2 * i + 1, decode(_high_code(load(codes, at + i)), scale, there))
+                word = next_unscattered(there)
 
     return _compiled(decode_dithered if code.dithered else decode_int4, signed, scope)
 
@@ -717,6 +732,13 @@ def _loader_int8(signed: bool) -> Any:
 
 
 _SAMPLE = 32  # elements of a block that are looked at before all of them
+
+
+@_llvm(types.void)
+def _apart(builder: Any) -> None:
+    """Keeps a function a function. Part of the kernel, a loop would find the registers taken by what the kernel needs
+    afterwards, and load its constants anew for each vector."""
+    builder.function.attributes.add("noinline")
 
 
 def _find_scale(name: str, signed: bool, scope: int) -> Any:
@@ -747,6 +769,7 @@ def _find_scale(name: str, signed: bool, scope: int) -> Any:
     find_largest_other = _compiled(largest_other, name, signed, scope)
 
     def find_scale(buffer: Any, count: Any, top: Any, least: Any) -> Any:
+        _apart()
         if not _all_finite(top):
             top = find_finite_top(buffer, count)
         others, outliers, limit = no_magnitude(), _some(), limit_of(top)
@@ -773,6 +796,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     def encode_int8(
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
+        _apart()
         scale = find_scale(buffer, count, top, least)
         store_largest(largest_at, 0, scale)
         inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
@@ -783,6 +807,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     def encode_int4(
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
+        _apart()
         if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
             least = no_magnitude()
             store_value(buffer, count, types.float32(0))
@@ -805,6 +830,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     def encode_dithered(
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
+        _apart()
         if count < block:
             least = no_magnitude()
             store_value(buffer, count, types.float32(0))
@@ -812,15 +838,19 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         store_largest(largest_at, 0, scale)
         inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
         if count == block:
+            here, there = unscattered(_dither_key(scale), 0), unscattered(_dither_key(scale), half)
             for i in range(half):
-                low = encode(load(buffer, i), inverse, scale, i)
-                high = encode(load(buffer, half + i), inverse, scale, half + i)
+                low, high = encode(load(buffer, i), inverse, scale, here), encode(load(buffer, half + i), inverse, scale, there)
                 store(codes, i, _pair(low, high))
+                here, there = next_unscattered(here), next_unscattered(there)
         else:
+            here = unscattered(_dither_key(scale), 0)
             for i in range((count + 1) // 2):
-                low = encode(load(buffer, 2 * i), inverse, scale, 2 * i)
-                high = encode(load(buffer, 2 * i + 1), inverse, scale, 2 * i + 1)
+                there = next_unscattered(here)
+                low = encode(load(buffer, 2 * i), inverse, scale, here)
+                high = encode(load(buffer, 2 * i + 1), inverse, scale, there)
                 store(codes, i, _pair(low, high))
+                here = next_unscattered(there)
 
     function = encode_int8 if name == "int8" else encode_dithered if code.dithered else encode_int4
     return _compiled(function, signed, scope, half_of_random)
