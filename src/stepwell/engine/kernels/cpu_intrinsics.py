@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from stepwell.engine.blocks import CODES, HUGE, TINY, Blockwise
+from stepwell.engine.blocks import CODES, FRACTION, HUGE, TINY, Blockwise
 from stepwell.engine.randomness import ELEMENT_FACTOR, TURN
 
 SCOPES = 16  # arrays of one kernel that are told apart
@@ -343,8 +343,13 @@ def _scatter(builder: Any, x: Any) -> Any:
 
 def _scatter_once(builder: Any, x: Any) -> Any:
     """randomness.mix_once."""
-    x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
+    x = _scatter_upper(builder, x)
     return builder.xor(x, builder.lshr(x, _word(15)))
+
+
+def _scatter_upper(builder: Any, x: Any) -> Any:
+    """randomness.mix_upper."""
+    return builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
 
 
 @_llvm(types.uint32, types.int64, types.int64)
@@ -522,8 +527,8 @@ def _least(builder: Any, bits: Any, most: int) -> Any:
 
 
 def _back(builder: Any, code: Blockwise, root: Any, offset: int, may_be_zero: bool = True) -> Any:
-    """blocks.Blockwise._back, for an offset. The root of 0 alone has fewer bits than the offset: those of the least code
-    or of a dithered place of 2**-16 are above it."""
+    """blocks.Blockwise._back, for an offset. The root of 0 alone has fewer bits than the offset: those of the least
+    code and of the least dithered place have more."""
     bits = builder.bitcast(root, _WORD)
     if may_be_zero:
         bits = builder.select(builder.icmp_unsigned(">", bits, _word(offset)), bits, _word(offset))
@@ -541,8 +546,8 @@ def _uniform(builder: Any, random: Any) -> Any:
 
 
 def _dither(builder: Any, word: Any) -> Any:
-    """blocks.Blockwise._dither of one place, times 2**16, from what is `unscattered` with the bits of the scale."""
-    return builder.lshr(_scatter_once(builder, word), _word(16))
+    """blocks.Blockwise._dither of one place, from what is `unscattered` with the bits of the scale."""
+    return builder.lshr(_scatter_upper(builder, word), _word(32 - FRACTION))
 
 
 @_llvm(types.uint32, types.float32)
@@ -557,11 +562,6 @@ def _full(builder: Any, scale: Any) -> Any:
 
 def _either(builder: Any, condition: Any, a: float, b: float) -> Any:
     return builder.select(condition, ir.Constant(_F32, a), ir.Constant(_F32, b))
-
-
-def _sixteenth_bits(factor: float) -> float:
-    """A float32 factor for numbers that are given times 2**16."""
-    return float(np.float32(factor)) * 2.0**-16
 
 
 def _with_sign_of(builder: Any, magnitude: Any, value: Any) -> Any:
@@ -584,12 +584,15 @@ def _decode_one(name: str, signed: bool) -> Any:
     @_llvm(types.float32, types.uint32, types.float32, types.uint32)
     def decode_dithered(builder: Any, bits: Any, scale: Any, word: Any) -> Any:
         u, full = _dither(builder, word), _full(builder, scale)
-        # code - 8 + (1 or 1/2) - u, times 2**16: all of it whole numbers, with one conversion.
-        middle = builder.select(full, _word((1 << 16) - (8 << 16)), _word((1 << 15) - (8 << 16)))
-        place = builder.add(builder.sub(builder.shl(bits, _word(16)), u), middle)
+        # code - 8 + (1 or 1/2) - u, times 2**FRACTION.
+        middle = builder.select(full, _word(-14 << FRACTION - 1), _word(-15 << FRACTION - 1))
+        place = builder.add(builder.sub(builder.shl(bits, _word(FRACTION)), u), middle)
         sign = builder.and_(place, _word(0x80000000))
-        size = builder.bitcast(builder.and_(builder.bitcast(builder.sitofp(place, _F32), _WORD), _word(0x7FFFFFFF)), _F32)
-        size = builder.fmul(size, _either(builder, full, _sixteenth_bits(1 / 7.5), _sixteenth_bits(1 / 7.0)))
+        size = builder.bitcast(
+            builder.and_(builder.bitcast(builder.sitofp(place, _F32), _WORD), _word(0x7FFFFFFF)), _F32
+        )
+        factors = (float(np.float32(x)) * 2.0**-FRACTION for x in (1 / 7.5, 1 / 7))
+        size = builder.fmul(size, _either(builder, full, *factors))
         value = builder.bitcast(builder.fmul(_back(builder, code, size, code.offset), scale), _WORD)
         zero = builder.select(full, _word(16), _word(0))  # the code of 0: none in a full block
         value = builder.select(builder.icmp_unsigned("==", bits, zero), _word(0), builder.or_(value, sign))
@@ -613,19 +616,22 @@ def _encode_one(name: str, signed: bool) -> Any:
         return builder.select(builder.fcmp_ordered("<", y, most), y, most)
 
     def root_of(builder: Any, y: Any, offset: int) -> Any:
-        return builder.bitcast(builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(offset)), _F32)
+        return builder.bitcast(
+            builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(offset)), _F32
+        )
 
     @_llvm(types.uint32, types.float32, types.float32, types.uint32)
     def encode(builder: Any, value: Any, inverse: Any, random: Any) -> Any:
         bits = builder.bitcast(value, _WORD)
         # Limited to what has the largest code, and not to 1, the code has no limit: it is rounded up by less than 1.
         y = limited(builder, bits, inverse, ir.Constant(_F32, _largest_coded(code)))
-        place, part = root_of(builder, y, _offset_of_codes(code)), _uniform(builder, random)
-        if code.bits == 8:
-            magnitude = builder.fptosi(builder.fadd(place, part), _WORD)
+        offset = _offset_of_codes(code)
+        if code.bits == 8:  # times 2**16, so that random bits are added as they are
+            place = builder.fptosi(root_of(builder, y, offset + (16 << 23)), _WORD)
+            magnitude = builder.lshr(builder.add(place, random), _word(16))
         else:
-            cut, offset = builder.module.declare_intrinsic("llvm.trunc", [_F32]), _offset_of_codes(code)
-            low = builder.call(cut, [place])
+            place, part = root_of(builder, y, offset), _uniform(builder, random)
+            low = builder.call(builder.module.declare_intrinsic("llvm.trunc", [_F32]), [place])
             high = builder.fadd(low, ir.Constant(_F32, 1.0))
             below, above = _back(builder, code, low, offset), _back(builder, code, high, offset, may_be_zero=False)
             wanted = builder.fmul(part, builder.fsub(above, below))
@@ -643,12 +649,10 @@ def _encode_one(name: str, signed: bool) -> Any:
     def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, word: Any) -> Any:
         y = limited(builder, builder.bitcast(value, _WORD), inverse, ir.Constant(_F32, 1.0))
         root, u, full = root_of(builder, y, code.offset), _dither(builder, word), _full(builder, scale)
-        u = builder.fsub(_uniform(builder, u), _either(builder, full, 0.5, 0.0))
-        size = _either(builder, full, 7.5, 7.0)
-        moved = builder.fadd(builder.fmul(_with_sign_of(builder, root, value), size), u)
-        # Its floor: of a number above zero, which conversion cuts off. It needs no limits: the root is at most 1, so 15
-        # is the largest, and the least is 0 in a full block and 1 in others.
-        place = builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD)
+        size = _either(builder, full, 7.5 * 2.0**FRACTION, 7.0 * 2.0**FRACTION)
+        moved = builder.fptosi(builder.fmul(_with_sign_of(builder, root, value), size), _WORD)
+        middle = builder.select(full, _word(15 << FRACTION - 1), _word(16 << FRACTION - 1))
+        place = builder.lshr(builder.add(builder.add(moved, u), middle), _word(FRACTION))
         # Where there is a zero; unequal to NaN is every number.
         zero = _either(builder, full, math.nan, 0.0)
         return builder.select(builder.fcmp_unordered("une", value, zero), place, _word(0))
@@ -840,7 +844,10 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         if count == block:
             here, there = unscattered(_dither_key(scale), 0), unscattered(_dither_key(scale), half)
             for i in range(half):
-                low, high = encode(load(buffer, i), inverse, scale, here), encode(load(buffer, half + i), inverse, scale, there)
+                low, high = (
+                    encode(load(buffer, i), inverse, scale, here),
+                    encode(load(buffer, half + i), inverse, scale, there),
+                )
                 store(codes, i, _pair(low, high))
                 here, there = next_unscattered(here), next_unscattered(there)
         else:
@@ -858,7 +865,11 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
 
 def _encoder_of_blocks(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     """The same for the values of several blocks, of int4 beside int8: those of one step of the loop."""
-    encode, load, block = ENCODE[name, signed, scope, half_of_random], RAW_LOAD["fp32", scope], CODES[name, signed].block
+    encode, load, block = (
+        ENCODE[name, signed, scope, half_of_random],
+        RAW_LOAD["fp32", scope],
+        CODES[name, signed].block,
+    )
     half = block // 2
 
     def encode_blocks(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
