@@ -45,12 +45,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stepwell.engine.randomness import mix_once
+from stepwell.engine.randomness import mix_upper
 
 ONE = 0x3F800000  # the bits of float32's 1
 
 TINY, HUGE = 0x00800000, 253 << 23  # those of the least and the largest scale, whose inverses are normal numbers
 
+
+FRACTION = 27  # bits of a dithered place behind its point: with 4 of a code, and a sign, it is a number of 32
 
 SHORTEST = 64  # elements of a row that has blocks to itself; a scale costs too much of a shorter one
 
@@ -148,16 +150,18 @@ class Blockwise:
         root = ((y.view(torch.int32) >> self.shift) + self.offset).view(torch.float32)
         if self.dithered:
             full, u = _is_full(scale)[:, None], self._dither(scale)
-            moved = torch.where(rows.signbit(), -root, root) * torch.where(full, 7.5, 7.0) + torch.where(
-                full, u - 0.5, u
-            )
-            codes = (moved + 8).to(torch.int32).clamp(max=15)
-            codes = torch.where(full, codes, torch.where(rows == 0, 0, codes.clamp(min=1)))
+            size = torch.where(full, 7.5, 7.0) * 2.0**FRACTION
+            middle = torch.where(full, 15 << FRACTION - 1, 16 << FRACTION - 1).to(torch.int32)
+            moved = (torch.where(rows.signbit(), -root, root) * size).to(torch.int32)
+            codes = (moved + u + middle) >> FRACTION
+            codes = torch.where((rows == 0) & ~full, 0, codes)
         else:
-            part = 0.5 if random is None else self._rows(random.to(torch.float32), lines) * 2.0**-16
+            half = torch.full_like(rows, 2.0**15)
+            added = half if random is None else self._rows(random.to(torch.float32), lines)
             if self.bits == 8:  # between two codes root is a straight line, but for the last four
-                magnitude = (root * self.count + part).to(torch.int32)
+                magnitude = ((root * (self.count << 16)).to(torch.int32) + added.to(torch.int32)) >> 16
             else:
+                part = added * 2.0**-16
                 low = (root * self.count).to(torch.int32)
                 below, above = self._back(low / self.count), self._back((low + 1) / self.count)
                 magnitude = low + (y - below > part * (above - below))
@@ -192,8 +196,10 @@ class Blockwise:
         rows, scales = self._unpacked(codes, lines), scales.flatten()
         if self.dithered:
             full = _is_full(scales)[:, None]
-            place = (rows - 8) + (torch.where(full, 1.0, 0.5) - self._dither(scales))
-            values = self._back(place.abs() * torch.where(full, 1 / 7.5, 1 / 7.0)) * scales[:, None]
+            middle = torch.where(full, -14 << FRACTION - 1, -15 << FRACTION - 1).to(torch.int32)
+            place = ((rows << FRACTION) - self._dither(scales) + middle).to(torch.float32)
+            size = torch.where(full, 1 / 7.5, 1 / 7.0) * 2.0**-FRACTION
+            values = self._back(place.abs() * size) * scales[:, None]
             values = torch.where((rows == 0) & ~full, 0.0, torch.where(place < 0, -values, values))
         else:
             values = self._back((rows & (self.count - 1)) / self.count) * scales[:, None]
@@ -260,10 +266,10 @@ class Blockwise:
         return torch.where(root > 0, bits.view(torch.float32), 0.0)
 
     def _dither(self, scales: Tensor) -> Tensor:
-        """A number in [0, 1) for every element of every block."""
+        """A number in [0, 1) for every element of every block, times 2**FRACTION, int32."""
         place = torch.arange(self.block, dtype=torch.int64, device=scales.device) * 0x9E3779B1
         key = scales.view(torch.int32).to(torch.int64)[:, None]
-        return (mix_once((place + key) & 0xFFFFFFFF) >> 16).to(torch.float32) * 2.0**-16
+        return (mix_upper((place + key) & 0xFFFFFFFF) >> (32 - FRACTION)).to(torch.int32)
 
 
 def _is_full(scales: Tensor) -> Tensor:

@@ -48,8 +48,13 @@ def mix_once(x: Any) -> Any:
     makes almost the same numbers (over 2,000 steps, the mean of dithered codes is then 0.28 of a code off; 0.08 here,
     as with the whole of `mix`).
     """
-    x = (x ^ (x >> 16)) * 0x846CA68B & 0xFFFFFFFF
+    x = mix_upper(x)
     return x ^ (x >> 15)
+
+
+def mix_upper(x: Any) -> Any:
+    """The same for those who take only upper bits, which the rest of it hardly changes."""
+    return (x ^ (x >> 16)) * 0x846CA68B & 0xFFFFFFFF
 
 
 def random_bits(

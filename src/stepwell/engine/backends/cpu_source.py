@@ -104,11 +104,13 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
         for k, name in enumerate(kind.number_slots)
         if not lines.sums
     ]
-    keys, bits = [], []
+    keys, bits, places, onward = [], [], [], []
     if lines.random:
         keys = ["key = key_of(load_word(salts, tensor), types.int64(t) * 0x27D4EB2F)"]
         keys += [f"key_{n} = stream(key, {n})" for n in sorted(lines.random)]
-        bits = [f"random_{n} = random_bits(key_{n}, place + start + i)" for n in sorted(lines.random)]
+        places = [f"place_{n} = unscattered(key_{n}, place + start)" for n in sorted(lines.random)]
+        bits = [f"random_{n} = random_bits(place_{n})" for n in sorted(lines.random)]
+        onward = [f"place_{n} = next_unscattered(place_{n})" for n in sorted(lines.random)]
     waiting: list[str] = []
     if lines.code_words:
         keys.append(f"code_key = key_of(load_word(salts, tensor), (types.int64(t) >> {randomness.TURNS}) * 0x27D4EB2F)")
@@ -116,7 +118,9 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
             keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
             lines.buffers += 1
-            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_key_{n}, place + start + i))")
+            places.append(f"code_place_{n} = unscattered(code_key_{n}, place + start)")
+            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_place_{n}))")
+            onward.append(f"code_place_{n} = next_unscattered(code_place_{n})")
     scratch = []
     if lines.buffers:
         scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
@@ -169,9 +173,9 @@ def kernel(job):
 {indented(totals, 3)}
             for start in range(0, size, {block if block > 1 else "size"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
-{indented(lines.addresses + lines.before + before, 4)}
+{indented(lines.addresses + lines.before + places + before, 4)}
                 for i in range(count):
-{indented(lines.reads + bits + program.elements + lines.writes + waiting + adding, 5)}
+{indented(lines.reads + bits + program.elements + lines.writes + waiting + onward + adding, 5)}
 {indented(lines.after + after, 4)}
 {indented(keeping, 3)}
 '''
@@ -252,11 +256,12 @@ def _blockwise(
     """An array of codes. New values wait in a buffer of some blocks: their scales must be known to encode them."""
     word, half = consumer // 2, "high" if consumer % 2 else "low"
     arguments = f"{signed}, {column}"
+    own, of_blocks = formats.block_of(storage), f"blocks_{storage}"
+    encoder = "ENCODE" if own == block else "ENCODE_BLOCKS"
     lines.bindings += [
         f"store_{name} = RAW_STORE['fp32', {column}]",
-        f"encode_{name} = ENCODE[{storage!r}, {arguments}, {half!r}]",
+        f"encode_{name} = {encoder}[{storage!r}, {arguments}, {half!r}]",
     ]
-    own, of_blocks = formats.block_of(storage), f"blocks_{storage}"
     for variable, word_ in ((of_blocks, f"BLOCKS_{storage.upper()}"), ("bytes_int4", "BYTES_INT4")):
         line = f"{variable} = load_word(pieces, at_piece + {Piece[word_]})"
         if line not in lines.places and (variable == of_blocks or storage == "int4"):
@@ -279,12 +284,12 @@ def _blockwise(
     lines.code_words.add(word)
     lines.writes.append(f"store_{name}(at_{name}, i, {new})")
     where = f"codes_{name}, largest_{name}, at_{name}, count, words_{word}, types.int64(t)"
-    if storage == "int8":  # of one block per step of the loop, which can look at what it stores
-        lines.before.append(f"top_{name}, exponents_{name} = no_magnitude(), no_magnitude()")
+    if own == block:  # one per step of the loop, which can look at what it stores
+        lines.before.append(f"top_{name}, least_{name} = no_magnitude(), any_magnitude()")
         lines.writes += [
             f"bits_{name} = magnitude({new})",
             f"top_{name} = larger(top_{name}, bits_{name})",
-            f"exponents_{name} = added(exponents_{name}, exponent(bits_{name}))",
+            f"least_{name} = smaller(least_{name}, bits_{name})",
         ]
-        where += f", top_{name}, exponents_{name}"
+        where += f", top_{name}, least_{name}"
     lines.after.append(f"encode_{name}({where})")

@@ -60,23 +60,21 @@ _DECODE_INT4 = """            convert(stored + packed, scales + part * 4, buffer
             for i in range(count):
                 store_value(values, first + i, load_buffer(buffer, i))
 """
-_ENCODE_INT8 = """            top, exponents = no_magnitude(), no_magnitude()
+_ENCODE = """            top, least, word = no_magnitude(), any_magnitude(), unscattered(key, first)
             for i in range(count):
                 value = load_value(values, first + i)
                 store_buffer(buffer, i, value)
                 bits = magnitude(value)
-                top, exponents = larger(top, bits), added(exponents, exponent(bits))
-                store_random(words, i, code_random_bits(key, first + i))
-            convert(stored + first, scales + part * 4, buffer, count, words, step, top, exponents)
+                top, least = larger(top, bits), smaller(least, bits)
+                store_random(words, i, code_random_bits(word))
+                word = next_unscattered(word)
+            convert(stored + {begin}, scales + part * 4, buffer, count, words, step, top, least)
 """
-_ENCODE_INT4 = """            for i in range(count):
-                store_buffer(buffer, i, load_value(values, first + i))
-                store_random(words, i, code_random_bits(key, first + i))
-            convert(stored + packed, scales + part * 4, buffer, count, words, step)
-"""
-_ENCODE_BF16 = """            for i in range(count):
-                bits = {half}_half(random_bits(key, first + i))
+_ENCODE_BF16 = """            word = unscattered(key, first)
+            for i in range(count):
+                bits = {half}_half(random_bits(word))
                 store_bf16(stored, first + i, bf16_stochastic(load_value(values, first + i), bits))
+                word = next_unscattered(word)
 """
 _BINDINGS = """load_buffer, store_buffer = RAW_LOAD["fp32", 2], RAW_STORE["fp32", 2]
 store_bf16 = RAW_STORE["16", 3]
@@ -148,11 +146,12 @@ def _kernel(name: str, signed: bool, half: str, encodes: bool) -> Any:
     from stepwell.engine.kernels.compiled import compiled
 
     block = 256 if name == "bf16" else CODES[name, signed].block
-    binding, body = "", {"int8": _ENCODE_INT8, "int4": _ENCODE_INT4, "bf16": _ENCODE_BF16}[name]
+    binding, body, begin = "", _ENCODE_BF16 if name == "bf16" else _ENCODE, "packed" if name == "int4" else "first"
     if name != "bf16":
         binding = f"convert = ENCODE[{name!r}, {signed}, 2, {half!r}]\n"
     if not encodes:
         decoder = f"LOAD_INT8[({signed},)]" if name == "int8" else f"DECODE['int4', {signed}, 2]"
         binding, body = f"convert = {decoder}\n", _DECODE_INT8 if name == "int8" else _DECODE_INT4
     head = _HEAD.replace("\n\ndef kernel", f"\n{_BINDINGS}{binding}\n\ndef kernel")
-    return compiled((head + body).format(block=block, blocks=_BLOCKS, buffers=2 * block, half=half))
+    text = (head + body).format(block=block, blocks=_BLOCKS, buffers=2 * block, half=half, begin=begin)
+    return compiled(text)

@@ -19,8 +19,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from stepwell.engine.blocks import CODES, HUGE, TINY, Blockwise
-from stepwell.engine.randomness import TURN
+from stepwell.engine.blocks import CODES, FRACTION, HUGE, TINY, Blockwise
+from stepwell.engine.randomness import ELEMENT_FACTOR, TURN
 
 SCOPES = 16  # arrays of one kernel that are told apart
 _CODES_SCOPE, _LARGEST_SCOPE, _RANDOM_SCOPE = (
@@ -204,9 +204,14 @@ def f32_of_bf16(builder: Any, bits: Any) -> Any:
 def _nearest_bf16(builder: Any, value: Any) -> Any:
     bits = builder.bitcast(value, _WORD)
     odd = builder.and_(builder.lshr(bits, _word(16)), _word(1))
-    rounded = builder.add(builder.add(bits, _word(0x7FFF)), odd)
-    high = builder.trunc(builder.lshr(rounded, _word(16)), _HALF)
-    return builder.select(builder.fcmp_unordered("uno", value, value), ir.Constant(_HALF, 0x7FC0), high)
+    return _upper_half(builder, value, builder.add(builder.add(bits, _word(0x7FFF)), odd))
+
+
+def _upper_half(builder: Any, value: Any, rounded: Any) -> Any:
+    """That of `rounded`; NaN where `value` is. The choice is made before bits are cut off: vectors of 16-bit numbers
+    would have the condition in 32 bits and narrow it, too."""
+    bits = builder.select(builder.fcmp_unordered("uno", value, value), _word(0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
 
 
 @_llvm(types.uint16, types.float32)
@@ -217,12 +222,11 @@ def bf16_of_f32(builder: Any, value: Any) -> Any:
 
 @_llvm(types.uint16, types.float32, types.uint32)
 def bf16_stochastic(builder: Any, value: Any, random: Any) -> Any:
-    """Up or down: 16 random bits are added and carry with the probability of the bits that are cut off."""
-    bits = builder.bitcast(value, _WORD)
-    high = builder.trunc(builder.lshr(builder.add(bits, random), _word(16)), _HALF)
-    exponent = builder.and_(bits, _word(0x7F800000))
-    special = builder.icmp_unsigned("==", exponent, _word(0x7F800000))
-    return builder.select(special, _nearest_bf16(builder, value), high)
+    """Up or down: 16 random bits are added and carry with the probability of the bits that are cut off.
+
+    Infinity has none there, and stays what it is.
+    """
+    return _upper_half(builder, value, builder.add(builder.bitcast(value, _WORD), random))
 
 
 @_llvm(types.float32, types.uint16)
@@ -339,8 +343,13 @@ def _scatter(builder: Any, x: Any) -> Any:
 
 def _scatter_once(builder: Any, x: Any) -> Any:
     """randomness.mix_once."""
-    x = builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
+    x = _scatter_upper(builder, x)
     return builder.xor(x, builder.lshr(x, _word(15)))
+
+
+def _scatter_upper(builder: Any, x: Any) -> Any:
+    """randomness.mix_upper."""
+    return builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
 
 
 @_llvm(types.uint32, types.int64, types.int64)
@@ -351,15 +360,28 @@ def key_of(builder: Any, salt: Any, turn: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
-def random_bits(builder: Any, key: Any, place: Any) -> Any:
-    """32 random bits for the element at `place`."""
-    return _scatter(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+def unscattered(builder: Any, key: Any, place: Any) -> Any:
+    """What is scattered for the element at `place`."""
+    return builder.add(builder.mul(builder.trunc(place, _WORD), _word(ELEMENT_FACTOR)), key)
 
 
-@_llvm(types.uint32, types.uint32, types.int64)
-def code_random_bits(builder: Any, key: Any, place: Any) -> Any:
+@_llvm(types.uint32, types.uint32)
+def next_unscattered(builder: Any, word: Any) -> Any:
+    """The same for the next element. A loop that counts in it has one addition of 32-bit numbers for each element; one
+    that takes it from an index narrows two vectors of 64-bit numbers and multiplies."""
+    return builder.add(word, _word(ELEMENT_FACTOR))
+
+
+@_llvm(types.uint32, types.uint32)
+def random_bits(builder: Any, word: Any) -> Any:
+    """32 random bits from what is `unscattered`."""
+    return _scatter(builder, word)
+
+
+@_llvm(types.uint32, types.uint32)
+def code_random_bits(builder: Any, word: Any) -> Any:
     """The same for codes."""
-    return _scatter_once(builder, builder.add(builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1)), key))
+    return _scatter_once(builder, word)
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
@@ -378,14 +400,26 @@ def high_half(builder: Any, random: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.int64)
-def turned(builder: Any, half: Any, step: Any) -> Any:
-    """The 16 random bits of randomness.code_bits at a step."""
+def _turned_low(builder: Any, word: Any, step: Any) -> Any:
+    """The 16 random bits of randomness.code_bits at a step, from the lower half of a word."""
     turn = builder.mul(builder.trunc(step, _WORD), _word(TURN))
-    return builder.and_(builder.add(half, turn), _word(0xFFFF))
+    return builder.and_(builder.add(word, turn), _word(0xFFFF))
+
+
+@_llvm(types.uint32, types.uint32, types.int64)
+def _turned_high(builder: Any, word: Any, step: Any) -> Any:
+    """The same from the upper half: added there, what is too much is lost without a mask."""
+    turn = builder.mul(builder.trunc(step, _WORD), _word(TURN << 16 & 0xFFFFFFFF))
+    return builder.lshr(builder.add(word, turn), _word(16))
 
 
 # Blocks of codes. A block is decoded into a buffer of float32, updated there, and encoded again: the loop over its
 # elements is the same as for fp32, and both conversions are loops of their own that stay in the first-level cache.
+
+
+# While new values are made, the largest magnitude of their block is found, and the least, as bits: LLVM vectorises
+# maxima of integers, and leaves those of floats scalar. Whatever else a scale can depend on is rare, and looked at
+# afterwards: numbers that are not finite, and few that are far larger than all others.
 
 
 @_llvm(types.uint32)
@@ -393,25 +427,16 @@ def no_magnitude(builder: Any) -> Any:
     return _word(0)
 
 
-@_llvm(types.uint32, types.uint32)
-def exponent(builder: Any, bits: Any) -> Any:
-    return builder.lshr(bits, _word(23))
-
-
-@_llvm(types.boolean, types.uint32, types.uint32, types.int64, types.int64, types.int64)
-def _may_have_outliers(builder: Any, largest: Any, exponents: Any, count: Any, few: Any, spread: Any) -> Any:
-    """From the sum of the exponents of a block: where all but a few lie far below the largest, the sum does, too."""
-    wide = ir.IntType(64)
-    all_of_them = builder.mul(count, builder.zext(builder.lshr(largest, _word(23)), wide))
-    most = builder.sub(all_of_them, builder.mul(builder.sub(count, few), spread))
-    return builder.icmp_signed("<=", builder.zext(exponents, wide), most)
+@_llvm(types.uint32)
+def any_magnitude(builder: Any) -> Any:
+    """Above all others."""
+    return _word(0xFFFFFFFF)
 
 
 @_llvm(types.uint32, types.float32)
 def magnitude(builder: Any, value: Any) -> Any:
-    """The bits of |x|: LLVM vectorises a maximum of integers, and leaves one of floats scalar. 0 if not finite."""
-    bits = builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
-    return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
+    """The bits of |x|."""
+    return builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
@@ -420,17 +445,42 @@ def larger(builder: Any, a: Any, b: Any) -> Any:
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
+def smaller(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned("<", a, b), a, b)
+
+
+@_llvm(types.boolean, types.uint32)
+def _all_finite(builder: Any, largest: Any) -> Any:
+    return builder.icmp_unsigned("<", largest, _word(0x7F800000))
+
+
+@_llvm(types.uint32, types.uint32)
+def _if_finite(builder: Any, bits: Any) -> Any:
+    """`bits`, but 0 where they are not those of a finite number."""
+    return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
+
+
+@_llvm(types.boolean, types.uint32, types.uint32)
+def _is_above(builder: Any, bits: Any, limit: Any) -> Any:
+    return builder.icmp_unsigned(">", bits, limit)
+
+
+@_llvm(types.uint32, types.uint32)
+def _not_zero(builder: Any, bits: Any) -> Any:
+    """1 or 0."""
+    return builder.zext(builder.icmp_unsigned("!=", bits, _word(0)), _WORD)
+
+
+@_llvm(types.uint32, types.uint32, types.uint32)
 def _larger_if_not_above(builder: Any, bits: Any, limit: Any) -> Any:
     """`bits`, but 0 where they are above a limit."""
     return builder.select(builder.icmp_unsigned(">", bits, limit), _word(0), bits)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32, types.float32)
-def _is_outlier(builder: Any, bits: Any, limit: Any, value: Any) -> Any:
-    """1 for what is above a limit or not finite, else 0."""
-    exponent = builder.and_(builder.bitcast(value, _WORD), _word(0x7F800000))
-    special = builder.icmp_unsigned("==", exponent, _word(0x7F800000))
-    return builder.zext(builder.or_(builder.icmp_unsigned(">", bits, limit), special), _WORD)
+@_llvm(types.uint32, types.uint32, types.uint32)
+def _is_outlier(builder: Any, bits: Any, limit: Any) -> Any:
+    """1 for what is above a limit (which is below infinity) or not a number, else 0."""
+    return builder.zext(builder.icmp_unsigned(">", bits, limit), _WORD)
 
 
 @_llvm(types.uint32, types.uint32, types.uint32)
@@ -447,17 +497,6 @@ def _limit_of(code: Blockwise) -> Any:
         return builder.select(above, builder.sub(largest, less), _word(0))
 
     return limit
-
-
-@_llvm(types.uint32, types.uint32, types.float32)
-def _all_nonzero(builder: Any, so_far: Any, value: Any) -> Any:
-    nonzero = builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0))
-    return builder.and_(so_far, builder.zext(nonzero, _WORD))
-
-
-@_llvm(types.uint32)
-def _yes(builder: Any) -> Any:
-    return _word(1)
 
 
 @_llvm(types.uint32)
@@ -487,22 +526,33 @@ def _least(builder: Any, bits: Any, most: int) -> Any:
     return builder.select(builder.icmp_unsigned("<", bits, _word(most)), bits, _word(most))
 
 
-def _back(builder: Any, code: Blockwise, root: Any) -> Any:
-    """blocks.Blockwise._back."""
-    bits = builder.sub(builder.bitcast(root, _WORD), _word(code.offset))
-    value = builder.bitcast(builder.shl(bits, _word(code.shift)), _F32)
-    zero = ir.Constant(_F32, 0.0)
-    return builder.select(builder.fcmp_ordered(">", root, zero), value, zero)
+def _back(builder: Any, code: Blockwise, root: Any, offset: int, may_be_zero: bool = True) -> Any:
+    """blocks.Blockwise._back, for an offset. The root of 0 alone has fewer bits than the offset: those of the least
+    code and of the least dithered place have more."""
+    bits = builder.bitcast(root, _WORD)
+    if may_be_zero:
+        bits = builder.select(builder.icmp_unsigned(">", bits, _word(offset)), bits, _word(offset))
+    return builder.bitcast(builder.shl(builder.sub(bits, _word(offset)), _word(code.shift)), _F32)
+
+
+def _offset_of_codes(code: Blockwise) -> int:
+    """What takes the bits of y to those of its code, a float32: the root's offset and a product with the count, which
+    is a power of two."""
+    return code.offset + ((code.count.bit_length() - 1) << 23)
 
 
 def _uniform(builder: Any, random: Any) -> Any:
     return builder.fmul(builder.sitofp(random, _F32), ir.Constant(_F32, 2.0**-16))
 
 
-def _dither(builder: Any, key: Any, place: Any) -> Any:
-    """blocks.Blockwise._dither of one place."""
-    place = builder.mul(builder.trunc(place, _WORD), _word(0x9E3779B1))
-    return _uniform(builder, builder.lshr(_scatter_once(builder, builder.add(place, key)), _word(16)))
+def _dither(builder: Any, word: Any) -> Any:
+    """blocks.Blockwise._dither of one place, from what is `unscattered` with the bits of the scale."""
+    return builder.lshr(_scatter_upper(builder, word), _word(32 - FRACTION))
+
+
+@_llvm(types.uint32, types.float32)
+def _dither_key(builder: Any, scale: Any) -> Any:
+    return builder.bitcast(scale, _WORD)
 
 
 def _full(builder: Any, scale: Any) -> Any:
@@ -525,77 +575,87 @@ def _decode_one(name: str, signed: bool) -> Any:
     @_llvm(types.float32, types.uint32, types.float32)
     def decode(builder: Any, bits: Any, scale: Any) -> Any:
         magnitude = builder.and_(bits, _word(code.count - 1))
-        root = builder.fmul(builder.sitofp(magnitude, _F32), ir.Constant(_F32, 1 / code.count))
-        value = builder.fmul(_back(builder, code, root), scale)
+        value = builder.fmul(_back(builder, code, builder.sitofp(magnitude, _F32), _offset_of_codes(code)), scale)
         if code.signed:
             sign = builder.shl(builder.and_(bits, _word(code.count)), _word(32 - code.bits))
             value = builder.bitcast(builder.xor(builder.bitcast(value, _WORD), sign), _F32)
         return value
 
-    @_llvm(types.float32, types.uint32, types.float32, types.int64)
-    def decode_dithered(builder: Any, bits: Any, scale: Any, index: Any) -> Any:
-        u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
-        whole = builder.sitofp(builder.sub(bits, _word(8)), _F32)
-        place = builder.fadd(whole, builder.fsub(_either(builder, full, 1.0, 0.5), u))
-        size = builder.bitcast(builder.and_(builder.bitcast(place, _WORD), _word(0x7FFFFFFF)), _F32)
-        size = builder.fmul(size, _either(builder, full, float(np.float32(1 / 7.5)), float(np.float32(1 / 7.0))))
-        value = builder.fmul(_back(builder, code, size), scale)
-        negative = builder.fcmp_ordered("<", place, ir.Constant(_F32, 0.0))
-        value = builder.select(negative, builder.fneg(value), value)
-        zero = builder.and_(builder.icmp_unsigned("==", bits, _word(0)), builder.not_(full))
-        return builder.select(zero, ir.Constant(_F32, 0.0), value)
+    @_llvm(types.float32, types.uint32, types.float32, types.uint32)
+    def decode_dithered(builder: Any, bits: Any, scale: Any, word: Any) -> Any:
+        u, full = _dither(builder, word), _full(builder, scale)
+        # code - 8 + (1 or 1/2) - u, times 2**FRACTION.
+        middle = builder.select(full, _word(-14 << FRACTION - 1), _word(-15 << FRACTION - 1))
+        place = builder.add(builder.sub(builder.shl(bits, _word(FRACTION)), u), middle)
+        sign = builder.and_(place, _word(0x80000000))
+        size = builder.bitcast(
+            builder.and_(builder.bitcast(builder.sitofp(place, _F32), _WORD), _word(0x7FFFFFFF)), _F32
+        )
+        factors = (float(np.float32(x)) * 2.0**-FRACTION for x in (1 / 7.5, 1 / 7))
+        size = builder.fmul(size, _either(builder, full, *factors))
+        value = builder.bitcast(builder.fmul(_back(builder, code, size, code.offset), scale), _WORD)
+        zero = builder.select(full, _word(16), _word(0))  # the code of 0: none in a full block
+        value = builder.select(builder.icmp_unsigned("==", bits, zero), _word(0), builder.or_(value, sign))
+        return builder.bitcast(value, _F32)
 
     return decode_dithered if code.dithered else decode
 
 
+def _largest_coded(code: Blockwise) -> float:
+    """Of all y, that of the largest code."""
+    bits = np.float32(code.count - 1).view(np.int32) - _offset_of_codes(code) << code.shift
+    return float(np.int32(bits).view(np.float32))
+
+
 def _encode_one(name: str, signed: bool) -> Any:
     code = CODES[name, signed]
-    one = ir.Constant(_F32, 1.0)
 
-    def root_of(builder: Any, bits: Any, inverse: Any) -> tuple[Any, Any]:
-        """|x| / scale, at most 1, and its root."""
-        size = builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32)
-        y = builder.fmul(size, inverse)
-        y = builder.select(builder.fcmp_ordered("<", y, one), y, one)
-        root = builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(code.offset))
-        return y, builder.bitcast(root, _F32)
+    def limited(builder: Any, bits: Any, inverse: Any, most: Any) -> Any:
+        """|x| / scale, at most `most`; also where it is not a number."""
+        y = builder.fmul(builder.bitcast(builder.and_(bits, _word(0x7FFFFFFF)), _F32), inverse)
+        return builder.select(builder.fcmp_ordered("<", y, most), y, most)
+
+    def root_of(builder: Any, y: Any, offset: int) -> Any:
+        return builder.bitcast(
+            builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(offset)), _F32
+        )
 
     @_llvm(types.uint32, types.float32, types.float32, types.uint32)
     def encode(builder: Any, value: Any, inverse: Any, random: Any) -> Any:
         bits = builder.bitcast(value, _WORD)
-        y, root = root_of(builder, bits, inverse)
-        place, part = builder.fmul(root, ir.Constant(_F32, float(code.count))), _uniform(builder, random)
-        if code.bits == 8:
-            magnitude = builder.fptosi(builder.fadd(place, part), _WORD)
+        # Limited to what has the largest code, and not to 1, the code has no limit: it is rounded up by less than 1.
+        y = limited(builder, bits, inverse, ir.Constant(_F32, _largest_coded(code)))
+        offset = _offset_of_codes(code)
+        if code.bits == 8:  # times 2**16, so that random bits are added as they are
+            place = builder.fptosi(root_of(builder, y, offset + (16 << 23)), _WORD)
+            magnitude = builder.lshr(builder.add(place, random), _word(16))
         else:
-            low = builder.fptosi(place, _WORD)
-            step = ir.Constant(_F32, 1 / code.count)
-            high = builder.add(low, _word(1))
-            below = _back(builder, code, builder.fmul(builder.sitofp(low, _F32), step))
-            above = _back(builder, code, builder.fmul(builder.sitofp(high, _F32), step))
+            place, part = root_of(builder, y, offset), _uniform(builder, random)
+            low = builder.call(builder.module.declare_intrinsic("llvm.trunc", [_F32]), [place])
+            high = builder.fadd(low, ir.Constant(_F32, 1.0))
+            below, above = _back(builder, code, low, offset), _back(builder, code, high, offset, may_be_zero=False)
             wanted = builder.fmul(part, builder.fsub(above, below))
-            magnitude = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
-        magnitude = _least(builder, magnitude, code.count - 1)
+            nearer = builder.select(builder.fcmp_ordered(">", builder.fsub(y, below), wanted), high, low)
+            magnitude = builder.fptosi(nearer, _WORD)
         if code.signed:
             sign = builder.lshr(builder.and_(bits, _word(0x80000000)), _word(32 - code.bits))
             return builder.or_(magnitude, sign)
-        # A second moment that is not zero is never stored as zero: it is divided by.
-        least = builder.zext(builder.fcmp_ordered(">", value, ir.Constant(_F32, 0.0)), _WORD)
-        return builder.select(builder.icmp_unsigned(">", magnitude, least), magnitude, least)
+        # A second moment that is not zero is never stored as zero: it is divided by. Numbers above zero are those whose
+        # bits are.
+        least = builder.select(builder.icmp_signed("<", bits, _word(1)), bits, _word(1))
+        return builder.select(builder.icmp_signed(">", magnitude, least), magnitude, least)
 
-    @_llvm(types.uint32, types.float32, types.float32, types.float32, types.int64)
-    def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, index: Any) -> Any:
-        _, root = root_of(builder, builder.bitcast(value, _WORD), inverse)
-        u, full = _dither(builder, builder.bitcast(scale, _WORD), index), _full(builder, scale)
-        u = builder.fsub(u, _either(builder, full, 0.5, 0.0))
-        size = _either(builder, full, 7.5, 7.0)
-        moved = builder.fadd(builder.fmul(_with_sign_of(builder, root, value), size), u)
-        # Its floor: of a number above zero, which conversion cuts off.
-        place = _least(builder, builder.fptosi(builder.fadd(moved, ir.Constant(_F32, 8.0)), _WORD), 15)
-        least = builder.select(full, _word(0), _word(1))
-        place = builder.select(builder.icmp_unsigned(">", place, least), place, least)
-        nonzero = builder.fcmp_unordered("une", value, ir.Constant(_F32, 0.0))
-        return builder.select(builder.or_(nonzero, full), place, _word(0))
+    @_llvm(types.uint32, types.float32, types.float32, types.float32, types.uint32)
+    def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, word: Any) -> Any:
+        y = limited(builder, builder.bitcast(value, _WORD), inverse, ir.Constant(_F32, 1.0))
+        root, u, full = root_of(builder, y, code.offset), _dither(builder, word), _full(builder, scale)
+        size = _either(builder, full, 7.5 * 2.0**FRACTION, 7.0 * 2.0**FRACTION)
+        moved = builder.fptosi(builder.fmul(_with_sign_of(builder, root, value), size), _WORD)
+        middle = builder.select(full, _word(15 << FRACTION - 1), _word(16 << FRACTION - 1))
+        place = builder.lshr(builder.add(builder.add(moved, u), middle), _word(FRACTION))
+        # Where there is a zero; unequal to NaN is every number.
+        zero = _either(builder, full, math.nan, 0.0)
+        return builder.select(builder.fcmp_unordered("une", value, zero), place, _word(0))
 
     return encode_dithered if code.dithered else encode
 
@@ -649,15 +709,21 @@ def _decoder(name: str, signed: bool, scope: int) -> Any:
         whole = count // block
         for part in range(whole):
             scale, at, first = load_largest(largest_at, part), part * half, part * block
+            word = unscattered(_dither_key(scale), 0)
             for i in range(half):
-                store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale, i))
+                store(buffer, first + i, decode(_low_code(load(codes, at + i)), scale, word))
+                word = next_unscattered(word)
             for i in range(half):
-                store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale, half + i))
+                store(buffer, first + half + i, decode(_high_code(load(codes, at + i)), scale, word))
+                word = next_unscattered(word)
         if whole * block < count:
             scale, at, first = load_largest(largest_at, whole), whole * half, whole * block
+            word = unscattered(_dither_key(scale), 0)
             for i in range((count - first + 1) // 2):
-                store(buffer, first + 2 * i, decode(_low_code(load(codes, at + i)), scale, 2 * i))
-                store(buffer, first + 2 * i + 1, decode(_high_code(load(codes, at + i)), scale, 2 * i + 1))
+                there = next_unscattered(word)
+                store(buffer, first + 2 * i, decode(_low_code(load(codes, at + i)), scale, word))
+                store(buffer, first + 2 * i + 1, decode(_high_code(load(codes, at + i)), scale, there))
+                word = next_unscattered(there)
 
     return _compiled(decode_dithered if code.dithered else decode_int4, signed, scope)
 
@@ -669,105 +735,163 @@ def _loader_int8(signed: bool) -> Any:
     return _compiled(lambda codes, i, largest: decode(_widen(load(codes, i)), largest), "load_int8", signed)
 
 
+_SAMPLE = 32  # elements of a block that are looked at before all of them
+
+
+@_llvm(types.void)
+def _apart(builder: Any) -> None:
+    """Keeps a function a function. Part of the kernel, a loop would find the registers taken by what the kernel needs
+    afterwards, and load its constants anew for each vector."""
+    builder.function.attributes.add("noinline")
+
+
+def _find_scale(name: str, signed: bool, scope: int) -> Any:
+    """The scale of the values of a block, from the bits of the largest magnitude and of the least."""
+    code, load = CODES[name, signed], RAW_LOAD["fp32", scope]
+    limit_of, scale_of, few = _limit_of(code), _scale_of(code), code.few
+
+    def finite_top(buffer: Any, count: Any) -> Any:
+        top = no_magnitude()
+        for i in range(count):
+            top = larger(top, _if_finite(magnitude(load(buffer, i))))
+        return top
+
+    def outliers_in(buffer: Any, count: Any, limit: Any) -> Any:
+        found = no_magnitude()
+        for i in range(count):
+            found = added(found, _is_outlier(magnitude(load(buffer, i)), limit))
+        return found
+
+    def largest_other(buffer: Any, count: Any, limit: Any) -> Any:
+        others = no_magnitude()
+        for i in range(count):
+            others = larger(others, _larger_if_not_above(magnitude(load(buffer, i)), limit))
+        return others
+
+    find_finite_top = _compiled(finite_top, name, signed, scope)
+    count_outliers = _compiled(outliers_in, name, signed, scope)
+    find_largest_other = _compiled(largest_other, name, signed, scope)
+
+    def find_scale(buffer: Any, count: Any, top: Any, least: Any) -> Any:
+        _apart()
+        if not _all_finite(top):
+            top = find_finite_top(buffer, count)
+        others, outliers, limit = no_magnitude(), _some(), limit_of(top)
+        # Where all are above the limit, or more than a few of some, there are no outliers.
+        if not _is_above(least, limit) and count_outliers(buffer, min(count, _SAMPLE), limit) <= few:
+            outliers = count_outliers(buffer, count, limit)
+            others = find_largest_other(buffer, count, limit)
+        return scale_of(top, others, outliers, _not_zero(least))
+
+    return _compiled(find_scale, name, signed, scope)
+
+
 def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
-    """Takes the values of one step of the loop, some blocks, and words of random bits for them."""
+    """Takes the values of a block, words of random bits for them, and the bits of their largest magnitude and of the
+    least."""
     code = CODES[name, signed]
     encode, load = _encode_one(name, signed), RAW_LOAD["fp32", scope]
     store, store_largest = RAW_STORE["8", _CODES_SCOPE], RAW_STORE["fp32", _LARGEST_SCOPE]
-    store_value = RAW_STORE["fp32", scope]
-    taken = low_half if half_of_random == "low" else high_half
-    limit_of, scale_of = _limit_of(code), _scale_of(code)
+    store_value, load_random = RAW_STORE["fp32", scope], RAW_LOAD["32", _RANDOM_SCOPE]
+    taken = _turned_low if half_of_random == "low" else _turned_high
     block, half = code.block, code.block // 2
-
-    load_random, few, spread = RAW_LOAD["32", _RANDOM_SCOPE], code.few, code.spread
-
-    def scale_from(buffer: Any, first: Any, count: Any, top: Any, exponents: Any, full: Any) -> Any:
-        others, outliers = no_magnitude(), _some()
-        if _may_have_outliers(top, exponents, count, few, spread):
-            limit, outliers = limit_of(top), no_magnitude()
-            for i in range(count):
-                value = load(buffer, first + i)
-                bits = magnitude(value)
-                others = larger(others, _larger_if_not_above(bits, limit))
-                outliers = added(outliers, _is_outlier(bits, limit, value))
-        return scale_of(top, others, outliers, full)
-
-    find_scale = _compiled(scale_from, name, signed, scope)
-
-    def block_scale(buffer: Any, first: Any, count: Any) -> Any:
-        top, exponents, full = no_magnitude(), no_magnitude(), _yes()
-        for i in range(count):
-            value = load(buffer, first + i)
-            bits = magnitude(value)
-            top, exponents = larger(top, bits), added(exponents, exponent(bits))
-            full = _all_nonzero(full, value)
-        return find_scale(buffer, first, count, top, exponents, full)
-
-    find_block_scale = _compiled(block_scale, name, signed, scope)
+    find_scale = _FIND_SCALE[name, signed, scope]
 
     def encode_int8(
-        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, exponents: Any
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
-        scale = find_scale(buffer, 0, count, top, exponents, _yes())
+        _apart()
+        scale = find_scale(buffer, count, top, least)
         store_largest(largest_at, 0, scale)
         inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
         for i in range(count):
-            random = turned(taken(load_random(words, i)), step)
+            random = taken(load_random(words, i), step)
             store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
 
-    def encode_int4(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
-        parts = (count + block - 1) // block
-        for i in range(count, parts * block):
-            store_value(buffer, i, types.float32(0))
-        for part in range(parts):
-            at, first = part * half, part * block
-            scale = find_block_scale(buffer, first, block)
-            store_largest(largest_at, part, scale)
-            inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
-            if first + block <= count:
-                for i in range(half):
-                    here = turned(taken(load_random(words, first + i)), step)
-                    there = turned(taken(load_random(words, first + half + i)), step)
-                    low = encode(load(buffer, first + i), inverse, here)
-                    high = encode(load(buffer, first + half + i), inverse, there)
-                    store(codes, at + i, _pair(low, high))
-            else:
-                for i in range((count - first + 1) // 2):
-                    here = turned(taken(load_random(words, first + 2 * i)), step)
-                    there = turned(taken(load_random(words, first + 2 * i + 1)), step)
-                    low = encode(load(buffer, first + 2 * i), inverse, here)
-                    high = encode(load(buffer, first + 2 * i + 1), inverse, there)
-                    store(codes, at + i, _pair(low, high))
+    def encode_int4(
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
+    ) -> None:
+        _apart()
+        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        scale = find_scale(buffer, count, top, least)
+        store_largest(largest_at, 0, scale)
+        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        if count == block:
+            for i in range(half):
+                here = taken(load_random(words, i), step)
+                there = taken(load_random(words, half + i), step)
+                low, high = encode(load(buffer, i), inverse, here), encode(load(buffer, half + i), inverse, there)
+                store(codes, i, _pair(low, high))
+        else:
+            for i in range((count + 1) // 2):
+                here = taken(load_random(words, 2 * i), step)
+                there = taken(load_random(words, 2 * i + 1), step)
+                low, high = encode(load(buffer, 2 * i), inverse, here), encode(load(buffer, 2 * i + 1), inverse, there)
+                store(codes, i, _pair(low, high))
 
-    def encode_dithered(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
-        parts = (count + block - 1) // block
-        for i in range(count, parts * block):
-            store_value(buffer, i, types.float32(0))
-        for part in range(parts):
-            at, first = part * half, part * block
-            scale = find_block_scale(buffer, first, block)
-            store_largest(largest_at, part, scale)
-            inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
-            if first + block <= count:
-                for i in range(half):
-                    low = encode(load(buffer, first + i), inverse, scale, i)
-                    high = encode(load(buffer, first + half + i), inverse, scale, half + i)
-                    store(codes, at + i, _pair(low, high))
-            else:
-                for i in range((count - first + 1) // 2):
-                    low = encode(load(buffer, first + 2 * i), inverse, scale, 2 * i)
-                    high = encode(load(buffer, first + 2 * i + 1), inverse, scale, 2 * i + 1)
-                    store(codes, at + i, _pair(low, high))
+    def encode_dithered(
+        codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
+    ) -> None:
+        _apart()
+        if count < block:
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        scale = find_scale(buffer, count, top, least)
+        store_largest(largest_at, 0, scale)
+        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        if count == block:
+            here, there = unscattered(_dither_key(scale), 0), unscattered(_dither_key(scale), half)
+            for i in range(half):
+                low, high = (
+                    encode(load(buffer, i), inverse, scale, here),
+                    encode(load(buffer, half + i), inverse, scale, there),
+                )
+                store(codes, i, _pair(low, high))
+                here, there = next_unscattered(here), next_unscattered(there)
+        else:
+            here = unscattered(_dither_key(scale), 0)
+            for i in range((count + 1) // 2):
+                there = next_unscattered(here)
+                low = encode(load(buffer, 2 * i), inverse, scale, here)
+                high = encode(load(buffer, 2 * i + 1), inverse, scale, there)
+                store(codes, i, _pair(low, high))
+                here = next_unscattered(there)
 
     function = encode_int8 if name == "int8" else encode_dithered if code.dithered else encode_int4
     return _compiled(function, signed, scope, half_of_random)
 
 
+def _encoder_of_blocks(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
+    """The same for the values of several blocks, of int4 beside int8: those of one step of the loop."""
+    encode, load, block = (
+        ENCODE[name, signed, scope, half_of_random],
+        RAW_LOAD["fp32", scope],
+        CODES[name, signed].block,
+    )
+    half = block // 2
+
+    def encode_blocks(codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any) -> None:
+        for first in range(0, count, block):
+            values, here = buffer + first * 4, min(block, count - first)
+            top, least = no_magnitude(), any_magnitude()
+            for i in range(here):
+                bits = magnitude(load(values, i))
+                top, least = larger(top, bits), smaller(least, bits)
+            part = first // block
+            encode(codes + part * half, largest_at + part * 4, values, here, words + first * 4, step, top, least)
+
+    return _compiled(encode_blocks, signed, scope, half_of_random)
+
+
+_FIND_SCALE = _Table(_find_scale)
 DECODE = _Table(_decoder)
 LOAD_INT8 = _Table(_loader_int8)
 load_largest = RAW_LOAD["fp32", _LARGEST_SCOPE]
 store_random = RAW_STORE["32", _RANDOM_SCOPE]
 ENCODE = _Table(_encoder)
+ENCODE_BLOCKS = _Table(_encoder_of_blocks)
 
 
 # The operations of stepwell.ops

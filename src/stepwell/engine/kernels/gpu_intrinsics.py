@@ -192,8 +192,13 @@ def random_bits(key, places):
 
 
 @triton.jit
+def _scatter_upper(x):
+    return (x ^ (x >> 16)) * 0x846CA68B
+
+
+@triton.jit
 def _scatter_once(x):
-    x = (x ^ (x >> 16)) * 0x846CA68B
+    x = _scatter_upper(x)
     return x ^ (x >> 15)
 
 
@@ -228,9 +233,10 @@ def _back(root, OFFSET: tl.constexpr, SHIFT: tl.constexpr):
 
 @triton.jit
 def _dither(scale, places):
+    """In [0, 1), times 2**27 (blocks.FRACTION)."""
     key = scale.to(tl.uint32, bitcast=True).to(tl.int64)
-    word = _scatter_once(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
-    return (word >> 16).to(tl.float32) * 1.52587890625e-05
+    word = _scatter_upper(((places.to(tl.int64) * 0x9E3779B1 + key) & 0xFFFFFFFF).to(tl.uint32))
+    return (word >> 5).to(tl.int32)
 
 
 @triton.jit
@@ -247,8 +253,10 @@ def decode(
     """`places` are those in the block."""
     if DITHER:
         full = (scale.to(tl.int32, bitcast=True) & 1) == 1
-        place = (bits - 8).to(tl.float32) + (tl.where(full, 1.0, 0.5) - _dither(scale, places))
-        value = _back(tl.abs(place) * tl.where(full, 1 / 7.5, 1 / 7.0), OFFSET, SHIFT) * scale
+        middle = tl.where(full, -14 * 2**26, -15 * 2**26)
+        place = ((bits.to(tl.int32) << 27) - _dither(scale, places) + middle).to(tl.float32)
+        size = tl.where(full, 1 / 7.5, 1 / 7.0) * 2.0**-27
+        value = _back(tl.abs(place) * size, OFFSET, SHIFT) * scale
         value = tl.where(place < 0, -value, value)
         return tl.where((bits == 0) & (full == 0), 0.0, value)
     else:
@@ -277,17 +285,14 @@ def encode(
     negative = value.to(tl.int32, bitcast=True) < 0
     if DITHER:
         full = (scale.to(tl.int32, bitcast=True) & 1) == 1
-        moved = tl.where(negative, -root, root) * tl.where(full, 7.5, 7.0) + (
-            _dither(scale, places) - tl.where(full, 0.5, 0.0)
-        )
-        place = (moved + 8.0).to(tl.int32)  # its floor, of a number above zero
-        place = tl.where(place > 15, 15, place)
-        return tl.where(full, place, tl.where(value == 0, 0, tl.where(place < 1, 1, place)))
+        moved = (tl.where(negative, -root, root) * (tl.where(full, 7.5, 7.0) * 2.0**27)).to(tl.int32)
+        place = (moved + _dither(scale, places) + tl.where(full, 15 * 2**26, 16 * 2**26)) >> 27
+        return tl.where((value == 0) & (full == 0), 0, place)
     else:
-        part = random.to(tl.float32) * 1.52587890625e-05
         if COUNT > 16:
-            magnitude = (root * COUNT + part).to(tl.int32)
+            magnitude = ((root * (COUNT * 65536)).to(tl.int32) + random.to(tl.int32)) >> 16
         else:
+            part = random.to(tl.float32) * 1.52587890625e-05
             low = (root * COUNT).to(tl.int32)
             below = _back(low.to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
             above = _back((low + 1).to(tl.float32) * (1 / COUNT), OFFSET, SHIFT)
