@@ -18,12 +18,14 @@ from torch import Tensor
 
 from stepwell.anatomy import is_matrix
 from stepwell.engine import MatrixOptions, OneOf, Optimizer, Params, Range, Slot, Unpack, hyperparameters
+from stepwell.engine.kernels.squares import squares
 from stepwell.engine.rule import check_hyperparameters, read
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
 from stepwell.optimizers.muon_groups import split
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_SMALL, _LARGE = 2.0**-60, 2.0**60  # norms between them are exact in float32, and their squares in float64
 
 
 # A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
@@ -32,7 +34,8 @@ def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps
     u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer  # (n, rows, columns)
     dtype = u.dtype if u.dtype == torch.float64 else DTYPES[ns_dtype]
     x = orthogonalised(u, ns_coefficients, eps, ns_steps, dtype)
-    return adjustment(g.shape[-2], g.shape[-1], adjust_lr_fn) * x, momentum_buffer
+    factor = adjustment(g.shape[-2], g.shape[-1], adjust_lr_fn)
+    return (x if factor == 1 else factor * x), momentum_buffer
 
 
 def orthogonalised(
@@ -43,17 +46,30 @@ def orthogonalised(
     Each iteration is an odd polynomial of the singular values, steep at 0. Five leave them between 0.7 and 1.2.
     """
     a, b, c = coefficients
-    x = u.mT if u.shape[-2] > u.shape[-1] else u  # (n, short, long)
-    # A power of two, so scaling rounds nothing: the squares of a norm overflow above 1e19 and underflow below 1e-23.
-    exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)  # (n, 1, 1)
-    scale = torch.ldexp(torch.ones_like(exponent, dtype=x.dtype), -exponent)
-    x = x * scale
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).maximum(eps * scale)).to(dtype)
+    x = normalised(u, eps).to(dtype)
+    x = x.mT if u.shape[-2] > u.shape[-1] else x  # (n, short, long)
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)  # (n, short, short); not `@`, which copies the transposed tensor
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # (n, short, long)
     x = x.to(u.dtype)
     return x.mT if u.shape[-2] > u.shape[-1] else x  # (n, rows, columns)
+
+
+def normalised(u: Tensor, eps: float) -> Tensor:
+    """u / max(||u||, eps) of each matrix of a stack, with the Frobenius norm."""
+    norm = frobenius(u)
+    if bool(((norm > _SMALL) & (norm < _LARGE)).all()):
+        return u / norm.clamp(min=eps).to(u.dtype)
+    # Neither the norm nor its square may leave the range of numbers: first by a power of two, which rounds nothing.
+    exponent = torch.frexp(u.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)  # (n, 1, 1)
+    scale = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), -exponent)
+    u = u * scale.to(u.dtype)
+    return u / frobenius(u).maximum(eps * scale).to(u.dtype)
+
+
+def frobenius(u: Tensor) -> Tensor:
+    """The Frobenius norm of each matrix of a stack, (n, 1, 1), by sums in float64."""
+    return squares(u)[0].sum(dim=-2, keepdim=True).sqrt()
 
 
 def adjustment(rows: int, columns: int, adjust_lr_fn: str | None) -> float:
