@@ -25,6 +25,7 @@ from torch import Tensor
 from stepwell.engine import formats, memory_order
 from stepwell.engine.backends import cpu, eager
 from stepwell.engine.frame import apply_in_place, direct_stack
+from stepwell.engine.kernels import codes
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.rule import as_matrix
@@ -180,10 +181,15 @@ def _say_left_out(launch: Launch, index: int) -> None:
 
 
 def _is_plain(launch: Launch, members: list[int]) -> bool:
-    """Whether all tensors are stored in the working precision, in the order of their dimensions."""
+    """Whether all weights are stored in the working precision, in the order of their dimensions, and kernels convert
+    the slots that are not."""
     kind = launch.kind
-    formats_held = {name for slot, name in zip(kind.slots, kind.slot_formats, strict=True) if slot is not None}
-    if kind.weights not in ("fp32", "fp64") or formats_held - {kind.weights} or launch.slots.low_bits is not None:
+    if kind.weights not in ("fp32", "fp64") or launch.slots.low_bits is not None:
+        return False
+    for name, stored in zip(kind.slot_formats, launch.slots.slots, strict=True):
+        if stored is not None and name != kind.weights and not all(codes.can(name, *stored[i]) for i in members):
+            return False
+    if any(launch.rows_here[i] is not None for i in members):
         return False
     tensors, gradients = launch.tensors, launch.gradients
     here = launch.directions is None
@@ -204,17 +210,25 @@ class _Plain:
     copied as well: an interrupted update must not be partially visible."""
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
+        self.launch, self.members = launch, members
         self.tensors = [launch.tensors[index].detach() for index in members]
-        self.states = [None if stored is None else [stored[i][0] for i in members] for stored in launch.slots.slots]
+        self.states = [None if stored is None else [stored[i] for i in members] for stored in launch.slots.slots]
         shape = self.tensors[0].shape
         self.seen = as_matrix(shape) if launch.kind.view == "matrix" else tuple(shape)
         self.per_element = [slot.per == "element" for slot in launch.signature.slots]
         self.g = self._stacked([launch.gradients[index] for index in members], True)
         self.p = self._stacked(self.tensors, True) if launch.directions is None else None
-        self.slots = [
-            None if held is None else self._stacked(held, per_element)
-            for held, per_element in zip(self.states, self.per_element, strict=True)
-        ]
+        self.slots = [None if held is None else self._read(place, held) for place, held in enumerate(self.states)]
+
+    def _read(self, place: int, held: list[tuple[Tensor, ...]]) -> Tensor:
+        """The values of one slot."""
+        kind, per_element = self.launch.kind, self.per_element[place]
+        name, signed = kind.slot_formats[place], kind.signed[place]
+        if name == kind.weights:
+            return self._stacked([one[0] for one in held], per_element)
+        shape = self.tensors[0].shape if per_element else held[0][0].shape
+        values = codes.read_stack(name, signed, held, shape.numel()).view(len(held), *shape)
+        return values.reshape(len(held), *self.seen) if per_element else values
 
     def _stacked(self, tensors: list[Tensor], per_element: bool) -> Tensor:
         stack = torch.stack(tensors)
@@ -225,9 +239,25 @@ class _Plain:
         if self.p is not None:
             whole = self.p.reshape(len(self.tensors), *self.tensors[0].shape)
             torch._foreach_copy_(self.tensors, list(whole.unbind()))
-        for held, new in zip(self.states, slots, strict=True):
-            if held is not None:
-                torch._foreach_copy_(held, list(new.reshape(len(held), *held[0].shape).unbind()))
+        kind = self.launch.kind
+        for place, (held, new) in enumerate(zip(self.states, slots, strict=True)):
+            name = kind.slot_formats[place]
+            if held is not None and name == kind.weights:
+                whole = new.reshape(len(held), *held[0][0].shape)
+                torch._foreach_copy_([one[0] for one in held], list(whole.unbind()))
+            elif held is not None:
+                keys = [self._key(name, place, index) for index in self.members]
+                values = new.reshape(len(held), -1)
+                codes.write_stack(name, kind.signed[place], held, values, place, keys, self._step())
+
+    def _step(self) -> float:
+        return float(self.launch.slots.steps[self.members[0]])
+
+    def _key(self, name: str, place: int, index: int) -> int:
+        """That of the random bits of a slot of one tensor."""
+        launch = self.launch
+        seed, first = int(launch.seeds[index]), launch.firsts[index]
+        return codes.key_of(name, seed, launch.places[index], self._step(), place, first)
 
 
 class _Converted:

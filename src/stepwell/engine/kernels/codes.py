@@ -6,6 +6,7 @@ A matrix rule works on stacks in float32, so its slots are converted before and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -22,9 +23,9 @@ from stepwell.errors import UsageError
 _BLOCKS = 32  # that a thread takes at once
 _PER_THREAD = 2**14  # elements below which waking a thread costs more than it does
 
-# Words of the job: 0 counts the spans that are taken, 1 spans, 2 the blocks, 3 values (float32), 4 codes (or bf16), 5
-# the scales of the blocks, 6 the key of the random bits, 7 the step, 8 the elements of a line, 9 its blocks, 10 its
-# bytes of int4.
+# Words of the job: 0 counts the spans that are taken, 1 spans, 2 the blocks of all tensors, 3 values (float32), 4 a
+# table with three words for each tensor, 5 the blocks of a tensor, 6 its elements, 7 the step, 8 the length of a line,
+# 9 its blocks, 10 its bytes of int4. The table: codes (or bf16), the scales of the blocks, the key of the random bits.
 _HEAD = '''"""Printed by stepwell: slots in few bits, one by one (engine/kernels/codes.py)."""
 
 import numpy as np
@@ -36,9 +37,8 @@ load_value, store_value = RAW_LOAD["fp32", 1], RAW_STORE["fp32", 1]
 
 
 def kernel(job):
-    parts, values, stored, scales = job_word(job, 2), job_word(job, 3), job_word(job, 4), job_word(job, 5)
-    key, step = types.uint32(job_word(job, 6)), job_word(job, 7)
-    length, of_line, bytes_of_line = job_word(job, 8), job_word(job, 9), job_word(job, 10)
+    parts, table, of_tensor, elements = job_word(job, 2), job_word(job, 4), job_word(job, 5), job_word(job, 6)
+    step, length, of_line, bytes_of_line = job_word(job, 7), job_word(job, 8), job_word(job, 9), job_word(job, 10)
     buffers = np.empty({buffers}, np.float32)
     buffer = buffers.ctypes.data
     words = buffer + {block} * 4
@@ -46,7 +46,12 @@ def kernel(job):
         span = next_span(job)
         if span >= job_word(job, 1):
             break
-        for part in range(span * {blocks}, min(parts, span * {blocks} + {blocks})):
+        for number in range(span * {blocks}, min(parts, span * {blocks} + {blocks})):
+            tensor = number // of_tensor
+            part = number - tensor * of_tensor
+            values = job_word(job, 3) + tensor * elements * 4
+            stored, scales = load_word(table, 3 * tensor), load_word(table, 3 * tensor + 1)
+            key = types.uint32(load_word(table, 3 * tensor + 2))
             line = part // of_line
             inside = (part - line * of_line) * {block}
             first, packed = line * length + inside, line * bytes_of_line + inside // 2
@@ -89,36 +94,56 @@ def can(name: str, *tensors: Tensor) -> bool:
 
 def read(name: str, signed: bool, stored: tuple[Tensor, ...], elements: int) -> Tensor:
     """The values of a slot, float32, flat, in the order of memory; as `formats.read`."""
+    return read_stack(name, signed, [stored], elements)[0]
+
+
+def read_stack(name: str, signed: bool, stored: Sequence[tuple[Tensor, ...]], elements: int) -> Tensor:
+    """The values of one slot of several tensors of equal shape, float32 (tensors, elements)."""
     if name == "bf16":
-        return memory_order.flat(stored[0]).float()
-    values = torch.empty(elements)
-    _run(_kernel(name, signed, "low", False), name, values, stored, 0, 0)
+        return torch.stack([memory_order.flat(one[0]) for one in stored]).float()
+    values = torch.empty(len(stored), elements)
+    _run(_kernel(name, signed, "low", False), name, values, stored, [0] * len(stored), 0)
     return values
 
 
 def write(
     name: str, signed: bool, stored: tuple[Tensor, ...], values: Tensor, consumer: int, key: int, step: float
 ) -> None:
-    """Store flat values; as `formats.write`.
+    """Store flat values; as `formats.write`. See `write_stack`."""
+    write_stack(name, signed, [stored], values.reshape(1, -1), consumer, [key], step)
+
+
+def write_stack(
+    name: str,
+    signed: bool,
+    stored: Sequence[tuple[Tensor, ...]],
+    values: Tensor,
+    consumer: int,
+    keys: Sequence[int],
+    step: float,
+) -> None:
+    """Store values (tensors, elements) in one slot of several tensors of equal shape.
 
     Args:
-        key: of the stream of random bits, see `key_of`.
+        keys: for each tensor, that of the stream of random bits, see `key_of`.
 
-    Raises UsageError for another number of values than the slot has: the kernel would write past its end.
+    Raises UsageError for another number of values than the slots have: the kernel would write past their ends.
     """
     values = values.to(torch.float32).contiguous()
-    has = stored[0].numel()
-    if name == "int4":  # the bytes of lines with as many elements as values would have
-        lines = formats.lines_in(stored[1], values.numel())
-        fits = lines.count * CODES[name, signed].code_bytes(lines.length) == has
-        fits = fits and lines.count * lines.length == values.numel()
-        has *= 2
-    else:
-        fits = values.numel() == has
-    if not fits:
-        found = f"{values.numel():,} numbers for a slot of {has:,}"
-        raise UsageError(f"a rule has returned {found}; it must return the slot's shape")
-    _run(_kernel(name, signed, "high" if consumer % 2 else "low", True), name, values, stored, key, step)
+    given = values.shape[1]
+    for one in stored:
+        has = one[0].numel()
+        if name == "int4":  # the bytes of lines with as many elements as values would have
+            lines = formats.lines_in(one[1], given)
+            fits = lines.count * CODES[name, signed].code_bytes(lines.length) == has
+            fits = fits and lines.count * lines.length == given
+            has *= 2
+        else:
+            fits = given == has
+        if not fits or len(stored) != len(values):
+            found = f"{given:,} numbers for a slot of {has:,}"
+            raise UsageError(f"a rule has returned {found}; it must return the slot's shape")
+    _run(_kernel(name, signed, "high" if consumer % 2 else "low", True), name, values, stored, keys, step)
 
 
 def key_of(name: str, seed: int, place: int, step: float, consumer: int, first: int = 0) -> int:
@@ -129,16 +154,28 @@ def key_of(name: str, seed: int, place: int, step: float, consumer: int, first: 
     return randomness.stream(turn, randomness.CODE_STREAMS + consumer // 2)
 
 
-def _run(kernel: Any, name: str, values: Tensor, stored: tuple[Tensor, ...], key: int, step: float) -> None:
-    elements, block = values.numel(), formats.block_of(name) if name != "bf16" else 256
-    lines = formats.lines_in(stored[1], elements) if len(stored) > 1 else Lines(1, elements)
+def _run(
+    kernel: Any,
+    name: str,
+    values: Tensor,
+    stored: Sequence[tuple[Tensor, ...]],
+    keys: Sequence[int],
+    step: float,
+) -> None:
+    count, elements = values.shape
+    block = formats.block_of(name) if name != "bf16" else 256
+    has_scales = len(stored[0]) > 1
+    lines = formats.lines_in(stored[0][1], elements) if has_scales else Lines(1, elements)
     of_line = -(-lines.length // block)
-    parts = lines.count * of_line
-    scales = stored[1].data_ptr() if len(stored) > 1 else 0
-    words = [0, -(-parts // _BLOCKS), parts, values.data_ptr(), stored[0].data_ptr(), scales, key, int(step)]
+    of_tensor = lines.count * of_line
+    scales = [one[1].data_ptr() if has_scales else 0 for one in stored]
+    table = np.array([[one[0].data_ptr() for one in stored], scales, keys], dtype=np.int64).T.copy()
+    parts = count * of_tensor
+    words = [0, -(-parts // _BLOCKS), parts, values.data_ptr(), table.ctypes.data, of_tensor, elements, int(step)]
     words += [lines.length, of_line, -(-lines.length // 2)]
     job = np.array(words, dtype=np.int64)
-    threads.run(kernel.address, job.ctypes.data, max(1, min(torch.get_num_threads(), elements // _PER_THREAD)))
+    workers = max(1, min(torch.get_num_threads(), values.numel() // _PER_THREAD))
+    threads.run(kernel.address, job.ctypes.data, workers)
 
 
 @cache
