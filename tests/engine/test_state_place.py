@@ -186,3 +186,38 @@ def test_with_a_step_that_releases_gradients_and_a_checkpoint(tmp_path: Any) -> 
     twin = copy.deepcopy(resumed.optimizer)
     assert twin.state_device == "cpu"
     assert resumed.switch("lion", lr=0.001).state_device == "cpu"
+
+
+def test_a_model_in_two_places_has_a_launch_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nn.Parameter(torch.ones(9000)), nn.Parameter(torch.ones(9000))
+    monkeypatch.setattr(host, "is_apart", lambda tensor: tensor.data_ptr() == b.data_ptr())
+    optimizer = sw.AdamW([a, b], lr=0.1, state_device="cpu")
+    a.grad, b.grad = torch.ones(9000), torch.ones(9000)
+    with torch.no_grad():
+        optimizer.step()
+    assert torch.equal(a, b)
+    assert float(a[0].detach()) < 1
+
+
+def test_optimizers_that_use_their_state_outside_of_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = parameters(torch.float32)
+    optimizer = sw.ScheduleFreeAdamW(tensors, lr=0.01)
+    step(tensors, optimizer, 0)
+    optimizer.offload("cpu")
+    assert optimizer.is_away
+    optimizer.eval()
+    assert not optimizer.is_away
+    monkeypatch.setattr(host, "is_apart", lambda tensor: True)
+    for cls in (sw.ScheduleFreeAdamW, sw.Sophia):
+        with pytest.raises(UsageError, match="works with weights and state outside of updates"):
+            cls(parameters(torch.float32), state_device="cpu")
+
+
+def test_tensors_of_a_user_stay_where_they_are() -> None:
+    tensors = parameters(torch.float32)
+    optimizer = sw.AdamW(tensors)
+    step(tensors, optimizer, 0)
+    mine = torch.ones(5)
+    optimizer.state[tensors[0]]["mine"] = mine
+    optimizer.offload("cpu")
+    assert optimizer.state[tensors[0]]["mine"] is mine

@@ -93,11 +93,16 @@ def cases(layouts: dict[str, list[str]]) -> dict[str, Callable[[], Any]]:
         for how, formats in layouts.items()
         for format_ in formats
         for name in names()
-        if (name in SAMPLE or format_ == "fp32") and (how in ("rows", "hybrid") or name not in CODED)
+        if is_tried(name, format_) and (how in ("rows", "hybrid") or name not in CODED)
     }
 
 
-# Of other formats than fp32 the tests take these: all were tried, and a kernel takes a second to compile.
+def is_tried(name: str, format_: str) -> bool:
+    """Whether the tests take an optimizer in a format: all were tried, and a kernel takes a second to compile."""
+    return format_ == "fp32" or name in (SAMPLE_OF_CODES if format_ in ("int8", "int4") else SAMPLE)
+
+
+SAMPLE_OF_CODES = ("AdamW", "SGD", "LAMB", "Prodigy", "Muon", "SOAP")
 SAMPLE = ("AdamW", "Lion", "SGD", "LAMB", "NAdam", "Prodigy", "Muon", "SOAP", "Shampoo", "Adafactor")
 THREE: dict[str, list[str]] = {"rows": list(FORMATS), "mixed": [f for f in FORMATS if not f.startswith("int")]}
 FOUR: dict[str, list[str]] = {"hybrid": ["fp32", "stochastic", "int8"], "both": THREE["mixed"]}

@@ -315,7 +315,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "sophia": (lambda p: sw.Sophia(p), {"estimator": Hutchinson()}, "Sophia needs estimates"),
     "norm": (lambda p: sw.AdamW(p), {"clip_norm": 1.0}, r"ClipNorm\(1\) needs the norm.*ClipRecentNorm"),
     "auto": (lambda p: sw.AdamW(p), {"clip": AutoClip()}, "AutoClip.*needs the norm"),
-    "adam": (lambda p: sw.AdamW(p), {"accumulate": 2}, "only SGD with momentum can do so in its state"),
+    "adam": (lambda p: sw.AdamW(p), {"accumulate": 2}, "AdamW keeps no plain sum of them"),
     "nesterov": (
         lambda p: sw.SGD(p, momentum=0.9, nesterov=True), {"accumulate": 2}, "needs momentum above 0, nesterov=False",
     ),
@@ -390,3 +390,135 @@ def test_another_optimizer_releases_too() -> None:
     assert step(loss(network, x, y)).updated
     assert not torch.equal(flat(network), before)
     assert all(p.grad is None for p in network.parameters())
+
+
+def one(value: float = 0.0) -> nn.Parameter:
+    return nn.Parameter(torch.full((1,), value))
+
+
+def both(act: Any) -> list[Any]:
+    """What a function finds with and without release."""
+    return [act(release) for release in (True, False)]
+
+
+def test_a_parameter_without_a_gradient_in_some_micro_batches_moves_once() -> None:
+    def after(release: bool) -> Any:
+        a, b = one(), one()
+        step = Step(sw.SGD([a, b], lr=1.0, momentum=0.9, weight_decay=0.1), accumulate=2, release=release)
+        for loss_ in ((a + b).sum(), (a + b).sum(), (2 * a).sum(), (2 * b).sum(), (a - b).sum(), a.sum()):
+            step(loss_)
+        return a, b, [float(step.optimizer.state[p]["step"]) for p in (a, b)]
+
+    ours, theirs = both(after)
+    torch.testing.assert_close(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1])
+    assert ours[2] == theirs[2] == [3.0, 3.0]
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_of_the_sum() -> None:
+    w, v = one(), one()
+    step = Step(sw.SGD([w, v], lr=1.0, momentum=0.9), accumulate=2, release=True)
+    step((w + v).sum())
+    step((w + v).sum())
+    step((w * float("inf") + v).sum())
+    step((2 * w + v).sum())
+    assert float(step.optimizer.state[w]["momentum_buffer"]) == pytest.approx(0.9 + 1.0)
+    assert float(step.optimizer.state[w]["step"]) == 2
+    step((2 * w + v).sum())
+    step((w * float("inf") + v).sum())
+    assert float(w.detach()) == pytest.approx(-1.0 - 1.9 - (0.9 * 1.9 + 1.0))
+
+
+def test_accumulate_cannot_change_within_an_update() -> None:
+    w = one()
+    step = Step(sw.SGD([w], lr=1.0, momentum=0.9), accumulate=2, release=True)
+    step(w.sum())
+    step.accumulate = 4
+    with pytest.raises(UsageError, match="accumulate cannot change from 2 to 4 within an update"):
+        step(w.sum())
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "said"),
+    [({"cautious": True}, {}, "cautious=False"), ({}, {"clip": ClipValue(1.0)}, "each of 2 micro-batches")],
+)
+def test_what_needs_the_sum_is_refused(options: dict[str, Any], more: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Step(sw.SGD([one()], lr=1.0, momentum=0.9, **options), accumulate=2, release=True, **more)
+
+
+def test_a_switched_or_replaced_optimizer_is_the_one_that_updates() -> None:
+    def after(release: bool) -> Any:
+        w = nn.Parameter(torch.ones(3))
+        step = Step(sw.AdamW([w], lr=0.1, weight_decay=0.0), release=release)
+        step(w.sum())
+        step.switch("sgd", lr=0.01, momentum=0.0)
+        step(100 * w.sum())
+        step.optimizer = sw.SGD([w], lr=0.01)
+        step(w.sum())
+        return w
+
+    torch.testing.assert_close(*both(after))
+
+
+def test_a_state_that_is_replaced_starts_anew() -> None:
+    def after(release: bool) -> Any:
+        w = one()
+        optimizer = sw.AdamW([w], lr=1.0)
+        step = Step(optimizer, release=release)
+        step(w.sum())
+        optimizer.state = {}
+        step(w.sum())
+        return w, optimizer.state[w]
+
+    ours, theirs = both(after)
+    assert same(dict(ours[1]), dict(theirs[1]))
+    assert torch.equal(ours[0], theirs[0])
+
+
+def test_a_parameter_that_left_the_optimizer_keeps_its_gradient() -> None:
+    a, b = one(), one()
+    optimizer = sw.SGD([a, b], lr=1.0)
+    step = Step(optimizer, release=True)
+    step((a + b).sum())
+    optimizer.param_groups[0]["params"].pop()
+    step((a + b).sum())
+    assert b.grad is not None
+    assert (a.item(), b.item()) == (-2.0, -1.0)
+
+
+def test_parameters_that_come_to_share_memory_are_refused() -> None:
+    a, b = nn.Parameter(torch.ones(10)), nn.Parameter(torch.ones(10))
+    step = Step(sw.AdamW([a, b], lr=0.1), release=True)
+    step((a * b).sum())
+    b.data = a.data
+    with pytest.raises(UsageError, match="memory"):
+        step((a * b).sum())
+
+
+def test_a_model_of_another_dtype_or_layout_is_followed() -> None:
+    def after(release: bool) -> Any:
+        torch.manual_seed(0)
+        network: nn.Module = nn.Linear(70, 66)
+        step = Step(sw.AdamW(network.named_parameters(), lr=0.1, state="int4"), release=release)
+        x = torch.ones(2, 70)
+        step(network(x).sum())
+        network.weight.data = network.weight.data.t().contiguous().t()
+        step(network(x).sum())
+        network.double()
+        step(network(x.double()).sum())
+        step(network(x.double()).square().sum())
+        return flat(network)
+
+    assert torch.equal(*both(after))
+
+
+def test_an_empty_sparse_gradient_is_clipped_by_value() -> None:
+    def after(release: bool) -> Any:
+        p = nn.Parameter(torch.zeros(10, 4))
+        step = Step(sw.AdamW([p], lr=0.1), clip=ClipValue(1.0), release=release)
+        step(nn.functional.embedding(torch.empty(0, dtype=torch.long), p, sparse=True).sum())
+        step(nn.functional.embedding(torch.tensor([3, 3]), p, sparse=True).sum())
+        return p
+
+    assert torch.equal(*both(after))

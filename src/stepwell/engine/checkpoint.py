@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats, memory_order, sharded_codes, sharding, stored
+from stepwell.engine.blocks import Lines
 from stepwell.engine.divided import saved as divided
 from stepwell.engine.matching import match
 from stepwell.engine.rule import FLAG, OneOf, Range, Slot, as_plain_numbers, check_hyperparameters
@@ -232,8 +233,11 @@ def _unpacked(
             )
         order = tuple(saved.tolist())
     for key in sharded_codes.packed(like, given) if order != mine else ():
-        codes = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
-        values = formats.read("int4", slot_of[key].signed, codes, like.numel(), torch.float32)
+        codes: tuple[Tensor, ...] = (given[key].detach().cpu().contiguous(), _scales(given.pop(f"{key}_largest")).cpu())
+        signed, line = slot_of[key].signed, Lines(1, like.numel())
+        if codes[1].ndim == 1:  # from before blocks ended with rows
+            codes = formats.in_lines("int4", signed, codes, line)
+        values = formats.read("int4", signed, codes, like.numel(), torch.float32)
         given[key] = memory_order.in_order(values, like.shape, memory_order.stride_of(like.shape, order))
     return given
 

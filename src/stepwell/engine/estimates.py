@@ -28,6 +28,7 @@ def average_into(
         slot: its name. A parameter without state gets this slot, filled with zeros.
         beta: the hyperparameter, as a rule names it ("beta2").
     """
+    optimizer.bring_back()
     estimates = {p: value.to_dense() if value.is_sparse else value for p, value in estimates.items()}
     dropped = _any_not_finite(estimates.values(), found_inf)
     for group in optimizer.param_groups:

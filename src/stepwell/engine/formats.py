@@ -206,6 +206,8 @@ def convert(old: dict[str, Tensor], slot: str, signed: bool, like: Tensor, name:
     found = found_format(old, slot, elements)
     tensors = tuple(old[key] for key in state_names(slot, found))
     if found in ("int8", "int4"):
+        if torch.empty_like(tensors[0], device="meta").stride() != tensors[0].stride():  # it has gaps
+            tensors = (torch.empty_like(tensors[0]).copy_(tensors[0]), tensors[1])
         tensors = in_lines(found, signed, tensors, lines_of(like.shape))
     layout = torch.empty_like(like, dtype=tensors[0].dtype, requires_grad=False)
     same_layout = found == "int4" or tensors[0].stride() == layout.stride()

@@ -105,6 +105,8 @@ class Optimizer(StatePlace, Grouped):
     construction: ClassVar[tuple[str, ...]] = ()  # keys of `defaults` that no group has (Muon's `adamw_lr`)
     splits_by_role: ClassVar[bool] = False  # for hidden matrices: `stepwell.groups.muon` makes its groups
     takes_estimates: ClassVar[bool] = False  # uses estimates of the Hessian's diagonal (`add_hessian`)
+    # group -> the hyperparameters that make a slot a plain sum of gradients, or, as text, what the group needs for that
+    summing: ClassVar[Any] = None
     facts: ClassVar[Any]
     memory: ClassVar[Any] = None  # meaning of the slots for a switch (`stepwell.optimizers.memory`)
     decay_by_rule: ClassVar[str | None] = None  # decay of the rule if `decay_of` is None but a known kind applies
@@ -244,8 +246,7 @@ class Optimizer(StatePlace, Grouped):
     def prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""
         refuse_tracing(type(self).__name__)
-        if not (isinstance(self.state, Watched) and self.state.is_of(self._kept)):  # replaced: `optimizer.state = {}`
-            self.state, self._kept.plan = self._watched(self.state), None
+        self.look_at_state()
         plan = self._plan
         if plan is None or not plan.fits(self):
             plan = self.make_plan()
@@ -254,6 +255,11 @@ class Optimizer(StatePlace, Grouped):
         except Stale:  # a tensor moved to another device, dtype or layout: the next plan follows it
             plan = self.make_plan()
             return plan, self._collected(plan)
+
+    def look_at_state(self) -> None:
+        """Drop the plan where the state was replaced, as by `optimizer.state = {}`."""
+        if not (isinstance(self.state, Watched) and self.state.is_of(self._kept)):
+            self.state, self._kept.plan = self._watched(self.state), None
 
     @staticmethod
     def _collected(plan: Plan) -> list[Launch]:
@@ -271,7 +277,7 @@ class Optimizer(StatePlace, Grouped):
     def make_plan(self) -> Plan:
         """Make a new plan from the current parameters, groups and state."""
         plan = Plan(self)
-        self._kept.plan = plan
+        self._kept.plan, self.is_away = plan, False
         return plan
 
     def decay_of(self, group: Mapping[str, Any]) -> str | None:

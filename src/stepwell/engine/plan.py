@@ -90,7 +90,7 @@ class Plan:
                 else:
                     backend = optimizer.backend_for(kind, part, name)
                     stack = None if kind.view == "element" else (tuple(tensor.shape), position)
-                key = (kind, part.device, backend.__name__, stack)
+                key = (kind, part.device, tensor.device, backend.__name__, stack)
                 _, members = found.setdefault(key, ((kind, signature, backend), []))
                 members.append(Member(name, tensor, part, position, place, optimizer.watched_state(tensor)))
         return list(found.values())

@@ -18,7 +18,9 @@ from torch import Tensor
 from stepwell.engine import sharding
 from stepwell.engine.launch import Launch, Member
 from stepwell.engine.optimizer import Optimizer
+from stepwell.engine.overlaps import refuse_overlaps
 from stepwell.engine.plan import Plan
+from stepwell.engine.pointers import has_memory
 from stepwell.engine.watch import Stale
 from stepwell.errors import UsageError
 
@@ -60,7 +62,9 @@ class Released:
                     launch.kind, launch.signature, launch.backend, launch.owner, optimizer.said, [one], plan.groups,
                     launch.slots.all_states,
                 )  # fmt: skip
-        optimizer._kept.plan = self
+        optimizer._kept.plan, optimizer.is_away = self, False
+        self._addresses: list[int] = []
+        self._look()
 
     def fits(self, optimizer: Any) -> bool:
         """False: an update of all parameters needs another plan."""
@@ -71,16 +75,34 @@ class Released:
         for launch in self._launches.values():
             launch.begin()
 
-    def is_current(self) -> bool:
-        """Read the numbers of this update; False if groups, parameters or state are others than when this was made."""
-        groups = self._optimizer.param_groups
-        return (
-            self._optimizer._plan is self
+    def is_current(self, optimizer: Any) -> bool:
+        """Read the numbers of this update; False if optimizer, groups, parameters or state are others than when this
+        was made. Raises UsageError where parameters or their state have come to share memory."""
+        optimizer.look_at_state()
+        groups = optimizer.param_groups
+        is_same = (
+            optimizer is self._optimizer
+            and optimizer._plan is self
             and groups is self._groups
             and [len(group["params"]) for group in groups] == list(map(len, self._members))
             and all(all(map(is_, group["params"], own)) for group, own in zip(groups, self._members, strict=True))
             and self.rows.refresh()
         )
+        try:
+            return is_same and self._look()
+        except Stale:
+            return False
+
+    def _look(self) -> bool:
+        """True. Raises Stale for a parameter with another layout, and UsageError for memory that is shared."""
+        addresses = []
+        for launch in self._launches.values():
+            launch.slots.check_layout()
+            addresses += [tensor.data_ptr() for tensor in launch.owners if has_memory(tensor)]
+        if addresses != self._addresses:
+            refuse_overlaps(pair for launch in self._launches.values() for pair in launch.labelled())
+            self._addresses = addresses
+        return True
 
     def norm(self, tensor: Tensor) -> Tensor:
         """The Euclidean norm of one gradient, 0-D, fp32 or wider. Raises UsageError for a gradient that no kernel can
@@ -137,9 +159,10 @@ class Released:
             try:
                 found = launch.collect()
             except Stale:
+                self._optimizer._kept.plan = None  # the next pass begins with what there is then
                 raise UsageError(
-                    f"{launch.owner}: {launch.names[0]!r} or its state is another tensor than when this backward pass "
-                    "began; replace parameters between updates"
+                    f"{launch.owner}: {launch.names[0]!r} or its state has another layout than before; the next "
+                    "backward pass takes it as it is"
                 ) from None
             try:
                 if not found:

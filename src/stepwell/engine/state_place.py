@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from stepwell.arguments import refusal
-from stepwell.engine import host, sharding
+from stepwell.engine import formats, host, sharding
 from stepwell.engine.bytes import held_in_state
 from stepwell.engine.slots import trust
 from stepwell.errors import UsageError, shown
@@ -19,7 +20,11 @@ class StatePlace:
 
     param_groups: list[dict[str, Any]]
     state: Any
+    signatures: ClassVar[Mapping[str, Any]]
+    takes_estimates: ClassVar[bool]
+    modes: ClassVar[tuple[str, ...]]
     state_device: str | None  # "cpu": state stays there, for parameters on a GPU
+    is_away: bool = False  # whether `offload` has moved the state, and nothing has brought it back
     _lock: Any
     _kept: Any
 
@@ -49,11 +54,18 @@ class StatePlace:
         Raises UsageError for a device that is not there, and for sharded parameters. Nothing is moved then.
         """
         self._move(_device(type(self).__name__, device))
+        self.is_away = True
 
     def onload(self) -> None:
         """Bring the state back from where `offload` has moved it: to the device of each parameter, or to the CPU with
         `state_device="cpu"`."""
         self._move(None)
+        self.is_away = False
+
+    def bring_back(self) -> None:
+        """`onload`, if the state is away."""
+        if self.is_away:
+            self.onload()
 
     def _move(self, device: torch.device | None) -> None:
         name = type(self).__name__
@@ -64,11 +76,13 @@ class StatePlace:
                     f"{name}: the state of sharded parameters cannot be moved by offload(); FSDP2 has "
                     "fully_shard(..., offload_policy=CPUOffloadPolicy())"
                 )
+            slots = [slot.name for signature in self.signatures.values() for slot in signature.slots]
+            own = {formats.LOW_BITS, *slots, *(f"{name}_largest" for name in slots)}  # not what a user has put there
             self._kept.plan = None  # which holds the tensors
             for parameter, state in entries:
                 home = torch.device("cpu") if self.state_device and host.is_apart(parameter) else parameter.device
                 for key, value in list(state.items()):
-                    if isinstance(value, Tensor) and value.numel() > 1:
+                    if key in own and isinstance(value, Tensor) and value.numel() > 1:
                         state[key] = value.to(home if device is None else device)
             trust(self.state)
 
@@ -88,6 +102,8 @@ class StatePlace:
             reason = "these are sharded; FSDP2 has fully_shard(..., offload_policy=CPUOffloadPolicy())"
         elif not any(map(host.is_apart, tensors)):
             reason = f"these are on the {tensors[0].device.type} device, and their state is with them; omit it"
+        elif self.takes_estimates or self.modes:
+            reason = "this optimizer works with weights and state outside of updates, too; use offload() between phases"
         else:
             return
         raise UsageError(f"{type(self).__name__}: state_device='cpu' is for parameters on a GPU: {reason}")

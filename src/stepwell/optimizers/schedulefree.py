@@ -107,6 +107,7 @@ class ScheduleFree(Optimizer):
 
     @torch.no_grad()
     def _switch(self, train: bool) -> None:
+        self.bring_back()
         first = "beta1" if "betas" in self.defaults else "momentum"
         for group, mode in zip(self.param_groups, self._modes(), strict=True):
             if mode == train:

@@ -31,6 +31,12 @@ def weight_of_sum(group: Mapping[str, Any], t: float) -> float:
     return momentum ** (t - 1) + (1 - group["dampening"]) * (1 - momentum ** (t - 1)) / (1 - momentum)
 
 
+def summing(group: Mapping[str, Any]) -> Mapping[str, float] | str:
+    """With momentum 1 the buffer adds up gradients; what a group needs for that."""
+    is_sum = group["momentum"] and not (group["nesterov"] or group["dampening"] or group["cautious"])
+    return {"momentum": 1.0} if is_sum else "momentum above 0, nesterov=False, dampening=0 and cautious=False"
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent, usually with momentum 0.9.
 
@@ -52,7 +58,7 @@ class SGD(Optimizer):
     >>> optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     """
 
-    rule, decay = update, "coupled"
+    rule, decay, summing = update, "coupled", staticmethod(summing)
     slots = (Slot("momentum_buffer", when="momentum", memory="momentum"),)
     memory = Memory(("momentum_buffer", weight_of_sum))
     facts = Facts(

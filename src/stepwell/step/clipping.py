@@ -98,7 +98,9 @@ class ClipValue(Clip):
         self.max_value = above_zero("ClipValue", "max_value", max_value, _MOST)
 
     def clip(self, named: Sequence[tuple[str, Tensor]], factor: Factor, norm: Tensor) -> tuple[Factor, Tensor]:
-        dense = [gradient for _, _, gradient in _written(named, factor)]
+        dense = [gradient for _, _, gradient in _written(named, factor) if gradient.numel()]
+        if not dense:  # sparse ones without rows
+            return 1.0, torch.zeros_like(norm)
         clipped = global_norm(dense, torch.inf) > self.max_value
         torch._foreach_clamp_max_(dense, self.max_value)
         torch._foreach_clamp_min_(dense, -self.max_value)

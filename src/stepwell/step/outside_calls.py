@@ -35,9 +35,10 @@ class Watch:
 
     def begin(self, optimizer: Optimizer) -> None:
         """Called when a Step starts an update."""
-        if not self._handles or any(handle.id not in (handle.hooks_dict_ref() or ()) for handle in self._handles):
-            self._register(optimizer)  # a loaded or copied optimizer may have lost them
         after: Any = optimizer._optimizer_step_post_hooks
+        kept = all(handle.id in (handle.hooks_dict_ref() or ()) for handle in self._handles)
+        if not self._handles or not kept or self._handles[1].id not in after:
+            self._register(optimizer)  # a loaded or copied optimizer may have lost them, and another one has none
         after.move_to_end(self._handles[1].id, last=False)  # before one that may raise
         self.happened = False
         self.updating = True

@@ -7,11 +7,12 @@ What needs all gradients together is another thing then, or is refused by name:
                 have moved, so `ClipRecentNorm` clips by the norms of recent updates.
     skipping    a parameter whose gradient is not finite is left as it is, with its state. The update counts as skipped
                 if that is so for all parameters, as after a loss that is not finite.
-    accumulate  where the sum of the gradients can be kept in the optimizer's state: SGD with momentum, without
-                Nesterov's form and dampening.
+    accumulate  where the sum of the gradients can be kept in the optimizer's state: momentum alone, without Nesterov's
+                form, dampening and clipping (`Optimizer.summing`). What is not finite is left out of the sum.
 
-An exception inside a backward pass leaves the parameters updated whose gradients were complete. Signal handlers
-(Ctrl-C) wait until the pass has ended.
+An exception inside a backward pass leaves the parameters updated whose gradients were complete, and the gradients of
+earlier micro-batches in the buffers. Signal handlers (Ctrl-C) wait until the pass has ended. Hooks that are registered
+on a parameter after the first update see no gradient.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ class Release:
         self._active = False
         self._clip: Clip | None = None
         self._names: dict[Tensor, str] = {}
-        self._changed: dict[str, float] = {}  # hyperparameters of this pass
-        self._counts = True  # whether this pass counts as a step of each parameter
+        self._accumulate = 1  # micro-batches of this update
+        self._is_last = True  # whether this pass is that of the last of them
+        self._begun: dict[Tensor, None] = {}  # whose buffer has a gradient of this update, and which have not moved
         self._seen: set[Tensor] = set()
         # Of each parameter of this update: found_inf, the square of the norm, and whether it was clipped
         self._outcomes: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -70,7 +72,7 @@ class Release:
                 "recent norms, clip=ClipRecentNorm(1.0), or by ClipValue or AdaptiveClip"
             )
         if reason is None and accumulate != 1:
-            reason = _not_summed(optimizer, accumulate)
+            reason = _not_summed(optimizer, accumulate, clip)
         if reason is not None:
             raise UsageError(f"Step: release=True is not possible: {reason}")
         if has_hooks_before(optimizer):
@@ -82,30 +84,29 @@ class Release:
     def during(self, clip: Clip | None, number: int, accumulate: int) -> Iterator[None]:
         """Context manager around the backward pass of micro-batch `number` (from 1) of an update."""
         released = self._released
-        if released is None or not released.is_current():
+        if released is None or not released.is_current(self._trained.optimizer):
             released = self._released = Released(self._trained.optimizer)
         self._names = {tensor: name for name, tensor in self._trained.named()}
         for tensor in self._names:
             if tensor.requires_grad and tensor not in self._hooks:
                 self._hooks[tensor] = tensor.register_post_accumulate_grad_hook(_hook(weakref.ref(self)))
-        self._clip, self._seen, self._changed = clip, set(), {}
-        self._counts = number == 1
+        self._clip, self._seen, self._is_last = clip, set(), number == accumulate
         if number == 1:
-            self._outcomes, self._square = [], None
-        if number < accumulate:
-            self._changed |= {"lr": 0.0, "weight_decay": 0.0}
-        if number > 1:  # the buffer has decayed at the first micro-batch
-            self._changed |= {"momentum": 1.0}
+            self._outcomes, self._square, self._begun, self._accumulate = [], None, {}, accumulate
+        if accumulate != self._accumulate:
+            refuse(self, f"accumulate cannot change from {self._accumulate} to {accumulate} within an update")
         try:
             with Held():
                 self._active = True
                 yield
+                if self._is_last:
+                    self._end()
         finally:
             self._active = False
 
     def take(self, tensor: Tensor) -> None:
         """Update one parameter whose gradient is complete, and free the gradient."""
-        if not self._active or self._released is None:
+        if not self._active or self._released is None or tensor not in self._names:
             return
         if tensor in self._seen:
             name = self._names.get(tensor)
@@ -120,11 +121,35 @@ class Release:
         finite = torch.where(found_inf != 0, 0.0, square)
         self._square = finite if self._square is None else self._square.to(finite.device) + finite
         factor, clipped = self._clipped(tensor, norm)
-        self._released.update(tensor, factor, found_inf, self._changed)
-        if not self._counts and not found_inf:
-            self._released.uncount(tensor)
+        if self._accumulate == 1:
+            self._released.update(tensor, factor, found_inf, {})
+        elif not found_inf:
+            self._add(tensor, is_last=self._is_last)
         tensor.grad = None
         self._outcomes.append((found_inf, square, clipped.float() * (1 - found_inf)))
+
+    def _add(self, tensor: Tensor, is_last: bool) -> None:
+        """Add a gradient to the buffer of a parameter. The buffer decays and the step is counted with the first
+        gradient of an update; the weights move with the last micro-batch."""
+        assert self._released is not None
+        has_begun = tensor in self._begun
+        optimizer: Any = self._trained.optimizer
+        changed = optimizer.summing(optimizer.param_groups[0]) if has_begun else {}
+        changed = {**changed, **({} if is_last else {"lr": 0.0, "weight_decay": 0.0})}
+        self._released.update(tensor, 1.0, torch.zeros(()), changed)
+        if has_begun:
+            self._released.uncount(tensor)
+        self._begun[tensor] = None
+        if is_last:
+            del self._begun[tensor]
+
+    def _end(self) -> None:
+        """Move the weights of parameters that had a gradient in this update, and none, or one that is not finite, in
+        the last micro-batch."""
+        for tensor in list(self._begun):
+            tensor.grad = torch.zeros_like(tensor)
+            self._add(tensor, is_last=True)
+            tensor.grad = None
 
     def _clipped(self, tensor: Tensor, norm: Tensor) -> tuple[Any, Tensor]:
         if self._clip is None:
@@ -171,19 +196,19 @@ def _hook(release: weakref.ref[Release]) -> Callable[[Tensor], None]:
     return take
 
 
-def _not_summed(optimizer: Any, accumulate: int) -> str | None:
+def _not_summed(optimizer: Any, accumulate: int, clip: Clip | None) -> str | None:
     """Why the optimizer cannot add up gradients in its state, or None."""
     name = type(optimizer).__name__
     instead = f"take accumulate=1 with batches {accumulate} times as large, or release=False"
-    if name != "SGD":
+    if optimizer.summing is None:
         return (
-            f"accumulate={accumulate} adds up gradients, and only SGD with momentum can do so in its state ({name} has "
-            f"none that is a sum of gradients alone); {instead}"
+            f"accumulate={accumulate} adds up gradients in the optimizer's state, and {name} keeps no plain sum of "
+            f"them; {instead}"
         )
     for group in optimizer.param_groups:
-        if not group["momentum"] or group["nesterov"] or group["dampening"]:
-            return (
-                f"accumulate={accumulate} adds up gradients in SGD's momentum buffer, which needs momentum above 0, "
-                f"nesterov=False and dampening=0; {instead}"
-            )
+        found = optimizer.summing(group)
+        if isinstance(found, str):
+            return f"accumulate={accumulate} adds up gradients in the state of {name}, which needs {found}; {instead}"
+    if clip is not None:
+        return f"{clip} would clip the gradient of each of {accumulate} micro-batches, and not their sum; {instead}"
     return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine import formats
-from stepwell.engine.blocks import SHORTEST, lines_of
+from stepwell.engine.blocks import lines_of
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.pointers import Pointers
@@ -30,7 +30,7 @@ class Addresses:
         tensors = [tensor.detach() for tensor in launch.tensors]
         self.table = np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64)
         self.sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
-        self.shortest = SHORTEST if launch.kind.coded else 1  # row that can be updated alone
+        self.is_coded = bool(launch.kind.coded)
         # Tensors whose rows are updated one by one, because blocks end with them or other processes have elements
         # between them: the elements of a row, and how many lie between two.
         found = map(_lines, repeat(launch.kind), tensors, launch.rows_here)
@@ -82,7 +82,7 @@ class Addresses:
         gradient = launch.gradient_of(index)  # with its rows in order, or an error
         if gradient.is_sparse:
             values, length = gradient.values().to(like.dtype).contiguous(), math.prod(gradient.shape[1:])
-            if length < self.shortest:
+            if self.is_coded and lines_of(like.shape).length != length:
                 self.apart.append(index)
             else:
                 self.rows[index] = (gradient.indices()[0], length)

@@ -153,7 +153,7 @@ def _divide_work(launch: Launch) -> None:
     addresses = memory.addresses
     assert memory.active is not None
     rows, sizes, whole = addresses.rows, addresses.sizes, memory.active.copy()
-    cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows}
+    cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows and i not in addresses.apart}
     whole[[*rows, *addresses.apart, *cut]] = False
     elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
     elements += int(sizes[list(cut)].sum())
@@ -243,6 +243,8 @@ def row_pieces(tensor: int, group: int, ids: np.ndarray, length: int, between: i
     """One piece, as those of `divide`, per row of a row-sparse gradient, whose k-th row is the row ids[k], or of a
     tensor whose rows are updated one by one (`Addresses.lines`). `between`: elements of the whole tensor that lie
     between the rows here, in other processes."""
+    if not len(ids):  # the numbers of a tensor change with its count, also where no row does
+        ids, length = np.zeros(1, dtype=np.int64), 0
     pieces = np.empty((len(ids), len(Piece)), dtype=np.int64)
     pieces[:, Piece.TENSOR], pieces[:, Piece.GROUP] = tensor, group
     pieces[:, Piece.FIRST], pieces[:, Piece.SIZE] = ids * length, length

@@ -171,7 +171,7 @@ def kernel(job):
                 known, t = tensor, float64(load_count(steps, tensor))
 {indented(program.numbers + numbers + keys, 4)}
 {indented(totals, 3)}
-            for start in range(0, size, {block if block > 1 else "size"}):
+            for start in range(0, size, {block if block > 1 else "max(size, 1)"}):
                 count = {f"min({block}, size - start)" if block > 1 else "size"}
 {indented(lines.addresses + lines.before + places + before, 4)}
                 for i in range(count):

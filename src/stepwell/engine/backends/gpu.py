@@ -113,7 +113,8 @@ def prepare(launch: Launch) -> None:
         memory.active = active
         memory.device_active = _upload(active.astype(np.float32), launch)
         whole = active.copy()
-        cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows}
+        apart = addresses.apart
+        cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows and i not in apart}
         whole[[*rows, *addresses.apart, *cut]] = False
         table_of_chunks = chunks(addresses.sizes, whole)
         programs = np.bincount(table_of_chunks[:, 0], minlength=len(active))
@@ -291,6 +292,8 @@ def row_chunks(tensor: int, ids: torch.Tensor, length: int, between: int = 0) ->
     the whole tensor that lie between the rows here, in other processes."""
     from stepwell.engine.backends.gpu_source import BLOCK
 
+    if not len(ids):  # the numbers of a tensor change with its count, also where no row does
+        return torch.tensor([[tensor, *[0] * 7]], device=ids.device)
     inside = torch.arange(0, length, BLOCK, device=ids.device)
     each = torch.ones_like(inside)
     columns = (
