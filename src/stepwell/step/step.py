@@ -134,7 +134,7 @@ class Step(Saved):
 
         Raises UsageError for a loss that is not a scalar with a graph, for a graph that was freed, if no parameter
         gets a gradient, past the horizon of the schedule, and for an optimizer that needs `closure`. Weights, state and
-        schedule are then unchanged, and the accumulation restarts.
+        schedule are then unchanged, and the accumulation restarts (with `release`, see `stepwell.step.release`).
         """
         self._begin("step")
         if needs_closure(self.optimizer):
