@@ -48,8 +48,7 @@ class StatePlace:
             device: where to, as "cpu".
 
         >>> optimizer.offload("cpu")
-        >>> texts = model.generate(prompts)
-        >>> step(loss)  # brings the state back
+        >>> optimizer.onload()  # or the next update
 
         Raises UsageError for a device that is not there, and for sharded parameters. Nothing is moved then.
         """

@@ -85,6 +85,7 @@ class Run:
         release: bool = False,
     ) -> None:
         trained = self._trained = Trained(optimizer)
+        self._release = Release(trained) if flag("Step", "release", release) else None
         accumulate = checked_accumulate(accumulate)
         self._clipping = Clipping(clip_from(clip_norm, clip))
         self._scaler = Scaler(scaler)
@@ -97,6 +98,7 @@ class Run:
         self._first_rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
         self._agreement = Agreement([*self._sync.groups, *([] if group is None else [group])])
         self._shares = Shares(accumulate, self._sync.groups)
+        self._check_release(estimator)  # before anything is changed
         self._progress = Progress(self._shares)
         self._bound = Bound(trained, self._progress, schedule, total_steps, plateau)
         self._scaler.join()
@@ -113,8 +115,6 @@ class Run:
             self._estimating.start(estimator, trained.optimizer)
         self._averaging.start()
         self._made = Made(trained, Beside(trained, self._shares))
-        self._release = Release(trained) if flag("Step", "release", release) else None
-        self._check_release()
         self._switching = Switching(trained, self._bound, self._averaging, self._estimating, self._made)
         self._before_next()
         self._complete = True
@@ -146,11 +146,11 @@ class Run:
 
     # Gradient release
 
-    def _check_release(self, weighted: bool = False) -> None:
+    def _check_release(self, estimator: Estimator | None, weighted: bool = False) -> None:
         """Raise UsageError for what cannot be combined with `release`; attributes may be set between updates."""
         if self._release is not None:
             groups = [*self._sync.groups, *([] if self._stages.group is None else [self._stages.group])]
-            self._release.check(self.clip, self.accumulate, self.scaler, self.estimator, groups)
+            self._release.check(self.clip, self.accumulate, self.scaler, estimator, groups)
             if weighted and self.accumulate > 1:
                 refuse(self._release, "the sum of the weights is known when the gradients are gone; give no weight")
 

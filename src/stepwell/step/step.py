@@ -143,7 +143,7 @@ class Step(Saved):
                 "step.closure(lambda: loss_fn(model(x), y)) instead of step(loss)"
             )
         check_loss(loss)
-        self._check_release(weighted=weight is not None)
+        self._check_release(self.estimator, weighted=weight is not None)
         weight = None if weight is None else checked_weight(weight)
         retain_graph = flag("Step", "retain_graph", retain_graph)
         self._estimating.check(logits)
