@@ -8,7 +8,8 @@ What needs all gradients together is another thing then, or is refused by name:
     skipping    a parameter whose gradient is not finite is left as it is, with its state. The update counts as skipped
                 if that is so for all parameters, as after a loss that is not finite.
     accumulate  where the sum of the gradients can be kept in the optimizer's state: momentum alone, without Nesterov's
-                form, dampening and clipping (`Optimizer.summing`). What is not finite is left out of the sum.
+                form, dampening and clipping (`Optimizer.summing`). What is not finite is left out of the sum, and
+                `done.grad_norm` is that of the gradients of all micro-batches side by side.
 
 An exception inside a backward pass leaves the parameters updated whose gradients were complete, and the gradients of
 earlier micro-batches in the buffers. Signal handlers (Ctrl-C) wait until the pass has ended. Hooks that are registered
