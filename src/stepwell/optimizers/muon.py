@@ -47,7 +47,7 @@ def orthogonalised(
     """
     a, b, c = coefficients
     x = normalised(u, eps).to(dtype)
-    x = x.mT if u.shape[-2] > u.shape[-1] else x  # (n, short, long)
+    x = x.mT.contiguous() if u.shape[-2] > u.shape[-1] else x  # (n, short, long); products of copied rows are faster
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)  # (n, short, short); not `@`, which copies the transposed tensor
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # (n, short, long)
