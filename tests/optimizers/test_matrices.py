@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import stepwell
 from stepwell import UsageError
 from stepwell.groups import muon as muon_split
-from stepwell.optimizers.muon import orthogonalised
+from stepwell.optimizers.muon import normalised, orthogonalised
 from stepwell.optimizers.shampoo import inverse_root
 from tests.contract.test_contract import assert_bits_equal, leaves, run
 
@@ -345,3 +345,17 @@ def test_all_tensors_share_what_is_found(backend: str) -> None:
         rates = {float(optimizer.state[p]["d"]) for p in (*weights, later, absent) if "d" in optimizer.state[p]}
         assert len(rates) == 1
     assert rates.pop() > 2e-3
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(1e37, torch.float32), (1e-36, torch.float32), (1e200, torch.float64), (1e-200, torch.float64)],
+)
+def test_matrices_of_any_size_are_normalized(scale: float, dtype: torch.dtype) -> None:
+    """Also where the norm, or its square, is outside the range of numbers; others in the stack keep their bits."""
+    usual = torch.randn(1, 64, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    stack = torch.cat([usual, usual * scale])
+    found = normalised(stack, 1e-300)
+    assert torch.equal(found[:1], normalised(usual, 1e-300))
+    norms = torch.linalg.matrix_norm(found.double())
+    torch.testing.assert_close(norms, torch.ones(2, dtype=torch.float64), rtol=1e-5, atol=0.0)

@@ -81,8 +81,7 @@ class Released:
         optimizer.look_at_state()
         groups = optimizer.param_groups
         is_same = (
-            optimizer is self._optimizer
-            and optimizer._plan is self
+            optimizer._plan is self  # and so this optimizer, and nothing else has made a plan since
             and groups is self._groups
             and [len(group["params"]) for group in groups] == list(map(len, self._members))
             and all(all(map(is_, group["params"], own)) for group, own in zip(groups, self._members, strict=True))

@@ -61,7 +61,8 @@ def normalised(u: Tensor, eps: float) -> Tensor:
     if bool(((norm > _SMALL) & (norm < _LARGE)).all()):
         return u / norm.clamp(min=eps).to(u.dtype)
     # Neither the norm nor its square may leave the range of numbers: first by a power of two, which rounds nothing.
-    exponent = torch.frexp(u.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-100, 100)  # (n, 1, 1)
+    reach = 1000 if u.dtype == torch.float64 else 100
+    exponent = torch.frexp(u.abs().amax(dim=(-2, -1), keepdim=True)).exponent.clamp(-reach, reach)  # (n, 1, 1)
     scale = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), -exponent)
     u = u * scale.to(u.dtype)
     return u / frobenius(u).maximum(eps * scale).to(u.dtype)
