@@ -12,18 +12,14 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import stepwell
+from stepwell.engine import formats
 from stepwell.optimizers import TABLE, create, find
 
 SIDES, COUNT = (512, 520), 4
 KIB = 2**10
-FORMATS: dict[str, dict[str, Any]] = {
-    "fp32": {},
-    "bf16": {"state": "bf16"},
-    "int8": {"state": "int8"},
-    "int4": {"state": "int4"},
-    "split": {"weights": "split"},
-    "stochastic": {"weights": "stochastic"},
-}
+FORMATS: dict[str, dict[str, Any]] = {"fp32": {}}
+FORMATS |= {state: {"state": state} for state in formats.STATES if state != "fp32"}
+FORMATS |= {weights: {"weights": weights} for weights in formats.WEIGHTS if weights != "native"}
 # Copies of one matrix in float32: a product cannot be made in place, and a step of which a part is written is refused.
 WORK = {"Muon": 13, "SOAP": 20, "Shampoo": 20, "Adafactor": 12}
 

@@ -113,7 +113,7 @@ def _device(owner: str, given: Any) -> torch.device:
     try:
         device = torch.device(given)
         torch.empty(1, device=device)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:  # by backends that are not built in
+    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise UsageError(f"{owner}: device={shown(given)} is not there ({reason}); as 'cpu'") from None
     if device.type == "meta":

@@ -72,6 +72,10 @@ class Addresses:
         """Release the gradients of this step."""
         self.staged, self.keep, self.rows = [], [], {}
 
+    def by_line(self, active: np.ndarray) -> dict[int, tuple[int, int]]:
+        """The entries of `lines` whose tensors have a dense gradient in this step."""
+        return {i: one for i, one in self.lines.items() if active[i] and i not in self.rows and i not in self.apart}
+
     @property
     def has_rows(self) -> bool:
         """Whether some gradient is row-sparse, so that the division of the work is valid only for this step."""

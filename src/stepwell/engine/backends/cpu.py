@@ -153,7 +153,7 @@ def _divide_work(launch: Launch) -> None:
     addresses = memory.addresses
     assert memory.active is not None
     rows, sizes, whole = addresses.rows, addresses.sizes, memory.active.copy()
-    cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows and i not in addresses.apart}
+    cut = addresses.by_line(whole)
     whole[[*rows, *addresses.apart, *cut]] = False
     elements = int(sizes[whole].sum()) + sum(len(ids) * length for ids, length in rows.values())
     elements += int(sizes[list(cut)].sum())

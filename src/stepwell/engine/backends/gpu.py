@@ -113,8 +113,7 @@ def prepare(launch: Launch) -> None:
         memory.active = active
         memory.device_active = _upload(active.astype(np.float32), launch)
         whole = active.copy()
-        apart = addresses.apart
-        cut = {i: one for i, one in addresses.lines.items() if whole[i] and i not in rows and i not in apart}
+        cut = addresses.by_line(whole)
         whole[[*rows, *addresses.apart, *cut]] = False
         table_of_chunks = chunks(addresses.sizes, whole)
         programs = np.bincount(table_of_chunks[:, 0], minlength=len(active))

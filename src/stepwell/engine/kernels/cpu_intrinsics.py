@@ -797,13 +797,26 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     block, half = code.block, code.block // 2
     find_scale = _FIND_SCALE[name, signed, scope]
 
+    def scale_kept(largest_at: Any, buffer: Any, count: Any, top: Any, least: Any) -> Any:
+        scale = find_scale(buffer, count, top, least)
+        store_largest(largest_at, 0, scale)
+        return scale, types.float32(1) / scale if scale > 0 else types.float32(0)
+
+    keep_scale = _compiled(scale_kept, name, signed, scope)
+
+    def scale_kept_of_pairs(largest_at: Any, buffer: Any, count: Any, top: Any, least: Any) -> Any:
+        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        return keep_scale(largest_at, buffer, count, top, least)
+
+    keep_scale_of_pairs = _compiled(scale_kept_of_pairs, name, signed, scope)
+
     def encode_int8(
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        scale = find_scale(buffer, count, top, least)
-        store_largest(largest_at, 0, scale)
-        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        _, inverse = keep_scale(largest_at, buffer, count, top, least)
         for i in range(count):
             random = taken(load_random(words, i), step)
             store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
@@ -812,12 +825,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
-            least = no_magnitude()
-            store_value(buffer, count, types.float32(0))
-        scale = find_scale(buffer, count, top, least)
-        store_largest(largest_at, 0, scale)
-        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        _, inverse = keep_scale_of_pairs(largest_at, buffer, count, top, least)
         if count == block:
             for i in range(half):
                 here = taken(load_random(words, i), step)
@@ -835,12 +843,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        if count < block:
-            least = no_magnitude()
-            store_value(buffer, count, types.float32(0))
-        scale = find_scale(buffer, count, top, least)
-        store_largest(largest_at, 0, scale)
-        inverse = types.float32(1) / scale if scale > 0 else types.float32(0)
+        scale, inverse = keep_scale_of_pairs(largest_at, buffer, count, top, least)
         if count == block:
             here, there = unscattered(_dither_key(scale), 0), unscattered(_dither_key(scale), half)
             for i in range(half):
