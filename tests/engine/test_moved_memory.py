@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import stepwell
 from stepwell import UsageError
 from stepwell.engine import pointers
+from stepwell.engine.gradient_pointers import GradientPointers
 
 SIZE = 5_000
 MAKES: dict[str, Callable[[Any], Any]] = {
@@ -352,10 +353,12 @@ def test_pointers_read_from_python_say_the_same(monkeypatch: pytest.MonkeyPatch)
                 [a == t.data_ptr() for a, t in zip(read.addresses, tensors, strict=True)][:3],
             )
         ]
+        gradients = GradientPointers([torch.zeros(6, 4) for _ in range(6)], [torch.zeros(6, 4) for _ in range(6)])
         these = [None, tensors[0], torch.zeros(5), None, tensors[3], tensors[5]]
-        return [*result, (read.read_these(these), read.found.tolist(), [bool(a) for a in read.addresses])]  # type: ignore[list-item]
+        found = gradients.read_these(these), gradients.found.tolist(), [bool(a) for a in gradients.addresses]
+        return [*result, found]  # type: ignore[list-item]
 
     compiled = judged()
-    monkeypatch.setattr(pointers, "_library", lambda: None)
+    monkeypatch.setattr(pointers, "library", lambda: None)
     assert judged()[0] == compiled[0] == (False, [0, 1, 1, 2, 2, 0], [True] * 3)
     assert judged()[1][1] == compiled[1][1] == [0, 0, 1, 0, 2, 0]

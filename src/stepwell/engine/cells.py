@@ -19,7 +19,8 @@ from stepwell.engine.kernels import threads
 from stepwell.engine.pointers import SAME, Pointers, lies_in_its_storage
 from stepwell.errors import UsageError
 
-# Words of the job: 0 numbers, 1 their addresses, 2 the array, 3 whether they are brought back, 4 bytes of each.
+# Words of the job: 0 numbers, 1 their addresses, 2 their places in the array, 3 the array, 4 whether they are brought
+# back, 5 bytes of each.
 _TEXT = '''"""Printed by stepwell: fetches numbers from where they lie, or brings them back (engine/cells.py)."""
 
 from stepwell.engine.kernels.cpu_intrinsics import RAW_LOAD, RAW_STORE, job_word, load_word
@@ -29,18 +30,18 @@ load_64, store_64 = RAW_LOAD["fp64", 0], RAW_STORE["fp64", 1]
 
 
 def kernel(job):
-    addresses, array = job_word(job, 1), job_word(job, 2)
-    back, narrow = job_word(job, 3) != 0, job_word(job, 4) == 4
+    addresses, places, array = job_word(job, 1), job_word(job, 2), job_word(job, 3)
+    back, narrow = job_word(job, 4) != 0, job_word(job, 5) == 4
     for k in range(job_word(job, 0)):
-        address = load_word(addresses, k)
+        address, place = load_word(addresses, k), load_word(places, k)
         if narrow and back:
-            store_32(address, 0, load_32(array, k))
+            store_32(address, 0, load_32(array, place))
         elif narrow:
-            store_32(array, k, load_32(address, 0))
+            store_32(array, place, load_32(address, 0))
         elif back:
-            store_64(address, 0, load_64(array, k))
+            store_64(address, 0, load_64(array, place))
         else:
-            store_64(array, k, load_64(address, 0))
+            store_64(array, place, load_64(address, 0))
 '''
 
 
@@ -53,7 +54,6 @@ class Cells:
         self.strange: dict[int, tuple[str, Tensor]] = {}  # those of another dtype or device now
         self._in_values = values.device.type != "cpu"
         self._pointers: Pointers | None = None
-        self._job = np.zeros(5, dtype=np.int64)
 
     @property
     def array(self) -> Any:
@@ -85,39 +85,39 @@ class Cells:
                 self.strange[place] = self.entries.pop(place)
             pointers = self._pointers = self._held()
             pointers.read()
-        self._fetched = self.values.view(-1).numpy()[self._places]
         self._copy(back=False)
-        self.values.view(-1).numpy()[self._places] = self._fetched
         self._fetch_strange()
 
     def bring_back(self) -> None:
         """Write the numbers to their entries."""
-        flat = self.values.view(-1)
         if not self._in_values and self._pointers is not None:
-            self._fetched = flat.numpy()[self._places]
             self._copy(back=True)
         for place, (_, entry) in self.strange.items():
-            entry.detach().fill_(flat[place].item())
+            entry.detach().fill_(self.values.view(-1)[place].item())
 
     def _held(self) -> Pointers:
         self._order = list(self.entries)
         self._places = np.array(self._order, dtype=np.int64)
         entries = [entry for _, entry in self.entries.values()]
-        return Pointers(entries, entries)
+        pointers = Pointers(entries, entries)
+        places, array = self._places.ctypes.data, self.values.data_ptr()
+        self._job = np.array(
+            [len(entries), pointers.addresses.ctypes.data, places, array, 0, self.values.itemsize], dtype=np.int64
+        )
+        return pointers
 
     def _copy(self, back: bool) -> None:
         assert self._pointers is not None
         if self._pointers.is_compiled:
-            addresses = self._pointers.addresses
-            array = self._fetched.ctypes.data
-            self._job[:] = [len(self._order), addresses.ctypes.data, array, back, self.values.itemsize]
+            self._job[4] = back
             threads.Function(_copying().address)(self._job.ctypes.data)
-        else:
-            for k, (_, entry) in enumerate(self.entries.values()):
-                if back:
-                    entry.detach().fill_(float(self._fetched[k]))
-                else:
-                    self._fetched[k] = float(entry)
+            return
+        flat = self.values.view(-1)
+        for place, (_, entry) in self.entries.items():
+            if back:
+                entry.detach().fill_(flat[place].item())
+            else:
+                flat[place] = float(entry)
 
     def _fetch_moved(self) -> None:
         """On a GPU: read entries that are no longer elements of `values` one by one, which waits for the device."""

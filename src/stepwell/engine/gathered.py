@@ -46,6 +46,10 @@ class Gathered:
         if not self._plan.fits(self._optimizer):  # a flag or a group has changed: other kernels
             self.release()
             self._plan, self._ready = self._optimizer.prepare()
+        self.apply(gradient_factor, found_inf)
+
+    def apply(self, gradient_factor: float | Tensor, found_inf: Tensor | None) -> None:
+        """The update, where no hyperparameter has changed since the gathering."""
         plan, ready = self._plan, self._ready
         summed = [launch for launch in ready if launch.kind.sums]
         for launch in summed:

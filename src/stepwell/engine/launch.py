@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from operator import is_
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from torch import Tensor
 from stepwell.engine import randomness, sharding, sparse
 from stepwell.engine.blocks import lines_of
 from stepwell.engine.foreign_memory import Foreign
+from stepwell.engine.gradient_pointers import GradientPointers
 from stepwell.engine.host import Host
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.pointers import OUT_OF_STORAGE, Pointers, has_memory
@@ -87,6 +89,7 @@ class Launch:
         self.spread = any(map(sharding.is_spread, self.owners))
         is_apart = any(sharding.local(one.owner) is not one.tensor for one in members)
         self.host = Host(self.owners, self.tensors) if is_apart else None  # of parameters whose state is on the CPU
+        self._can_take = not (is_apart or self.spread) and all(map(has_memory, self.tensors))
         seeds = np.array([groups[one.group]["seed"] for one in members], dtype=np.int64)
         places = np.array([one.place for one in members], dtype=np.int64)
         self.seeds, self.places = seeds, places.tolist()
@@ -104,8 +107,10 @@ class Launch:
         # what the first pass found, float64 (tensors, sums); zero where there is no gradient
         count, device = len(members), self.tensors[0].device
         self.totals = torch.zeros((count, len(kind.sums)), dtype=torch.float64, device=device)
-        self.gradients: list[Any] = [None] * count
+        self._gradients: list[Any] | None = [None] * count
+        self._present = np.zeros(count, dtype=bool)  # those taken by `gradient_pointers`
         self.complete = False  # whether every tensor has a gradient this time
+        self.has_taken = False  # whether `gradient_pointers` has the addresses of this step's gradients
         self.counts_versions = not any(owner.is_inference() for owner in self.owners)
         self.memory: Any = None  # a `Memory`, once the backend has prepared
         self.pointers: Pointers | None = None
@@ -143,25 +148,62 @@ class Launch:
                 "with model.to_empty(device=...), initialize or load it, and then make a new optimizer: to_empty "
                 "replaces the parameters of this optimizer"
             )
-        self.gradients = [owner.grad for owner in self.owners]
+        if not self._take():
+            self.gradients = self._local_gradients()
+            missing = sum(map(is_, self.gradients, repeat(None)))
+            self.complete = missing == 0
+            if missing == len(self.gradients):
+                return False
+            if self.slots.start(self.gradients):
+                self.pointers = None
+        self._look()
+        return True
+
+    def _take(self) -> bool:
+        """Look up the gradients without objects of Python for them. False where that cannot be done, where there are
+        none, and where a tensor has its first one."""
+        if not self._can_take:
+            return False
+        present = self.gradient_pointers.take()
+        if present is None:
+            return False
+        if not present.any() or (not self.slots.all_started and (present & ~self.slots.started).any()):
+            self.gradient_pointers.release()
+            return False
+        self._gradients, self._present = None, present
+        self.complete, self.has_taken = bool(present.all()), True
+        return True
+
+    def _local_gradients(self) -> list[Any]:
+        """The gradients as objects of Python: of DTensors, their local parts."""
+        gradients: list[Any] = [owner.grad for owner in self.owners]
         if self.host is not None:
-            self.gradients = self.host.fetch(self.gradients)
+            gradients = self.host.fetch(gradients)
         if self.spread:
             local = [sharding.local(owner) for owner in self.owners]
             if not all(map(is_, local, self.tensors)):
                 self.tensors[:], self.pointers = local, None
-            self.gradients = [
+            gradients = [
                 None if gradient is None else sharding.local_gradient(gradient, owner)
-                for gradient, owner in zip(self.gradients, self.owners, strict=True)
+                for gradient, owner in zip(gradients, self.owners, strict=True)
             ]
-        missing = sum(map(is_, self.gradients, repeat(None)))
-        self.complete = missing == 0
-        if missing == len(self.gradients):
-            return False
-        if self.slots.start(self.gradients):
-            self.pointers = None
-        self._look()
-        return True
+        return gradients
+
+    @cached_property
+    def gradient_pointers(self) -> GradientPointers:
+        """The addresses of the gradients, for kernels."""
+        return GradientPointers(self.owners, self.tensors)
+
+    @property
+    def gradients(self) -> list[Any]:
+        """The gradients of this step, None where a tensor has none."""
+        if self._gradients is None:
+            self._gradients = [owner.grad for owner in self.owners]
+        return self._gradients
+
+    @gradients.setter
+    def gradients(self, gradients: list[Any]) -> None:
+        self._gradients = gradients
 
     def _look(self) -> None:
         """Read the current addresses of everything that is accessed by address.
@@ -212,6 +254,8 @@ class Launch:
 
     def active(self) -> Iterable[int]:
         """The indices of the tensors that have a gradient."""
+        if self.has_taken:
+            return [int(index) for index in np.flatnonzero(self._present)]
         return (index for index, gradient in enumerate(self.gradients) if gradient is not None)
 
     def gradient_of(self, index: int) -> Tensor:
@@ -238,6 +282,9 @@ class Launch:
         if self.host is not None and self.began:
             self.host.deliver(list(self.active()))
         self.gradients = [None] * len(self.tensors)
+        if self.has_taken:
+            self.gradient_pointers.release()
+            self.has_taken = False
         self.began, self.writing = False, None
         self.finished.clear()
         if self.memory is not None:

@@ -213,7 +213,7 @@ class Optimizer(StatePlace, Grouped):
         if type(gradient_factor) is not float or not math.isfinite(gradient_factor) or found_inf is not None:
             gradient_factor, found_inf = checked(type(self).__name__, gradient_factor, found_inf)
         with self.gathered() as step:
-            step.update(gradient_factor, found_inf)
+            step.apply(gradient_factor, found_inf)
 
     @untraced
     def gradient_norm(self) -> Tensor:

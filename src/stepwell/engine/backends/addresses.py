@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from itertools import repeat
-from operator import attrgetter, is_
 
 import numpy as np
 import torch
@@ -18,18 +17,16 @@ from stepwell.engine import formats
 from stepwell.engine.blocks import lines_of
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
-from stepwell.engine.pointers import Pointers
-
-_layout_of = attrgetter("layout")
 
 
 class Addresses:
-    """The table of one launch, and the layout of its gradients."""
+    """The table of one launch."""
 
     def __init__(self, launch: Launch) -> None:
         tensors = [tensor.detach() for tensor in launch.tensors]
         self.table = np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64)
         self.sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
+        self._moves: int | None = None  # how often something had moved when the table was filled
         self.is_coded = bool(launch.kind.coded)
         # Tensors whose rows are updated one by one, because blocks end with them or other processes have elements
         # between them: the elements of a row, and how many lie between two.
@@ -39,31 +36,25 @@ class Addresses:
         self.keep: list[tuple[Tensor, Tensor]] = []  # what a kernel reads lives until the update is done
         self.rows: dict[int, tuple[Tensor, int]] = {}  # row-sparse: tensor -> (ids of rows, elements per row)
         self.apart: list[int] = []  # row-sparse, with rows that share blocks of codes: the definition updates them
-        # What memory holds of a negated view (the imaginary part of a conjugate) has the other sign.
-        self._dense = [torch.empty_like(t, device="meta").stride() == t.stride() and not t.is_neg() for t in tensors]
-        self._all_dense = all(self._dense)
-        # A gradient is usual if it lies in memory as its parameter does.
-        dense = zip(tensors, self._dense, strict=True)
-        self._gradients = Pointers([tensor if is_dense else torch.empty_like(tensor) for tensor, is_dense in dense])
 
     def collect(self, launch: Launch) -> None:
         """Fill the table for this step, from the addresses that `launch.collect` has just read."""
-        table = self.table
-        pointers, gradients = launch.pointers, launch.gradients
+        table, pointers = self.table, launch.pointers
         assert pointers is not None
-        table[launch.columns] = pointers.addresses
+        if self._moves != launch.moves:
+            table[launch.columns] = pointers.addresses
+            self._moves = launch.moves
         self.staged, self.keep, self.rows, self.apart = [], [], {}, []
-        present = gradients if launch.complete else [gradient for gradient in gradients if gradient is not None]
-        usual = self._all_dense and all(map(is_, map(_layout_of, present), repeat(torch.strided)))
-        if usual and self._gradients.read_these(gradients) and not any(map(Tensor.is_neg, present)):
-            table[:, 1] = self._gradients.addresses
+        if launch.has_taken or launch.gradient_pointers.read_these(launch.gradients):
+            table[:, 1] = launch.gradient_pointers.addresses
             return
-        for index, (tensor, gradient) in enumerate(zip(launch.tensors, gradients, strict=True)):
+        self._moves = None
+        for index, (tensor, gradient) in enumerate(zip(launch.tensors, launch.gradients, strict=True)):
             if gradient is None:
                 table[index, 1] = 0
                 continue
             like = tensor.detach()
-            if not self._dense[index]:
+            if not launch.gradient_pointers.is_dense[index]:
                 like = torch.empty_like(like).copy_(like)
                 self.staged.append((tensor.detach(), like))
             table[index, 0], table[index, 1] = like.data_ptr(), self._gradient(launch, index, like)

@@ -157,11 +157,36 @@ def ask(builder: Any, function: Any, handle: Any, answer: Any) -> Any:
 
 
 @_llvm(types.int64, types.int64, types.int64)
+def pointer_of(builder: Any, function: Any, thing: Any) -> Any:
+    """`void *function(void *thing)`."""
+    word = ir.IntType(64)
+    kind = ir.FunctionType(word, [word])
+    return builder.call(builder.inttoptr(function, kind.as_pointer()), [thing])
+
+
+@_llvm(types.boolean, types.int64, types.int64)
+def truth_of(builder: Any, function: Any, thing: Any) -> Any:
+    """`bool function(void *thing)`."""
+    kind = ir.FunctionType(_BYTE, [ir.IntType(64)])
+    answer = builder.call(builder.inttoptr(function, kind.as_pointer()), [thing])
+    return builder.icmp_unsigned("!=", builder.and_(answer, ir.Constant(_BYTE, 1)), ir.Constant(_BYTE, 0))
+
+
+@_llvm(types.int64, types.int64, types.int64)
 def pointer_in(builder: Any, function: Any, capsule: Any) -> Any:
     """`PyCapsule_GetPointer(capsule, NULL)`, with the lock of Python's interpreter held."""
     word = ir.IntType(64)
     kind = ir.FunctionType(word, [word, word])
     return builder.call(builder.inttoptr(function, kind.as_pointer()), [capsule, ir.Constant(word, 0)])
+
+
+@_llvm(types.void, types.int64)
+def fetch_soon(builder: Any, address: Any) -> None:
+    """Ask for the cache line at an address, which may be any."""
+    byte = _BYTE.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+    builder.call(prefetch, [builder.inttoptr(address, byte), _word(0), _word(3), _word(1)])
 
 
 @intrinsic
