@@ -229,7 +229,10 @@ class Hutchinson(Estimator):
     """
 
     def _refresh(self) -> None:
-        bits = (randomness.random_bits(self._stream(k, 0), p.numel(), p.device) for k, p in enumerate(self._params))
+        bits = (
+            randomness.random_bits(self._stream(k, 0), p.numel(), p.device, randomness.mix)
+            for k, p in enumerate(self._params)
+        )
         self._signs = [(one >> 31).view(p.shape).to(p.dtype) * 2 - 1 for one, p in zip(bits, self._params, strict=True)]
 
     def _add(self, loss: Tensor, logits: Logits | None, weight: Weight, scaler: Any) -> None:
@@ -341,7 +344,8 @@ class GaussNewtonBartlett(Estimator):
 
     def _uniform(self, count: int, device: torch.device) -> Tensor:
         """Numbers in [0, 1) with 24 bits, fp32, of this micro-batch."""
-        return (randomness.random_bits(self._stream(0, self._number), count, device) >> 8).to(torch.float32) * 2.0**-24
+        bits = randomness.random_bits(self._stream(0, self._number), count, device, randomness.mix)
+        return (bits >> 8).to(torch.float32) * 2.0**-24
 
     def _estimate(self, sums: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         return {p: value * value for p, value in sums.items()}

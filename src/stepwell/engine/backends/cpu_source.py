@@ -119,11 +119,12 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
             lines.addresses.append(f"words_{n} = scratch + {lines.buffers * block * 4}")
             lines.buffers += 1
             places.append(f"code_place_{n} = unscattered(code_key_{n}, place + start)")
-            waiting.append(f"store_random(words_{n}, i, code_random_bits(code_place_{n}))")
+            waiting.append(f"store_random(words_{n}, i, random_bits(code_place_{n}))")
             onward.append(f"code_place_{n} = next_unscattered(code_place_{n})")
     scratch = []
     if lines.buffers:
-        scratch = [f"buffers = np.empty({lines.buffers * block}, np.float32)", "scratch = buffers.ctypes.data"]
+        lines.bindings.append(f"scratch_of_kernel = SCRATCH[({lines.buffers * block},)]")
+        scratch = ["scratch = scratch_of_kernel()"]
     sums = range(len(lines.sums))
     totals = [f"total_{k} = 0.0" for k in sums]
     before = [f"sum_{k} = 0.0" for k in sums]
@@ -142,7 +143,6 @@ def _kernel(kind: LaunchKind, lines: _Lines, program: Statements, columns: int) 
 
     return f'''"""Printed by stepwell from the rule of {kind.rule.__module__}."""
 
-import numpy as np
 from numba import float32, float64, types
 
 from stepwell.engine.kernels.cpu_intrinsics import *

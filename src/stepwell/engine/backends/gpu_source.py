@@ -80,7 +80,7 @@ def source(kind: LaunchKind, summing: bool = False) -> str:
         keys.append(f"code_key = key_of(tl.load(salts + tensor), {turns})")
         for n in sorted(lines.code_random):
             keys.append(f"code_key_{n} = stream(code_key, {randomness.CODE_STREAMS + n})")
-            bits.append(f"code_random_{n} = code_random_bits(code_key_{n}, random_places)")
+            bits.append(f"code_random_{n} = random_bits(code_key_{n}, random_places)")
 
     def indented(text: list[str]) -> str:
         return "\n".join("    " + line for line in text)

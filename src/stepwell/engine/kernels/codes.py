@@ -28,19 +28,18 @@ _PER_THREAD = 2**14  # elements below which waking a thread costs more than it d
 # 9 its blocks, 10 its bytes of int4. The table: codes (or bf16), the scales of the blocks, the key of the random bits.
 _HEAD = '''"""Printed by stepwell: slots in few bits, one by one (engine/kernels/codes.py)."""
 
-import numpy as np
 from numba import types
 
 from stepwell.engine.kernels.cpu_intrinsics import *
 
 load_value, store_value = RAW_LOAD["fp32", 1], RAW_STORE["fp32", 1]
+scratch_of_kernel = SCRATCH[({buffers},)]
 
 
 def kernel(job):
     parts, table, of_tensor, elements = job_word(job, 2), job_word(job, 4), job_word(job, 5), job_word(job, 6)
     step, length, of_line, bytes_of_line = job_word(job, 7), job_word(job, 8), job_word(job, 9), job_word(job, 10)
-    buffers = np.empty({buffers}, np.float32)
-    buffer = buffers.ctypes.data
+    buffer = scratch_of_kernel()
     words = buffer + {block} * 4
     while True:
         span = next_span(job)
@@ -71,7 +70,7 @@ _ENCODE = """            top, least, word = no_magnitude(), any_magnitude(), uns
                 store_buffer(buffer, i, value)
                 bits = magnitude(value)
                 top, least = larger(top, bits), smaller(least, bits)
-                store_random(words, i, code_random_bits(word))
+                store_random(words, i, random_bits(word))
                 word = next_unscattered(word)
             convert(stored + {begin}, scales + part * 4, buffer, count, words, step, top, least)
 """

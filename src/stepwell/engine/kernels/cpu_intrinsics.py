@@ -44,7 +44,7 @@ def _word(value: int) -> Any:
     return ir.Constant(_WORD, value)
 
 
-def _llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
+def llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
     """Makes a function (builder, *values) -> value into one that kernels can call."""
 
     def wrap(body: Callable[..., Any]) -> Any:
@@ -74,7 +74,7 @@ def _mark(builder: Any, access: Any, scope: int) -> None:
 def _raw_load(storage: str, scope: int) -> Any:
     element, numba_type, width = _STORED[storage]
 
-    @_llvm(numba_type, types.int64, types.int64)
+    @llvm(numba_type, types.int64, types.int64)
     def load(builder: Any, address: Any, index: Any) -> Any:
         value = builder.load(builder.gep(builder.inttoptr(address, element.as_pointer()), [index]), align=width)
         _mark(builder, value, scope)
@@ -86,12 +86,24 @@ def _raw_load(storage: str, scope: int) -> Any:
 def _raw_store(storage: str, scope: int) -> Any:
     element, numba_type, width = _STORED[storage]
 
-    @_llvm(types.void, types.int64, types.int64, numba_type)
+    @llvm(types.void, types.int64, types.int64, numba_type)
     def store(builder: Any, address: Any, index: Any, value: Any) -> None:
         pointer = builder.gep(builder.inttoptr(address, element.as_pointer()), [index])
         _mark(builder, builder.store(value, pointer, align=width), scope)
 
     return store
+
+
+def _scratch(count: int) -> Any:
+    @llvm(types.int64)
+    def scratch(builder: Any) -> Any:
+        """The address of so many float32 numbers that a kernel has while it runs."""
+        with builder.goto_entry_block():
+            place = builder.alloca(_F32, _word(count))
+        place.align = 64
+        return builder.ptrtoint(place, ir.IntType(64))
+
+    return scratch
 
 
 class _Table(dict[Any, Any]):
@@ -106,6 +118,7 @@ class _Table(dict[Any, Any]):
         return self[key]
 
 
+SCRATCH = _Table(_scratch)
 RAW_LOAD = _Table(_raw_load)
 RAW_STORE = _Table(_raw_store)
 
@@ -117,14 +130,15 @@ def select(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(args[0], args[1], args[2])
 
-    return a(types.boolean, a, a), codegen
+    kind = types.unliteral(a)
+    return kind(types.boolean, kind, kind), codegen
 
 
 # The job: what a kernel is told. int64 words (see cpu.py), the first of which counts the spans that are taken.
 
 
 def _table(element: Any, numba_type: Any) -> Any:
-    @_llvm(numba_type, types.int64, types.int64)
+    @llvm(numba_type, types.int64, types.int64)
     def load(builder: Any, address: Any, index: Any) -> Any:
         return builder.load(builder.gep(builder.inttoptr(address, element.as_pointer()), [index]))
 
@@ -136,57 +150,9 @@ load_number = _table(ir.DoubleType(), types.float64)
 load_count = _table(_F32, types.float32)
 
 
-@_llvm(types.void, types.int64, types.int64, types.float64)
+@llvm(types.void, types.int64, types.int64, types.float64)
 def store_number(builder: Any, address: Any, index: Any, value: Any) -> None:
     builder.store(value, builder.gep(builder.inttoptr(address, ir.DoubleType().as_pointer()), [index]))
-
-
-@_llvm(types.void, types.int64, types.int64, types.int64)
-def store_word(builder: Any, address: Any, index: Any, value: Any) -> None:
-    builder.store(value, builder.gep(builder.inttoptr(address, ir.IntType(64).as_pointer()), [index]))
-
-
-# Calls of functions by their address (pointers.py). What they may have changed is read anew.
-
-
-@_llvm(types.int32, types.int64, types.int64, types.int64)
-def ask(builder: Any, function: Any, handle: Any, answer: Any) -> Any:
-    """`int32_t function(void *handle, void *answer)`: libtorch's question about a tensor; not 0 where it failed."""
-    kind = ir.FunctionType(_WORD, [ir.IntType(64), ir.IntType(64)])
-    return builder.call(builder.inttoptr(function, kind.as_pointer()), [handle, answer])
-
-
-@_llvm(types.int64, types.int64, types.int64)
-def pointer_of(builder: Any, function: Any, thing: Any) -> Any:
-    """`void *function(void *thing)`."""
-    word = ir.IntType(64)
-    kind = ir.FunctionType(word, [word])
-    return builder.call(builder.inttoptr(function, kind.as_pointer()), [thing])
-
-
-@_llvm(types.boolean, types.int64, types.int64)
-def truth_of(builder: Any, function: Any, thing: Any) -> Any:
-    """`bool function(void *thing)`."""
-    kind = ir.FunctionType(_BYTE, [ir.IntType(64)])
-    answer = builder.call(builder.inttoptr(function, kind.as_pointer()), [thing])
-    return builder.icmp_unsigned("!=", builder.and_(answer, ir.Constant(_BYTE, 1)), ir.Constant(_BYTE, 0))
-
-
-@_llvm(types.int64, types.int64, types.int64)
-def pointer_in(builder: Any, function: Any, capsule: Any) -> Any:
-    """`PyCapsule_GetPointer(capsule, NULL)`, with the lock of Python's interpreter held."""
-    word = ir.IntType(64)
-    kind = ir.FunctionType(word, [word, word])
-    return builder.call(builder.inttoptr(function, kind.as_pointer()), [capsule, ir.Constant(word, 0)])
-
-
-@_llvm(types.void, types.int64)
-def fetch_soon(builder: Any, address: Any) -> None:
-    """Ask for the cache line at an address, which may be any."""
-    byte = _BYTE.as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD])
-    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-    builder.call(prefetch, [builder.inttoptr(address, byte), _word(0), _word(3), _word(1)])
 
 
 @intrinsic
@@ -200,7 +166,7 @@ def add_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
 
 
 def _of_job(element: Any, numba_type: Any) -> Any:
-    @_llvm(numba_type, types.voidptr, types.int64)
+    @llvm(numba_type, types.voidptr, types.int64)
     def load(builder: Any, job: Any, index: Any) -> Any:
         return builder.load(builder.gep(builder.bitcast(job, element.as_pointer()), [index]))
 
@@ -211,7 +177,7 @@ job_word = _of_job(ir.IntType(64), types.int64)
 job_number = _of_job(ir.DoubleType(), types.float64)
 
 
-@_llvm(types.int64, types.voidptr)
+@llvm(types.int64, types.voidptr)
 def next_span(builder: Any, job: Any) -> Any:
     """Take the next span; whichever thread is free does."""
     word = ir.IntType(64)
@@ -221,45 +187,41 @@ def next_span(builder: Any, job: Any) -> Any:
 # Weights and slots of 16 bits
 
 
-@_llvm(types.float32, types.uint16)
+@llvm(types.float32, types.uint16)
 def f32_of_bf16(builder: Any, bits: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(bits, _WORD), _word(16)), _F32)
 
 
-def _nearest_bf16(builder: Any, value: Any) -> Any:
+@llvm(types.uint16, types.float32)
+def bf16_of_f32(builder: Any, value: Any) -> Any:
+    """To the nearest, ties to even; NaN stays NaN.
+
+    The choice is made before bits are cut off: vectors of 16-bit numbers would have the condition in 32 bits and narrow
+    it, too.
+    """
     bits = builder.bitcast(value, _WORD)
     odd = builder.and_(builder.lshr(bits, _word(16)), _word(1))
-    return _upper_half(builder, value, builder.add(builder.add(bits, _word(0x7FFF)), odd))
-
-
-def _upper_half(builder: Any, value: Any, rounded: Any) -> Any:
-    """That of `rounded`; NaN where `value` is. The choice is made before bits are cut off: vectors of 16-bit numbers
-    would have the condition in 32 bits and narrow it, too."""
+    rounded = builder.add(builder.add(bits, _word(0x7FFF)), odd)
     bits = builder.select(builder.fcmp_unordered("uno", value, value), _word(0x7FC00000), rounded)
     return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
 
 
-@_llvm(types.uint16, types.float32)
-def bf16_of_f32(builder: Any, value: Any) -> Any:
-    """To the nearest, ties to even; NaN stays NaN."""
-    return _nearest_bf16(builder, value)
-
-
-@_llvm(types.uint16, types.float32, types.uint32)
+@llvm(types.uint16, types.float32, types.uint32)
 def bf16_stochastic(builder: Any, value: Any, random: Any) -> Any:
     """Up or down: 16 random bits are added and carry with the probability of the bits that are cut off.
 
-    Infinity has none there, and stays what it is.
+    Infinity has none there, and stays what it is. To NaN nothing is added.
     """
-    return _upper_half(builder, value, builder.add(builder.bitcast(value, _WORD), random))
+    added = builder.select(builder.fcmp_ordered("ord", value, value), random, _word(0))
+    return builder.trunc(builder.lshr(builder.add(builder.bitcast(value, _WORD), added), _word(16)), _HALF)
 
 
-@_llvm(types.float32, types.uint16)
+@llvm(types.float32, types.uint16)
 def f32_of_fp16(builder: Any, bits: Any) -> Any:
     return builder.fpext(builder.bitcast(bits, _F16), _F32)
 
 
-@_llvm(types.uint16, types.float32)
+@llvm(types.uint16, types.float32)
 def fp16_of_f32(builder: Any, value: Any) -> Any:
     return builder.bitcast(builder.fptrunc(value, _F16), _HALF)
 
@@ -271,7 +233,7 @@ def _power_of_two(builder: Any, value: Any, lowest: int, less: int) -> Any:
     return builder.bitcast(builder.shl(builder.sub(exponent, _word(less)), _word(23)), _F32)
 
 
-@_llvm(types.uint16, types.float32, types.uint32)
+@llvm(types.uint16, types.float32, types.uint32)
 def fp16_stochastic(builder: Any, value: Any, random: Any) -> Any:
     """Shifted by up to half of the spacing of fp16 numbers, then to the nearest."""
     spacing = _power_of_two(builder, value, 127 - 14, 10)
@@ -281,7 +243,7 @@ def fp16_stochastic(builder: Any, value: Any, random: Any) -> Any:
     return builder.bitcast(builder.fptrunc(moved, _F16), _HALF)
 
 
-@_llvm(types.float32, types.uint16, types.uint16)
+@llvm(types.float32, types.uint16, types.uint16)
 def join_bf16(builder: Any, high: Any, low: Any) -> Any:
     bits = builder.shl(builder.zext(high, _WORD), _word(16))
     joined = builder.bitcast(builder.add(bits, builder.sext(low, _WORD)), _F32)
@@ -294,18 +256,18 @@ def _bits_of(builder: Any, value: Any) -> Any:
     return builder.select(builder.fcmp_unordered("uno", value, value), _word(0x7FC00000), bits)
 
 
-@_llvm(types.uint16, types.float32)
+@llvm(types.uint16, types.float32)
 def split_high_bf16(builder: Any, value: Any) -> Any:
     bits = builder.add(_bits_of(builder, value), _word(0x8000))
     return builder.trunc(builder.lshr(bits, _word(16)), _HALF)
 
 
-@_llvm(types.uint16, types.float32)
+@llvm(types.uint16, types.float32)
 def split_low_bf16(builder: Any, value: Any) -> Any:
     return builder.trunc(_bits_of(builder, value), _HALF)  # the carry into the high half makes it signed
 
 
-@_llvm(types.float32, types.uint16, types.uint16)
+@llvm(types.float32, types.uint16, types.uint16)
 def join_fp16(builder: Any, high: Any, low: Any) -> Any:
     half = builder.fpext(builder.bitcast(high, _F16), _F32)
     unit = _power_of_two(builder, half, 127 - 15, 24)
@@ -314,7 +276,7 @@ def join_fp16(builder: Any, high: Any, low: Any) -> Any:
     return builder.select(same, joined, half)
 
 
-@_llvm(types.uint16, types.float32)
+@llvm(types.uint16, types.float32)
 def split_low_fp16(builder: Any, value: Any) -> Any:
     half = builder.fpext(builder.fptrunc(value, _F16), _F32)
     residual = builder.fdiv(builder.fsub(value, half), _power_of_two(builder, half, 127 - 15, 24))
@@ -377,61 +339,55 @@ def _scatter_upper(builder: Any, x: Any) -> Any:
     return builder.mul(builder.xor(x, builder.lshr(x, _word(16))), _word(0x846CA68B))
 
 
-@_llvm(types.uint32, types.int64, types.int64)
+@llvm(types.uint32, types.int64, types.int64)
 def key_of(builder: Any, salt: Any, turn: Any) -> Any:
     """randomness.key_of from `randomness.salts` and what the step adds."""
     scattered = _scatter(builder, builder.trunc(builder.add(salt, turn), _WORD))
     return builder.add(scattered, builder.trunc(builder.lshr(salt, salt.type(32)), _WORD))
 
 
-@_llvm(types.uint32, types.uint32, types.int64)
+@llvm(types.uint32, types.uint32, types.int64)
 def unscattered(builder: Any, key: Any, place: Any) -> Any:
     """What is scattered for the element at `place`."""
     return builder.add(builder.mul(builder.trunc(place, _WORD), _word(ELEMENT_FACTOR)), key)
 
 
-@_llvm(types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32)
 def next_unscattered(builder: Any, word: Any) -> Any:
     """The same for the next element. A loop that counts in it has one addition of 32-bit numbers for each element; one
     that takes it from an index narrows two vectors of 64-bit numbers and multiplies."""
     return builder.add(word, _word(ELEMENT_FACTOR))
 
 
-@_llvm(types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32)
 def random_bits(builder: Any, word: Any) -> Any:
     """32 random bits from what is `unscattered`."""
-    return _scatter(builder, word)
-
-
-@_llvm(types.uint32, types.uint32)
-def code_random_bits(builder: Any, word: Any) -> Any:
-    """The same for codes."""
     return _scatter_once(builder, word)
 
 
-@_llvm(types.uint32, types.uint32, types.int64)
+@llvm(types.uint32, types.uint32, types.int64)
 def stream(builder: Any, key: Any, number: Any) -> Any:
     return builder.add(key, builder.mul(builder.trunc(number, _WORD), _word(0x165667B1)))
 
 
-@_llvm(types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32)
 def low_half(builder: Any, random: Any) -> Any:
     return builder.and_(random, _word(0xFFFF))
 
 
-@_llvm(types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32)
 def high_half(builder: Any, random: Any) -> Any:
     return builder.lshr(random, _word(16))
 
 
-@_llvm(types.uint32, types.uint32, types.int64)
+@llvm(types.uint32, types.uint32, types.int64)
 def _turned_low(builder: Any, word: Any, step: Any) -> Any:
     """The 16 random bits of randomness.code_bits at a step, from the lower half of a word."""
     turn = builder.mul(builder.trunc(step, _WORD), _word(TURN))
     return builder.and_(builder.add(word, turn), _word(0xFFFF))
 
 
-@_llvm(types.uint32, types.uint32, types.int64)
+@llvm(types.uint32, types.uint32, types.int64)
 def _turned_high(builder: Any, word: Any, step: Any) -> Any:
     """The same from the upper half: added there, what is too much is lost without a mask."""
     turn = builder.mul(builder.trunc(step, _WORD), _word(TURN << 16 & 0xFFFFFFFF))
@@ -447,104 +403,107 @@ def _turned_high(builder: Any, word: Any, step: Any) -> Any:
 # afterwards: numbers that are not finite, and few that are far larger than all others.
 
 
-@_llvm(types.uint32)
+@llvm(types.uint32)
 def no_magnitude(builder: Any) -> Any:
     return _word(0)
 
 
-@_llvm(types.uint32)
+@llvm(types.uint32)
 def any_magnitude(builder: Any) -> Any:
     """Above all others."""
     return _word(0xFFFFFFFF)
 
 
-@_llvm(types.uint32, types.float32)
+@llvm(types.uint32, types.float32)
 def magnitude(builder: Any, value: Any) -> Any:
     """The bits of |x|."""
     return builder.and_(builder.bitcast(value, _WORD), _word(0x7FFFFFFF))
 
 
-@_llvm(types.uint32, types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32, types.uint32)
 def larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_unsigned(">", a, b), a, b)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32, types.uint32)
 def smaller(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_unsigned("<", a, b), a, b)
 
 
-@_llvm(types.boolean, types.uint32)
+@llvm(types.boolean, types.uint32)
 def _all_finite(builder: Any, largest: Any) -> Any:
     return builder.icmp_unsigned("<", largest, _word(0x7F800000))
 
 
-@_llvm(types.uint32, types.uint32)
-def _if_finite(builder: Any, bits: Any) -> Any:
-    """`bits`, but 0 where they are not those of a finite number."""
-    return builder.select(builder.icmp_unsigned("<", bits, _word(0x7F800000)), bits, _word(0))
+@llvm(types.uint32)
+def _largest_finite(builder: Any) -> Any:
+    return _word(0x7F7FFFFF)
 
 
-@_llvm(types.boolean, types.uint32, types.uint32)
+@llvm(types.boolean, types.uint32, types.uint32)
 def _is_above(builder: Any, bits: Any, limit: Any) -> Any:
     return builder.icmp_unsigned(">", bits, limit)
 
 
-@_llvm(types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32)
 def _not_zero(builder: Any, bits: Any) -> Any:
     """1 or 0."""
     return builder.zext(builder.icmp_unsigned("!=", bits, _word(0)), _WORD)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32, types.uint32)
 def _larger_if_not_above(builder: Any, bits: Any, limit: Any) -> Any:
     """`bits`, but 0 where they are above a limit."""
     return builder.select(builder.icmp_unsigned(">", bits, limit), _word(0), bits)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32, types.uint32)
 def _is_outlier(builder: Any, bits: Any, limit: Any) -> Any:
     """1 for what is above a limit (which is below infinity) or not a number, else 0."""
     return builder.zext(builder.icmp_unsigned(">", bits, limit), _WORD)
 
 
-@_llvm(types.uint32, types.uint32, types.uint32)
+@llvm(types.uint32, types.uint32, types.uint32)
 def added(builder: Any, a: Any, b: Any) -> Any:
     return builder.add(a, b)
 
 
-def _limit_of(code: Blockwise) -> Any:
-    @_llvm(types.uint32, types.uint32)
-    def limit(builder: Any, largest: Any) -> Any:
-        """The bits of the largest / 2**spread; 0 below the normal numbers."""
-        less = _word(code.spread << 23)
-        above = builder.icmp_unsigned(">", largest, less)
-        return builder.select(above, builder.sub(largest, less), _word(0))
-
-    return limit
+@llvm(types.uint32, types.uint32, types.uint32)
+def _limit_of(builder: Any, largest: Any, spread: Any) -> Any:
+    """The bits of the largest / 2**spread; 0 below the normal numbers."""
+    less = builder.shl(spread, _word(23))
+    above = builder.icmp_unsigned(">", largest, less)
+    return builder.select(above, builder.sub(largest, less), _word(0))
 
 
-@_llvm(types.uint32)
+@llvm(types.uint32)
 def _some(builder: Any) -> Any:
     """More than a few."""
     return _word(0xFFFF)
 
 
-def _scale_of(code: Blockwise) -> Any:
-    @_llvm(types.float32, types.uint32, types.uint32, types.uint32, types.uint32)
-    def scale(builder: Any, largest: Any, others: Any, outliers: Any, full: Any) -> Any:
-        few = builder.icmp_unsigned("<=", outliers, _word(code.few))
-        without = builder.and_(few, builder.icmp_unsigned(">", others, _word(0)))
-        top = builder.select(without, others, largest)
-        if code.dithered:
-            bits = builder.or_(builder.and_(_least(builder, top, HUGE), _word(0xFFFFFFFE)), full)
-        else:
-            power = builder.and_(builder.add(top, _word(code.room)), _word(0x7F800000))
-            bits = _least(builder, builder.add(power, _word(0x00800000)), HUGE)
-        normal = builder.icmp_unsigned(">=", top, _word(TINY))
-        return builder.bitcast(builder.select(normal, bits, _word(0)), _F32)
+@llvm(types.float32, *[types.uint32] * 7)
+def _scale_of(
+    builder: Any, largest: Any, others: Any, outliers: Any, full: Any, few: Any, room: Any, dithered: Any
+) -> Any:
+    """blocks.Blockwise.scales: `full` is 1 where the block has no zero."""
+    without = builder.and_(builder.icmp_unsigned("<=", outliers, few), builder.icmp_unsigned(">", others, _word(0)))
+    top = builder.select(without, others, largest)
+    itself = builder.or_(builder.and_(_least(builder, top, HUGE), _word(0xFFFFFFFE)), full)
+    power = builder.and_(builder.add(top, room), _word(0x7F800000))
+    power = _least(builder, builder.add(power, _word(0x00800000)), HUGE)
+    normal = builder.icmp_unsigned(">=", top, _word(TINY))
+    return builder.bitcast(
+        builder.select(normal, builder.select(builder.trunc(dithered, ir.IntType(1)), itself, power), _word(0)), _F32
+    )
 
-    return scale
+
+@llvm(types.float32, types.float32)
+def _inverse_of(builder: Any, scale: Any) -> Any:
+    """1 / scale; 0 for 0."""
+    zero = ir.Constant(_F32, 0.0)
+    inverse = builder.fdiv(ir.Constant(_F32, 1.0), scale)
+    return builder.select(builder.fcmp_ordered(">", scale, zero), inverse, zero)
 
 
 def _least(builder: Any, bits: Any, most: int) -> Any:
@@ -575,7 +534,7 @@ def _dither(builder: Any, word: Any) -> Any:
     return builder.lshr(_scatter_upper(builder, word), _word(32 - FRACTION))
 
 
-@_llvm(types.uint32, types.float32)
+@llvm(types.uint32, types.float32)
 def _dither_key(builder: Any, scale: Any) -> Any:
     return builder.bitcast(scale, _WORD)
 
@@ -597,7 +556,7 @@ def _with_sign_of(builder: Any, magnitude: Any, value: Any) -> Any:
 def _decode_one(name: str, signed: bool) -> Any:
     code = CODES[name, signed]
 
-    @_llvm(types.float32, types.uint32, types.float32)
+    @llvm(types.float32, types.uint32, types.float32)
     def decode(builder: Any, bits: Any, scale: Any) -> Any:
         magnitude = builder.and_(bits, _word(code.count - 1))
         value = builder.fmul(_back(builder, code, builder.sitofp(magnitude, _F32), _offset_of_codes(code)), scale)
@@ -606,7 +565,7 @@ def _decode_one(name: str, signed: bool) -> Any:
             value = builder.bitcast(builder.xor(builder.bitcast(value, _WORD), sign), _F32)
         return value
 
-    @_llvm(types.float32, types.uint32, types.float32, types.uint32)
+    @llvm(types.float32, types.uint32, types.float32, types.uint32)
     def decode_dithered(builder: Any, bits: Any, scale: Any, word: Any) -> Any:
         u, full = _dither(builder, word), _full(builder, scale)
         # code - 8 + (1 or 1/2) - u, times 2**FRACTION.
@@ -645,7 +604,7 @@ def _encode_one(name: str, signed: bool) -> Any:
             builder.add(builder.lshr(builder.bitcast(y, _WORD), _word(code.shift)), _word(offset)), _F32
         )
 
-    @_llvm(types.uint32, types.float32, types.float32, types.uint32)
+    @llvm(types.uint32, types.float32, types.float32, types.uint32)
     def encode(builder: Any, value: Any, inverse: Any, random: Any) -> Any:
         bits = builder.bitcast(value, _WORD)
         # Limited to what has the largest code, and not to 1, the code has no limit: it is rounded up by less than 1.
@@ -670,7 +629,7 @@ def _encode_one(name: str, signed: bool) -> Any:
         least = builder.select(builder.icmp_signed("<", bits, _word(1)), bits, _word(1))
         return builder.select(builder.icmp_signed(">", magnitude, least), magnitude, least)
 
-    @_llvm(types.uint32, types.float32, types.float32, types.float32, types.uint32)
+    @llvm(types.uint32, types.float32, types.float32, types.float32, types.uint32)
     def encode_dithered(builder: Any, value: Any, inverse: Any, scale: Any, word: Any) -> Any:
         y = limited(builder, builder.bitcast(value, _WORD), inverse, ir.Constant(_F32, 1.0))
         root, u, full = root_of(builder, y, code.offset), _dither(builder, word), _full(builder, scale)
@@ -685,27 +644,27 @@ def _encode_one(name: str, signed: bool) -> Any:
     return encode_dithered if code.dithered else encode
 
 
-@_llvm(types.uint8, types.uint32)
+@llvm(types.uint8, types.uint32)
 def _byte(builder: Any, word: Any) -> Any:
     return builder.trunc(word, _BYTE)
 
 
-@_llvm(types.uint32, types.uint8)
+@llvm(types.uint32, types.uint8)
 def _widen(builder: Any, byte: Any) -> Any:
     return builder.zext(byte, _WORD)
 
 
-@_llvm(types.uint8, types.uint32, types.uint32)
+@llvm(types.uint8, types.uint32, types.uint32)
 def _pair(builder: Any, low: Any, high: Any) -> Any:
     return builder.trunc(builder.or_(low, builder.shl(high, _word(4))), _BYTE)
 
 
-@_llvm(types.uint32, types.uint8)
+@llvm(types.uint32, types.uint8)
 def _low_code(builder: Any, byte: Any) -> Any:
     return builder.and_(builder.zext(byte, _WORD), _word(15))
 
 
-@_llvm(types.uint32, types.uint8)
+@llvm(types.uint32, types.uint8)
 def _high_code(builder: Any, byte: Any) -> Any:
     return builder.lshr(builder.zext(byte, _WORD), _word(4))
 
@@ -763,52 +722,42 @@ def _loader_int8(signed: bool) -> Any:
 _SAMPLE = 32  # elements of a block that are looked at before all of them
 
 
-@_llvm(types.void)
+@llvm(types.void)
 def _apart(builder: Any) -> None:
     """Keeps a function a function. Part of the kernel, a loop would find the registers taken by what the kernel needs
     afterwards, and load its constants anew for each vector."""
     builder.function.attributes.add("noinline")
 
 
-def _find_scale(name: str, signed: bool, scope: int) -> Any:
-    """The scale of the values of a block, from the bits of the largest magnitude and of the least."""
-    code, load = CODES[name, signed], RAW_LOAD["fp32", scope]
-    limit_of, scale_of, few = _limit_of(code), _scale_of(code), code.few
+def _scale_found(buffer: Any, count: Any, top: Any, least: Any, spread: Any, few: Any, room: Any, dithered: Any) -> Any:
+    """The scale of the values of a block, from the bits of the largest magnitude and of the least, and the properties
+    of the code.
 
-    def finite_top(buffer: Any, count: Any) -> Any:
-        top = no_magnitude()
+    It is one function for all codes, without others inside: Numba optimizes each function again in all that call it,
+    and a function for each code took a third of a first step without kernels on disk.
+    """
+    _apart()
+    if not _all_finite(top):
+        largest = no_magnitude()
         for i in range(count):
-            top = larger(top, _if_finite(magnitude(load(buffer, i))))
-        return top
+            largest = larger(largest, _larger_if_not_above(magnitude(_load_any(buffer, i)), _largest_finite()))
+        top = largest
+    others, outliers, limit = no_magnitude(), _some(), _limit_of(top, spread)
+    if not _is_above(least, limit):  # else all are above the limit, which are no outliers
+        sample = no_magnitude()
+        for i in range(min(count, _SAMPLE)):
+            sample = added(sample, _is_outlier(magnitude(_load_any(buffer, i)), limit))
+        if sample <= few:  # of the rest there may be some, too
+            outliers = no_magnitude()
+            for i in range(count):
+                bits = magnitude(_load_any(buffer, i))
+                outliers = added(outliers, _is_outlier(bits, limit))
+                others = larger(others, _larger_if_not_above(bits, limit))
+    return _scale_of(top, others, outliers, _not_zero(least), few, room, dithered)
 
-    def outliers_in(buffer: Any, count: Any, limit: Any) -> Any:
-        found = no_magnitude()
-        for i in range(count):
-            found = added(found, _is_outlier(magnitude(load(buffer, i)), limit))
-        return found
 
-    def largest_other(buffer: Any, count: Any, limit: Any) -> Any:
-        others = no_magnitude()
-        for i in range(count):
-            others = larger(others, _larger_if_not_above(magnitude(load(buffer, i)), limit))
-        return others
-
-    find_finite_top = _compiled(finite_top, name, signed, scope)
-    count_outliers = _compiled(outliers_in, name, signed, scope)
-    find_largest_other = _compiled(largest_other, name, signed, scope)
-
-    def find_scale(buffer: Any, count: Any, top: Any, least: Any) -> Any:
-        _apart()
-        if not _all_finite(top):
-            top = find_finite_top(buffer, count)
-        others, outliers, limit = no_magnitude(), _some(), limit_of(top)
-        # Where all are above the limit, or more than a few of some, there are no outliers.
-        if not _is_above(least, limit) and count_outliers(buffer, min(count, _SAMPLE), limit) <= few:
-            outliers = count_outliers(buffer, count, limit)
-            others = find_largest_other(buffer, count, limit)
-        return scale_of(top, others, outliers, _not_zero(least))
-
-    return _compiled(find_scale, name, signed, scope)
+_load_any = RAW_LOAD["fp32", 0]
+_find_scale = _compiled(_scale_found)
 
 
 def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
@@ -820,28 +769,24 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     store_value, load_random = RAW_STORE["fp32", scope], RAW_LOAD["32", _RANDOM_SCOPE]
     taken = _turned_low if half_of_random == "low" else _turned_high
     block, half = code.block, code.block // 2
-    find_scale = _FIND_SCALE[name, signed, scope]
-
-    def scale_kept(largest_at: Any, buffer: Any, count: Any, top: Any, least: Any) -> Any:
-        scale = find_scale(buffer, count, top, least)
-        store_largest(largest_at, 0, scale)
-        return scale, types.float32(1) / scale if scale > 0 else types.float32(0)
-
-    keep_scale = _compiled(scale_kept, name, signed, scope)
-
-    def scale_kept_of_pairs(largest_at: Any, buffer: Any, count: Any, top: Any, least: Any) -> Any:
-        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
-            least = no_magnitude()
-            store_value(buffer, count, types.float32(0))
-        return keep_scale(largest_at, buffer, count, top, least)
-
-    keep_scale_of_pairs = _compiled(scale_kept_of_pairs, name, signed, scope)
+    spread, few, room, dithered = code.spread, code.few, code.room, int(code.dithered)
 
     def encode_int8(
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        _, inverse = keep_scale(largest_at, buffer, count, top, least)
+        scale = _find_scale(
+            buffer,
+            count,
+            top,
+            least,
+            types.uint32(spread),
+            types.uint32(few),
+            types.uint32(room),
+            types.uint32(dithered),
+        )
+        store_largest(largest_at, 0, scale)
+        inverse = _inverse_of(scale)
         for i in range(count):
             random = taken(load_random(words, i), step)
             store(codes, i, _byte(encode(load(buffer, i), inverse, random)))
@@ -850,7 +795,21 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        _, inverse = keep_scale_of_pairs(largest_at, buffer, count, top, least)
+        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        scale = _find_scale(
+            buffer,
+            count,
+            top,
+            least,
+            types.uint32(spread),
+            types.uint32(few),
+            types.uint32(room),
+            types.uint32(dithered),
+        )
+        store_largest(largest_at, 0, scale)
+        inverse = _inverse_of(scale)
         if count == block:
             for i in range(half):
                 here = taken(load_random(words, i), step)
@@ -868,7 +827,21 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        scale, inverse = keep_scale_of_pairs(largest_at, buffer, count, top, least)
+        if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
+            least = no_magnitude()
+            store_value(buffer, count, types.float32(0))
+        scale = _find_scale(
+            buffer,
+            count,
+            top,
+            least,
+            types.uint32(spread),
+            types.uint32(few),
+            types.uint32(room),
+            types.uint32(dithered),
+        )
+        store_largest(largest_at, 0, scale)
+        inverse = _inverse_of(scale)
         if count == block:
             here, there = unscattered(_dither_key(scale), 0), unscattered(_dither_key(scale), half)
             for i in range(half):
@@ -913,7 +886,6 @@ def _encoder_of_blocks(name: str, signed: bool, scope: int, half_of_random: str)
     return _compiled(encode_blocks, signed, scope, half_of_random)
 
 
-_FIND_SCALE = _Table(_find_scale)
 DECODE = _Table(_decoder)
 LOAD_INT8 = _Table(_loader_int8)
 load_largest = RAW_LOAD["fp32", _LARGEST_SCOPE]
@@ -922,47 +894,56 @@ ENCODE = _Table(_encoder)
 ENCODE_BLOCKS = _Table(_encoder_of_blocks)
 
 
-# The operations of stepwell.ops
+# The operations of stepwell.ops. As functions in Python each would cost a first step without kernels on disk 0.03 s.
 
 
-@njit(error_model="numpy")
-def sqrt(x: Any) -> Any:
-    return math.sqrt(x)
+def _of_one(body: Callable[..., Any]) -> Any:
+    """Makes (builder, x) -> value of the same type into a function for kernels."""
+
+    @intrinsic
+    def typed(context: Any, x: Any) -> Any:
+        kind = types.unliteral(x)
+        return kind(kind), lambda context, builder, signature, args: body(builder, args[0])
+
+    return typed
 
 
-@njit
-def sign(x: Any) -> Any:
-    one = type(x)(1)
-    zero = type(x)(0)
-    return select(x > zero, one, select(x < zero, -one, zero))
+def _of_two(body: Callable[..., Any]) -> Any:
+    """The same of (builder, a, b), with b in the type of a."""
+
+    @intrinsic
+    def typed(context: Any, a: Any, b: Any) -> Any:
+        kind = types.unliteral(a)
+        return kind(kind, kind), lambda context, builder, signature, args: body(builder, *args)
+
+    return typed
 
 
-@njit
-def abs(x: Any) -> Any:
-    return math.fabs(x)
+def _sign(builder: Any, x: Any) -> Any:
+    zero = ir.Constant(x.type, 0.0)
+    negative = builder.select(builder.fcmp_ordered("<", x, zero), ir.Constant(x.type, -1.0), zero)
+    return builder.select(builder.fcmp_ordered(">", x, zero), ir.Constant(x.type, 1.0), negative)
 
 
-@njit
-def maximum(a: Any, b: Any) -> Any:
-    return select((a > b) | (a != a), a, b)
+def _called_by_llvm(name: str) -> Any:
+    return _of_one(lambda builder, x: builder.call(builder.module.declare_intrinsic(name, [x.type]), [x]))
 
 
-@njit
-def minimum(a: Any, b: Any) -> Any:
-    return select((a < b) | (a != a), a, b)
+def _extreme(how: str) -> Any:
+    def body(builder: Any, a: Any, b: Any) -> Any:
+        is_nan = builder.fcmp_unordered("uno", a, a)
+        return builder.select(builder.or_(builder.fcmp_ordered(how, a, b), is_nan), a, b)
+
+    return _of_two(body)
+
+
+sqrt, abs, sign = _called_by_llvm("llvm.sqrt"), _called_by_llvm("llvm.fabs"), _of_one(_sign)
+maximum, minimum = _extreme(">"), _extreme("<")
+not_ = _of_one(lambda builder, condition: builder.not_(condition))
+where = select
 
 
 @njit(error_model="numpy")
 def log(x: Any) -> Any:
     """Of a float64 number."""
     return math.log(x)
-
-
-@njit
-def not_(condition: Any) -> Any:
-    return not condition
-
-
-@njit
-def where(condition: Any, a: Any, b: Any) -> Any:
-    return select(condition, a, b)

@@ -92,8 +92,7 @@ def bf16_of_f32(value):
 @triton.jit
 def bf16_stochastic(value, random):
     bits = value.to(tl.uint32, bitcast=True)
-    special = (bits & 0x7F800000) == 0x7F800000
-    return tl.where(special, bf16_of_f32(value).to(tl.uint32), (bits + random) >> 16).to(tl.uint16)
+    return ((bits + tl.where(value == value, random, 0)) >> 16).to(tl.uint16)
 
 
 @triton.jit
@@ -187,11 +186,6 @@ def stream(key, number: tl.constexpr):
 
 
 @triton.jit
-def random_bits(key, places):
-    return _scatter(((places.to(tl.int64) * 0x9E3779B1 + key.to(tl.int64)) & 0xFFFFFFFF).to(tl.uint32))
-
-
-@triton.jit
 def _scatter_upper(x):
     return (x ^ (x >> 16)) * 0x846CA68B
 
@@ -203,7 +197,7 @@ def _scatter_once(x):
 
 
 @triton.jit
-def code_random_bits(key, places):
+def random_bits(key, places):
     return _scatter_once(((places.to(tl.int64) * 0x9E3779B1 + key.to(tl.int64)) & 0xFFFFFFFF).to(tl.uint32))
 
 
