@@ -67,7 +67,7 @@ STATE: dict[str, Callable[[Shape], float]] = {
     "rmsprop": _slots(1),
     "rprop": _slots(2),
     "sgd": _slots(1),  # with momentum
-    "sam": _slots(1),  # around SGD with momentum; its copy of the weights is gone after the step
+    "sam": _slots(1),  # around SGD with momentum; its copy of the weights is no state
     "asam": _slots(1),
     "lookahead": _slots(3),  # around AdamW
     "shampoo": _shampoo,

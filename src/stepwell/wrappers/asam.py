@@ -64,7 +64,7 @@ class ASAM(SAM):
         self.eta = float(self._read("eta", eta))
 
     def _move(self, moved: Sequence[_Moved]) -> None:
-        if not moved:
+        if not moved or self._move_by_kernels(self.eta):
             return
         scales = [self._scale(item) for item in moved]
         scaled = [
@@ -79,5 +79,8 @@ class ASAM(SAM):
 
     def _scale(self, item: _Moved) -> Tensor | None:
         """T of a tensor, None for 1."""
-        is_weight = "weight" in item.name if item.name else item.tensor.dim() >= 2
-        return wide(item.tensor, self).abs().add_(self.eta) if is_weight else None
+        is_adaptive = self._is_adaptive(item.name, item.tensor)
+        return wide(item.tensor, self).abs().add_(self.eta) if is_adaptive else None
+
+    def _is_adaptive(self, name: str, tensor: Tensor) -> bool:
+        return "weight" in name if name else tensor.dim() >= 2

@@ -14,13 +14,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from stepwell.anatomy.batch_norm import statistics_kept
 from stepwell.engine.gradients import Factor, global_norm, values
+from stepwell.engine.pointers import is_wrapper, layout_of
 from stepwell.engine.rule import FLAG, Range, check_hyperparameters, read
 from stepwell.engine.update import Evaluate, needs_closure, update
 from stepwell.errors import UsageError
 from stepwell.optimizers.facts import Facts
+from stepwell.wrappers.perturbation import Part, Perturbation, can_move
 from stepwell.wrappers.weights import copy_all, wide
 from stepwell.wrappers.wrapper import Wrapper
 
@@ -40,8 +43,8 @@ class SAM(Wrapper):
     """SAM, around any optimizer: for flat minima, which often generalize better, at two gradients per step.
 
     Use it for vision models trained for long, small data sets and fine-tuning, usually around SGD with momentum, for
-    vision transformers around AdamW. Cost: twice the time of a step, and a copy of the weights during the step.
-    Learning rate, schedule and weight decay stay as tuned for the wrapped optimizer.
+    vision transformers around AdamW. Cost: twice the time of a step, and a copy of the weights, which
+    is not saved. Learning rate, schedule and weight decay stay as tuned for the wrapped optimizer.
 
     Args:
         optimizer: the wrapped optimizer, of this package or of torch.
@@ -85,9 +88,22 @@ class SAM(Wrapper):
             raise UsageError(f"{type(self).__name__}: model is a {type(model).__name__}; it must be a torch.nn.Module")
         self.rho = float(self._read("rho", rho))
         self.model = model
+        self._forget()
         rhos = [self._read("rho", group.get(RHO, self.rho)) for group in self.param_groups]
         for group, one in zip(self.param_groups, rhos, strict=True):
             group[RHO] = one
+
+    def _forget(self) -> None:
+        """What is kept from step to step, and made again by each object."""
+        self._kept: Any = WeakIdKeyDictionary()
+        self._perturbation = Perturbation()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in ("_kept", "_perturbation")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
 
     def _read(self, name: str, value: Any, place: str = "") -> Any:
         return read(type(self).__name__, name, value, self.ranges[name], place)
@@ -137,7 +153,7 @@ class SAM(Wrapper):
         self._refuse_inside("update")
         loss, found_inf = evaluate()
         moved = self._moved()
-        kept = [item.tensor.detach().clone() for item in moved]
+        kept = self._copies(moved)
         try:
             with torch.no_grad():
                 self._move(moved)
@@ -170,9 +186,46 @@ class SAM(Wrapper):
                 result.append(_Moved(name, tensor, gradient.detach(), rho))
         return result
 
+    @torch.no_grad()
+    def _copies(self, moved: Sequence[_Moved]) -> list[Tensor]:
+        """Copies of the weights, in memory that is kept from step to step: new memory costs more than the copy."""
+        copies = []
+        for item in moved:
+            tensor, copy = item.tensor.detach(), self._kept.get(item.tensor)
+            if copy is None or layout_of(copy) != layout_of(tensor) or is_wrapper(tensor):
+                copy = self._kept[item.tensor] = torch.empty_like(tensor)
+            copies.append(copy)
+        copy_all(copies, [item.tensor.detach() for item in moved])
+        return copies
+
+    def _parts(self) -> list[Part]:
+        """All parameters, for the kernels that move them."""
+        parts: list[Part] = []
+        for group in self.param_groups:
+            rho = -float(group[RHO]) if group.get("maximize", False) else float(group[RHO])
+            names = group.get("param_names") or [""] * len(group["params"])
+            for adaptive in (False, True):
+                pairs = zip(names, group["params"], strict=True)
+                tensors = [p for name, p in pairs if p.numel() and self._is_adaptive(name, p) == adaptive]
+                if tensors:
+                    parts.append(Part(tensors, rho, adaptive))
+        return parts
+
+    def _is_adaptive(self, name: str, tensor: Tensor) -> bool:
+        """Whether a tensor moves by its own magnitude."""
+        return False
+
+    def _move_by_kernels(self, eta: float) -> bool:
+        """Move all parameters that have a gradient, if kernels can; whether they could."""
+        parts = self._parts()
+        if not all(can_move(tensor) for part in parts for tensor in part.tensors):
+            return False
+        self._perturbation.move(parts, eta)
+        return True
+
     def _move(self, moved: Sequence[_Moved]) -> None:
         """p <- p + e."""
-        if not moved:
+        if not moved or self._move_by_kernels(0.0):
             return
         inverse = _inverse(global_norm([item.gradient for item in moved]))
         plain: dict[Any, list[_Moved]] = {}

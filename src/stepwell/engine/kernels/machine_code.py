@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ def compiled(function: Callable[[int], None], name: str, digest: str) -> Any:
         return _compiled(function, name, digest, options)
 
 
-def _compiled(function: Callable[[int], None], name: str, digest: str, options: Mapping[str, Any]) -> Any:
+def _compiled(function: Callable[[int], None], name: str, digest: str, options: dict[str, Any]) -> Any:
     from numba import cfunc, types
 
     try:
