@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine.libtorch import Handles, Kind, Word
+from stepwell.engine.kernels.look_job import Kind, Word
+from stepwell.engine.libtorch import Handles
 from stepwell.engine.pointers import SAME, Pointers, has_memory
 
 _ABSENT = 3  # what is found of a parameter without a gradient

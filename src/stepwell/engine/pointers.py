@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine.libtorch import Handles, Kind, Library, Word, library
+from stepwell.engine.kernels.look_job import Kind, Word
+from stepwell.engine.libtorch import Handles, Library, library
 
 SAME, OTHER_LAYOUT, OUT_OF_STORAGE = 0, 1, 2  # what `Pointers.read` finds of a tensor
 

@@ -28,14 +28,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # norms between them are exact in float32, and their squares in float64
 
 
-# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns). A stack is a copy, so it can
+# be overwritten: new memory for each intermediate result would cost as much as the operation.
 def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn):
-    momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
-    u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer  # (n, rows, columns)
+    momentum_buffer.lerp_(g, 1 - momentum)
+    u = g.lerp_(momentum_buffer, momentum) if nesterov else momentum_buffer  # (n, rows, columns)
     dtype = u.dtype if u.dtype == torch.float64 else DTYPES[ns_dtype]
     x = orthogonalised(u, ns_coefficients, eps, ns_steps, dtype)
     factor = adjustment(g.shape[-2], g.shape[-1], adjust_lr_fn)
-    return (x if factor == 1 else factor * x), momentum_buffer
+    return (x if factor == 1 else x.mul_(factor)), momentum_buffer
 
 
 def orthogonalised(

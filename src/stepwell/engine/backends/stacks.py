@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch import Tensor
 from stepwell.engine import formats, memory_order
 from stepwell.engine.backends import cpu, eager
 from stepwell.engine.frame import apply_in_place, direct_stack
-from stepwell.engine.kernels import codes
+from stepwell.engine.kernels import codes, stacked
+from stepwell.engine.kernels.installed import has_numba
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.rule import as_matrix
@@ -48,8 +50,16 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 
 
 def prepare(launch: Launch) -> None:
-    """Nothing is kept between steps. Raises Stale if a parameter changed since planning."""
+    """Raises Stale if a parameter changed since planning. Gathers the addresses where kernels make the stacks."""
     launch.slots.check_layout()
+    if _has_addresses(launch):
+        cpu.prepare(launch)
+
+
+def _has_addresses(launch: Launch) -> bool:
+    """Whether the addresses of this step's weights and gradients are known, and kernels can stack them."""
+    here = launch.tensors[0].device.type == "cpu" and launch.directions is None
+    return launch.has_taken and here and has_numba()
 
 
 def squares(launch: Launch) -> Tensor:
@@ -145,8 +155,7 @@ def update(
     else:
         direction, slots = found
         if launch.directions is None:
-            lr, weight_decay = numbers["lr"], numbers["weight_decay"]
-            apply_in_place(stack.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
+            stack.apply(direction, lr=numbers["lr"], weight_decay=numbers["weight_decay"])
 
         def write() -> None:
             for position, index in enumerate(members):
@@ -191,9 +200,10 @@ def _is_plain(launch: Launch, members: list[int]) -> bool:
             return False
     if any(launch.rows_here[i] is not None for i in members):
         return False
-    tensors, gradients = launch.tensors, launch.gradients
-    here = launch.directions is None
-    return all((not here or tensors[i].is_contiguous()) and _is_like(gradients[i], tensors[i]) for i in members)
+    tensors = launch.tensors
+    if launch.directions is None and not all(tensors[i].is_contiguous() for i in members):
+        return False
+    return launch.has_taken or all(_is_like(launch.gradients[i], tensors[i]) for i in members)
 
 
 def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
@@ -207,17 +217,25 @@ def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
 
 class _Plain:
     """A stack that is gathered and scattered by one call each. A rule overwrites the stack, so a single tensor is
-    copied as well: an interrupted update must not be partially visible."""
+    copied as well: an interrupted update must not be partially visible.
+
+    Where addresses are known, kernels do so, and weights are written where they are by one call of a kernel, which no
+    exception interrupts.
+    """
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.launch, self.members = launch, members
+        self.table = launch.memory.addresses.table[members] if _has_addresses(launch) else None
+        self.columns = list(_columns(launch.kind))
+        self.applying: Any = None
         self.tensors = [launch.tensors[index].detach() for index in members]
         self.states = [None if stored is None else [stored[i] for i in members] for stored in launch.slots.slots]
         shape = self.tensors[0].shape
         self.seen = as_matrix(shape) if launch.kind.view == "matrix" else tuple(shape)
         self.per_element = [slot.per == "element" for slot in launch.signature.slots]
-        self.g = self._stacked([launch.gradients[index] for index in members], True)
-        self.p = self._stacked(self.tensors, True) if launch.directions is None else None
+        self.g = self._gradients()
+        needs_weights = self.table is None or launch.kind.decay == "coupled" or launch.signature.reads_weights
+        self.p = self._stacked(self.tensors, True, 0) if launch.directions is None and needs_weights else None
         self.slots = [None if held is None else self._read(place, held) for place, held in enumerate(self.states)]
 
     def _read(self, place: int, held: list[tuple[Tensor, ...]]) -> Tensor:
@@ -225,30 +243,56 @@ class _Plain:
         kind, per_element = self.launch.kind, self.per_element[place]
         name, signed = kind.slot_formats[place], kind.signed[place]
         if name == kind.weights:
-            return self._stacked([one[0] for one in held], per_element)
+            return self._stacked([one[0] for one in held], per_element, self.columns[place])
         shape = self.tensors[0].shape if per_element else held[0][0].shape
         values = codes.read_stack(name, signed, held, shape.numel()).view(len(held), *shape)
         return values.reshape(len(held), *self.seen) if per_element else values
 
-    def _stacked(self, tensors: list[Tensor], per_element: bool) -> Tensor:
-        stack = torch.stack(tensors)
+    def _gradients(self) -> Tensor:
+        if self.table is None:
+            return self._stacked([self.launch.gradients[index] for index in self.members], True, 1)
+        return self._stacked(self.tensors, True, 1)  # which have the layout of the gradients
+
+    def _stacked(self, tensors: list[Tensor], per_element: bool, column: int) -> Tensor:
+        """A stack of tensors, whose addresses are in a column of the table, or of tensors like those."""
+        if self.table is not None and _are_dense(tensors):
+            stack = stacked.gather(self.table[:, column], tuple(tensors[0].shape), tensors[0].dtype)
+        else:
+            stack = torch.stack(tensors)
         return stack.reshape(len(tensors), *self.seen) if per_element else stack
 
+    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
+        """Let `store` write p <- p - lr * direction, with the decay of the rule's kind."""
+        kind = self.launch.kind
+        if self.table is None:
+            apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
+        elif direction is not None:
+            kept = 1 - lr * weight_decay if kind.decay == "decoupled" else 1.0
+            rate = 1.0 if "lr" in kind.shared else lr
+            self.applying = stacked.application(direction.contiguous(), self.table[:, 0], kept, rate)
+
     def store(self, slots: list[Any]) -> None:
-        """Write the new values back."""
-        if self.p is not None:
+        """Write the new values. To do so twice changes nothing more."""
+        if self.applying is not None:
+            self.applying()
+        elif self.p is not None and self.table is None:
             whole = self.p.reshape(len(self.tensors), *self.tensors[0].shape)
             torch._foreach_copy_(self.tensors, list(whole.unbind()))
         kind = self.launch.kind
         for place, (held, new) in enumerate(zip(self.states, slots, strict=True)):
             name = kind.slot_formats[place]
             if held is not None and name == kind.weights:
-                whole = new.reshape(len(held), *held[0][0].shape)
-                torch._foreach_copy_([one[0] for one in held], list(whole.unbind()))
+                self._write(new.reshape(len(held), *held[0][0].shape), [one[0] for one in held], self.columns[place])
             elif held is not None:
                 keys = [self._key(name, place, index) for index in self.members]
                 values = new.reshape(len(held), -1)
                 codes.write_stack(name, kind.signed[place], held, values, place, keys, self._step())
+
+    def _write(self, stack: Tensor, tensors: list[Tensor], column: int) -> None:
+        if self.table is not None and _are_dense(tensors) and stack.dtype == tensors[0].dtype:
+            stacked.scatter(stack.contiguous(), self.table[:, column])
+        else:
+            torch._foreach_copy_(tensors, list(stack.unbind()))
 
     def _step(self) -> float:
         return float(self.launch.slots.steps[self.members[0]])
@@ -258,6 +302,21 @@ class _Plain:
         launch = self.launch
         seed, first = int(launch.seeds[index]), launch.firsts[index]
         return codes.key_of(name, seed, launch.places[index], self._step(), place, first)
+
+
+def _columns(kind: LaunchKind) -> Iterator[int]:
+    """The column of the table of addresses in which each slot begins."""
+    column = 2
+    for name, storage in zip(kind.slots, kind.slot_formats, strict=True):
+        yield column
+        if name is not None and storage != formats.NUMBER:
+            column += len(formats.state_names(name, storage))
+
+
+def _are_dense(tensors: list[Tensor]) -> bool:
+    """Whether tensors have the same elements in the order of their dimensions."""
+    first = tensors[0]
+    return all(t.is_contiguous() and t.dtype == first.dtype and t.shape == first.shape for t in tensors)
 
 
 class _Converted:
@@ -277,6 +336,11 @@ class _Converted:
             else:
                 whole = slot.per == "element"
                 self.slots.append(_stack(values, self.loaded, view) if whole else torch.stack(values))
+
+    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
+        """See `_Plain`."""
+        kind = self.launch.kind
+        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
 
     def store(self, slots: list[Any]) -> None:
         """Write the new values back."""
@@ -311,7 +375,7 @@ def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tenso
         tensor = torch.empty_like(one.whole, dtype=flat.dtype)
         memory_order.flat(tensor).copy_(flat)
         shaped.append(tensor)
-    stack = torch.stack(shaped) if len(shaped) > 1 else shaped[0][None]
+    stack = torch.stack(shaped)  # of one, too: a rule may overwrite it
     return stack.reshape(len(shaped), *as_matrix(loaded[0].whole.shape)) if view == "matrix" else stack
 
 

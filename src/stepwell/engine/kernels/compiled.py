@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stepwell.engine import blocks, libtorch, randomness
-from stepwell.engine.kernels import cpu_intrinsics, look, machine_code, printed, words
+from stepwell.engine import blocks, randomness
+from stepwell.engine.kernels import cpu_intrinsics, look, look_job, machine_code, printed, words
 
 
 def compiled(text: str) -> Any:
@@ -22,6 +22,6 @@ def _environment() -> str:
     """What machine code depends on besides the printed text."""
     import numba
 
-    modules = cpu_intrinsics, blocks, randomness, look, words, libtorch
+    modules = cpu_intrinsics, blocks, randomness, look, look_job, words
     called = [Path(str(module.__file__)).read_text() for module in modules]
     return " ".join([numba.__version__, sys.version, *called])

@@ -7,8 +7,8 @@ from typing import Any
 from numba import types
 
 from stepwell.engine.kernels.cpu_intrinsics import llvm
+from stepwell.engine.kernels.look_job import Function, Kind, Word
 from stepwell.engine.kernels.words import WORD, Words
-from stepwell.engine.libtorch import Function, Kind, Word
 
 _AHEAD = 8  # tensors
 
