@@ -21,7 +21,8 @@ FORMATS: dict[str, dict[str, Any]] = {"fp32": {}}
 FORMATS |= {state: {"state": state} for state in formats.STATES if state != "fp32"}
 FORMATS |= {weights: {"weights": weights} for weights in formats.WEIGHTS if weights != "native"}
 # Copies of one matrix in float32: a product cannot be made in place, and a step of which a part is written is refused.
-WORK = {"Muon": 13, "SOAP": 20, "Shampoo": 20, "Adafactor": 12}
+# The second number: with weights in bf16.
+WORK = {"Muon": (5, 10), "SOAP": (15, 19), "Shampoo": (15, 18), "Adafactor": (4, 9)}
 
 
 def transient(act: Callable[[], Any]) -> int:
@@ -63,13 +64,13 @@ def cases() -> list[tuple[str, str]]:
 def test_a_step_needs_no_memory_beside(name: str, format_: str) -> None:
     optimizer, hundredth = made(name, format_)
     matrix = 4 * SIDES[0] * SIDES[1]
-    allowed = WORK.get(name, 0) * matrix + hundredth + 64 * KIB
+    allowed = WORK.get(name, (0, 0))[format_ in ("split", "stochastic")] * matrix + hundredth + 64 * KIB
     for _ in range(2):  # with the first, the state is made
         assert transient(optimizer.step) <= allowed
 
 
 def test_many_matrices_need_no_more_than_one() -> None:
-    for name, copies in WORK.items():
+    for name, (copies, _) in WORK.items():
         model = nn.Sequential(*[nn.Linear(*SIDES, bias=False) for _ in range(12)])
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter) * 0.01

@@ -17,7 +17,8 @@ def join(high: Tensor, low: Tensor) -> Tensor:
     """
     whole = high.to(torch.float32)
     if high.dtype == torch.bfloat16:
-        joined = ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
+        bits = high.view(torch.int16).to(torch.int32).bitwise_left_shift_(16).add_(low)
+        joined = bits.view(torch.float32)
         return torch.where(joined.isnan(), whole, joined)
     joined = whole + low.to(torch.float32) * _residual_unit(whole)
     return torch.where(joined.to(torch.float16) == high, joined, whole)
@@ -29,10 +30,10 @@ def split(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     bf16: always. fp16 has fewer exponents: exactly for 2**-16 <= |x| <= 65504, to 2**-40 below.
     """
     if dtype == torch.bfloat16:
-        bits = values.view(torch.int32).to(torch.int64)
-        bits = torch.where(values.isnan(), 0x7FC00000, bits)  # the GPU's NaN, all ones, would round up to -0
-        high = (bits + 0x8000) >> 16  # half is rounded up, so that the low bits always fit
-        low = bits - (high << 16)
+        # The GPU's NaN, all ones, would round up to -0. Without NaN nothing leaves the range of 32 bits.
+        bits = torch.where(values.isnan(), 0x7FC00000, values.view(torch.int32))
+        high = (bits + 0x8000).bitwise_right_shift_(16)  # half is rounded up, so that the low bits always fit
+        low = bits.sub_(high << 16)
         return high.to(torch.int16).view(torch.bfloat16), low.to(torch.int16)
     half = values.to(torch.float16)
     residual = (values - half.to(torch.float32)) / _residual_unit(half.to(torch.float32))

@@ -156,6 +156,7 @@ class Launch:
                 return False
             if self.slots.start(self.gradients):
                 self.pointers = None
+                self._take()
         self._look()
         return True
 

@@ -75,6 +75,7 @@ class LBFGS(torch.optim.LBFGS):
     slots, decay = (), None
     needs_closure: ClassVar[bool] = True
     _nowhere = False  # whether the last evaluation was at a point without a loss
+    _flat: Tensor | None = None  # its gradients
     facts: ClassVar[Facts] = Facts(
         lr={"default": (0.05, 1.0), "cnn": (0.01, 1.0), "transformer": (0.01, 1.0), "toy": (0.1, 1.0)},
         source="Nocedal and Wright 2006, section 7.2 (1 is Newton's step); Le et al., ICML 2011 (large batches)",
@@ -155,7 +156,8 @@ class LBFGS(torch.optim.LBFGS):
         def evaluate() -> Any:
             loss = closure()
             losses.append(loss)
-            self._nowhere = len(losses) > 1 and not (math.isfinite(_number(loss)) and self._finite_gradients())
+            self._flat = self._flattened()
+            self._nowhere = len(losses) > 1 and not (math.isfinite(_number(loss)) and _is_finite(self._flat))
             return math.inf if self._nowhere else loss
 
         weights, state = self._clone_param(), self._held()
@@ -166,20 +168,23 @@ class LBFGS(torch.optim.LBFGS):
             self._put_back(weights, state)
             raise
         finally:
-            self._nowhere = False
+            self._nowhere, self._flat = False, None
         if not all(map(_is_finite, self._params)):
             self._put_back(weights, {})  # without the history that led there
         return losses[0]
 
-    def _finite_gradients(self) -> bool:
-        return all(_is_finite(p.grad) for p in self._params if p.grad is not None)
-
     def _gather_flat_grad(self) -> Tensor:
-        """All gradients as one vector. Where loss or gradient is not finite: NaN, with an infinite loss.
+        """All gradients of the last evaluation as one vector. Where loss or gradient is not finite: NaN, with an
+        infinite loss.
 
         With a NaN loss every comparison of torch's line search is false, and it moves further out. An infinite loss
         makes the search return, and a NaN slope makes it halve the interval instead of fitting a cubic to infinity.
         """
+        flat = self._flattened() if self._flat is None else self._flat
+        return torch.full_like(flat, math.nan) if self._nowhere else flat
+
+    @torch.no_grad()
+    def _flattened(self) -> Tensor:
         parts = []
         for p in self._params:
             gradient = p.grad
@@ -188,8 +193,7 @@ class LBFGS(torch.optim.LBFGS):
             elif gradient.is_sparse:
                 gradient = gradient.to_dense()
             parts.append(torch.view_as_real(gradient).reshape(-1) if gradient.is_complex() else gradient.reshape(-1))
-        flat = torch.cat(parts)
-        return torch.full_like(flat, math.nan) if self._nowhere else flat
+        return torch.cat(parts)
 
     def _held(self) -> dict[str, Any]:
         """The state, with copies of the tensors and lists that a step changes in place."""
@@ -321,13 +325,16 @@ class LBFGS(torch.optim.LBFGS):
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether every element is finite, by minimum and maximum: 13 times as fast as `isfinite` of each element."""
+    """Whether every element is finite: by the norm, and where that is not, by minimum and maximum. `isfinite` of each
+    element takes 13 times as long as these."""
     tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    return tensor.numel() == 0 or all(map(math.isfinite, torch.stack(torch.aminmax(tensor)).tolist()))
+    if tensor.numel() == 0 or math.isfinite(torch.linalg.vector_norm(tensor).item()):
+        return True
+    return all(map(math.isfinite, torch.stack(torch.aminmax(tensor)).tolist()))
 
 
 def _number(loss: Any) -> float:
