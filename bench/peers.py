@@ -22,7 +22,9 @@ import torch
 
 Make = Callable[[list[torch.Tensor]], Any]
 
-PACKAGES = ("pytorch-optimizer", "lion-pytorch", "schedulefree", "prodigyopt", "torchao", "bitsandbytes")
+PACKAGES = ("pytorch-optimizer", "lion-pytorch", "schedulefree", "prodigyopt", "heavyball", "torchao", "bitsandbytes")
+# Those of heavyball that are asked: it compiles each for up to half a minute.
+OF_HEAVYBALL = ("Muon", "SOAP")
 
 # Ours -> theirs, where folding case, hyphens and underscores is not enough.
 NAMES: dict[str, dict[str, str]] = {
@@ -46,6 +48,8 @@ def peers(name: str, options: Mapping[str, Any], state: str | None, lr: float) -
         found |= of_torch(name, options, lr)
         for package in ("pytorch_optimizer", "lion_pytorch", "schedulefree", "prodigyopt"):
             found |= _by_name(package, name, options, lr)
+        if name in OF_HEAVYBALL:
+            found |= _of_heavyball(name, options, lr)
     suffix = "" if state is None else STATE_SUFFIX.get(state)
     if suffix is not None:
         for package, label in (("bitsandbytes.optim", "bitsandbytes"), ("torchao.optim", "torchao")):
@@ -115,6 +119,29 @@ def _wrapped(name: str, options: Mapping[str, Any], lr: float) -> dict[str, Make
         return {"pytorch-optimizer": lambda p: module.Lookahead(base(p, lr=lr, fused=True, **inside))}
     given = {**inside, "base_optimizer": base, "lr": lr, "fused": True, "adaptive": name == "ASAM"}
     return {"pytorch-optimizer": lambda p: _GradientsFirst(module.SAM(p, **given))}
+
+
+class _GradientsKept:
+    """heavyball takes the gradients away from the parameters; each step is given the same ones again."""
+
+    def __init__(self, optimizer: Any, params: list[torch.Tensor]) -> None:
+        self.optimizer = optimizer
+        self._gradients = [(p, p.grad) for p in params]
+
+    @property
+    def state(self) -> Any:
+        return self.optimizer.state
+
+    def step(self) -> Any:
+        for p, gradient in self._gradients:
+            p.grad = gradient
+        with quiet():
+            return self.optimizer.step()
+
+
+def _of_heavyball(name: str, options: Mapping[str, Any], lr: float) -> dict[str, Make]:
+    found = _by_name("heavyball", name, options, lr)
+    return {label: lambda p, make=make: _GradientsKept(make(p), p) for label, make in found.items()}
 
 
 def _by_name(

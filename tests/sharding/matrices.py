@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import stepwell as sw
 from stepwell.engine import together
-from stepwell.engine.backends import stacks
+from stepwell.engine.backends import stack, stacks
 from stepwell.engine.divided import exchange
 from stepwell.engine.whole import Whole
 from tests.sharding.matrix_models import (
@@ -145,7 +145,7 @@ def interrupted() -> Any:
     places: tuple[tuple[Any, str, Any, dict[str, Any]], ...] = (
         (stacks, "_is_sound", sw.Shampoo, SHAMPOO),
         (exchange, "parts_here", sw.Shampoo, SHAMPOO),
-        (stacks, "apply_in_place", sw.Adafactor, {}),
+        (stack, "apply_in_place", sw.Adafactor, {}),
         (Whole, "here", sw.Adafactor, {}),
     )
     for module, name, kind, options in places:

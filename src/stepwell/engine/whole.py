@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from stepwell.engine.kernels.squares import squares
+from stepwell.engine.kernels.squares import squares, total_squares
 
 T = TypeVar("T")
 Asking = Generator["Squares", list[Tensor], T]  # computes a T, and asks for sums on the way
@@ -75,7 +75,7 @@ class Squares:
         """The sums over what is here."""
         found = [] if self.sides is None else list(squares(self.sides))
         for stack in self.totals:
-            found.append(squares(stack)[0].sum(dim=tuple(range(1, stack.ndim)), keepdim=True))
+            found.append(total_squares(stack).sum(dim=tuple(range(1, stack.ndim)), keepdim=True))
         return found
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stepwell.anatomy import is_matrix
 from stepwell.engine import MatrixOptions, OneOf, Optimizer, Params, Range, Slot, Unpack, hyperparameters
-from stepwell.engine.kernels.squares import squares
+from stepwell.engine.kernels.squares import total_squares
 from stepwell.engine.rule import check_hyperparameters, read
 from stepwell.optimizers.adamw import AdamW
 from stepwell.optimizers.facts import Facts
@@ -28,11 +28,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # norms between them are exact in float32, and their squares in float64
 
 
-# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns). A stack is a copy, so it can
-# be overwritten: new memory for each intermediate result would cost as much as the operation.
+# A matrix rule: torch operations on a stack of equally shaped tensors, (n, rows, columns).
 def update(g, p, t, momentum_buffer, *, momentum, nesterov, ns_coefficients, eps, ns_steps, ns_dtype, adjust_lr_fn):
-    momentum_buffer.lerp_(g, 1 - momentum)
-    u = g.lerp_(momentum_buffer, momentum) if nesterov else momentum_buffer  # (n, rows, columns)
+    momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
+    u = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer  # (n, rows, columns)
     dtype = u.dtype if u.dtype == torch.float64 else DTYPES[ns_dtype]
     x = orthogonalised(u, ns_coefficients, eps, ns_steps, dtype)
     factor = adjustment(g.shape[-2], g.shape[-1], adjust_lr_fn)
@@ -71,7 +70,7 @@ def normalised(u: Tensor, eps: float) -> Tensor:
 
 def frobenius(u: Tensor) -> Tensor:
     """The Frobenius norm of each matrix of a stack, (n, 1, 1), by sums in float64."""
-    return squares(u)[0].sum(dim=-2, keepdim=True).sqrt()
+    return total_squares(u).sqrt()
 
 
 def adjustment(rows: int, columns: int, adjust_lr_fn: str | None) -> float:

@@ -14,29 +14,29 @@ whose step or new state would not be finite is left unchanged, bit for bit, with
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepwell.engine import formats, memory_order
 from stepwell.engine.backends import cpu, eager
-from stepwell.engine.frame import apply_in_place, direct_stack
-from stepwell.engine.kernels import codes, stacked
-from stepwell.engine.kernels.installed import has_numba
+from stepwell.engine.backends.stack import apart_from, has_addresses, stack_of
+from stepwell.engine.frame import direct_stack
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
 from stepwell.engine.rule import as_matrix
 from stepwell.engine.whole import Asking, Whole, answered
 
-# Elements in one stack. Batching pays where products are small, and on a GPU for every launch; on a CPU a stack should
-# stay in a core's cache from one pass of the rule to the next. 24 matrices of 512 x 512, stacks of 2**18, 2**19, 2**20
-# and 2**22 elements: Adafactor 14, 13, 13, 31 ms; SOAP 301, 316, 321, 370; Muon, which is products, 298, 279, 272, 275.
-LARGEST = {"cpu": 2**19, "cuda": 2**22}
+# Numbers in the stacks of gradients, weights and slots together. Batching pays where products are small, and on a GPU
+# for every launch; on a CPU stacks should stay in a core's cache from one pass of the rule to the next. 2**16 to 2**20
+# elements of 200 matrices of 64 x 64, and of 24 of 512 x 512, in ms: SOAP (8 numbers for an element) 20, 12, 12, 19, 23
+# and 301, 296, 297, 291, 339; Muon (3) 13, 8.3, 7.5, 8.6, 8.5 and 130, 127, 127, 129, 133; Adafactor (2) 5.9, 4.2, 3.4,
+# 2.9, 2.8 and 12, 12, 12, 9.0, 8.3.
+LARGEST = {"cpu": 2**20, "cuda": 2**24}
 
 
 # What is said of a divided matrix: no step, a step, or that it is only counted (SOAP's first gradient).
@@ -52,14 +52,8 @@ def refusal(kind: LaunchKind, tensor: Tensor) -> str | None:
 def prepare(launch: Launch) -> None:
     """Raises Stale if a parameter changed since planning. Gathers the addresses where kernels make the stacks."""
     launch.slots.check_layout()
-    if _has_addresses(launch):
+    if has_addresses(launch):
         cpu.prepare(launch)
-
-
-def _has_addresses(launch: Launch) -> bool:
-    """Whether the addresses of this step's weights and gradients are known, and kernels can stack them."""
-    here = launch.tensors[0].device.type == "cpu" and launch.directions is None
-    return launch.has_taken and here and has_numba()
 
 
 def squares(launch: Launch) -> Tensor:
@@ -103,10 +97,15 @@ def _most(launch: Launch) -> int:
     memory, and by whether several or one are multiplied with a column. So only matrices are stacked of which every one,
     and its products, begin at a multiple of 64 bytes, as a tensor alone does.
     """
-    tensor = launch.owners[0]
+    tensor, group = launch.owners[0], launch.param_groups[int(launch.groups[0])]
     if launch.kind.view == "matrix" and any(side % 4 for side in as_matrix(tensor.shape)):
         return 1
-    return max(1, LARGEST.get(tensor.device.type, 2**22) // tensor.numel())
+    together = 2 * tensor.numel() + sum(
+        tensor.numel() if slot.per == "element" else math.prod(slot.shape(tensor.shape, group))
+        for slot, name in zip(launch.signature.slots, launch.kind.slots, strict=True)
+        if name is not None
+    )
+    return max(1, LARGEST.get(tensor.device.type, 2**24) // together)
 
 
 def finish(launch: Launch, rows: np.ndarray, gradient_factor: Any) -> None:
@@ -123,7 +122,7 @@ def update(
     """Update a stack of tensors. Of a rule that asks for sums, `region` is the part of each matrix that is here."""
     kind, signature = launch.kind, launch.signature
     group = launch.param_groups[int(launch.groups[0])]
-    stack = (_Plain if _is_plain(launch, members) else _Converted)(launch, members)
+    stack = stack_of(launch, members)
     numbers: dict[str, Any] = {name: signature.value(name, group) for name in signature.hyperparameters}
     numbers |= {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0)), **dict(kind.flags)}
     if "shape" in inspect.signature(kind.rule).parameters:
@@ -154,6 +153,7 @@ def update(
         _say_left_out(launch, members[0])
     else:
         direction, slots = found
+        slots = apart_from(stack.p, slots)
         if launch.directions is None:
             stack.apply(direction, lr=numbers["lr"], weight_decay=numbers["weight_decay"])
 
@@ -173,8 +173,8 @@ def _is_sound(direction: Tensor, slots: list[Any]) -> bool:
     """Whether a step and the new state are finite; waits for a GPU."""
     made = [tensor for tensor in (direction, *slots) if tensor is not None]
     # Sums are one pass and no memory; one that is not finite may also be of numbers close to the largest.
-    sums = torch.stack([tensor.sum() for tensor in made])
-    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(tensor).all()) for tensor in made)
+    sums = torch.stack([tensor.sum() for tensor in made]).tolist()
+    return all(map(math.isfinite, sums)) or all(bool(torch.isfinite(tensor).all()) for tensor in made)
 
 
 def _say_left_out(launch: Launch, index: int) -> None:
@@ -187,202 +187,3 @@ def _say_left_out(launch: Launch, index: int) -> None:
             UserWarning,
             stacklevel=2,
         )
-
-
-def _is_plain(launch: Launch, members: list[int]) -> bool:
-    """Whether all weights are stored in the working precision, in the order of their dimensions, and kernels convert
-    the slots that are not."""
-    kind = launch.kind
-    if kind.weights not in ("fp32", "fp64") or launch.slots.low_bits is not None:
-        return False
-    for name, stored in zip(kind.slot_formats, launch.slots.slots, strict=True):
-        if stored is not None and name != kind.weights and not all(codes.can(name, *stored[i]) for i in members):
-            return False
-    if any(launch.rows_here[i] is not None for i in members):
-        return False
-    tensors = launch.tensors
-    if launch.directions is None and not all(tensors[i].is_contiguous() for i in members):
-        return False
-    return launch.has_taken or all(_is_like(launch.gradients[i], tensors[i]) for i in members)
-
-
-def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
-    return (
-        gradient.layout == torch.strided
-        and gradient.dtype == tensor.dtype
-        and gradient.shape == tensor.shape
-        and gradient.is_contiguous()
-    )
-
-
-class _Plain:
-    """A stack that is gathered and scattered by one call each. A rule overwrites the stack, so a single tensor is
-    copied as well: an interrupted update must not be partially visible.
-
-    Where addresses are known, kernels do so, and weights are written where they are by one call of a kernel, which no
-    exception interrupts.
-    """
-
-    def __init__(self, launch: Launch, members: list[int]) -> None:
-        self.launch, self.members = launch, members
-        self.table = launch.memory.addresses.table[members] if _has_addresses(launch) else None
-        self.columns = list(_columns(launch.kind))
-        self.applying: Any = None
-        self.tensors = [launch.tensors[index].detach() for index in members]
-        self.states = [None if stored is None else [stored[i] for i in members] for stored in launch.slots.slots]
-        shape = self.tensors[0].shape
-        self.seen = as_matrix(shape) if launch.kind.view == "matrix" else tuple(shape)
-        self.per_element = [slot.per == "element" for slot in launch.signature.slots]
-        self.g = self._gradients()
-        needs_weights = self.table is None or launch.kind.decay == "coupled" or launch.signature.reads_weights
-        self.p = self._stacked(self.tensors, True, 0) if launch.directions is None and needs_weights else None
-        self.slots = [None if held is None else self._read(place, held) for place, held in enumerate(self.states)]
-
-    def _read(self, place: int, held: list[tuple[Tensor, ...]]) -> Tensor:
-        """The values of one slot."""
-        kind, per_element = self.launch.kind, self.per_element[place]
-        name, signed = kind.slot_formats[place], kind.signed[place]
-        if name == kind.weights:
-            return self._stacked([one[0] for one in held], per_element, self.columns[place])
-        shape = self.tensors[0].shape if per_element else held[0][0].shape
-        values = codes.read_stack(name, signed, held, shape.numel()).view(len(held), *shape)
-        return values.reshape(len(held), *self.seen) if per_element else values
-
-    def _gradients(self) -> Tensor:
-        if self.table is None:
-            return self._stacked([self.launch.gradients[index] for index in self.members], True, 1)
-        return self._stacked(self.tensors, True, 1)  # which have the layout of the gradients
-
-    def _stacked(self, tensors: list[Tensor], per_element: bool, column: int) -> Tensor:
-        """A stack of tensors, whose addresses are in a column of the table, or of tensors like those."""
-        if self.table is not None and _are_dense(tensors):
-            stack = stacked.gather(self.table[:, column], tuple(tensors[0].shape), tensors[0].dtype)
-        else:
-            stack = torch.stack(tensors)
-        return stack.reshape(len(tensors), *self.seen) if per_element else stack
-
-    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
-        """Let `store` write p <- p - lr * direction, with the decay of the rule's kind."""
-        kind = self.launch.kind
-        if self.table is None:
-            apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
-        elif direction is not None:
-            kept = 1 - lr * weight_decay if kind.decay == "decoupled" else 1.0
-            rate = 1.0 if "lr" in kind.shared else lr
-            self.applying = stacked.application(direction.contiguous(), self.table[:, 0], kept, rate)
-
-    def store(self, slots: list[Any]) -> None:
-        """Write the new values. To do so twice changes nothing more."""
-        if self.applying is not None:
-            self.applying()
-        elif self.p is not None and self.table is None:
-            whole = self.p.reshape(len(self.tensors), *self.tensors[0].shape)
-            torch._foreach_copy_(self.tensors, list(whole.unbind()))
-        kind = self.launch.kind
-        for place, (held, new) in enumerate(zip(self.states, slots, strict=True)):
-            name = kind.slot_formats[place]
-            if held is not None and name == kind.weights:
-                self._write(new.reshape(len(held), *held[0][0].shape), [one[0] for one in held], self.columns[place])
-            elif held is not None:
-                keys = [self._key(name, place, index) for index in self.members]
-                values = new.reshape(len(held), -1)
-                codes.write_stack(name, kind.signed[place], held, values, place, keys, self._step())
-
-    def _write(self, stack: Tensor, tensors: list[Tensor], column: int) -> None:
-        if self.table is not None and _are_dense(tensors) and stack.dtype == tensors[0].dtype:
-            stacked.scatter(stack.contiguous(), self.table[:, column])
-        else:
-            torch._foreach_copy_(tensors, list(stack.unbind()))
-
-    def _step(self) -> float:
-        return float(self.launch.slots.steps[self.members[0]])
-
-    def _key(self, name: str, place: int, index: int) -> int:
-        """That of the random bits of a slot of one tensor."""
-        launch = self.launch
-        seed, first = int(launch.seeds[index]), launch.firsts[index]
-        return codes.key_of(name, seed, launch.places[index], self._step(), place, first)
-
-
-def _columns(kind: LaunchKind) -> Iterator[int]:
-    """The column of the table of addresses in which each slot begins."""
-    column = 2
-    for name, storage in zip(kind.slots, kind.slot_formats, strict=True):
-        yield column
-        if name is not None and storage != formats.NUMBER:
-            column += len(formats.state_names(name, storage))
-
-
-def _are_dense(tensors: list[Tensor]) -> bool:
-    """Whether tensors have the same elements in the order of their dimensions."""
-    first = tensors[0]
-    return all(t.is_contiguous() and t.dtype == first.dtype and t.shape == first.shape for t in tensors)
-
-
-class _Converted:
-    """A stack of tensors in any layout and format, one by one."""
-
-    def __init__(self, launch: Launch, members: list[int]) -> None:
-        self.launch, self.members, view = launch, members, launch.kind.view
-        self.loaded = [_loaded(launch, index) for index in members]
-        self.g = _stack([one.g for one in self.loaded], self.loaded, view)
-        here = launch.directions is None
-        self.p = _stack([one.p for one in self.loaded], self.loaded, view) if here else None
-        self.slots: list[Any] = []
-        for place, slot in enumerate(launch.signature.slots):
-            values = [one.slots[place] for one in self.loaded]
-            if values[0] is None:
-                self.slots.append(None)
-            else:
-                whole = slot.per == "element"
-                self.slots.append(_stack(values, self.loaded, view) if whole else torch.stack(values))
-
-    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
-        """See `_Plain`."""
-        kind = self.launch.kind
-        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
-
-    def store(self, slots: list[Any]) -> None:
-        """Write the new values back."""
-        for position, (index, one) in enumerate(zip(self.members, self.loaded, strict=True)):
-            new: list[Any] = []
-            for slot, values in zip(self.launch.signature.slots, slots, strict=True):
-                value = None if values is None else values[position]
-                new.append(_flat(value, one.whole) if value is not None and slot.per == "element" else value)
-            if self.p is None:
-                eager.store_slots(self.launch, index, new, one.whole.numel(), by_kernel=True)
-            else:
-                eager.store(self.launch, index, one, _flat(self.p[position], one.whole), new, by_kernel=True)
-
-
-def _loaded(launch: Launch, index: int) -> eager.Loaded:
-    """One tensor of a launch; without weights where these are elsewhere."""
-    if launch.directions is None:
-        return eager.load(launch, index, by_kernel=True)
-    whole = launch.gradients[index]
-    slots = eager.load_slots(launch, index, whole.numel(), by_kernel=True)
-    g = memory_order.flat(whole).to(formats.working_dtype(launch.kind.weights))
-    return eager.Loaded(g, g, slots, whole, None)
-
-
-def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tensor:
-    """Flat values in the order of memory as (n, *shape), or as (n, rows, columns)."""
-    shaped = []
-    for flat, one in zip(values, loaded, strict=True):
-        if one.whole.is_contiguous():
-            shaped.append(flat.view(one.whole.shape))
-            continue
-        tensor = torch.empty_like(one.whole, dtype=flat.dtype)
-        memory_order.flat(tensor).copy_(flat)
-        shaped.append(tensor)
-    stack = torch.stack(shaped)  # of one, too: a rule may overwrite it
-    return stack.reshape(len(shaped), *as_matrix(loaded[0].whole.shape)) if view == "matrix" else stack
-
-
-def _flat(values: Tensor, whole: Tensor) -> Tensor:
-    """The inverse of `_stack` for one tensor."""
-    if whole.is_contiguous():
-        return values.reshape(-1)
-    tensor = torch.empty_like(whole, dtype=values.dtype)
-    tensor.copy_(values.reshape(whole.shape))
-    return memory_order.flat(tensor)

@@ -49,7 +49,7 @@ def kernel(job):
                 value = float64(load(at, i))
                 square = value * value
                 total = add_in_any_order(total, square)
-                store_column(sums, i, load_column(sums, i) + square)
+                {per_column}
             store_number(of_rows, matrix * height + row, total)
 '''
 
@@ -57,26 +57,45 @@ def kernel(job):
 def squares(stack: Tensor) -> tuple[Tensor, Tensor]:
     """The sums of squares of a stack (..., rows, columns) over its columns (..., rows, 1), and over its rows
     (..., 1, columns), float64."""
-    if stack.device.type != "cpu" or not stack.is_contiguous() or stack.numel() == 0 or not has_numba():
+    if not _by_kernel(stack):
         exact = stack.double().square()
         return exact.sum(dim=-1, keepdim=True), exact.sum(dim=-2, keepdim=True)
+    of_rows, of_columns = _sums(stack, of_columns=True)
+    *leading, height, columns = stack.shape
+    return of_rows.view(*leading, height, 1), of_columns.sum(dim=1).view(*leading, 1, columns)
+
+
+def total_squares(stack: Tensor) -> Tensor:
+    """The sum of squares of each matrix of a stack (..., rows, columns), as (..., 1, 1), float64."""
+    if not _by_kernel(stack):
+        return stack.double().square().sum(dim=(-2, -1), keepdim=True)
+    of_rows, _ = _sums(stack, of_columns=False)
+    return of_rows.view(*stack.shape[:-1], 1).sum(dim=-2, keepdim=True)
+
+
+def _by_kernel(stack: Tensor) -> bool:
+    return stack.device.type == "cpu" and stack.is_contiguous() and stack.numel() > 0 and has_numba()
+
+
+def _sums(stack: Tensor, of_columns: bool) -> tuple[Tensor, Tensor]:
+    """The sums over each row (rows,), and over the columns of each block of rows (matrices, blocks, columns)."""
     *leading, height, columns = stack.shape
     count = math.prod(leading)
     workers = max(1, min(torch.get_num_threads(), stack.numel() // _PER_THREAD))
     blocks = 1 if workers == 1 or count >= 2 * workers else min(height, 2 * workers)  # of a matrix
     rows_of_block = -(-height // blocks)
     blocks = -(-height // rows_of_block)
-    of_rows = np.empty((count, height))
-    of_columns = np.zeros((count, blocks, columns))
+    rows = torch.empty(count * height, dtype=torch.float64)
+    sums = torch.zeros((count, blocks, columns) if of_columns else (), dtype=torch.float64)
     words = [0, count * blocks, rows_of_block, blocks, columns, height]
-    job = np.array([*words, stack.data_ptr(), of_rows.ctypes.data, of_columns.ctypes.data], dtype=np.int64)
-    threads.run(_kernel(_NAMES[stack.dtype]).address, job.ctypes.data, workers)
-    rows = torch.from_numpy(of_rows).view(*leading, height, 1)
-    return rows, torch.from_numpy(of_columns.sum(axis=1)).view(*leading, 1, columns)
+    job = np.array([*words, stack.data_ptr(), rows.data_ptr(), sums.data_ptr()], dtype=np.int64)
+    threads.run(_kernel(_NAMES[stack.dtype], of_columns).address, job.ctypes.data, workers)
+    return rows, sums
 
 
 @cache
-def _kernel(storage: str) -> Any:
+def _kernel(storage: str, of_columns: bool) -> Any:
     from stepwell.engine.kernels.compiled import compiled
 
-    return compiled(_TEXT.format(storage=storage, width=4 if storage == "fp32" else 8))
+    per_column = "store_column(sums, i, load_column(sums, i) + square)" if of_columns else "pass"
+    return compiled(_TEXT.format(storage=storage, width=4 if storage == "fp32" else 8, per_column=per_column))

@@ -1,0 +1,293 @@
+"""Stacks of equally shaped tensors for matrix rules, made of what is stored, and what is stored made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepwell.engine import formats, memory_order
+from stepwell.engine.backends import eager
+from stepwell.engine.frame import apply_in_place
+from stepwell.engine.kernels import codes, stacked
+from stepwell.engine.kernels.installed import has_numba
+from stepwell.engine.kind import LaunchKind
+from stepwell.engine.launch import Launch
+from stepwell.engine.rule import as_matrix
+
+
+def stack_of(launch: Launch, members: list[int]) -> Plain | Converted:
+    """The stack of some tensors of a launch."""
+    if not _is_plain(launch, members):
+        return Converted(launch, members)
+    return (ByAddress if has_addresses(launch) else Plain)(launch, members)
+
+
+def has_addresses(launch: Launch) -> bool:
+    """Whether the addresses of this step's weights and gradients are known, and kernels can stack them."""
+    here = launch.tensors[0].device.type == "cpu" and launch.directions is None
+    return launch.has_taken and here and has_numba()
+
+
+def _is_plain(launch: Launch, members: list[int]) -> bool:
+    """Whether all weights are stored in the working precision, in the order of their dimensions, and kernels convert
+    the slots that are not."""
+    kind = launch.kind
+    if kind.weights not in ("fp32", "fp64") or launch.slots.low_bits is not None:
+        return False
+    for name, stored in zip(kind.slot_formats, launch.slots.slots, strict=True):
+        if stored is not None and name != kind.weights and not all(codes.can(name, *stored[i]) for i in members):
+            return False
+    if any(launch.rows_here[i] is not None for i in members):
+        return False
+    tensors = launch.tensors
+    if launch.directions is None and not all(tensors[i].is_contiguous() for i in members):
+        return False
+    return launch.has_taken or all(_is_like(launch.gradients[i], tensors[i]) for i in members)
+
+
+def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
+    return (
+        gradient.layout == torch.strided
+        and gradient.dtype == tensor.dtype
+        and gradient.shape == tensor.shape
+        and gradient.is_contiguous()
+    )
+
+
+class Plain:
+    """A stack that is gathered and scattered by one call each. Weights are updated in the stack, so a single tensor is
+    copied as well: an interrupted update must not be partially visible."""
+
+    def __init__(self, launch: Launch, members: list[int]) -> None:
+        self.launch, self.members = launch, members
+        self.tensors = [launch.tensors[index].detach() for index in members]
+        self.states = [None if stored is None else [stored[i] for i in members] for stored in launch.slots.slots]
+        shape = self.tensors[0].shape
+        self.seen = as_matrix(shape) if launch.kind.view == "matrix" else tuple(shape)
+        self.per_element = [slot.per == "element" for slot in launch.signature.slots]
+        self.g = self._shaped(self._gradients())
+        self.p = self._shaped(self._weights()) if self._needs_weights() else None
+        self.slots = [None if held is None else self._read(place, held) for place, held in enumerate(self.states)]
+
+    def _needs_weights(self) -> bool:
+        return self.launch.directions is None
+
+    def _gradients(self) -> Tensor:
+        return torch.stack([self.launch.gradients[index] for index in self.members])
+
+    def _weights(self) -> Tensor:
+        return torch.stack(self.tensors)
+
+    def _slot(self, place: int, tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors)
+
+    def _read(self, place: int, held: list[tuple[Tensor, ...]]) -> Tensor:
+        """The values of one slot."""
+        kind, per_element = self.launch.kind, self.per_element[place]
+        name, signed = kind.slot_formats[place], kind.signed[place]
+        if name == kind.weights:
+            values = self._slot(place, [one[0] for one in held])
+        else:
+            shape = self.tensors[0].shape if per_element else held[0][0].shape
+            values = codes.read_stack(name, signed, held, shape.numel()).view(len(held), *shape)
+        return self._shaped(values) if per_element else values
+
+    def _shaped(self, stack: Tensor) -> Tensor:
+        return stack.reshape(len(self.tensors), *self.seen)
+
+    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
+        """p <- p - lr * direction, with the decay of the rule's kind, in the stack."""
+        kind = self.launch.kind
+        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
+
+    def store(self, slots: list[Any]) -> None:
+        """Write the new values. To do so twice changes nothing more."""
+        self._write_weights()
+        kind = self.launch.kind
+        for place, (held, new) in enumerate(zip(self.states, slots, strict=True)):
+            name = kind.slot_formats[place]
+            if held is not None and name == kind.weights:
+                self._write_slot(place, new.reshape(len(held), *held[0][0].shape), [one[0] for one in held])
+            elif held is not None:
+                keys = [self._key(name, place, index) for index in self.members]
+                values = new.reshape(len(held), -1)
+                codes.write_stack(name, kind.signed[place], held, values, place, keys, self._step())
+
+    def _write_weights(self) -> None:
+        if self.p is not None:
+            whole = self.p.reshape(len(self.tensors), *self.tensors[0].shape)
+            torch._foreach_copy_(self.tensors, list(whole.unbind()))
+
+    def _write_slot(self, place: int, stack: Tensor, tensors: list[Tensor]) -> None:
+        torch._foreach_copy_(tensors, list(stack.unbind()))
+
+    def _step(self) -> float:
+        return float(self.launch.slots.steps[self.members[0]])
+
+    def _key(self, name: str, place: int, index: int) -> int:
+        """That of the random bits of a slot of one tensor."""
+        launch = self.launch
+        seed, first = int(launch.seeds[index]), launch.firsts[index]
+        return codes.key_of(name, seed, launch.places[index], self._step(), place, first)
+
+
+class ByAddress(Plain):
+    """The same by kernels, where this step's addresses are known.
+
+    Weights are written where they are by one call, which no exception interrupts, and are copied only for a rule that
+    reads them. A single tensor is not copied at all: rules do not change what they are given.
+    """
+
+    def __init__(self, launch: Launch, members: list[int]) -> None:
+        self.table = launch.memory.addresses.table[members]
+        self.columns = list(_columns(launch.kind))
+        self._applying: Any = None
+        super().__init__(launch, members)
+
+    def _needs_weights(self) -> bool:
+        return self.launch.kind.decay == "coupled" or self.launch.signature.reads_weights
+
+    def _gradients(self) -> Tensor:
+        if len(self.members) == 1:
+            return self.launch.owners[self.members[0]].grad[None]  # type: ignore[index]  # its address is known
+        return self._gathered(1, self.tensors)  # which have the layout of the gradients
+
+    def _weights(self) -> Tensor:
+        return self._gathered(0, self.tensors)
+
+    def _slot(self, place: int, tensors: list[Tensor]) -> Tensor:
+        if len(tensors) == 1:
+            return tensors[0][None]
+        return self._gathered(self.columns[place], tensors) if _are_dense(tensors) else torch.stack(tensors)
+
+    def _gathered(self, column: int, like: list[Tensor]) -> Tensor:
+        return stacked.gather(self.table[:, column], tuple(like[0].shape), like[0].dtype)
+
+    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
+        """Let `store` do so."""
+        kind = self.launch.kind
+        if direction is not None:
+            kept = 1 - lr * weight_decay if kind.decay == "decoupled" else 1.0
+            rate = 1.0 if "lr" in kind.shared else lr
+            self._applying = stacked.application(direction.contiguous(), self.table[:, 0], kept, rate)
+
+    def store(self, slots: list[Any]) -> None:
+        """See `Plain`. A new value that is another one's memory is copied before that is written."""
+        given = {_memory(values): place for place, values in enumerate(self.slots) if values is not None}
+        given[_memory(self.g)] = -1
+        new = [
+            value.clone() if value is not None and given.get(_memory(value), place) != place else value
+            for place, value in enumerate(slots)
+        ]
+        super().store(new)
+
+    def _write_weights(self) -> None:
+        if self._applying is not None:
+            self._applying()
+
+    def _write_slot(self, place: int, stack: Tensor, tensors: list[Tensor]) -> None:
+        if _memory(stack) == _memory(tensors[0]):
+            return  # it is as it was
+        if _are_dense(tensors) and stack.dtype == tensors[0].dtype:
+            stacked.scatter(stack.contiguous(), self.table[:, self.columns[place]])
+        else:
+            super()._write_slot(place, stack, tensors)
+
+
+def apart_from(p: Tensor | None, slots: list[Any]) -> list[Any]:
+    """New slots of which none is the memory of the weights, which are overwritten first."""
+    if p is None:
+        return slots
+    return [one.clone() if one is not None and _memory(one) == _memory(p) else one for one in slots]
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where the storage of a tensor is: which tensors share it."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _columns(kind: LaunchKind) -> Iterator[int]:
+    """The column of the table of addresses in which each slot begins."""
+    column = 2
+    for name, storage in zip(kind.slots, kind.slot_formats, strict=True):
+        yield column
+        if name is not None and storage != formats.NUMBER:
+            column += len(formats.state_names(name, storage))
+
+
+def _are_dense(tensors: list[Tensor]) -> bool:
+    """Whether tensors have the same elements in the order of their dimensions."""
+    first = tensors[0]
+    return all(t.is_contiguous() and t.dtype == first.dtype and t.shape == first.shape for t in tensors)
+
+
+class Converted:
+    """A stack of tensors in any layout and format, one by one."""
+
+    def __init__(self, launch: Launch, members: list[int]) -> None:
+        self.launch, self.members, view = launch, members, launch.kind.view
+        self.loaded = [_loaded(launch, index) for index in members]
+        self.g = _stack([one.g for one in self.loaded], self.loaded, view)
+        here = launch.directions is None
+        self.p = _stack([one.p for one in self.loaded], self.loaded, view) if here else None
+        self.slots: list[Any] = []
+        for place, slot in enumerate(launch.signature.slots):
+            values = [one.slots[place] for one in self.loaded]
+            if values[0] is None:
+                self.slots.append(None)
+            else:
+                whole = slot.per == "element"
+                self.slots.append(_stack(values, self.loaded, view) if whole else torch.stack(values))
+
+    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
+        """See `_Plain`."""
+        kind = self.launch.kind
+        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
+
+    def store(self, slots: list[Any]) -> None:
+        """Write the new values back."""
+        for position, (index, one) in enumerate(zip(self.members, self.loaded, strict=True)):
+            new: list[Any] = []
+            for slot, values in zip(self.launch.signature.slots, slots, strict=True):
+                value = None if values is None else values[position]
+                new.append(_flat(value, one.whole) if value is not None and slot.per == "element" else value)
+            if self.p is None:
+                eager.store_slots(self.launch, index, new, one.whole.numel(), by_kernel=True)
+            else:
+                eager.store(self.launch, index, one, _flat(self.p[position], one.whole), new, by_kernel=True)
+
+
+def _loaded(launch: Launch, index: int) -> eager.Loaded:
+    """One tensor of a launch; without weights where these are elsewhere."""
+    if launch.directions is None:
+        return eager.load(launch, index, by_kernel=True)
+    whole = launch.gradients[index]
+    slots = eager.load_slots(launch, index, whole.numel(), by_kernel=True)
+    g = memory_order.flat(whole).to(formats.working_dtype(launch.kind.weights))
+    return eager.Loaded(g, g, slots, whole, None)
+
+
+def _stack(values: list[Tensor], loaded: list[eager.Loaded], view: str) -> Tensor:
+    """Flat values in the order of memory as (n, *shape), or as (n, rows, columns)."""
+    shaped = []
+    for flat, one in zip(values, loaded, strict=True):
+        if one.whole.is_contiguous():
+            shaped.append(flat.view(one.whole.shape))
+            continue
+        tensor = torch.empty_like(one.whole, dtype=flat.dtype)
+        memory_order.flat(tensor).copy_(flat)
+        shaped.append(tensor)
+    stack = torch.stack(shaped) if len(shaped) > 1 else shaped[0][None]
+    return stack.reshape(len(shaped), *as_matrix(loaded[0].whole.shape)) if view == "matrix" else stack
+
+
+def _flat(values: Tensor, whole: Tensor) -> Tensor:
+    """The inverse of `_stack` for one tensor."""
+    if whole.is_contiguous():
+        return values.reshape(-1)
+    tensor = torch.empty_like(whole, dtype=values.dtype)
+    tensor.copy_(values.reshape(whole.shape))
+    return memory_order.flat(tensor)
