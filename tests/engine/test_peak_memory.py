@@ -22,7 +22,7 @@ FORMATS |= {state: {"state": state} for state in formats.STATES if state != "fp3
 FORMATS |= {weights: {"weights": weights} for weights in formats.WEIGHTS if weights != "native"}
 # Copies of one matrix in float32: a product cannot be made in place, and a step of which a part is written is refused.
 # The second number: with weights in bf16.
-WORK = {"Muon": (6, 8), "SOAP": (10, 15), "Shampoo": (12, 16), "Adafactor": (3, 7)}
+WORK = {"Muon": (6, 8), "SOAP": (10, 15), "Shampoo": (12, 16), "Adafactor": (7, 7)}
 
 
 def transient(act: Callable[[], Any]) -> int:

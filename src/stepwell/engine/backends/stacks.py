@@ -100,10 +100,15 @@ def _most(launch: Launch) -> int:
     tensor, group = launch.owners[0], launch.param_groups[int(launch.groups[0])]
     if launch.kind.view == "matrix" and any(side % 4 for side in as_matrix(tensor.shape)):
         return 1
-    together = 2 * tensor.numel() + sum(
-        tensor.numel() if slot.per == "element" else math.prod(slot.shape(tensor.shape, group))
-        for slot, name in zip(launch.signature.slots, launch.kind.slots, strict=True)
-        if name is not None
+    converted = 0 if launch.kind.weights in ("fp32", "fp64") else 2 * tensor.numel()  # weights and gradients
+    together = (
+        2 * tensor.numel()
+        + converted
+        + sum(
+            tensor.numel() if slot.per == "element" else math.prod(slot.shape(tensor.shape, group))
+            for slot, name in zip(launch.signature.slots, launch.kind.slots, strict=True)
+            if name is not None
+        )
     )
     return max(1, LARGEST.get(tensor.device.type, 2**24) // together)
 

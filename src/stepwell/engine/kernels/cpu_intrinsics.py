@@ -769,22 +769,13 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
     store_value, load_random = RAW_STORE["fp32", scope], RAW_LOAD["32", _RANDOM_SCOPE]
     taken = _turned_low if half_of_random == "low" else _turned_high
     block, half = code.block, code.block // 2
-    spread, few, room, dithered = code.spread, code.few, code.room, int(code.dithered)
+    spread, few, room, dithered = map(np.uint32, (code.spread, code.few, code.room, code.dithered))
 
     def encode_int8(
         codes: Any, largest_at: Any, buffer: Any, count: Any, words: Any, step: Any, top: Any, least: Any
     ) -> None:
         _apart()
-        scale = _find_scale(
-            buffer,
-            count,
-            top,
-            least,
-            types.uint32(spread),
-            types.uint32(few),
-            types.uint32(room),
-            types.uint32(dithered),
-        )
+        scale = _find_scale(buffer, count, top, least, spread, few, room, dithered)
         store_largest(largest_at, 0, scale)
         inverse = _inverse_of(scale)
         for i in range(count):
@@ -798,16 +789,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
             least = no_magnitude()
             store_value(buffer, count, types.float32(0))
-        scale = _find_scale(
-            buffer,
-            count,
-            top,
-            least,
-            types.uint32(spread),
-            types.uint32(few),
-            types.uint32(room),
-            types.uint32(dithered),
-        )
+        scale = _find_scale(buffer, count, top, least, spread, few, room, dithered)
         store_largest(largest_at, 0, scale)
         inverse = _inverse_of(scale)
         if count == block:
@@ -830,16 +812,7 @@ def _encoder(name: str, signed: bool, scope: int, half_of_random: str) -> Any:
         if count < block:  # filled up with zeros, of which an odd number of elements has one beside its last
             least = no_magnitude()
             store_value(buffer, count, types.float32(0))
-        scale = _find_scale(
-            buffer,
-            count,
-            top,
-            least,
-            types.uint32(spread),
-            types.uint32(few),
-            types.uint32(room),
-            types.uint32(dithered),
-        )
+        scale = _find_scale(buffer, count, top, least, spread, few, room, dithered)
         store_largest(largest_at, 0, scale)
         inverse = _inverse_of(scale)
         if count == block:
