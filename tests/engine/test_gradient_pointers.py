@@ -157,3 +157,21 @@ def test_this_torch_has_the_functions() -> None:
     assert library is not None
     assert library.looks_at_gradients
     assert gradient_pointers.GradientPointers(made(None), made(None)).take() is not None
+
+
+def test_a_step_that_is_refused_keeps_no_gradient() -> None:
+    memory = np.ones((4, 3), dtype=np.float32)
+    shared = torch.zeros(24)
+    params = [shared[:12].view(4, 3).requires_grad_(), shared[12:].view(4, 3).requires_grad_()]
+    optimizer = stepwell.SGD(params, lr=0.1)
+    for p in params:
+        p.grad = torch.ones(4, 3)
+    optimizer.step()
+    params[1].data = shared[6:18].view(4, 3)
+    params[0].grad = torch.from_numpy(memory)
+    with pytest.raises(stepwell.UsageError, match="share memory"):
+        optimizer.step()
+    held = sys.getrefcount(memory)
+    params[0].grad = None
+    gc.collect()
+    assert sys.getrefcount(memory) == held - 1

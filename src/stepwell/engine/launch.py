@@ -278,14 +278,18 @@ class Launch:
         else:
             self.backend.run(self, rows, gradient_factor, found_inf)
 
-    def done(self) -> None:
-        """After an update: release the gradients, and write numbers back to their entries."""
-        if self.host is not None and self.began:
-            self.host.deliver(list(self.active()))
+    def drop(self) -> None:
+        """Let go of the gradients."""
         self.gradients = [None] * len(self.tensors)
         if self.has_taken:
             self.gradient_pointers.release()
             self.has_taken = False
+
+    def done(self) -> None:
+        """After an update: release the gradients, and write numbers back to their entries."""
+        if self.host is not None and self.began:
+            self.host.deliver(list(self.active()))
+        self.drop()
         self.began, self.writing = False, None
         self.finished.clear()
         if self.memory is not None:

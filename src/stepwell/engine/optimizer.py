@@ -251,23 +251,15 @@ class Optimizer(StatePlace, Grouped):
         if plan is None or not plan.fits(self):
             plan = self.make_plan()
         try:
-            return plan, self._collected(plan)
+            return plan, plan.collected()
         except Stale:  # a tensor moved to another device, dtype or layout: the next plan follows it
             plan = self.make_plan()
-            return plan, self._collected(plan)
+            return plan, plan.collected()
 
     def look_at_state(self) -> None:
         """Drop the plan where the state was replaced, as by `optimizer.state = {}`."""
         if not (isinstance(self.state, Watched) and self.state.is_of(self._kept)):
             self.state, self._kept.plan = self._watched(self.state), None
-
-    @staticmethod
-    def _collected(plan: Plan) -> list[Launch]:
-        ready = [launch for launch in plan.launches if launch.collect()]
-        plan.refuse_overlaps()
-        for launch in ready:
-            launch.backend.prepare(launch)
-        return ready
 
     @property
     def _plan(self) -> Plan | None:

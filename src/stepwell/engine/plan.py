@@ -126,6 +126,19 @@ class Plan:
             found.setdefault(one.division.key, []).append(one)
         return [Matrices(matrices, optimizer) for matrices in found.values()]
 
+    def collected(self) -> list[Launch]:
+        """The launches that have a gradient, with the gradients and addresses of this step, ready to run."""
+        try:
+            ready = [launch for launch in self.launches if launch.collect()]
+            self.refuse_overlaps()
+            for launch in ready:
+                launch.backend.prepare(launch)
+        except BaseException:
+            for launch in self.launches:
+                launch.drop()
+            raise
+        return ready
+
     def begin(self) -> None:
         """Create the state of all parameters that have none."""
         for launch in self.launches:
