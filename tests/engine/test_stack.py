@@ -151,3 +151,23 @@ def test_an_interrupted_write_is_completed_once(cls: Any, monkeypatch: pytest.Mo
         return [t.detach().clone() for t in [*[p for _, p in params], *state]]
 
     assert all(map(torch.equal, run(False), run(True)))
+
+
+@pytest.mark.parametrize("cls", MATRIX)
+def test_where_a_gradient_begins_in_memory_changes_no_bit(cls: Any) -> None:
+    """Gradients that are views of a bucket, as those of DistributedDataParallel, begin anywhere."""
+
+    def run(shift: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        params = [torch.randn(72, 40).requires_grad_()]
+        optimizer = cls([{"params": params, **({"use_muon": True} if cls is Muon else {})}], lr=0.01)
+        for _ in range(3):
+            bucket = torch.zeros(shift + 72 * 40)
+            params[0].grad = bucket[shift:].view(72, 40).copy_(torch.randn(72, 40))
+            optimizer.step()
+        state = [v for v in optimizer.state[params[0]].values() if isinstance(v, Tensor)]
+        return [t.detach().clone() for t in [*params, *state]]
+
+    aligned = run(0)
+    for shift in (1, 3, 9):
+        assert all(map(torch.equal, aligned, run(shift)))

@@ -138,7 +138,8 @@ class ByAddress(Plain):
     """The same by kernels, where this step's addresses are known.
 
     Weights are written where they are by one call, which no exception interrupts, and are copied only for a rule that
-    reads them. A single tensor is not copied at all: rules do not change what they are given.
+    reads them. A single tensor is not copied: rules do not change what they are given. It is where it does not begin at
+    a multiple of 64 bytes, as a copy does, because MKL rounds by that.
     """
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
@@ -151,7 +152,7 @@ class ByAddress(Plain):
         return self.launch.kind.decay == "coupled" or self.launch.signature.reads_weights
 
     def _gradients(self) -> Tensor:
-        if len(self.members) == 1:
+        if self._is_alone(1):
             return self.launch.owners[self.members[0]].grad[None]  # type: ignore[index]  # its address is known
         return self._gathered(1, self.tensors)  # which have the layout of the gradients
 
@@ -159,9 +160,12 @@ class ByAddress(Plain):
         return self._gathered(0, self.tensors)
 
     def _slot(self, place: int, tensors: list[Tensor]) -> Tensor:
-        if len(tensors) == 1:
+        if self._is_alone(self.columns[place]) and tensors[0].is_contiguous():
             return tensors[0][None]
         return self._gathered(self.columns[place], tensors) if _are_dense(tensors) else torch.stack(tensors)
+
+    def _is_alone(self, column: int) -> bool:
+        return len(self.members) == 1 and self.table[0, column] % 64 == 0
 
     def _gathered(self, column: int, like: list[Tensor]) -> Tensor:
         return stacked.gather(self.table[:, column], tuple(like[0].shape), like[0].dtype)
