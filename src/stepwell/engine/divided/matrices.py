@@ -238,7 +238,7 @@ class Matrices:
     def _free(self) -> None:
         """Free the whole gradients and directions."""
         for launch in self.owned:
-            launch.gradients = [None] * len(launch.owners)
+            launch.drop()
             if launch.directions is not None:
                 launch.directions = dict.fromkeys(launch.directions)
             for owner in launch.owners:
