@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from stepwell.engine import formats, randomness
+from stepwell.engine import blocks, formats, randomness
 from stepwell.engine.kernels import codes
 from stepwell.errors import UsageError
 from stepwell.optimizers import find
@@ -91,3 +91,11 @@ def test_another_number_of_values_is_refused(name: str) -> None:
     stored = formats.allocate(name, True, torch.empty(4096), 0.0)
     with pytest.raises(UsageError, match=r"a rule has returned .* for a slot of"):
         codes.write(name, True, stored, torch.ones(8192), 0, 1, 1.0)
+
+
+@pytest.mark.parametrize(("name", "signed"), list(blocks.CODES))
+def test_the_scale_of_the_largest_numbers_is_a_number(name: str, signed: bool) -> None:
+    for value in (1e38, 3e38, torch.finfo(torch.float32).max):
+        scales = blocks.CODES[name, signed].scales(torch.full((1, 8), value))
+        assert bool((scales > 1e37).all())
+        assert bool(scales.isfinite().all())

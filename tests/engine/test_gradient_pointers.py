@@ -175,3 +175,33 @@ def test_a_step_that_is_refused_keeps_no_gradient() -> None:
     params[0].grad = None
     gc.collect()
     assert sys.getrefcount(memory) == held - 1
+
+
+@pytest.mark.parametrize(
+    "unusual", [lambda g: g.t().contiguous().t(), lambda g: g.to_sparse(1)], ids=["layout", "sparse"]
+)
+def test_what_an_interrupted_step_looked_up_is_forgotten(unusual: Any) -> None:
+    params = made(torch.ones(4, 3), torch.ones(4, 3))
+    optimizer = stepwell.SGD(params, lr=1.0)
+    optimizer.step()
+    optimizer.prepare()  # and Ctrl-C before the update
+    params[1].grad = unusual(torch.ones(4, 3))
+    optimizer.step()
+    for p in params:
+        assert torch.equal(p.detach(), torch.full((4, 3), -2.0))
+
+
+def test_another_order_of_memory_when_some_other_parameter_has_its_first_gradient() -> None:
+    def run(backend: Any) -> Tensor:
+        torch.manual_seed(0)
+        params = [torch.randn(4, 3).requires_grad_(), torch.randn(4, 3).requires_grad_()]
+        optimizer = stepwell.AdamW(params, lr=0.1, backend=backend)
+        params[0].grad = torch.randn(4, 3)
+        optimizer.step()
+        params[0].data = params[0].data.t().contiguous().t()
+        for p in params:
+            p.grad = torch.randn(4, 3)
+        optimizer.step()
+        return torch.stack([p.detach() for p in params])
+
+    assert torch.equal(run("cpu"), run("eager"))

@@ -60,6 +60,22 @@ def changing_nothing(g: Any, p: Any, t: Any, first: Any, second: Any) -> Any:
     return first, first, second
 
 
+def averaging(g: Any, p: Any, t: Any, first: Any, second: Any) -> Any:
+    return g.mean(-1, keepdim=True), first + g.mean(), second
+
+
+def transposing(g: Any, p: Any, t: Any, first: Any, second: Any) -> Any:
+    return g, (first + g).reshape(-1, 12, 8).mT.reshape(g.shape), first
+
+
+def inside(g: Any, p: Any, t: Any, first: Any, second: Any) -> Any:
+    return (lambda x: x * p)(g), first + g, second
+
+
+def overwriting(g: Any, p: Any, t: Any, first: Any, second: Any) -> Any:
+    return g.mul_(2), first.add_(g), second.sub_(first)
+
+
 def trained(rule: Any, decay: str | None, count: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(2)
 
@@ -76,17 +92,29 @@ def trained(rule: Any, decay: str | None, count: int) -> list[Tensor]:
     for _ in range(4):
         for p in params:
             p.grad = torch.randn(8, 12, generator=generator)
+        given = [p.grad.clone() for p in params if p.grad is not None]
         optimizer.step()
+        assert all(torch.equal(p.grad, g) for p, g in zip(params, given, strict=True) if p.grad is not None)
     kept = [optimizer.state[p][name] for p in params for name in ("first", "second")]
     return [t.detach().clone() for t in [*params, *kept]]
 
 
 @pytest.mark.parametrize("decay", ["decoupled", "coupled", None])
 @pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("module", ["stepwell.optimizers.own", "somebody"])
 @pytest.mark.parametrize(
-    "rule", [swapping, keeping_the_gradient, keeping_the_weights, returning_views, changing_nothing]
+    "rule",
+    [
+        *(swapping, keeping_the_gradient, keeping_the_weights, returning_views, changing_nothing, averaging),
+        *(transposing, inside, overwriting),
+    ],
 )
-def test_whatever_a_rule_returns(rule: Any, count: int, decay: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_rule_returns(
+    rule: Any, count: int, decay: str | None, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rule is overwriting and module != "somebody":
+        return  # no rule of this package does
+    monkeypatch.setattr(rule, "__module__", module)
     used = []
     original = stack.ByAddress.store
     monkeypatch.setattr(stack.ByAddress, "store", lambda self, slots: (used.append(1), original(self, slots))[1])
@@ -171,3 +199,28 @@ def test_where_a_gradient_begins_in_memory_changes_no_bit(cls: Any) -> None:
     aligned = run(0)
     for shift in (1, 3, 9):
         assert all(map(torch.equal, aligned, run(shift)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_direction_of_another_dtype_stays_inside(dtype: torch.dtype) -> None:
+    class Own(Optimizer):
+        slots, decay, view = (), None, "matrix"
+        rule = staticmethod(lambda g, p, t: g.to(dtype))
+
+        def __init__(self, params: Any, **options: Any) -> None:
+            super().__init__(params, {"lr": 0.5, "weight_decay": 0.0}, options)
+
+    buffer = torch.ones(64)
+    p = buffer[:16].view(4, 4).requires_grad_()
+    p.grad = torch.ones(4, 4)
+    Own([p]).step()
+    assert torch.equal(buffer, torch.cat([torch.full((16,), 0.5), torch.ones(48)]))
+
+
+def test_a_second_write_stores_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swapping, "__module__", "stepwell.optimizers.own")
+    once = trained(swapping, "decoupled", 1)
+    original = stack.ByAddress.store
+    twice = lambda self, slots: (original(self, slots), original(self, slots))  # noqa: E731  # as after Ctrl-C
+    monkeypatch.setattr(stack.ByAddress, "store", twice)
+    assert all(map(torch.equal, once, trained(swapping, "decoupled", 1)))

@@ -131,3 +131,54 @@ def test_a_sparse_gradient_moves_its_rows() -> None:
         optimizer.step(closure)
     torch.testing.assert_close(seen[1], seen[3])
     assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("method", [SAM, ASAM])
+def test_a_step_inside_of_a_step_leaves_the_outer_weights(method: Any) -> None:
+    p = torch.zeros(4, requires_grad=True)
+    optimizer = method(SGD([("weight", p)], lr=0.0), rho=1.0)
+    calls = []
+
+    def inner() -> Tensor:
+        p.grad = torch.ones(4)
+        return torch.zeros(())
+
+    def outer() -> Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            optimizer.step(inner)
+        p.grad = torch.ones(4)
+        return torch.zeros(())
+
+    for _ in range(2):
+        calls.clear()
+        optimizer.step(outer)
+        assert torch.equal(p.detach(), torch.zeros(4))
+
+
+def test_parameters_that_share_memory_move_as_torchs_operations_move_them() -> None:
+    memory = torch.zeros(8)
+    params = [torch.nn.Parameter(memory[:6]), torch.nn.Parameter(memory[2:])]
+    optimizer = SAM(torch.optim.SGD(params, lr=0.1), rho=1.0)
+
+    def closure() -> Tensor:
+        for p in params:
+            p.grad = torch.ones(6)
+        return torch.zeros(())
+
+    optimizer.step(closure)
+    torch.testing.assert_close(memory, torch.tensor([-0.1, -0.1, -0.2, -0.2, -0.2, -0.2, -0.1, -0.1]))
+
+
+def test_a_step_in_inference_mode_and_one_outside() -> None:
+    p = torch.zeros(4, requires_grad=True)
+    optimizer = SAM(SGD([p], lr=0.1), rho=1.0)
+
+    def closure() -> Tensor:
+        p.grad = torch.ones(4)
+        return torch.zeros(())
+
+    with torch.inference_mode():
+        optimizer.step(closure)
+    optimizer.step(closure)
+    torch.testing.assert_close(p.detach(), torch.full((4,), -0.2))

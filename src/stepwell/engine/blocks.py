@@ -128,7 +128,7 @@ class Blockwise:
         if self.dithered:
             scale = (top.clamp(max=HUGE) & ~1) | (rows != 0).all(dim=1).to(torch.int32)
         else:
-            scale = (((top + self.room) & 0x7F800000) + 0x00800000).clamp(max=HUGE)
+            scale = ((top + self.room) & 0x7F800000).clamp(max=HUGE - 0x00800000) + 0x00800000
         return torch.where(top >= TINY, scale, 0).to(torch.int32).view(torch.float32)
 
     def could_be(self, scales: Tensor) -> bool:

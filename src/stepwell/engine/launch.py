@@ -148,6 +148,7 @@ class Launch:
                 "with model.to_empty(device=...), initialize or load it, and then make a new optimizer: to_empty "
                 "replaces the parameters of this optimizer"
             )
+        self.drop()  # what an interrupted step has left
         if not self._take():
             self.gradients = self._local_gradients()
             missing = sum(map(is_, self.gradients, repeat(None)))
@@ -211,7 +212,10 @@ class Launch:
 
         Raises Stale if a tensor changed since planning, and UsageError for a tensor without memory.
         """
-        pointers = self.pointers = self.pointers or self._held()
+        if self.pointers is None:  # some tensor has state only now, and the others may have changed since planning
+            self.slots.check_layout()
+            self.pointers = self._held()
+        pointers = self.pointers
         if not pointers.read():
             lost = np.flatnonzero(pointers.found == OUT_OF_STORAGE)
             if len(lost):

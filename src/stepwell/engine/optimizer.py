@@ -237,11 +237,13 @@ class Optimizer(StatePlace, Grouped):
         ...     step.update(min(1.0, 1.0 / (float(step.norm()) + 1e-6)))
         """
         with self._lock:
-            found = Gathered(self, *self.prepare())
+            found: Gathered | None = None
             try:
+                found = Gathered(self, *self.prepare())
                 yield found
             finally:
-                found.release()
+                if found is not None:
+                    found.release()
 
     def prepare(self) -> tuple[Plan, list[Launch]]:
         """The plan of this step, and the launches that have a gradient, ready to run."""

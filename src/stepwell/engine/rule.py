@@ -338,9 +338,13 @@ class RuleSignature:
 
     @cached_property
     def reads_weights(self) -> bool:
-        """Whether the rule looks at its second argument, p. Where a matrix has an owner, nobody has all weights."""
-        name = list(inspect.signature(self.rule).parameters)[1]
-        return any(w.opname.startswith("LOAD_FAST") and w.argval == name for w in dis.get_instructions(self.rule))
+        """Whether the rule may look at its second argument, p. Where a matrix has an owner, nobody has all weights."""
+        code = getattr(self.rule, "__code__", None)
+        if code is None or code.co_argcount < 2 or hasattr(self.rule, "__wrapped__"):
+            return True
+        name = code.co_varnames[1]
+        loads = (one.argval for one in dis.get_instructions(code) if one.opname.startswith("LOAD"))
+        return name in code.co_cellvars or any(name == one or (type(one) is tuple and name in one) for one in loads)
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:

@@ -164,6 +164,7 @@ class SAM(Wrapper):
         finally:
             with torch.no_grad():
                 copy_all([item.tensor.detach() for item in moved], kept)
+            self._kept.update(zip((item.tensor for item in moved), kept, strict=True))
         flags = [flag for flag in (found_inf, late) if flag is not None]
         flag = torch.stack([one.to(flags[0].device) for one in flags]).amax(0) if flags else None
         with torch.no_grad():
@@ -187,13 +188,15 @@ class SAM(Wrapper):
         return result
 
     @torch.no_grad()
+    @torch.inference_mode(False)  # what is kept must outlive an inference mode
     def _copies(self, moved: Sequence[_Moved]) -> list[Tensor]:
-        """Copies of the weights, in memory that is kept from step to step: new memory costs more than the copy."""
+        """Copies of the weights, in memory that is kept from step to step: new memory costs more than the copy. A step
+        inside of this step finds none, and makes its own."""
         copies = []
         for item in moved:
-            tensor, copy = item.tensor.detach(), self._kept.get(item.tensor)
+            tensor, copy = item.tensor.detach(), self._kept.pop(item.tensor, None)
             if copy is None or layout_of(copy) != layout_of(tensor) or is_wrapper(tensor):
-                copy = self._kept[item.tensor] = torch.empty_like(tensor)
+                copy = torch.empty_like(tensor)
             copies.append(copy)
         copy_all(copies, [item.tensor.detach() for item in moved])
         return copies
@@ -220,7 +223,10 @@ class SAM(Wrapper):
         parts = self._parts()
         if not all(can_move(tensor) for part in parts for tensor in part.tensors):
             return False
-        self._perturbation.move(parts, eta)
+        try:
+            self._perturbation.move(parts, eta)
+        except UsageError:  # what the engine refuses, before anything moves; torch's operations may do it
+            return False
         return True
 
     def _move(self, moved: Sequence[_Moved]) -> None:

@@ -103,6 +103,10 @@ class Plain:
         kind = self.launch.kind
         apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
 
+    def staged(self, slots: list[Any]) -> list[Any]:
+        """New slots of which none is memory that is written before them."""
+        return _apart_from(self.p, slots)
+
     def store(self, slots: list[Any]) -> None:
         """Write the new values. To do so twice changes nothing more."""
         self._write_weights()
@@ -138,8 +142,8 @@ class ByAddress(Plain):
     """The same by kernels, where this step's addresses are known.
 
     Weights are written where they are by one call, which no exception interrupts, and are copied only for a rule that
-    reads them. A single tensor is not copied: rules do not change what they are given. It is where it does not begin at
-    a multiple of 64 bytes, as a copy does, because MKL rounds by that.
+    reads them. A single tensor is not copied: rules of this package do not change what they are given. It is where it
+    does not begin at a multiple of 64 bytes, as a copy does, because MKL rounds by that.
     """
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
@@ -152,8 +156,9 @@ class ByAddress(Plain):
         return self.launch.kind.decay == "coupled" or self.launch.signature.reads_weights
 
     def _gradients(self) -> Tensor:
-        if self._is_alone(1):
-            return self.launch.owners[self.members[0]].grad[None]  # type: ignore[index]  # its address is known
+        gradient = self.launch.owners[self.members[0]].grad
+        if self._is_alone(1) and gradient is not None and gradient.data_ptr() == self.table[0, 1]:
+            return gradient[None]
         return self._gathered(1, self.tensors)  # which have the layout of the gradients
 
     def _weights(self) -> Tensor:
@@ -165,7 +170,8 @@ class ByAddress(Plain):
         return self._gathered(self.columns[place], tensors) if _are_dense(tensors) else torch.stack(tensors)
 
     def _is_alone(self, column: int) -> bool:
-        return len(self.members) == 1 and self.table[0, column] % 64 == 0
+        trusted = self.launch.kind.rule.__module__.startswith("stepwell.")
+        return trusted and len(self.members) == 1 and self.table[0, column] % 64 == 0
 
     def _gathered(self, column: int, like: list[Tensor]) -> Tensor:
         return stacked.gather(self.table[:, column], tuple(like[0].shape), like[0].dtype)
@@ -176,24 +182,24 @@ class ByAddress(Plain):
         if direction is not None:
             kept = 1 - lr * weight_decay if kind.decay == "decoupled" else 1.0
             rate = 1.0 if "lr" in kind.shared else lr
+            like = self.tensors[0]
+            direction = direction.to(like.dtype).expand(len(self.tensors), *self.seen)
             self._applying = stacked.application(direction.contiguous(), self.table[:, 0], kept, rate)
 
-    def store(self, slots: list[Any]) -> None:
-        """See `Plain`. A new value that is another one's memory is copied before that is written."""
-        given = {_memory(values): place for place, values in enumerate(self.slots) if values is not None}
-        given[_memory(self.g)] = -1
-        new = [
-            value.clone() if value is not None and given.get(_memory(value), place) != place else value
-            for place, value in enumerate(slots)
+    def staged(self, slots: list[Any]) -> list[Any]:
+        """See `Plain`. A new value may also be the memory of a gradient, or of another slot."""
+        given = {_memory(one) for one in (self.g, *self.slots) if one is not None}
+        return [
+            one if one is None or _memory(one) not in given or _is_same(one, before) else one.clone()
+            for one, before in zip(slots, self.slots, strict=True)
         ]
-        super().store(new)
 
     def _write_weights(self) -> None:
         if self._applying is not None:
             self._applying()
 
     def _write_slot(self, place: int, stack: Tensor, tensors: list[Tensor]) -> None:
-        if _memory(stack) == _memory(tensors[0]):
+        if len(tensors) == 1 and _is_same(stack, tensors[0][None]):
             return  # it is as it was
         if _are_dense(tensors) and stack.dtype == tensors[0].dtype:
             stacked.scatter(stack.contiguous(), self.table[:, self.columns[place]])
@@ -201,16 +207,21 @@ class ByAddress(Plain):
             super()._write_slot(place, stack, tensors)
 
 
-def apart_from(p: Tensor | None, slots: list[Any]) -> list[Any]:
-    """New slots of which none is the memory of the weights, which are overwritten first."""
-    if p is None:
-        return slots
-    return [one.clone() if one is not None and _memory(one) == _memory(p) else one for one in slots]
-
-
 def _memory(tensor: Tensor) -> int:
     """Where the storage of a tensor is: which tensors share it."""
     return tensor.untyped_storage().data_ptr()
+
+
+def _apart_from(p: Tensor | None, slots: list[Any]) -> list[Any]:
+    """Slots, copied where they are the memory of the weights."""
+    return [one.clone() if p is not None and one is not None and _memory(one) == _memory(p) else one for one in slots]
+
+
+def _is_same(one: Tensor, other: Tensor | None) -> bool:
+    """Whether two tensors are the same elements in the same order."""
+    if other is None:
+        return False
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
 def _columns(kind: LaunchKind) -> Iterator[int]:
@@ -250,6 +261,10 @@ class Converted:
         """See `_Plain`."""
         kind = self.launch.kind
         apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
+
+    def staged(self, slots: list[Any]) -> list[Any]:
+        """See `Plain`."""
+        return _apart_from(self.p, slots)
 
     def store(self, slots: list[Any]) -> None:
         """Write the new values back."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from stepwell.engine.backends import cpu, eager
-from stepwell.engine.backends.stack import apart_from, has_addresses, stack_of
+from stepwell.engine.backends.stack import has_addresses, stack_of
 from stepwell.engine.frame import direct_stack
 from stepwell.engine.kind import LaunchKind
 from stepwell.engine.launch import Launch
@@ -158,7 +158,7 @@ def update(
         _say_left_out(launch, members[0])
     else:
         direction, slots = found
-        slots = apart_from(stack.p, slots)
+        slots = stack.staged(slots)
         if launch.directions is None:
             stack.apply(direction, lr=numbers["lr"], weight_decay=numbers["weight_decay"])
 

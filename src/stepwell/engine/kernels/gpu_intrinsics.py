@@ -314,8 +314,8 @@ def scales_of(rows, ROOM: tl.constexpr, SPREAD: tl.constexpr, FEW: tl.constexpr,
         full = tl.min((rows != 0).to(tl.int32), axis=1)
         scale = (tl.where(top < 253 << 23, top, 253 << 23) & -2) | full
     else:
-        scale = ((top + ROOM) & 0x7F800000) + 0x00800000
-        scale = tl.where(scale < 253 << 23, scale, 253 << 23)
+        power = (top + ROOM) & 0x7F800000
+        scale = tl.where(power < 252 << 23, power, 252 << 23) + 0x00800000
     scale = tl.where(top >= 0x00800000, scale, 0).to(tl.float32, bitcast=True)
     one = tl.full(scale.shape, 1.0, tl.float32)
     return scale, tl.where(scale > 0, tl.div_rn(one, tl.where(scale > 0, scale, 1.0)), 0.0)
