@@ -57,7 +57,26 @@ def _is_like(gradient: Tensor, tensor: Tensor) -> bool:
     )
 
 
-class Plain:
+class InStack:
+    """A stack in which weights are updated."""
+
+    launch: Launch
+    p: Tensor | None
+
+    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
+        """p <- p - lr * direction, with the decay of the rule's kind, in the stack."""
+        kind = self.launch.kind
+        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
+
+    def staged(self, slots: list[Any]) -> list[Any]:
+        """New slots of which none is memory that is written before them."""
+        p = self.p
+        if p is None:
+            return slots
+        return [one.clone() if one is not None and _memory(one) == _memory(p) else one for one in slots]
+
+
+class Plain(InStack):
     """A stack that is gathered and scattered by one call each. Weights are updated in the stack, so a single tensor is
     copied as well: an interrupted update must not be partially visible."""
 
@@ -97,15 +116,6 @@ class Plain:
 
     def _shaped(self, stack: Tensor) -> Tensor:
         return stack.reshape(len(self.tensors), *self.seen)
-
-    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
-        """p <- p - lr * direction, with the decay of the rule's kind, in the stack."""
-        kind = self.launch.kind
-        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
-
-    def staged(self, slots: list[Any]) -> list[Any]:
-        """New slots of which none is memory that is written before them."""
-        return _apart_from(self.p, slots)
 
     def store(self, slots: list[Any]) -> None:
         """Write the new values. To do so twice changes nothing more."""
@@ -212,11 +222,6 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _apart_from(p: Tensor | None, slots: list[Any]) -> list[Any]:
-    """Slots, copied where they are the memory of the weights."""
-    return [one.clone() if p is not None and one is not None and _memory(one) == _memory(p) else one for one in slots]
-
-
 def _is_same(one: Tensor, other: Tensor | None) -> bool:
     """Whether two tensors are the same elements in the same order."""
     if other is None:
@@ -239,7 +244,7 @@ def _are_dense(tensors: list[Tensor]) -> bool:
     return all(t.is_contiguous() and t.dtype == first.dtype and t.shape == first.shape for t in tensors)
 
 
-class Converted:
+class Converted(InStack):
     """A stack of tensors in any layout and format, one by one."""
 
     def __init__(self, launch: Launch, members: list[int]) -> None:
@@ -256,15 +261,6 @@ class Converted:
             else:
                 whole = slot.per == "element"
                 self.slots.append(_stack(values, self.loaded, view) if whole else torch.stack(values))
-
-    def apply(self, direction: Tensor | None, *, lr: float, weight_decay: float) -> None:
-        """See `_Plain`."""
-        kind = self.launch.kind
-        apply_in_place(self.p, direction, lr=lr, weight_decay=weight_decay, decay=kind.decay, shared=kind.shared)
-
-    def staged(self, slots: list[Any]) -> list[Any]:
-        """See `Plain`."""
-        return _apart_from(self.p, slots)
 
     def store(self, slots: list[Any]) -> None:
         """Write the new values back."""
