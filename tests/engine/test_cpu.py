@@ -1,5 +1,6 @@
 """The kernel cache, processes and threads beside each other."""
 
+import gc
 import json
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import stepwell
+from stepwell.engine.kernels.compiled import compiled
 
 STEP = """
 import torch, stepwell
@@ -196,3 +198,18 @@ def test_kernels_of_different_processes_do_not_mix_their_functions(server: Serve
     alone = [["lion"], ["adagrad"], ["amsgrad"], ["sgd"]]
     for cases in [*alone, ["adagrad", "lion", "amsgrad", "sgd"], ["lion", "adagrad"]]:
         server.finish(server.start(LOW_BITS, tmp_path, *cases))
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_a_compilation_leaves_pythons_collector_as_it_was(was_on: bool) -> None:
+    text = "from stepwell.engine.kernels.cpu_intrinsics import job_word\n\n\ndef kernel(job):\n    {}(job, {})\n"
+    before = gc.isenabled()
+    (gc.enable if was_on else gc.disable)()
+    try:
+        compiled(text.format("job_word", int(was_on)))
+        assert gc.isenabled() == was_on
+        with pytest.raises(Exception, match="nowhere"):
+            compiled(text.format("nowhere", int(was_on)))
+        assert gc.isenabled() == was_on
+    finally:
+        (gc.enable if before else gc.disable)()

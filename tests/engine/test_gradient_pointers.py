@@ -75,8 +75,9 @@ def test_nothing_is_kept_alive_afterwards(drop: str) -> None:
         torch.ones(3, 4).t(),
         torch.ones(4, 6)[:, ::2],
         torch.complex(torch.zeros(4, 3), torch.ones(4, 3)).conj().imag,
+        torch._neg_view(torch.ones(4, 3)),
     ],
-    ids=["sparse", "transposed", "with gaps", "negated"],
+    ids=["sparse", "transposed", "with gaps", "negated with gaps", "negated"],
 )
 def test_unusual_gradients_are_left_to_python(gradient: Tensor) -> None:
     params = made(torch.ones(4, 3), gradient)
