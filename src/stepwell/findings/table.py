@@ -11,7 +11,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from stepwell.errors import UsageError, nearest, shown
+from stepwell.errors import UsageError, closest, shown
 from stepwell.findings.check import Check
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def table() -> Mapping[str, Check]:
 def find(code: str) -> Check:
     """The check of a code or a name, in any case.
 
-    Raises UsageError for an unknown code or name, with the nearest known one.
+    Raises UsageError for an unknown code or name, with the closest known one.
 
     >>> find("c04").name
     'best-rate-at-the-edge'
@@ -52,7 +52,9 @@ def find(code: str) -> Check:
         check = checks.get(code.upper()) or names.get(code.lower())
         if check is not None:
             return check
-    raise UsageError(f"there is no check {shown(code)}: {nearest(code, checks)}")
+    near = closest(code, [*checks, *names])
+    guess = f"did you mean {near!r}? " if near else ""
+    raise UsageError(f"there is no check {shown(code)}: {guess}`stepwell findings` shows all {len(checks)}")
 
 
 def _has_checks(room: Path) -> bool:
