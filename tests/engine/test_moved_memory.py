@@ -337,7 +337,7 @@ def test_state_that_is_replaced_is_freed_at_once() -> None:
 
 
 def test_pointers_read_from_python_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judged() -> list[tuple[list[int], list[bool]]]:
+    def judged() -> list[tuple[bool, list[int], list[bool]]]:
         tensors = [torch.zeros(6, 4) for _ in range(6)]
         read = pointers.Pointers(tensors, tensors)
         assert read.read()
@@ -356,7 +356,7 @@ def test_pointers_read_from_python_say_the_same(monkeypatch: pytest.MonkeyPatch)
         gradients = GradientPointers([torch.zeros(6, 4) for _ in range(6)], [torch.zeros(6, 4) for _ in range(6)])
         these = [None, tensors[0], torch.zeros(5), None, tensors[3], tensors[5]]
         found = gradients.read_these(these), gradients.found.tolist(), [bool(a) for a in gradients.addresses]
-        return [*result, found]  # type: ignore[list-item]
+        return [*result, found]
 
     compiled = judged()
     monkeypatch.setattr(pointers, "library", lambda: None)

@@ -114,8 +114,11 @@ class GradientPointers(Pointers):
 
 def _is_plain(owner: Tensor) -> bool:
     """Whether the `grad` of a parameter is torch's, and no code of a subclass is asked for it."""
-    kind: Any = type(owner)
-    return kind.grad is Tensor.grad and (
-        kind.__torch_function__ is torch._C._disabled_torch_function_impl
-        or getattr(kind.__torch_function__, "__func__", None) is Tensor.__torch_function__.__func__  # type: ignore[attr-defined]
-    )
+    kind, usual = type(owner), torch._C._disabled_torch_function_impl  # that of Parameter
+    asks_nobody = kind.__torch_function__ is usual or _function_of(kind) == _function_of(Tensor)
+    return kind.grad is Tensor.grad and asks_nobody
+
+
+def _function_of(kind: Any) -> Any:
+    """The function behind the class method `__torch_function__`."""
+    return getattr(kind.__torch_function__, "__func__", None)
