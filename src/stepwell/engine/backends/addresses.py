@@ -26,7 +26,7 @@ class Addresses:
         tensors = [tensor.detach() for tensor in launch.tensors]
         self.table = np.zeros((len(tensors), 2 + formats.slot_columns(launch.kind)), dtype=np.int64)
         self.sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
-        self._moves: int | None = None  # how often something had moved when the table was filled
+        self._moves = -1  # how often something had moved when the table was filled
         self.is_coded = bool(launch.kind.coded)
         # Tensors whose rows are updated one by one, because blocks end with them or other processes have elements
         # between them: the elements of a row, and how many lie between two.
@@ -48,7 +48,6 @@ class Addresses:
         if launch.has_taken or launch.gradient_pointers.read_these(launch.gradients):
             table[:, 1] = launch.gradient_pointers.addresses
             return
-        self._moves = None
         for index, (tensor, gradient) in enumerate(zip(launch.tensors, launch.gradients, strict=True)):
             if gradient is None:
                 table[index, 1] = 0

@@ -159,6 +159,7 @@ class ByAddress(Plain):
     def __init__(self, launch: Launch, members: list[int]) -> None:
         self.table = launch.memory.addresses.table[members]
         self.columns = list(_columns(launch.kind))
+        self._is_alone = len(members) == 1 and launch.kind.rule.__module__.startswith("stepwell.")
         self._applying: Any = None
         super().__init__(launch, members)
 
@@ -167,7 +168,7 @@ class ByAddress(Plain):
 
     def _gradients(self) -> Tensor:
         gradient = self.launch.owners[self.members[0]].grad
-        if self._is_alone(1) and gradient is not None and gradient.data_ptr() == self.table[0, 1]:
+        if self._can_view(1) and gradient is not None and gradient.data_ptr() == self.table[0, 1]:
             return gradient[None]
         return self._gathered(1, self.tensors)  # which have the layout of the gradients
 
@@ -175,13 +176,12 @@ class ByAddress(Plain):
         return self._gathered(0, self.tensors)
 
     def _slot(self, place: int, tensors: list[Tensor]) -> Tensor:
-        if self._is_alone(self.columns[place]) and tensors[0].is_contiguous():
+        if self._can_view(self.columns[place]) and tensors[0].is_contiguous():
             return tensors[0][None]
         return self._gathered(self.columns[place], tensors) if _are_dense(tensors) else torch.stack(tensors)
 
-    def _is_alone(self, column: int) -> bool:
-        trusted = self.launch.kind.rule.__module__.startswith("stepwell.")
-        return trusted and len(self.members) == 1 and self.table[0, column] % 64 == 0
+    def _can_view(self, column: int) -> bool:
+        return self._is_alone and self.table[0, column] % 64 == 0
 
     def _gathered(self, column: int, like: list[Tensor]) -> Tensor:
         return stacked.gather(self.table[:, column], tuple(like[0].shape), like[0].dtype)
