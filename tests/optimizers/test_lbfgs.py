@@ -305,3 +305,22 @@ def test_what_is_refused(case: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_point_without_a_gradient_is_left_although_its_loss_is_lower() -> None:
+    x = torch.tensor([3.0], requires_grad=True)
+    optimizer = LBFGS([x], lr=8.0, line_search_fn="strong_wolfe", max_iter=4)
+    visited = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (x - 20).square().sum()
+        loss.backward()
+        visited.append(float(x.detach()))
+        if visited[-1] > 10:
+            x.grad = torch.full((1,), math.nan)
+        return loss
+
+    optimizer.step(closure)
+    assert max(visited) > 10
+    assert 3 < float(x.detach()) <= 10

@@ -53,8 +53,25 @@ class Run:
         self.visited.append(points[1])
 
 
+def test_other_names_are_other_weights() -> None:
+    p = torch.full((4,), 3.0, requires_grad=True)
+    optimizer = ASAM(SGD([("weight", p)], lr=0.0), rho=1.0, eta=0.0)
+    seen: list[Tensor] = []
+
+    def closure() -> Tensor:
+        seen.append(p.detach().clone())
+        p.grad = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        return torch.zeros(())
+
+    optimizer.step(closure)
+    optimizer.param_groups[0]["param_names"] = ["bias"]
+    optimizer.step(closure)
+    assert [float(point[0]) for point in seen] == pytest.approx([3.0, 6.0, 3.0, 4.0])  # size 3, then 1
+
+
 def path_of(run: Run) -> list[Tensor]:
     run.step()
+    run.optimizer.param_groups[0]["sam_rho"] = 1.5
     run.step(absent=0)
     run.step(absent=2)
     new = torch.full((4, 6), 0.5, dtype=torch.float64, requires_grad=True)

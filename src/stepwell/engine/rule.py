@@ -344,7 +344,7 @@ class RuleSignature:
             return True
         name = code.co_varnames[1]
         loads = (one.argval for one in dis.get_instructions(code) if one.opname.startswith("LOAD"))
-        return name in code.co_cellvars or any(name == one or (type(one) is tuple and name in one) for one in loads)
+        return any(name == one or (type(one) is tuple and name in one) for one in loads)
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:

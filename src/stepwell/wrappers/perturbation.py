@@ -61,18 +61,16 @@ class Perturbation:
     def move(self, parts: Sequence[Part], eta: float) -> None:
         """Move those of the tensors that have a gradient: all, or, if an exception occurs before, none."""
         if not self._fits(parts):
-            groups = [{"params": part.tensors, "rho": part.rho, "adaptive": part.adaptive} for part in parts]
-            self._optimizer = _Perturbation(groups, {"lr": 1.0, "rho": 0.0, "eta": eta, "adaptive": False}, {})
+            groups = [{"params": part.tensors} for part in parts]
+            self._optimizer = _Perturbation(groups, {"lr": 1.0, "rho": 0.0, "eta": 0.0, "adaptive": False}, {})
             self._parts = [part._replace(tensors=list(part.tensors)) for part in parts]
         for group, part in zip(self._optimizer.param_groups, parts, strict=True):
-            group["rho"], group["eta"] = part.rho, eta
+            group["rho"], group["eta"], group["adaptive"] = part.rho, eta, part.adaptive
         self._optimizer.update()
 
     def _fits(self, parts: Sequence[Part]) -> bool:
         return len(parts) == len(self._parts) and all(
-            one.adaptive == other.adaptive
-            and len(one.tensors) == len(other.tensors)
-            and all(map(is_, one.tensors, other.tensors))
+            len(one.tensors) == len(other.tensors) and all(map(is_, one.tensors, other.tensors))
             for one, other in zip(parts, self._parts, strict=True)
         )
 
